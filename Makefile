@@ -1,0 +1,55 @@
+# Everything here works on a fresh machine that has only Python 3.11 or newer with venv.
+# Override on the command line: make test PYTHON=python3.12 VENV=/tmp/env WORKERS=8
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# worksteal hands out files in runs, so that a module's fixtures are mostly built once, and evens out at the end.
+PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help test slow lint format demo clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 10
+
+test: lint  ## lint, then run all tests but the slow ones
+	$(PYTEST)
+
+slow: $(VENV)/.installed  ## run the slow tests
+	$(PYTEST) -m slow
+
+lint: $(VENV)/.installed  ## ruff and mypy --strict
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.installed  ## rewrite files the way lint wants them
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+demo: $(VENV)/.installed-demo  ## prune a small digit classifier and measure it; installs no torch
+	$(BIN)/python models/demo.py
+
+clean:  ## remove the environment and everything built
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "onnxprune needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and alone: whatever is resolved together with it must not choose another version of it.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) torch
+	$(PIP) --editable ".[test]"
+	@touch $(VENV)/.installed-demo $@
+
+$(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable ".[demo]"
+	@touch $@

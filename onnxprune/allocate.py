@@ -1,0 +1,205 @@
+"""From scores and a budget to widths: how many positions each group keeps."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.axes import Factor, Positions, length
+from onnxprune.errors import TargetError
+from onnxprune.recipe import Target
+
+if TYPE_CHECKING:
+    from onnxprune.cost import CostModel
+    from onnxprune.coupling import Coupling, CouplingGroup
+
+__all__ = ["Allocation", "allocate", "widths"]
+
+Scores = npt.NDArray[np.float64]
+
+FLOOR = 0.1
+"""Every group keeps at least this share of its positions."""
+_STEPS = 20
+"""Bisection steps: finer than one position in a million."""
+_CLOSE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """Attributes:
+    keep: the positions that remain, for each group that loses any.
+    obtained: the fraction of the target's metric that remains.
+    """
+
+    keep: dict[str, Positions]
+    obtained: float
+
+
+def widths(group: CouplingGroup, coupling: Coupling, align: int, floor: float = FLOOR) -> list[int]:
+    """The numbers of positions a group may keep, ascending; the last is all of them.
+
+    Every axis that the group runs along keeps a width that is a multiple of ``align``: a group whose position stands for 64
+    channels of each axis (a head) can go one by one where 16 is asked for.
+    """
+    step = 1
+    for member in group.members:
+        axis = coupling.axes[member.value][member.axis]
+        stride = 1 if member.alone else axis.root.size - length(axis, {group.factor: group.size - 1})
+        step = max(step, align // math.gcd(align, stride))
+    least = max(math.ceil(floor * group.size), step)
+    first = math.ceil(least / step) * step
+    return [*range(first, group.size, step), group.size]
+
+
+def allocate(
+    coupling: Coupling, scores: Mapping[str, Scores], costs: CostModel, target: Target, *, scope: str, align: int
+) -> Allocation:
+    """Choose the positions to keep so that the target holds and the least score is lost.
+
+    ``uniform`` removes the same share of every group, ``global`` what scores least anywhere, ``isomorphic`` what scores least
+    among groups of the same structure (Fang et al. 2024, "Isomorphic Pruning"). No group keeps less than a tenth, or less than
+    one aligned block. Widths are aligned before they are priced.
+
+    Raises:
+        TargetError: even the least widths cost more; says what is reachable.
+    """
+    groups = {group.id: group for group in coupling.groups}
+    allowed = {name: widths(group, coupling, align) for name, group in groups.items()}
+    if target.metric == "channels":
+        counts, obtained = _same_share(groups, allowed, target.fraction)
+    else:
+        counts, obtained = _Search(groups, allowed, scores, costs, target, scope, align).run()
+    keep = {}
+    for name, count in counts.items():
+        if count < groups[name].size:
+            order = np.argsort(-scores[name], kind="stable")
+            keep[name] = np.sort(order[:count])
+    return Allocation(keep, obtained)
+
+
+def _same_share(
+    groups: Mapping[str, CouplingGroup], allowed: Mapping[str, list[int]], fraction: float
+) -> tuple[dict[str, int], float]:
+    """Every group that has a choice keeps the largest width within the fraction, or its least width."""
+    counts = {}
+    for name, group in groups.items():
+        at = bisect_right(allowed[name], fraction * group.size + 1e-9)
+        counts[name] = allowed[name][max(at - 1, 0)]
+    chosen = [name for name in groups if len(allowed[name]) > 1]
+    total = sum(groups[name].size for name in chosen)
+    return counts, sum(counts[name] for name in chosen) / total if total else 1.0
+
+
+class _Search:
+    """The share to remove, by bisection; then what room is left, block by block."""
+
+    def __init__(
+        self,
+        groups: Mapping[str, CouplingGroup],
+        allowed: Mapping[str, list[int]],
+        scores: Mapping[str, Scores],
+        costs: CostModel,
+        target: Target,
+        scope: str,
+        align: int,
+    ) -> None:
+        self.groups, self.allowed, self.costs, self.target, self.align = groups, allowed, costs, target, align
+        self.ascending = {name: np.sort(scores[name]) for name in groups}
+        self.whole = costs.total(target.metric, {})
+        self.budget = target.fraction * self.whole
+        self.pools = self._pools(scope)
+
+    def _pools(self, scope: str) -> dict[str, Scores] | None:
+        """The sorted scores that each group is ranked among; ``None`` where every group loses the same share."""
+        if scope == "uniform":
+            return None
+        members: dict[Any, list[str]] = {}
+        for name, group in self.groups.items():
+            members.setdefault(structure(group) if scope == "isomorphic" else "", []).append(name)
+        pools: dict[str, Scores] = {}
+        for names in members.values():
+            pool = np.sort(np.concatenate([self.ascending[name] for name in names]))
+            pools |= dict.fromkeys(names, pool)
+        return pools
+
+    def at(self, share: float) -> dict[str, int]:
+        """Aligned widths when this share of the positions goes."""
+        counts = {}
+        for name, group in self.groups.items():
+            if self.pools is None:
+                wanted = group.size * (1 - share)
+            else:
+                pool = self.pools[name]
+                rank = int(share * len(pool))
+                threshold = pool[rank] if rank < len(pool) else np.inf
+                wanted = group.size - float(self.ascending[name].searchsorted(threshold))
+            counts[name] = nearest(self.allowed[name], wanted)
+        return counts
+
+    def price(self, counts: Mapping[str, int]) -> float:
+        return self.costs.total(self.target.metric, self.by_factor(counts))
+
+    def by_factor(self, counts: Mapping[str, int]) -> dict[Factor, int]:
+        return {self.groups[name].factor: count for name, count in counts.items()}
+
+    def run(self) -> tuple[dict[str, int], float]:
+        least = self.price({name: allowed[0] for name, allowed in self.allowed.items()})
+        if least > self.budget:
+            aligned = f" and alignment {self.align}; try --align 1" if self.align > 1 else ""
+            raise TargetError(
+                f"target {self.target} cannot be reached: at least {self.target.metric}={least / self.whole:.3f} remains "
+                f"with a floor of {FLOOR:.0%} of each group{aligned} or a target of at least that"
+                if self.groups
+                else f"target {self.target} cannot be reached: the model has no group that can be pruned; inspect says why"
+            )
+        low, high = 0.0, 1.0
+        for _ in range(_STEPS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if self.price(self.at(middle)) <= self.budget else (middle, high)
+        counts = self.at(high)
+        return self._fill(counts), self.price(counts) / self.whole
+
+    def _fill(self, counts: dict[str, int]) -> dict[str, int]:
+        """Give room that alignment left over to the groups that lose most by going without, as far as it lasts."""
+        spent = self.price(counts)
+        factors = self.by_factor(counts)
+        while self.budget - spent > _CLOSE * self.whole:
+            moves = []
+            for name, group in self.groups.items():
+                at = bisect_left(self.allowed[name], counts[name]) + 1
+                if at == len(self.allowed[name]):
+                    continue
+                wider = self.allowed[name][at]
+                price = self.costs.change(self.target.metric, factors, group.factor, wider)
+                if price <= self.budget - spent:
+                    scores = self.ascending[name]
+                    gain = scores[group.size - wider : group.size - counts[name]].mean()
+                    moves.append((gain, price, name, wider))
+            if not moves:
+                break
+            _, price, name, wider = max(moves)
+            counts[name] = factors[self.groups[name].factor] = wider
+            spent += price
+        return counts
+
+
+def nearest(allowed: Sequence[int], wanted: float) -> int:
+    """The allowed width nearest to the wanted one; the smaller of two."""
+    at = bisect_left(allowed, wanted)
+    if at == 0:
+        return allowed[0]
+    if at == len(allowed):
+        return allowed[-1]
+    below, above = allowed[at - 1], allowed[at]
+    return below if wanted - below <= above - wanted else above
+
+
+def structure(group: CouplingGroup) -> tuple[tuple[str, int, int], ...]:
+    """What a group is made of, up to names and sizes: groups with equal structure are ranked together."""
+    return tuple(sorted((member.op, member.position, member.axis) for member in group.members))

@@ -1,0 +1,325 @@
+"""The compiler, assembled: the only place that knows the default pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxprune import files, verify
+from onnxprune.cost import CostModel
+from onnxprune.coupling import Coupling
+from onnxprune.errors import ModelError, TargetError, VerificationError
+from onnxprune.model import Array, Model, Source
+from onnxprune.passes import Allocate, Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels, Score
+from onnxprune.passes.base import need
+from onnxprune.plan import Plan
+from onnxprune.recipe import Recipe, Target
+from onnxprune.report import GroupReport, Report
+from onnxprune.shapes import Shapes
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+__all__ = ["Analysis", "Result", "analyze", "apply", "check", "describe", "make_plan", "prune"]
+
+Progress = Callable[[str], None]
+"""Told what begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """A normalised model and what may be pruned in it."""
+
+    model: Model
+    shapes: Shapes
+    coupling: Coupling
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A pruned model.
+
+    Attributes:
+        model: the small model, as a protobuf.
+        report: what happened.
+        plan: which positions remain.
+        coupling: the groups that the plan is about.
+    """
+
+    model: ModelProto
+    report: Report
+    plan: Plan
+    coupling: Coupling
+    compiled: Model = field(repr=False)
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write the model: whole or not at all.
+
+        Raises:
+            OutputError: the path cannot be written, or exists and ``force`` is not set.
+        """
+        files.save(self.compiled, files.check_output(path, force=force))
+
+
+class _Stages:
+    """Times stages and announces them."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+
+    @contextmanager
+    def __call__(self, name: str, text: str) -> Iterator[None]:
+        if self._progress:
+            self._progress(text)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def analyze(source: Source, *, protect: Sequence[str] = (), allow_inexact: bool = False) -> Analysis:
+    """Find what may be pruned in a model, and why the rest may not. No weight is changed.
+
+    Args:
+        source: a path, a ``ModelProto``, bytes, or an ``onnx_graphsurgeon.Graph``.
+        protect: globs over node and tensor names that stay as they are.
+        allow_inexact: offer groups that a normalisation or statistic runs over.
+
+    Raises:
+        ModelError: the source is not a model that can be read.
+    """
+    steps = Pipeline([Normalize(), Couple(tuple(protect), allow_inexact)])
+    model, facts = steps.run(Model.of(source))
+    return Analysis(model, need(facts.shapes, "shapes"), need(facts.coupling, "coupling"))
+
+
+def make_plan(source: Source, recipe: Recipe | None = None) -> tuple[Plan, Analysis]:
+    """Decide what to remove, without removing it.
+
+    Raises:
+        ModelError: the source is not a model that can be read, or its weights are not finite floats.
+        TargetError: the target cannot be reached.
+    """
+    model, facts = _decide(Model.of(source), recipe or Recipe(), Facts())
+    analysis = Analysis(model, need(facts.shapes, "shapes"), need(facts.coupling, "coupling"))
+    return _signed(need(facts.plan, "plan"), source), analysis
+
+
+def prune(
+    source: Source,
+    recipe: Recipe | None = None,
+    *,
+    samples: Mapping[str, Array] | None = None,
+    agreement: bool = True,
+    progress: Progress | None = None,
+) -> Result:
+    """Make a physically smaller model that meets the recipe's target, and prove the surgery.
+
+    Args:
+        source: a path, a ``ModelProto``, bytes, or an ``onnx_graphsurgeon.Graph``; it is not changed.
+        recipe: target, criterion, scope, alignment, ...
+        samples: inputs by name, first axis the sample, on which to compare the outputs with the original's; seeded noise if
+            there are none.
+        agreement: whether to compare outputs with the original's at all.
+        progress: told what begins.
+
+    Raises:
+        ModelError: the source is not a model that can be read, or its weights are not finite floats.
+        TargetError: the target cannot be reached; says what is reachable.
+        VerificationError: the model cannot be run, so that nothing can be verified.
+    """
+    recipe = recipe or Recipe()
+    stage = _Stages(progress)
+    with stage("analysis", "finding coupling groups, scoring, allocating"):
+        original = Model.of(source)
+        model, facts = _decide(original, recipe, Facts())
+    with stage("surgery", "cutting"):
+        pruned = PruneChannels()(model, dataclasses.replace(facts))
+    outcome = None
+    if recipe.verify:
+        with stage("verification", "verifying: pruned == masked"):
+            model, facts, pruned, outcome = _verified(original, model, facts, pruned, recipe)
+    return _result(source, original, model, facts, pruned, recipe, outcome, stage, samples, agreement=agreement)
+
+
+def apply(source: Source, chosen: Plan, *, masked: bool = False) -> Model:
+    """Carry out a plan: the pruned model, or the original with zeros at the removed positions.
+
+    Raises:
+        ModelError: the source is not a model that can be read.
+        PlanError: the plan is for another model.
+    """
+    found = analyze(source, allow_inexact=True)
+    facts = Facts(found.shapes, found.coupling, plan=chosen)
+    step = MaskChannels() if masked else PruneChannels()
+    return step(found.model, facts)
+
+
+def check(original: Source, pruned: Source, chosen: Plan, *, seed: int = 0) -> verify.Check:
+    """Whether a pruned model computes what the masked original computes, and keeps its interface.
+
+    Raises:
+        ModelError: one of them is not a model that can be read.
+        PlanError: the plan is for another model.
+    """
+    found = analyze(original, allow_inexact=True)
+    small = Model.of(pruned)
+    for side in ("input", "output"):
+        mine, theirs = ({v.name: v.type for v in getattr(model.graph, side)} for model in (small, found.model))
+        for name, kind in theirs.items():
+            if mine.get(name) != kind:
+                return verify.Check(ok=False, error=float("inf"), text=f"graph {side} {name!r} is not the original's")
+    masked = MaskChannels()(found.model, Facts(found.shapes, found.coupling, plan=chosen))
+    inexact = {group.id for group in found.coupling.groups if not group.exact}
+    return verify.compare(small, masked, seed=seed, values=not inexact & chosen.keep.keys())
+
+
+def _decide(model: Model, recipe: Recipe, facts: Facts) -> tuple[Model, Facts]:
+    if not any(weight.is_float for weight in model.weights.values()) and not any(
+        node.op_type == "Constant" for node in model.graph.node
+    ):
+        raise ModelError(f"{model.name}: has no floating-point weights to rank channels by")
+    steps = [
+        Normalize(),
+        Couple(recipe.protect, recipe.allow_inexact),
+        Score(recipe.criterion, recipe.seed),
+        Allocate(recipe.target, recipe.scope, recipe.align),
+    ]
+    return Pipeline(steps).run(model, facts)
+
+
+def _verified(
+    original: Model, model: Model, facts: Facts, pruned: Model, recipe: Recipe
+) -> tuple[Model, Facts, Model, verify.Check]:
+    """Verify; leave groups that break the law whole, plan again without them, and verify that."""
+    while True:
+        outcome = _law(model, facts, pruned, recipe.seed)
+        if outcome.ok:
+            return model, facts, pruned, outcome
+        whole = need(facts.plan, "plan")
+
+        def holds(some: Sequence[str], whole: Plan = whole, model: Model = model, facts: Facts = facts) -> bool:
+            part = dataclasses.replace(facts, plan=whole.without(set(whole.keep) - set(some)))
+            return _law(model, part, PruneChannels()(model, dataclasses.replace(part)), recipe.seed).ok
+
+        if not holds([]):
+            raise VerificationError(f"{model.name}: cannot be verified: {outcome.text}; --no-verify skips the proof")
+        found = verify.isolate(list(whole.keep), holds)
+        frozen = {**facts.frozen, **dict.fromkeys(found, f"the verifier found: {outcome.text}")}
+        try:
+            model, facts = _decide(original, recipe, Facts(frozen=frozen))
+        except TargetError as error:
+            raise TargetError(f"{error} ({len(frozen)} groups failed verification: {', '.join(frozen)})") from error
+        pruned = PruneChannels()(model, dataclasses.replace(facts))
+
+
+def _law(model: Model, facts: Facts, pruned: Model, seed: int) -> verify.Check:
+    """The law for the exact groups of a plan; for the others that the model runs and keeps its interface."""
+    chosen = need(facts.plan, "plan")
+    inexact = {group.id for group in need(facts.coupling, "coupling").groups if not group.exact} & chosen.keep.keys()
+    exact = pruned
+    if inexact:
+        facts = dataclasses.replace(facts, plan=chosen.without(inexact))
+        exact = PruneChannels()(model, dataclasses.replace(facts))
+    masked = MaskChannels()(model, dataclasses.replace(facts))
+    outcome = verify.compare(exact, masked, seed=seed)
+    if outcome.ok and inexact:
+        runs = verify.compare(pruned, model, seed=seed, values=False)
+        return dataclasses.replace(outcome, ok=runs.ok, text=runs.text)
+    return outcome
+
+
+def _signed(chosen: Plan, source: Source) -> Plan:
+    """The plan, with the file it was made for."""
+    if not isinstance(source, str | Path):
+        return chosen
+    return dataclasses.replace(chosen, file=Path(source).name, sha256=files.sha256(source))
+
+
+def _result(
+    source: Source,
+    original: Model,
+    model: Model,
+    facts: Facts,
+    pruned: Model,
+    recipe: Recipe,
+    outcome: verify.Check | None,
+    stage: _Stages,
+    samples: Mapping[str, Array] | None,
+    *,
+    agreement: bool,
+) -> Result:
+    coupling, chosen = need(facts.coupling, "coupling"), need(facts.plan, "plan")
+    kept = chosen.keep
+    drift = None
+    if agreement:
+        with stage("agreement", "comparing outputs with the original's"):
+            drift = verify.drift(pruned, original, samples, seed=recipe.seed)
+    costs = CostModel(model, coupling, need(facts.shapes, "shapes").batch)
+    counts = {group.factor: len(kept[group.id]) for group in coupling.groups if group.id in kept}
+    before, after = costs.cost({}), costs.cost(counts)
+    positions = sum(group.size for group in coupling.groups)
+    obtained = {
+        "macs": after.macs / max(before.macs, 1),
+        "params": after.params / max(before.params, 1),
+        "size": after.size / max(before.size, 1),
+        "channels": sum(counts.get(g.factor, g.size) for g in coupling.groups) / max(positions, 1),
+    }
+    groups = tuple(GroupReport(g.id, g.size, counts.get(g.factor, g.size), g.exact, len(g.members)) for g in coupling.groups)
+    notes = []
+    if facts.frozen:
+        notes.append(f"{len(facts.frozen)} groups failed verification and were left whole")
+    if any(not g.exact and g.kept < g.size for g in groups):
+        notes.append("inexact groups were pruned: equality with the masked model was proven for the exact ones only")
+    report = Report(
+        model=original.name,
+        requested=str(Target.parse(recipe.target)),
+        obtained=obtained,
+        before=before,
+        after=after,
+        groups=groups,
+        refusals=tuple(refusal.to_dict() for refusal in coupling.refusals),
+        verification=outcome,
+        frozen=dict(facts.frozen),
+        drift=drift,
+        seconds=dict(stage.seconds),
+        notes=tuple(notes),
+    )
+    return Result(pruned.to_proto(), report, _signed(chosen, source), coupling, pruned)
+
+
+def describe(analysis: Analysis) -> dict[str, Any]:
+    """Everything `inspect` shows, as data: costs, groups, refusals, layers."""
+    from onnxprune.cost import layer_costs
+
+    coupling, batch = analysis.coupling, analysis.shapes.batch
+    layers = []
+    for node in coupling.nodes:
+        macs, params = layer_costs(analysis.model, node, batch)
+        if macs or params:
+            layers.append(
+                {"node": node.view.name, "op": node.view.op, "macs": macs, "params": params, "axes": str(node.equation)}
+            )
+    groups = [
+        {
+            "id": group.id,
+            "size": group.size,
+            "exact": group.exact,
+            "members": [{"value": m.value, "axis": m.axis, "op": m.op} for m in group.members],
+        }
+        for group in coupling.groups
+    ]
+    cost = CostModel(analysis.model, coupling, batch).cost({})
+    return {
+        "model": analysis.model.name,
+        "opset": analysis.model.opset,
+        "cost": dataclasses.asdict(cost),
+        "groups": groups,
+        "refusals": [refusal.to_dict() for refusal in coupling.refusals],
+        "layers": layers,
+    }

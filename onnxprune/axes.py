@@ -1,0 +1,270 @@
+"""Index sets and their algebra: factors, products, direct sums, unification, index maps.
+
+A **factor** is an index set of known size. It is free (a *leaf*), or it has been found to be an ordered mixed-radix
+**product** of factors, major first, or a direct **sum** of factors, in order. An axis of a tensor is one factor; flattening
+makes products, concatenation makes sums. `unify` states that two factors are the same index set and refines both until their
+leaves agree; the classes of leaves that remain are what a whole network prunes together.
+
+Unification is a union-find over leaves with structural refinement, iterative and near-linear in the number of statements.
+Nothing here knows about ONNX.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["Factor", "direct_sum", "fix", "index", "labels", "leaves", "length", "mix", "product", "unify"]
+
+Positions = npt.NDArray[np.int64]
+
+LEAF, PRODUCT, SUM = "", "*", "+"
+
+
+class Factor:
+    """An index set of ``size`` positions.
+
+    Attributes:
+        size: number of positions, at least 0.
+        fixed: why no position may be removed; ``None`` while the factor is free.
+        mixed: why removing positions is not the same as zeroing them (statistics run over it); ``None`` if it is.
+    """
+
+    __slots__ = ("_parts", "_to", "fixed", "kind", "mixed", "size")
+
+    def __init__(self, size: int, *, fixed: object = None) -> None:
+        self.size = size
+        self.kind = LEAF
+        self.fixed: object = fixed
+        self.mixed: object = None
+        self._parts: tuple[Factor, ...] = ()
+        self._to: Factor | None = None
+
+    @property
+    def root(self) -> Factor:
+        """The representative of this factor's class (with path compression)."""
+        top = self
+        while top._to is not None:
+            top = top._to
+        node = self
+        while node._to is not None:
+            node._to, node = top, node._to
+        return top
+
+    @property
+    def parts(self) -> tuple[Factor, ...]:
+        """The parts of a root, each a root of another kind than this one: nested sums and products are flattened."""
+        stack, flat, changed = list(reversed(self._parts)), [], False
+        while stack:
+            part = stack.pop()
+            top = part.root
+            changed |= top is not part
+            if top.kind == self.kind:
+                stack.extend(reversed(top._parts))
+                changed = True
+            else:
+                flat.append(top)
+        if changed:
+            self._parts = tuple(flat)
+        return self._parts
+
+    def __repr__(self) -> str:
+        top = self.root
+        if top.kind == LEAF:
+            return f"{top.size}{'!' if top.fixed else ''}"
+        joint = " " if top.kind == PRODUCT else "+"
+        return f"({joint.join(map(repr, top.parts))})"
+
+
+def product(factors: Iterable[Factor]) -> Factor:
+    """The mixed-radix product of ``factors``, major first; units vanish, and the product of one factor is that factor."""
+    parts = tuple(f for f in factors if f.size != 1)
+    if len(parts) == 1:
+        return parts[0]
+    result = Factor(math.prod(f.size for f in parts))
+    if parts:
+        result.kind, result._parts = PRODUCT, parts
+    return result
+
+
+def direct_sum(factors: Iterable[Factor]) -> Factor:
+    """The direct sum of ``factors``, in order; empty ones vanish, and the sum of one factor is that factor."""
+    parts = tuple(f for f in factors if f.size != 0)
+    if len(parts) == 1:
+        return parts[0]
+    result = Factor(sum(f.size for f in parts))
+    if parts:
+        result.kind, result._parts = SUM, parts
+    return result
+
+
+def leaves(factor: Factor) -> list[Factor]:
+    """The leaf roots below ``factor``, in order; a leaf that occurs twice is listed twice."""
+    stack, found = [factor.root], []
+    while stack:
+        top = stack.pop()
+        if top.kind == LEAF:
+            found.append(top)
+        else:
+            stack.extend(reversed(top.parts))
+    return found
+
+
+def fix(factor: Factor, why: object) -> None:
+    """No position of ``factor`` may be removed; the first reason given to a leaf is kept."""
+    for leaf in leaves(factor):
+        leaf.fixed = leaf.fixed or why
+
+
+def mix(factor: Factor, why: object) -> None:
+    """Statistics or normalisation run over ``factor``: removing positions is not equal to zeroing them."""
+    for leaf in leaves(factor):
+        leaf.mixed = leaf.mixed or why
+
+
+def _become(leaf: Factor, other: Factor) -> None:
+    """The class of ``leaf`` joins ``other``, of the same size, and hands over its marks."""
+    leaf._to = other
+    if leaf.fixed:
+        fix(other, leaf.fixed)
+    if leaf.mixed:
+        mix(other, leaf.mixed)
+
+
+def unify(a: Factor, b: Factor, why: object) -> None:
+    """State that ``a`` and ``b`` are the same index set.
+
+    Afterwards both have the same leaves in the same order, except where no alignment exists: those factors are fixed, with
+    the reason ``why``.
+
+    Raises:
+        ValueError: the sizes differ.
+    """
+    todo = [(a, b)]
+    while todo:
+        x, y = todo.pop()
+        x, y = x.root, y.root
+        if x is y:
+            continue
+        if x.size != y.size:
+            msg = f"an index set of {x.size} positions cannot be one of {y.size}"
+            raise ValueError(msg)
+        if x.size == 1:
+            continue
+        if x.kind == LEAF:
+            _become(x, y)
+        elif y.kind == LEAF:
+            _become(y, x)
+        elif x.kind == y.kind == SUM:
+            todo.extend(_cut(x, y))
+            x._to = y
+        elif x.kind == y.kind == PRODUCT:
+            todo.extend(_align(x, y, why))
+        else:
+            todo.extend(_expand(x, y, why) if x.kind == PRODUCT else _expand(y, x, why))
+
+
+def _cut(x: Factor, y: Factor) -> list[tuple[Factor, Factor]]:
+    """Sum against sum: cut both at the union of their boundaries."""
+    equal: list[tuple[Factor, Factor]] = []
+    xs, ys = deque(x.parts), deque(y.parts)
+    while xs:
+        p, q = xs.popleft(), ys.popleft()
+        if p.size < q.size:
+            p, q, xs, ys = q, p, ys, xs
+        if p.size > q.size:
+            head, tail = Factor(q.size), Factor(p.size - q.size)
+            equal.append((p, direct_sum((head, tail))))
+            xs.appendleft(tail)
+            p = head
+        equal.append((p, q))
+    return equal
+
+
+def _align(x: Factor, y: Factor, why: object) -> list[tuple[Factor, Factor]]:
+    """Product against product: align the radices from the minor end, splitting a factor where one divides the other."""
+    equal: list[tuple[Factor, Factor]] = []
+    xs, ys = list(x.parts), list(y.parts)
+    while xs and ys:
+        p, q = xs.pop(), ys.pop()
+        if p.size < q.size:
+            p, q, xs, ys = q, p, ys, xs
+        if p.size % q.size:
+            for rest in (p, q, *xs, *ys):
+                fix(rest, why)
+            return equal
+        if p.size > q.size:
+            major, minor = Factor(p.size // q.size), Factor(q.size)
+            equal.append((p, product((major, minor))))
+            xs.append(major)
+            p = minor
+        equal.append((p, q))
+    return equal
+
+
+def _expand(x: Factor, y: Factor, why: object) -> list[tuple[Factor, Factor]]:
+    """Product against sum: the major factor is a sum, ``(f rest) = (m1 + m2) rest = (m1 rest) + (m2 rest)``."""
+    major, rest = x.parts[0], product(x.parts[1:])
+    if any(part.size % rest.size for part in y.parts):
+        fix(x, why)
+        fix(y, why)
+        return []
+    pieces = [Factor(part.size // rest.size) for part in y.parts]
+    equal = [(major, direct_sum(pieces))]
+    equal.extend((part, product((piece, rest))) for piece, part in zip(pieces, y.parts, strict=True))
+    return equal
+
+
+def length(factor: Factor, sizes: Mapping[Factor, int]) -> int:
+    """How many positions ``factor`` has when each leaf root in ``sizes`` has that many (others: all of theirs)."""
+    top = factor.root
+    if top.kind == LEAF:
+        return sizes.get(top, top.size)
+    parts = [length(part, sizes) for part in top.parts]
+    return sum(parts) if top.kind == SUM else math.prod(parts)
+
+
+def index(factor: Factor, keep: Mapping[Factor, Positions]) -> Positions:
+    """The positions of ``factor`` that remain when each leaf root in ``keep`` keeps those positions (others: all).
+
+    A sum is a running offset, a product a mixed radix; that covers concatenation offsets, flatten strides, heads, groups of a
+    convolution and pixel shuffles. Returns int64 [length], ascending if the kept positions are.
+    """
+    top = factor.root
+    if top.kind == LEAF:
+        return keep.get(top, np.arange(top.size))
+    if top.kind == SUM:
+        offsets = np.cumsum([0, *(part.size for part in top.parts)])
+        return np.concatenate([o + index(part, keep) for o, part in zip(offsets, top.parts, strict=False)])
+    positions = np.zeros(1, np.int64)
+    for part in top.parts:
+        positions = (positions[:, None] * part.size + index(part, keep)[None, :]).reshape(-1)
+    return positions
+
+
+def labels(factor: Factor, leaf: Factor) -> Positions:
+    """For each position of ``factor`` the position of ``leaf`` that it belongs to, -1 where it belongs to none.
+
+    Where the leaf occurs as two digits of one product the major digit counts. Returns int64 [factor.size].
+    """
+    top = factor.root
+    if top is leaf:
+        return np.arange(top.size)
+    if top.kind == LEAF:
+        return np.full(top.size, -1)
+    parts: Sequence[Positions] = [labels(part, leaf) for part in top.parts]
+    if top.kind == SUM:
+        return np.concatenate(parts)
+    result, inner = np.full(top.size, -1), top.size
+    for part, digit in zip(top.parts, parts, strict=True):
+        inner //= part.size
+        spread = np.tile(np.repeat(digit, inner), top.size // (part.size * inner))
+        result = np.where(result >= 0, result, spread)
+    return result

@@ -1,0 +1,283 @@
+"""The command line: a few lines per command over the API; tables on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from onnxprune.errors import OnnxPruneError, OptionError, VerificationError
+from onnxprune.recipe import Recipe
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from onnxprune.api import Result
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="onnxprune",
+    help="Make an exported ONNX model smaller and faster: channels are removed, the surgery is proven, the speed is measured.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Model = Annotated[Path, typer.Argument(help="An .onnx file.", metavar="MODEL")]
+Out = Annotated[Path, typer.Option("-o", "--output", help="Where to write.", metavar="OUT")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+TargetOption = Annotated[
+    str,
+    typer.Option("--target", help="What remains, as a fraction: macs=0.5, params=0.4, size=0.25, channels=0.5.", metavar="T"),
+]
+Criterion = Annotated[str, typer.Option(help="How channels are ranked: l1, l2, linf, fpgm, bn_scale, random.")]
+Scope = Annotated[str, typer.Option(help="Which groups are ranked together: uniform, global, isomorphic.")]
+Align = Annotated[str, typer.Option(help="Widths are multiples of this: auto (16), 1 or N.")]
+Protect = Annotated[
+    list[str] | None, typer.Option(help="Leave nodes and tensors of this name alone; may be repeated.", metavar="GLOB")
+]
+Inexact = Annotated[bool, typer.Option("--allow-inexact", help="Also prune what a normalisation runs over.")]
+Seed = Annotated[int, typer.Option(help="Of everything drawn.")]
+Calib = Annotated[
+    Path | None,
+    typer.Option(help="An .npz with one array per input, first axis the sample, to compare outputs on.", metavar="DATA"),
+]
+Providers = Annotated[str, typer.Option(help="Execution providers, comma-separated: cpu, cuda.")]
+Batch = Annotated[str, typer.Option(help="Batch sizes, comma-separated.")]
+Threads = Annotated[int, typer.Option(help="Threads of each session.", min=1)]
+DEFAULT = Recipe()
+
+
+@app.command()
+def inspect(
+    model: Model,
+    protect: Protect = None,
+    allow_inexact: Inexact = False,
+    layers: Annotated[bool, typer.Option("--layers", help="Also list every layer with its MACs and parameters.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What can be pruned, what cannot, and why."""
+    from onnxprune import api, tables
+
+    with progress("finding coupling groups", quiet=as_json):
+        found = api.describe(api.analyze(model, protect=protect or (), allow_inexact=allow_inexact))
+    show(found, as_json, lambda: tables.inspection(found, layers=layers))
+
+
+@app.command()
+def prune(
+    model: Model,
+    output: Out,
+    target: TargetOption = DEFAULT.target,
+    criterion: Criterion = DEFAULT.criterion,
+    scope: Scope = DEFAULT.scope,
+    align: Align = DEFAULT.align,
+    protect: Protect = None,
+    allow_inexact: Inexact = False,
+    calib: Calib = None,
+    plan_out: Annotated[Path | None, typer.Option(help="Also write the plan.", metavar="PLAN")] = None,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Skip the proof that pruned equals masked.")] = False,
+    no_benchmark: Annotated[bool, typer.Option("--no-benchmark", help="Skip the timing.")] = False,
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Write a physically smaller model that meets a target."""
+    from onnxprune import api, files, tables
+
+    recipe = Recipe(target, criterion, scope, align, tuple(protect or ()), allow_inexact, not no_verify, seed)
+    out = files.check_output(output, inputs=(model,), force=force)
+    plan_path = files.check_output(plan_out, inputs=(model, output), force=force) if plan_out else None
+    samples = load_samples(calib) if calib else None
+    with progress("reading", quiet=as_json) as tell:
+        result = api.prune(model, recipe, samples=samples, progress=tell)
+        if not no_benchmark:
+            tell("measuring latency")
+            result = with_benchmark(model, result)
+        tell("writing")
+        if plan_path:
+            write_json(plan_path, result.plan.to_dict(result.coupling))
+        result.save(out, force=force)
+    report = {**result.report.to_dict(), "output": str(out)}
+    show(report, as_json, lambda: tables.pruning(result.report, str(out)))
+
+
+@app.command()
+def plan(
+    model: Model,
+    output: Out,
+    target: TargetOption = DEFAULT.target,
+    criterion: Criterion = DEFAULT.criterion,
+    scope: Scope = DEFAULT.scope,
+    align: Align = DEFAULT.align,
+    protect: Protect = None,
+    allow_inexact: Inexact = False,
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Decide what to remove, and write it down for review."""
+    from onnxprune import api, files, tables
+
+    recipe = Recipe(target, criterion, scope, align, tuple(protect or ()), allow_inexact, seed=seed)
+    out = files.check_output(output, inputs=(model,), force=force)
+    with progress("finding coupling groups, scoring, allocating", quiet=as_json):
+        chosen, analysis = api.make_plan(model, recipe)
+    document = chosen.to_dict(analysis.coupling)
+    write_json(out, document)
+    show(document, as_json, lambda: tables.planned(document, str(out)))
+
+
+@app.command()
+def apply(
+    model: Model,
+    plan: Annotated[Path, typer.Argument(help="A plan that `plan` or `prune --plan-out` wrote.", metavar="PLAN")],
+    output: Out,
+    masked: Annotated[bool, typer.Option("--masked", help="Keep every shape; write zeros instead of cutting.")] = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Carry out a plan."""
+    from onnxprune import api, files, tables
+    from onnxprune.plan import Plan
+
+    out = files.check_output(output, inputs=(model, plan), force=force)
+    with progress("cutting" if not masked else "masking", quiet=as_json):
+        chosen = Plan.load(plan)
+        result = api.apply(model, chosen, masked=masked)
+        files.save(result, out)
+    done = {"output": str(out), "masked": masked, "groups": len(chosen.keep), "bytes": out.stat().st_size}
+    show(done, as_json, lambda: tables.applied(done))
+
+
+@app.command()
+def verify(
+    original: Model,
+    pruned: Annotated[Path, typer.Argument(help="The pruned model.", metavar="PRUNED")],
+    plan: Annotated[Path, typer.Option(help="The plan it was pruned by.", metavar="PLAN")],
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Prove that a pruned model computes what the masked original computes."""
+    import dataclasses
+
+    from onnxprune import api, tables
+    from onnxprune.plan import Plan
+
+    with progress("verifying: pruned == masked", quiet=as_json):
+        outcome = api.check(original, pruned, Plan.load(plan), seed=seed)
+    show(dataclasses.asdict(outcome), as_json, lambda: tables.verified(outcome))
+    if not outcome.ok:
+        raise VerificationError(f"{pruned}: {outcome.text}")
+
+
+@app.command()
+def benchmark(
+    models: Annotated[list[Path], typer.Argument(help="One or more .onnx files; ratios are to the first.", metavar="MODEL...")],
+    providers: Providers = "cpu",
+    batch: Batch = "1",
+    threads: Threads = 1,
+    seconds: Annotated[float, typer.Option(help="Time for each candidate.", min=0.1)] = 2.0,
+    memory: Annotated[bool, typer.Option("--memory", help="Also measure peak memory, in fresh processes.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Time models side by side in ONNX Runtime."""
+    from onnxprune import tables
+    from onnxprune.bench import benchmark as run
+
+    with progress("preparing", quiet=as_json) as tell:
+        report = run(
+            models,
+            providers=[name.strip() for name in providers.split(",")],
+            batches=integers("--batch", batch),
+            threads=threads,
+            seconds=seconds,
+            memory=memory,
+            progress=lambda text, step, steps: tell(f"measuring {text} ({step}/{steps})"),
+        )
+    show(report.to_dict(), as_json, lambda: tables.timings(report))
+
+
+def with_benchmark(model: Path, result: Result) -> Result:
+    """The result with the latency of the original and of the pruned model."""
+    import dataclasses
+
+    from onnxprune.bench import benchmark as run
+
+    small = result.model.SerializeToString()
+    report = run([model, small], labels=["original", "pruned"], seconds=1.0)
+    return dataclasses.replace(result, report=dataclasses.replace(result.report, benchmark=report))
+
+
+def integers(option: str, text: str) -> list[int]:
+    """Positive integers, comma-separated."""
+    try:
+        values = [int(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if not values or min(values) < 1:
+        raise OptionError(f"{option} {text!r}: write positive numbers, comma-separated, as 1,8")
+    return values
+
+
+def load_samples(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of an .npz."""
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {name: data[name] for name in data.files}
+    except (OSError, ValueError, AttributeError) as error:
+        raise OptionError(f"--calib {path}: not an .npz with one array per model input") from error
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write a JSON file, whole or not at all."""
+    from onnxprune.files import replace_file
+
+    with replace_file(path) as file:
+        file.write(json.dumps(document, indent=1).encode())
+        file.write(b"\n")
+
+
+def show(document: dict[str, Any], as_json: bool, draw: Callable[[], None]) -> None:
+    """Print for machines or for people."""
+    if as_json:
+        typer.echo(json.dumps(document, default=str))
+    else:
+        draw()
+
+
+@contextmanager
+def progress(text: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A spinner with what is being done; nothing where nobody watches."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda description: bar.update(task, description=description)
+
+
+def main() -> None:
+    """Run the command line; what onnxprune raises on purpose becomes one line and an exit status."""
+    try:
+        app()
+    except OnnxPruneError as error:
+        typer.echo(f"onnxprune: {' '.join(str(error).split())}", err=True)
+        sys.exit(error.exit_status)
+    except BrokenPipeError:  # the reader of our output went away
+        sys.exit(0)

@@ -1,0 +1,117 @@
+"""What a model costs, as a function of how many positions each group keeps: multiply-accumulates, parameters, bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxprune.axes import Factor, leaves, length
+
+if TYPE_CHECKING:
+    from onnxprune.coupling import Coupling, NodeAxes
+    from onnxprune.model import Model
+
+__all__ = ["METRICS", "Cost", "CostModel", "layer_costs"]
+
+METRICS = ("macs", "params", "size")
+
+Term = tuple[float, tuple[Factor, ...]]
+"""A coefficient, and the factors whose lengths it is multiplied with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Attributes:
+    macs: multiply-accumulates of one inference; of one sample where the batch is dynamic.
+    params: elements of floating-point constants.
+    size: bytes of the constants and the graph.
+    """
+
+    macs: int
+    params: int
+    size: int
+
+
+class CostModel:
+    """Costs of a graph under a plan; each is a sum of products of factor lengths, so a change is priced where it acts."""
+
+    def __init__(self, model: Model, coupling: Coupling, batch: int) -> None:
+        free = {group.factor for group in coupling.groups}
+        below: dict[Factor, frozenset[Factor]] = {}
+        self._terms: dict[str, list[Term]] = {metric: [] for metric in METRICS}
+        self._constant = dict.fromkeys(METRICS, 0.0)
+        self._touched: dict[str, dict[Factor, list[Term]]] = {metric: {} for metric in METRICS}
+        for node in coupling.nodes:
+            if node.rule.macs is not None:
+                known = (node.letters.get(letter) or node.sizes[letter] for letter in node.rule.macs)
+                self._add("macs", 1 / batch, known, free, below)
+        for weight in model.weights.values():
+            factors = coupling.axes.get(weight.name, weight.shape)
+            self._add("size", weight.nbytes / max(weight.size, 1), factors, free, below)
+            if weight.is_float:
+                self._add("params", 1, factors, free, below)
+        self._constant["size"] += model.proto.ByteSize()
+
+    def _add(
+        self,
+        metric: str,
+        coefficient: float,
+        factors: Iterable[Factor | int],
+        free: set[Factor],
+        below: dict[Factor, frozenset[Factor]],
+    ) -> None:
+        """Add one product; ``below`` remembers the free leaves of each factor."""
+        moving = []
+        for factor in factors:
+            if isinstance(factor, int):
+                coefficient *= factor
+                continue
+            root = factor.root
+            if root not in below:
+                below[root] = frozenset(free.intersection(leaves(root)))
+            if below[root]:
+                moving.append(root)
+            else:
+                coefficient *= factor.size
+        if not moving:
+            self._constant[metric] += coefficient
+            return
+        term = (coefficient, tuple(moving))
+        self._terms[metric].append(term)
+        for leaf in {leaf for root in moving for leaf in below[root]}:
+            self._touched[metric].setdefault(leaf, []).append(term)
+
+    def total(self, metric: str, counts: Mapping[Factor, int]) -> float:
+        """A cost when each factor keeps that many positions (others: all)."""
+        return self._constant[metric] + _price(self._terms[metric], counts)
+
+    def change(self, metric: str, counts: dict[Factor, int], factor: Factor, count: int) -> float:
+        """How much a cost grows when one factor goes from its present count to ``count``."""
+        terms = self._touched[metric].get(factor, ())
+        before, present = _price(terms, counts), counts.get(factor, factor.size)
+        counts[factor] = count
+        after = _price(terms, counts)
+        counts[factor] = present
+        return after - before
+
+    def cost(self, counts: Mapping[Factor, int]) -> Cost:
+        """All costs."""
+        return Cost(*(round(self.total(metric, counts)) for metric in METRICS))
+
+
+def _price(terms: Iterable[Term], counts: Mapping[Factor, int]) -> float:
+    total = 0.0
+    for coefficient, factors in terms:
+        for factor in factors:
+            coefficient *= counts.get(factor, factor.size) if not factor.kind else length(factor, counts)
+        total += coefficient
+    return total
+
+
+def layer_costs(model: Model, node: NodeAxes, batch: int) -> tuple[int, int]:
+    """Multiply-accumulates (of one sample) and floating-point parameters of one node."""
+    sizes = [node.sizes[letter] for letter in node.rule.macs] if node.rule.macs is not None else [0]
+    weights = (model.weights[name] for name in dict.fromkeys(node.view.inputs) if name in model.weights)
+    return math.prod(sizes) // batch, sum(weight.size for weight in weights if weight.is_float)

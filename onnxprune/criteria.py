@@ -1,0 +1,198 @@
+"""Importance of the positions of a group. A criterion is a function; higher is more important.
+
+A group is judged by all the constants it runs along, producers and consumers alike (Fang et al. 2023, "DepGraph": a
+position is worth what all the weights that go with it are worth), and its scores are divided by their mean, so that groups of
+unlike weights can be ranked together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.axes import Positions, labels
+from onnxprune.errors import ModelError, OptionError
+
+if TYPE_CHECKING:
+    from onnxprune.coupling import Coupling, CouplingGroup, Member
+    from onnxprune.model import Array, Model
+
+__all__ = ["CRITERIA", "Criterion", "GroupView", "Magnitudes", "score"]
+
+Scores = npt.NDArray[np.float64]
+Reduce = tuple[Callable[..., Any], np.ufunc]
+"""An elementwise map with an ``out`` argument, and the ufunc that aggregates its results."""
+
+ABSOLUTE: Reduce = (np.abs, np.add)
+SQUARE: Reduce = (np.square, np.add)
+LARGEST: Reduce = (np.abs, np.maximum)
+
+
+class Magnitudes:
+    """Aggregates of a model's constants along their axes; each constant is read once per kind of aggregate."""
+
+    def __init__(self, model: Model, coupling: Coupling) -> None:
+        self._model, self._axes = model, coupling.axes
+        self._wanted: dict[str, set[int]] = {}
+        for group in coupling.groups:
+            for member in group.members:
+                self._wanted.setdefault(member.value, set()).add(member.axis)
+        self._found: dict[tuple[str, int, np.ufunc, object], Scores] = {}
+        self._scratch = np.empty(0, np.float32)
+
+    def array(self, value: str) -> Array:
+        """A constant as floats of at least 32 bits.
+
+        Raises:
+            ModelError: it has entries that are not finite.
+        """
+        array = self._model.weights[value].array()
+        return array if array.dtype in {np.dtype(np.float32), np.dtype(np.float64)} else array.astype(np.float32)
+
+    def along(self, value: str, axis: int, reduce: Reduce) -> Scores:
+        """The aggregate of a constant for each index of one of its axes."""
+        apply, combine = reduce
+        key = (value, axis, combine, apply)
+        if key not in self._found:
+            self._read(value, reduce)
+        return self._found[key]
+
+    def _read(self, value: str, reduce: Reduce) -> None:
+        apply, combine = reduce
+        array = self.array(value)
+        if self._scratch.size < array.size or self._scratch.dtype != array.dtype:
+            self._scratch = np.empty(array.size, array.dtype)
+        mapped = apply(array, out=self._scratch[: array.size].reshape(array.shape))
+        for axis in self._wanted[value]:
+            before, size = int(np.prod(array.shape[:axis])), array.shape[axis]
+            inner = combine.reduce(mapped.reshape(before, -1), 0) if before > 1 else mapped
+            found = combine.reduce(inner.reshape(size, -1), 1)
+            if not np.isfinite(found).all():
+                raise ModelError(f"initializer {value!r} of {self._model.name} has NaN or infinite weights: export it again")
+            self._found[value, axis, combine, apply] = found.astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupView:
+    """A group as a criterion sees it.
+
+    Attributes:
+        group: its members and size.
+        matrices: the members that weigh: floating-point constants of at least two axes, or all there are if none has.
+        seed: for criteria that draw.
+    """
+
+    group: CouplingGroup
+    matrices: tuple[Member, ...]
+    magnitudes: Magnitudes
+    axes: Mapping[str, tuple[Any, ...]]
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """Number of positions."""
+        return self.group.size
+
+    def total(self, members: tuple[Member, ...], reduce: Reduce) -> Scores:
+        """The aggregate of all weights that go with each position. [size]"""
+        combine = reduce[1]
+        result = np.zeros(self.size)
+        for member in members:
+            along = self.magnitudes.along(member.value, member.axis, reduce)
+            if member.alone:
+                combine(result, along, out=result)
+            else:
+                combine.at(result, *self._digits(member, along))
+        return result
+
+    def _digits(self, member: Member, along: Scores) -> tuple[Positions, Scores]:
+        digits = labels(self.axes[member.value][member.axis], self.group.factor)
+        belong = digits >= 0
+        return digits[belong], along[belong]
+
+    def vectors(self, member: Member) -> Array:
+        """The weights of one member that go with each position. [size, weights per position]"""
+        array = np.moveaxis(self.magnitudes.array(member.value), member.axis, 0)
+        if not member.alone:
+            digits = labels(self.axes[member.value][member.axis], self.group.factor)
+            order = np.argsort(digits, kind="stable")
+            array = array[order[np.count_nonzero(digits < 0) :]]
+        return array.reshape(self.size, -1)
+
+
+Criterion = Callable[[GroupView], "Scores | None"]
+"""One score per position, or ``None`` where the criterion says nothing about the group."""
+
+
+def l1(view: GroupView) -> Scores:
+    """Sum of absolute weights (Li et al. 2017, "Pruning Filters for Efficient ConvNets")."""
+    return view.total(view.matrices, ABSOLUTE)
+
+
+def l2(view: GroupView) -> Scores:
+    """Euclidean norm of the weights."""
+    return np.sqrt(view.total(view.matrices, SQUARE))
+
+
+def linf(view: GroupView) -> Scores:
+    """Largest absolute weight."""
+    return view.total(view.matrices, LARGEST)
+
+
+def fpgm(view: GroupView) -> Scores:
+    """Sum of distances to the other positions: what lies near the geometric median is redundant (He et al. 2019, FPGM)."""
+    squared = np.zeros((view.size, view.size))
+    for member in view.matrices:
+        rows = view.vectors(member)
+        norms = np.einsum("ij,ij->i", rows, rows)
+        squared += norms[:, None] + norms[None, :] - 2 * (rows @ rows.T)
+    scores: Scores = np.sqrt(np.maximum(squared, 0)).sum(1)
+    return scores
+
+
+def bn_scale(view: GroupView) -> Scores | None:
+    """Absolute scale of batch normalisation (Liu et al. 2017, "Network Slimming"); nothing where no BN node is left."""
+    scales = tuple(m for m in view.group.members if m.op == "BatchNormalization" and m.position == 1)
+    return view.total(scales, ABSOLUTE) if scales else None
+
+
+def random(view: GroupView) -> Scores:
+    """Seeded noise: the control that every criterion has to beat."""
+    name = np.frombuffer(view.group.id.encode(), np.uint8)
+    return np.random.default_rng([view.seed, *name.tolist()]).random(view.size)
+
+
+CRITERIA: dict[str, Criterion] = {f.__name__: f for f in (l1, l2, linf, fpgm, bn_scale, random)}
+"""Every criterion by name."""
+
+
+def score(model: Model, coupling: Coupling, criterion: str, seed: int = 0) -> dict[str, Scores]:
+    """Scores of every group, each divided by the mean of its group. Groups the criterion says nothing about get ``l2``.
+
+    Raises:
+        OptionError: the criterion says nothing about any group of this model.
+        ModelError: weights that are not finite.
+    """
+    magnitudes = Magnitudes(model, coupling)
+    found: dict[str, Scores] = {}
+    silent = 0
+    for group in coupling.groups:
+        floats = [member for member in group.members if model.weights[member.value].is_float]
+        matrices = [member for member in floats if len(model.weights[member.value].shape) > 1]
+        view = GroupView(group, tuple(matrices or floats), magnitudes, coupling.axes, seed)
+        scores = CRITERIA[criterion](view)
+        if scores is None:
+            silent += 1
+            scores = l2(view)
+        mean = scores.mean()
+        found[group.id] = scores / mean if mean > 0 else scores
+    if silent and silent == len(coupling.groups):
+        raise OptionError(
+            f"criterion {criterion!r} says nothing about {model.name}: it has no BatchNormalization nodes (exporters fold "
+            "them into convolutions); use --criterion l2"
+        )
+    return found

@@ -1,0 +1,94 @@
+"""Every exception onnxprune raises on purpose.
+
+    OnnxPruneError
+    ├── InputError (ValueError)          bad usage or bad input: exit status 2, nothing written
+    │   ├── ModelError                   a model file that is missing, truncated, not ONNX, unsafe or unsupported
+    │   ├── OptionError                  an option, target or recipe field with a value that makes no sense
+    │   ├── PlanError                    a plan that does not fit the model it is applied to
+    │   ├── OutputError                  an output path that cannot or must not be written
+    │   └── ProviderError                an execution provider that this machine does not have
+    ├── RequirementError (RuntimeError)  a requirement was not met: exit status 1, nothing written
+    │   ├── TargetError                  no plan reaches the target; says what is reachable
+    │   └── VerificationError            the pruned model is not the masked model
+    └── ContractError (AssertionError)   onnxprune broke its own contract: a defect in a rule or a pass
+        ├── RuleError                    a rule whose equation contradicts the shapes of its node
+        └── PassError                    a pass that failed; names the passes that ran before it
+
+A message names the file, node, axis or option at fault and the way out, in one line.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ContractError",
+    "InputError",
+    "ModelError",
+    "OnnxPruneError",
+    "OptionError",
+    "OutputError",
+    "PassError",
+    "PlanError",
+    "ProviderError",
+    "RequirementError",
+    "RuleError",
+    "TargetError",
+    "VerificationError",
+]
+
+
+class OnnxPruneError(Exception):
+    """Root of everything onnxprune raises on purpose; ``exit_status`` is what the command line returns for it."""
+
+    exit_status = 1
+
+
+class InputError(OnnxPruneError, ValueError):
+    """Bad usage or bad input."""
+
+    exit_status = 2
+
+
+class ModelError(InputError):
+    """A model file that is missing, truncated, not ONNX, unsafe or unsupported."""
+
+
+class OptionError(InputError):
+    """An option, a target or a recipe field whose value makes no sense."""
+
+
+class PlanError(InputError):
+    """A plan that does not fit the model it is applied to."""
+
+
+class OutputError(InputError):
+    """An output path that cannot or must not be written."""
+
+
+class ProviderError(InputError):
+    """An execution provider that this machine does not have."""
+
+
+class RequirementError(OnnxPruneError, RuntimeError):
+    """What was asked for could not be met."""
+
+
+class TargetError(RequirementError):
+    """No plan reaches the target."""
+
+
+class VerificationError(RequirementError):
+    """The pruned model does not compute what the masked model computes."""
+
+
+class ContractError(OnnxPruneError, AssertionError):
+    """onnxprune broke its own contract."""
+
+    exit_status = 70
+
+
+class RuleError(ContractError):
+    """A rule whose equation contradicts the shapes of its node."""
+
+
+class PassError(ContractError):
+    """A pass that failed or did not keep its contract."""

@@ -1,0 +1,138 @@
+"""What a user asks for, as data: the same fields for the Python API, the command line and a TOML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from onnxprune.errors import OptionError
+
+__all__ = ["SCOPES", "TARGETS", "Recipe", "Target", "parse_align"]
+
+TARGETS = ("macs", "params", "size", "channels")
+SCOPES = ("uniform", "global", "isomorphic")
+CRITERIA = ("l1", "l2", "linf", "fpgm", "bn_scale", "random")
+"""Their functions are in `onnxprune.criteria`; here are the names alone, which the command line can list without numpy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What shall remain, as a fraction of the original."""
+
+    metric: str
+    fraction: float
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Read ``macs=0.5``.
+
+        Raises:
+            OptionError: no such metric, or no fraction above 0 and up to 1.
+        """
+        metric, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or metric not in TARGETS:
+            raise OptionError(f"target {text!r}: write one of {', '.join(f'{t}=0.5' for t in TARGETS)}")
+        try:
+            fraction = float(value)
+        except ValueError:
+            fraction = math.nan
+        if not 0 < fraction <= 1:
+            raise OptionError(f"target {text!r}: give the fraction that remains, above 0 and at most 1, as {metric}=0.5")
+        return cls(metric, fraction)
+
+    def __str__(self) -> str:
+        return f"{self.metric}={self.fraction:g}"
+
+
+def parse_align(text: str) -> int:
+    """Read ``auto``, ``1`` or ``N``; ``auto`` is 16, the block of ONNX Runtime's fast convolution kernels.
+
+    Raises:
+        OptionError: neither.
+    """
+    if text == "auto":
+        return 16
+    if not re.fullmatch(r"[1-9]\d{0,4}", text):
+        raise OptionError(f"align {text!r}: write auto, 1 or a number of channels")
+    return int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to prune a model.
+
+    Attributes:
+        target: what remains, as a fraction of the original: ``macs=0.5``, ``params=0.4``, ``size=0.25``, ``channels=0.5``.
+        criterion: how positions are ranked: ``l1``, ``l2``, ``linf``, ``fpgm``, ``bn_scale``, ``random``.
+        scope: which groups are ranked together: ``uniform``, ``global``, ``isomorphic``.
+        align: widths are multiples of this many channels: ``auto`` (16), ``1`` or a number.
+        protect: globs over node and tensor names that stay as they are.
+        allow_inexact: also prune groups that a normalisation or statistic runs over; equality is not verified there.
+        verify: prove the surgery on the whole model before anything is returned.
+        seed: of everything drawn.
+
+    Raises:
+        OptionError: a field has no sensible value.
+    """
+
+    target: str = "macs=0.5"
+    criterion: str = "l2"
+    scope: str = "isomorphic"
+    align: str = "auto"
+    protect: tuple[str, ...] = ()
+    allow_inexact: bool = False
+    verify: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        Target.parse(self.target)
+        parse_align(str(self.align))
+        object.__setattr__(self, "align", str(self.align))
+        if self.criterion not in CRITERIA:
+            raise OptionError(f"there is no criterion {self.criterion!r}; there are {', '.join(CRITERIA)}")
+        if self.scope not in SCOPES:
+            raise OptionError(f"there is no scope {self.scope!r}; there are {', '.join(SCOPES)}")
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Recipe:
+        """Read the fields of a recipe; lists become tuples.
+
+        Raises:
+            OptionError: no such field, or a value of the wrong type.
+        """
+        hints = get_type_hints(cls)
+        unknown = data.keys() - hints.keys()
+        if unknown:
+            raise OptionError(f"a recipe has no {min(unknown)!r}; it has {', '.join(hints)}")
+        values: dict[str, Any] = {}
+        for name, value in data.items():
+            kind = {"bool": bool, "int": int, "str": str}.get(getattr(hints[name], "__name__", ""), tuple)
+            value = tuple(value) if isinstance(value, list) else str(value) if name == "align" else value
+            if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+                raise OptionError(f"recipe: {name} = {value!r} is not of type {kind.__name__}")
+            values[name] = value
+        return cls(**values)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read the table ``[prune]`` of a TOML file.
+
+        Raises:
+            OptionError: no such file, not TOML, or not a recipe.
+        """
+        try:
+            data = tomllib.loads(Path(path).read_text("utf-8"))
+        except OSError as error:
+            raise OptionError(f"{path}: cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise OptionError(f"{path}: not TOML: {error}") from error
+        return cls.from_dict(data.get("prune", {}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return dataclasses.asdict(self)

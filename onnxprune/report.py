@@ -1,0 +1,65 @@
+"""What happened, as data: the same facts for people (tables) and for machines (JSON)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxprune.bench import BenchReport
+    from onnxprune.cost import Cost
+    from onnxprune.verify import Check, Drift
+
+__all__ = ["GroupReport", "Report"]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupReport:
+    """One group: how many positions it has and keeps, whether it is exact, where it starts."""
+
+    id: str
+    size: int
+    kept: int
+    exact: bool
+    members: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was asked for, what came of it, and what it cost.
+
+    Attributes:
+        model: the input.
+        requested: the target.
+        obtained: the fraction of each metric that remains.
+        before: costs of the original.
+        after: costs of the pruned model.
+        groups: every group.
+        refusals: every axis of a constant that could not be pruned, as a plan lists them.
+        verification: pruned against masked; ``None`` when it was switched off.
+        frozen: groups that were left whole because the verifier found them wrong, with the reason.
+        drift: outputs of the pruned model against the original's; ``None`` when it was switched off.
+        benchmark: latency of the original and the pruned model; ``None`` when it was switched off.
+        seconds: wall time of each stage.
+        notes: what else the user should know.
+    """
+
+    model: str
+    requested: str
+    obtained: Mapping[str, float]
+    before: Cost
+    after: Cost
+    groups: tuple[GroupReport, ...]
+    refusals: tuple[Mapping[str, Any], ...]
+    verification: Check | None = None
+    frozen: Mapping[str, str] = field(default_factory=dict)
+    drift: Drift | None = None
+    benchmark: BenchReport | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return dataclasses.asdict(self)

@@ -1,0 +1,114 @@
+"""The registry of axis rules: one function per operator, found by domain and name."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from onnxprune.equation import AxisRule, Clauses, parse, parse_axis
+from onnxprune.model import NodeView
+
+__all__ = ["NEVER", "Reason", "Refused", "Rule", "axes", "find", "registered", "rule"]
+
+
+class Reason(enum.Enum):
+    """Why positions of an axis may not be removed."""
+
+    INTERFACE = "interface"
+    POSITION = "position"
+    DYNAMIC = "dynamic size"
+    NO_RULE = "no rule"
+    UNSUPPORTED = "unsupported form"
+    UNKNOWN_SHAPE = "unknown shape"
+    CONTROL_FLOW = "control flow"
+    MISALIGNED = "misaligned"
+    CONTRADICTION = "contradiction"
+    MIXES = "mixes"
+    NOT_ZERO = "not zero"
+    PROTECTED = "protected"
+    NO_WEIGHTS = "no weights"
+    NON_FLOAT = "non-float weights"
+    VERIFICATION = "verification"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What a rule returns for a form of its operator that it cannot describe: every axis of the node is fixed."""
+
+    text: str
+    reason: Reason = Reason.UNSUPPORTED
+
+
+Rule = Callable[[NodeView], AxisRule | Refused]
+
+NEVER: Clauses = ((),)
+"""Outputs are not zero where inputs are: ``Sigmoid``, ``Exp``."""
+
+_RULES: dict[tuple[str, str], Rule] = {}
+
+
+def rule(*ops: str, domain: str = "") -> Callable[[Rule], Rule]:
+    """Register a function as the rule of one or more operators.
+
+    Raises:
+        ValueError: an operator has a rule already.
+    """
+
+    def register(function: Rule) -> Rule:
+        for op in ops:
+            if (domain, op) in _RULES:
+                msg = f"{domain or 'ai.onnx'}::{op} has a rule already: {_RULES[domain, op].__module__}"
+                raise ValueError(msg)
+            _RULES[domain, op] = function
+        return function
+
+    return register
+
+
+def find(domain: str, op: str) -> Rule | None:
+    """The rule of an operator, if there is one."""
+    return _RULES.get((domain, op))
+
+
+def registered() -> list[tuple[str, str]]:
+    """Every (domain, operator) with a rule, sorted."""
+    return sorted(_RULES)
+
+
+def axes(
+    equation: str,
+    *,
+    mix: str = "",
+    fixed: str = "",
+    attrs: dict[str, Any] | None = None,
+    sizes_at: dict[int, Iterable[str | None]] | None = None,
+    zero: Clauses | None = None,
+    poles: tuple[int, ...] = (),
+    macs: str | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> AxisRule:
+    """An axis rule from its equation; sizes, attributes and entries of shape inputs are written in the same letters.
+
+    ``macs`` lists the letters whose sizes multiply to the node's multiply-accumulates; what no letter carries (kernel
+    positions) is a letter of its own, with a size.
+    """
+    return AxisRule(
+        parse(equation),
+        sizes or {},
+        mix=frozenset(mix.split()),
+        fixed=frozenset(fixed.split()),
+        attrs={name: _spell(value) for name, value in (attrs or {}).items()},
+        sizes_at={at: tuple(None if e is None else parse_axis(e) for e in entries) for at, entries in (sizes_at or {}).items()},
+        zero=zero,
+        poles=poles,
+        macs=None if macs is None else tuple(macs.split()),
+    )
+
+
+def _spell(value: object) -> object:
+    """Text becomes an axis; a list becomes a list of those; any other value is a literal."""
+    if isinstance(value, str):
+        return parse_axis(value)
+    return [_spell(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,99 @@
+"""Which values are zero at removed positions, and where that is needed.
+
+The masked model zeroes constants, not activations. Where two activations are multiplied and summed over a group, or an
+activation is summed over it, removing equals masking only if the summand is zero there: through ``Relu`` it stays zero,
+through ``Sigmoid`` it does not. And where such a zero is divided by, the masked model is not finite. One forward walk decides
+both, from what each rule says about zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from onnxprune.equation import Axis, AxisRule
+from onnxprune.rules.registry import Reason
+
+if TYPE_CHECKING:
+    from onnxprune.axes import Factor
+    from onnxprune.coupling import NodeAxes
+
+__all__ = ["check_zeros"]
+
+FixBecause = Callable[["Factor", "NodeAxes", Reason, str], None]
+
+
+def check_zeros(
+    nodes: Sequence[NodeAxes],
+    axes: Mapping[str, tuple[Factor, ...]],
+    constants: Collection[str],
+    fix_because: FixBecause,
+) -> None:
+    """Fix the factors whose removal would differ from masking constants, and those whose masked model is not finite."""
+    zero: dict[str, Flags] = {}
+    for node in nodes:
+        rule, equation = node.rule, node.equation
+        inputs = [_known(name, zero, axes, constants) for name in node.view.inputs]
+        satisfied = {letter: _is_zero(rule, places, inputs) for letter, places in equation.carriers.items()}
+        for name, output in zip(node.view.outputs, equation.spelling[1], strict=False):
+            zero[name] = tuple([_along(axis, satisfied) for axis in output])
+        for letter in equation.contracted:
+            summed = node.sizes[letter] > 1 and letter not in rule.mix and letter not in rule.fixed
+            if summed and not _drops_out(rule, equation.carriers[letter], inputs):
+                text = "sums over this axis, whose removed positions are not zero in the masked model"
+                fix_because(node.letters[letter], node, Reason.NOT_ZERO, text)
+        for pole in rule.poles:
+            for letter, places in equation.carriers.items():
+                if node.sizes[letter] > 1 and _at(places, pole, inputs):
+                    text = "divides by what is zero at removed positions in the masked model"
+                    fix_because(node.letters[letter], node, Reason.NOT_ZERO, text)
+
+
+Places = tuple[tuple[int, int], ...]
+Flags = tuple[bool, ...]
+"""For each axis of a value whether the value is zero at removed positions of that axis."""
+Inputs = Sequence["Flags | None"]
+
+
+def _known(
+    name: str, zero: Mapping[str, Flags], axes: Mapping[str, tuple[Factor, ...]], constants: Collection[str]
+) -> Flags | None:
+    if not name:
+        return None
+    return zero.get(name) or (name in constants,) * len(axes.get(name, ()))
+
+
+def _along(axis: str | Axis, satisfied: Mapping[str, bool]) -> bool:
+    if isinstance(axis, str):
+        return satisfied.get(axis, True)
+    return all(satisfied.get(letter, True) for block in axis for letter in block)
+
+
+def _at(places: Places, position: int, inputs: Inputs) -> bool:
+    """Whether an input carries the letter and is zero at its removed positions."""
+    flags = inputs[position] if position < len(inputs) else None
+    if flags is None:
+        return False
+    return any(at == position and axis < len(flags) and flags[axis] for at, axis in places)
+
+
+def _is_zero(rule: AxisRule, places: Places, inputs: Inputs) -> bool:
+    """Whether outputs are zero at removed positions of a letter."""
+    if rule.zero is None:
+        return all(_at(places, position, inputs) for position, _ in places)
+    for clause in rule.zero:
+        if any(_at(places, position, inputs) for position in clause):
+            continue
+        absent = [position >= len(inputs) or inputs[position] is None for position in clause]
+        if not clause or not all(absent):
+            return False
+    return True
+
+
+def _drops_out(rule: AxisRule, places: Places, inputs: Inputs) -> bool:
+    """Whether the terms of a sum vanish at removed positions of the letter it runs over."""
+    carrying = {at for at, _ in places}
+    if rule.zero is None:
+        return any(_at(places, position, inputs) for position in carrying)
+    clauses = [clause for clause in rule.zero if carrying & set(clause)]
+    return all(any(_at(places, position, inputs) for position in clause) for clause in clauses)

@@ -1,0 +1,246 @@
+"""Normalise an exported graph: one spelling for constants and sizes, so that the axis calculus sees what is really there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx.inliner
+from onnx import NodeProto, helper
+
+from onnxprune.model import Array, Model, Weight, captured, densify, domain_of
+from onnxprune.passes.base import Facts, Pass
+from onnxprune.runtime import evaluate
+from onnxprune.shapes import Shapes, probe
+
+SIZE_INPUTS: dict[str, tuple[int, ...]] = {
+    "ConstantOfShape": (0,), "Expand": (1,), "OneHot": (1,), "Pad": (1, 3), "Range": (0, 1, 2), "ReduceSum": (1,),
+    "Reshape": (1,), "Resize": (3,), "Slice": (1, 2, 3, 4), "Split": (1,), "Tile": (1,), "TopK": (1,), "Trilu": (1,),
+}  # fmt: skip
+"""Inputs that carry sizes, positions or axes."""
+
+_NOT_FOLDED = frozenset({"DequantizeLinear", "QuantizeLinear", "Cast", "Bernoulli", "Multinomial"})
+_SMALL_BYTES = 1 << 16
+"""Results up to this size are folded whatever they are computed from."""
+
+
+@dataclass(frozen=True)
+class Normalize(Pass):
+    """Constants are initializers, sizes are constants wherever they are known, and nothing unrelated shares a constant.
+
+    Functions are inlined; ``Constant`` nodes become initializers; what only constants feed is folded; a ``Split`` without sizes
+    gets them; size-carrying inputs become constants where all but the truly dynamic entries are known; and a constant vector
+    that several nodes read (exporters merge equal ones) becomes one constant per reader. Computes the same as before.
+    """
+
+    name: ClassVar[str] = "normalize"
+
+    def run(self, model: Model, facts: Facts) -> Model:
+        model = model.copy()
+        if model.proto.functions:
+            model.proto.CopyFrom(onnx.inliner.inline_local_functions(model.proto))
+        inputs = [value for value in model.graph.input if value.name not in model.weights]
+        replace_all(model.graph.input, inputs)
+        constants_to_initializers(model)
+        fold(model)
+        untie(model)
+        remove_unused(model)
+        shapes = probe(model)
+        if pin_sizes(model, shapes):
+            remove_unused(model)
+            shapes = probe(model)
+        facts.shapes = shapes
+        return model
+
+
+def replace_all(field: Any, items: Iterable[Any]) -> None:
+    """Make a repeated protobuf field hold these items."""
+    copies = list(items)
+    del field[:]
+    field.extend(copies)
+
+
+def constants_to_initializers(model: Model) -> None:
+    """A ``Constant`` node is an initializer under the name of its output."""
+    nodes = []
+    for node in model.graph.node:
+        weight = constant_of(node) if node.op_type == "Constant" and not domain_of(node) else None
+        if weight is None:
+            nodes.append(node)
+        else:
+            model.weights[weight.name] = weight
+    if len(nodes) < len(model.graph.node):
+        replace_all(model.graph.node, nodes)
+
+
+def constant_of(node: NodeProto) -> Weight | None:
+    """The tensor that a ``Constant`` node spells, in whichever of its attributes; ``None`` for text."""
+    name, attribute = node.output[0], node.attribute[0]
+    if attribute.name == "value":
+        return Weight(name, attribute.t)
+    if attribute.name == "sparse_value":
+        return Weight(name, None, densify(attribute.sparse_tensor))
+    dtypes = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+    if attribute.name not in dtypes:
+        return None
+    return Weight(name, None, np.array(helper.get_attribute_value(attribute), dtypes[attribute.name]))
+
+
+def fold(model: Model) -> None:
+    """Compute what only constants feed, unless the result is larger than what it is computed from (a decoder, a mask)."""
+    foldable: list[NodeProto] = []
+    known = set(model.weights)
+    for node in model.graph.node:
+        names = [name for name in node.input if name]
+        random = node.op_type.startswith("Random") or node.op_type in _NOT_FOLDED
+        if names and not random and not domain_of(node) and not captured(node) and known.issuperset(names):
+            foldable.append(node)
+            known.update(node.output)
+    if not foldable:
+        return
+    read = {name for node in foldable for name in node.input if name in model.weights}
+    constants = {name: model.weights[name].array() for name in read}
+    values = evaluate(foldable, constants, model.proto.opset_import, model.proto.ir_version)
+    gone = []
+    for node in foldable:
+        results = [name for name in node.output if name]
+        inputs = [model.weights[name].nbytes for name in node.input if name in model.weights]
+        whole = all(name in model.weights for name in node.input if name) and all(name in values for name in results)
+        if whole and sum(values[name].nbytes for name in results) <= max(sum(inputs), _SMALL_BYTES):
+            gone.append(node)
+            model.weights |= {name: Weight(name, None, values[name]) for name in results}
+    outputs = {id(node) for node in gone}
+    replace_all(model.graph.node, [node for node in model.graph.node if id(node) not in outputs])
+
+
+def untie(model: Model) -> None:
+    """Give every reader its own copy of a constant vector: exporters merge equal ones of unrelated layers.
+
+    Truly tied weights are matrices; they stay one tensor with several readers.
+    """
+    for name, readers in list(model.consumers().items()):
+        weight = model.weights.get(name)
+        if weight is None or len(readers) < 2 or sum(size != 1 for size in weight.shape) > 1:
+            continue
+        for node, position in readers[1:]:
+            if position < 0:
+                continue
+            copy = model.fresh_name(f"{name}__copy")
+            model.weights[copy] = weight.renamed(copy)
+            node.input[position] = copy
+
+
+def remove_unused(model: Model) -> None:
+    """Drop nodes and constants that nothing reads."""
+    needed = {value.name for value in model.graph.output}
+    kept: list[NodeProto] = []
+    for node in reversed(model.graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+            needed |= captured(node)
+    if len(kept) < len(model.graph.node):
+        replace_all(model.graph.node, reversed(kept))
+    model.weights = {name: weight for name, weight in model.weights.items() if name in needed}
+
+
+def pin_sizes(model: Model, shapes: Shapes) -> bool:
+    """Make size-carrying inputs constants where all but the truly dynamic entries are known; whether anything changed.
+
+    A ``Reshape`` to ``[batch, 64, -1]`` copies its batch (0). Where entries stay dynamic that no 0 or -1 can stand for, the
+    vector becomes ``Where(static, constant, computed)``. A static integer that becomes a number (a scale computed from a
+    size) is pinned too: pruning must not change its value.
+    """
+    changed = False
+    nodes: list[NodeProto] = []
+    pinned = set(pinned_sizes(model))
+    for node in model.graph.node:
+        if domain_of(node):
+            nodes.append(node)
+            continue
+        changed |= split_sizes(model, shapes, node)
+        if node.op_type == "Cast" and node.input[0] not in model.weights:
+            changed |= _pin(model, shapes, node, 0, nodes, static_only=True)
+        for position in SIZE_INPUTS.get(node.op_type, ()):
+            name = node.input[position] if position < len(node.input) else ""
+            if name and name not in model.weights and name not in pinned:
+                changed |= _pin(model, shapes, node, position, nodes, static_only=False)
+        nodes.append(node)
+    if changed:
+        replace_all(model.graph.node, nodes)
+    return changed
+
+
+def split_sizes(model: Model, shapes: Shapes, node: NodeProto) -> bool:
+    """A ``Split`` into equal parts spells its sizes, which pruning may make unequal; whether anything changed."""
+    if node.op_type != "Split" or (len(node.input) > 1 and node.input[1]) or any(a.name == "split" for a in node.attribute):
+        return False
+    parts = [shapes.shapes.get(name) for name in node.output]
+    source = shapes.shapes.get(node.input[0])
+    axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+    if source is None or shapes.dynamic.get(node.input[0], (False,) * len(source))[axis]:
+        return False
+    sizes = [part[axis] for part in parts if part is not None]
+    if len(sizes) < len(parts):
+        return False
+    if model.opset < 13:
+        node.attribute.append(helper.make_attribute("split", sizes))
+    else:
+        del node.input[1:]
+        node.input.append(_constant(model, f"{node.input[0]}__split", np.array(sizes, np.int64)))
+        replace_all(node.attribute, [a for a in node.attribute if a.name != "num_outputs"])
+    return True
+
+
+def _constant(model: Model, stem: str, value: Array) -> str:
+    name = model.fresh_name(stem)
+    model.weights[name] = Weight(name, None, value)
+    return name
+
+
+def _pin(model: Model, shapes: Shapes, node: NodeProto, position: int, nodes: list[NodeProto], *, static_only: bool) -> bool:
+    """Replace one input by what is known of it; nodes that the replacement needs go to ``nodes``."""
+    name = node.input[position]
+    value, moved = shapes.values.get(name), shapes.moving.get(name)
+    if value is None or not np.issubdtype(value.dtype, np.integer):
+        return False
+    if moved is None:
+        node.input[position] = _constant(model, f"{name}__pinned", value)
+        return True
+    if static_only or value.ndim != 1 or moved.shape != value.shape:
+        return False
+    static = value == moved
+    if node.op_type == "Reshape":
+        spelled = _spell_reshape(shapes, node, value, static)
+        if spelled is not None:
+            node.input[position] = _constant(model, f"{name}__pinned", spelled)
+            return True
+    if not static.any():
+        return False
+    mask = _constant(model, f"{name}__static", static)
+    pinned = _constant(model, f"{name}__pinned", np.where(static, value, 0))
+    result = model.fresh_name(f"{name}__sizes")
+    nodes.append(helper.make_node("Where", [mask, pinned, name], [result], name=result))
+    node.input[position] = result
+    return True
+
+
+def pinned_sizes(model: Model) -> dict[str, str]:
+    """For each vector ``Where(static, constant, computed)`` the constant."""
+    wheres = (node for node in model.graph.node if node.op_type == "Where" and not domain_of(node))
+    return {n.output[0]: n.input[1] for n in wheres if n.input[0] in model.weights and n.input[1] in model.weights}
+
+
+def _spell_reshape(shapes: Shapes, node: NodeProto, value: Array, static: Array) -> Array | None:
+    """A constant shape for a ``Reshape`` whose dynamic entries are copies (0) or can be left to one -1."""
+    if any(a.name == "allowzero" and a.i for a in node.attribute) or (value == 0).any():
+        return None
+    source = shapes.shapes.get(node.input[0])
+    moves = shapes.dynamic.get(node.input[0], ())
+    spelled = np.where(static, value, -1)
+    for entry in np.flatnonzero(~static):
+        if source is not None and entry < len(moves) and moves[entry] and source[entry] == value[entry]:
+            spelled[entry] = 0
+    return spelled if (spelled == -1).sum() <= 1 else None

@@ -1,0 +1,47 @@
+"""Fixtures for every test: the same draws on every run, one thread per session, optional local data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch read it; subprocesses inherit it
+
+import onnxruntime as ort
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
+settings.load_profile("ci")
+
+
+def _one_thread(init: Callable[..., None]) -> Callable[..., None]:
+    """InferenceSession.__init__ with one thread unless the caller asks for more: test processes share few cores."""
+
+    def wrapper(self: Any, model: Any, sess_options: Any = None, *args: Any, **kwargs: Any) -> None:
+        options = sess_options or ort.SessionOptions()
+        options.intra_op_num_threads = options.intra_op_num_threads or 1
+        init(self, model, options, *args, **kwargs)
+
+    return wrapper
+
+
+ort.InferenceSession.__init__ = _one_thread(ort.InferenceSession.__init__)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """Look up a file of the optional local data: `shared("zoo/resnet18.onnx.gz")` is its path, or skips the test."""
+    folder = Path(os.environ.get("ONNXPRUNE_DATA") or ROOT.parent / "shared")
+
+    def find(name: str) -> Path:
+        path = folder / name
+        if not path.exists():
+            pytest.skip("optional local data is absent")
+        return path
+
+    return find

@@ -1,0 +1,71 @@
+"""What an installation is: one top-level package, one copy of every pass, and an import that costs little."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = {"torch", "onnx", "onnxruntime", "onnx_graphsurgeon", "sklearn", "scipy"}
+
+
+def python(code: str, cwd: Path = ROOT) -> str:
+    """What a fresh interpreter prints for `code`."""
+    run = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.parametrize("module", ["onnxprune", "onnxprune.axes", "onnxprune.cli"])
+def test_import_is_light(module: str) -> None:
+    loaded = set(python(f"import sys, {module}; print(*sys.modules)").split())
+    assert module in loaded
+    assert not loaded & HEAVY
+
+
+def test_passes_folder_is_the_package() -> None:
+    assert (ROOT / "onnxprune" / "passes").resolve() == ROOT / "passes"
+    imported = python("import onnxprune.passes; print(onnxprune.passes.__file__)").strip()
+    assert Path(imported).resolve() == ROOT / "passes" / "__init__.py"
+
+
+def test_tests_see_the_tree_and_not_a_stale_copy() -> None:
+    assert Path(python("import onnxprune; print(onnxprune.__file__)").strip()).parent == ROOT / "onnxprune"
+
+
+def test_constraints_pin_everything_that_tests_install() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["torch"], *extras["demo"], *extras["test"]]
+    names = {canonicalize_name(Requirement(text).name) for text in wanted} - {"onnxprune", "setuptools"}
+
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    assert all(str(pin.specifier).startswith("==") and "+" not in str(pin.specifier) for pin in pins)
+    assert names <= {canonicalize_name(pin.name) for pin in pins}
+
+
+def test_wheel_has_one_package_with_the_passes_inside(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name in ("onnxprune", "passes", "tests"):
+        shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    python(f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})", cwd=tree)
+
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"onnxprune"}
+    sources = {f"onnxprune/{path.relative_to(tree / 'onnxprune')}" for path in (tree / "onnxprune").rglob("*.py")}
+    sources |= {f"onnxprune/{path.relative_to(tree)}" for path in (tree / "passes").rglob("*.py")}
+    assert {name for name in names if name.endswith(".py")} == sources
+    assert "onnxprune/py.typed" in names
