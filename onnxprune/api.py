@@ -7,25 +7,28 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxprune import files, verify
-from onnxprune.cost import CostModel
+from onnxprune import calibrate, files, verify
+from onnxprune.axes import Indices, Keeper
+from onnxprune.cost import METRICS, Cost, CostModel
 from onnxprune.coupling import Coupling
 from onnxprune.errors import ModelError, TargetError, VerificationError
-from onnxprune.model import Array, Model, Source
+from onnxprune.model import Model, Source
 from onnxprune.passes import Allocate, Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels, Score
 from onnxprune.passes.base import need
 from onnxprune.plan import Plan
 from onnxprune.recipe import Recipe, Target
 from onnxprune.report import GroupReport, Report
 from onnxprune.shapes import Shapes
+from onnxprune.weights import Array
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["Analysis", "Result", "analyze", "apply", "check", "describe", "make_plan", "prune"]
+__all__ = ["Analysis", "Result", "analyze", "apply", "check", "describe", "make_plan", "price", "prune"]
 
 Progress = Callable[[str], None]
 """Told what begins."""
@@ -40,22 +43,25 @@ class Analysis:
     coupling: Coupling
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Result:
     """A pruned model.
 
     Attributes:
-        model: the small model, as a protobuf.
         report: what happened.
         plan: which positions remain.
         coupling: the groups that the plan is about.
     """
 
-    model: ModelProto
     report: Report
     plan: Plan
     coupling: Coupling
     compiled: Model = field(repr=False)
+
+    @cached_property
+    def model(self) -> ModelProto:
+        """The small model, as a protobuf; one over 2 GB can only be saved."""
+        return self.compiled.to_proto()
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the model: whole or not at all.
@@ -137,6 +143,7 @@ def prune(
     stage = _Stages(progress)
     with stage("analysis", "finding coupling groups, scoring, allocating"):
         original = Model.of(source)
+        samples = None if samples is None else calibrate.fit(samples, original.inputs)
         model, facts = _decide(original, recipe, Facts())
     with stage("surgery", "cutting"):
         pruned = PruneChannels()(model, dataclasses.replace(facts))
@@ -145,6 +152,18 @@ def prune(
         with stage("verification", "verifying: pruned == masked"):
             model, facts, pruned, outcome = _verified(original, model, facts, pruned, recipe)
     return _result(source, original, model, facts, pruned, recipe, outcome, stage, samples, agreement=agreement)
+
+
+def price(analysis: Analysis, chosen: Plan) -> tuple[Cost, Cost, dict[str, float]]:
+    """What a model costs before and after a plan, and the fraction of each metric that remains."""
+    coupling = analysis.coupling
+    costs = CostModel(analysis.model, coupling, analysis.shapes.batch)
+    counts = {group.factor: len(chosen.keep[group.id]) for group in coupling.groups if group.id in chosen.keep}
+    before, after = costs.cost({}), costs.cost(counts)
+    obtained = {metric: getattr(after, metric) / max(getattr(before, metric), 1) for metric in METRICS}
+    positions = sum(group.size for group in coupling.groups)
+    obtained["channels"] = sum(counts.get(g.factor, g.size) for g in coupling.groups) / max(positions, 1)
+    return before, after, obtained
 
 
 def apply(source: Source, chosen: Plan, *, masked: bool = False) -> Model:
@@ -174,16 +193,20 @@ def check(original: Source, pruned: Source, chosen: Plan, *, seed: int = 0) -> v
         for name, kind in theirs.items():
             if mine.get(name) != kind:
                 return verify.Check(ok=False, error=float("inf"), text=f"graph {side} {name!r} is not the original's")
-    masked = MaskChannels()(found.model, Facts(found.shapes, found.coupling, plan=chosen))
+    facts = Facts(found.shapes, found.coupling, plan=chosen)
+    masked = MaskChannels()(found.model, facts)
     inexact = {group.id for group in found.coupling.groups if not group.exact}
-    return verify.compare(small, masked, seed=seed, values=not inexact & chosen.keep.keys())
+    values = not inexact & chosen.keep.keys()
+    return verify.compare(small, masked, seed=seed, values=values, kept=_kept(facts))
 
 
 def _decide(model: Model, recipe: Recipe, facts: Facts) -> tuple[Model, Facts]:
     if not any(weight.is_float for weight in model.weights.values()) and not any(
         node.op_type == "Constant" for node in model.graph.node
     ):
-        raise ModelError(f"{model.name}: has no floating-point weights to rank channels by")
+        raise ModelError(
+            f"{model.name}: has no floating-point weights to rank channels by: prune the model before it is converted to integers"
+        )
     steps = [
         Normalize(),
         Couple(recipe.protect, recipe.allow_inexact),
@@ -227,11 +250,18 @@ def _law(model: Model, facts: Facts, pruned: Model, seed: int) -> verify.Check:
         facts = dataclasses.replace(facts, plan=chosen.without(inexact))
         exact = PruneChannels()(model, dataclasses.replace(facts))
     masked = MaskChannels()(model, dataclasses.replace(facts))
-    outcome = verify.compare(exact, masked, seed=seed)
+    outcome = verify.compare(exact, masked, seed=seed, kept=_kept(facts))
     if outcome.ok and inexact:
         runs = verify.compare(pruned, model, seed=seed, values=False)
         return dataclasses.replace(outcome, ok=runs.ok, text=runs.text)
     return outcome
+
+
+def _kept(facts: Facts) -> Callable[[str], Indices]:
+    """What the plan keeps along the axes of any value."""
+    coupling = need(facts.coupling, "coupling")
+    keeper = Keeper(need(facts.plan, "plan").positions(coupling))
+    return lambda value: keeper(coupling.axes.get(value, ()))
 
 
 def _signed(chosen: Plan, source: Source) -> Plan:
@@ -255,25 +285,18 @@ def _result(
     agreement: bool,
 ) -> Result:
     coupling, chosen = need(facts.coupling, "coupling"), need(facts.plan, "plan")
-    kept = chosen.keep
     drift = None
     if agreement:
         with stage("agreement", "comparing outputs with the original's"):
             drift = verify.drift(pruned, original, samples, seed=recipe.seed)
-    costs = CostModel(model, coupling, need(facts.shapes, "shapes").batch)
-    counts = {group.factor: len(kept[group.id]) for group in coupling.groups if group.id in kept}
-    before, after = costs.cost({}), costs.cost(counts)
-    positions = sum(group.size for group in coupling.groups)
-    obtained = {
-        "macs": after.macs / max(before.macs, 1),
-        "params": after.params / max(before.params, 1),
-        "size": after.size / max(before.size, 1),
-        "channels": sum(counts.get(g.factor, g.size) for g in coupling.groups) / max(positions, 1),
-    }
-    groups = tuple(GroupReport(g.id, g.size, counts.get(g.factor, g.size), g.exact, len(g.members)) for g in coupling.groups)
+    before, after, obtained = price(Analysis(model, need(facts.shapes, "shapes"), coupling), chosen)
+    groups = tuple(
+        GroupReport(g.id, g.size, len(chosen.keep.get(g.id, range(g.size))), g.exact, len(g.members)) for g in coupling.groups
+    )
     notes = []
     if facts.frozen:
-        notes.append(f"{len(facts.frozen)} groups failed verification and were left whole")
+        groups_in_all = len(coupling.groups) + len(facts.frozen)
+        notes.append(f"left whole, because they failed verification: {len(facts.frozen)} of {groups_in_all} groups")
     if any(not g.exact and g.kept < g.size for g in groups):
         notes.append("inexact groups were pruned: equality with the masked model was proven for the exact ones only")
     report = Report(
@@ -290,7 +313,7 @@ def _result(
         seconds=dict(stage.seconds),
         notes=tuple(notes),
     )
-    return Result(pruned.to_proto(), report, _signed(chosen, source), coupling, pruned)
+    return Result(report, _signed(chosen, source), coupling, pruned)
 
 
 def describe(analysis: Analysis) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,27 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Factor", "direct_sum", "fix", "index", "labels", "leaves", "length", "mix", "product", "unify"]
+__all__ = [
+    "Factor",
+    "Indices",
+    "Keeper",
+    "direct_sum",
+    "fix",
+    "index",
+    "labels",
+    "leaves",
+    "length",
+    "mask",
+    "mix",
+    "product",
+    "take",
+    "unify",
+]
 
 Positions = npt.NDArray[np.int64]
+Indices = tuple[Positions | None, ...]
+"""What remains along each axis of a tensor; ``None`` is all of it."""
+Array = np.ndarray[Any, np.dtype[Any]]
 
 LEAF, PRODUCT, SUM = "", "*", "+"
 
@@ -267,4 +285,40 @@ def labels(factor: Factor, leaf: Factor) -> Positions:
         inner //= part.size
         spread = np.tile(np.repeat(digit, inner), top.size // (part.size * inner))
         result = np.where(result >= 0, result, spread)
+    return result
+
+
+class Keeper:
+    """Turns the axes of a tensor into what remains along each, for one choice of kept positions; remembers what it worked out."""
+
+    def __init__(self, keep: Mapping[Factor, Positions]) -> None:
+        self._keep = keep
+        self._found: dict[Factor, Positions | None] = {}
+
+    def __call__(self, axes: Iterable[Factor]) -> Indices:
+        return tuple([self._along(axis.root) for axis in axes])
+
+    def _along(self, root: Factor) -> Positions | None:
+        if root not in self._found:
+            positions = index(root, self._keep)
+            self._found[root] = None if len(positions) == root.size else positions
+        return self._found[root]
+
+
+def take(array: Array, indices: Indices) -> Array:
+    """The part of an array at the given indices of each axis; ``None`` is a whole axis."""
+    for axis, positions in enumerate(indices):
+        if positions is not None:
+            array = np.take(array, positions, axis, mode="clip")  # indices are valid; unchecked is half as long again as fast
+    return array
+
+
+def mask(array: Array, indices: Indices, fill: int = 0) -> Array:
+    """A copy of an array with zeros (or ``fill``) outside the given indices of each axis; ``None`` is a whole axis."""
+    result = array.copy()
+    for axis, positions in enumerate(indices):
+        if positions is not None:
+            removed = np.ones(array.shape[axis], bool)
+            removed[positions] = False
+            result[(slice(None),) * axis + (removed,)] = np.array(fill, array.dtype)
     return result

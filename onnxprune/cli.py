@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -15,8 +17,6 @@ from onnxprune.errors import OnnxPruneError, OptionError, VerificationError
 from onnxprune.recipe import Recipe
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from onnxprune.api import Result
 
 __all__ = ["app", "main"]
@@ -46,7 +46,7 @@ Protect = Annotated[
     list[str] | None, typer.Option(help="Leave nodes and tensors of this name alone; may be repeated.", metavar="GLOB")
 ]
 Inexact = Annotated[bool, typer.Option("--allow-inexact", help="Also prune what a normalisation runs over.")]
-Seed = Annotated[int, typer.Option(help="Of everything drawn.")]
+Seed = Annotated[int, typer.Option(help="Of everything drawn.", min=0)]
 Calib = Annotated[
     Path | None,
     typer.Option(help="An .npz with one array per input, first axis the sample, to compare outputs on.", metavar="DATA"),
@@ -92,21 +92,22 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Write a physically smaller model that meets a target."""
-    from onnxprune import api, files, tables
+    from onnxprune import api, calibrate, files, tables
 
     recipe = Recipe(target, criterion, scope, align, tuple(protect or ()), allow_inexact, not no_verify, seed)
     out = files.check_output(output, inputs=(model,), force=force)
     plan_path = files.check_output(plan_out, inputs=(model, output), force=force) if plan_out else None
-    samples = load_samples(calib) if calib else None
+    samples = calibrate.load(calib) if calib else None
     with progress("reading", quiet=as_json) as tell:
         result = api.prune(model, recipe, samples=samples, progress=tell)
         if not no_benchmark:
             tell("measuring latency")
             result = with_benchmark(model, result)
         tell("writing")
-        if plan_path:
-            write_json(plan_path, result.plan.to_dict(result.coupling))
-        result.save(out, force=force)
+        with files.replace_file(plan_path) if plan_path else nullcontext() as plan_file:
+            if plan_file:
+                plan_file.write(as_json_file(result.plan.to_dict(result.coupling)))
+            result.save(out, force=force)
     report = {**result.report.to_dict(), "output": str(out)}
     show(report, as_json, lambda: tables.pruning(result.report, str(out)))
 
@@ -132,9 +133,11 @@ def plan(
     out = files.check_output(output, inputs=(model,), force=force)
     with progress("finding coupling groups, scoring, allocating", quiet=as_json):
         chosen, analysis = api.make_plan(model, recipe)
+        obtained = api.price(analysis, chosen)[2]
     document = chosen.to_dict(analysis.coupling)
-    write_json(out, document)
-    show(document, as_json, lambda: tables.planned(document, str(out)))
+    with files.replace_file(out) as file:
+        file.write(as_json_file(document))
+    show(document, as_json, lambda: tables.planned(document, str(out), obtained))
 
 
 @app.command()
@@ -175,7 +178,8 @@ def verify(
 
     with progress("verifying: pruned == masked", quiet=as_json):
         outcome = api.check(original, pruned, Plan.load(plan), seed=seed)
-    show(dataclasses.asdict(outcome), as_json, lambda: tables.verified(outcome))
+    if as_json or outcome.ok:
+        show(dataclasses.asdict(outcome), as_json, lambda: tables.verified(outcome))
     if not outcome.ok:
         raise VerificationError(f"{pruned}: {outcome.text}")
 
@@ -208,14 +212,23 @@ def benchmark(
 
 
 def with_benchmark(model: Path, result: Result) -> Result:
-    """The result with the latency of the original and of the pruned model."""
+    """The result with the latency of the original and of the pruned model; where that cannot be measured, a note says why."""
     import dataclasses
+    import tempfile
 
     from onnxprune.bench import benchmark as run
 
-    small = result.model.SerializeToString()
-    report = run([model, small], labels=["original", "pruned"], seconds=1.0)
-    return dataclasses.replace(result, report=dataclasses.replace(result.report, benchmark=report))
+    report = result.report
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        small = Path(folder) / "pruned.onnx"
+        result.save(small)
+        try:
+            timed = run([model, small], labels=["original", "pruned"], seconds=1.0)
+        except OnnxPruneError as error:
+            report = dataclasses.replace(report, notes=(*report.notes, f"latency was not measured: {error}"))
+        else:
+            report = dataclasses.replace(report, benchmark=timed)
+    return dataclasses.replace(result, report=report)
 
 
 def integers(option: str, text: str) -> list[int]:
@@ -229,30 +242,24 @@ def integers(option: str, text: str) -> list[int]:
     return values
 
 
-def load_samples(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays of an .npz."""
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise OptionError(f"--calib {path}: not an .npz with one array per model input") from error
+def as_json_file(document: dict[str, Any]) -> bytes:
+    """A document as the text of a file."""
+    return json.dumps(strict(document), indent=1, allow_nan=False).encode() + b"\n"
 
 
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
-    from onnxprune.files import replace_file
-
-    with replace_file(path) as file:
-        file.write(json.dumps(document, indent=1).encode())
-        file.write(b"\n")
+def strict(value: Any) -> Any:
+    """Data that JSON can spell: what is not a finite number becomes null."""
+    if isinstance(value, Mapping):
+        return {str(name): strict(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show(document: dict[str, Any], as_json: bool, draw: Callable[[], None]) -> None:
     """Print for machines or for people."""
     if as_json:
-        typer.echo(json.dumps(document, default=str))
+        typer.echo(json.dumps(strict(document), allow_nan=False))
     else:
         draw()
 
@@ -273,11 +280,19 @@ def progress(text: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
 
 
 def main() -> None:
-    """Run the command line; what onnxprune raises on purpose becomes one line and an exit status."""
+    """Run the command line; what onnxprune raises on purpose, and what the system refuses, becomes one line and a status."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # unwinds, so that no temporary file stays
     try:
         app()
     except OnnxPruneError as error:
-        typer.echo(f"onnxprune: {' '.join(str(error).split())}", err=True)
-        sys.exit(error.exit_status)
+        fail(str(error), error.exit_status)
     except BrokenPipeError:  # the reader of our output went away
         sys.exit(0)
+    except OSError as error:
+        fail(str(error), 2)
+
+
+def fail(text: str, status: int) -> NoReturn:
+    """Say in one line what went wrong, and exit."""
+    typer.echo(f"onnxprune: {' '.join(text.split())}", err=True)
+    sys.exit(status)

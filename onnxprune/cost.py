@@ -44,8 +44,8 @@ class CostModel:
         self._constant = dict.fromkeys(METRICS, 0.0)
         self._touched: dict[str, dict[Factor, list[Term]]] = {metric: {} for metric in METRICS}
         for node in coupling.nodes:
-            if node.rule.macs is not None:
-                known = (node.letters.get(letter) or node.sizes[letter] for letter in node.rule.macs)
+            for letters in node.rule.macs:
+                known = (node.letters.get(letter) or node.sizes[letter] for letter in letters)
                 self._add("macs", 1 / batch, known, free, below)
         for weight in model.weights.values():
             factors = coupling.axes.get(weight.name, weight.shape)
@@ -112,6 +112,6 @@ def _price(terms: Iterable[Term], counts: Mapping[Factor, int]) -> float:
 
 def layer_costs(model: Model, node: NodeAxes, batch: int) -> tuple[int, int]:
     """Multiply-accumulates (of one sample) and floating-point parameters of one node."""
-    sizes = [node.sizes[letter] for letter in node.rule.macs] if node.rule.macs is not None else [0]
+    macs = sum(math.prod(node.sizes[letter] for letter in letters) for letters in node.rule.macs)
     weights = (model.weights[name] for name in dict.fromkeys(node.view.inputs) if name in model.weights)
-    return math.prod(sizes) // batch, sum(weight.size for weight in weights if weight.is_float)
+    return macs // batch, sum(weight.size for weight in weights if weight.is_float)

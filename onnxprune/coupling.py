@@ -12,10 +12,11 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from onnxprune import rules
-from onnxprune.axes import Factor, direct_sum, fix, leaves, mix, product, unify
+from onnxprune.axes import LEAF, Factor, direct_sum, fix, leaves, mix, product, unify
 from onnxprune.equation import ANONYMOUS, Axis, AxisRule, Equation, Shape, expand, solve
 from onnxprune.errors import RuleError
-from onnxprune.model import Model, NodeView, captured, domain_of
+from onnxprune.model import Model
+from onnxprune.node import NodeView, captured, domain_of
 from onnxprune.rules.registry import Reason, Refused
 from onnxprune.zeros import check_zeros
 
@@ -169,6 +170,7 @@ class _Graph:
         self.nodes: list[NodeAxes] = []
         self.uses: dict[str, tuple[str, int]] = {}
         self.named: set[tuple[str, int]] = set()
+        self.quantized: set[str] = set()
 
     def state(self, place: int, node: NodeProto) -> None:
         """Add a node: unify the axes that its rule writes with what is known of its tensors."""
@@ -180,6 +182,9 @@ class _Graph:
         stated = self._rule(view)
         if isinstance(stated, Refused):
             text = f"{node.op_type}: {stated.text}"
+            for position, value in enumerate(node.input):
+                if value in self.model.weights:
+                    self.uses.setdefault(value, (node.op_type, position))
             self._fix_values([*node.input, *node.output], Why(stated.reason, view.name, text))
             return
         self._instantiate(place, view, *stated)
@@ -225,6 +230,7 @@ class _Graph:
             why = Why(Reason.MIXES, view.name, f"{view.op} mixes the positions of this axis; --allow-inexact prunes it")
             for letter in rule.mix & letters.keys():
                 mix(letters[letter], why)
+        self.quantized.update(view.inputs[position] for position in rule.quantized if view.has(position))
         self.nodes.append(NodeAxes(place, view, rule, equation, letters, sizes))
 
     def _tensor(
@@ -262,7 +268,7 @@ class _Graph:
         if known is None:
             self.axes[value] = tuple(made)
             for flag, factor in zip(self.shapes.dynamic.get(value, ()), made, strict=False):
-                if flag:
+                if flag and factor.root.kind == LEAF:  # of a product, the digit that moves is fixed where it stands alone
                     fix(factor, Why(Reason.DYNAMIC, value, "its size changes from call to call"))
 
     def _fix_values(self, values: Iterable[str], why: Why) -> None:
@@ -312,7 +318,7 @@ class _Graph:
                 if (value, axis) not in self.named:
                     continue
                 found = [leaf for leaf in dict.fromkeys(leaves(factor)) if leaf.size > 1]
-                alone = factor.root.kind == ""
+                alone = factor.root.kind == LEAF
                 for count, leaf in enumerate(found):
                     members.setdefault(leaf, []).append(Member(value, axis, op, position, alone))
                     ids.setdefault(leaf, f"{value}:{axis}" + (f".{count}" if len(found) > 1 else ""))
@@ -333,6 +339,6 @@ class _Graph:
             return Why(Reason.VERIFICATION, next(iter(places)).value, frozen)
         if isinstance(leaf.mixed, Why) and not allow_inexact:
             return leaf.mixed
-        if not any(self.model.weights[place.value].is_float for place in places):
+        if not any(self.model.weights[place.value].is_float or place.value in self.quantized for place in places):
             return Why(Reason.NON_FLOAT, next(iter(places)).value, "no float constant to score its positions by")
         return None

@@ -7,7 +7,8 @@ unlike weights can be ranked together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,9 @@ from onnxprune.axes import Positions, labels
 from onnxprune.errors import ModelError, OptionError
 
 if TYPE_CHECKING:
-    from onnxprune.coupling import Coupling, CouplingGroup, Member
-    from onnxprune.model import Array, Model
+    from onnxprune.coupling import Coupling, CouplingGroup, Member, NodeAxes
+    from onnxprune.model import Model
+    from onnxprune.weights import Array
 
 __all__ = ["CRITERIA", "Criterion", "GroupView", "Magnitudes", "score"]
 
@@ -41,17 +43,33 @@ class Magnitudes:
         for group in coupling.groups:
             for member in group.members:
                 self._wanted.setdefault(member.value, set()).add(member.axis)
+        self._quantized = quantized(coupling)
         self._found: dict[tuple[str, int, np.ufunc, object], Scores] = {}
         self._scratch = np.empty(0, np.float32)
 
-    def array(self, value: str) -> Array:
-        """A constant as floats of at least 32 bits.
+    @property
+    def real(self) -> Collection[str]:
+        """Integer constants that stand for real numbers."""
+        return self._quantized
 
-        Raises:
-            ModelError: it has entries that are not finite.
-        """
+    def array(self, value: str) -> Array:
+        """A constant as floats of at least 32 bits."""
         array = self._model.weights[value].array()
+        if value in self._quantized:
+            return self._dequantize(array, *self._quantized[value])
         return array if array.dtype in {np.dtype(np.float32), np.dtype(np.float64)} else array.astype(np.float32)
+
+    def _dequantize(self, array: Array, node: NodeAxes, scale: int, point: int) -> Array:
+        """The real values of a quantised constant, up to a factor where its scale is computed."""
+        result = array.astype(np.float32)
+        for position, combine in ((point, np.subtract), (scale, np.multiply)):
+            given = node.view.const(position) if position >= 0 else None
+            if given is not None:
+                axis = next((i for i, size in enumerate(array.shape) if size == given.size), 0) if given.size > 1 else 0
+                shape = [1] * array.ndim
+                shape[axis] = given.size
+                result = combine(result, given.astype(np.float32).reshape(shape if given.size > 1 else ()))
+        return result
 
     def along(self, value: str, axis: int, reduce: Reduce) -> Scores:
         """The aggregate of a constant for each index of one of its axes."""
@@ -68,12 +86,20 @@ class Magnitudes:
             self._scratch = np.empty(array.size, array.dtype)
         mapped = apply(array, out=self._scratch[: array.size].reshape(array.shape))
         for axis in self._wanted[value]:
-            before, size = int(np.prod(array.shape[:axis])), array.shape[axis]
+            before, size = math.prod(array.shape[:axis]), array.shape[axis]
             inner = combine.reduce(mapped.reshape(before, -1), 0) if before > 1 else mapped
             found = combine.reduce(inner.reshape(size, -1), 1)
-            if not np.isfinite(found).all():
-                raise ModelError(f"initializer {value!r} of {self._model.name} has NaN or infinite weights: export it again")
             self._found[value, axis, combine, apply] = found.astype(np.float64)
+
+
+def quantized(coupling: Coupling) -> dict[str, tuple[NodeAxes, int, int]]:
+    """For each quantised constant the node that reads it, and the inputs of its scale and zero point there."""
+    return {
+        node.view.inputs[position]: (node, scale, point)
+        for node in coupling.nodes
+        for position, (scale, point) in node.rule.quantized.items()
+        if node.view.has(position)
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +173,7 @@ def fpgm(view: GroupView) -> Scores:
     """Sum of distances to the other positions: what lies near the geometric median is redundant (He et al. 2019, FPGM)."""
     squared = np.zeros((view.size, view.size))
     for member in view.matrices:
-        rows = view.vectors(member)
+        rows = view.vectors(member).astype(np.float64)  # nearly equal filters are what this is about
         norms = np.einsum("ij,ij->i", rows, rows)
         squared += norms[:, None] + norms[None, :] - 2 * (rows @ rows.T)
     scores: Scores = np.sqrt(np.maximum(squared, 0)).sum(1)
@@ -181,13 +207,17 @@ def score(model: Model, coupling: Coupling, criterion: str, seed: int = 0) -> di
     found: dict[str, Scores] = {}
     silent = 0
     for group in coupling.groups:
-        floats = [member for member in group.members if model.weights[member.value].is_float]
+        real = magnitudes.real
+        floats = [member for member in group.members if model.weights[member.value].is_float or member.value in real]
         matrices = [member for member in floats if len(model.weights[member.value].shape) > 1]
         view = GroupView(group, tuple(matrices or floats), magnitudes, coupling.axes, seed)
-        scores = CRITERIA[criterion](view)
-        if scores is None:
-            silent += 1
-            scores = l2(view)
+        with np.errstate(over="ignore", invalid="ignore"):  # weights that are not finite are named below
+            scores = CRITERIA[criterion](view)
+            if scores is None:
+                silent += 1
+                scores = l2(view)
+        if not np.isfinite(scores).all():
+            raise ModelError(_not_finite(model, magnitudes, view))
         mean = scores.mean()
         found[group.id] = scores / mean if mean > 0 else scores
     if silent and silent == len(coupling.groups):
@@ -196,3 +226,8 @@ def score(model: Model, coupling: Coupling, criterion: str, seed: int = 0) -> di
             "them into convolutions); use --criterion l2"
         )
     return found
+
+
+def _not_finite(model: Model, magnitudes: Magnitudes, view: GroupView) -> str:
+    names = (member.value for member in view.matrices if not np.isfinite(magnitudes.array(member.value)).all())
+    return f"initializer {next(names, view.group.id)!r} of {model.name} has NaN or infinite weights: export the model again"

@@ -94,7 +94,9 @@ class AxisRule:
             never, because the operator does not map zero to zero.
         poles: inputs at which zero is a pole (a divisor, a logarithm): where one is zero at removed positions, the masked model
             is not finite there.
-        macs: letters whose sizes multiply to the multiply-accumulates of the node; ``None`` if it has none worth counting.
+        sums: letters that are summed over although outputs carry them too (a range or norm over everything).
+        quantized: inputs that hold quantised constants, with the inputs of their scale (-1: none) and zero point.
+        macs: the multiply-accumulates of the node, as a sum of products of letters; empty if it has none worth counting.
     """
 
     equation: Equation
@@ -105,7 +107,9 @@ class AxisRule:
     sizes_at: Mapping[int, tuple[Axis | None, ...]] = field(default_factory=dict)
     zero: Clauses | None = None
     poles: tuple[int, ...] = ()
-    macs: tuple[str, ...] | None = None
+    sums: frozenset[str] = frozenset()
+    quantized: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    macs: tuple[tuple[str, ...], ...] = ()
 
     def __str__(self) -> str:
         marks = [f"mix {' '.join(sorted(self.mix))}"] if self.mix else []
@@ -238,7 +242,7 @@ def _settle(axis: Axis, size: int, sizes: dict[str, int], equation: Equation) ->
         others = size_of((other for other in axis if other is not block), sizes)
         factor = math.prod(sizes[f] for f in block if f != unknown[0])
         sizes[unknown[0]] = (size - others) // factor if factor else 0
-    if size_of(axis, sizes) != size:
+    if size_of(axis, sizes) != size or any(sizes[f] < 0 for f in unknown):
         raise RuleError(f"{show_axis(axis)} is {size_of(axis, sizes)}, not {size}, in {equation}")
     return True
 

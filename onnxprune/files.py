@@ -1,15 +1,21 @@
-"""Output files appear whole or not at all."""
+"""Output files appear whole or not at all.
+
+An output is written beside its place and then renamed. A path that is a symbolic link is replaced itself; what it pointed to
+stays as it was.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from onnxprune.errors import OutputError
+from onnxprune.errors import ModelError, OutputError
 
 if TYPE_CHECKING:
     from onnxprune.model import Model
@@ -27,20 +33,49 @@ def check_output(path: str | Path, *, inputs: tuple[str | Path, ...] = (), force
     """The path, if a file may be written there.
 
     Raises:
-        OutputError: its folder is missing or not writable, it is one of the inputs, or it exists and ``force`` is not set.
+        OutputError: its folder is missing or not writable, it is one of the inputs or holds the weights of one, or it exists
+            and ``force`` is not set.
     """
     out = Path(path)
-    if out.is_dir():
-        raise OutputError(f"{out}: is a folder: name a file in it")
-    if any(out.resolve() == Path(source).resolve() for source in inputs):
-        raise OutputError(f"{out}: is an input too: write to another file")
-    if not out.parent.is_dir():
-        raise OutputError(f"{out}: there is no folder {out.parent}: create it first")
-    if not os.access(out.parent, os.W_OK):
-        raise OutputError(f"{out}: the folder {out.parent} is not writable")
-    if out.exists() and not force:
+    try:
+        if out.is_dir():
+            raise OutputError(f"{out}: is a folder: name a file in it")
+        if any(_same(out, Path(source)) for source in inputs):
+            raise OutputError(f"{out}: is the path of another file of this command: write to another one")
+        if out.parent.exists() and not out.parent.is_dir():
+            raise OutputError(f"{out}: {out.parent} is a file, not a folder: write to another place")
+        if not out.parent.exists():
+            raise OutputError(f"{out}: there is no folder {out.parent}: create it first")
+        if not os.access(out.parent, os.W_OK):
+            raise OutputError(f"{out}: the folder {out.parent} is not writable: write to another one")
+        if not os.path.lexists(out):
+            return out
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror}") from error
+    if not force:
         raise OutputError(f"{out}: exists already: pass --force to replace it")
+    if any(_same(out, data) for source in inputs for data in _data_files(Path(source))):
+        raise OutputError(f"{out}: holds weights of an input: write to another file")
     return out
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
+
+
+def _data_files(path: Path) -> set[Path]:
+    """The files beside a model that hold its weights; none if it is no model."""
+    if not path.is_file():
+        return set()
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    from onnxprune.model import load_proto
+
+    try:
+        tensors = load_proto(path).graph.initializer
+    except ModelError:
+        return set()
+    return {path.parent / ExternalDataInfo(tensor).location for tensor in tensors if uses_external_data(tensor)}
 
 
 @contextlib.contextmanager
@@ -51,7 +86,7 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
         OutputError: the disk is full or the folder not writable.
     """
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", suffix=".part", dir=path.parent)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
     try:
@@ -70,11 +105,42 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def save(model: Model, path: Path) -> None:
-    """Write a model; weights that do not fit in one file go to a data file beside it, which is in place first."""
+    """Write a model; weights that do not fit in one file go to a data file beside it, which is in place first.
+
+    The data file of a model that is replaced goes last, unless another model reads it.
+
+    Raises:
+        OutputError: the disk is full or the folder not writable.
+    """
+    old = {data for data in _data_files(path) if data.parent == path.parent and _is_data_of(data.name, path.name)}
     if model.nbytes < LIMIT:
         with replace_file(path) as file:
             file.write(model.to_proto().SerializeToString())
-        return
+    else:
+        _save_in_two(model, path)
+    others = {*path.parent.glob("*.onnx"), Path(model.name)} - {path}
+    for data in old:
+        if not any(_mentions(other, data.name) for other in others):
+            with contextlib.suppress(OSError):
+                data.unlink()
+
+
+def _is_data_of(data: str, model: str) -> bool:
+    return re.fullmatch(re.escape(model) + r"(\.\d+)?\.data", data) is not None
+
+
+def _mentions(path: Path, name: str) -> bool:
+    """Whether a file holds a name, or cannot be searched for it."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(name.encode()) >= 0
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):  # an empty file cannot be mapped
+        return path.is_file() and path.stat().st_size > 0
+
+
+def _save_in_two(model: Model, path: Path) -> None:
     from onnx import TensorProto
     from onnx.external_data_helper import set_external_data
 
@@ -96,8 +162,12 @@ def save(model: Model, path: Path) -> None:
             tensor.data_location = TensorProto.EXTERNAL
             proto.graph.initializer.append(tensor)
             weight.write(file)
-    with replace_file(path) as file:
-        file.write(proto.SerializeToString())
+    try:
+        with replace_file(path) as file:
+            file.write(proto.SerializeToString())
+    except BaseException:
+        data.unlink(missing_ok=True)
+        raise
 
 
 def _fresh_data_path(path: Path) -> Path:

@@ -29,11 +29,13 @@ class Plan:
         keep: for each group that loses positions, those that remain: int64, ascending, at least one.
         file: the model it was made for, and the SHA-256 of that file; empty when it was made in memory.
         sha256: see ``file``.
+        sizes: how many positions each group had; empty when it was made in memory.
     """
 
     keep: Mapping[str, Positions] = field(default_factory=dict)
     file: str = ""
     sha256: str = ""
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def positions(self, coupling: Coupling) -> dict[Factor, Positions]:
         """The kept positions by factor, for index maps.
@@ -47,6 +49,8 @@ class Plan:
             group = groups.get(name)
             if group is None:
                 raise PlanError(f"the plan prunes {name!r}, which is no prunable group of this model: make a plan for it")
+            if self.sizes.get(name, group.size) != group.size:
+                raise PlanError(f"the plan is for a model where {name!r} has {self.sizes[name]} positions, not {group.size}")
             if len(kept) == 0 or kept[0] < 0 or kept[-1] >= group.size or np.any(np.diff(kept) <= 0):
                 raise PlanError(f"the plan's positions for {name!r} are not ascending positions below {group.size}")
             found[group.factor] = kept
@@ -54,7 +58,7 @@ class Plan:
 
     def without(self, groups: set[str]) -> Plan:
         """The same plan with some groups left whole."""
-        return Plan({name: kept for name, kept in self.keep.items() if name not in groups}, self.file, self.sha256)
+        return Plan({name: kept for name, kept in self.keep.items() if name not in groups}, self.file, self.sha256, self.sizes)
 
     def to_dict(self, coupling: Coupling) -> dict[str, Any]:
         """As JSON: every group of the graph with what it keeps and where it runs, and every refusal.
@@ -87,14 +91,12 @@ class Plan:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise PlanError(f"not a plan: its 'format' is not {FORMAT!r}")
         try:
-            keep = {}
-            for group in data["groups"]:
-                kept = np.array(group["keep"], np.int64)
-                if kept.ndim != 1:
-                    raise PlanError(f"'keep' of group {group['id']!r} is not a list of positions")
-                if len(kept) != group["size"]:
-                    keep[str(group["id"])] = kept
-            return cls(keep, str(data["model"]["file"]), str(data["model"]["sha256"]))
+            groups = {str(group["id"]): _positions(group) for group in data["groups"]}
+            if len(groups) != len(data["groups"]):
+                raise PlanError("the plan is damaged: it lists a group twice")
+            keep = {name: kept for name, (kept, size) in groups.items() if len(kept) != size}
+            sizes = {name: size for name, (_, size) in groups.items()}
+            return cls(keep, str(data["model"]["file"]), str(data["model"]["sha256"]), sizes)
         except (KeyError, TypeError, ValueError) as error:
             raise PlanError(f"the plan is damaged: {type(error).__name__}: {error}") from error
 
@@ -107,10 +109,21 @@ class Plan:
         """
         try:
             return cls.from_dict(json.loads(Path(path).read_text("utf-8")))
+        except PlanError as error:
+            raise PlanError(f"{path}: {error}") from error
         except OSError as error:
             raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise PlanError(f"{path}: not JSON: {error}") from error
+
+
+def _positions(group: dict[str, Any]) -> tuple[Positions, int]:
+    """What a group keeps, and its size, checked."""
+    kept, size = group["keep"], group["size"]
+    whole = isinstance(kept, list) and all(type(k) is int for k in kept) and type(size) is int
+    if not whole or not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= size:
+        raise PlanError(f"'keep' of group {group['id']!r} is not a list of ascending positions below {size}")
+    return np.array(kept, np.int64), size
 
 
 def _removed(axis: Factor, leaf: Factor, kept: Positions | None) -> list[int]:

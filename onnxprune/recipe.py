@@ -18,6 +18,7 @@ TARGETS = ("macs", "params", "size", "channels")
 SCOPES = ("uniform", "global", "isomorphic")
 CRITERIA = ("l1", "l2", "linf", "fpgm", "bn_scale", "random")
 """Their functions are in `onnxprune.criteria`; here are the names alone, which the command line can list without numpy."""
+_KINDS: dict[type, str] = {str: "a text", int: "a whole number", bool: "true or false", tuple: "a list of texts"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Recipe:
 
     target: str = "macs=0.5"
     criterion: str = "l2"
-    scope: str = "isomorphic"
+    scope: str = "global"
     align: str = "auto"
     protect: tuple[str, ...] = ()
     allow_inexact: bool = False
@@ -97,6 +98,8 @@ class Recipe:
             raise OptionError(f"there is no criterion {self.criterion!r}; there are {', '.join(CRITERIA)}")
         if self.scope not in SCOPES:
             raise OptionError(f"there is no scope {self.scope!r}; there are {', '.join(SCOPES)}")
+        if self.seed < 0:
+            raise OptionError(f"seed {self.seed}: write 0 or a positive number")
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:
@@ -111,10 +114,11 @@ class Recipe:
             raise OptionError(f"a recipe has no {min(unknown)!r}; it has {', '.join(hints)}")
         values: dict[str, Any] = {}
         for name, value in data.items():
-            kind = {"bool": bool, "int": int, "str": str}.get(getattr(hints[name], "__name__", ""), tuple)
+            kind = hints[name] if hints[name] in _KINDS else tuple
             value = tuple(value) if isinstance(value, list) else str(value) if name == "align" else value
-            if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-                raise OptionError(f"recipe: {name} = {value!r} is not of type {kind.__name__}")
+            texts = not isinstance(value, tuple) or all(isinstance(item, str) for item in value)
+            if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or not texts:
+                raise OptionError(f"{name} = {value!r} is not {_KINDS[kind]}")
             values[name] = value
         return cls(**values)
 
@@ -131,7 +135,12 @@ class Recipe:
             raise OptionError(f"{path}: cannot be read: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise OptionError(f"{path}: not TOML: {error}") from error
-        return cls.from_dict(data.get("prune", {}))
+        if not isinstance(data.get("prune"), dict):
+            raise OptionError(f"{path}: has no table [prune]: write the fields of the recipe below that line")
+        try:
+            return cls.from_dict(data["prune"])
+        except OptionError as error:
+            raise OptionError(f"{path}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from onnxprune.errors import ModelError
 
@@ -16,34 +16,92 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import onnxruntime
-    from onnx import OperatorSetIdProto, ValueInfoProto
+    from onnx import OperatorSetIdProto
 
     from onnxprune.equation import Shape
-    from onnxprune.model import Array, Model
+    from onnxprune.model import Model
+    from onnxprune.weights import Array
 
-__all__ = ["evaluate", "random_feeds", "run_for_shapes", "session"]
+__all__ = ["Session", "evaluate", "first_line", "random_feeds", "run_for_shapes", "session"]
+
+_SHARED = 1024
+"""Bytes from which a weight is handed over instead of copied into the graph."""
 
 
-def session(proto: ModelProto | bytes, name: str = "<model>", *, optimize: bool = True) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on the CPU that prints nothing.
+class Session:
+    """A model in ONNX Runtime on the CPU, without a second copy of its weights.
 
-    Raises:
-        ModelError: ONNX Runtime does not accept the model.
+    Weights are handed over as they lie in memory (or are mapped from a file), never serialised, so that models of any size
+    load, and fast.
     """
+
+    def __init__(self, model: Model, outputs: Sequence[str] | None = None, *, optimize: bool = True) -> None:
+        """Load a model, with its own or other values as outputs.
+
+        Raises:
+            ModelError: ONNX Runtime does not accept the model.
+        """
+        import onnxruntime as ort
+
+        proto = ModelProto()
+        proto.CopyFrom(model.proto)
+        if outputs is not None:
+            known = {output.name: output for output in proto.graph.output}
+            chosen = [known.get(name, ValueInfoProto(name=name)) for name in outputs]
+            del proto.graph.output[:]
+            proto.graph.output.extend(chosen)
+        self._weights: dict[str, Any] = {}
+        for weight in model.weights.values():
+            array = weight.array() if weight.nbytes >= _SHARED else None
+            if array is None or array.dtype.kind not in "fiub" or array.nbytes != weight.nbytes:
+                weight.append_to(proto.graph.initializer)
+                continue
+            tensor = proto.graph.initializer.add(name=weight.name, data_type=weight.dtype, dims=weight.shape)
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", "memory"), ("offset", "0"), ("length", str(array.nbytes))):
+                tensor.external_data.add(key=key, value=value)
+            self._weights[weight.name] = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+        options = _options(optimize=optimize)
+        options.add_external_initializers(list(self._weights), list(self._weights.values()))
+        self._session = _load(proto, options, model.name)
+
+    def run(self, feeds: Mapping[str, Any]) -> list[Any]:
+        """The outputs for some inputs; raises what ONNX Runtime raises."""
+        results: list[Any] = self._session.run(None, dict(feeds))
+        return results
+
+
+def _options(*, optimize: bool) -> onnxruntime.SessionOptions:
     import onnxruntime as ort  # 0.1 s; only what runs a model needs it
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     level = ort.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_EXTENDED if optimize else level.ORT_DISABLE_ALL
-    data = proto if isinstance(proto, bytes) else proto.SerializeToString()
+    options.graph_optimization_level = level.ORT_ENABLE_BASIC if optimize else level.ORT_DISABLE_ALL
+    return options
+
+
+def session(proto: ModelProto, name: str = "<model>", *, optimize: bool = True) -> onnxruntime.InferenceSession:
+    """A session for a whole protobuf.
+
+    Raises:
+        ModelError: ONNX Runtime does not accept the model.
+    """
+    return _load(proto, _options(optimize=optimize), name)
+
+
+def _load(proto: ModelProto, options: onnxruntime.SessionOptions, name: str) -> onnxruntime.InferenceSession:
+    import onnxruntime as ort
+
     try:
-        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime derives its exceptions from Exception alone
-        raise ModelError(f"{name}: ONNX Runtime does not load it: {_first_line(error)}") from error
+        raise ModelError(f"{name}: ONNX Runtime does not load it: {first_line(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What ONNX Runtime says, without its stack."""
     return str(error).strip().splitlines()[0]
 
 
@@ -61,7 +119,8 @@ def evaluate(
     graph = helper.make_graph(nodes, "constants", [], outputs, tensors)
     proto = helper.make_model(graph, opset_imports=list(opsets), ir_version=max(ir_version, 4))
     try:
-        return dict(zip(wanted, session(proto, optimize=False).run(None, {}), strict=True))
+        results = session(proto, "<constants>", optimize=False).run(None, {})
+        return dict(zip(wanted, results, strict=True))
     except Exception:  # noqa: BLE001 - onnxruntime derives its exceptions from Exception alone
         if len(nodes) == 1:
             return {}
@@ -77,18 +136,14 @@ def run_for_shapes(model: Model, inputs: Mapping[str, Shape], missing: Sequence[
 
     Shapes that still do not come out (the model does not run on the probe, a value is no tensor) are left out.
     """
-    proto = model.to_proto()
-    del proto.graph.output[:]
-    wanted = {name: model.fresh_name(f"{name}__shape") for name in missing}
-    for name, shape in wanted.items():
-        proto.graph.node.append(helper.make_node("Shape", [name], [shape]))
-        proto.graph.output.append(helper.make_tensor_value_info(shape, TensorProto.INT64, None))
-    feeds = random_feeds(model.inputs, inputs, seed=0)
+    probe = model.copy()
+    shapes = [model.fresh_name(f"{name}__shape") for name in missing]
+    probe.graph.node.extend([helper.make_node("Shape", [name], [shape]) for name, shape in zip(missing, shapes, strict=True)])
     try:
-        results = session(proto, model.name, optimize=False).run(None, feeds)
-    except Exception:  # noqa: BLE001 - as above
+        results = Session(probe, shapes, optimize=False).run(random_feeds(model.inputs, inputs, seed=0))
+    except Exception:  # noqa: BLE001 - onnxruntime derives its exceptions from Exception alone
         return {}
-    return {name: tuple(map(int, shape)) for name, shape in zip(wanted, results, strict=True)}
+    return {name: tuple(map(int, shape)) for name, shape in zip(missing, results, strict=True)}
 
 
 def random_feeds(inputs: Sequence[ValueInfoProto], shapes: Mapping[str, Shape], seed: int) -> dict[str, Array]:

@@ -2,8 +2,9 @@
 
 Exporters leave batch, sequence and image sizes open and write arithmetic on them into the graph. A *probe* gives every open
 size a definite value, infers all shapes without touching a weight, and computes the integer arithmetic that follows from
-them. Two probes with different values tell dynamic sizes from static ones. Only where inference has no answer (custom
-operators, data-dependent sizes) the model itself is run once per probe.
+them. Two probes with different values tell dynamic sizes from static ones; sizes that depend on data (how many boxes pass a
+threshold) get stand-ins that differ too. Only where inference has no answer (custom operators, a few standard ones) the model
+itself is run, once per probe.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import runtime
-from onnxprune.model import Array, Model, captured, domain_of
+from onnxprune.model import Model
+from onnxprune.node import CONTROL_FLOW, captured, domain_of
+from onnxprune.weights import Array
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -31,7 +34,10 @@ __all__ = ["Shapes", "bindings", "probe"]
 SMALL = 4096
 """Elements up to which a constant is offered to rules and size arithmetic is computed."""
 
-_ROUNDS = 8
+_ROUNDS = 32
+_DATA_DEPENDENT = frozenset({"NonZero", "NonMaxSuppression", "Unique", "Compress"})
+_STAND_INS = (13, 17)
+"""Sizes, in the two probes, of what depends on data."""
 _UNSTABLE = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"})
 
 
@@ -54,11 +60,11 @@ class Shapes:
     batch: int = 1
 
 
-def bindings(inputs: Sequence[ValueInfoProto]) -> list[dict[str, Shape]]:
+def bindings(inputs: Sequence[ValueInfoProto], batches: tuple[int, int] = (2, 3)) -> list[dict[str, Shape]]:
     """Definite shapes for the graph inputs: one probe, and a second one if any size is open.
 
-    A batch becomes 2 and 3, image sizes 64 and 96 pixels, other sizes 16, 24, 32, ... and twice as much in the second probe;
-    sizes with one name stay equal.
+    A batch becomes 2 and 3 (or what ``batches`` says), image sizes 64 and 96 pixels, other sizes 16, 24, 32, ... and twice as
+    much in the second probe; sizes with one name stay equal.
     """
     probes: list[dict[str, Shape]] = []
     for second in (False, True):
@@ -73,7 +79,7 @@ def bindings(inputs: Sequence[ValueInfoProto]) -> list[dict[str, Shape]]:
                     continue
                 name = dim.dim_param or f"{value.name}.{axis}"
                 if name not in named:
-                    named[name] = _open_size(axis, len(dims), len(named), second=second)
+                    named[name] = batches[second] if axis == 0 else _open_size(axis, len(dims), len(named), second=second)
                 shape.append(named[name])
             shapes[value.name] = tuple(shape)
         probes.append(shapes)
@@ -83,8 +89,6 @@ def bindings(inputs: Sequence[ValueInfoProto]) -> list[dict[str, Shape]]:
 
 
 def _open_size(axis: int, rank: int, count: int, *, second: bool) -> int:
-    if axis == 0:
-        return 3 if second else 2
     if rank >= 4 and axis >= 2:
         return 96 if second else 64
     return (16 + 8 * count) * (2 if second else 1)
@@ -93,11 +97,11 @@ def _open_size(axis: int, rank: int, count: int, *, second: bool) -> int:
 def probe(model: Model) -> Shapes:
     """Shapes of every value of ``model``; no weight is read unless the model has to be run."""
     constants = small_constants(model)
-    found = [_probe_once(model, shapes, constants) for shapes in bindings(model.inputs)]
-    shapes, values = found[0]
+    probes = bindings(model.inputs)
+    shapes, values = _probe_once(model, probes[0], constants, _STAND_INS[0])
     dynamic, moving = {}, {}
-    if len(found) > 1:
-        others, other_values = found[1]
+    if len(probes) > 1 or any(_STAND_INS[0] in (shape or ()) for shape in shapes.values()):
+        others, other_values = _probe_once(model, probes[-1], constants, _STAND_INS[1])
         for name, shape in shapes.items():
             other = others.get(name)
             if shape is None or other is None or len(shape) != len(other):
@@ -118,26 +122,63 @@ def small_constants(model: Model) -> dict[str, Array]:
 
 
 def _probe_once(
-    model: Model, inputs: Mapping[str, Shape], constants: Mapping[str, Array]
+    model: Model, inputs: Mapping[str, Shape], constants: Mapping[str, Array], stand_in: int
 ) -> tuple[dict[str, Shape | None], dict[str, Array]]:
+    """One probe; sizes that depend on data (how many entries are not zero) become ``stand_in``."""
     proto = model.skeleton()
     _bind(proto, model, inputs)
     values = dict(constants)
+    shapes: dict[str, Shape | None] = {}
     for _ in range(_ROUNDS):
-        shapes = _infer(proto, model)
+        shapes, partial = _infer(proto, model)
         before = len(values)
         values |= _size_arithmetic(model, shapes, values)
-        missing = [name for node in model.graph.node for name in node.output if name and shapes.get(name) is None]
-        if not missing or len(values) == before:
+        shapes |= {name: value.shape for name, value in values.items()}
+        open_nodes = [node for node in model.graph.node if any(n and shapes.get(n) is None for n in node.output)]
+        if not open_nodes:
             break
         _substitute(proto, values)
-    if missing:
+        filled = _fill(proto, open_nodes, shapes, partial, stand_in)
+        if len(values) == before and not filled:
+            break
+    if any(_reached(node, shapes) and node.op_type not in CONTROL_FLOW | _DATA_DEPENDENT for node in open_nodes):
+        missing = [name for node in open_nodes for name in node.output if name and shapes.get(name) is None]
         shapes |= runtime.run_for_shapes(model, inputs, missing)
         values |= _size_arithmetic(model, shapes, values)
+        shapes |= {name: value.shape for name, value in values.items()}
     for node in model.graph.node:
         for name in node.output:
             shapes.setdefault(name, None)
     return shapes, values
+
+
+def _reached(node: NodeProto, shapes: Mapping[str, Shape | None]) -> bool:
+    """Whether the shapes of everything a node reads are known."""
+    return all(shapes.get(name) is not None for name in node.input if name)
+
+
+def _fill(
+    proto: ModelProto,
+    open_nodes: Iterable[NodeProto],
+    shapes: Mapping[str, Shape | None],
+    partial: Mapping[str, ValueInfoProto],
+    stand_in: int,
+) -> bool:
+    """Give sizes that depend on data a definite value; whether there were any."""
+    filled = False
+    for node in open_nodes:
+        if domain_of(node) or node.op_type not in _DATA_DEPENDENT or not _reached(node, shapes):
+            continue
+        for name in node.output:
+            value = partial.get(name)
+            if value is None or shapes.get(name) is not None:
+                continue
+            for dim in value.type.tensor_type.shape.dim:
+                if not dim.HasField("dim_value"):
+                    dim.dim_value = stand_in
+            proto.graph.value_info.append(value)
+            filled = True
+    return filled
 
 
 def _bind(proto: ModelProto, model: Model, inputs: Mapping[str, Shape]) -> None:
@@ -162,8 +203,10 @@ def _bind(proto: ModelProto, model: Model, inputs: Mapping[str, Shape]) -> None:
                 dim.Clear()
 
 
-def _infer(proto: ModelProto, model: Model) -> dict[str, Shape | None]:
+def _infer(proto: ModelProto, model: Model) -> tuple[dict[str, Shape | None], dict[str, ValueInfoProto]]:
+    """Whole shapes, and what is known of the others."""
     inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    partial: dict[str, ValueInfoProto] = {}
     shapes: dict[str, Shape | None] = {weight.name: weight.shape for weight in model.weights.values()}
     graph = inferred.graph
     for value in (*graph.input, *graph.value_info, *graph.output):
@@ -173,7 +216,9 @@ def _infer(proto: ModelProto, model: Model) -> dict[str, Shape | None]:
         dims = tensor.shape.dim
         known = all(dim.HasField("dim_value") and dim.dim_value >= 0 for dim in dims)
         shapes[value.name] = tuple(dim.dim_value for dim in dims) if known else None
-    return shapes
+        if not known:
+            partial[value.name] = value
+    return shapes, partial
 
 
 def _size_arithmetic(model: Model, shapes: Mapping[str, Shape | None], known: Mapping[str, Array]) -> dict[str, Array]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -18,18 +20,32 @@ _SHOWN = 40
 """Groups or refusals listed before the rest is counted."""
 
 
+_WHOLE = 1000
+"""Columns of a pipe or a file: a name is never folded there."""
+
+
 def _console() -> Console:
-    console = Console()
-    if not console.is_terminal:  # a pipe or a file takes whole lines
-        console = Console(width=140)
-    return console
+    """Prints text as it is: names of nodes are full of brackets and colons."""
+    width = None if sys.stdout.isatty() else _WHOLE
+    return Console(width=width, markup=False, highlight=False, emoji=False)
 
 
-def _table(title: str, *columns: str) -> Table:
+def _say(console: Console, text: str) -> None:
+    """Print a sentence; the terminal wraps it, so that it is copied in one piece."""
+    console.print(text, soft_wrap=True)
+
+
+def _table(title: str, *columns: str, text: tuple[str, ...] = ()) -> Table:
+    """A table whose first column and those in ``text`` are flush left, the numbers flush right."""
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+        table.add_column(column, justify="left" if number == 0 or column in text else "right", overflow="fold")
     return table
+
+
+def counted(count: int, singular: str, plural: str = "") -> str:
+    """A number with its noun: 1 group, 2 groups."""
+    return f"{count} {singular if count == 1 else plural or f'{singular}s'}"
 
 
 def quantity(value: float) -> str:
@@ -40,6 +56,11 @@ def quantity(value: float) -> str:
     return f"{value:.0f}"
 
 
+def _bytes(value: float) -> str:
+    text = quantity(value)
+    return f"{text}B" if " " in text else f"{text} B"
+
+
 def pruning(report: Report, output: str) -> None:
     """What `prune` did."""
     console = _console()
@@ -48,7 +69,7 @@ def pruning(report: Report, output: str) -> None:
     rows = {"MACs": ("macs", before.macs, after.macs), "parameters": ("params", before.params, after.params)}
     for name, (metric, old, new) in rows.items():
         table.add_row(name, quantity(old), quantity(new), f"{report.obtained[metric]:.3f}")
-    table.add_row("bytes", quantity(before.size), quantity(after.size), f"{report.obtained['size']:.3f}")
+    table.add_row("size", _bytes(before.size), _bytes(after.size), f"{report.obtained['size']:.3f}")
     channels = (sum(group.size for group in report.groups), sum(group.kept for group in report.groups))
     table.add_row("channels in groups", *(str(count) for count in channels), f"{report.obtained['channels']:.3f}")
     if report.benchmark:
@@ -56,26 +77,26 @@ def pruning(report: Report, output: str) -> None:
         table.add_row(_latency_name(new_row), _milliseconds(old_row), _milliseconds(new_row), _ratio(new_row))
     console.print(table)
     metric = report.requested.partition("=")[0]
-    console.print(f"requested {report.requested}, obtained {metric}={report.obtained[metric]:.3f}", highlight=False)
+    _say(console, f"requested {report.requested}, obtained {metric}={report.obtained[metric]:.3f}")
     if report.verification:
         verified(report.verification)
     else:
-        console.print("not verified")
+        _say(console, "not verified")
     if report.drift:
         drift = report.drift
-        console.print(
-            f"outputs against the original's, {drift.samples} samples ({drift.source}): cosine {drift.cosine:.4f}, "
+        _say(
+            console,
+            f"outputs against the original's, {counted(drift.samples, 'sample')} ({drift.source}): cosine {drift.cosine:.4f}, "
             f"relative error {drift.relative:.3f}, top-1 agreement {drift.agreement:.1%}",
-            highlight=False,
         )
     for note in report.notes:
-        console.print(f"note: {note}", highlight=False)
+        _say(console, f"note: {note}")
     for name, why in report.frozen.items():
-        console.print(f"  {name}: {why}", highlight=False, markup=False)
+        _say(console, f"  {name}: {why}")
 
 
 def _latency_name(row: BenchRow) -> str:
-    return f"latency, {row.provider}, batch {row.batch}, {row.threads} thread{'s' * (row.threads > 1)}"
+    return f"latency, {row.provider}, batch {row.batch}, {counted(row.threads, 'thread')}"
 
 
 def _milliseconds(row: BenchRow) -> str:
@@ -83,55 +104,57 @@ def _milliseconds(row: BenchRow) -> str:
 
 
 def _ratio(row: BenchRow) -> str:
-    return "" if row.ratio is None else f"{row.ratio.median:.3f} ({row.ratio.q1:.3f} to {row.ratio.q3:.3f})"
+    return "" if row.ratio is None else f"{row.ratio.median:.3f} ({row.ratio.q1:.3f}-{row.ratio.q3:.3f})"
 
 
 def verified(check: Check) -> None:
-    """The outcome of the proof."""
-    text = f"largest difference {check.error:.1e} of the largest output, {check.runs} input sizes"
-    if check.ok:
-        _console().print(f"verified: pruned == masked ({text})", highlight=False)
-    else:
-        _console().print(f"NOT EQUAL: {check.text}", highlight=False, markup=False)
+    """A proof that succeeded."""
+    text = f"largest difference {check.error:.1e} of the largest output, {counted(check.runs, 'input size')}"
+    _say(_console(), f"verified: pruned == masked ({text})")
 
 
 def inspection(found: dict[str, Any], *, layers: bool) -> None:
     """What `inspect` found."""
     console = _console()
     cost = found["cost"]
-    console.print(
+    _say(
+        console,
         f"{found['model']}: opset {found['opset']}, {quantity(cost['macs'])} MACs, {quantity(cost['params'])} parameters, "
-        f"{quantity(cost['size'])} bytes",
-        highlight=False,
+        f"{_bytes(cost['size'])}",
     )
-    table = _table(f"{len(found['groups'])} groups can be pruned", "group", "positions", "constants", "exact", "read by")
+    title = f"{counted(len(found['groups']), 'group')} can be pruned"
+    table = _table(title, "group", "positions", "constants", "exact", "read by", text=("exact", "read by"))
     for group in found["groups"][:_SHOWN]:
         ops = Counter(member["op"] for member in group["members"])
         readers = ", ".join(f"{op} {count}" if count > 1 else op for op, count in ops.most_common(4))
         table.add_row(group["id"], str(group["size"]), str(len(group["members"])), "yes" if group["exact"] else "no", readers)
-    console.print(table)
-    _rest(console, len(found["groups"]), "groups")
+    if found["groups"]:
+        console.print(table)
+    else:
+        _say(console, title)
+    _rest(console, len(found["groups"]), "group")
     if found["refusals"]:
-        table = _table(f"{len(found['refusals'])} axes cannot", "axis", "reason", "node", "why")
-        for column in table.columns:
-            column.justify = "left"
+        title = f"{counted(len(found['refusals']), 'axis', 'axes')} cannot be pruned"
+        table = _table(title, "axis", "reason", "node", "why", text=("reason", "node", "why"))
         for refusal in found["refusals"][:_SHOWN]:
             table.add_row(refusal["axis"], refusal["reason"], refusal["node"], refusal["text"])
         console.print(table)
-        _rest(console, len(found["refusals"]), "axes")
+        _rest(console, len(found["refusals"]), "axis", "axes")
     if layers:
-        table = _table("layers", "node", "op", "MACs", "parameters", "axes")
+        title = f"{counted(len(found['layers']), 'layer')} with weights or MACs"
+        table = _table(title, "node", "op", "MACs", "parameters", "axes", text=("op", "axes"))
         for layer in found["layers"]:
             table.add_row(layer["node"], layer["op"], quantity(layer["macs"]), quantity(layer["params"]), layer["axes"])
         console.print(table)
 
 
-def _rest(console: Console, count: int, what: str) -> None:
+def _rest(console: Console, count: int, singular: str, plural: str = "") -> None:
     if count > _SHOWN:
-        console.print(f"... and {count - _SHOWN} more {what}; --json lists all")
+        what = counted(count - _SHOWN, f"more {singular}", plural and f"more {plural}")
+        _say(console, f"... and {what}; --json lists all")
 
 
-def planned(document: dict[str, Any], output: str) -> None:
+def planned(document: dict[str, Any], output: str, obtained: Mapping[str, float]) -> None:
     """What `plan` decided."""
     console = _console()
     table = _table(f"plan -> {output}", "group", "positions", "keeps", "share")
@@ -139,41 +162,39 @@ def planned(document: dict[str, Any], output: str) -> None:
         kept = len(group["keep"])
         table.add_row(group["id"], str(group["size"]), str(kept), f"{kept / group['size']:.2f}")
     console.print(table)
-    _rest(console, len(document["groups"]), "groups")
+    _rest(console, len(document["groups"]), "group")
+    size, kept = sum(g["size"] for g in document["groups"]), sum(len(g["keep"]) for g in document["groups"])
+    losing = sum(len(group["keep"]) < group["size"] for group in document["groups"])
+    _say(console, f"{losing} of {counted(len(document['groups']), 'group')} lose positions; {kept} of {size} positions remain")
+    _say(console, "obtained " + ", ".join(f"{metric}={fraction:.3f}" for metric, fraction in obtained.items()))
 
 
 def applied(done: dict[str, Any]) -> None:
     """What `apply` wrote."""
     verb = "masked" if done["masked"] else "pruned"
-    _console().print(f"{done['output']}: {done['groups']} groups {verb}, {quantity(done['bytes'])} bytes", highlight=False)
+    _say(_console(), f"{done['output']}: {counted(done['groups'], 'group')} {verb}, {_bytes(done['bytes'])}")
 
 
 def timings(report: BenchReport) -> None:
     """What `benchmark` measured."""
     console = _console()
-    columns = (
-        "model",
-        "provider",
-        "batch",
-        "threads",
-        "latency ms (quartiles)",
-        "ratio to first",
-        "session s",
-        "peak MiB",
-    )
-    table = _table(", ".join(f"{key} {value}" for key, value in report.machine.items()), *columns)
+    _say(console, ", ".join(f"{key} {value}" for key, value in report.machine.items()))
+    memory = any(row.peak_mib is not None for row in report.rows)
+    columns = ["model", "provider", "batch", "latency ms (quartiles)", "ratio to first", "load s", *["peak MiB"] * memory]
+    table = _table("", *columns, text=("provider",))
+    table.title = None
     for row in report.rows:
         timing = row.latency
-        table.add_row(
+        cells = [
             row.label,
             row.provider,
             str(row.batch),
-            str(row.threads),
-            f"{timing.median_ms:.3g} ({timing.q1_ms:.3g} to {timing.q3_ms:.3g})",
+            f"{timing.median_ms:.3g} ({timing.q1_ms:.3g}-{timing.q3_ms:.3g})",
             _ratio(row),
             f"{row.session_s:.3f}",
-            "" if row.peak_mib is None else f"{row.peak_mib:.0f}",
-        )
+        ]
+        peak = "" if row.peak_mib is None else f"{row.peak_mib:.0f}"
+        table.add_row(*cells, *[peak] * memory)
     console.print(table)
     for note in dict.fromkeys(note for row in report.rows for note in row.notes):
-        console.print(f"note: {note}", highlight=False, markup=False)
+        _say(console, f"note: {note}")

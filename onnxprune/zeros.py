@@ -35,9 +35,10 @@ def check_zeros(
         rule, equation = node.rule, node.equation
         inputs = [_known(name, zero, axes, constants) for name in node.view.inputs]
         satisfied = {letter: _is_zero(rule, places, inputs) for letter, places in equation.carriers.items()}
+        made = _is_zero(rule, (), inputs)  # along letters that no input carries
         for name, output in zip(node.view.outputs, equation.spelling[1], strict=False):
-            zero[name] = tuple([_along(axis, satisfied) for axis in output])
-        for letter in equation.contracted:
+            zero[name] = tuple([_along(axis, satisfied, made) for axis in output])
+        for letter in equation.contracted | rule.sums:
             summed = node.sizes[letter] > 1 and letter not in rule.mix and letter not in rule.fixed
             if summed and not _drops_out(rule, equation.carriers[letter], inputs):
                 text = "sums over this axis, whose removed positions are not zero in the masked model"
@@ -63,10 +64,10 @@ def _known(
     return zero.get(name) or (name in constants,) * len(axes.get(name, ()))
 
 
-def _along(axis: str | Axis, satisfied: Mapping[str, bool]) -> bool:
+def _along(axis: str | Axis, satisfied: Mapping[str, bool], made: bool) -> bool:
     if isinstance(axis, str):
-        return satisfied.get(axis, True)
-    return all(satisfied.get(letter, True) for block in axis for letter in block)
+        return satisfied.get(axis, made)
+    return all(satisfied.get(letter, made) for block in axis for letter in block)
 
 
 def _at(places: Places, position: int, inputs: Inputs) -> bool:

@@ -20,7 +20,7 @@ class Allocate(Pass):
     name: ClassVar[str] = "allocate"
     target: str = "macs=0.5"
     """What remains: ``macs=0.5``, ``params=0.4``, ``size=0.25``, ``channels=0.5``."""
-    scope: str = "isomorphic"
+    scope: str = "global"
     """Which groups are ranked together: uniform, global, isomorphic."""
     align: str = "auto"
     """Widths are multiples of this: auto (16), 1 or N."""

@@ -10,10 +10,12 @@ import numpy as np
 import onnx.inliner
 from onnx import NodeProto, helper
 
-from onnxprune.model import Array, Model, Weight, captured, densify, domain_of
+from onnxprune.model import Model
+from onnxprune.node import captured, domain_of
 from onnxprune.passes.base import Facts, Pass
 from onnxprune.runtime import evaluate
 from onnxprune.shapes import Shapes, probe
+from onnxprune.weights import Array, Weight, densify
 
 SIZE_INPUTS: dict[str, tuple[int, ...]] = {
     "ConstantOfShape": (0,), "Expand": (1,), "OneHot": (1,), "Pad": (1, 3), "Range": (0, 1, 2), "ReduceSum": (1,),
@@ -22,6 +24,10 @@ SIZE_INPUTS: dict[str, tuple[int, ...]] = {
 """Inputs that carry sizes, positions or axes."""
 
 _NOT_FOLDED = frozenset({"DequantizeLinear", "QuantizeLinear", "Cast", "Bernoulli", "Multinomial"})
+_REFRESHED = frozenset({"ConstantOfShape", "Expand", "Pad", "Reshape", "Resize", "Split", "Tile"})
+"""Operators whose sizes pruning refreshes: worth splitting a vector into constant and computed entries."""
+_COMPUTED = np.iinfo(np.int64).min
+"""Marks an entry that stays computed in the graph."""
 _SMALL_BYTES = 1 << 16
 """Results up to this size are folded whatever they are computed from."""
 
@@ -150,7 +156,7 @@ def pin_sizes(model: Model, shapes: Shapes) -> bool:
     """Make size-carrying inputs constants where all but the truly dynamic entries are known; whether anything changed.
 
     A ``Reshape`` to ``[batch, 64, -1]`` copies its batch (0). Where entries stay dynamic that no 0 or -1 can stand for, the
-    vector becomes ``Where(static, constant, computed)``. A static integer that becomes a number (a scale computed from a
+    vector becomes ``Where(known, constant, computed)``. A static integer that becomes a number (a scale computed from a
     size) is pinned too: pruning must not change its value.
     """
     changed = False
@@ -209,20 +215,21 @@ def _pin(model: Model, shapes: Shapes, node: NodeProto, position: int, nodes: li
     if moved is None:
         node.input[position] = _constant(model, f"{name}__pinned", value)
         return True
-    if static_only or value.ndim != 1 or moved.shape != value.shape:
+    if static_only or node.op_type not in _REFRESHED or value.ndim != 1 or moved.shape != value.shape:
         return False
-    static = value == moved
+    spelled = np.where(value == moved, value, _COMPUTED)
     if node.op_type == "Reshape":
-        spelled = _spell_reshape(shapes, node, value, static)
-        if spelled is not None:
-            node.input[position] = _constant(model, f"{name}__pinned", spelled)
-            return True
-    if not static.any():
+        _copy_or_infer(shapes, node, value, spelled)
+    computed = spelled == _COMPUTED
+    if computed.all():
         return False
-    mask = _constant(model, f"{name}__static", static)
-    pinned = _constant(model, f"{name}__pinned", np.where(static, value, 0))
+    pinned = _constant(model, f"{name}__pinned", np.where(computed, 0, spelled))
+    if not computed.any():
+        node.input[position] = pinned
+        return True
     result = model.fresh_name(f"{name}__sizes")
-    nodes.append(helper.make_node("Where", [mask, pinned, name], [result], name=result))
+    known = _constant(model, f"{name}__known", ~computed)
+    nodes.append(helper.make_node("Where", [known, pinned, name], [result], name=result))
     node.input[position] = result
     return True
 
@@ -233,14 +240,16 @@ def pinned_sizes(model: Model) -> dict[str, str]:
     return {n.output[0]: n.input[1] for n in wheres if n.input[0] in model.weights and n.input[1] in model.weights}
 
 
-def _spell_reshape(shapes: Shapes, node: NodeProto, value: Array, static: Array) -> Array | None:
-    """A constant shape for a ``Reshape`` whose dynamic entries are copies (0) or can be left to one -1."""
-    if any(a.name == "allowzero" and a.i for a in node.attribute) or (value == 0).any():
-        return None
-    source = shapes.shapes.get(node.input[0])
-    moves = shapes.dynamic.get(node.input[0], ())
-    spelled = np.where(static, value, -1)
-    for entry in np.flatnonzero(~static):
-        if source is not None and entry < len(moves) and moves[entry] and source[entry] == value[entry]:
+def _copy_or_infer(shapes: Shapes, node: NodeProto, value: Array, spelled: Array) -> None:
+    """Spell dynamic entries of a ``Reshape`` as copies of the input's size (0), and one of the others as inferred (-1)."""
+    if any(a.name == "allowzero" and a.i for a in node.attribute) or (spelled == 0).any():
+        return
+    source = shapes.shapes.get(node.input[0]) or ()
+    moves = shapes.dynamic.get(node.input[0], (False,) * len(source))
+    for entry in np.flatnonzero(spelled == _COMPUTED):
+        if entry < len(source) and moves[entry] and source[entry] == value[entry]:
             spelled[entry] = 0
-    return spelled if (spelled == -1).sum() <= 1 else None
+    left = np.flatnonzero(spelled == _COMPUTED)
+    if len(left) and not (spelled == -1).any():
+        # The largest: a batch times heads is refreshed by inference, a lone sequence length needs no refreshing.
+        spelled[left[np.argmax(value[left])]] = -1

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-import numpy as np
 from onnx import NodeProto, helper
 
-from onnxprune.axes import Factor, Positions, index, length
+from onnxprune.axes import Factor, Indices, Keeper, Positions, length, mask, take
 from onnxprune.coupling import Coupling, NodeAxes
-from onnxprune.model import Array, Model, Weight
+from onnxprune.model import Model
 from onnxprune.passes.base import Facts, Pass, need
 from onnxprune.passes.normalize import pinned_sizes
+from onnxprune.weights import Weight
 
 __all__ = ["MaskChannels", "PruneChannels"]
-
-Indices = tuple[Positions | None, ...]
 
 
 @dataclass(frozen=True)
@@ -55,48 +53,29 @@ class MaskChannels(Pass):
         if not keep:
             return model
         masked = model.copy()
+        points = zero_points(model, coupling)
         for name, indices in kept_indices(model, coupling, keep).items():
             weight = model.weights[name]
-            masked.weights[name] = weight.derived(weight.shape, partial(mask, indices=indices))
+            masked.weights[name] = weight.derived(weight.shape, partial(mask, indices=indices, fill=points.get(name, 0)))
         return masked
 
 
-def kept_indices(model: Model, coupling: Coupling, keep: Mapping[Factor, Positions]) -> dict[str, Indices]:
-    """For each constant that loses anything, what remains along each axis; ``None`` for a whole axis."""
-    cache: dict[Factor, Positions | None] = {}
-
-    def kept(factor: Factor) -> Positions | None:
-        root = factor.root
-        if root not in cache:
-            positions = index(root, keep)
-            cache[root] = None if len(positions) == root.size else positions
-        return cache[root]
-
+def zero_points(model: Model, coupling: Coupling) -> dict[str, int]:
+    """For quantised constants the integer that stands for zero, where it is one for the whole tensor and not 0."""
     found = {}
-    for name in model.weights:
-        indices = tuple(kept(factor) for factor in coupling.axes.get(name, ()))
-        if any(positions is not None for positions in indices):
-            found[name] = indices
+    for node in coupling.nodes:
+        for position, (_, point) in node.rule.quantized.items():
+            value = node.view.const(point) if node.view.has(position) else None
+            if value is not None and value.size == 1 and value.any():
+                found[node.view.inputs[position]] = int(value.reshape(-1)[0])
     return found
 
 
-def take(array: Array, indices: Indices) -> Array:
-    """The part of an array at the given indices of each axis."""
-    for axis, positions in enumerate(indices):
-        if positions is not None:
-            array = np.take(array, positions, axis, mode="clip")  # indices are valid; unchecked is half as long again as fast
-    return array
-
-
-def mask(array: Array, indices: Indices) -> Array:
-    """A copy of an array with zeros outside the given indices of each axis."""
-    result = array.copy()
-    for axis, positions in enumerate(indices):
-        if positions is not None:
-            removed = np.ones(array.shape[axis], bool)
-            removed[positions] = False
-            result[(slice(None),) * axis + (removed,)] = np.zeros((), array.dtype)
-    return result
+def kept_indices(model: Model, coupling: Coupling, keep: Mapping[Factor, Positions]) -> dict[str, Indices]:
+    """For each constant that loses anything, what remains along each axis."""
+    kept = Keeper(keep)
+    found = {name: kept(coupling.axes.get(name, ())) for name in model.weights}
+    return {name: indices for name, indices in found.items() if any(positions is not None for positions in indices)}
 
 
 def _refresh(model: Model, coupling: Coupling, counts: Mapping[Factor, int]) -> None:
@@ -110,7 +89,9 @@ def _refresh(model: Model, coupling: Coupling, counts: Mapping[Factor, int]) -> 
             continue
         proto = model.graph.node[node.index]
         for name, spelled in rule.attrs.items():
-            _set_attribute(proto, name, _respell(spelled, node, counts))
+            value = _respell(spelled, node, counts)
+            if value != _respell(spelled, node, {}) or not isinstance(spelled, tuple | list):
+                _set_attribute(proto, name, value)
         for position, entries in rule.sizes_at.items():
             source = proto.input[position] if position < len(proto.input) else ""
             _set_entries(model, pinned.get(source, source), entries, node, counts)

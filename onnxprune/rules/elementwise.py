@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 
 from onnxprune.equation import AxisRule, Clauses
-from onnxprune.model import NodeView
+from onnxprune.node import NodeView
 from onnxprune.rules.registry import NEVER, axes, rule
 
 ZERO_TO_ZERO = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from onnxprune.equation import AxisRule, Shape
-from onnxprune.model import NodeView
+from onnxprune.node import NodeView
 from onnxprune.rules.registry import NEVER, Refused, axes, rule
 
 _END = 2**31 - 1
@@ -241,6 +241,63 @@ def gather(node: NodeView) -> AxisRule:
     left = " ".join([*names[:axis], "_", *names[axis + 1 :]])
     right = " ".join([*names[:axis], *picked, *names[axis + 1 :]])
     return axes(f"{left} -> {right}", zero=((0,),))
+
+
+@rule("GatherElements", "Scatter", "ScatterElements")
+def elements(node: NodeView) -> AxisRule:
+    """Every element picks its position along one axis; the others correspond where they are whole."""
+    axis, shape, picked = node.axis(0), node.shape(), node.shape(1)
+    names = [f"a{i}" if i != axis and a == b else "_" for i, (a, b) in enumerate(zip(shape, picked, strict=True))]
+    text = " ".join(names)
+    return axes(f"{text}, {text}, {text} -> {text}" if node.op != "GatherElements" else f"{text}, {text} -> {text}")
+
+
+@rule("GatherND")
+def gather_nd(node: NodeView) -> AxisRule:
+    """``b _ rest, b _... _ -> b _... rest``: indices name positions of some axes, the rest passes."""
+    batch, depth = int(node.attr("batch_dims", 0)), node.shape(1)[-1]
+    names = _names(len(node.shape()))
+    outer, rest = names[:batch], names[batch + depth :]
+    picked = ["_"] * (len(node.shape(1)) - 1 - batch)
+    left = " ".join([*outer, *["_"] * depth, *rest])
+    return axes(f"{left}, {' '.join([*outer, *picked, '_'])} -> {' '.join([*outer, *picked, *rest])}", zero=((0,),))
+
+
+@rule("ScatterND")
+def scatter_nd(node: NodeView) -> AxisRule:
+    """``_ rest, _... _, _... rest -> _ rest``: indices name positions of some axes, the rest passes."""
+    depth = node.shape(1)[-1]
+    rest = _names(len(node.shape()))[depth:]
+    picked = ["_"] * (len(node.shape(1)) - 1)
+    data = " ".join([*["_"] * depth, *rest])
+    return axes(f"{data}, {' '.join([*picked, '_'])}, {' '.join([*picked, *rest])} -> {data}", zero=((0,), (2,)))
+
+
+@rule("Trilu")
+def trilu(node: NodeView) -> AxisRule:
+    return axes("... _ _ -> ... _ _")
+
+
+@rule("OneHot")
+def one_hot(node: NodeView) -> AxisRule:
+    """The new axis has positions."""
+    names = _names(len(node.shape()))
+    axis = int(node.attr("axis", -1)) % (len(names) + 1)
+    return axes(f"{' '.join(names)} -> {' '.join([*names[:axis], '_', *names[axis:]])}", zero=NEVER)
+
+
+@rule("Col2Im")
+def col2im(node: NodeView) -> AxisRule:
+    """``n (c k) _ -> n c _...``: the kernel positions are the minor digit."""
+    return axes("n (c k) _ -> n c _...", fixed="k")
+
+
+@rule("ReverseSequence")
+def reverse_sequence(node: NodeView) -> AxisRule:
+    """Time and batch have an order; the other axes pass."""
+    ordered = {node.axis(0, "time_axis"), node.axis(1, "batch_axis")}
+    text = " ".join("_" if i in ordered else name for i, name in enumerate(_names(len(node.shape()))))
+    return axes(f"{text}, _ -> {text}")
 
 
 @rule("DepthToSpace")

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import re
-import string
 
-from onnxprune.equation import AxisRule
-from onnxprune.model import NodeView
+from onnxprune.equation import AxisRule, Shape
+from onnxprune.node import NodeView
 from onnxprune.rules.registry import Refused, axes, rule
 
 
 @rule("MatMul")
 def matmul(node: NodeView) -> AxisRule:
-    """``... m k, ... k n -> ... m n``; a vector lacks its outer axis, batch axes broadcast."""
-    a, b, out = node.shape(0), node.shape(1), node.out()
-    tail = ("m " if len(a) > 1 else "") + ("n" if len(b) > 1 else "")
+    left, right, out, letters = matmul_axes(node.shape(0), node.shape(1), node.out())
+    return axes(f"{left}, {right} -> {out}", zero=((0, 1),), macs=letters)
+
+
+def matmul_axes(a: Shape, b: Shape, out: Shape) -> tuple[str, str, str, str]:
+    """``... m k, ... k n -> ... m n`` and its letters; a vector lacks its outer axis, batch axes broadcast."""
+    row, column = "m " if len(a) > 1 else "", "n" if len(b) > 1 else ""
+    tail = f"{row}{column}"
     batch = out[: len(out) - len(tail.split())]
-    names = string.ascii_lowercase[: len(batch)].replace("k", "K").replace("m", "M")  # k, m and n are taken
-    left, right = (_batch_axes(shape[:-2], names, batch) for shape in (a, b))
-    sides = f"{left} {'m ' if len(a) > 1 else ''}k, {right} k {'n' if len(b) > 1 else ''}"
-    return axes(f"{sides} -> {' '.join(names)} {tail}", zero=((0, 1),), macs=" ".join([*names, "k", *tail.split()]))
-
-
-def _batch_axes(shape: tuple[int, ...], names: str, out: tuple[int, ...]) -> str:
-    skip = len(out) - len(shape)
-    return " ".join("1" if size == 1 != full else name for name, size, full in zip(names[skip:], shape, out[skip:], strict=True))
+    names = [f"b{i}" for i in range(len(batch))]
+    left, right = (
+        " ".join(
+            "1" if size == 1 != full else name
+            for name, size, full in zip(names[len(names) - len(shape) :], shape, batch[len(batch) - len(shape) :], strict=True)
+        )
+        for shape in (a[:-2], b[:-2])
+    )
+    return f"{left} {row}k", f"{right} k {column}", f"{' '.join(names)} {tail}", " ".join([*names, "k", *tail.split()])
 
 
 @rule("Gemm")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxprune.equation import AxisRule
-from onnxprune.model import NodeView
+from onnxprune.node import NodeView
 from onnxprune.rules.registry import NEVER, Refused, axes, rule
 
 
@@ -26,6 +26,14 @@ def layer_normalization(node: NodeView) -> AxisRule:
     bias = f", {inner}" if node.has(2) else ""
     statistics = f", {outer} {'1 ' * (rank - axis)}" * (len(node.outputs) - 1)
     return axes(f"{outer} {inner}, {inner}{bias} -> {outer} {inner}{statistics}", mix=inner, zero=((1,), (2,)))
+
+
+@rule("RMSNormalization", "SimplifiedLayerNormalization")
+def rms_normalization(node: NodeView) -> AxisRule:
+    rank, axis = len(node.shape()), node.axis(-1)
+    outer, inner = " ".join(f"a{i}" for i in range(axis)), " ".join(f"d{i}" for i in range(rank - axis))
+    statistics = f", {outer} {'1 ' * (rank - axis)}" * (len(node.outputs) - 1)
+    return axes(f"{outer} {inner}, {inner} -> {outer} {inner}{statistics}", mix=inner, zero=((0, 1),))
 
 
 @rule("GroupNormalization")
@@ -57,7 +65,10 @@ def mean_variance_normalization(node: NodeView) -> AxisRule:
 
 @rule("LpNormalization")
 def lp_normalization(node: NodeView) -> AxisRule:
-    return over_axis(node, node.axis(-1))
+    """Zeros add nothing to a norm."""
+    names = [f"a{i}" for i in range(len(node.shape()))]
+    text = " ".join(names)
+    return axes(f"{text} -> {text}", sums=names[node.axis(-1)])
 
 
 @rule("Softmax", "LogSoftmax", "Hardmax")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxprune.equation import AxisRule
-from onnxprune.model import NodeView
+from onnxprune.node import NodeView
 from onnxprune.rules.registry import Refused, axes, rule
 
 
@@ -17,6 +17,17 @@ def max_pool(node: NodeView) -> AxisRule | Refused:
     if len(node.outputs) > 1 and node.outputs[1]:
         return Refused("its second output counts positions across all channels")
     return axes("n c _... -> n c _...")
+
+
+@rule("GridSample")
+def grid_sample(node: NodeView) -> AxisRule:
+    return axes("n c _..., n _... -> n c _...")
+
+
+@rule("RoiAlign", "MaxRoiPool")
+def region(node: NodeView) -> AxisRule:
+    """Regions take the place of the batch."""
+    return axes("_ c _ _ -> _ c _ _")
 
 
 @rule("Resize", "Upsample")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxprune.equation import AxisRule
-from onnxprune.model import NodeView
+from onnxprune.node import NodeView
 from onnxprune.rules.registry import NEVER, Refused, axes, rule
 
 SUMS = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
@@ -37,7 +37,7 @@ def arg_reduction(node: NodeView) -> AxisRule:
     return axes(f"{' '.join(names)} -> {' '.join(kept)}", zero=NEVER)
 
 
-@rule("CumSum", "TopK")
+@rule("CumProd", "CumSum", "TopK")
 def ordered(node: NodeView) -> AxisRule | Refused:
     """The axis has an order; the others pass."""
     if node.op == "TopK":

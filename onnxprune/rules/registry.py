@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxprune.equation import AxisRule, Clauses, parse, parse_axis
-from onnxprune.model import NodeView
+from onnxprune.node import NodeView
 
 __all__ = ["NEVER", "Reason", "Refused", "Rule", "axes", "find", "registered", "rule"]
 
@@ -86,13 +86,15 @@ def axes(
     sizes_at: dict[int, Iterable[str | None]] | None = None,
     zero: Clauses | None = None,
     poles: tuple[int, ...] = (),
+    sums: str = "",
+    quantized: Mapping[int, tuple[int, int]] | None = None,
     macs: str | None = None,
     sizes: Mapping[str, int] | None = None,
 ) -> AxisRule:
     """An axis rule from its equation; sizes, attributes and entries of shape inputs are written in the same letters.
 
-    ``macs`` lists the letters whose sizes multiply to the node's multiply-accumulates; what no letter carries (kernel
-    positions) is a letter of its own, with a size.
+    ``macs`` spells the node's multiply-accumulates as a sum of products of letters; what no letter carries (kernel positions)
+    is a letter of its own, with a size.
     """
     return AxisRule(
         parse(equation),
@@ -103,7 +105,9 @@ def axes(
         sizes_at={at: tuple(None if e is None else parse_axis(e) for e in entries) for at, entries in (sizes_at or {}).items()},
         zero=zero,
         poles=poles,
-        macs=None if macs is None else tuple(macs.split()),
+        sums=frozenset(sums.split()),
+        quantized=quantized or {},
+        macs=() if macs is None else tuple(tuple(product.split()) for product in macs.split("+")),
     )
 
 

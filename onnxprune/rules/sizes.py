@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxprune.equation import AxisRule
-from onnxprune.model import NodeView
+from onnxprune.node import NodeView
 from onnxprune.rules.registry import NEVER, axes, rule
 
 
