@@ -97,6 +97,8 @@ class Plan:
             keep = {name: kept for name, (kept, size) in groups.items() if len(kept) != size}
             sizes = {name: size for name, (_, size) in groups.items()}
             return cls(keep, str(data["model"]["file"]), str(data["model"]["sha256"]), sizes)
+        except PlanError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             raise PlanError(f"the plan is damaged: {type(error).__name__}: {error}") from error
 

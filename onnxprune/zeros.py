@@ -45,7 +45,8 @@ def check_zeros(
                 fix_because(node.letters[letter], node, Reason.NOT_ZERO, text)
         for pole in rule.poles:
             for letter, places in equation.carriers.items():
-                if node.sizes[letter] > 1 and _at(places, pole, inputs):
+                passes = letter not in equation.contracted and letter not in rule.mix
+                if passes and node.sizes[letter] > 1 and _at(places, pole, inputs):
                     text = "divides by what is zero at removed positions in the masked model"
                     fix_because(node.letters[letter], node, Reason.NOT_ZERO, text)
 

@@ -166,7 +166,7 @@ def pin_sizes(model: Model, shapes: Shapes) -> bool:
         if domain_of(node):
             nodes.append(node)
             continue
-        changed |= split_sizes(model, shapes, node)
+        changed |= split_sizes(model, shapes, node) or squeeze_axes(model, shapes, node)
         if node.op_type == "Cast" and node.input[0] not in model.weights:
             changed |= _pin(model, shapes, node, 0, nodes, static_only=True)
         for position in SIZE_INPUTS.get(node.op_type, ()):
@@ -197,6 +197,17 @@ def split_sizes(model: Model, shapes: Shapes, node: NodeProto) -> bool:
         del node.input[1:]
         node.input.append(_constant(model, f"{node.input[0]}__split", np.array(sizes, np.int64)))
         replace_all(node.attribute, [a for a in node.attribute if a.name != "num_outputs"])
+    return True
+
+
+def squeeze_axes(model: Model, shapes: Shapes, node: NodeProto) -> bool:
+    """A ``Squeeze`` of every unit axis spells which, or it would squeeze what pruning leaves one position of."""
+    source = shapes.shapes.get(node.input[0]) if node.op_type == "Squeeze" else None
+    if source is None or model.opset < 13 or (len(node.input) > 1 and node.input[1]):
+        return False
+    del node.input[1:]
+    axes = [axis for axis, size in enumerate(source) if size == 1]
+    node.input.append(_constant(model, f"{node.input[0]}__axes", np.array(axes, np.int64)))
     return True
 
 

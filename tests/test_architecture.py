@@ -20,16 +20,19 @@ PACKAGE = ROOT / "onnxprune"
 LAYERS = [
     ["errors", "axes"],
     ["equation"],
+    ["weights"],
+    ["node"],
     ["model"],
     ["runtime"],
     ["shapes"],
     ["rules.registry"],
+    ["rules.linear"],  # the quantized products are its products
     ["rules.*"],
     ["rules"],
     ["zeros"],
     ["coupling"],
     ["_bench_worker", "cost", "criteria", "frontier", "plan", "recipe"],
-    ["allocate", "bench", "files", "verify"],
+    ["allocate", "bench", "calibrate", "files", "verify"],
     ["report"],
     ["tables"],
     ["passes.base"],
@@ -47,21 +50,24 @@ UPWARD = {
 }
 """Imports against the current, and why they do no harm; all are under TYPE_CHECKING."""
 
-PROTOBUF = {"model", "runtime", "shapes", "frontier", "files", "passes.normalize", "passes.prune_channels"}
-PROTOBUF |= {"cli"}  # the types of a model's inputs, to read samples from a file
+PROTOBUF = {"weights", "node", "model", "runtime", "shapes", "frontier", "calibrate", "files"}
+PROTOBUF |= {"passes.normalize", "passes.prune_channels"}
 """Modules that use onnx when they run; annotations may name its types anywhere."""
 
 UNTESTED = {
     "__main__": "test_cli runs it",
     "_bench_worker": "test_bench",
+    "calibrate": "test_cli",
+    "frontier": "test_verify",
+    "node": "test_model and every rule",
+    "weights": "test_model",
     "rules": "tests/rules/test_law.py",
     "passes": "test_architecture and every test of a pass",
 }
 """Modules without a test file of their own, and where they are tested."""
 
-LONG = {"model": 480}
-"""Modules over the soft limit, with their own: one of these only shrinks."""
 SOFT_LIMIT = 420
+"""Lines of a file."""
 
 
 def modules() -> dict[str, Path]:
@@ -225,8 +231,4 @@ def test_every_module_has_a_test(module: str) -> None:
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_files_stay_small(module: str) -> None:
     lines = len(MODULES[module].read_text().splitlines())
-    assert lines <= LONG.get(module, SOFT_LIMIT), f"{module} has {lines} lines: split it"
-
-
-def test_long_files_are_still_long() -> None:
-    assert all(len(MODULES[module].read_text().splitlines()) > SOFT_LIMIT for module in LONG)
+    assert lines <= SOFT_LIMIT, f"{module} has {lines} lines: split it"

@@ -282,7 +282,7 @@ BAD: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "text": (lambda path: path.write_text("hello world\n" * 10), ("model.onnx", "not an ONNX model")),
     "png": (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256))), ("model.onnx", "not an ONNX model")),
     "opset": (lambda path: onnx.save(net(opset=999), path), ("model.onnx", "operator set 999", "pip install -U")),
-    "nan": (_nan, ("model.onnx", "'w1'", "NaN", "export it again")),
+    "nan": (_nan, ("model.onnx", "'w1'", "NaN", "export the model again")),
     "integers": (
         lambda path: onnx.save(
             one_node("MatMulInteger", np.ones((16, 4), np.uint8), (TensorProto.UINT8, TensorProto.INT32)), path
@@ -540,7 +540,7 @@ def test_a_file_that_is_no_plan_is_refused(call: Cli, model: Path, content: byte
         ({"keep": [-1, 1]}, ("'w1:0'", "below 32")),
         ({"keep": [1, 1, 2]}, ("'w1:0'", "ascending")),
         ({"keep": []}, ("'w1:0'",)),
-        ({"keep": [[1], [2]]}, ("'w1:0'", "not a list of positions")),
+        ({"keep": [[1], [2]]}, ("'w1:0'", "not a list of ascending positions")),
         ({"keep": "abc"}, ()),
         ({"id": "other:0"}, ("'other:0'", "make a plan for it")),
     ],

@@ -104,8 +104,10 @@ GOOD: dict[str, Any] = {"format": FORMAT, "model": {"file": "", "sha256": ""}, "
         ({**GOOD, "format": "onnxprune-plan/9"}, "not a plan"),
         ({"format": FORMAT, "model": GOOD["model"]}, "damaged: KeyError"),
         ({**GOOD, "model": None}, "damaged: TypeError"),
-        ({**GOOD, "groups": [{"id": "a", "size": 3, "keep": [[1]]}]}, "'a' is not a list of positions"),
-        ({**GOOD, "groups": [{"id": "a", "size": 3, "keep": ["x"]}]}, "damaged: ValueError"),
+        ({**GOOD, "groups": [{"id": "a", "size": 3, "keep": [[1]]}]}, "'a' is not a list of ascending positions"),
+        ({**GOOD, "groups": [{"id": "a", "size": 3, "keep": ["x"]}]}, "'a' is not a list of ascending positions"),
+        ({**GOOD, "groups": [{"id": "a", "size": 3, "keep": [0, 3]}]}, "below 3"),
+        ({**GOOD, "groups": GOOD["groups"] * 2}, "lists a group twice"),
         ({**GOOD, "groups": [{"id": "a", "keep": [1]}]}, "damaged: KeyError"),
     ],
 )

@@ -145,11 +145,12 @@ def test_pruning_says_what_was_asked_and_done(width: int, capsys: pytest.Capture
 
 def test_a_plan_says_how_much_remains(width: int, capsys: pytest.CaptureFixture[str]) -> None:
     groups = [{"id": ODD, "size": 4, "keep": [0, 1, 2]}, {"id": "b", "size": 4, "keep": [0, 1, 2, 3]}]
-    tables.planned({"groups": groups}, "plan.json")
+    tables.planned({"groups": groups}, "plan.json", {"macs": 0.5, "channels": 0.875})
     out = capsys.readouterr().out
     assert "0.75" in out
     assert "1 of 2 groups lose positions; 7 of 8 positions remain\n" in out
-    tables.planned({"groups": []}, "plan.json")
+    assert "obtained macs=0.500, channels=0.875\n" in out
+    tables.planned({"groups": []}, "plan.json", {})
     assert "0 of 0 groups" in capsys.readouterr().out
 
 

@@ -140,7 +140,6 @@ def test_zeros_pass_through_what_moves_data() -> None:
     assert reason(sigmoid) == reason(sigmoid, "v") == Reason.NOT_ZERO
 
 
-@pytest.mark.xfail(reason="letters that only outputs carry count as zero at removed positions", strict=True)
 def test_what_is_repeated_over_the_channels_is_not_zero() -> None:
     text = """
     (float[2, 3] x, float[2, 1] z) => (float[2, 2] y)

@@ -1,10 +1,13 @@
-"""Fused attention: heads in groups of queries per key (k r), head widths of queries and keys (d) and of values (v)."""
+"""Fused attention: heads in groups of queries per key (k r), head widths of queries and keys (d) and of values (v).
+
+Batch and tokens (b, s, t) meet masks and caches, and softmax runs over them: they stay.
+"""
 
 from __future__ import annotations
 
-from onnxprune.equation import AxisRule
+from onnxprune.equation import AxisRule, Clauses
 from onnxprune.node import NodeView
-from onnxprune.rules.registry import Refused, axes, rule
+from onnxprune.rules.registry import NEVER, Refused, axes, rule
 
 MS = "com.microsoft"
 
@@ -29,8 +32,9 @@ def _mask(node: NodeView, position: int, heads: str) -> str:
 def attention(node: NodeView) -> AxisRule:
     """Since operator set 23: ``[b, heads, s, d]``, or ``[b, s, heads d]`` with the numbers of heads as attributes."""
     flat = len(node.shape(0)) == 3
-    past = ", b k p d, b k p v"
+    past = ", b k p d, b k p v" if node.has(4) else ""
     mask = _mask(node, 3, "(k r)")
+    zero: Clauses = ((0, 1), (2,), *(((0, 4), (5,)) if past else ()))
     present = ["b k T d", "b k T v", "b (k r) s _"][: max(len(node.outputs) - 1, 0)]
     attrs: dict[str, object] = {}
     if flat:
@@ -46,10 +50,10 @@ def attention(node: NodeView) -> AxisRule:
     return axes(
         f"{tensors}, {mask}{past} -> {', '.join([result, *present])}",
         sizes=sizes,
-        mix="t",
-        fixed="p T" if present else "p",
+        fixed=f"b s t{' p' if past else ''}{' T' if present else ''}",
         attrs={**attrs, **_pinned_scale(node, width)},
-        zero=((0, 1), (2,)),
+        zero=(*zero, *(NEVER if present else ())),  # keys and values of one head are not zero together
+        sums="d" if present else "",
         macs="b k r s t d + b k r s t v",
     )
 
@@ -73,7 +77,7 @@ def packed_attention(node: NodeView) -> AxisRule | Refused:
     return axes(
         f"b s i, i {packed}, {packed}, _..., _..., {bias} -> b s (h {value})",
         sizes=sizes,
-        fixed="z" if not widths else "",
+        fixed="b s" if widths else "b s z",
         attrs={**attrs, **_pinned_scale(node, width)},
         zero=((1,), (2,)),
         macs=f"b s i h d + b s i h d + b s i h {value} + b s s h d + b s s h {value}",
@@ -91,7 +95,7 @@ def multi_head_attention(node: NodeView) -> AxisRule | Refused:
     return axes(
         f"b s (h d), b t (h d), b t (h v), (h d+h d+h v), _..., {bias} -> b s (h v)",
         sizes={"h": heads, "d": node.shape(0)[2] // heads, "v": node.shape(2)[2] // heads},
-        mix="t",
+        fixed="b s t",
         attrs={"num_heads": "h", **_pinned_scale(node, node.shape(0)[2] // heads)},
         zero=((0, 1), (2,), (3,)),
         macs="b h s t d + b h s t v",
@@ -105,15 +109,14 @@ def group_query_attention(node: NodeView) -> AxisRule:
     packed = not node.has(1)
     width = node.shape(0)[2] // (heads + 2 * groups if packed else heads)
     query = "b s (k r d+k d+k d), _..., _..." if packed else "b s (k r d), b t (k d), b t (k d)"
-    caches = ", b k p d, b k p d"
+    caches = ", b k p d, b k p d" if node.has(3) else ""
     present = ", b k T d, b k T d" if len(node.outputs) > 1 else ""
     return axes(
         f"{query}{caches} -> b s (k r d){present}",
         sizes={"k": groups, "r": heads // groups, "d": width},
-        mix="" if packed else "t",
-        fixed="d p T" if present else "d p",
+        fixed=f"b s d{'' if packed else ' t'}{' p' if node.has(3) else ''}{' T' if present else ''}",
         attrs={"num_heads": "(k r)", "kv_num_heads": "k"},
-        zero=((0,), (2,)) if not packed else ((0,),),
+        zero=NEVER if packed or present else ((0,), (2,)),
     )
 
 
@@ -122,8 +125,8 @@ def group_query_attention(node: NodeView) -> AxisRule:
 def rotary(node: NodeView) -> AxisRule | Refused:
     """Turns pairs inside a head: whole heads may go."""
     if len(node.shape()) == 4:
-        return axes("b h s _ -> b h s _")
+        return axes("b h s _ -> b h s _", fixed="b s")
     heads = node.attr("num_heads", 0)
     if not heads:
         return Refused("the number of its heads is not spelled out")
-    return axes("b s (h d) -> b s (h d)", sizes={"h": heads}, fixed="d", attrs={"num_heads": "h"})
+    return axes("b s (h d) -> b s (h d)", sizes={"h": heads}, fixed="b s d", attrs={"num_heads": "h"})

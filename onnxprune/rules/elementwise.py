@@ -13,13 +13,13 @@ ZERO_TO_ZERO = (
     "IsInf", "IsNaN", "LeakyRelu", "Mish", "Neg", "Relu", "Round", "Selu", "Shrink", "Sign", "Sin", "Sinh", "Softsign", "Sqrt",
     "Swish", "Tan", "Tanh", "ThresholdedRelu",
 )  # fmt: skip
-ZERO_TO_OTHER = ("Acos", "Acosh", "BitwiseNot", "Cos", "Cosh", "Exp", "HardSigmoid", "Not", "Sigmoid", "Softplus")
+ZERO_TO_OTHER = ("Acos", "BitwiseNot", "Cos", "Cosh", "Exp", "HardSigmoid", "Not", "Sigmoid", "Softplus")
 ALL: Clauses | None = None
 """Stands for "zero where every operand is", whatever their number."""
 BROADCASTING: dict[str, Clauses | None] = {
     "Add": ALL, "And": ((0, 1),), "BitShift": ((0,),), "BitwiseAnd": ((0, 1),), "BitwiseOr": ALL, "BitwiseXor": ALL,
     "Div": ((0,),), "Equal": NEVER, "Greater": ALL, "GreaterOrEqual": NEVER, "Less": ALL, "LessOrEqual": NEVER, "Max": ALL,
-    "Mean": ALL, "Min": ALL, "Mod": ((0,),), "Mul": ((0, 1),), "Or": ALL, "PRelu": ((0,),), "Pow": ((0,),), "Sub": ALL,
+    "Mean": ALL, "Min": ALL, "Mod": ((0,),), "Mul": ((0, 1),), "Or": ALL, "PRelu": ((0,),), "Sub": ALL,
     "Sum": ALL, "Where": ((1,), (2,)), "Xor": ALL,
 }  # fmt: skip
 DIVISORS = {"Div": (1,), "Mod": (1,)}
@@ -43,7 +43,7 @@ def unary(node: NodeView) -> AxisRule:
     return axes("... -> ...", zero=NEVER if node.op in ZERO_TO_OTHER else None)
 
 
-@rule("Log", "Reciprocal")
+@rule("Acosh", "Log", "Reciprocal")
 def pole_at_zero(node: NodeView) -> AxisRule:
     return axes("... -> ...", zero=NEVER, poles=(0,))
 
@@ -63,7 +63,17 @@ def clip(node: NodeView) -> AxisRule:
 
 @rule("Dropout")
 def dropout(node: NodeView) -> AxisRule:
-    return axes("... -> ..., ..." if len(node.outputs) > 1 else "... -> ...")
+    if len(node.outputs) > 1:  # the mask is true everywhere
+        return axes("... -> ..., ...", zero=NEVER)
+    return axes("... -> ...")
+
+
+@rule("Pow")
+def power(node: NodeView) -> AxisRule:
+    """Zero to a positive power is zero, to another one or infinite."""
+    exponent = node.const(1)
+    positive = exponent is not None and exponent.size == 1 and float(exponent.reshape(-1)[0]) > 0
+    return broadcast(node, 2, ((0,),), ()) if positive else broadcast(node, 2, NEVER, (0,))
 
 
 @rule(*BROADCASTING)

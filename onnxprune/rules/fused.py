@@ -30,7 +30,7 @@ def fused_conv(node: NodeView) -> AxisRule:
         "n (g i) _..., (g o) i _..., (g o), n (g o) _... -> n (g o) _...",
         sizes={"g": node.attr("group", 1), "k": math.prod(node.shape(1)[2:]) * math.prod(node.out()[2:])},
         attrs={"group": "g"},
-        zero=((0, 1), (2,), (3,)) if node.attr("activation", "") in ZERO_TO_ZERO else NEVER,
+        zero=((0, 1), (2,), (3,), *(() if node.attr("activation", "") in ZERO_TO_ZERO else NEVER)),
         macs="n g o i k",
     )
 
@@ -85,4 +85,4 @@ def skip_layer_normalization(node: NodeView) -> AxisRule:
 @rule("EmbedLayerNormalization", domain=MS)
 def embed_layer_normalization(node: NodeView) -> AxisRule:
     results = ["b s d", "_", "b s d"][: len(node.outputs)]
-    return axes(f"b s, b s, _ d, _ d, _ d, d, d -> {', '.join(results)}", mix="d", zero=NEVER)
+    return axes(f"b s, b s, _ d, _ d, _ d, d, d -> {', '.join(results)}", mix="d", fixed="b s", zero=NEVER)

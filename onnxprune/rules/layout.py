@@ -35,7 +35,13 @@ def units(node: NodeView) -> AxisRule | Refused:
     kept = iter(_names(len(short)))
     with_units = " ".join("1" if i in unit else next(kept) for i in range(len(long)))
     without = " ".join(_names(len(short)))
-    return axes(f"{with_units} -> {without}" if node.op == "Squeeze" else f"{without} -> {with_units}")
+    if node.op == "Unsqueeze":
+        return axes(f"{without} -> {with_units}")
+    if not chosen:  # it would squeeze what pruning leaves one position of, too
+        if node.opset >= 13:
+            return Refused("does not spell which axes it squeezes")
+        return axes(f"{with_units} -> {without}", attrs={"axes": sorted(unit)})
+    return axes(f"{with_units} -> {without}")
 
 
 @rule("Reshape")

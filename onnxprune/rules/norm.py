@@ -8,9 +8,10 @@ from onnxprune.rules.registry import NEVER, Refused, axes, rule
 
 
 @rule("BatchNormalization")
-def batch_normalization(node: NodeView) -> AxisRule:
-    statistics = ", c" * (len(node.outputs) - 1)
-    return axes(f"n c _..., c, c, c, c -> n c _...{statistics}", zero=((1,), (2,)))
+def batch_normalization(node: NodeView) -> AxisRule | Refused:
+    if node.attr("training_mode", 0):
+        return Refused("is in training mode: export the model in evaluation mode")
+    return axes("n c _..., c, c, c, c -> n c _...", zero=((1,), (2,)))
 
 
 @rule("InstanceNormalization")
@@ -60,7 +61,7 @@ def mean_variance_normalization(node: NodeView) -> AxisRule:
     over = {axis % rank for axis in node.attr("axes", [0, 2, 3])}
     names = [f"a{i}" for i in range(rank)]
     text = " ".join(names)
-    return axes(f"{text} -> {text}", mix=" ".join(names[i] for i in sorted(over)))
+    return axes(f"{text} -> {text}", mix=" ".join(names[i] for i in sorted(over)), zero=NEVER, poles=(0,))
 
 
 @rule("LpNormalization")

@@ -26,7 +26,7 @@ def recurrent(node: NodeView) -> AxisRule | Refused:
     return axes(
         f"{', '.join(inputs)} -> {', '.join(outputs[:count])}",
         sizes={"k": gates, "e": 2 * gates, "p": 3},
-        fixed="r k e p",
+        fixed="t r k e p",
         attrs={"hidden_size": "h"},
         zero=((1,), (2,), (3,), (5,), (6,)),
         macs="t n r k h i + t n r k h h",

@@ -6,9 +6,9 @@ from onnxprune.equation import AxisRule
 from onnxprune.node import NodeView
 from onnxprune.rules.registry import NEVER, Refused, axes, rule
 
-SUMS = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
+SUMS = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceSumSquare")
 """A zero adds nothing: removing is exact wherever the removed positions are zero."""
-STATISTICS = ("ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd")
+STATISTICS = ("ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd")
 
 
 @rule(*SUMS, *STATISTICS)
@@ -25,8 +25,9 @@ def reduction(node: NodeView) -> AxisRule | Refused:
     if not node.attr("keepdims", 1):
         kept = [name for name in kept if name != "1"]
     mix = "" if node.op in SUMS else " ".join(names[i] for i in sorted(reduced))
-    zero = NEVER if node.op.startswith("ReduceLog") else ((0,),)
-    return axes(f"{' '.join(names)} -> {' '.join(kept)}", mix=mix, zero=zero)
+    logarithm = node.op.startswith("ReduceLog")
+    poles = (0,) if node.op == "ReduceLogSum" else ()
+    return axes(f"{' '.join(names)} -> {' '.join(kept)}", mix=mix, zero=((0,), *NEVER) if logarithm else ((0,),), poles=poles)
 
 
 @rule("ArgMax", "ArgMin")
@@ -48,4 +49,4 @@ def ordered(node: NodeView) -> AxisRule | Refused:
             return Refused("its axis is computed in the graph")
         axis = int(given.reshape(-1)[0]) % len(node.shape())
     text = " ".join("_" if i == axis else f"a{i}" for i in range(len(node.shape())))
-    return axes(f"{text} -> {', '.join([text] * len(node.outputs))}")
+    return axes(f"{text} -> {', '.join([text] * len(node.outputs))}", zero=NEVER if node.op == "TopK" else None)

@@ -214,7 +214,7 @@ LAYOUT = [
     S("Transpose", "2 3 4", perm=[2, 0, 1], note="cycle"),
     S("Squeeze", "2 1 5 1", i64(1, 3)),
     S("Squeeze", "2 1 5", i64(-2), note="negative"),
-    S("Squeeze", "2 1 5 1", note="all"),
+    S("Squeeze@11", "2 1 5 1", note="all"),
     S("Squeeze@11", "2 1 5", axes=[1]),
     S("Unsqueeze", "2 5", i64(1, -1)),
     S("Unsqueeze@11", "2 5", axes=[0, 2]),
@@ -282,7 +282,6 @@ LAYOUT = [
 NORM = [
     S("BatchNormalization", "2 6 4 4", "6", "6", "6", "6:positive"),
     S("BatchNormalization@11", "2 6", "6", "6", "6", "6:positive", note="2d"),
-    S("BatchNormalization", "2 6 4", "6", "6", "6", "6:positive", outs=3, training_mode=1, note="training"),
     S("InstanceNormalization", "2 6 4 5", "6", "6"),
     S("InstanceNormalization", "2 6 5", "6", "6", note="1d"),
     S("LayerNormalization", "2 3 8", "8", "8"),
@@ -357,6 +356,8 @@ SIZES = [
 SAMPLES = [*UNARY, *BINARY, *CONV, *LINEAR, *LAYOUT, *NORM, *POOL, *REDUCE, *SIZES]
 
 REFUSED = [
+    S("Squeeze", "2 1 5 1", note="all", refused="spell"),
+    S("BatchNormalization", "2 6 4", "6", "6", "6", "6:positive", outs=3, training_mode=1, note="training", refused="training"),
     S("LRN", "2 6 4 4", size=3, refused="neighbours"),
     S("Einsum", "3 3", equation="ii->i", note="diagonal", refused="twice"),
     S("Einsum", "2 3 5", "1 5 4", equation="...ij,...jk->...ik", note="broadcast", refused="both 2 and 1"),
