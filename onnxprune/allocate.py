@@ -71,6 +71,8 @@ def allocate(
     Raises:
         TargetError: even the least widths cost more; says what is reachable.
     """
+    if not coupling.groups and target.fraction < 1:
+        raise TargetError(f"target {target} cannot be reached: the model has no group that can be pruned; inspect says why")
     groups = {group.id: group for group in coupling.groups}
     allowed = {name: widths(group, coupling, align) for name, group in groups.items()}
     if target.metric == "channels":
@@ -157,8 +159,6 @@ class _Search:
             raise TargetError(
                 f"target {self.target} cannot be reached: at least {self.target.metric}={least / self.whole:.3f} remains "
                 f"with a floor of {FLOOR:.0%} of each group{aligned} or a target of at least that"
-                if self.groups
-                else f"target {self.target} cannot be reached: the model has no group that can be pruned; inspect says why"
             )
         low, high = 0.0, 1.0
         for _ in range(_STEPS):

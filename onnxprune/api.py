@@ -162,7 +162,7 @@ def price(analysis: Analysis, chosen: Plan) -> tuple[Cost, Cost, dict[str, float
     before, after = costs.cost({}), costs.cost(counts)
     obtained = {metric: getattr(after, metric) / max(getattr(before, metric), 1) for metric in METRICS}
     positions = sum(group.size for group in coupling.groups)
-    obtained["channels"] = sum(counts.get(g.factor, g.size) for g in coupling.groups) / max(positions, 1)
+    obtained["channels"] = sum(counts.get(g.factor, g.size) for g in coupling.groups) / positions if positions else 1.0
     return before, after, obtained
 
 

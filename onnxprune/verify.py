@@ -198,7 +198,7 @@ def isolate(names: Sequence[str], holds: Callable[[Sequence[str]], bool]) -> lis
 
 def drift(pruned: Model, original: Model, samples: Mapping[str, Array] | None, *, seed: int = 0, count: int = 64) -> Drift:
     """Compare outputs on samples: arrays by input name, first axis the sample; seeded noise where there are none."""
-    small, large = (runtime.Session(model) for model in (pruned, original))
+    small, large = (runtime.Session(model, threads=0) for model in (pruned, original))
     got: list[list[Any]] = []
     expected: list[list[Any]] = []
     taken = 0

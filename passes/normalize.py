@@ -95,7 +95,10 @@ def constant_of(node: NodeProto) -> Weight | None:
 
 
 def fold(model: Model) -> None:
-    """Compute what only constants feed, unless the result is larger than what it is computed from (a decoder, a mask)."""
+    """Compute what only constants feed, unless the result is larger than what it is computed from (a mask).
+
+    Weights that the graph generates become constants whatever their size: only those can be pruned.
+    """
     foldable: list[NodeProto] = []
     known = set(model.weights)
     for node in model.graph.node:
@@ -109,12 +112,18 @@ def fold(model: Model) -> None:
     read = {name for node in foldable for name in node.input if name in model.weights}
     constants = {name: model.weights[name].array() for name in read}
     values = evaluate(foldable, constants, model.proto.opset_import, model.proto.ir_version)
+    generated = {
+        node.input[1]
+        for node in model.graph.node
+        if node.op_type in {"Conv", "ConvTranspose", "Gemm", "MatMul"} and node.input[1]
+    }
     gone = []
     for node in foldable:
         results = [name for name in node.output if name]
         inputs = [model.weights[name].nbytes for name in node.input if name in model.weights]
         whole = all(name in model.weights for name in node.input if name) and all(name in values for name in results)
-        if whole and sum(values[name].nbytes for name in results) <= max(sum(inputs), _SMALL_BYTES):
+        small = sum(values[name].nbytes for name in results) <= max(sum(inputs), _SMALL_BYTES) if whole else False
+        if whole and (small or (node.op_type == "ConstantOfShape" and not generated.isdisjoint(results))):
             gone.append(node)
             model.weights |= {name: Weight(name, None, values[name]) for name in results}
     outputs = {id(node) for node in gone}

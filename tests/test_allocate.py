@@ -207,7 +207,9 @@ def test_no_group_at_all() -> None:
     costs = CostModel(found.model, found.coupling, found.shapes.batch)
     with pytest.raises(TargetError, match="no group that can be pruned; inspect says why"):
         allocate(found.coupling, {}, costs, Target("macs", 0.5), scope="global", align=1)
-    assert allocate(found.coupling, {}, costs, Target("channels", 0.5), scope="global", align=1).keep == {}
+    with pytest.raises(TargetError, match="no group that can be pruned; inspect says why"):
+        allocate(found.coupling, {}, costs, Target("channels", 0.5), scope="global", align=1)
+    assert allocate(found.coupling, {}, costs, Target("channels", 1), scope="global", align=1).keep == {}
 
 
 @pytest.mark.parametrize("scope", SCOPES)

@@ -57,8 +57,6 @@ PROTOBUF |= {"passes.normalize", "passes.prune_channels"}
 UNTESTED = {
     "__main__": "test_cli runs it",
     "_bench_worker": "test_bench",
-    "calibrate": "test_cli",
-    "frontier": "test_verify",
     "node": "test_model and every rule",
     "weights": "test_model",
     "rules": "tests/rules/test_law.py",

@@ -23,9 +23,9 @@ def linear(node: NodeView) -> AxisRule | Refused:
         return Refused("is quantised in blocks")
     names = [f"a{i}" for i in range(len(node.shape()))]
     text = " ".join(names)
-    scale = _along(node, 1, names[node.axis(1)]) if names else ""
+    scale, point = (_along(node, position, names[node.axis(1)] if names else "") for position in (1, 2))
     quantized = {0: (1, 2)} if node.op == "DequantizeLinear" else {}
-    return axes(f"{text}, {scale}, {scale} -> {text}", zero=((0,),), quantized=quantized)
+    return axes(f"{text}, {scale}, {point} -> {text}", zero=((0,),), quantized=quantized)
 
 
 @rule("DynamicQuantizeLinear")

@@ -86,6 +86,14 @@ def test_a_folded_result_is_not_larger_than_what_it_comes_from() -> None:
         assert len(normalized(parse(text.format(n=size))).graph.node) == nodes
 
 
+def test_weights_that_the_graph_generates_become_constants() -> None:
+    text = """(float[N,256] x) => (float[N,256] y) <int64[2] shape = {256, 256}> {
+      w = ConstantOfShape<value = float[1] {0.5}>(shape)
+      y = MatMul(x, w)
+    }"""
+    assert normalized(parse(text)).weights["w"].array().tolist() == [[0.5] * 256] * 256
+
+
 def test_a_shared_vector_is_untied_and_a_shared_matrix_is_not() -> None:
     before = parse("""(float[N,8] x) => (float[N,8] y) <float[8,8] w, float[8] b> {
       a = Gemm(x, w, b)
