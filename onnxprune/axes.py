@@ -313,12 +313,17 @@ def take(array: Array, indices: Indices) -> Array:
     return array
 
 
-def mask(array: Array, indices: Indices, fill: int = 0) -> Array:
-    """A copy of an array with zeros (or ``fill``) outside the given indices of each axis; ``None`` is a whole axis."""
+def mask(array: Array, indices: Indices, fill: Array | None = None) -> Array:
+    """A copy of an array with zeros outside the given indices of each axis; ``None`` is a whole axis.
+
+    ``fill`` stands in for zero; it broadcasts against the array.
+    """
     result = array.copy()
+    zeros = np.broadcast_to(np.zeros((), array.dtype) if fill is None else fill.astype(array.dtype), array.shape)
     for axis, positions in enumerate(indices):
         if positions is not None:
             removed = np.ones(array.shape[axis], bool)
             removed[positions] = False
-            result[(slice(None),) * axis + (removed,)] = np.array(fill, array.dtype)
+            where = (slice(None),) * axis + (removed,)
+            result[where] = zeros[where]
     return result

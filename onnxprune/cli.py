@@ -85,7 +85,10 @@ def prune(
     allow_inexact: Inexact = False,
     calib: Calib = None,
     plan_out: Annotated[Path | None, typer.Option(help="Also write the plan.", metavar="PLAN")] = None,
-    no_verify: Annotated[bool, typer.Option("--no-verify", help="Skip the proof that pruned equals masked.")] = False,
+    no_verify: Annotated[
+        bool,
+        typer.Option("--no-verify", help="Never run the model: no proof that pruned equals masked, no comparison of outputs."),
+    ] = False,
     no_benchmark: Annotated[bool, typer.Option("--no-benchmark", help="Skip the timing.")] = False,
     seed: Seed = 0,
     force: Force = False,
@@ -99,7 +102,7 @@ def prune(
     plan_path = files.check_output(plan_out, inputs=(model, output), force=force) if plan_out else None
     samples = calibrate.load(calib) if calib else None
     with progress("reading", quiet=as_json) as tell:
-        result = api.prune(model, recipe, samples=samples, progress=tell)
+        result = api.prune(model, recipe, samples=samples, agreement=not no_verify, progress=tell)
         if not no_benchmark:
             tell("measuring latency")
             result = with_benchmark(model, result)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_output", "replace_file", "save", "sha256"]
 
+LARGE = 2**26
+"""Bytes from which a model that came with external data gets a data file again: then no copy of it is ever in memory."""
 LIMIT = 2**31 - 2**20
 """Bytes that fit in one protobuf file, with room for its framing."""
 _INLINE = 1024
@@ -113,7 +115,7 @@ def save(model: Model, path: Path) -> None:
         OutputError: the disk is full or the folder not writable.
     """
     old = {data for data in _data_files(path) if data.parent == path.parent and _is_data_of(data.name, path.name)}
-    if model.nbytes < LIMIT:
+    if model.nbytes < (LARGE if model.external else LIMIT):
         with replace_file(path) as file:
             file.write(model.to_proto().SerializeToString())
     else:

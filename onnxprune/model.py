@@ -66,10 +66,11 @@ class Model:
         proto: the model without initializers; passes edit it.
         weights: every initializer, by name.
         name: what messages call it: its path, or ``<model>``.
+        external: whether it came with external data.
     """
 
-    def __init__(self, proto: ModelProto, weights: dict[str, Weight], name: str) -> None:
-        self.proto, self.weights, self.name = proto, weights, name
+    def __init__(self, proto: ModelProto, weights: dict[str, Weight], name: str, *, external: bool = False) -> None:
+        self.proto, self.weights, self.name, self.external = proto, weights, name, external
 
     @classmethod
     def of(cls, source: Source) -> Model:
@@ -112,13 +113,14 @@ class Model:
                     external_path(external_data_helper.ExternalDataInfo(tensor).location, base, tensor.name)
                 except ModelError as error:
                     raise ModelError(f"{name}: {error}") from error
-        return cls(skeleton, weights, name)
+        external = any(tensor.data_location == TensorProto.EXTERNAL for tensor in proto.graph.initializer)
+        return cls(skeleton, weights, name, external=external)
 
     def copy(self) -> Model:
         """A model whose graph and set of weights can be changed without changing this one; the weights are shared."""
         proto = ModelProto()
         proto.CopyFrom(self.proto)
-        return Model(proto, dict(self.weights), self.name)
+        return Model(proto, dict(self.weights), self.name, external=self.external)
 
     @property
     def graph(self) -> GraphProto:

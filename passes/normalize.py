@@ -71,8 +71,10 @@ def replace_all(field: Any, items: Iterable[Any]) -> None:
 def constants_to_initializers(model: Model) -> None:
     """A ``Constant`` node is an initializer under the name of its output."""
     nodes = []
+    kept = {value.name for value in model.graph.output}
     for node in model.graph.node:
-        weight = constant_of(node) if node.op_type == "Constant" and not domain_of(node) else None
+        constant = node.op_type == "Constant" and not domain_of(node) and node.output[0] not in kept
+        weight = constant_of(node) if constant else None
         if weight is None:
             nodes.append(node)
         else:
@@ -109,6 +111,7 @@ def fold(model: Model) -> None:
             known.update(node.output)
     if not foldable:
         return
+    kept = {value.name for value in model.graph.output}
     read = {name for node in foldable for name in node.input if name in model.weights}
     constants = {name: model.weights[name].array() for name in read}
     values = evaluate(foldable, constants, model.proto.opset_import, model.proto.ir_version)
@@ -122,6 +125,7 @@ def fold(model: Model) -> None:
         results = [name for name in node.output if name]
         inputs = [model.weights[name].nbytes for name in node.input if name in model.weights]
         whole = all(name in model.weights for name in node.input if name) and all(name in values for name in results)
+        whole = whole and kept.isdisjoint(results)
         small = sum(values[name].nbytes for name in results) <= max(sum(inputs), _SMALL_BYTES) if whole else False
         if whole and (small or (node.op_type == "ConstantOfShape" and not generated.isdisjoint(results))):
             gone.append(node)
@@ -154,7 +158,7 @@ def remove_unused(model: Model) -> None:
     for node in reversed(model.graph.node):
         if needed.intersection(node.output):
             kept.append(node)
-            needed.update(node.input)
+            needed.update(name for name in node.input if name)
             needed |= captured(node)
     if len(kept) < len(model.graph.node):
         replace_all(model.graph.node, reversed(kept))

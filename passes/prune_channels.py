@@ -14,7 +14,7 @@ from onnxprune.coupling import Coupling, NodeAxes
 from onnxprune.model import Model
 from onnxprune.passes.base import Facts, Pass, need
 from onnxprune.passes.normalize import pinned_sizes
-from onnxprune.weights import Weight
+from onnxprune.weights import Array, Weight
 
 __all__ = ["MaskChannels", "PruneChannels"]
 
@@ -56,18 +56,22 @@ class MaskChannels(Pass):
         points = zero_points(model, coupling)
         for name, indices in kept_indices(model, coupling, keep).items():
             weight = model.weights[name]
-            masked.weights[name] = weight.derived(weight.shape, partial(mask, indices=indices, fill=points.get(name, 0)))
+            masked.weights[name] = weight.derived(weight.shape, partial(mask, indices=indices, fill=points.get(name)))
         return masked
 
 
-def zero_points(model: Model, coupling: Coupling) -> dict[str, int]:
-    """For quantised constants the integer that stands for zero, where it is one for the whole tensor and not 0."""
+def zero_points(model: Model, coupling: Coupling) -> dict[str, Array]:
+    """For quantised constants the integers that stand for zero, shaped to broadcast against them, where they are not all 0."""
     found = {}
     for node in coupling.nodes:
         for position, (_, point) in node.rule.quantized.items():
-            value = node.view.const(point) if node.view.has(position) else None
-            if value is not None and value.size == 1 and value.any():
-                found[node.view.inputs[position]] = int(value.reshape(-1)[0])
+            value = node.view.const(point)
+            if value is None or not value.any():
+                continue
+            spelled = node.equation.spelling[0]
+            along = [axis for axis, letters in enumerate(spelled[position]) if value.size > 1 and letters == spelled[point][0]]
+            shape = [-1 if axis in along else 1 for axis in range(len(spelled[position]))]
+            found[node.view.inputs[position]] = value.reshape(shape)
     return found
 
 

@@ -628,7 +628,7 @@ def dripping(path):
             for start in range(0, len(data), 256):
                 file.write(data[start : start + 256])
                 file.flush()
-                time.sleep(0.01)
+                time.sleep(float(os.environ["PACE"]))
 
     with whole(path) as file:
         yield Slow()
@@ -647,12 +647,19 @@ for _ in sys.stdin:
 
 
 @pytest.fixture
-def stopped(model: Path) -> Iterator[Callable[[signal.Signals, float], int]]:
-    """Runs prune, which writes for about 0.1 s, and sends a signal that long after it began; returns how it ended."""
+def stopped(model: Path, request: pytest.FixtureRequest) -> Iterator[Callable[[signal.Signals, float], int]]:
+    """Runs prune, which writes in pieces, and sends a signal that long after it began; returns how it ended."""
     args = ["prune", str(model), "-o", str(model.parent / "out.onnx"), "--force", "--no-benchmark", "--no-verify"]
     pipe = subprocess.PIPE
+    pace = str(getattr(request, "param", 0.01))  # seconds between pieces; there are about ten
     with subprocess.Popen(
-        [sys.executable, "-c", SERVER, *args], env=ENV, stdin=pipe, stdout=pipe, stderr=pipe, text=True, bufsize=1
+        [sys.executable, "-c", SERVER, *args],
+        env={**ENV, "PACE": pace},
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        bufsize=1,
     ) as server:
         talk, listen, errors = server.stdin, server.stdout, server.stderr
         assert talk
@@ -675,6 +682,7 @@ def stopped(model: Path) -> Iterator[Callable[[signal.Signals, float], int]]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("stopped", [2.0], indirect=True)  # it must still be writing, however busy the machine is
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_no_trace(
     stopped: Callable[[signal.Signals, float], int], model: Path, number: signal.Signals

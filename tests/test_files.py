@@ -48,6 +48,7 @@ def names(folder: Path) -> set[str]:
 @pytest.fixture
 def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "LIMIT", 1000)
+    monkeypatch.setattr(files, "LARGE", 1000)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -109,11 +109,11 @@ def test_text_is_a_weight_of_no_bytes() -> None:
 
 
 def test_weights_are_read_when_they_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mapped: list[str] = []
+    read: list[str] = []
     real = weights._map_external
 
     def spy(proto: TensorProto, base: Path | None) -> Any:
-        mapped.append(proto.name)
+        read.append(proto.name)
         return real(proto, base)
 
     monkeypatch.setattr(weights, "_map_external", spy)
@@ -121,10 +121,10 @@ def test_weights_are_read_when_they_are_needed(tmp_path: Path, monkeypatch: pyte
     weight = model.weights["w"].derived((3, 5), lambda array: array * 2)
     assert weight.nbytes == 60 < model.nbytes
     assert set(model.copy().weights) == {"w"}
-    assert mapped == []
+    assert read == []
     assert isinstance(model.weights["w"].array().base, np.memmap)
     assert np.array_equal(weight.array(), values(np.float32) * 2)
-    assert mapped == ["w", "w"]
+    assert read == ["w", "w"]
 
 
 @pytest.mark.parametrize(

@@ -130,8 +130,12 @@ def test_no_verification_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_model_that_does_not_run_cannot_be_verified() -> None:
-    model = parse(NETS["residual"])
-    model.graph.node[0].op_type, model.graph.node[0].domain = "Foo", "my.domain"
+    model = parse("""(float[N,3,4,4] x) => (float[N,4,4,4] y) <float[8,3,1,1] w1, float[4,8,1,1] w2> {
+      a = Conv(x, w1)
+      b = Conv(a, w2)
+      y = Relu(b)
+    }""")
+    model.graph.node[2].op_type, model.graph.node[2].domain = "Foo", "my.domain"
     model.opset_import.add(domain="my.domain", version=1)
     with pytest.raises(VerificationError, match=r"cannot be verified: .*; --no-verify skips the proof"):
         prune(model, Recipe(target="channels=0.5", align="1"))

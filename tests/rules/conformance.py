@@ -179,11 +179,11 @@ class Cut:
                 result[position] = mask(value, indices, self._zero_point(inputs, position))
         return result
 
-    def _zero_point(self, inputs: Sequence[Array | None], position: int) -> int:
+    def _zero_point(self, inputs: Sequence[Array | None], position: int) -> Array | None:
         """What stands for zero in an input: not 0 where it is quantized with one zero point for the tensor."""
         at = self.rule.quantized.get(position, (-1, -1))[1]
         point = inputs[at] if 0 <= at < len(inputs) else None
-        return int(point) if point is not None and point.ndim == 0 else 0
+        return point if point is not None and point.ndim == 0 else None
 
     def sliced(self, inputs: Sequence[Array | None]) -> list[Array | None]:
         """Inputs without the removed positions, sizes in them refreshed."""
