@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from _pytest.mark import ParameterSet
+from onnx import defs
 
 from onnxprune.coupling import NodeAxes
 from onnxprune.model import Model
@@ -94,6 +95,11 @@ def breaches(sample: Sample, letter: str) -> Iterator[str]:
                 if not all(itertools.starmap(same, zip(expected, actual, strict=True))):
                     shapes = [y.shape for y in expected], [y.shape for y in actual]
                     yield f"{how} data, kept {kept}, zeros in inputs {sorted(at)}: {shapes[0]} against {shapes[1]}"
+
+
+def test_every_operator_of_the_standard_has_a_rule_or_a_reason() -> None:
+    standard = {schema.name for schema in defs.get_all_schemas() if not schema.domain}
+    assert standard - {op for domain, op in registered() if not domain} == set()
 
 
 def test_every_rule_has_a_sample() -> None:
