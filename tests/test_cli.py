@@ -612,12 +612,14 @@ def test_samples_of_a_near_type_are_converted(call: Cli, model: Path, dtype: str
 SERVER = """
 import contextlib
 import os
+import signal
 import sys
 import time
 
 import onnxruntime
 from onnxprune import api, cli, files
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 whole = files.replace_file
 
 @contextlib.contextmanager
