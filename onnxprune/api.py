@@ -209,7 +209,7 @@ def _decide(model: Model, recipe: Recipe, facts: Facts) -> tuple[Model, Facts]:
         )
     steps = [
         Normalize(),
-        Couple(recipe.protect, recipe.allow_inexact),
+        Couple(recipe.protect, recipe.allow_inexact, recipe.only),
         Score(recipe.criterion, recipe.seed),
         Allocate(recipe.target, recipe.scope, recipe.align),
     ]
@@ -333,6 +333,7 @@ def describe(analysis: Analysis) -> dict[str, Any]:
             "id": group.id,
             "size": group.size,
             "exact": group.exact,
+            "kind": group.kind,
             "members": [{"value": m.value, "axis": m.axis, "op": m.op} for m in group.members],
         }
         for group in coupling.groups

@@ -45,6 +45,10 @@ Align = Annotated[str, typer.Option(help="Widths are multiples of this: auto (16
 Protect = Annotated[
     list[str] | None, typer.Option(help="Leave nodes and tensors of this name alone; may be repeated.", metavar="GLOB")
 ]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(help="Kinds of groups that may shrink: channels, heads, mlp, residual; may be repeated.", metavar="KIND"),
+]
 Inexact = Annotated[bool, typer.Option("--allow-inexact", help="Also prune what a normalisation runs over.")]
 Seed = Annotated[int, typer.Option(help="Of everything drawn.", min=0)]
 Calib = Annotated[
@@ -82,6 +86,7 @@ def prune(
     scope: Scope = DEFAULT.scope,
     align: Align = DEFAULT.align,
     protect: Protect = None,
+    only: Only = None,
     allow_inexact: Inexact = False,
     calib: Calib = None,
     plan_out: Annotated[Path | None, typer.Option(help="Also write the plan.", metavar="PLAN")] = None,
@@ -97,7 +102,7 @@ def prune(
     """Write a physically smaller model that meets a target."""
     from onnxprune import api, calibrate, files, tables
 
-    recipe = Recipe(target, criterion, scope, align, tuple(protect or ()), allow_inexact, not no_verify, seed)
+    recipe = Recipe(target, criterion, scope, align, tuple(protect or ()), tuple(only or ()), allow_inexact, not no_verify, seed)
     out = files.check_output(output, inputs=(model,), force=force)
     plan_path = files.check_output(plan_out, inputs=(model, output), force=force) if plan_out else None
     samples = calibrate.load(calib) if calib else None
@@ -124,6 +129,7 @@ def plan(
     scope: Scope = DEFAULT.scope,
     align: Align = DEFAULT.align,
     protect: Protect = None,
+    only: Only = None,
     allow_inexact: Inexact = False,
     seed: Seed = 0,
     force: Force = False,
@@ -132,7 +138,7 @@ def plan(
     """Decide what to remove, and write it down for review."""
     from onnxprune import api, files, tables
 
-    recipe = Recipe(target, criterion, scope, align, tuple(protect or ()), allow_inexact, seed=seed)
+    recipe = Recipe(target, criterion, scope, align, tuple(protect or ()), tuple(only or ()), allow_inexact, seed=seed)
     out = files.check_output(output, inputs=(model,), force=force)
     with progress("finding coupling groups, scoring, allocating", quiet=as_json):
         chosen, analysis = api.make_plan(model, recipe)

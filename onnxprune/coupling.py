@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 __all__ = ["Coupling", "CouplingGroup", "Member", "NodeAxes", "Refusal", "Why", "couple"]
 
 
+ATTENTION = frozenset({"Attention", "MultiHeadAttention", "GroupQueryAttention"})
+PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Einsum"})
+CONVOLUTIONS = frozenset({"Conv", "ConvTranspose", "FusedConv", "ConvInteger", "QLinearConv"})
+
+
 @dataclass(frozen=True, slots=True)
 class Why:
     """Why a factor is fixed: the node (or value) that says so."""
@@ -83,6 +88,9 @@ class CouplingGroup:
     factor: Factor
     exact: bool
     members: tuple[Member, ...]
+    kind: str
+    """``channels`` of convolutions; ``heads``, and their widths, where activations meet in a product; ``residual`` where a
+    normalisation runs over the group; ``mlp``: every other hidden width."""
 
     @property
     def size(self) -> int:
@@ -125,6 +133,14 @@ class Coupling:
     nodes: tuple[NodeAxes, ...]
 
 
+def _kind(leaf: Factor, places: Collection[Member], heads: Collection[Factor]) -> str:
+    if leaf.mixed:
+        return "residual"
+    if leaf in heads:
+        return "heads"
+    return "channels" if any(place.op in CONVOLUTIONS for place in places) else "mlp"
+
+
 def ranks(shapes: Sequence[Shape | None]) -> tuple[int | None, ...]:
     """The ranks of some tensors; ``None`` for an absent one."""
     return tuple(None if shape is None else len(shape) for shape in shapes)
@@ -142,6 +158,7 @@ def couple(
     protect: Sequence[str] = (),
     frozen: Mapping[str, str] | None = None,
     allow_inexact: bool = False,
+    only: Collection[str] = (),
 ) -> Coupling:
     """The coupling groups of a normalised model.
 
@@ -151,6 +168,7 @@ def couple(
         protect: globs over node and tensor names whose axes stay as they are.
         frozen: ids of groups that stay as they are, each with the reason (the verifier found them wrong).
         allow_inexact: whether groups that a normalisation or statistic runs over are offered.
+        only: kinds of groups that are offered; empty for all.
     """
     graph = _Graph(model, shapes)
     for place, node in enumerate(model.graph.node):
@@ -158,7 +176,7 @@ def couple(
     graph.fix_interface()
     graph.protect(protect)
     check_zeros(graph.nodes, graph.axes, model.weights, graph.fix_because)
-    return graph.collect(frozen or {}, allow_inexact=allow_inexact)
+    return graph.collect(frozen or {}, only, allow_inexact=allow_inexact)
 
 
 class _Graph:
@@ -171,6 +189,7 @@ class _Graph:
         self.uses: dict[str, tuple[str, int]] = {}
         self.named: set[tuple[str, int]] = set()
         self.quantized: set[str] = set()
+        self.meeting: list[Factor] = []
 
     def state(self, place: int, node: NodeProto) -> None:
         """Add a node: unify the axes that its rule writes with what is known of its tensors."""
@@ -230,6 +249,8 @@ class _Graph:
             why = Why(Reason.MIXES, view.name, f"{view.op} mixes the positions of this axis; --allow-inexact prunes it")
             for letter in rule.mix & letters.keys():
                 mix(letters[letter], why)
+        if view.op in ATTENTION or (view.op in PRODUCTS and self.model.weights.keys().isdisjoint(view.inputs)):
+            self.meeting.extend(letters.values())
         self.quantized.update(view.inputs[position] for position in rule.quantized if view.has(position))
         self.nodes.append(NodeAxes(place, view, rule, equation, letters, sizes))
 
@@ -309,7 +330,7 @@ class _Graph:
                     why = Why(Reason.PROTECTED, node.view.name, f"protected by {glob!r}")
                     self._fix_values([*node.view.inputs, *node.view.outputs], why)
 
-    def collect(self, frozen: Mapping[str, str], *, allow_inexact: bool) -> Coupling:
+    def collect(self, frozen: Mapping[str, str], only: Collection[str], *, allow_inexact: bool) -> Coupling:
         """The classes of leaves that run along constants."""
         members: dict[Factor, list[Member]] = {}
         ids: dict[Factor, str] = {}
@@ -323,10 +344,14 @@ class _Graph:
                     members.setdefault(leaf, []).append(Member(value, axis, op, position, alone))
                     ids.setdefault(leaf, f"{value}:{axis}" + (f".{count}" if len(found) > 1 else ""))
         groups, refusals = [], []
+        heads = {leaf for factor in self.meeting for leaf in leaves(factor)}
         for leaf, places in members.items():
             why = self._refuse(leaf, places, frozen.get(ids[leaf]), allow_inexact=allow_inexact)
+            kind = _kind(leaf, places, heads)
+            if why is None and only and kind not in only:
+                why = Why(Reason.PROTECTED, places[0].value, f"is of the kind {kind}, and only {', '.join(only)} may go")
             if why is None:
-                groups.append(CouplingGroup(ids[leaf], leaf, leaf.mixed is None, tuple(places)))
+                groups.append(CouplingGroup(ids[leaf], leaf, leaf.mixed is None, tuple(places), kind))
                 continue
             first = places[0]
             refusals.append(Refusal(first.value, first.axis, leaf.size, why.reason, why.node, why.text))

@@ -16,6 +16,7 @@ __all__ = ["SCOPES", "TARGETS", "Recipe", "Target", "parse_align"]
 
 TARGETS = ("macs", "params", "size", "channels")
 SCOPES = ("uniform", "global", "isomorphic")
+KINDS = ("channels", "heads", "mlp", "residual")
 CRITERIA = ("l1", "l2", "linf", "fpgm", "bn_scale", "random")
 """Their functions are in `onnxprune.criteria`; here are the names alone, which the command line can list without numpy."""
 _KINDS: dict[type, str] = {str: "a text", int: "a whole number", bool: "true or false", tuple: "a list of texts"}
@@ -73,6 +74,7 @@ class Recipe:
         scope: which groups are ranked together: ``uniform``, ``global``, ``isomorphic``.
         align: widths are multiples of this many channels: ``auto`` (16), ``1`` or a number.
         protect: globs over node and tensor names that stay as they are.
+        only: kinds of groups that may lose positions: ``channels``, ``heads``, ``mlp``, ``residual``; empty for all.
         allow_inexact: also prune groups that a normalisation or statistic runs over; equality is not verified there.
         verify: prove the surgery on the whole model before anything is returned.
         seed: of everything drawn.
@@ -86,6 +88,7 @@ class Recipe:
     scope: str = "global"
     align: str = "auto"
     protect: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
     allow_inexact: bool = False
     verify: bool = True
     seed: int = 0
@@ -96,6 +99,11 @@ class Recipe:
         object.__setattr__(self, "align", str(self.align))
         if self.criterion not in CRITERIA:
             raise OptionError(f"there is no criterion {self.criterion!r}; there are {', '.join(CRITERIA)}")
+        for kind in self.only:
+            if kind not in KINDS:
+                raise OptionError(f"there is no kind of group {kind!r}; there are {', '.join(KINDS)}")
+        if "residual" in self.only and not self.allow_inexact:
+            raise OptionError("only 'residual': a normalisation runs over those groups; add --allow-inexact")
         if self.scope not in SCOPES:
             raise OptionError(f"there is no scope {self.scope!r}; there are {', '.join(SCOPES)}")
         if self.seed < 0:

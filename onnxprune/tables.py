@@ -123,11 +123,12 @@ def inspection(found: dict[str, Any], *, layers: bool) -> None:
         f"{_bytes(cost['size'])}",
     )
     title = f"{counted(len(found['groups']), 'group')} can be pruned"
-    table = _table(title, "group", "positions", "constants", "exact", "read by", text=("exact", "read by"))
+    table = _table(title, "group", "kind", "positions", "constants", "exact", "read by", text=("kind", "exact", "read by"))
     for group in found["groups"][:_SHOWN]:
         ops = Counter(member["op"] for member in group["members"])
         readers = ", ".join(f"{op} {count}" if count > 1 else op for op, count in ops.most_common(4))
-        table.add_row(group["id"], str(group["size"]), str(len(group["members"])), "yes" if group["exact"] else "no", readers)
+        exact, members = "yes" if group["exact"] else "no", str(len(group["members"]))
+        table.add_row(group["id"], group["kind"], str(group["size"]), members, exact, readers)
     if found["groups"]:
         console.print(table)
     else:

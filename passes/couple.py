@@ -20,8 +20,17 @@ class Couple(Pass):
     """Globs over node and tensor names that stay as they are."""
     allow_inexact: bool = False
     """Offer groups that a normalisation or statistic runs over."""
+    only: tuple[str, ...] = ()
+    """Kinds of groups to offer: channels, heads, mlp, residual; empty for all."""
 
     def run(self, model: Model, facts: Facts) -> Model:
         facts.shapes = facts.shapes or probe(model)
-        facts.coupling = couple(model, facts.shapes, protect=self.protect, frozen=facts.frozen, allow_inexact=self.allow_inexact)
+        facts.coupling = couple(
+            model,
+            facts.shapes,
+            protect=self.protect,
+            frozen=facts.frozen,
+            allow_inexact=self.allow_inexact,
+            only=self.only,
+        )
         return model

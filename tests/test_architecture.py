@@ -26,7 +26,7 @@ LAYERS = [
     ["runtime"],
     ["shapes"],
     ["rules.registry"],
-    ["rules.linear"],  # the quantized products are its products
+    ["rules.elementwise", "rules.linear"],  # quantized sums and products are theirs
     ["rules.*"],
     ["rules"],
     ["zeros"],

@@ -19,7 +19,7 @@ from onnxprune.api import Analysis, analyze
 from onnxprune.axes import leaves
 from onnxprune.coupling import Coupling
 from onnxprune.model import Model
-from onnxprune.passes import Facts, MaskChannels, PruneChannels
+from onnxprune.passes import Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels
 from onnxprune.plan import Plan
 from onnxprune.rules.registry import Reason
 from onnxprune.weights import Array
@@ -445,6 +445,50 @@ def test_an_unknown_shape_is_refused_and_the_rest_prunes() -> None:
     coupling = analyze(model).coupling
     assert describe(coupling) == ["w2:0 6: w2:0 w3:1"]
     assert refusals(coupling)["w1:0"] is Reason.NO_RULE
+
+
+ENCODER = """(float[N,6,8] x) => (float[N,6,8] y)
+<float[8,8] q, float[8,8] k, float[8,8] v, float[8,8] o, float[8] scale, float[8,16] up, float[16,8] down,
+ int64[4] split = {0,6,2,4}, int64[3] join = {0,6,8}> {
+  q1 = MatMul(x, q)
+  k1 = MatMul(x, k)
+  v1 = MatMul(x, v)
+  q2 = Reshape(q1, split)
+  k2 = Reshape(k1, split)
+  v2 = Reshape(v1, split)
+  q3 = Transpose<perm = [0,2,1,3]>(q2)
+  k3 = Transpose<perm = [0,2,3,1]>(k2)
+  v3 = Transpose<perm = [0,2,1,3]>(v2)
+  s = MatMul(q3, k3)
+  p = Softmax<axis = -1>(s)
+  c = MatMul(p, v3)
+  c1 = Transpose<perm = [0,2,1,3]>(c)
+  c2 = Reshape(c1, join)
+  a = MatMul(c2, o)
+  n = LayerNormalization(a, scale)
+  u = MatMul(n, up)
+  r = Relu(u)
+  y = MatMul(r, down)
+}"""
+
+
+def test_kinds_of_groups() -> None:
+    found = analyze(parse(ENCODER), allow_inexact=True).coupling
+    assert {group.id: group.kind for group in found.groups} == {
+        "q:1.0": "heads",
+        "q:1.1": "heads",
+        "v:1.1": "heads",
+        "o:1": "residual",
+        "up:1": "mlp",
+    }
+
+
+def test_only_some_kinds() -> None:
+    model = Model.of(parse(ENCODER))
+    for only, ids in (((), 4), (("mlp",), 1), (("heads",), 3), (("channels",), 0)):
+        _, facts = Pipeline([Normalize(), Couple(only=only)]).run(model)
+        assert facts.coupling is not None
+        assert len(facts.coupling.groups) == ids, only
 
 
 def test_the_weight_of_a_refused_node_is_refused() -> None:

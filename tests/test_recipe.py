@@ -13,7 +13,7 @@ from onnxprune.criteria import CRITERIA as FUNCTIONS
 from onnxprune.errors import OptionError
 from onnxprune.recipe import CRITERIA, TARGETS, Recipe, Target, parse_align
 
-OTHER = Recipe("params=0.25", "l1", "uniform", "8", ("head*", "stem.0"), allow_inexact=True, verify=False, seed=7)
+OTHER = Recipe("params=0.25", "l1", "uniform", "8", ("head*", "stem.0"), ("mlp",), allow_inexact=True, verify=False, seed=7)
 
 
 def toml(recipe: Recipe) -> str:
@@ -40,6 +40,8 @@ def test_the_names_of_criteria_are_those_of_the_functions() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
+        ({"only": ["layers"]}, "no kind of group 'layers'; there are channels, heads, mlp, residual"),
+        ({"only": ["residual"]}, "add --allow-inexact"),
         ({"foo": 1}, "no 'foo'; it has target, criterion"),
         ({"target": 0.5}, "target = 0.5 is not a text"),
         ({"target": "macs"}, "target 'macs'"),

@@ -27,15 +27,22 @@ DIVISORS = {"Div": (1,), "Mod": (1,)}
 
 def broadcast(node: NodeView, operands: int, zero: Clauses, poles: tuple[int, ...] = (), outputs: int = 1) -> AxisRule:
     """The rule of an elementwise operator over its first ``operands`` inputs, aligned from the right; unit axes repeat."""
-    out = node.out()
-    names = string.ascii_lowercase[: len(out)]
-    sides = []
-    for position in range(operands):
-        shape = node.shape(position)
-        ends = list(zip(names[len(names) - len(shape) :], shape, out[len(out) - len(shape) :], strict=True))
-        sides.append(" ".join("1" if size == 1 != full else name for name, size, full in ends))
-    result = ", ".join([" ".join(names)] * outputs)
+    sides = [aligned(node, position) for position in range(operands)]
+    result = ", ".join([letters(node)] * outputs)
     return axes(f"{', '.join(sides)} -> {result}", zero=zero, poles=poles)
+
+
+def letters(node: NodeView) -> str:
+    """A letter for each axis of the output."""
+    return " ".join(string.ascii_lowercase[: len(node.out())])
+
+
+def aligned(node: NodeView, position: int) -> str:
+    """The axes of an operand in the letters of the output, aligned from the right; unit axes repeat."""
+    out, shape = node.out(), node.shape(position)
+    names = letters(node).split()[len(out) - len(shape) :]
+    ends = zip(names, shape, out[len(out) - len(shape) :], strict=True)
+    return " ".join("1" if size == 1 != full else name for name, size, full in ends)
 
 
 @rule(*ZERO_TO_ZERO, *ZERO_TO_OTHER)

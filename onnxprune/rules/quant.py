@@ -6,8 +6,13 @@ import math
 
 from onnxprune.equation import AxisRule
 from onnxprune.node import NodeView
+from onnxprune.rules.elementwise import aligned, letters
 from onnxprune.rules.linear import matmul_axes
-from onnxprune.rules.registry import Refused, axes, rule
+from onnxprune.rules.registry import NEVER, Refused, axes, rule
+
+MS = "com.microsoft"
+SCALED = "_..., _..."
+"""A scale and a zero point of the whole tensor."""
 
 
 def _along(node: NodeView, position: int, letter: str) -> str:
@@ -77,3 +82,36 @@ def qlinear_matmul(node: NodeView) -> AxisRule:
         quantized={3: (4, 5)},
         macs=letters,
     )
+
+
+@rule("QLinearAdd", "QLinearMul", domain=MS)
+def qlinear_broadcast(node: NodeView) -> AxisRule:
+    zero = ((0, 3),) if node.op == "QLinearMul" else ((0,), (3,))
+    return axes(f"{aligned(node, 0)}, {SCALED}, {aligned(node, 3)} -> {letters(node)}", zero=zero)
+
+
+@rule("QLinearLeakyRelu", "QLinearSigmoid", domain=MS)
+def qlinear_unary(node: NodeView) -> AxisRule:
+    return axes("... -> ...", zero=NEVER if node.op == "QLinearSigmoid" else None)
+
+
+@rule("QLinearAveragePool", "QLinearGlobalAveragePool", domain=MS)
+def qlinear_pool(node: NodeView) -> AxisRule:
+    return axes("n _... c -> n _... c" if node.attr("channels_last", 0) else "n c _... -> n c _...")
+
+
+@rule("QLinearConcat", domain=MS)
+def qlinear_concat(node: NodeView) -> AxisRule:
+    names, axis = letters(node).split(), int(node.attr("axis")) % len(node.out())
+    parts = [f"p{i}" for i in range((len(node.inputs) - 2) // 3)]
+    tensors = [" ".join([*names[:axis], part, *names[axis + 1 :]]) + f", {SCALED}" for part in parts]
+    whole = " ".join([*names[:axis], f"({'+'.join(parts)})", *names[axis + 1 :]])
+    return axes(f"{SCALED}, {', '.join(tensors)} -> {whole}")
+
+
+@rule("QGemm", domain=MS)
+def qgemm(node: NodeView) -> AxisRule:
+    a, b = "k m" if node.attr("transA", 0) else "m k", "n k" if node.attr("transB", 0) else "k n"
+    scale, point = (_along(node, position, "n") for position in (4, 5))
+    bias = " ".join("mn"[2 - len(node.shape(6)) :]) if node.has(6) and len(node.shape(6)) < 2 else "1 n"
+    return axes(f"{a}, {SCALED}, {b}, {scale}, {point}, {bias} -> m n", zero=((0, 3), (6,)), quantized={3: (4, 5)}, macs="m k n")

@@ -125,6 +125,7 @@ SPATIAL = [
     S("CumProd@26", "2 6 4", np.array(2)),
 ]
 
+UNIT = np.array(1 / 256, np.float32)
 ZERO, TWO, SCALE = np.array(0, np.uint8), np.array(2, np.uint8), np.array(0.1, np.float32)
 
 QUANTIZED = [
@@ -139,6 +140,16 @@ QUANTIZED = [
     S("ConvInteger", "2 12 5 5:u8", "8 3 3 3:u8", group=4, note="grouped"),
     S("MatMulInteger", "3 5:u8", "5 4:u8"),
     S("MatMulInteger", "2 3 5:u8", "5 4:u8", ZERO, TWO, note="points"),
+    S(f"{MS}::QLinearAdd", "2 6 4:u8", SCALE, ZERO, "6 1:u8", SCALE, ZERO, SCALE, ZERO),
+    S(f"{MS}::QLinearMul", "2 6 4:u8", SCALE, ZERO, "2 6 1:u8", SCALE, ZERO, SCALE, ZERO),
+    S(f"{MS}::QLinearLeakyRelu", "2 6 4:u8", SCALE, ZERO, SCALE, ZERO),
+    S(f"{MS}::QLinearSigmoid", "2 6 4:u8", SCALE, ZERO, UNIT, ZERO),
+    S(f"{MS}::QLinearGlobalAveragePool", "2 6 4 4:u8", SCALE, ZERO, SCALE, ZERO),
+    S(f"{MS}::QLinearGlobalAveragePool", "2 4 4 6:u8", SCALE, ZERO, SCALE, ZERO, channels_last=1, note="last"),
+    S(f"{MS}::QLinearAveragePool", "2 6 4 4:u8", SCALE, ZERO, SCALE, ZERO, kernel_shape=[2, 2]),
+    S(f"{MS}::QLinearConcat", SCALE, ZERO, "2 6 4:u8", SCALE, ZERO, "2 5 4:u8", SCALE, ZERO, axis=1),
+    S(f"{MS}::QGemm", "3 5:u8", SCALE, ZERO, "5 4:u8", SCALE, ZERO, "4:i32", SCALE, ZERO),
+    S(f"{MS}::QGemm", "3 5:u8", SCALE, ZERO, "4 5:u8", SCALE, ZERO, None, SCALE, ZERO, transB=1, note="no-bias"),
     S("QLinearMatMul", "3 5:u8", SCALE, ZERO, "5 4:u8", SCALE, TWO, SCALE, ZERO),
 ]
 

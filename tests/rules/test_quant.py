@@ -13,7 +13,12 @@ from onnxprune import Recipe, prune
 
 MODELS = Path(__file__).resolve().parent.parent.parent / "models"
 HALF = Recipe(target="channels=0.5", align="1")
-STATIC = {"per tensor": {}, "per axis": {"per_channel": True}, "unsigned": {"weight_type": "QUInt8", "activation_type": "QUInt8"}}
+STATIC = {
+    "operators": {"quant_format": "QOperator", "per_channel": True},
+    "per tensor": {},
+    "per axis": {"per_channel": True},
+    "unsigned": {"weight_type": "QUInt8", "activation_type": "QUInt8"},
+}
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -32,8 +37,9 @@ def test_static_quantisation(options: dict[str, Any], tmp_path: Path, monkeypatc
             return next(self.feeds, None)
 
     kinds = {key: quantization.QuantType[value] if key.endswith("type") else value for key, value in options.items()}
+    kinds["quant_format"] = quantization.QuantFormat[options.get("quant_format", "QDQ")]
     path = tmp_path / "int8.onnx"
-    quantization.quantize_static(MODELS / "digits.onnx", path, Reader(), quant_format=quantization.QuantFormat.QDQ, **kinds)
+    quantization.quantize_static(MODELS / "digits.onnx", path, Reader(), **kinds)
     report = prune(path, HALF, agreement=False).report
     assert not report.frozen
     assert len(report.groups) == 13
