@@ -154,10 +154,10 @@ def prune(
     return _result(source, original, model, facts, pruned, recipe, outcome, stage, samples, agreement=agreement)
 
 
-def price(analysis: Analysis, chosen: Plan) -> tuple[Cost, Cost, dict[str, float]]:
+def price(analysis: Analysis, chosen: Plan, costs: CostModel | None = None) -> tuple[Cost, Cost, dict[str, float]]:
     """What a model costs before and after a plan, and the fraction of each metric that remains."""
     coupling = analysis.coupling
-    costs = CostModel(analysis.model, coupling, analysis.shapes.batch)
+    costs = costs or CostModel(analysis.model, coupling, analysis.shapes.batch)
     counts = {group.factor: len(chosen.keep[group.id]) for group in coupling.groups if group.id in chosen.keep}
     before, after = costs.cost({}), costs.cost(counts)
     obtained = {metric: getattr(after, metric) / max(getattr(before, metric), 1) for metric in METRICS}
@@ -289,7 +289,7 @@ def _result(
     if agreement:
         with stage("agreement", "comparing outputs with the original's"):
             drift = verify.drift(pruned, original, samples, seed=recipe.seed)
-    before, after, obtained = price(Analysis(model, need(facts.shapes, "shapes"), coupling), chosen)
+    before, after, obtained = price(Analysis(model, need(facts.shapes, "shapes"), coupling), chosen, facts.costs)
     groups = tuple(
         GroupReport(g.id, g.size, len(chosen.keep.get(g.id, range(g.size))), g.exact, len(g.members)) for g in coupling.groups
     )

@@ -82,14 +82,31 @@ class Magnitudes:
     def _read(self, value: str, reduce: Reduce) -> None:
         apply, combine = reduce
         array = self.array(value)
+        if reduce == SQUARE:  # the default criterion's: one pass that writes nothing
+            for axis in self._wanted[value]:
+                self._found[value, axis, combine, apply] = sum_of_squares(array, axis).astype(np.float64)
+            return
         if self._scratch.size < array.size or self._scratch.dtype != array.dtype:
-            self._scratch = np.empty(array.size, array.dtype)
+            # Once for the largest: what grows with the weights is paged in again and again.
+            self._scratch = np.empty(max(self._model.weights[name].size for name in self._wanted), array.dtype)
         mapped = apply(array, out=self._scratch[: array.size].reshape(array.shape))
         for axis in self._wanted[value]:
             before, size = math.prod(array.shape[:axis]), array.shape[axis]
             inner = combine.reduce(mapped.reshape(before, -1), 0) if before > 1 else mapped
             found = combine.reduce(inner.reshape(size, -1), 1)
             self._found[value, axis, combine, apply] = found.astype(np.float64)
+
+
+def sum_of_squares(array: Array, axis: int) -> Array:
+    """For each index of an axis the sum of the squares of its entries."""
+    before, size = math.prod(array.shape[:axis]), array.shape[axis]
+    if before == 1:
+        rows = array.reshape(size, -1)
+        sums: Array = np.einsum("ij,ij->i", rows, rows)
+        return sums
+    columns = array.reshape(before, -1)
+    sums = np.einsum("ij,ij->j", columns, columns).reshape(size, -1).sum(1)
+    return sums
 
 
 def quantized(coupling: Coupling) -> dict[str, tuple[NodeAxes, int, int]]:

@@ -27,10 +27,11 @@ class Allocate(Pass):
 
     def run(self, model: Model, facts: Facts) -> Model:
         coupling = need(facts.coupling, "coupling")
+        facts.costs = CostModel(model, coupling, need(facts.shapes, "shapes").batch)
         found = allocate.allocate(
             coupling,
             need(facts.scores, "scores"),
-            CostModel(model, coupling, need(facts.shapes, "shapes").batch),
+            facts.costs,
             Target.parse(self.target),
             scope=self.scope,
             align=parse_align(self.align),

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import numpy as np
 
+from onnxprune.cost import CostModel
 from onnxprune.coupling import Coupling
 from onnxprune.errors import OnnxPruneError, OptionError, PassError
 from onnxprune.model import Model
@@ -33,6 +34,7 @@ class Facts:
         coupling: what may be pruned.
         scores: importance of each position of each group, by group id.
         plan: the positions that remain.
+        costs: what the graph costs under any plan.
         frozen: groups that must stay, by id, with the reason; true of every later graph too.
     """
 
@@ -40,6 +42,7 @@ class Facts:
     coupling: Coupling | None = None
     scores: Mapping[str, np.ndarray[Any, np.dtype[np.float64]]] | None = None
     plan: Plan | None = None
+    costs: CostModel | None = None
     frozen: dict[str, str] = field(default_factory=dict)
 
 
