@@ -100,13 +100,9 @@ class Magnitudes:
 def sum_of_squares(array: Array, axis: int) -> Array:
     """For each index of an axis the sum of the squares of its entries."""
     before, size = math.prod(array.shape[:axis]), array.shape[axis]
-    if before == 1:
-        rows = array.reshape(size, -1)
-        sums: Array = np.einsum("ij,ij->i", rows, rows)
-        return sums
-    columns = array.reshape(before, -1)
-    sums = np.einsum("ij,ij->j", columns, columns).reshape(size, -1).sum(1)
-    return sums
+    flat = array.reshape(before if before > 1 else size, -1)
+    sums: Array = np.einsum("ij,ij->i" if before == 1 else "ij,ij->j", flat, flat)
+    return sums if before == 1 else sums.reshape(size, -1).sum(1)
 
 
 def quantized(coupling: Coupling) -> dict[str, tuple[NodeAxes, int, int]]:
