@@ -15,7 +15,7 @@ from onnxprune import calibrate, files, verify
 from onnxprune.axes import Indices, Keeper
 from onnxprune.cost import METRICS, Cost, CostModel
 from onnxprune.coupling import Coupling
-from onnxprune.errors import ModelError, TargetError, VerificationError
+from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
 from onnxprune.model import Model, Source
 from onnxprune.passes import Allocate, Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels, Score
 from onnxprune.passes.base import need
@@ -23,10 +23,11 @@ from onnxprune.plan import Plan
 from onnxprune.recipe import Recipe, Target
 from onnxprune.report import GroupReport, Report
 from onnxprune.shapes import Shapes
-from onnxprune.weights import Array
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+    from onnxprune.calibrate import Samples
 
 __all__ = ["Analysis", "Result", "analyze", "apply", "check", "describe", "make_plan", "price", "prune"]
 
@@ -120,7 +121,7 @@ def prune(
     source: Source,
     recipe: Recipe | None = None,
     *,
-    samples: Mapping[str, Array] | None = None,
+    samples: str | Path | Mapping[str, Any] | Samples | None = None,
     agreement: bool = True,
     progress: Progress | None = None,
 ) -> Result:
@@ -129,8 +130,8 @@ def prune(
     Args:
         source: a path, a ``ModelProto``, bytes, or an ``onnx_graphsurgeon.Graph``; it is not changed.
         recipe: target, criterion, scope, alignment, ...
-        samples: inputs by name, first axis the sample, on which to compare the outputs with the original's; seeded noise if
-            there are none.
+        samples: on which to compare the outputs with the original's, in any form of `open_samples`; those of the recipe if there
+            are none here, and seeded noise if there are none there.
         agreement: whether to compare outputs with the original's at all.
         progress: told what begins.
 
@@ -143,7 +144,7 @@ def prune(
     stage = _Stages(progress)
     with stage("analysis", "finding coupling groups, scoring, allocating"):
         original = Model.of(source)
-        samples = None if samples is None else calibrate.fit(samples, original.inputs)
+        given = _samples(recipe.calib if samples is None else samples, original, recipe)
         model, facts = _decide(original, recipe, Facts())
     with stage("surgery", "cutting"):
         pruned = PruneChannels()(model, dataclasses.replace(facts))
@@ -151,7 +152,7 @@ def prune(
     if recipe.verify:
         with stage("verification", "verifying: pruned == masked"):
             model, facts, pruned, outcome = _verified(original, model, facts, pruned, recipe)
-    return _result(source, original, model, facts, pruned, recipe, outcome, stage, samples, agreement=agreement)
+    return _result(source, original, model, facts, pruned, recipe, outcome, stage, given, agreement=agreement)
 
 
 def price(analysis: Analysis, chosen: Plan, costs: CostModel | None = None) -> tuple[Cost, Cost, dict[str, float]]:
@@ -198,6 +199,14 @@ def check(original: Source, pruned: Source, chosen: Plan, *, seed: int = 0) -> v
     inexact = {group.id for group in found.coupling.groups if not group.exact}
     values = not inexact & chosen.keep.keys()
     return verify.compare(small, masked, seed=seed, values=values, kept=_kept(facts))
+
+
+def _samples(source: str | Path | Mapping[str, Any] | Samples, model: Model, recipe: Recipe) -> Samples | None:
+    if isinstance(source, str) and not source:
+        if recipe.preprocess:
+            raise OptionError(f"--preprocess {recipe.preprocess}: is for the images of --calib: name their folder")
+        return None
+    return calibrate.open_samples(source, model.inputs, preprocess=recipe.preprocess)
 
 
 def _decide(model: Model, recipe: Recipe, facts: Facts) -> tuple[Model, Facts]:
@@ -280,7 +289,7 @@ def _result(
     recipe: Recipe,
     outcome: verify.Check | None,
     stage: _Stages,
-    samples: Mapping[str, Array] | None,
+    samples: Samples | None,
     *,
     agreement: bool,
 ) -> Result:

@@ -1,70 +1,170 @@
-"""Samples to run a model on."""
+"""Samples to run a model on, from whatever form they are in, one batch in memory at a time."""
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import helper
 
+from onnxprune import runtime
 from onnxprune.errors import OptionError
-from onnxprune.weights import Array
+from onnxprune.feeds import Batch, Block, Held, Intake, Table, assemble, first
+from onnxprune.shapes import bindings
+from onnxprune.sources import Source, arrays, find
 
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
 
-__all__ = ["Samples", "fit", "load"]
+__all__ = ["Batch", "Samples", "noise", "open_samples"]
 
 
-class Samples(dict[str, Array]):
-    """Arrays by input name, the first axis the sample, and where they came from."""
+class Samples(ABC):
+    """Samples of a model's inputs, with labels or without; every pass gives the same ones in the same order.
 
-    source = "samples"
+    Attributes:
+        source: where they come from, for messages: ``--calib data.npz``.
+        count: how many there are; ``None`` where only a pass over them would tell.
+        labelled: whether there are labels.
+    """
+
+    source: str
+    count: int | None
+    labelled: bool
+
+    @abstractmethod
+    def batches(self, size: int = 16) -> Iterator[Batch]:
+        """The samples, ``size`` at a time, or as many as the model takes where that is fixed.
+
+        The last batch may be smaller; of a fixed size it is left out. A model whose inputs have no batch takes one sample.
+
+        Raises:
+            OptionError: an array does not fit the model, cannot be read, or there are too few for one batch.
+        """
 
 
-def load(path: str | Path) -> Samples:
-    """The arrays of an .npz.
+def open_samples(
+    source: str | Path | Mapping[str, Any] | Samples,
+    inputs: Sequence[ValueInfoProto],
+    *,
+    option: str = "--calib",
+    preprocess: str | None = None,
+    label: str = "label",
+    limit: int | None = None,
+) -> Samples:
+    """Samples for a model, checked as far as the first of them.
+
+    Args:
+        source: one of
+
+            - an ``.npz``: an array for each input, the first axis the sample; one input takes the only array of any name.
+            - an ``.npy``, for a model with one input.
+            - a folder of images, for a model with one input. Folders in it are classes, labelled 0, 1, ... as sorted by name;
+              they take turns, so that the first samples are of all of them.
+            - a folder of ``.npz`` files, in natural order, each a batch, or one sample whose arrays lack the first axis.
+            - ``package.module:function``, called without arguments for every pass, whose items are batches or samples: a
+              mapping by input name, or an array for a model with one input, or a pair of that and labels.
+            - arrays by name, in memory, or other samples.
+        inputs: of the model.
+        option: what the user wrote ``source`` behind, for messages.
+        preprocess: how images become arrays; see `preprocess.Preprocess`.
+        label: the name of the array of labels; with an ``s`` at the end it is found, too.
+        limit: how many samples to take, at least one batch of a model with a static one.
 
     Raises:
-        OptionError: it is no such file.
+        OptionError: nothing is there, it has none of these forms, or the first sample does not fit.
     """
-    if not Path(path).is_file():
-        raise OptionError(f"--calib {path}: no such file")
-    try:
-        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as data:
-            samples = Samples({name: data[name] for name in data.files})
-            samples.source = f"--calib {path}"
-            return samples
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise OptionError(f"--calib {path}: not an .npz with one array per model input: write it with numpy.savez") from error
+    if limit is not None and limit < 1:
+        raise OptionError(f"{option}: a limit of {limit} samples: take at least 1")
+    intake = Intake.of(inputs, label)
+    if isinstance(source, _Tables) and source.intake == intake and limit is None:
+        return source
+    if isinstance(source, Samples):
+        found = _again(source, intake)
+    elif isinstance(source, Mapping):
+        found = arrays({name: Held(np.asarray(array)) for name, array in source.items()}, "samples", intake)
+    else:
+        found = find(source, option, intake, preprocess)
+    if preprocess and not found.images:
+        raise OptionError(f"--preprocess {preprocess}: is for a folder of images, which {found.text} is not")
+    return _Tables(found, intake, limit)
 
 
-def fit(samples: Mapping[str, Array], inputs: Sequence[ValueInfoProto]) -> dict[str, Array]:
-    """The samples as the inputs of a model take them: one array each, of its type.
+def _again(samples: Samples, intake: Intake) -> Source:
+    """Samples of anyone's, for this model."""
 
-    Raises:
-        OptionError: an array is missing, or its shape, type or number of samples does not fit.
+    def tables() -> Iterator[Table]:
+        for batch in samples.batches():
+            columns = {name: Held(array) for name, array in batch.feeds.items()}
+            yield Table(samples.source, columns if batch.labels is None else columns | {intake.label_name: Held(batch.labels)})
+
+    return Source(samples.source, tables, samples.count)
+
+
+def noise(inputs: Sequence[ValueInfoProto], *, count: int = 16, seed: int = 0) -> Samples:
+    """Seeded noise shaped like the inputs of a model: what there is where there are no samples.
+
+    ``count`` samples; of a model with a static batch as many of its batches as they fill, at least one.
     """
-    source = samples.source if isinstance(samples, Samples) else Samples.source
-    missing = [value.name for value in inputs if value.name not in samples]
-    if missing:
-        raise OptionError(f"{source}: has no array for input {missing[0]!r}; it has {', '.join(samples) or 'none'}")
-    return {value.name: _fit_one(samples[value.name], value, source) for value in inputs}
+    intake = Intake.of(inputs)
+    shapes = bindings(inputs)[0]
+    batched = {slot.name for slot in intake.slots if slot.batched}
+    single = {name: (1, *shape[1:]) if name in batched else shape for name, shape in shapes.items()}
+    count = max(count, intake.size or 1)
+
+    def tables() -> Iterator[Table]:
+        whole = runtime.random_feeds(inputs, single, seed)
+        for number in range(count):
+            drawn = runtime.random_feeds([v for v in inputs if v.name in batched], single, seed + number)
+            yield Table("seeded noise", {name: Held(array) for name, array in (whole | drawn).items()})
+
+    return _Tables(Source("seeded noise", tables, count), intake, None)
 
 
-def _fit_one(array: Array, value: ValueInfoProto, source: str) -> Array:
-    tensor = value.type.tensor_type
-    sizes = [dim.dim_value for dim in tensor.shape.dim] if tensor.HasField("shape") else [0] * max(array.ndim, 1)
-    if array.ndim != len(sizes) or any(size not in {0, have} for size, have in zip(sizes[1:], array.shape[1:], strict=True)):
-        wanted = ", ".join(["samples", *(str(size or "any") for size in sizes[1:])])
-        raise OptionError(f"{source}: array {value.name!r} has shape {list(array.shape)}, the input takes [{wanted}]")
-    least = max(sizes[0], 1)
-    if len(array) < least:
-        raise OptionError(f"{source}: array {value.name!r} has {len(array)} samples, the model takes {least} at a time")
-    dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    if not np.can_cast(array.dtype, dtype, "same_kind"):
-        raise OptionError(f"{source}: array {value.name!r} is of type {array.dtype}, the input takes {dtype}")
-    return array.astype(dtype, copy=False)
+class _Tables(Samples):
+    """Samples that lie in tables."""
+
+    def __init__(self, found: Source, intake: Intake, limit: int | None) -> None:
+        self.source, self.intake, self._found = found.text, intake, found
+        least = intake.size or 1
+        self._limit = None if limit is None else max(limit, least)
+        self.count = None
+        if found.count is not None:
+            have = found.count if self._limit is None else min(found.count, self._limit)
+            self.count = have - have % least
+            self._enough(found.count)
+        start = next(found.tables(), None)
+        if start is None or next(intake.blocks(start, 1), None) is None:
+            raise OptionError(f"{found.text}: has no samples")
+        self.labelled = intake.labelled(start)
+
+    def batches(self, size: int = 16) -> Iterator[Batch]:
+        rows = self.intake.size or size
+        seen = 0
+
+        def blocks() -> Iterator[Block]:
+            nonlocal seen
+            for table in self._found.tables():
+                if self.intake.labelled(table) != self.labelled:
+                    raise OptionError(f"{table.where}: has {'no ' * self.labelled}labels, unlike the first samples")
+                for block in self.intake.blocks(table, rows):
+                    seen += block.size
+                    yield block
+
+        taken = blocks() if self._limit is None else first(blocks(), self._limit)
+        batch = None
+        for batch in assemble(taken, rows, exact=self.intake.size is not None):
+            yield batch
+        if batch is None and seen == 0:
+            raise OptionError(f"{self.source}: has no samples the second time: what it yields must begin anew")
+        if batch is None:
+            self._enough(seen)
+            raise OptionError(f"{self.source}: has no {rows} samples in a row of one shape; the model takes {rows} at a time")
+
+    def _enough(self, count: int) -> None:
+        least = self.intake.size or 1
+        if count < least:
+            of = " and ".join(repr(slot.name) for slot in self.intake.slots if slot.batched)
+            raise OptionError(f"{self.source}: has {count} samples of {of}, the model takes {least} at a time")

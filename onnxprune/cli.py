@@ -52,8 +52,12 @@ Only = Annotated[
 Inexact = Annotated[bool, typer.Option("--allow-inexact", help="Also prune what a normalisation runs over.")]
 Seed = Annotated[int, typer.Option(help="Of everything drawn.", min=0)]
 Calib = Annotated[
-    Path | None,
-    typer.Option(help="An .npz with one array per input, first axis the sample, to compare outputs on.", metavar="DATA"),
+    str,
+    typer.Option(help="Samples: .npz, .npy, folder of images or .npz files, package.module:function.", metavar="DATA"),
+]
+Preprocess = Annotated[
+    str,
+    typer.Option(help="How images become arrays: imagenet, cifar10, unit, none, resize=256,crop=224,mean=...", metavar="TEXT"),
 ]
 Providers = Annotated[str, typer.Option(help="Execution providers, comma-separated: cpu, cuda.")]
 Batch = Annotated[str, typer.Option(help="Batch sizes, comma-separated.")]
@@ -88,7 +92,8 @@ def prune(
     protect: Protect = None,
     only: Only = None,
     allow_inexact: Inexact = False,
-    calib: Calib = None,
+    calib: Calib = DEFAULT.calib,
+    preprocess: Preprocess = DEFAULT.preprocess,
     plan_out: Annotated[Path | None, typer.Option(help="Also write the plan.", metavar="PLAN")] = None,
     no_verify: Annotated[
         bool,
@@ -100,14 +105,14 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Write a physically smaller model that meets a target."""
-    from onnxprune import api, calibrate, files, tables
+    from onnxprune import api, files, tables
 
-    recipe = Recipe(target, criterion, scope, align, tuple(protect or ()), tuple(only or ()), allow_inexact, not no_verify, seed)
+    chosen = (tuple(protect or ()), tuple(only or ()), allow_inexact, not no_verify, seed, calib, preprocess)
+    recipe = Recipe(target, criterion, scope, align, *chosen)
     out = files.check_output(output, inputs=(model,), force=force)
     plan_path = files.check_output(plan_out, inputs=(model, output), force=force) if plan_out else None
-    samples = calibrate.load(calib) if calib else None
     with progress("reading", quiet=as_json) as tell:
-        result = api.prune(model, recipe, samples=samples, agreement=not no_verify, progress=tell)
+        result = api.prune(model, recipe, agreement=not no_verify, progress=tell)
         if not no_benchmark:
             tell("measuring latency")
             result = with_benchmark(model, result)

@@ -78,6 +78,8 @@ class Recipe:
         allow_inexact: also prune groups that a normalisation or statistic runs over; equality is not verified there.
         verify: prove the surgery on the whole model before anything is returned.
         seed: of everything drawn.
+        calib: samples: a file, a folder or ``package.module:function``; empty for none.
+        preprocess: how the images of a folder become arrays; empty for what follows from the model.
 
     Raises:
         OptionError: a field has no sensible value.
@@ -92,6 +94,8 @@ class Recipe:
     allow_inexact: bool = False
     verify: bool = True
     seed: int = 0
+    calib: str = ""
+    preprocess: str = ""
 
     def __post_init__(self) -> None:
         Target.parse(self.target)

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune import runtime
+from onnxprune import calibrate, runtime
 from onnxprune.axes import Indices, take
 from onnxprune.errors import ModelError
 from onnxprune.frontier import frontier
 from onnxprune.shapes import bindings
 
 if TYPE_CHECKING:
+    from onnxprune.calibrate import Batch, Samples
     from onnxprune.equation import Shape
     from onnxprune.model import Model
-    from onnxprune.weights import Array
 
 __all__ = ["TOLERANCE", "Check", "Drift", "compare", "drift", "isolate"]
 
@@ -183,52 +183,53 @@ def isolate(names: Sequence[str], holds: Callable[[Sequence[str]], bool]) -> lis
     return found or list(names)
 
 
-def drift(pruned: Model, original: Model, samples: Mapping[str, Array] | None, *, seed: int = 0, count: int = 64) -> Drift:
-    """Compare outputs on samples: arrays by input name, first axis the sample; seeded noise where there are none."""
+def drift(pruned: Model, original: Model, samples: Samples | None, *, seed: int = 0, count: int = 64) -> Drift:
+    """Compare outputs on the first ``count`` samples or fewer, at least on one batch; on seeded noise where there are none.
+
+    Raises:
+        OptionError: the samples do not fit the model.
+        ModelError: a model does not run on them.
+    """
     small, large = (runtime.Session(model, threads=0) for model in (pruned, original))
-    got: list[list[Any]] = []
-    expected: list[list[Any]] = []
-    taken = 0
-    for feeds, size in batches(original, samples, seed, count):
-        got.append(small.run(feeds))
-        expected.append(large.run(feeds))
-        taken += size
-    cosines, squares, gaps, same = [], 0.0, 0.0, []
-    for mine, theirs in zip(got, expected, strict=True):
-        for a, b in zip(mine, theirs, strict=True):
-            if not isinstance(b, np.ndarray) or not np.issubdtype(b.dtype, np.floating) or b.ndim < 1 or a.shape != b.shape:
+    given = calibrate.noise(original.inputs, seed=seed) if samples is None else samples
+    try:
+        return _drift(small, large, given, count, 16)
+    except ModelError:  # a batch may be open, and the graph made for one sample
+        return _drift(small, large, given, count, 1)
+
+
+def _drift(small: runtime.Session, large: runtime.Session, samples: Samples, count: int, size: int) -> Drift:
+    taken, compared, cosines, agreements = 0, [0, 0], 0.0, 0.0
+    squares, gaps = 0.0, 0.0
+    for batch in samples.batches(size):
+        if taken and taken + batch.size > count:
+            break
+        taken += batch.size
+        expected = _run(large, batch, f"{samples.source}: the model does not run on it")
+        for a, b in zip(_run(small, batch, f"{samples.source}: the pruned model does not run on it"), expected, strict=True):
+            if not isinstance(b, np.ndarray) or not np.issubdtype(b.dtype, np.floating) or a.shape != b.shape:
+                continue
+            if b.ndim < 1 or b.size == 0:
                 continue
             x, y = (v.astype(np.float64).reshape(v.shape[0] if v.ndim > 1 else 1, -1) for v in (a, b))
             norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
-            cosines.append(np.where(norms > 0, (x * y).sum(1) / np.maximum(norms, 1e-300), 1.0))
+            same = a.argmax(-1) == b.argmax(-1)
+            cosines += float(np.where(norms > 0, (x * y).sum(1) / np.maximum(norms, 1e-300), 1.0).sum())
+            agreements += float(same.sum())
+            compared = [compared[0] + len(x), compared[1] + same.size]
             squares += float((y**2).sum())
             gaps += float(((x - y) ** 2).sum())
-            same.append((a.argmax(-1) == b.argmax(-1)).reshape(-1))
-    if not cosines:
+    if not compared[0]:
         return Drift(1.0, 0.0, 1.0, taken, "no floating-point output")
     relative = float(np.sqrt(gaps / squares)) if squares else 0.0
-    source = "seeded noise" if samples is None else "samples"
-    return Drift(float(np.mean(np.concatenate(cosines))), relative, float(np.mean(np.concatenate(same))), taken, source)
+    return Drift(cosines / compared[0], relative, agreements / compared[1], taken, samples.source)
 
 
-def batches(model: Model, samples: Mapping[str, Array] | None, seed: int, count: int) -> list[tuple[dict[str, Any], int]]:
-    """Feeds for a model: the samples in batches of 16 (of the model's own batch where that is static), or noise."""
-    probe = bindings(model.inputs)
-    dynamic = len(probe) > 1 and all(a[:1] != b[:1] for a, b in zip(probe[0].values(), probe[1].values(), strict=True))
-    shapes: dict[str, Shape] = dict(probe[0])
-    own = next((shape[0] for shape in shapes.values() if shape and shape[0]), 1)
-    size = 16 if dynamic else own
-    found = []
-    if samples is None:
-        if dynamic:
-            shapes = {name: (size, *shape[1:]) for name, shape in shapes.items()}
-        rounds = max(1, min(count, 16) // size)
-        return [(runtime.random_feeds(model.inputs, shapes, seed + i), size) for i in range(rounds)]
-    total = min(count, *(len(array) for array in samples.values()))
-    for start in range(0, total - (0 if dynamic else size - 1), size):
-        feeds = {value.name: samples[value.name][start : min(start + size, total)] for value in model.inputs}
-        found.append((feeds, len(next(iter(feeds.values())))))
-    return found
+def _run(session: runtime.Session, batch: Batch, text: str) -> list[Any]:
+    try:
+        return session.run(batch.feeds)
+    except Exception as error:  # onnxruntime derives its exceptions from Exception alone
+        raise ModelError(f"{text}: {runtime.first_line(error)}") from error
 
 
 def _show(shapes: Mapping[str, Shape]) -> str:

@@ -31,8 +31,10 @@ LAYERS = [
     ["rules"],
     ["zeros"],
     ["coupling"],
-    ["_bench_worker", "cost", "criteria", "frontier", "plan", "recipe"],
-    ["allocate", "bench", "calibrate", "files", "verify"],
+    ["_bench_worker", "cost", "criteria", "feeds", "frontier", "plan", "preprocess", "recipe"],
+    ["sources"],
+    ["calibrate"],
+    ["allocate", "bench", "files", "verify"],
     ["report"],
     ["tables"],
     ["passes.base"],
@@ -50,7 +52,7 @@ UPWARD = {
 }
 """Imports against the current, and why they do no harm; all are under TYPE_CHECKING."""
 
-PROTOBUF = {"weights", "node", "model", "runtime", "shapes", "frontier", "calibrate", "files"}
+PROTOBUF = {"weights", "node", "model", "runtime", "shapes", "frontier", "feeds", "files"}
 PROTOBUF |= {"passes.normalize", "passes.prune_channels"}
 """Modules that use onnx when they run; annotations may name its types anywhere."""
 
@@ -157,6 +159,7 @@ def test_one_module_makes_sessions() -> None:
 def test_extras_are_no_requirement() -> None:
     for module in MODULES:
         assert not external(module, types=False) & {"torch", "sklearn", "scipy"} or module == "finetune"
+        assert "PIL" not in external(module, types=False) or module in {"preprocess", "sources"}
 
 
 # Public names

@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from onnxprune import cli
 from onnxprune.plan import FORMAT
@@ -564,7 +565,7 @@ def samples(*shape: int, dtype: str = "float32") -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"z": np.zeros((4, 3, 8, 8), np.float32)}, ("no array for input 'x'", "it has z")),
+        ({"y": np.zeros(4), "z": np.zeros((4, 3, 8, 8), np.float32)}, ("no array for input 'x'", "it has y, z")),
         ({}, ("no array for input 'x'", "it has none")),
         (samples(4, 3, 8, 9), ("'x'", "[4, 3, 8, 9]", "[samples, 3, 8, 8]")),
         (samples(4), ("'x'", "[4]", "[samples, 3, 8, 8]")),
@@ -590,12 +591,13 @@ def test_too_few_samples_for_a_fixed_batch_are_refused(call: Cli, tmp_path: Path
 
 def test_a_file_that_holds_no_samples_is_refused(call: Cli, model: Path) -> None:
     text, array = model.parent / "text.npz", model.parent / "array.npy"
-    text.write_text("no")
-    np.save(array, np.zeros(3))
     for path in (text, array):
-        refused(call("prune", model, "-o", model.parent / "out.onnx", "--calib", path), 2, path, "not an .npz")
-    for path in (model.parent / "absent.npz", model.parent):
-        refused(call("prune", model, "-o", model.parent / "out.onnx", "--calib", path), 2, path, "no such file")
+        path.write_text("no")
+        refused(call("prune", model, "-o", model.parent / "out.onnx", "--calib", path), 2, path, f"not an {path.suffix}")
+    absent, empty = model.parent / "absent.npz", model.parent / "empty"
+    empty.mkdir()
+    refused(call("prune", model, "-o", model.parent / "out.onnx", "--calib", absent), 2, absent, "no such file")
+    refused(call("prune", model, "-o", model.parent / "out.onnx", "--calib", empty), 2, empty, "neither images", "nor .npz")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
@@ -605,6 +607,33 @@ def test_samples_of_a_near_type_are_converted(call: Cli, model: Path, dtype: str
     done = call("prune", model, "-o", model.parent / "out.onnx", "--calib", path, "--no-benchmark", "--json")
     assert done.status == 0
     assert done.json()["drift"]["samples"] == 20
+
+
+def test_images_are_preprocessed(call: Cli, model: Path) -> None:
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (12, 16, 3), np.uint8)
+        Image.fromarray(pixels).save(model.parent / f"{number}.png")
+    arguments = ("prune", model, "-o", model.parent / "out.onnx", "--no-benchmark", "--json", "--calib", model.parent)
+    drift = call(*arguments, "--preprocess", "imagenet,std=1").json()["drift"]
+    told = "resize=9,crop=8,mean=0.485/0.456/0.406,scale=255"
+    assert (drift["samples"], drift["source"]) == (3, f"--calib {model.parent} ({told})")
+    refused(call(*arguments, "--force", "--preprocess", "imagnet"), 2, "--preprocess imagnet: there is no 'imagnet'")
+
+
+def test_preprocessing_is_of_images(call: Cli, model: Path) -> None:
+    np.savez(model.parent / "samples.npz", **samples(4, 3, 8, 8))
+    arguments = ("prune", model, "-o", model.parent / "out.onnx", "--preprocess", "unit")
+    refused(call(*arguments), 2, "--preprocess unit: is for the images of --calib")
+    refused(call(*arguments, "--calib", model.parent / "samples.npz"), 2, "--preprocess unit: is for a folder of images")
+
+
+def test_a_function_of_the_working_directory(model: Path) -> None:
+    (model.parent / "mine.py").write_text("import numpy as np\ndef data():\n    yield from np.ones((5, 3, 8, 8))\n")
+    command = [sys.executable, "-P", "-m", "onnxprune", "prune", model.name, "-o", "out.onnx", "--calib", "mine:data", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENV, cwd=model.parent, timeout=120)
+    assert done.returncode == 0, done.stderr
+    drift = json.loads(done.stdout)["drift"]
+    assert (drift["samples"], drift["source"]) == (5, "--calib mine:data")
 
 
 # Interruptions.

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = {"torch", "onnx", "onnxruntime", "onnx_graphsurgeon", "sklearn", "scipy"}
+HEAVY = {"torch", "onnx", "onnxruntime", "onnx_graphsurgeon", "sklearn", "scipy", "PIL"}
 
 
 def python(code: str, cwd: Path = ROOT) -> str:
@@ -44,7 +44,7 @@ def test_tests_see_the_tree_and_not_a_stale_copy() -> None:
 def test_constraints_pin_everything_that_tests_install() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["torch"], *extras["demo"], *extras["test"]]
+    wanted = [*project["dependencies"], *extras["torch"], *extras["demo"], *extras["images"], *extras["test"]]
     names = {canonicalize_name(Requirement(text).name) for text in wanted} - {"onnxprune", "setuptools"}
 
     lines = (ROOT / "constraints.txt").read_text().splitlines()

@@ -13,7 +13,19 @@ from onnxprune.criteria import CRITERIA as FUNCTIONS
 from onnxprune.errors import OptionError
 from onnxprune.recipe import CRITERIA, TARGETS, Recipe, Target, parse_align
 
-OTHER = Recipe("params=0.25", "l1", "uniform", "8", ("head*", "stem.0"), ("mlp",), allow_inexact=True, verify=False, seed=7)
+OTHER = Recipe(
+    "params=0.25",
+    "l1",
+    "uniform",
+    "8",
+    ("head*", "stem.0"),
+    ("mlp",),
+    allow_inexact=True,
+    verify=False,
+    seed=7,
+    calib="photos",
+    preprocess="imagenet",
+)
 
 
 def toml(recipe: Recipe) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from onnxprune import Recipe, Report, prune
 from onnxprune.api import analyze, check
 from onnxprune.cost import CostModel
+from onnxprune.errors import OptionError
 from onnxprune.verify import Check
 from test_allocate import WIDE
 from test_coupling import LAYER_NORM, NETS, parse
@@ -75,6 +78,18 @@ def test_drift_is_measured_on_the_samples() -> None:
     assert (drift.samples, drift.source) == (5, "samples")
     assert drift.relative > 0
     assert -1 <= drift.cosine < 1
+
+
+def test_a_recipe_names_its_samples(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((5, 3, 8, 8)))
+    recipe = Recipe(target="channels=0.5", align="1", calib=str(tmp_path / "x.npy"))
+    drift = prune(parse(NETS["residual"]), recipe).report.drift
+    assert drift is not None
+    assert (drift.samples, drift.source) == (5, f"--calib {tmp_path / 'x.npy'}")
+    with pytest.raises(OptionError, match=r"^--preprocess unit: is for a folder of images"):
+        prune(parse(NETS["residual"]), dataclasses.replace(recipe, preprocess="unit"))
+    with pytest.raises(OptionError, match=r"^--preprocess unit: is for the images of --calib"):
+        prune(parse(NETS["residual"]), dataclasses.replace(recipe, calib="", preprocess="unit"))
 
 
 def test_verification_is_the_check(report: Report) -> None:

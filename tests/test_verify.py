@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,12 +14,14 @@ from onnx import ModelProto, numpy_helper
 
 from onnxprune import Recipe, VerificationError, prune
 from onnxprune.api import analyze
+from onnxprune.calibrate import open_samples
 from onnxprune.equation import AxisRule
+from onnxprune.errors import ModelError
 from onnxprune.model import Model
 from onnxprune.node import NodeView
 from onnxprune.rules import registry
 from onnxprune.rules.registry import Rule, axes
-from onnxprune.verify import batches, compare, drift, isolate, tolerance
+from onnxprune.verify import compare, drift, isolate, tolerance
 from test_coupling import NETS, both, parse
 
 # --- Wrong rules -----------------------------------------------------------------------------------------------------
@@ -301,7 +304,7 @@ def test_drift_on_samples_by_hand() -> None:
         return Model.of(model)
 
     x = np.array([[1, 0], [0, 1], [2, 1]], np.float32)
-    found = drift(scaled(-1), scaled(1), {"x": x})
+    found = drift(scaled(-1), scaled(1), open_samples({"x": x}, scaled(1).inputs))
     assert found.cosine == pytest.approx((1 - 1 + 3 / 5) / 3)
     assert found.relative == pytest.approx(np.sqrt(8 / 7))
     assert found.agreement == pytest.approx(2 / 3)
@@ -313,10 +316,39 @@ def test_integer_outputs_do_not_drift() -> None:
     assert drift(model, model, None).source == "no floating-point output"
 
 
-@pytest.mark.parametrize(("text", "sizes"), [("N", [16, 16, 8]), ("4", [4] * 10)])
-def test_samples_come_in_batches_that_the_model_takes(text: str, sizes: list[int]) -> None:
-    model = Model.of(parse(f"(float[{text},2] x) => (float[{text},2] y) {{ y = Relu(x) }}"))
-    samples = {"x": np.arange(80, dtype=np.float32).reshape(40, 2)}
-    found = batches(model, samples, 0, 64)
-    assert [size for _, size in found] == sizes
-    np.testing.assert_array_equal(np.concatenate([feeds["x"] for feeds, _ in found]), samples["x"])
+@pytest.mark.parametrize(("batch", "taken"), [("N", 64), ("10", 60), ("80", 80)])
+def test_drift_takes_the_first_samples(batch: str, taken: int) -> None:
+    model = Model.of(parse(f"(float[{batch},2] x) => (float[{batch},2] y) {{ y = Relu(x) }}"))
+    samples = open_samples({"x": np.ones((100, 2))}, model.inputs)
+    assert drift(model, model, samples).samples == taken
+
+
+def test_a_graph_made_for_one_sample_drifts_too() -> None:
+    model = Model.of(parse("(float[N,2] x) => (float[N,2] y) <int64[2] shape = {1, 2}> { y = Reshape(x, shape) }"))
+    assert drift(model, model, None).samples == 16
+    assert drift(model, model, open_samples({"x": np.ones((3, 2))}, model.inputs)).samples == 3
+
+
+def test_samples_that_the_model_does_not_take() -> None:
+    model = Model.of(parse("(float[N,T] x) => (float[N,2] y) <int64[2] shape = {-1, 2}> { y = Reshape(x, shape) }"))
+    samples = open_samples({"x": np.ones((3, 3))}, model.inputs)
+    with pytest.raises(ModelError, match="samples: the model does not run on it"):
+        drift(model, model, samples)
+
+
+def test_outputs_without_entries_do_not_drift() -> None:
+    model = Model.of(parse("(float[N,2] x) => (float[0,2] y) <int64[1] s = {0}, int64[1] e = {0}> { y = Slice(x, s, e) }"))
+    assert drift(model, model, None).source == "no floating-point output"
+
+
+def test_the_memory_of_drift_is_that_of_a_batch() -> None:
+    model = Model.of(parse("(float[N,100000] x) => (float[N,100000] y) { y = Relu(x) }"))
+    x = np.ones((1, 100000), np.float32)
+    peaks = []
+    for count in (8, 64):
+        samples = open_samples({"x": np.broadcast_to(x, (count, 100000))}, model.inputs)
+        tracemalloc.start()
+        drift(model, model, samples)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 3 * peaks[0]
