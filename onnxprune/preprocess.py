@@ -147,7 +147,7 @@ def _shape(option: str, sizes: Sequence[int | None] | None) -> dict[str, Any]:
         return {}
     if len(sizes) != 4:
         raise OptionError(f"{option}: images have four axes, the input of the model {len(sizes)}: use an .npz of arrays")
-    layout = "nhwc" if sizes[3] in {1, 3} and sizes[1] not in {1, 3} else "nchw"
+    layout = "nhwc" if sizes[3] in {1, 3} else "nchw"
     channels, *area = (sizes[3], *sizes[1:3]) if layout == "nhwc" else sizes[1:]
     values: dict[str, Any] = {"layout": layout, "mode": "l" if channels == 1 else "rgb"}
     known = tuple(size for size in area if size)

@@ -226,6 +226,11 @@ def test_options_without_sense(tmp_path: Path) -> None:
         open_samples(str(path), [X], preprocess="imagenet")
 
 
+def test_too_few_samples_are_seen_on_opening() -> None:
+    with pytest.raises(OptionError, match=r"^samples: has 3 samples of 'x', the model takes 4 at a time"):
+        open_samples({"x": np.ones((3, 3))}, [value("x", 4, 3)])
+
+
 # Noise
 
 

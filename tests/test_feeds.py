@@ -86,10 +86,9 @@ def test_whole_inputs_are_in_every_batch() -> None:
 
 def test_another_value_of_a_whole_input_begins_a_batch() -> None:
     intake = Intake.of([value("x", "N"), value("scale")])
-    tables = [table(x=np.zeros(2), scale=scale) for scale in (1.0, 1.0, 2.0)]
+    tables = [table(x=np.zeros(2), scale=scale) for scale in (1.0, 1.0, 1.0, 2.0)]
     found = batches(intake, *tables)
-    assert sizes(found) == [4, 2]
-    assert [float(batch.feeds["scale"]) for batch in found] == [1, 2]
+    assert [(batch.size, float(batch.feeds["scale"])) for batch in found] == [(4, 1), (2, 1), (2, 2)]
 
 
 def test_without_a_batch_a_table_is_a_sample() -> None:

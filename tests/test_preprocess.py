@@ -150,8 +150,8 @@ def test_the_shorter_side_is_resized_and_the_centre_cut(tmp_path: Path) -> None:
     path = file(tmp_path, np.repeat(np.repeat(RAMP, 2, 0), 2, 1))  # 8 x 12
     small = Preprocess(resize=(4,), scale=1, resample="nearest")
     np.testing.assert_array_equal(small(path), RAMP.transpose(2, 0, 1))
-    cut = Preprocess(resize=(4,), crop=(2, 4), scale=1, resample="nearest")
-    np.testing.assert_array_equal(cut(path), RAMP.transpose(2, 0, 1)[:, 1:3, 1:5])
+    cut = Preprocess(resize=(4,), crop=(2, 2), scale=1, resample="nearest")
+    np.testing.assert_array_equal(cut(path), RAMP.transpose(2, 0, 1)[:, 1:3, 2:4])
     assert Preprocess(resize=(5, 3))(path).shape == (3, 5, 3)
     assert Preprocess(resize=(5,))(path).shape == (3, 5, 7)  # 5 * 12 / 8 is 7.5; torchvision cuts it off, too
 

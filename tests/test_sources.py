@@ -250,7 +250,7 @@ def pairs():
 loader = [[np.zeros((2, 3)), np.array([5, 6])], [np.ones((1, 3)), [7]]]
 
 def reused():
-    x = np.empty(3)
+    x = np.empty(3, np.float32)
     for number in range(3):
         x[:] = number
         yield x
@@ -294,6 +294,21 @@ def test_functions(here: Path, name: str, x: list[list[float]], labels: list[int
     found = read(f"pack.mine:{name}")
     assert [array[:, 0].tolist() for array, _ in found] == x
     assert labels is None or np.concatenate([mine for _, mine in found]).tolist() == labels
+
+
+def test_a_data_loader(here: Path) -> None:
+    lines = [
+        "import torch",
+        "from torch.utils.data import DataLoader, TensorDataset",
+        "x = torch.arange(15.).reshape(5, 3)",
+        "loader = DataLoader(TensorDataset(x, torch.arange(5)), batch_size=2)",
+        "plain = DataLoader(TensorDataset(x), batch_size=2)",
+    ]
+    (here / "mine.py").write_text("\n".join(lines))
+    for name, labels in (("loader", [[0, 1, 2, 3], [4]]), ("plain", [None, None])):
+        found = read(f"mine:{name}")
+        assert [array[:, 0].tolist() for array, _ in found] == [[0, 3, 6, 9], [12]]
+        assert [None if mine is None else mine.tolist() for _, mine in found] == labels
 
 
 def test_a_function_is_called_for_every_pass(here: Path) -> None:
