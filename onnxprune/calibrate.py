@@ -115,9 +115,9 @@ def noise(inputs: Sequence[ValueInfoProto], *, count: int = 16, seed: int = 0) -
     count = max(count, intake.size or 1)
 
     def tables() -> Iterator[Table]:
-        whole = runtime.random_feeds(inputs, single, seed)
+        whole = runtime.random_feeds([value for value in inputs if value.name not in batched], single, seed)
         for number in range(count):
-            drawn = runtime.random_feeds([v for v in inputs if v.name in batched], single, seed + number)
+            drawn = runtime.random_feeds([value for value in inputs if value.name in batched], single, seed + number)
             yield Table("seeded noise", {name: Held(array) for name, array in (whole | drawn).items()})
 
     return _Tables(Source("seeded noise", tables, count), intake, None)

@@ -113,7 +113,8 @@ class Slot:
         return len(shape) == len(self.sizes) and all(size in {None, have} for size, have in pairs)
 
     def cast(self, array: Array, where: str) -> Array:
-        """The array in the input's type; values must survive it."""
+        """The array in the input's type, C-contiguous; values must survive it."""
+        array = np.asarray(array, order="C")
         if array.dtype == self.dtype:
             return array
         with np.errstate(over="ignore", invalid="ignore"):

@@ -199,8 +199,8 @@ def drift(pruned: Model, original: Model, samples: Samples | None, *, seed: int 
 
 
 def _drift(small: runtime.Session, large: runtime.Session, samples: Samples, count: int, size: int) -> Drift:
-    taken, compared, cosines, agreements = 0, [0, 0], 0.0, 0.0
-    squares, gaps = 0.0, 0.0
+    taken = vectors = choices = 0
+    cosines = agreements = squares = gaps = 0.0
     for batch in samples.batches(size):
         if taken and taken + batch.size > count:
             break
@@ -216,13 +216,14 @@ def _drift(small: runtime.Session, large: runtime.Session, samples: Samples, cou
             same = a.argmax(-1) == b.argmax(-1)
             cosines += float(np.where(norms > 0, (x * y).sum(1) / np.maximum(norms, 1e-300), 1.0).sum())
             agreements += float(same.sum())
-            compared = [compared[0] + len(x), compared[1] + same.size]
+            vectors += len(x)
+            choices += same.size
             squares += float((y**2).sum())
             gaps += float(((x - y) ** 2).sum())
-    if not compared[0]:
+    if not vectors:
         return Drift(1.0, 0.0, 1.0, taken, "no floating-point output")
     relative = float(np.sqrt(gaps / squares)) if squares else 0.0
-    return Drift(cosines / compared[0], relative, agreements / compared[1], taken, samples.source)
+    return Drift(cosines / vectors, relative, agreements / choices, taken, samples.source)
 
 
 def _run(session: runtime.Session, batch: Batch, text: str) -> list[Any]:

@@ -52,6 +52,13 @@ def test_members_are_read_in_blocks(tmp_path: Path, save: Any, order: Any, dtype
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in found]), range(7))
 
 
+@pytest.mark.parametrize("save", [np.savez, lambda path, x: np.save(path.with_suffix(".npy"), x)])
+def test_feeds_are_contiguous(tmp_path: Path, save: Any) -> None:
+    save(tmp_path / "a.npz", x=np.asfortranarray(np.ones((6, 3), np.float32)))
+    (path,) = tmp_path.iterdir()
+    assert all(array.flags.c_contiguous for array, _ in read(path))
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_whole_inputs_are_read_whole(tmp_path: Path, order: Any) -> None:
     kernel = np.arange(6, dtype=np.float32).reshape(2, 3)
