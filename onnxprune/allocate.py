@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from onnxprune.axes import Factor, Positions, length
 from onnxprune.errors import TargetError
+from onnxprune.knapsack import Curve, choose
 from onnxprune.recipe import Target
 
 if TYPE_CHECKING:
@@ -87,6 +88,32 @@ def allocate(
     return Allocation(keep, obtained)
 
 
+def by_curves(coupling: Coupling, curves: Mapping[str, Curve], costs: CostModel, target: Target, *, align: int) -> Allocation:
+    """Choose the widths that meet the target at the least sum of predicted errors (`onnxprune.knapsack`).
+
+    Raises:
+        TargetError: even the least widths cost more; says what is reachable.
+    """
+    allowed = {group.id: widths(group, coupling, align) for group in coupling.groups}
+    prices = costs.of(target.metric)
+    whole = prices.total({})
+    counts = choose(coupling.groups, curves, allowed, prices, target.fraction * whole)
+    if counts is None:
+        least = prices.total({group.factor: allowed[group.id][0] for group in coupling.groups}) / whole
+        raise _out_of_reach(target, least, align)
+    factors = {group.factor: counts[group.id] for group in coupling.groups}
+    keep = {group.id: curves[group.id].keep(counts[group.id]) for group in coupling.groups if counts[group.id] < group.size}
+    return Allocation(keep, prices.total(factors) / whole)
+
+
+def _out_of_reach(target: Target, least: float, align: int) -> TargetError:
+    aligned = f" and alignment {align}; try --align 1" if align > 1 else ""
+    return TargetError(
+        f"target {target} cannot be reached: at least {target.metric}={least:.3f} remains "
+        f"with a floor of {FLOOR:.0%} of each group{aligned} or a target of at least that"
+    )
+
+
 def _same_share(
     groups: Mapping[str, CouplingGroup], allowed: Mapping[str, list[int]], fraction: float
 ) -> tuple[dict[str, int], float]:
@@ -155,11 +182,7 @@ class _Search:
     def run(self) -> tuple[dict[str, int], float]:
         least = self.price({name: allowed[0] for name, allowed in self.allowed.items()})
         if least > self.budget:
-            aligned = f" and alignment {self.align}; try --align 1" if self.align > 1 else ""
-            raise TargetError(
-                f"target {self.target} cannot be reached: at least {self.target.metric}={least / self.whole:.3f} remains "
-                f"with a floor of {FLOOR:.0%} of each group{aligned} or a target of at least that"
-            )
+            raise _out_of_reach(self.target, least / self.whole, self.align)
         low, high = 0.0, 1.0
         for _ in range(_STEPS):
             middle = (low + high) / 2

@@ -96,9 +96,27 @@ class CostModel:
         counts[factor] = present
         return after - before
 
+    def of(self, metric: str) -> Priced:
+        """One of the costs."""
+        return Priced(self, metric)
+
     def cost(self, counts: Mapping[Factor, int]) -> Cost:
         """All costs."""
         return Cost(*(round(self.total(metric, counts)) for metric in METRICS))
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """One of the costs of a graph under a plan."""
+
+    model: CostModel
+    metric: str
+
+    def total(self, counts: Mapping[Factor, int]) -> float:
+        return self.model.total(self.metric, counts)
+
+    def change(self, counts: dict[Factor, int], factor: Factor, count: int) -> float:
+        return self.model.change(self.metric, counts, factor, count)
 
 
 def _price(terms: Iterable[Term], counts: Mapping[Factor, int]) -> float:

@@ -5,7 +5,9 @@ from onnxprune.passes.base import Facts, Pass, Pipeline
 from onnxprune.passes.couple import Couple
 from onnxprune.passes.normalize import Normalize
 from onnxprune.passes.prune_channels import MaskChannels, PruneChannels
+from onnxprune.passes.repair import Repair
 from onnxprune.passes.score import Score
+from onnxprune.passes.sensitivity import Sensitivity
 
 __all__ = [
     "PASSES",
@@ -17,8 +19,11 @@ __all__ = [
     "Pass",
     "Pipeline",
     "PruneChannels",
+    "Repair",
     "Score",
+    "Sensitivity",
 ]
 
-PASSES: dict[str, type[Pass]] = {kind.name: kind for kind in (Normalize, Couple, Score, Allocate, PruneChannels, MaskChannels)}
+KINDS = (Normalize, Couple, Score, Sensitivity, Allocate, PruneChannels, MaskChannels, Repair)
+PASSES: dict[str, type[Pass]] = {kind.name: kind for kind in KINDS}
 """Every pass by name."""

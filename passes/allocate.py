@@ -28,6 +28,11 @@ class Allocate(Pass):
     def run(self, model: Model, facts: Facts) -> Model:
         coupling = need(facts.coupling, "coupling")
         facts.costs = CostModel(model, coupling, need(facts.shapes, "shapes").batch)
+        if facts.curves is not None and self.scope == "sensitivity":
+            target = Target.parse(self.target)
+            found = allocate.by_curves(coupling, facts.curves, facts.costs, target, align=parse_align(self.align))
+            facts.plan = Plan(found.keep)
+            return model
         found = allocate.allocate(
             coupling,
             need(facts.scores, "scores"),

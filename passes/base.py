@@ -7,22 +7,27 @@ text form ``normalize,score{criterion=l2}`` are read into them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import numpy as np
 
+from onnxprune.calibration import Calibration
 from onnxprune.cost import CostModel
 from onnxprune.coupling import Coupling
 from onnxprune.errors import OnnxPruneError, OptionError, PassError
+from onnxprune.knapsack import Curve
 from onnxprune.model import Model
 from onnxprune.plan import Plan
 from onnxprune.shapes import Shapes
+from onnxprune.statistics import Statistics
 
 __all__ = ["Facts", "Pass", "Pipeline", "need"]
 
 T = TypeVar("T")
+LASTING = frozenset({"frozen", "original", "calibration", "tell"})
+"""Facts that no change of the graph makes untrue."""
 
 
 @dataclass(slots=True)
@@ -36,6 +41,11 @@ class Facts:
         plan: the positions that remain.
         costs: what the graph costs under any plan.
         frozen: groups that must stay, by id, with the reason; true of every later graph too.
+        statistics: what the original does on calibration samples.
+        curves: what each group costs, by group id.
+        original: the graph before any position went.
+        calibration: samples to run on; of every later graph too.
+        tell: called with what is being done.
     """
 
     shapes: Shapes | None = None
@@ -43,7 +53,12 @@ class Facts:
     scores: Mapping[str, np.ndarray[Any, np.dtype[np.float64]]] | None = None
     plan: Plan | None = None
     costs: CostModel | None = None
+    statistics: Statistics | None = None
+    curves: Mapping[str, Curve] | None = None
+    original: Model | None = None
+    calibration: Calibration | None = None
     frozen: dict[str, str] = field(default_factory=dict)
+    tell: Callable[[str], None] = field(default=lambda _: None)
 
 
 @dataclass(frozen=True)
@@ -67,7 +82,7 @@ class Pass:
         result = self.run(model, facts)
         if result is not model:
             for name, value in before.items():
-                if name not in self.keeps and name != "frozen" and getattr(facts, name) is value:
+                if name not in self.keeps | LASTING and getattr(facts, name) is value:
                     setattr(facts, name, None)
         return result
 

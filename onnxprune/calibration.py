@@ -1,0 +1,66 @@
+"""Calibration samples as the batches that statistics, sensitivity and repair go through."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxprune.calibrate import Samples
+
+if TYPE_CHECKING:
+    from onnxprune.model import Model
+    from onnxprune.shapes import Shapes
+    from onnxprune.weights import Array
+
+__all__ = ["Calibration", "Feeds"]
+
+MEMORY = 1 << 28
+"""Bytes of activations of one batch, about, that are held at the same time."""
+LARGEST = 64
+_FOURTH = 4
+
+
+class Feeds:
+    """Batches of inputs; gone through as often as needed, never held together."""
+
+    def __init__(self, samples: Samples, size: int, *, held: bool | None = None) -> None:
+        """All batches; with ``held``, each fourth one, or the others."""
+        self._samples, self._size, self._held = samples, size, held
+        self._count: int | None = None
+
+    def __iter__(self) -> Iterator[Mapping[str, Array]]:
+        for number, batch in enumerate(self._samples.batches(self._size)):
+            if self._held is None or (number % _FOURTH == _FOURTH - 1) == self._held:
+                yield batch.feeds
+
+    def __len__(self) -> int:
+        if self._count is None:
+            self._count = sum(1 for _ in self)
+        return self._count
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Attributes:
+    every: all batches: what the final repair fits.
+    fit: three of four: what choices are fitted on.
+    held: the fourth: what choices are judged by. The same as ``fit`` where there are fewer than four batches.
+    """
+
+    every: Feeds
+    fit: Feeds
+    held: Feeds
+
+    @classmethod
+    def of(cls, samples: Samples, model: Model, shapes: Shapes) -> Calibration:
+        """Batches small enough that the activations of one fit into memory, and at least eight where the samples allow it."""
+        elements = sum(math.prod(shape) for shape in shapes.shapes.values() if shape is not None) / max(shapes.batch, 1)
+        size = max(1, min(LARGEST, int(MEMORY / max(4 * elements, 1))))
+        if samples.count is not None:
+            size = max(1, min(size, samples.count // (2 * _FOURTH)))
+        every = Feeds(samples, size)
+        if len(every) < _FOURTH:
+            return cls(every, every, every)
+        return cls(every, Feeds(samples, size, held=False), Feeds(samples, size, held=True))

@@ -1,0 +1,163 @@
+"""Widths from what each costs and what each buys: a multiple-choice knapsack whose items share their prices.
+
+A convolution between two groups costs the product of their widths, so that prices do not add and a dynamic programme over
+independent items is not exact. Lagrangian relaxation is used instead: for a price per unit of cost, each group in turn takes the
+width that is best given the others', at exact cost; the price is found by bisection, and what is left of the budget is spent,
+and exchanged between pairs of groups, for as long as the error falls.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.axes import Factor
+
+if TYPE_CHECKING:
+    from onnxprune.axes import Positions
+    from onnxprune.coupling import CouplingGroup
+
+__all__ = ["Curve", "Prices", "choose"]
+
+Scores = npt.NDArray[np.float64]
+_STEPS = 30
+"""Bisection steps, over twelve orders of magnitude."""
+_ROUNDS = 30
+_CHOICES = 24
+"""Widths of one group that the relaxation looks at; the others are there to spend what is left."""
+_TRIALS = 2000
+"""Pairs of groups that exchanges look at, about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What a group loses.
+
+    Attributes:
+        order: its positions in the order in which they go. [size]
+        error: the predicted divergence of the model's outputs after so many have gone; ascending from 0. [size + 1]
+        measured: the divergence that was measured, by the number of positions kept.
+    """
+
+    order: Positions
+    error: Scores
+    measured: Mapping[int, float]
+
+    def keep(self, width: int) -> Positions:
+        """The positions that remain at a width, ascending."""
+        return np.sort(self.order[len(self.order) - width :])
+
+
+class Prices(Protocol):
+    """What a model costs under widths."""
+
+    def total(self, counts: Mapping[Factor, int]) -> float: ...
+    def change(self, counts: dict[Factor, int], factor: Factor, count: int) -> float: ...
+
+
+def choose(
+    groups: Sequence[CouplingGroup],
+    curves: Mapping[str, Curve],
+    allowed: Mapping[str, Sequence[int]],
+    prices: Prices,
+    budget: float,
+) -> dict[str, int] | None:
+    """The widths with the least sum of errors whose price is within the budget; ``None`` if even the least cost more."""
+    search = _Search(groups, curves, allowed, prices, budget)
+    return search.run()
+
+
+class _Search:
+    def __init__(
+        self,
+        groups: Sequence[CouplingGroup],
+        curves: Mapping[str, Curve],
+        allowed: Mapping[str, Sequence[int]],
+        prices: Prices,
+        budget: float,
+    ) -> None:
+        self.groups = {group.factor: group for group in groups}
+        self.allowed = {group.factor: allowed[group.id] for group in groups}
+        self.errors = {group.factor: curves[group.id].error[group.size - np.array(allowed[group.id])] for group in groups}
+        self.coarse = {factor: _thinned(widths) for factor, widths in self.allowed.items()}
+        self.prices, self.budget = prices, budget
+
+    def run(self) -> dict[str, int] | None:
+        least = {factor: widths[0] for factor, widths in self.allowed.items()}
+        whole = {factor: widths[-1] for factor, widths in self.allowed.items()}
+        if self.prices.total(least) > self.budget:
+            return None
+        best, low, high = least, -12.0, 12.0
+        for _ in range(_STEPS):
+            middle = (low + high) / 2
+            counts = self._settle(10**middle, whole)
+            if self.prices.total(counts) <= self.budget:
+                high = middle
+                best = min(best, counts, key=self._error)
+            else:
+                low = middle
+        best = self._exchange(self._fill(dict(best)))
+        return {self.groups[factor].id: count for factor, count in best.items()}
+
+    def _error(self, counts: Mapping[Factor, int]) -> float:
+        return sum(self._at(factor, count) for factor, count in counts.items())
+
+    def _at(self, factor: Factor, count: int) -> float:
+        return float(self.errors[factor][bisect_left(self.allowed[factor], count)])
+
+    def _settle(self, price: float, start: Mapping[Factor, int]) -> dict[Factor, int]:
+        """Each group's best width at a price per share of the budget, given the others', until none moves."""
+        counts = dict(start)
+        for _ in range(_ROUNDS):
+            moved = False
+            for factor, widths in self.coarse.items():
+                errors = [self._at(factor, width) for width in widths]
+                paid = [self.prices.change(counts, factor, width) / self.budget for width in widths]
+                best = widths[int(np.argmin(np.array(errors) + price * np.array(paid)))]
+                moved |= best != counts[factor]
+                counts[factor] = best
+            if not moved:
+                break
+        return counts
+
+    def _steps(self, counts: dict[Factor, int], direction: int) -> list[tuple[Factor, int, float, float]]:
+        """For each group its next width up or down, the change of its error and of the price."""
+        found = []
+        for factor, widths in self.allowed.items():
+            at = bisect_left(widths, counts[factor]) + direction
+            if 0 <= at < len(widths):
+                error = float(self.errors[factor][at] - self.errors[factor][at - direction])
+                found.append((factor, widths[at], error, self.prices.change(counts, factor, widths[at])))
+        return found
+
+    def _fill(self, counts: dict[Factor, int]) -> dict[Factor, int]:
+        """Spend what is left where it lowers the error most for its price."""
+        room = self.budget - self.prices.total(counts)
+        while True:
+            steps = [step for step in self._steps(counts, 1) if step[3] <= room]
+            if not steps:
+                return counts
+            factor, width, _, price = min(steps, key=lambda step: step[2] / max(step[3], 1e-30))
+            counts[factor] = width
+            room -= price
+
+    def _exchange(self, counts: dict[Factor, int]) -> dict[Factor, int]:
+        """Narrow one group and spend what that frees on others, for as long as the error falls."""
+        for _ in range(max(1, _TRIALS // len(self.allowed) ** 2)):
+            trials = (self._fill({**counts, factor: width}) for factor, width, _, _ in self._steps(counts, -1))
+            best = min(trials, key=self._error, default=counts)
+            if self._error(best) >= self._error(counts):
+                return counts
+            counts = best
+        return counts
+
+
+def _thinned(widths: Sequence[int]) -> list[int]:
+    """At most so many widths, evenly, both ends among them."""
+    at = np.unique(np.linspace(0, len(widths) - 1, min(_CHOICES, len(widths))).round().astype(int))
+    return [widths[i] for i in at]

@@ -1,0 +1,119 @@
+"""Least squares for a reader: ``min |X W - Y|^2 + d |W - W0|^2``, for every group that the reader keeps apart at once.
+
+Where the reader's output goes through a rectifier, what is below its bound in the original and in the pruned network need not
+be matched: targets there give way to the prediction, which is majorisation-minimisation of the error behind the rectifier
+(after Zhang et al. 2016, "Accelerating Very Deep Convolutional Networks", who fit the response behind the nonlinearity).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from onnxprune.weights import Array
+
+__all__ = ["MOST_FEATURES", "Regression", "with_ones"]
+
+MOST_FEATURES = 4700
+"""Features up to which Gram matrices of features are made; 512 channels under a 3 x 3 kernel are 4,608."""
+
+
+def with_ones(rows: Array) -> Array:
+    """Rows with a last feature that is always 1, for the bias. [groups, rows, features + 1]"""
+    return np.concatenate([rows, np.ones((*rows.shape[:2], 1), rows.dtype)], 2)
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Rows and what they shall map to.
+
+    Attributes:
+        x: features, a last 1 included where the problem is affine. float32 [groups, rows, features]
+        y: what is matched. float32 [groups, rows, outputs]
+        offset: what is added to the prediction before it is bounded and compared, or nothing. [groups, rows, outputs]
+        low: bound of the rectifier behind, minus infinity where there is none.
+        high: its upper bound.
+        affine: whether the last feature is the bias, which is not damped.
+    """
+
+    x: Array
+    y: Array
+    offset: Array | None
+    low: float
+    high: float
+    affine: bool
+
+    @property
+    def rectified(self) -> bool:
+        """Whether anything is cut off behind."""
+        return self.low > -np.inf or self.high < np.inf
+
+    @property
+    def dual(self) -> bool:
+        """Whether features are too many, and the Gram matrix is that of the rows."""
+        return self.x.shape[2] > MOST_FEATURES
+
+    @cached_property
+    def gram(self) -> Array:
+        """Products of features, summed over rows; in dual form of rows, summed over features."""
+        turned = self.x.transpose(0, 2, 1)
+        return self.x @ turned if self.dual else turned @ self.x
+
+    def part(self, rows: slice | Array) -> Regression:
+        """Some of the rows."""
+        offset = None if self.offset is None else self.offset[:, rows]
+        return Regression(self.x[:, rows], self.y[:, rows], offset, self.low, self.high, self.affine)
+
+    def error(self, w: Array) -> float:
+        """Mean squared error behind the rectifier."""
+        predicted = self._predict(w)
+        return float(np.square(np.clip(predicted, self.low, self.high) - np.clip(self.y, self.low, self.high)).mean())
+
+    def solver(self, damping: float) -> Solver:
+        """What solves it for a ridge relative to the mean diagonal of the Gram matrix."""
+        return Solver(self, damping)
+
+    def _predict(self, w: Array) -> Array:
+        predicted: Array = self.x @ w.astype(np.float32)
+        return predicted if self.offset is None else predicted + self.offset
+
+    def residual(self, w: Array, *, rectified: bool) -> Array:
+        """What the prediction lacks; where it is cut off together with the target, nothing. [groups, rows, outputs]"""
+        predicted = self._predict(w)
+        target = self.y
+        if rectified:
+            target = np.where(target <= self.low, np.minimum(predicted, self.low), target)
+            target = np.where(target >= self.high, np.maximum(predicted, self.high), target)
+        result: Array = target - predicted
+        return result
+
+
+class Solver:
+    """A regression with its Gram matrix factored once: of the features, or of the rows where those are fewer."""
+
+    def __init__(self, problem: Regression, damping: float) -> None:
+        self._problem = problem
+        self._turned = problem.x.transpose(0, 2, 1)
+        self._dual = problem.dual
+        diagonal = np.einsum("grf,grf->gf", problem.x, problem.x).astype(np.float64)
+        level = damping * diagonal[:, : -1 if problem.affine else None].mean(1) + 1e-12
+        matrix = problem.gram.astype(np.float64)
+        ridge = np.repeat(level[:, None], matrix.shape[1], 1)
+        if problem.affine and not self._dual:
+            ridge[:, -1] = 1e-9 * diagonal[:, -1]
+        at = np.arange(matrix.shape[1])
+        matrix[:, at, at] += ridge
+        self._ridge, self._inverse = ridge, np.linalg.inv(matrix)
+
+    def solve(self, start: Array, near: Array, *, rectified: bool = False) -> Array:
+        """The weights after one step from ``start``, the solution if nothing is rectified, drawn towards ``near``."""
+        residual = self._problem.residual(start, rectified=rectified)
+        if self._dual:
+            step = self._turned @ (self._inverse @ residual)
+            return start + step
+        step = self._inverse @ (self._turned @ residual + self._ridge[:, :, None] * (near - start))
+        return start + step

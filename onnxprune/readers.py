@@ -1,0 +1,280 @@
+"""Linear readers: the nodes whose output is a linear map, by constant weights, of one activation.
+
+Whatever the operator, a reader is seen as ``y[r, g, :] = x[r, g, :] @ w[g, :, :] + b[g, :]``: rows *r* (samples and positions), groups *g*
+that the operator keeps apart (grouped convolutions, batched products), features (input channels, times kernel taps) and outputs.
+Statistics, selection and repair are linear algebra on this form.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxprune.axes import labels, length
+from onnxprune.equation import ANONYMOUS, Axis
+from onnxprune.geometry import Geometry
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+    from onnxprune.axes import Factor, Positions
+    from onnxprune.coupling import Coupling, NodeAxes
+    from onnxprune.model import Model
+    from onnxprune.weights import Array
+
+__all__ = ["Picked", "Reader", "linear_readers", "positions_read"]
+
+CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+PRODUCTS = frozenset({"MatMul", "Gemm", "FusedMatMul", "Einsum"})
+TAP = "tap"
+"""The letter of kernel taps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A node that is linear in one activation.
+
+    Attributes:
+        node: the node and its letters.
+        data: the activation it reads.
+        weight: its matrix.
+        bias: the constant that is added to its output; empty if there is none.
+        output: its output, after the bias.
+        place: the index of the last node that belongs to it (a `MatMul` and the `Add` of its bias are two).
+        can_add_bias: whether a bias can be written where there is none.
+        roles: for each letter: ``row``, ``group``, ``feature`` or ``output``.
+        sizes: of the letters.
+        scale: what the product, and the bias, are multiplied by in the node.
+    """
+
+    node: NodeAxes
+    data: str
+    weight: str
+    bias: str
+    output: str
+    place: int
+    can_add_bias: bool
+    roles: Mapping[str, str] = field(repr=False)
+    sizes: Mapping[str, int] = field(repr=False)
+    scale: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def name(self) -> str:
+        """Of the node."""
+        return self.node.view.name
+
+    @property
+    def affine(self) -> bool:
+        """Whether there is, or may be, a bias."""
+        return bool(self.bias) or self.can_add_bias
+
+    @property
+    def _positions(self) -> tuple[int, int]:
+        inputs = list(self.node.view.inputs)
+        return inputs.index(self.data), inputs.index(self.weight)
+
+    def design(self, x: Array, picked: Picked) -> Array:
+        """Rows of the input. [groups, rows, features]"""
+        if picked.taps is None:
+            return self._arrange(x, self._data_axes, ("group", "row", "feature"))[:, picked.places]
+        flat = x.reshape(*x.shape[:2], -1)
+        padded = np.concatenate([flat, np.zeros((*flat.shape[:2], 1), x.dtype)], 2)
+        spelled = (*self._data_axes[:2], ANONYMOUS, TAP)
+        return self._arrange(padded[:, :, picked.taps], spelled, ("group", "row", "feature"))
+
+    def targets(self, y: Array, picked: Picked) -> Array:
+        """Rows of the output. [groups, rows, outputs]"""
+        spelled = self.node.equation.spelling[1][0]
+        if picked.taps is None:
+            return self._arrange(y, spelled, ("group", "row", "output"))[:, picked.places]
+        y = y.reshape(*y.shape[:2], -1)[:, :, picked.places]
+        return self._arrange(y, (*spelled[:2], ANONYMOUS), ("group", "row", "output"))
+
+    def matrix(self, w: Array) -> Array:
+        """The weight as a matrix. [groups, features, outputs]"""
+        w, spelled = self._weight_axes(w)
+        return self._arrange(w, spelled, ("group", "feature", "output")) * self.scale[0]
+
+    def bias_matrix(self, b: Array) -> Array:
+        """The bias. [groups, outputs]"""
+        return b.reshape(self.groups, -1) * self.scale[1]
+
+    def weight_of(self, matrix: Array, like: Array) -> Array:
+        """A matrix [groups, features, outputs] as the node holds it: shape and type of ``like``."""
+        w, spelled = self._weight_axes(like)
+        names, sizes = self._letters(w.shape, spelled)
+        order = self._order(names, ("group", "feature", "output"))
+        back = (matrix / self.scale[0]).reshape([sizes[name] for name in order]).transpose([order.index(name) for name in names])
+        return np.ascontiguousarray(back.reshape(like.shape)).astype(like.dtype)
+
+    def bias_of(self, bias: Array, like: Array) -> Array:
+        """A bias [groups, outputs] as the node holds it: shape and type of ``like``."""
+        return (bias / self.scale[1]).astype(like.dtype).reshape(like.shape)
+
+    def pick(self, shape: Sequence[int], kernel: Sequence[int], rows: int, rng: np.random.Generator) -> Picked:
+        """About ``rows`` rows of one batch of that shape: positions of a convolution's output, or rows of a matrix product."""
+        if self.node.view.op in CONVOLUTIONS:
+            geometry = Geometry.of(self.node.view, shape[2:], kernel[2:])
+            places = _drawn(math.prod(geometry.out), max(1, round(rows / max(shape[0], 1))), rng)
+            return Picked(places, geometry.taps(places))
+        names, sizes = self._letters(shape, self._data_axes)
+        return Picked(_drawn(math.prod(sizes[name] for name in names if self._role(name) == "row"), rows, rng), None)
+
+    def feature_positions(self, axis: Positions) -> Positions:
+        """What the features belong to, from what the positions of the input's channel axis belong to. [groups, features]"""
+        spelled = self._data_axes
+        shape = [1] * len(spelled)
+        shape[self.channel_axis] = len(axis)
+        values = axis.reshape(shape)
+        if self.node.view.op in CONVOLUTIONS:
+            taps = math.prod(self.node.view.shape(self._positions[1])[2:])
+            values, spelled = np.repeat(values.reshape(1, -1, 1, 1), taps, 3), (*spelled[:2], ANONYMOUS, TAP)
+        found: Array = self._arrange(values, spelled, ("group", "row", "feature"))[:, 0]
+        return found
+
+    def cut(self, counts: Mapping[Factor, int]) -> Reader:
+        """The same reader in a pruned graph, where each factor keeps that many positions."""
+        return replace(self, sizes={letter: length(factor, counts) for letter, factor in self.node.letters.items()})
+
+    @property
+    def groups(self) -> int:
+        """How many groups the operator keeps apart."""
+        return math.prod(self.sizes[letter] for letter, role in self.roles.items() if role == "group")
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the input that holds the features."""
+        return next(at for at, axis in enumerate(self._data_axes) if any(self._role(name) == "feature" for name in _names(axis)))
+
+    @property
+    def _data_axes(self) -> tuple[str | Axis, ...]:
+        return self.node.equation.spelling[0][self._positions[0]]
+
+    def _weight_axes(self, w: Array) -> tuple[Array, tuple[str | Axis, ...]]:
+        spelled = self.node.equation.spelling[0][self._positions[1]]
+        if self.node.view.op in CONVOLUTIONS:
+            return w.reshape(*w.shape[:2], -1), (*spelled[:2], TAP)
+        return w, spelled
+
+    def _role(self, letter: str) -> str:
+        """What a letter is; an axis without a letter is one of rows."""
+        return "feature" if letter == TAP else self.roles.get(letter, "row")
+
+    def _letters(self, shape: Sequence[int], spelled: Sequence[str | Axis]) -> tuple[list[str], dict[str, int]]:
+        """The letters of a tensor in order and their sizes; an axis without one is named after its place."""
+        names: list[str] = []
+        sizes: dict[str, int] = {}
+        for at, axis in enumerate(spelled):
+            mine = _names(axis) or [f"axis{at}"]
+            names.extend(mine)
+            sizes |= {mine[0]: shape[at]} if len(mine) == 1 else {name: self.sizes[name] for name in mine}
+        return names, sizes
+
+    def _order(self, names: Sequence[str], roles: Sequence[str]) -> list[str]:
+        """Letters by role, then by name: the same order for every tensor of the node."""
+        return [name for role in roles for name in sorted(names) if self._role(name) == role]
+
+    def _arrange(self, array: Array, spelled: Sequence[str | Axis], roles: Sequence[str]) -> Array:
+        """A tensor with one axis for each role."""
+        names, sizes = self._letters(array.shape, spelled)
+        order = self._order(names, roles)
+        moved = array.reshape([sizes[name] for name in names]).transpose([names.index(name) for name in order])
+        return moved.reshape([math.prod(sizes[name] for name in order if self._role(name) == role) for role in roles])
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """Rows of one batch.
+
+    Attributes:
+        places: flat output positions of a convolution, or rows of a product.
+        taps: for a convolution, for each place the flat input position that each tap reads, the number of input positions where
+            it reads padding. [places, taps]
+    """
+
+    places: Positions
+    taps: Positions | None
+
+
+def _names(axis: str | Axis) -> list[str]:
+    if isinstance(axis, str):
+        return [] if axis == ANONYMOUS else [axis]
+    return [name for block in axis for name in block if name != ANONYMOUS]
+
+
+def _drawn(total: int, count: int, rng: np.random.Generator) -> Positions:
+    return np.arange(total) if count >= total else np.sort(rng.choice(total, count, replace=False))
+
+
+def linear_readers(model: Model, coupling: Coupling) -> list[Reader]:
+    """Every linear reader of a graph, in its order: one activation, one constant matrix that nothing else reads."""
+    consumers = model.consumers()
+    places = {name: place for place, node in enumerate(model.graph.node) for name in node.output}
+    found = (_reader(model, node, consumers, places) for node in coupling.nodes)
+    return [reader for reader in found if reader is not None]
+
+
+def _reader(
+    model: Model, node: NodeAxes, consumers: Mapping[str, list[tuple[NodeProto, int]]], places: Mapping[str, int]
+) -> Reader | None:
+    view = node.view
+    if view.op not in CONVOLUTIONS | PRODUCTS or len(view.inputs) < 2 or view.outputs[0] not in places:
+        return None
+    data, weight = view.inputs[:2]
+    if data in model.weights:
+        data, weight = weight, data
+    if data in model.weights or weight not in model.weights or len(consumers[weight]) > 1 or not model.weights[weight].is_float:
+        return None
+    roles = _roles(node, list(view.inputs).index(data), list(view.inputs).index(weight))
+    if roles is None or "feature" not in roles.values():
+        return None
+    bias, output, can_add = _bias(model, node, roles, consumers)
+    if bias is None:
+        return None
+    scale = (float(view.attr("alpha", 1.0)), float(view.attr("beta", 1.0)))
+    return Reader(node, data, weight, bias, output, places[output], can_add, roles, node.sizes, scale)
+
+
+def _bias(
+    model: Model, node: NodeAxes, roles: Mapping[str, str], consumers: Mapping[str, list[tuple[NodeProto, int]]]
+) -> tuple[str | None, str, bool]:
+    """The constant added to the product, ``None`` if what is added is not one; where the sum is; whether one can be added."""
+    view, output = node.view, node.view.outputs[0]
+    width = math.prod(node.sizes[name] for name, role in roles.items() if role in {"output", "group"})
+    if view.op in {"Conv", "ConvTranspose", "Gemm"}:
+        given = view.inputs[2] if view.has(2) else ""
+        fits = not given or (given in model.weights and model.weights[given].size == width)
+        return (given if fits else None), output, not given
+    readers = consumers.get(output, [])
+    last = _names(node.equation.spelling[1][0][-1]) if node.equation.spelling[1][0] else []
+    outer = [name for name, role in roles.items() if role == "output"]
+    if len(readers) == 1 and readers[0][0].op_type == "Add" and last == outer and "group" not in roles.values():
+        add = readers[0][0]
+        other = add.input[1] if add.input[0] == output else add.input[0]
+        weight = model.weights.get(other)
+        graph_outputs = {value.name for value in model.graph.output}
+        if weight is not None and weight.size == width == weight.shape[-1] and output not in graph_outputs:
+            return other, add.output[0], False
+    return "", output, False
+
+
+def _roles(node: NodeAxes, data: int, weight: int) -> dict[str, str] | None:
+    """What each letter is, by the tensors that carry it; ``None`` where something is summed over on one side alone."""
+    inputs, outputs = node.equation.spelling
+    x, w, y = ({name for axis in tensor for name in _names(axis)} for tensor in (inputs[data], inputs[weight], outputs[0]))
+    if (x ^ w) - y:
+        return None
+    both = {name: "group" if name in y else "feature" for name in x & w}
+    return {name: both.get(name, "output" if name in w else "row") for name in sorted(x | w | y)}
+
+
+def positions_read(reader: Reader, coupling: Coupling, factor: Factor) -> Positions | None:
+    """For each feature of a reader the position of a group that it belongs to, -1 for none; ``None`` if none belongs.
+    [groups, features]
+    """
+    found = labels(coupling.axes[reader.data][reader.channel_axis], factor)
+    return reader.feature_positions(found) if (found >= 0).any() else None

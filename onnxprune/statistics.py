@@ -1,0 +1,102 @@
+"""What the original network does on calibration samples: second moments of what its readers read, from one pass over the data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxprune import runtime
+from onnxprune.axes import leaves
+from onnxprune.moments import MOST_FEATURES, with_ones
+from onnxprune.readers import Reader, linear_readers
+
+if TYPE_CHECKING:
+    from onnxprune.calibration import Feeds
+    from onnxprune.coupling import Coupling, NodeAxes
+    from onnxprune.model import Model
+    from onnxprune.weights import Array
+
+__all__ = ["Meeting", "Statistics", "collect", "meetings", "rows_wanted"]
+
+ROWS = 32768
+"""Rows of a reader that are taken in, at least, where the data has them; more where it has many features."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """A product of two activations that sums over a factor: queries with keys, attention with values."""
+
+    node: NodeAxes
+    letter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Attributes:
+    readers: the linear readers of the graph.
+    grams: for each reader's weight the mean outer product of its features, a last 1 included where it has a bias:
+        float32 [groups, f, f], or the diagonal and the means alone, [groups, 2, f], where features are many.
+    meetings: products of activations over a prunable factor.
+    energies: for each value that meets another, and each axis summed over there, the mean square at each index. [size]
+    """
+
+    readers: tuple[Reader, ...]
+    grams: Mapping[str, Array]
+    meetings: tuple[Meeting, ...]
+    energies: Mapping[tuple[str, int], Array]
+
+
+def rows_wanted(features: int) -> int:
+    """How many rows a regression on that many features is given."""
+    return max(ROWS, 4 * features)
+
+
+def meetings(coupling: Coupling) -> Iterator[Meeting]:
+    """The products of two activations that sum over a group."""
+    free = {group.factor for group in coupling.groups}
+    for node in coupling.nodes:
+        if node.view.op not in {"MatMul", "FusedMatMul", "Einsum"}:
+            continue
+        for letter in node.equation.contracted & node.letters.keys():
+            if not free.isdisjoint(leaves(node.letters[letter])) and len(node.equation.carriers[letter]) == 2:
+                yield Meeting(node, letter)
+
+
+def collect(model: Model, coupling: Coupling, feeds: Feeds, *, seed: int = 0) -> Statistics:
+    """Run the model over all feeds once and keep moments, no activations."""
+    readers = tuple(linear_readers(model, coupling))
+    met = tuple(m for m in meetings(coupling) if model.weights.keys().isdisjoint(m.node.view.inputs))
+    places = {(m.node.view.inputs[at], axis) for m in met for at, axis in m.node.equation.carriers[m.letter]}
+    names = list(dict.fromkeys([*(reader.data for reader in readers), *(name for name, _ in places)]))
+    grams: dict[str, Any] = {}
+    energies: dict[tuple[str, int], Any] = {}
+    session = runtime.Session(model, names, threads=0)
+    rng = np.random.default_rng(seed)
+    for feed in feeds:
+        got = dict(zip(names, session.run(feed), strict=True))
+        for reader in readers:
+            rows = _rows(reader, got[reader.data], model.weights[reader.weight].shape, len(feeds), rng)
+            grams[reader.weight] = grams.get(reader.weight, 0) + _second_moments(rows) / (rows.shape[1] * len(feeds))
+        for name, axis in places:
+            array = got[name].astype(np.float32)
+            others = tuple(at for at in range(array.ndim) if at != axis)
+            energies[name, axis] = energies.get((name, axis), 0) + np.square(array).mean(others) / len(feeds)
+    return Statistics(readers, grams, met, energies)
+
+
+def _rows(reader: Reader, x: Array, kernel: Sequence[int], batches: int, rng: np.random.Generator) -> Array:
+    features = math.prod(kernel) // max(kernel[0], 1)
+    picked = reader.pick(x.shape, kernel, max(1, rows_wanted(features) // batches), rng)
+    rows = reader.design(x, picked).astype(np.float32)
+    return with_ones(rows) if reader.affine else rows
+
+
+def _second_moments(rows: Array) -> Array:
+    if rows.shape[2] > MOST_FEATURES:
+        return np.stack([np.square(rows).sum(1), rows.sum(1)], 1)
+    moments: Array = np.matmul(rows.transpose(0, 2, 1), rows)
+    return moments

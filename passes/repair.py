@@ -1,0 +1,213 @@
+"""Repair: linear readers re-solved so that the pruned network puts out what the original did, on calibration samples.
+
+Each reader of the pruned network, in topological order, gets the weights that map *its* input (what the pruned and so far
+repaired network feeds it) to the *original's* output, by affine ridge regression towards the weights it has. Where its output
+is added to other activations, the sum is what is matched, so that errors do not pile up along a residual stream.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from onnx import NodeProto
+
+from onnxprune.axes import Indices, Keeper, take
+from onnxprune.model import Model
+from onnxprune.moments import Regression, Solver, with_ones
+from onnxprune.node import captured
+from onnxprune.passes.base import Facts, Pass, need
+from onnxprune.problems import matrix_of
+from onnxprune.readers import Reader, linear_readers
+from onnxprune.staged import Staged
+from onnxprune.statistics import rows_wanted
+from onnxprune.weights import Weight
+
+if TYPE_CHECKING:
+    from onnxprune.weights import Array
+
+__all__ = ["Repair"]
+
+DAMPING = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Ridges that are tried, relative to the mean diagonal; rows that the fit did not see decide."""
+ROUNDS = 3
+"""Steps towards the least error behind a rectifier."""
+_FOURTH = 4
+
+
+@dataclass(frozen=True)
+class Repair(Pass):
+    """Re-solve every reader whose input has changed. Runs on a pruned graph; the facts are those of the original."""
+
+    name: ClassVar[str] = "repair"
+    keeps: ClassVar[frozenset[str]] = frozenset({"shapes", "coupling", "plan"})
+    seed: int = 0
+
+    def run(self, model: Model, facts: Facts) -> Model:
+        original = need(facts.original, "original")
+        coupling, plan = need(facts.coupling, "coupling"), need(facts.plan, "plan")
+        keep = plan.positions(coupling)
+        kept = Keeper(keep)
+        counts = {factor: len(positions) for factor, positions in keep.items()}
+        tasks = _tasks(original, model, linear_readers(original, coupling))
+        repaired = model.copy()
+        work = _Work(
+            original, repaired, tasks, need(facts.calibration, "calibration").every, lambda v: kept(coupling.axes.get(v, ()))
+        )
+        for count, task in enumerate(tasks):
+            facts.tell(f"repairing ({count + 1} of {len(tasks)})")
+            rng = np.random.default_rng([self.seed, task.reader.node.index])
+            work.solve(task, task.reader.cut(counts), rng)
+        return repaired
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """Attributes:
+    reader: as it is in the original.
+    target: the value of the original that is matched: the reader's output, or a sum that it goes into.
+    others: what else goes into that sum.
+    stop: the node behind the target.
+    bounds: of the rectifier that alone reads the target; infinite where there is none.
+    """
+
+    reader: Reader
+    target: str
+    others: tuple[str, ...]
+    stop: int
+    bounds: tuple[float, float]
+
+
+def _tasks(original: Model, pruned: Model, readers: Sequence[Reader]) -> list[_Task]:
+    """The readers whose input differs from the original's, in order."""
+    consumers = original.consumers()
+    places = {name: place for place, node in enumerate(original.graph.node) for name in node.output}
+    interface = {output.name for output in original.graph.output}
+    changed = {name for name, weight in original.weights.items() if pruned.weights[name].shape != weight.shape}
+    for node in original.graph.node:
+        if not changed.isdisjoint((*node.input, *captured(node))):
+            changed.update(node.output)
+    tasks = []
+    for reader in readers:
+        if reader.data not in changed:
+            continue
+        value, others = reader.output, []
+        while value not in interface and len(consumers.get(value, ())) == 1:
+            node = consumers[value][0][0]
+            if node.op_type != "Add":
+                break
+            other = node.input[1] if node.input[0] == value else node.input[0]
+            if other == value or places.get(other, len(original.graph.node)) > reader.node.index:
+                break
+            others.append(other)
+            value = node.output[0]
+        bounds = (-np.inf, np.inf) if value in interface else _bounds(original, consumers.get(value, ()))
+        tasks.append(_Task(reader, value, tuple(others), places[value] + 1, bounds))
+    return tasks
+
+
+def _bounds(model: Model, readers: Sequence[tuple[NodeProto, int]]) -> tuple[float, float]:
+    """What a value is clipped to by everything that reads it."""
+    found = {_clipped(model, node) for node, _ in readers}
+    return found.pop() if len(found) == 1 else (-np.inf, np.inf)
+
+
+def _clipped(model: Model, node: NodeProto) -> tuple[float, float]:
+    if node.op_type == "Relu":
+        return 0.0, np.inf
+    if node.op_type != "Clip":
+        return -np.inf, np.inf
+    limits = [float(a.f) for name in ("min", "max") for a in node.attribute if a.name == name]
+    given = [model.weights.get(name) for name in node.input[1:3]]
+    if len(given) == 2 and all(weight is not None for weight in given):
+        limits = [float(weight.array()) for weight in given if weight is not None]
+    return (limits[0], limits[1]) if len(limits) == 2 else (-np.inf, np.inf)
+
+
+def _best(whole: Regression, fit: Regression, judge: Regression, start: Array) -> Array | None:
+    """The solution whose kind does best on rows that it was not fitted on; ``None`` where the present weights do."""
+    solvers = {damping: fit.solver(damping) for damping in DAMPING}
+    linear = {damping: solver.solve(start, start) for damping, solver in solvers.items()}
+    errors = {damping: judge.error(solution) for damping, solution in linear.items()}
+    damping = min(errors, key=lambda d: errors[d])
+    rounds = 0
+    if fit.rectified:
+        steps = _steps(solvers[damping], linear[damping], start, ROUNDS)
+        rectified = [errors[damping], *(judge.error(solution) for solution in steps)]
+        rounds = int(np.argmin(rectified))
+        errors[damping] = rectified[rounds]
+    if errors[damping] >= judge.error(start):
+        return None
+    solver = whole.solver(damping)
+    solution = solver.solve(start, start)
+    return [solution, *_steps(solver, solution, start, rounds)][-1]
+
+
+def _steps(solver: Solver, solution: Array, near: Array, rounds: int) -> Iterator[Array]:
+    for _ in range(rounds):
+        solution = solver.solve(solution, near, rectified=True)
+        yield solution
+
+
+class _Work:
+    """Both networks, run side by side as far as the next reader needs it."""
+
+    def __init__(
+        self, original: Model, pruned: Model, tasks: Sequence[_Task], feeds: Any, kept: Callable[[str], Indices]
+    ) -> None:
+        self.pruned, self.kept = pruned, kept
+        self._open = Counter(task.target for task in tasks)
+        self._original, self._pruned = Staged(original, feeds, keep=self._open.keys()), Staged(pruned, feeds)
+
+    def solve(self, task: _Task, reader: Reader, rng: np.random.Generator) -> None:
+        """Give one reader of the pruned network its new weights."""
+        self._original.advance(task.stop)
+        self._pruned.advance(reader.node.index)
+        start = matrix_of(reader, self.pruned)
+        solution = _best(*self._regressions(task, reader, start.shape[1], rng), start)
+        if solution is not None:
+            self._write(reader, solution)
+        self._open[task.target] -= 1
+        if not self._open[task.target]:
+            self._original.release(task.target)
+
+    def _regressions(
+        self, task: _Task, reader: Reader, features: int, rng: np.random.Generator
+    ) -> tuple[Regression, Regression, Regression]:
+        """All rows; those of three of four batches, and those of the fourth; all again where there is but one batch."""
+        batches = self._original.batches
+        kernel = self.pruned.weights[reader.weight].shape
+        designs, targets, offsets, judging = [], [], [], []
+        for batch in range(batches):
+            x = self._pruned.value(reader.data, batch)
+            y = take(self._original.value(task.target, batch), self.kept(task.target))
+            picked = reader.pick(x.shape, kernel, max(1, rows_wanted(features) // batches), rng)
+            rows = reader.design(x, picked).astype(np.float32)
+            designs.append(with_ones(rows) if reader.affine else rows)
+            targets.append(reader.targets(y, picked).astype(np.float32))
+            if task.others:
+                added = sum((self._pruned.value(other, batch) for other in task.others), np.zeros((), y.dtype))
+                offsets.append(reader.targets(np.broadcast_to(added, y.shape), picked).astype(np.float32))
+            judging.append(np.full(rows.shape[1], batch % _FOURTH == _FOURTH - 1))
+        offset = np.concatenate(offsets, 1) if offsets else None
+        whole = Regression(np.concatenate(designs, 1), np.concatenate(targets, 1), offset, *task.bounds, reader.affine)
+        judge = np.concatenate(judging)
+        if not judge.any():
+            return whole, whole, whole
+        return whole, whole.part(np.flatnonzero(~judge)), whole.part(np.flatnonzero(judge))
+
+    def _write(self, reader: Reader, solution: Array) -> None:
+        weights = self.pruned.weights
+        like = weights[reader.weight].array()
+        features = solution.shape[1] - reader.affine
+        weights[reader.weight] = Weight(reader.weight, None, reader.weight_of(solution[:, :features], like))
+        if not reader.affine:
+            return
+        name = reader.bias or self.pruned.fresh_name(f"{reader.weight}__bias")
+        shape = weights[name].array() if reader.bias else np.zeros(solution[:, features].size, like.dtype)
+        weights[name] = Weight(name, None, reader.bias_of(solution[:, features], shape))
+        if not reader.bias:
+            self.pruned.graph.node[reader.node.index].input.append(name)
