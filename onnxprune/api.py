@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune import calibrate, files, verify
-from onnxprune.axes import Indices, Keeper
+from onnxprune.compiler import Built, Compiler, Progress, Stages, kept_by
 from onnxprune.cost import METRICS, Cost, CostModel
 from onnxprune.coupling import Coupling
-from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
+from onnxprune.errors import OptionError
 from onnxprune.model import Model, Source
-from onnxprune.passes import Allocate, Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels, Score
+from onnxprune.passes import Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels
 from onnxprune.passes.base import need
 from onnxprune.plan import Plan
 from onnxprune.recipe import Recipe, Target
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
     from onnxprune.calibrate import Samples
 
 __all__ = ["Analysis", "Result", "analyze", "apply", "check", "describe", "make_plan", "price", "prune"]
-
-Progress = Callable[[str], None]
-"""Told what begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +68,6 @@ class Result:
         files.save(self.compiled, files.check_output(path, force=force))
 
 
-class _Stages:
-    """Times stages and announces them."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.seconds: dict[str, float] = {}
-        self._progress = progress
-
-    @contextmanager
-    def __call__(self, name: str, text: str) -> Iterator[None]:
-        if self._progress:
-            self._progress(text)
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
 def analyze(source: Source, *, protect: Sequence[str] = (), allow_inexact: bool = False) -> Analysis:
     """Find what may be pruned in a model, and why the rest may not. No weight is changed.
 
@@ -105,14 +84,16 @@ def analyze(source: Source, *, protect: Sequence[str] = (), allow_inexact: bool 
     return Analysis(model, need(facts.shapes, "shapes"), need(facts.coupling, "coupling"))
 
 
-def make_plan(source: Source, recipe: Recipe | None = None) -> tuple[Plan, Analysis]:
+def make_plan(source: Source, recipe: Recipe | None = None, *, progress: Progress | None = None) -> tuple[Plan, Analysis]:
     """Decide what to remove, without removing it.
 
     Raises:
         ModelError: the source is not a model that can be read, or its weights are not finite floats.
         TargetError: the target cannot be reached.
     """
-    model, facts = _decide(Model.of(source), recipe or Recipe(), Facts())
+    recipe, original = recipe or Recipe(), Model.of(source)
+    compiler = Compiler(original, recipe, _samples(recipe.calib, original, recipe), Stages(progress))
+    model, facts = compiler.planned(recipe.target)
     analysis = Analysis(model, need(facts.shapes, "shapes"), need(facts.coupling, "coupling"))
     return _signed(need(facts.plan, "plan"), source), analysis
 
@@ -130,8 +111,8 @@ def prune(
     Args:
         source: a path, a ``ModelProto``, bytes, or an ``onnx_graphsurgeon.Graph``; it is not changed.
         recipe: target, criterion, scope, alignment, ...
-        samples: on which to compare the outputs with the original's, in any form of `open_samples`; those of the recipe if there
-            are none here, and seeded noise if there are none there.
+        samples: calibration data, in any form of `open_samples`; the recipe's if there is none here. Without any, outputs are
+            compared on seeded noise and nothing is repaired.
         agreement: whether to compare outputs with the original's at all.
         progress: told what begins.
 
@@ -141,18 +122,11 @@ def prune(
         VerificationError: the model cannot be run, so that nothing can be verified.
     """
     recipe = recipe or Recipe()
-    stage = _Stages(progress)
-    with stage("analysis", "finding coupling groups, scoring, allocating"):
-        original = Model.of(source)
-        given = _samples(recipe.calib if samples is None else samples, original, recipe)
-        model, facts = _decide(original, recipe, Facts())
-    with stage("surgery", "cutting"):
-        pruned = PruneChannels()(model, dataclasses.replace(facts))
-    outcome = None
-    if recipe.verify:
-        with stage("verification", "verifying: pruned == masked"):
-            model, facts, pruned, outcome = _verified(original, model, facts, pruned, recipe)
-    return _result(source, original, model, facts, pruned, recipe, outcome, stage, given, agreement=agreement)
+    stage = Stages(progress)
+    original = Model.of(source)
+    given = _samples(recipe.calib if samples is None else samples, original, recipe)
+    built = Compiler(original, recipe, given, stage).build()
+    return _result(source, original, built, recipe, stage, given, agreement=agreement)
 
 
 def price(analysis: Analysis, chosen: Plan, costs: CostModel | None = None) -> tuple[Cost, Cost, dict[str, float]]:
@@ -198,7 +172,7 @@ def check(original: Source, pruned: Source, chosen: Plan, *, seed: int = 0) -> v
     masked = MaskChannels()(found.model, facts)
     inexact = {group.id for group in found.coupling.groups if not group.exact}
     values = not inexact & chosen.keep.keys()
-    return verify.compare(small, masked, seed=seed, values=values, kept=_kept(facts))
+    return verify.compare(small, masked, seed=seed, values=values, kept=kept_by(facts))
 
 
 def _samples(source: str | Path | Mapping[str, Any] | Samples, model: Model, recipe: Recipe) -> Samples | None:
@@ -209,70 +183,6 @@ def _samples(source: str | Path | Mapping[str, Any] | Samples, model: Model, rec
     return calibrate.open_samples(source, model.inputs, preprocess=recipe.preprocess)
 
 
-def _decide(model: Model, recipe: Recipe, facts: Facts) -> tuple[Model, Facts]:
-    if not any(weight.is_float for weight in model.weights.values()) and not any(
-        node.op_type == "Constant" for node in model.graph.node
-    ):
-        raise ModelError(
-            f"{model.name}: has no floating-point weights to rank channels by: prune the model before it is converted to integers"
-        )
-    steps = [
-        Normalize(),
-        Couple(recipe.protect, recipe.allow_inexact, recipe.only),
-        Score(recipe.criterion, recipe.seed),
-        Allocate(recipe.target, recipe.scope, recipe.align),
-    ]
-    return Pipeline(steps).run(model, facts)
-
-
-def _verified(
-    original: Model, model: Model, facts: Facts, pruned: Model, recipe: Recipe
-) -> tuple[Model, Facts, Model, verify.Check]:
-    """Verify; leave groups that break the law whole, plan again without them, and verify that."""
-    while True:
-        outcome = _law(model, facts, pruned, recipe.seed)
-        if outcome.ok:
-            return model, facts, pruned, outcome
-        whole = need(facts.plan, "plan")
-
-        def holds(some: Sequence[str], whole: Plan = whole, model: Model = model, facts: Facts = facts) -> bool:
-            part = dataclasses.replace(facts, plan=whole.without(set(whole.keep) - set(some)))
-            return _law(model, part, PruneChannels()(model, dataclasses.replace(part)), recipe.seed).ok
-
-        if not holds([]):
-            raise VerificationError(f"{model.name}: cannot be verified: {outcome.text}; --no-verify skips the proof")
-        found = verify.isolate(list(whole.keep), holds)
-        frozen = {**facts.frozen, **dict.fromkeys(found, f"the verifier found: {outcome.text}")}
-        try:
-            model, facts = _decide(original, recipe, Facts(frozen=frozen))
-        except TargetError as error:
-            raise TargetError(f"{error} ({len(frozen)} groups failed verification: {', '.join(frozen)})") from error
-        pruned = PruneChannels()(model, dataclasses.replace(facts))
-
-
-def _law(model: Model, facts: Facts, pruned: Model, seed: int) -> verify.Check:
-    """The law for the exact groups of a plan; for the others that the model runs and keeps its interface."""
-    chosen = need(facts.plan, "plan")
-    inexact = {group.id for group in need(facts.coupling, "coupling").groups if not group.exact} & chosen.keep.keys()
-    exact = pruned
-    if inexact:
-        facts = dataclasses.replace(facts, plan=chosen.without(inexact))
-        exact = PruneChannels()(model, dataclasses.replace(facts))
-    masked = MaskChannels()(model, dataclasses.replace(facts))
-    outcome = verify.compare(exact, masked, seed=seed, kept=_kept(facts))
-    if outcome.ok and inexact:
-        runs = verify.compare(pruned, model, seed=seed, values=False)
-        return dataclasses.replace(outcome, ok=runs.ok, text=runs.text)
-    return outcome
-
-
-def _kept(facts: Facts) -> Callable[[str], Indices]:
-    """What the plan keeps along the axes of any value."""
-    coupling = need(facts.coupling, "coupling")
-    keeper = Keeper(need(facts.plan, "plan").positions(coupling))
-    return lambda value: keeper(coupling.axes.get(value, ()))
-
-
 def _signed(chosen: Plan, source: Source) -> Plan:
     """The plan, with the file it was made for."""
     if not isinstance(source, str | Path):
@@ -281,24 +191,15 @@ def _signed(chosen: Plan, source: Source) -> Plan:
 
 
 def _result(
-    source: Source,
-    original: Model,
-    model: Model,
-    facts: Facts,
-    pruned: Model,
-    recipe: Recipe,
-    outcome: verify.Check | None,
-    stage: _Stages,
-    samples: Samples | None,
-    *,
-    agreement: bool,
+    source: Source, original: Model, built: Built, recipe: Recipe, stage: Stages, samples: Samples | None, *, agreement: bool
 ) -> Result:
-    coupling, chosen = need(facts.coupling, "coupling"), need(facts.plan, "plan")
+    facts, pruned, chosen = built.facts, built.pruned, built.plan
+    coupling = need(facts.coupling, "coupling")
     drift = None
     if agreement:
         with stage("agreement", "comparing outputs with the original's"):
             drift = verify.drift(pruned, original, samples, seed=recipe.seed)
-    before, after, obtained = price(Analysis(model, need(facts.shapes, "shapes"), coupling), chosen, facts.costs)
+    before, after, obtained = price(Analysis(built.model, need(facts.shapes, "shapes"), coupling), chosen, facts.costs)
     groups = tuple(
         GroupReport(g.id, g.size, len(chosen.keep.get(g.id, range(g.size))), g.exact, len(g.members)) for g in coupling.groups
     )
@@ -316,7 +217,8 @@ def _result(
         after=after,
         groups=groups,
         refusals=tuple(refusal.to_dict() for refusal in coupling.refusals),
-        verification=outcome,
+        verification=built.check,
+        repairs=tuple(facts.repairs),
         frozen=dict(facts.frozen),
         drift=drift,
         seconds=dict(stage.seconds),

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from onnxprune.calibrate import Samples
 
 if TYPE_CHECKING:
-    from onnxprune.model import Model
     from onnxprune.shapes import Shapes
     from onnxprune.weights import Array
 
@@ -54,7 +53,7 @@ class Calibration:
     held: Feeds
 
     @classmethod
-    def of(cls, samples: Samples, model: Model, shapes: Shapes) -> Calibration:
+    def of(cls, samples: Samples, shapes: Shapes) -> Calibration:
         """Batches small enough that the activations of one fit into memory, and at least eight where the samples allow it."""
         elements = sum(math.prod(shape) for shape in shapes.shapes.values() if shape is not None) / max(shapes.batch, 1)
         size = max(1, min(LARGEST, int(MEMORY / max(4 * elements, 1))))

@@ -39,8 +39,21 @@ TargetOption = Annotated[
     str,
     typer.Option("--target", help="What remains, as a fraction: macs=0.5, params=0.4, size=0.25, channels=0.5.", metavar="T"),
 ]
-Criterion = Annotated[str, typer.Option(help="How channels are ranked: l1, l2, linf, fpgm, bn_scale, random.")]
-Scope = Annotated[str, typer.Option(help="Which groups are ranked together: uniform, global, isomorphic.")]
+Criterion = Annotated[
+    str,
+    typer.Option(
+        help="How channels are ranked: obs, wanda, flap, variance (by data), l1, l2, linf, fpgm, bn_scale, random; "
+        "auto: obs with --calib, else l2."
+    ),
+]
+Scope = Annotated[
+    str,
+    typer.Option(
+        help="How the target is shared out: sensitivity (as measured on data), or by scores: uniform, global, isomorphic; "
+        "auto: sensitivity with --calib, else global."
+    ),
+]
+NoRepair = Annotated[bool, typer.Option("--no-repair", help="Leave the weights that remain as they are.")]
 Align = Annotated[str, typer.Option(help="Widths are multiples of this: auto (16), 1 or N.")]
 Protect = Annotated[
     list[str] | None, typer.Option(help="Leave nodes and tensors of this name alone; may be repeated.", metavar="GLOB")
@@ -94,6 +107,7 @@ def prune(
     allow_inexact: Inexact = False,
     calib: Calib = DEFAULT.calib,
     preprocess: Preprocess = DEFAULT.preprocess,
+    no_repair: NoRepair = False,
     plan_out: Annotated[Path | None, typer.Option(help="Also write the plan.", metavar="PLAN")] = None,
     no_verify: Annotated[
         bool,
@@ -107,7 +121,7 @@ def prune(
     """Write a physically smaller model that meets a target."""
     from onnxprune import api, files, tables
 
-    chosen = (tuple(protect or ()), tuple(only or ()), allow_inexact, not no_verify, seed, calib, preprocess)
+    chosen = (tuple(protect or ()), tuple(only or ()), allow_inexact, not no_verify, seed, not no_repair, calib, preprocess)
     recipe = Recipe(target, criterion, scope, align, *chosen)
     out = files.check_output(output, inputs=(model,), force=force)
     plan_path = files.check_output(plan_out, inputs=(model, output), force=force) if plan_out else None
@@ -136,6 +150,8 @@ def plan(
     protect: Protect = None,
     only: Only = None,
     allow_inexact: Inexact = False,
+    calib: Calib = DEFAULT.calib,
+    preprocess: Preprocess = DEFAULT.preprocess,
     seed: Seed = 0,
     force: Force = False,
     as_json: Json = False,
@@ -143,10 +159,11 @@ def plan(
     """Decide what to remove, and write it down for review."""
     from onnxprune import api, files, tables
 
-    recipe = Recipe(target, criterion, scope, align, tuple(protect or ()), tuple(only or ()), allow_inexact, seed=seed)
+    kinds = (tuple(protect or ()), tuple(only or ()), allow_inexact)
+    recipe = Recipe(target, criterion, scope, align, *kinds, seed=seed, calib=calib, preprocess=preprocess)
     out = files.check_output(output, inputs=(model,), force=force)
-    with progress("finding coupling groups, scoring, allocating", quiet=as_json):
-        chosen, analysis = api.make_plan(model, recipe)
+    with progress("finding coupling groups", quiet=as_json) as tell:
+        chosen, analysis = api.make_plan(model, recipe, progress=tell)
         obtained = api.price(analysis, chosen)[2]
     document = chosen.to_dict(analysis.coupling)
     with files.replace_file(out) as file:

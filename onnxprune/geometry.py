@@ -1,4 +1,4 @@
-"""Where a convolution reads: the positions behind each output, for strides, dilations, padding and transposition in any dimension."""
+"""Where a convolution reads: the input positions behind each output position, in any number of dimensions."""
 
 from __future__ import annotations
 

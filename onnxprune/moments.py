@@ -55,7 +55,7 @@ class Regression:
     @property
     def dual(self) -> bool:
         """Whether features are too many, and the Gram matrix is that of the rows."""
-        return self.x.shape[2] > MOST_FEATURES
+        return bool(self.x.shape[2] > MOST_FEATURES)
 
     @cached_property
     def gram(self) -> Array:
@@ -112,8 +112,9 @@ class Solver:
     def solve(self, start: Array, near: Array, *, rectified: bool = False) -> Array:
         """The weights after one step from ``start``, the solution if nothing is rectified, drawn towards ``near``."""
         residual = self._problem.residual(start, rectified=rectified)
+        step: Array
         if self._dual:
             step = self._turned @ (self._inverse @ residual)
-            return start + step
-        step = self._inverse @ (self._turned @ residual + self._ridge[:, :, None] * (near - start))
+        else:
+            step = self._inverse @ (self._turned @ residual + self._ridge[:, :, None] * (near - start))
         return start + step

@@ -48,15 +48,16 @@ class Part:
         """Mean square of each feature, or its variance. [f]"""
         whole = len(self.gram) == len(self.weights)
         squares = np.einsum("ff->f", self.gram) if whole else self.gram[0]
-        if not centred or not self.reader.affine:
-            return squares.astype(np.float64)
-        means = self.gram[-1] if whole else self.gram[1]
-        return np.maximum(squares - np.square(means), 0).astype(np.float64)
+        if centred and self.reader.affine:
+            means = self.gram[-1] if whole else self.gram[1]
+            squares = np.maximum(squares - np.square(means), 0)
+        found: Scores = squares.astype(np.float64)
+        return found
 
     def total(self, values: Scores, size: int) -> Scores:
         """Sums of a value of each feature over the features of each position. [size]"""
         belong = self.positions >= 0
-        return np.bincount(self.positions[belong], values[belong], size)
+        return np.bincount(self.positions[belong], values[belong], size).astype(np.float64)
 
     def loss(self, size: int, share: float) -> Loss:
         """What removing positions costs this reader, as a share of what it puts out."""
@@ -148,7 +149,8 @@ def flap(problem: Problem) -> Scores:
 def variance(problem: Problem) -> Scores:
     """How much a position varies over the samples, whatever reads it."""
     found = [part.total(part.spread(centred=True), problem.size) / len(problem.parts) for part in problem.parts]
-    return np.sum([*found, *problem.meetings], 0)
+    scores: Scores = np.sum([*found, *problem.meetings], 0)
+    return scores
 
 
 def _weighted(problem: Problem, *, centred: bool) -> Scores:
@@ -156,7 +158,8 @@ def _weighted(problem: Problem, *, centred: bool) -> Scores:
     for part in problem.parts:
         energies = part.spread(centred=centred) * np.square(part.weights).sum(1)
         found.append(part.total(energies, problem.size) / max(energies.sum(), 1e-30))
-    return np.sum([*found, *problem.meetings], 0)
+    scores: Scores = np.sum([*found, *problem.meetings], 0)
+    return scores
 
 
 CALIBRATED: Mapping[str, Callable[[Problem], Scores]] = {f.__name__: f for f in (obs, wanda, flap, variance)}

@@ -1,8 +1,8 @@
 """Linear readers: the nodes whose output is a linear map, by constant weights, of one activation.
 
-Whatever the operator, a reader is seen as ``y[r, g, :] = x[r, g, :] @ w[g, :, :] + b[g, :]``: rows *r* (samples and positions), groups *g*
-that the operator keeps apart (grouped convolutions, batched products), features (input channels, times kernel taps) and outputs.
-Statistics, selection and repair are linear algebra on this form.
+Whatever the operator, a reader is seen as ``y[g, r, :] = x[g, r, :] @ w[g, :, :] + b[g, :]``: groups *g* that the operator keeps
+apart (grouped convolutions, batched products), rows *r* (samples and positions), features (input channels, times kernel taps)
+and outputs. Statistics, selection and repair are linear algebra on this form.
 """
 
 from __future__ import annotations

@@ -15,10 +15,12 @@ from onnxprune.errors import OptionError
 __all__ = ["SCOPES", "TARGETS", "Recipe", "Target", "parse_align"]
 
 TARGETS = ("macs", "params", "size", "channels")
-SCOPES = ("uniform", "global", "isomorphic")
+SCOPES = ("auto", "sensitivity", "uniform", "global", "isomorphic")
 KINDS = ("channels", "heads", "mlp", "residual")
 CRITERIA = ("l1", "l2", "linf", "fpgm", "bn_scale", "random")
 """Their functions are in `onnxprune.criteria`; here are the names alone, which the command line can list without numpy."""
+CALIBRATED = ("obs", "wanda", "flap", "variance")
+"""Criteria that need data; their functions are in `onnxprune.problems`."""
 _KINDS: dict[type, str] = {str: "a text", int: "a whole number", bool: "true or false", tuple: "a list of texts"}
 
 
@@ -70,14 +72,18 @@ class Recipe:
 
     Attributes:
         target: what remains, as a fraction of the original: ``macs=0.5``, ``params=0.4``, ``size=0.25``, ``channels=0.5``.
-        criterion: how positions are ranked: ``l1``, ``l2``, ``linf``, ``fpgm``, ``bn_scale``, ``random``.
-        scope: which groups are ranked together: ``uniform``, ``global``, ``isomorphic``.
+        criterion: how positions are ranked: by data ``obs``, ``wanda``, ``flap``, ``variance``, by weights ``l1``, ``l2``,
+            ``linf``, ``fpgm``, ``bn_scale``, or ``random``; ``auto`` is ``obs`` where there is data, else ``l2``.
+        scope: how the target is shared out: ``sensitivity`` by what each group is measured to cost, which needs data; or by the
+            scores, of groups that are ranked together: ``uniform``, ``global``, ``isomorphic``. ``auto`` is ``sensitivity`` where
+            there is data, else ``global``.
         align: widths are multiples of this many channels: ``auto`` (16), ``1`` or a number.
         protect: globs over node and tensor names that stay as they are.
         only: kinds of groups that may lose positions: ``channels``, ``heads``, ``mlp``, ``residual``; empty for all.
         allow_inexact: also prune groups that a normalisation or statistic runs over; equality is not verified there.
         verify: prove the surgery on the whole model before anything is returned.
         seed: of everything drawn.
+        repair: re-solve what reads pruned channels, where there is data.
         calib: samples: a file, a folder or ``package.module:function``; empty for none.
         preprocess: how the images of a folder become arrays; empty for what follows from the model.
 
@@ -86,14 +92,15 @@ class Recipe:
     """
 
     target: str = "macs=0.5"
-    criterion: str = "l2"
-    scope: str = "global"
+    criterion: str = "auto"
+    scope: str = "auto"
     align: str = "auto"
     protect: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     allow_inexact: bool = False
     verify: bool = True
     seed: int = 0
+    repair: bool = True
     calib: str = ""
     preprocess: str = ""
 
@@ -101,8 +108,9 @@ class Recipe:
         Target.parse(self.target)
         parse_align(str(self.align))
         object.__setattr__(self, "align", str(self.align))
-        if self.criterion not in CRITERIA:
-            raise OptionError(f"there is no criterion {self.criterion!r}; there are {', '.join(CRITERIA)}")
+        known = ("auto", *CALIBRATED, *CRITERIA)
+        if self.criterion not in known:
+            raise OptionError(f"there is no criterion {self.criterion!r}; there are {', '.join(known)}")
         for kind in self.only:
             if kind not in KINDS:
                 raise OptionError(f"there is no kind of group {kind!r}; there are {', '.join(KINDS)}")
@@ -112,6 +120,23 @@ class Recipe:
             raise OptionError(f"there is no scope {self.scope!r}; there are {', '.join(SCOPES)}")
         if self.seed < 0:
             raise OptionError(f"seed {self.seed}: write 0 or a positive number")
+
+    def settled(self, *, data: bool) -> Recipe:
+        """The same recipe with every ``auto`` decided, by whether there is calibration data.
+
+        Raises:
+            OptionError: it needs data and there is none.
+        """
+        if not data and self.criterion in CALIBRATED:
+            raise OptionError(f"criterion {self.criterion!r} needs samples: add --calib DATA, or use --criterion l2")
+        if not data and self.scope == "sensitivity":
+            raise OptionError("scope 'sensitivity' needs samples: add --calib DATA, or use --scope global")
+        criterion, scope = ("obs", "sensitivity") if data else ("l2", "global")
+        return dataclasses.replace(
+            self,
+            criterion=criterion if self.criterion == "auto" else self.criterion,
+            scope=scope if self.scope == "auto" else self.scope,
+        )
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:

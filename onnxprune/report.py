@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from onnxprune.cost import Cost
     from onnxprune.verify import Check, Drift
 
-__all__ = ["GroupReport", "Report"]
+__all__ = ["GroupReport", "Repaired", "Report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,17 @@ class GroupReport:
     kept: int
     exact: bool
     members: int
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """A reader that repair looked at: its error on rows that it was not fitted on, over the variance of its target, with the
+    weights it had and with the weights it has now.
+    """
+
+    node: str
+    before: float
+    after: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,7 @@ class Report:
         groups: every group.
         refusals: every axis of a constant that could not be pruned, as a plan lists them.
         verification: pruned against masked; ``None`` when it was switched off.
+        repairs: the readers that were repaired since, with their errors before and after.
         frozen: groups that were left whole because the verifier found them wrong, with the reason.
         drift: outputs of the pruned model against the original's; ``None`` when it was switched off.
         benchmark: latency of the original and the pruned model; ``None`` when it was switched off.
@@ -54,6 +66,7 @@ class Report:
     groups: tuple[GroupReport, ...]
     refusals: tuple[Mapping[str, Any], ...]
     verification: Check | None = None
+    repairs: tuple[Repaired, ...] = ()
     frozen: Mapping[str, str] = field(default_factory=dict)
     drift: Drift | None = None
     benchmark: BenchReport | None = None

@@ -35,7 +35,7 @@ class Staged:
     def __init__(
         self, model: Model, feeds: Iterable[Mapping[str, Array]], *, keep: Collection[str] = (), memory: int = MEMORY
     ) -> None:
-        """Begin before the first node; values named in ``keep`` stay until they are released, others until their last reader ran."""
+        """Begin before the first node. Values named in ``keep`` stay until they are released, others until their last reader."""
         self.model, self.done = model, 0
         self._types = element_types(model)
         self._kept = set(keep)
@@ -107,8 +107,7 @@ class _Store:
     def drop(self, name: str) -> None:
         for array in self._arrays.pop(name).values():
             if isinstance(array, np.memmap):
-                assert array.filename is not None
-                Path(array.filename).unlink()
+                Path(str(array.filename)).unlink()
             else:
                 self._used -= array.nbytes
 

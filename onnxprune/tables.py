@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from statistics import mean
 from typing import Any
 
 from rich.console import Console
@@ -82,6 +83,10 @@ def pruning(report: Report, output: str) -> None:
         verified(report.verification)
     else:
         _say(console, "not verified")
+    if report.repairs:
+        before, after = (mean(getattr(done, which) for done in report.repairs) for which in ("before", "after"))
+        layers = counted(len(report.repairs), "layer")
+        _say(console, f"repaired {layers}: mean error of what they put out {before:.1%} -> {after:.1%} of its variance")
     if report.drift:
         drift = report.drift
         _say(

@@ -20,6 +20,7 @@ from onnxprune.errors import OnnxPruneError, OptionError, PassError
 from onnxprune.knapsack import Curve
 from onnxprune.model import Model
 from onnxprune.plan import Plan
+from onnxprune.report import Repaired
 from onnxprune.shapes import Shapes
 from onnxprune.statistics import Statistics
 
@@ -45,6 +46,7 @@ class Facts:
         curves: what each group costs, by group id.
         original: the graph before any position went.
         calibration: samples to run on; of every later graph too.
+        repairs: what repair did to each reader.
         tell: called with what is being done.
     """
 
@@ -57,6 +59,7 @@ class Facts:
     curves: Mapping[str, Curve] | None = None
     original: Model | None = None
     calibration: Calibration | None = None
+    repairs: Sequence[Repaired] = ()
     frozen: dict[str, str] = field(default_factory=dict)
     tell: Callable[[str], None] = field(default=lambda _: None)
 

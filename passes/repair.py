@@ -22,6 +22,7 @@ from onnxprune.node import captured
 from onnxprune.passes.base import Facts, Pass, need
 from onnxprune.problems import matrix_of
 from onnxprune.readers import Reader, linear_readers
+from onnxprune.report import Repaired
 from onnxprune.staged import Staged
 from onnxprune.statistics import rows_wanted
 from onnxprune.weights import Weight
@@ -57,10 +58,12 @@ class Repair(Pass):
         work = _Work(
             original, repaired, tasks, need(facts.calibration, "calibration").every, lambda v: kept(coupling.axes.get(v, ()))
         )
+        done = []
         for count, task in enumerate(tasks):
             facts.tell(f"repairing ({count + 1} of {len(tasks)})")
             rng = np.random.default_rng([self.seed, task.reader.node.index])
-            work.solve(task, task.reader.cut(counts), rng)
+            done.append(work.solve(task, task.reader.cut(counts), rng))
+        facts.repairs = done
         return repaired
 
 
@@ -127,8 +130,10 @@ def _clipped(model: Model, node: NodeProto) -> tuple[float, float]:
     return (limits[0], limits[1]) if len(limits) == 2 else (-np.inf, np.inf)
 
 
-def _best(whole: Regression, fit: Regression, judge: Regression, start: Array) -> Array | None:
-    """The solution whose kind does best on rows that it was not fitted on; ``None`` where the present weights do."""
+def _best(whole: Regression, fit: Regression, judge: Regression, start: Array) -> tuple[Array | None, float, float]:
+    """The solution whose kind does best on rows that it was not fitted on, ``None`` where the present weights do; and the errors
+    of both there, over the variance of the target.
+    """
     solvers = {damping: fit.solver(damping) for damping in DAMPING}
     linear = {damping: solver.solve(start, start) for damping, solver in solvers.items()}
     errors = {damping: judge.error(solution) for damping, solution in linear.items()}
@@ -139,11 +144,13 @@ def _best(whole: Regression, fit: Regression, judge: Regression, start: Array) -
         rectified = [errors[damping], *(judge.error(solution) for solution in steps)]
         rounds = int(np.argmin(rectified))
         errors[damping] = rectified[rounds]
-    if errors[damping] >= judge.error(start):
-        return None
+    before, after = judge.error(start), errors[damping]
+    scale = max(float(judge.y.var()), 1e-30)
+    if after >= before:
+        return None, before / scale, before / scale
     solver = whole.solver(damping)
     solution = solver.solve(start, start)
-    return [solution, *_steps(solver, solution, start, rounds)][-1]
+    return [solution, *_steps(solver, solution, start, rounds)][-1], before / scale, after / scale
 
 
 def _steps(solver: Solver, solution: Array, near: Array, rounds: int) -> Iterator[Array]:
@@ -162,17 +169,18 @@ class _Work:
         self._open = Counter(task.target for task in tasks)
         self._original, self._pruned = Staged(original, feeds, keep=self._open.keys()), Staged(pruned, feeds)
 
-    def solve(self, task: _Task, reader: Reader, rng: np.random.Generator) -> None:
+    def solve(self, task: _Task, reader: Reader, rng: np.random.Generator) -> Repaired:
         """Give one reader of the pruned network its new weights."""
         self._original.advance(task.stop)
         self._pruned.advance(reader.node.index)
         start = matrix_of(reader, self.pruned)
-        solution = _best(*self._regressions(task, reader, start.shape[1], rng), start)
+        solution, before, after = _best(*self._regressions(task, reader, start.shape[1], rng), start)
         if solution is not None:
             self._write(reader, solution)
         self._open[task.target] -= 1
         if not self._open[task.target]:
             self._original.release(task.target)
+        return Repaired(reader.name, before, after)
 
     def _regressions(
         self, task: _Task, reader: Reader, features: int, rng: np.random.Generator

@@ -1,0 +1,187 @@
+"""One model and one recipe, compiled to as many targets as are asked for: what does not depend on the target is done once."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from onnxprune import verify
+from onnxprune.axes import Indices, Keeper
+from onnxprune.calibrate import Samples
+from onnxprune.calibration import Calibration
+from onnxprune.errors import ModelError, TargetError, VerificationError
+from onnxprune.model import Model
+from onnxprune.passes import Allocate, Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels, Repair, Score, Sensitivity
+from onnxprune.passes.base import need
+from onnxprune.plan import Plan
+from onnxprune.recipe import Recipe
+
+__all__ = ["Built", "Compiler", "Progress", "Stages", "kept_by", "law"]
+
+Progress = Callable[[str], None]
+"""Told what begins."""
+
+
+class Stages:
+    """Times stages and announces them."""
+
+    def __init__(self, progress: Progress | None = None) -> None:
+        self.seconds: dict[str, float] = {}
+        self.tell: Progress = progress or (lambda _: None)
+
+    @contextmanager
+    def __call__(self, name: str, text: str) -> Iterator[None]:
+        self.tell(text)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """Attributes:
+    model: the normalised original.
+    facts: what is known about it, the plan among it.
+    pruned: the small model.
+    check: the proof of the surgery, before any repair; ``None`` if it was not asked for.
+    """
+
+    model: Model
+    facts: Facts
+    pruned: Model
+    check: verify.Check | None
+
+    @property
+    def plan(self) -> Plan:
+        """What remains."""
+        return need(self.facts.plan, "plan")
+
+
+class Compiler:
+    """The passes up to the choice of widths, run once; then the rest, for each target."""
+
+    def __init__(self, original: Model, recipe: Recipe, samples: Samples | None = None, stage: Stages | None = None) -> None:
+        self.original, self.recipe, self.samples = original, recipe.settled(data=samples is not None), samples
+        self.stage = stage or Stages()
+        self._model: Model | None = None
+        self._facts = Facts(tell=self.stage.tell)
+
+    def build(self, target: str | None = None) -> Built:
+        """A small model that meets a target, that of the recipe if none is given; surgery proven, readers repaired.
+
+        Groups that break the law are left whole, and stay so for every later target.
+
+        Raises:
+            ModelError: the weights are not finite floats.
+            TargetError: the target cannot be reached; says what is reachable.
+            VerificationError: the model cannot be run, so that nothing can be verified.
+        """
+        target = target or self.recipe.target
+        while True:
+            model, facts = self.planned(target)
+            with self.stage("surgery", "cutting"):
+                pruned = PruneChannels()(model, dataclasses.replace(facts))
+            if not self.recipe.verify:
+                check = None
+                break
+            with self.stage("verification", "verifying: pruned == masked"):
+                check = law(model, facts, pruned, self.recipe.seed)
+                if check.ok:
+                    break
+                self._freeze(model, facts, check)
+        if self.samples is not None and self.recipe.repair:
+            with self.stage("repair", "repairing"):
+                pruned = Repair(self.recipe.seed).run(pruned, facts)
+        return Built(model, facts, pruned, check)
+
+    def planned(self, target: str) -> tuple[Model, Facts]:
+        """The normalised model, and facts with a plan for a target.
+
+        Raises:
+            ModelError: the weights are not finite floats.
+            TargetError: the target cannot be reached; says what is reachable.
+        """
+        recipe = self.recipe
+        model = self._prepared(target)
+        facts = dataclasses.replace(self._facts)
+        try:
+            with self.stage("analysis", "allocating"):
+                Pipeline([Allocate(target, recipe.scope, recipe.align)]).run(model, facts)
+        except TargetError as error:
+            if not facts.frozen:
+                raise
+            failed = f"{len(facts.frozen)} groups failed verification: {', '.join(facts.frozen)}"
+            raise TargetError(f"{error} ({failed})") from error
+        return model, facts
+
+    def _prepared(self, target: str) -> Model:
+        """The normalised model; its groups, their scores and curves are then among the facts."""
+        recipe, facts = self.recipe, self._facts
+        if self._model is None:
+            with self.stage("analysis", "finding coupling groups"):
+                _check_weights(self.original)
+                self._model, _ = Pipeline([Normalize()]).run(self.original, facts)
+                facts.original = self._model
+        if facts.coupling is None:
+            with self.stage("analysis", "finding coupling groups"):
+                Pipeline([Couple(recipe.protect, recipe.allow_inexact, recipe.only)]).run(self._model, facts)
+                if self.samples is not None and facts.calibration is None:
+                    facts.calibration = Calibration.of(self.samples, need(facts.shapes, "shapes"))
+        if facts.scores is None:
+            with self.stage("scoring", f"scoring by {recipe.criterion}"):
+                Pipeline([Score(recipe.criterion, recipe.seed)]).run(self._model, facts)
+        groups = {group.id for group in need(facts.coupling, "coupling").groups}
+        needed = recipe.scope == "sensitivity" and not target.startswith("channels") and groups
+        if needed and not groups <= (facts.curves or {}).keys():
+            with self.stage("sensitivity", "measuring what each group costs"):
+                Pipeline([Sensitivity(recipe.repair)]).run(self._model, facts)
+        return self._model
+
+    def _freeze(self, model: Model, facts: Facts, check: verify.Check) -> None:
+        """Find the groups that break the law, and plan without them from now on."""
+        plan = need(facts.plan, "plan")
+
+        def holds(some: Sequence[str]) -> bool:
+            part = dataclasses.replace(facts, plan=plan.without(set(plan.keep) - set(some)))
+            return law(model, part, PruneChannels()(model, dataclasses.replace(part)), self.recipe.seed).ok
+
+        if not holds([]):
+            raise VerificationError(f"{model.name}: cannot be verified: {check.text}; --no-verify skips the proof")
+        found = verify.isolate(list(plan.keep), holds)
+        self._facts.frozen |= dict.fromkeys(found, f"the verifier found: {check.text}")
+        self._facts.coupling = self._facts.scores = self._facts.statistics = None
+
+
+def law(model: Model, facts: Facts, pruned: Model, seed: int) -> verify.Check:
+    """The law for the exact groups of a plan; for the others that the model runs and keeps its interface."""
+    chosen = need(facts.plan, "plan")
+    inexact = {group.id for group in need(facts.coupling, "coupling").groups if not group.exact} & chosen.keep.keys()
+    exact = pruned
+    if inexact:
+        facts = dataclasses.replace(facts, plan=chosen.without(inexact))
+        exact = PruneChannels()(model, dataclasses.replace(facts))
+    masked = MaskChannels()(model, dataclasses.replace(facts))
+    outcome = verify.compare(exact, masked, seed=seed, kept=kept_by(facts))
+    if outcome.ok and inexact:
+        runs = verify.compare(pruned, model, seed=seed, values=False)
+        return dataclasses.replace(outcome, ok=runs.ok, text=runs.text)
+    return outcome
+
+
+def kept_by(facts: Facts) -> Callable[[str], Indices]:
+    """What the plan keeps along the axes of any value."""
+    coupling = need(facts.coupling, "coupling")
+    keeper = Keeper(need(facts.plan, "plan").positions(coupling))
+    return lambda value: keeper(coupling.axes.get(value, ()))
+
+
+def _check_weights(model: Model) -> None:
+    if not any(weight.is_float for weight in model.weights.values()) and not any(
+        node.op_type == "Constant" for node in model.graph.node
+    ):
+        raise ModelError(
+            f"{model.name}: has no floating-point weights to rank channels by: prune the model before it is converted to integers"
+        )
