@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from onnxprune.axes import Factor, Positions, length
 from onnxprune.errors import TargetError
-from onnxprune.knapsack import Curve, choose
+from onnxprune.knapsack import Curve, Prices, choose
 from onnxprune.recipe import Target
 
 if TYPE_CHECKING:
@@ -88,15 +88,17 @@ def allocate(
     return Allocation(keep, obtained)
 
 
-def by_curves(coupling: Coupling, curves: Mapping[str, Curve], costs: CostModel, target: Target, *, align: int) -> Allocation:
+def by_curves(
+    coupling: Coupling, curves: Mapping[str, Curve], prices: Prices, target: Target, *, align: int, exponent: float = 1.0
+) -> Allocation:
     """Choose the widths that meet the target at the least sum of predicted errors (`onnxprune.knapsack`).
 
     Raises:
         TargetError: even the least widths cost more; says what is reachable.
     """
     allowed = {group.id: widths(group, coupling, align) for group in coupling.groups}
-    prices = costs.of(target.metric)
     whole = prices.total({})
+    curves = {name: replace(curve, error=curve.error**exponent) for name, curve in curves.items()}
     counts = choose(coupling.groups, curves, allowed, prices, target.fraction * whole)
     if counts is None:
         least = prices.total({group.factor: allowed[group.id][0] for group in coupling.groups}) / whole

@@ -46,11 +46,13 @@ class Calibration:
     every: all batches: what the final repair fits.
     fit: three of four: what choices are fitted on.
     held: the fourth: what choices are judged by. The same as ``fit`` where there are fewer than four batches.
+    size: samples in a batch.
     """
 
     every: Feeds
     fit: Feeds
     held: Feeds
+    size: int
 
     @classmethod
     def of(cls, samples: Samples, shapes: Shapes) -> Calibration:
@@ -61,5 +63,5 @@ class Calibration:
             size = max(1, min(size, samples.count // (2 * _FOURTH)))
         every = Feeds(samples, size)
         if len(every) < _FOURTH:
-            return cls(every, every, every)
-        return cls(every, Feeds(samples, size, held=False), Feeds(samples, size, held=True))
+            return cls(every, every, every, size)
+        return cls(every, Feeds(samples, size, held=False), Feeds(samples, size, held=True), size)

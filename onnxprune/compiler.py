@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from onnxprune import verify
+import numpy as np
+
+from onnxprune import runtime, verify
 from onnxprune.axes import Indices, Keeper
 from onnxprune.calibrate import Samples
-from onnxprune.calibration import Calibration
+from onnxprune.calibration import Calibration, Feeds
+from onnxprune.divergence import divergence
 from onnxprune.errors import ModelError, TargetError, VerificationError
 from onnxprune.model import Model
 from onnxprune.passes import Allocate, Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels, Repair, Score, Sensitivity
@@ -23,6 +26,12 @@ __all__ = ["Built", "Compiler", "Progress", "Stages", "kept_by", "law"]
 
 Progress = Callable[[str], None]
 """Told what begins."""
+
+
+EXPONENTS = (1.0, 1.5, 2.0)
+"""Of predicted errors, before they are added."""
+_TRIALS = 5e11
+"""Multiply-accumulates of the calibration set up to which several plans are repaired and compared."""
 
 
 class Stages:
@@ -110,12 +119,39 @@ class Compiler:
         try:
             with self.stage("analysis", "allocating"):
                 Pipeline([Allocate(target, recipe.scope, recipe.align)]).run(model, facts)
+            if facts.curves and recipe.scope == "sensitivity" and recipe.repair:
+                with self.stage("trials", "trying ways to share the target out"):
+                    facts.plan = self._best_plan(model, facts, target)
         except TargetError as error:
             if not facts.frozen:
                 raise
             failed = f"{len(facts.frozen)} groups failed verification: {', '.join(facts.frozen)}"
             raise TargetError(f"{error} ({failed})") from error
         return model, facts
+
+    def _best_plan(self, model: Model, facts: Facts, target: str) -> Plan | None:
+        """The plan whose repaired model is nearest to the original on samples that its repair did not see.
+
+        What groups lose together is not the sum of what each loses alone. How far it is from it differs from model to model, so
+        a few ways to add are tried; where the model is too large to try, one that has proven itself is taken.
+        """
+        calibration, costs = need(facts.calibration, "calibration"), need(facts.costs, "costs")
+        work = costs.cost({}).macs * len(calibration.every) * calibration.size
+        exponents = EXPONENTS if work <= _TRIALS else EXPONENTS[1:2]
+        plans: dict[bytes, Facts] = {}
+        for exponent in exponents:
+            trial = dataclasses.replace(facts)
+            Allocate(target, self.recipe.scope, self.recipe.align, exponent)(model, trial)
+            kept = need(trial.plan, "plan").keep
+            plans.setdefault(b"".join(name.encode() + kept[name].tobytes() for name in sorted(kept)), trial)
+        if len(plans) == 1:
+            return next(iter(plans.values())).plan
+        errors = {}
+        for key, trial in plans.items():
+            fitted = dataclasses.replace(trial, calibration=dataclasses.replace(calibration, every=calibration.fit))
+            pruned = Repair(self.recipe.seed).run(PruneChannels().run(model, trial), fitted)
+            errors[key] = drifted(pruned, model, calibration.held)
+        return plans[min(errors, key=lambda key: errors[key])].plan
 
     def _prepared(self, target: str) -> Model:
         """The normalised model; its groups, their scores and curves are then among the facts."""
@@ -153,6 +189,13 @@ class Compiler:
         found = verify.isolate(list(plan.keep), holds)
         self._facts.frozen |= dict.fromkeys(found, f"the verifier found: {check.text}")
         self._facts.coupling = self._facts.scores = self._facts.statistics = None
+
+
+def drifted(changed: Model, original: Model, feeds: Feeds) -> float:
+    """The mean divergence of a model's outputs from another's."""
+    names = [output.name for output in original.graph.output]
+    small, large = (runtime.Session(model, names, threads=0) for model in (changed, original))
+    return float(np.mean([divergence(small.run(feed), large.run(feed)) for feed in feeds]))
 
 
 def law(model: Model, facts: Facts, pruned: Model, seed: int) -> verify.Check:

@@ -25,12 +25,18 @@ class Allocate(Pass):
     align: str = "auto"
     """Widths are multiples of this: auto (16), 1 or N."""
 
+    exponent: float = 1.0
+    """By scope sensitivity, of predicted errors before they are added; above 1, many small losses are preferred to a large one."""
+
     def run(self, model: Model, facts: Facts) -> Model:
         coupling = need(facts.coupling, "coupling")
         facts.costs = CostModel(model, coupling, need(facts.shapes, "shapes").batch)
         if facts.curves is not None and self.scope == "sensitivity":
             target = Target.parse(self.target)
-            found = allocate.by_curves(coupling, facts.curves, facts.costs, target, align=parse_align(self.align))
+            prices = facts.costs.of(target.metric)
+            found = allocate.by_curves(
+                coupling, facts.curves, prices, target, align=parse_align(self.align), exponent=self.exponent
+            )
             facts.plan = Plan(found.keep)
             return model
         found = allocate.allocate(
