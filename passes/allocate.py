@@ -26,7 +26,7 @@ class Allocate(Pass):
     """Widths are multiples of this: auto (16), 1 or N."""
 
     exponent: float = 1.0
-    """By scope sensitivity, of predicted errors before they are added; above 1, many small losses are preferred to a large one."""
+    """By scope sensitivity, of predicted errors before they are added; above 1, many small losses are better than a large one."""
 
     def run(self, model: Model, facts: Facts) -> Model:
         coupling = need(facts.coupling, "coupling")
