@@ -9,11 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxprune import calibrate, files, verify
+from onnxprune import calibrate, files, tune, verify
 from onnxprune.compiler import Built, Compiler, Progress, Stages, kept_by
 from onnxprune.cost import METRICS, Cost, CostModel
 from onnxprune.coupling import Coupling
 from onnxprune.errors import OptionError
+from onnxprune.metrics import Evaluation, parse_drop
 from onnxprune.model import Model, Source
 from onnxprune.passes import Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels
 from onnxprune.passes.base import need
@@ -125,8 +126,14 @@ def prune(
     stage = Stages(progress)
     original = Model.of(source)
     given = _samples(recipe.calib if samples is None else samples, original, recipe)
-    built = Compiler(original, recipe, given, stage).build()
-    return _result(source, original, built, recipe, stage, given, agreement=agreement)
+    compiler = Compiler(original, recipe, given, stage)
+    tuned = None
+    if recipe.max_drop:
+        judged = calibrate.open_samples(recipe.eval, original.inputs, option="--eval", preprocess=recipe.preprocess)
+        evaluation = Evaluation(original, judged, recipe.metric)
+        tuned = tune.within_drop(compiler, evaluation, parse_drop(recipe.max_drop), Target.parse(recipe.target))
+    built = tuned.built if tuned else compiler.build()
+    return _result(source, original, built, recipe, stage, given, tuned, agreement=agreement)
 
 
 def price(analysis: Analysis, chosen: Plan, costs: CostModel | None = None) -> tuple[Cost, Cost, dict[str, float]]:
@@ -191,7 +198,15 @@ def _signed(chosen: Plan, source: Source) -> Plan:
 
 
 def _result(
-    source: Source, original: Model, built: Built, recipe: Recipe, stage: Stages, samples: Samples | None, *, agreement: bool
+    source: Source,
+    original: Model,
+    built: Built,
+    recipe: Recipe,
+    stage: Stages,
+    samples: Samples | None,
+    tuned: tune.Tuned | None,
+    *,
+    agreement: bool,
 ) -> Result:
     facts, pruned, chosen = built.facts, built.pruned, built.plan
     coupling = need(facts.coupling, "coupling")
@@ -211,7 +226,9 @@ def _result(
         notes.append("inexact groups were pruned: equality with the masked model was proven for the exact ones only")
     report = Report(
         model=original.name,
-        requested=str(Target.parse(recipe.target)),
+        requested=str(tuned.target if tuned else Target.parse(recipe.target)),
+        score=tuned.score if tuned else None,
+        tried=tuned.tried if tuned else (),
         obtained=obtained,
         before=before,
         after=after,

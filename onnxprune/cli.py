@@ -53,6 +53,11 @@ Scope = Annotated[
         "auto: sensitivity with --calib, else global."
     ),
 ]
+EVAL = "Samples that the score of --max-drop is taken on; forms as --calib."
+MaxDrop = Annotated[
+    str, typer.Option(help="Search the smallest model whose score is at most this much below the original's, as 1%.", metavar="D")
+]
+Metric = Annotated[str, typer.Option(help="The score: top1, agreement, mse, cosine, package.module:function, or auto.")]
 NoRepair = Annotated[bool, typer.Option("--no-repair", help="Leave the weights that remain as they are.")]
 Align = Annotated[str, typer.Option(help="Widths are multiples of this: auto (16), 1 or N.")]
 Protect = Annotated[
@@ -107,6 +112,9 @@ def prune(
     allow_inexact: Inexact = False,
     calib: Calib = DEFAULT.calib,
     preprocess: Preprocess = DEFAULT.preprocess,
+    max_drop: MaxDrop = DEFAULT.max_drop,
+    evaluation: Annotated[str, typer.Option("--eval", help=EVAL, metavar="DATA")] = DEFAULT.eval,
+    metric: Metric = DEFAULT.metric,
     no_repair: NoRepair = False,
     plan_out: Annotated[Path | None, typer.Option(help="Also write the plan.", metavar="PLAN")] = None,
     no_verify: Annotated[
@@ -121,8 +129,23 @@ def prune(
     """Write a physically smaller model that meets a target."""
     from onnxprune import api, files, tables
 
-    chosen = (tuple(protect or ()), tuple(only or ()), allow_inexact, not no_verify, seed, not no_repair, calib, preprocess)
-    recipe = Recipe(target, criterion, scope, align, *chosen)
+    recipe = Recipe(
+        target=target,
+        criterion=criterion,
+        scope=scope,
+        align=align,
+        protect=tuple(protect or ()),
+        only=tuple(only or ()),
+        allow_inexact=allow_inexact,
+        verify=not no_verify,
+        seed=seed,
+        repair=not no_repair,
+        calib=calib,
+        preprocess=preprocess,
+        max_drop=max_drop,
+        eval=evaluation,
+        metric=metric,
+    )
     out = files.check_output(output, inputs=(model,), force=force)
     plan_path = files.check_output(plan_out, inputs=(model, output), force=force) if plan_out else None
     with progress("reading", quiet=as_json) as tell:

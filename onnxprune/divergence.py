@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from onnxprune.weights import Array
 
-__all__ = ["divergence", "log_softmax"]
+__all__ = ["comparable", "divergence", "log_softmax"]
 
 
 def log_softmax(logits: Array) -> Array:
@@ -27,11 +27,12 @@ def divergence(outputs: Sequence[Any], reference: Sequence[Any]) -> float:
     An output [samples, classes] counts with the Kullback-Leibler divergence of its softmax from the reference's, any other with
     the squared error over the variance of the reference.
     """
-    found = [_one(a, b) for a, b in zip(outputs, reference, strict=True) if _comparable(a, b)]
+    found = [_one(a, b) for a, b in zip(outputs, reference, strict=True) if comparable(a, b)]
     return float(np.mean(found)) if found else 0.0
 
 
-def _comparable(a: Any, b: Any) -> bool:
+def comparable(a: Any, b: Any) -> bool:
+    """Whether two outputs are floating-point tensors of one shape."""
     if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray) or a.shape != b.shape or not a.size:
         return False
     return bool(np.issubdtype(b.dtype, np.floating)) or str(b.dtype) == "bfloat16"

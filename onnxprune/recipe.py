@@ -85,6 +85,9 @@ class Recipe:
         seed: of everything drawn.
         repair: re-solve what reads pruned channels, where there is data.
         calib: samples: a file, a folder or ``package.module:function``; empty for none.
+        max_drop: what the score may lose, as ``1%``; the smallest model within it is searched, from ``target`` on. Empty: none.
+        eval: samples that the score is taken on, which calibration should not see; forms as ``calib``.
+        metric: the score: ``top1``, ``agreement``, ``mse``, ``cosine`` or ``package.module:function``; ``auto`` chooses.
         preprocess: how the images of a folder become arrays; empty for what follows from the model.
 
     Raises:
@@ -103,6 +106,9 @@ class Recipe:
     repair: bool = True
     calib: str = ""
     preprocess: str = ""
+    max_drop: str = ""
+    eval: str = ""
+    metric: str = "auto"
 
     def __post_init__(self) -> None:
         Target.parse(self.target)
@@ -118,6 +124,10 @@ class Recipe:
             raise OptionError("only 'residual': a normalisation runs over those groups; add --allow-inexact")
         if self.scope not in SCOPES:
             raise OptionError(f"there is no scope {self.scope!r}; there are {', '.join(SCOPES)}")
+        if self.max_drop and not self.eval:
+            raise OptionError(f"--max-drop {self.max_drop} needs samples to judge by: add --eval DATA, other than --calib")
+        if self.eval and not self.max_drop:
+            raise OptionError(f"--eval {self.eval} is for --max-drop: add that, as 1%")
         if self.seed < 0:
             raise OptionError(f"seed {self.seed}: write 0 or a positive number")
 

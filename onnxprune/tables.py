@@ -94,6 +94,13 @@ def pruning(report: Report, output: str) -> None:
             f"outputs against the original's, {counted(drift.samples, 'sample')} ({drift.source}): cosine {drift.cosine:.4f}, "
             f"relative error {drift.relative:.3f}, top-1 agreement {drift.agreement:.1%}",
         )
+    if report.score:
+        score = report.score
+        _say(
+            console,
+            f"{score.metric} on {counted(score.samples, 'sample')} ({score.source}): {score.original:.4f} -> {score.pruned:.4f}; "
+            f"{counted(len(report.tried), 'target')} tried",
+        )
     for note in report.notes:
         _say(console, f"note: {note}")
     for name, why in report.frozen.items():
