@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from onnxprune.calibrate import Samples
 
-__all__ = ["Analysis", "Result", "analyze", "apply", "check", "describe", "make_plan", "price", "prune"]
+__all__ = ["Analysis", "Result", "analyze", "apply", "check", "describe", "make_plan", "price", "prune", "sensitivity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,41 @@ def prune(
         tuned = tune.within_drop(compiler, evaluation, parse_drop(recipe.max_drop), Target.parse(recipe.target))
     built = tuned.built if tuned else compiler.build()
     return _result(source, original, built, recipe, stage, given, tuned, agreement=agreement)
+
+
+def sensitivity(
+    source: Source,
+    samples: str | Path | Mapping[str, Any] | Samples,
+    recipe: Recipe | None = None,
+    *,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """What each group costs, measured: the divergence of the outputs when it alone is cut and repaired, as data.
+
+    Raises:
+        ModelError: the source is not a model that can be read, or its weights are not finite floats.
+        OptionError: the samples do not fit the model.
+        TargetError: the model has no group.
+    """
+    recipe = dataclasses.replace(recipe or Recipe(), scope="sensitivity", target="macs=1")
+    original = Model.of(source)
+    given = _samples(samples, original, recipe)
+    coupling, curves = Compiler(original, recipe, given, Stages(progress)).curves()
+    groups = []
+    for group in coupling.groups:
+        curve = curves[group.id]
+        measured = [{"kept": kept, "divergence": error} for kept, error in sorted(curve.measured.items(), reverse=True)]
+        groups.append(
+            {
+                "id": group.id,
+                "kind": group.kind,
+                "size": group.size,
+                "measured": measured,
+                "predicted": curve.error.tolist(),
+                "order": curve.order.tolist(),
+            }
+        )
+    return {"model": original.name, "criterion": recipe.settled(data=True).criterion, "repaired": recipe.repair, "groups": groups}
 
 
 def price(analysis: Analysis, chosen: Plan, costs: CostModel | None = None) -> tuple[Cost, Cost, dict[str, float]]:

@@ -69,10 +69,8 @@ Only = Annotated[
 ]
 Inexact = Annotated[bool, typer.Option("--allow-inexact", help="Also prune what a normalisation runs over.")]
 Seed = Annotated[int, typer.Option(help="Of everything drawn.", min=0)]
-Calib = Annotated[
-    str,
-    typer.Option(help="Samples: .npz, .npy, folder of images or .npz files, package.module:function.", metavar="DATA"),
-]
+CALIB = "Samples: .npz, .npy, folder of images or .npz files, package.module:function."
+Calib = Annotated[str, typer.Option(help=CALIB, metavar="DATA")]
 Preprocess = Annotated[
     str,
     typer.Option(help="How images become arrays: imagenet, cifar10, unit, none, resize=256,crop=224,mean=...", metavar="TEXT"),
@@ -192,6 +190,45 @@ def plan(
     with files.replace_file(out) as file:
         file.write(as_json_file(document))
     show(document, as_json, lambda: tables.planned(document, str(out), obtained))
+
+
+@app.command()
+def sensitivity(
+    model: Model,
+    calib: Annotated[str, typer.Option("--calib", help=CALIB, metavar="DATA")],
+    preprocess: Preprocess = DEFAULT.preprocess,
+    criterion: Criterion = DEFAULT.criterion,
+    no_repair: NoRepair = False,
+    protect: Protect = None,
+    only: Only = None,
+    allow_inexact: Inexact = False,
+    plot: Annotated[Path | None, typer.Option(help="Also draw the curves: .svg, .png or .pdf.", metavar="FILE")] = None,
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """What each group costs: the error of the outputs when it alone is cut, and repaired."""
+    from onnxprune import api, files, tables
+
+    recipe = Recipe(
+        criterion=criterion,
+        protect=tuple(protect or ()),
+        only=tuple(only or ()),
+        allow_inexact=allow_inexact,
+        seed=seed,
+        repair=not no_repair,
+        calib=calib,
+        preprocess=preprocess,
+    )
+    picture = files.check_output(plot, inputs=(model,), force=force) if plot else None
+    with progress("finding coupling groups", quiet=as_json) as tell:
+        found = api.sensitivity(model, calib, recipe, progress=tell)
+        if picture:
+            from onnxprune.plots import curves
+
+            with files.replace_file(picture) as file:
+                curves(found, file, picture.suffix)
+    show(found, as_json, lambda: tables.sensitivities(found))
 
 
 @app.command()

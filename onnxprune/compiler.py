@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,8 +14,10 @@ from onnxprune import runtime, verify
 from onnxprune.axes import Indices, Keeper
 from onnxprune.calibrate import Samples
 from onnxprune.calibration import Calibration, Feeds
+from onnxprune.coupling import Coupling
 from onnxprune.divergence import divergence
 from onnxprune.errors import ModelError, TargetError, VerificationError
+from onnxprune.knapsack import Curve
 from onnxprune.model import Model
 from onnxprune.passes import Allocate, Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels, Repair, Score, Sensitivity
 from onnxprune.passes.base import need
@@ -128,6 +130,11 @@ class Compiler:
             failed = f"{len(facts.frozen)} groups failed verification: {', '.join(facts.frozen)}"
             raise TargetError(f"{error} ({failed})") from error
         return model, facts
+
+    def curves(self) -> tuple[Coupling, Mapping[str, Curve]]:
+        """The groups, and what each is measured to cost."""
+        self._prepared(self.recipe.target)
+        return need(self._facts.coupling, "coupling"), need(self._facts.curves, "curves")
 
     def _best_plan(self, model: Model, facts: Facts, target: str) -> Plan | None:
         """The plan whose repaired model is nearest to the original on samples that its repair did not see.

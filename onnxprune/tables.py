@@ -125,6 +125,30 @@ def verified(check: Check) -> None:
     _say(_console(), f"verified: pruned == masked ({text})")
 
 
+def sensitivities(found: dict[str, Any]) -> None:
+    """What `sensitivity` measured: one row for each group, the most sensitive first."""
+    console = _console()
+    groups = sorted(found["groups"], key=lambda group: -max((m["divergence"] for m in group["measured"]), default=0.0))
+    most = max((m["divergence"] for group in groups for m in group["measured"]), default=1.0) or 1.0
+    how = "cut and repaired" if found["repaired"] else "cut"
+    table = _table(f"{found['model']}: divergence of the outputs when one group is {how}", "group", "kind", "size")
+    columns = max((len(group["measured"]) for group in groups), default=0)
+    for at in range(columns):
+        shares = {round(group["measured"][at]["kept"] / group["size"], 1) for group in groups if at < len(group["measured"])}
+        table.add_column(f"keeps {'/'.join(f'{share:.0%}' for share in sorted(shares))}", justify="right")
+    table.add_column("", no_wrap=True)
+    for group in groups:
+        errors = [m["divergence"] for m in group["measured"]]
+        cells = [f"{error:.4f}" for error in errors] + [""] * (columns - len(errors))
+        bar = "█" * max(1, round(24 * (max(errors, default=0.0) / most) ** 0.5))
+        table.add_row(group["id"], group["kind"], str(group["size"]), *cells, bar)
+    console.print(table)
+    _say(
+        console,
+        "KL divergence for outputs [samples, classes], squared error over variance for others; bars on a square-root scale",
+    )
+
+
 def inspection(found: dict[str, Any], *, layers: bool) -> None:
     """What `inspect` found."""
     console = _console()
