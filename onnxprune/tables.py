@@ -145,7 +145,7 @@ def sensitivities(found: dict[str, Any]) -> None:
     console.print(table)
     _say(
         console,
-        "KL divergence for outputs [samples, classes], squared error over variance for others; bars on a square-root scale",
+        "KL divergence of outputs [samples, classes], squared error over variance of others; bars by square root",
     )
 
 
