@@ -17,7 +17,6 @@ from onnxprune.knapsack import Curve, Prices, choose
 from onnxprune.recipe import Target
 
 if TYPE_CHECKING:
-    from onnxprune.cost import CostModel
     from onnxprune.coupling import Coupling, CouplingGroup
 
 __all__ = ["Allocation", "allocate", "widths"]
@@ -61,7 +60,7 @@ def widths(group: CouplingGroup, coupling: Coupling, align: int, floor: float = 
 
 
 def allocate(
-    coupling: Coupling, scores: Mapping[str, Scores], costs: CostModel, target: Target, *, scope: str, align: int
+    coupling: Coupling, scores: Mapping[str, Scores], prices: Prices, target: Target, *, scope: str, align: int
 ) -> Allocation:
     """Choose the positions to keep so that the target holds and the least score is lost.
 
@@ -79,7 +78,7 @@ def allocate(
     if target.metric == "channels":
         counts, obtained = _same_share(groups, allowed, target.fraction)
     else:
-        counts, obtained = _Search(groups, allowed, scores, costs, target, scope, align).run()
+        counts, obtained = _Search(groups, allowed, scores, prices, target, scope, align).run()
     keep = {}
     for name, count in counts.items():
         if count < groups[name].size:
@@ -137,14 +136,14 @@ class _Search:
         groups: Mapping[str, CouplingGroup],
         allowed: Mapping[str, list[int]],
         scores: Mapping[str, Scores],
-        costs: CostModel,
+        prices: Prices,
         target: Target,
         scope: str,
         align: int,
     ) -> None:
-        self.groups, self.allowed, self.costs, self.target, self.align = groups, allowed, costs, target, align
+        self.groups, self.allowed, self.prices, self.target, self.align = groups, allowed, prices, target, align
         self.ascending = {name: np.sort(scores[name]) for name in groups}
-        self.whole = costs.total(target.metric, {})
+        self.whole = prices.total({})
         self.budget = target.fraction * self.whole
         self.pools = self._pools(scope)
 
@@ -176,7 +175,7 @@ class _Search:
         return counts
 
     def price(self, counts: Mapping[str, int]) -> float:
-        return self.costs.total(self.target.metric, self.by_factor(counts))
+        return self.prices.total(self.by_factor(counts))
 
     def by_factor(self, counts: Mapping[str, int]) -> dict[Factor, int]:
         return {self.groups[name].factor: count for name, count in counts.items()}
@@ -203,7 +202,7 @@ class _Search:
                 if at == len(self.allowed[name]):
                     continue
                 wider = self.allowed[name][at]
-                price = self.costs.change(self.target.metric, factors, group.factor, wider)
+                price = self.prices.change(factors, group.factor, wider)
                 if price <= self.budget - spent:
                     scores = self.ascending[name]
                     gain = scores[group.size - wider : group.size - counts[name]].mean()
@@ -244,7 +243,7 @@ class _Search:
                 if name == widened or at == 0:
                     continue
                 narrower = self.allowed[name][at - 1]
-                saved = -self.costs.change(self.target.metric, factors, group.factor, narrower)
+                saved = -self.prices.change(factors, group.factor, narrower)
                 if saved > 0:
                     lost = self.ascending[name][group.size - trial[name] : group.size - narrower].sum()
                     wasteful = saved > spent - self.budget + _WASTE * self.whole

@@ -132,7 +132,11 @@ def prune(
         judged = calibrate.open_samples(recipe.eval, original.inputs, option="--eval", preprocess=recipe.preprocess)
         evaluation = Evaluation(original, judged, recipe.metric)
         tuned = tune.within_drop(compiler, evaluation, parse_drop(recipe.max_drop), Target.parse(recipe.target))
-    built = tuned.built if tuned else compiler.build()
+    if tuned:
+        built = tuned.built
+    else:
+        target = Target.parse(recipe.target)
+        built = compiler.build(str(tune.at_latency(compiler, target) if target.metric == "latency" else target))
     return _result(source, original, built, recipe, stage, given, tuned, agreement=agreement)
 
 

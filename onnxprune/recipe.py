@@ -14,7 +14,7 @@ from onnxprune.errors import OptionError
 
 __all__ = ["SCOPES", "TARGETS", "Recipe", "Target", "parse_align"]
 
-TARGETS = ("macs", "params", "size", "channels")
+TARGETS = ("latency", "macs", "params", "size", "channels")
 SCOPES = ("auto", "sensitivity", "uniform", "global", "isomorphic")
 KINDS = ("channels", "heads", "mlp", "residual")
 CRITERIA = ("l1", "l2", "linf", "fpgm", "bn_scale", "random")
@@ -71,7 +71,8 @@ class Recipe:
     """How to prune a model.
 
     Attributes:
-        target: what remains, as a fraction of the original: ``macs=0.5``, ``params=0.4``, ``size=0.25``, ``channels=0.5``.
+        target: what remains, as a fraction of the original: ``macs=0.5``, ``params=0.4``, ``size=0.25``, ``channels=0.5``, or
+            ``latency=0.5``, measured here.
         criterion: how positions are ranked: by data ``obs``, ``wanda``, ``flap``, ``variance``, by weights ``l1``, ``l2``,
             ``linf``, ``fpgm``, ``bn_scale``, or ``random``; ``auto`` is ``obs`` where there is data, else ``l2``.
         scope: how the target is shared out: ``sensitivity`` by what each group is measured to cost, which needs data; or by the

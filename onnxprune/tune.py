@@ -6,14 +6,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import TargetError
+from onnxprune.latency import measure_ratio
 from onnxprune.recipe import Target
 
 if TYPE_CHECKING:
     from onnxprune.compiler import Built, Compiler
     from onnxprune.metrics import Evaluation, Score
 
-__all__ = ["Tuned", "within_drop"]
+__all__ = ["Tuned", "at_latency", "within_drop"]
 
+_ROUNDS = 6
+"""How often a latency is corrected, at most."""
+_WITHIN = (0.92, 0.99)
+"""What a measured latency may be, as a share of the one asked for; the next round aims at the middle."""
+_SECONDS = 2.0
 _LEAST, _FINE = 0.05, 0.02
 """The smallest share that is tried, and the distance of shares at which the search ends."""
 
@@ -31,6 +37,31 @@ class Tuned:
     score: Score
     target: Target
     tried: tuple[tuple[Target, float], ...]
+
+
+def at_latency(compiler: Compiler, target: Target) -> Target:
+    """The target whose model, timed as a whole beside the original, takes no more than was asked for, and little less.
+
+    The sum of layers' times predicts the whole to some percent; what it is off by at one target is made up for at the next.
+
+    Raises:
+        TargetError: the latency cannot be reached; says what is.
+    """
+    share, found, least = target.fraction, None, 1.0
+    for round_ in range(_ROUNDS):
+        asked = Target("latency", min(round(share, 4), 1.0))
+        original, candidate = compiler.draft(str(asked))
+        with compiler.stage("measuring", f"measuring what {asked} comes to ({round_ + 1})"):
+            measured = measure_ratio(original, candidate, seconds=_SECONDS) / target.fraction
+        least = min(least, measured * target.fraction)
+        if measured <= 1 and (found is None or measured > found[0]):
+            found = measured, asked
+        if _WITHIN[0] <= measured <= _WITHIN[1]:
+            break
+        share = asked.fraction * sum(_WITHIN) / 2 / measured
+    if found is None:
+        raise TargetError(f"target {target} cannot be reached: the fastest model of {_ROUNDS} has latency={least:.3f}, measured")
+    return found[1]
 
 
 def within_drop(compiler: Compiler, evaluation: Evaluation, drop: float, start: Target) -> Tuned:

@@ -17,7 +17,7 @@ from onnxprune.calibration import Calibration
 from onnxprune.cost import CostModel
 from onnxprune.coupling import Coupling
 from onnxprune.errors import OnnxPruneError, OptionError, PassError
-from onnxprune.knapsack import Curve
+from onnxprune.knapsack import Curve, Prices
 from onnxprune.model import Model
 from onnxprune.plan import Plan
 from onnxprune.report import Repaired
@@ -41,6 +41,7 @@ class Facts:
         scores: importance of each position of each group, by group id.
         plan: the positions that remain.
         costs: what the graph costs under any plan.
+        prices: its latency under any plan.
         frozen: groups that must stay, by id, with the reason; true of every later graph too.
         statistics: what the original does on calibration samples.
         curves: what each group costs, by group id.
@@ -55,6 +56,7 @@ class Facts:
     scores: Mapping[str, np.ndarray[Any, np.dtype[np.float64]]] | None = None
     plan: Plan | None = None
     costs: CostModel | None = None
+    prices: Prices | None = None
     statistics: Statistics | None = None
     curves: Mapping[str, Curve] | None = None
     original: Model | None = None
