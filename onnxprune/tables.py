@@ -110,7 +110,10 @@ def _ratio(row: BenchRow) -> str:
 def verified(check: Check) -> None:
     """A proof that succeeded."""
     text = f"largest difference {check.error:.1e} of the largest output, {counted(check.runs, 'input size')}"
-    _say(_console(), f"verified: pruned == masked ({text})")
+    console = _console()
+    _say(console, f"verified: pruned == masked ({text})")
+    for note in check.notes:
+        _say(console, f"  {note}")
 
 
 def inspection(found: dict[str, Any], *, layers: bool) -> None:

@@ -51,10 +51,10 @@ class Weight:
             self.shape = array.shape
             self.dtype = helper.np_dtype_to_tensor_dtype(array.dtype)
 
-    def derived(self, shape: Shape, compute: Callable[[Array], Array]) -> Weight:
-        """A constant of the same name and type that is computed from this one whenever it is needed."""
+    def derived(self, shape: Shape, compute: Callable[[Array], Array], dtype: int | None = None) -> Weight:
+        """A constant of the same name that is computed from this one whenever it is needed; of the same type unless told."""
         result = Weight(self.name, None)
-        result.shape, result.dtype = shape, self.dtype
+        result.shape, result.dtype = shape, self.dtype if dtype is None else dtype
         result._compute = lambda: compute(self.array())
         return result
 

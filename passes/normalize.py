@@ -12,6 +12,7 @@ from onnx import NodeProto, helper
 
 from onnxprune.model import Model
 from onnxprune.node import captured, domain_of
+from onnxprune.order import in_order
 from onnxprune.passes.base import Facts, Pass
 from onnxprune.runtime import evaluate
 from onnxprune.shapes import Shapes, probe
@@ -49,6 +50,7 @@ class Normalize(Pass):
             model.proto.CopyFrom(onnx.inliner.inline_local_functions(model.proto))
         inputs = [value for value in model.graph.input if value.name not in model.weights]
         replace_all(model.graph.input, inputs)
+        replace_all(model.graph.node, in_order(model.graph.node, model.name))
         constants_to_initializers(model)
         fold(model)
         untie(model)

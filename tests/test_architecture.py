@@ -22,7 +22,8 @@ LAYERS = [
     ["equation"],
     ["weights"],
     ["node"],
-    ["model"],
+    ["model", "order"],
+    ["precision"],
     ["runtime"],
     ["shapes"],
     ["rules.registry"],
@@ -52,7 +53,7 @@ UPWARD = {
 }
 """Imports against the current, and why they do no harm; all are under TYPE_CHECKING."""
 
-PROTOBUF = {"weights", "node", "model", "runtime", "shapes", "frontier", "feeds", "files"}
+PROTOBUF = {"weights", "node", "model", "precision", "runtime", "shapes", "frontier", "feeds", "files"}
 PROTOBUF |= {"passes.normalize", "passes.prune_channels"}
 """Modules that use onnx when they run; annotations may name its types anywhere."""
 

@@ -141,6 +141,8 @@ def test_pruning_says_what_was_asked_and_done(width: int, capsys: pytest.Capture
         f"note: look at {ODD}\n",
     ):
         assert words in out
+    tables.verified(dataclasses.replace(check, notes=(f"compared with {ODD}",)))
+    assert capsys.readouterr().out.endswith(f", 1 input size)\n  compared with {ODD}\n")
     tables.pruning(report(), ODD)
     assert "not verified\n" in capsys.readouterr().out
 
