@@ -56,12 +56,8 @@ def lrn(node: NodeView) -> Refused:
 
 
 @rule("MeanVarianceNormalization")
-def mean_variance_normalization(node: NodeView) -> AxisRule:
-    rank = len(node.shape())
-    over = {axis % rank for axis in node.attr("axes", [0, 2, 3])}
-    names = [f"a{i}" for i in range(rank)]
-    text = " ".join(names)
-    return axes(f"{text} -> {text}", mix=" ".join(names[i] for i in sorted(over)), zero=NEVER, poles=(0,))
+def mean_variance_normalization(node: NodeView) -> Refused:
+    return Refused("divides by a standard deviation, which is 0 at removed positions in the masked model")
 
 
 @rule("LpNormalization")
