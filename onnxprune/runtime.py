@@ -11,7 +11,6 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from onnxprune.errors import ModelError
-from onnxprune.precision import as_float32, float_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from onnxprune.model import Model
     from onnxprune.weights import Array
 
-__all__ = ["Session", "evaluate", "first_line", "random_feeds", "run_each", "run_for_shapes", "session"]
+__all__ = ["Session", "evaluate", "first_line", "random_feeds", "session"]
 
 _SHARED = 1024
 """Bytes from which a weight is handed over instead of copied into the graph."""
@@ -77,24 +76,6 @@ class Session:
         """The outputs for some inputs; raises what ONNX Runtime raises."""
         results: list[Any] = self._session.run(None, dict(feeds))
         return results
-
-
-def run_each(
-    model: Model, feeds: Iterable[Mapping[str, Any]], outputs: Sequence[str] | None = None, *, threads: int = 1
-) -> list[list[Any] | Exception]:
-    """What a model computes for each of several feeds, or what ONNX Runtime raised.
-
-    Raises:
-        ModelError: as `Session`.
-    """
-    session = Session(model, outputs, threads=threads)
-    results: list[list[Any] | Exception] = []
-    for feed in feeds:
-        try:
-            results.append(session.run(feed))
-        except Exception as error:  # noqa: BLE001 - onnxruntime derives its exceptions from Exception alone
-            results.append(error)
-    return results
 
 
 def _hand_over(array: Array, dtype: int) -> Any:
@@ -179,23 +160,6 @@ def _constant_outputs(proto: ModelProto) -> list[Array]:
     for at in halves:
         results[at] = results[at].astype(helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16))
     return results
-
-
-def run_for_shapes(model: Model, inputs: Mapping[str, Shape], missing: Sequence[str]) -> dict[str, Shape | None]:
-    """Run the model on a probe and report the shapes of ``missing``.
-
-    Shapes that still do not come out (the model does not run on the probe, a value is no tensor) are left out.
-    """
-    probe = model.copy()
-    shapes = [model.fresh_name(f"{name}__shape") for name in missing]
-    probe.graph.node.extend([helper.make_node("Shape", [name], [shape]) for name, shape in zip(missing, shapes, strict=True)])
-    for form in (probe, as_float32(probe)) if float_types(model) - {"float32"} else (probe,):
-        try:
-            results = Session(form, shapes, optimize=False).run(random_feeds(form.inputs, inputs, seed=0))
-        except Exception:  # noqa: BLE001, S112 - onnxruntime derives its exceptions from Exception alone
-            continue
-        return {name: tuple(map(int, shape)) for name, shape in zip(missing, results, strict=True)}
-    return {}
 
 
 def random_feeds(inputs: Sequence[ValueInfoProto], shapes: Mapping[str, Shape], seed: int) -> dict[str, Array]:

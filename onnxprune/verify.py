@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune import calibrate, runtime
+from onnxprune import calibrate, runtime, segments
 from onnxprune.axes import Indices, take
 from onnxprune.errors import ModelError
 from onnxprune.frontier import frontier
@@ -106,7 +106,7 @@ def compare(
         settled = _settle(as_float32(pruned), as_float32(masked), seed, exact, values=values, kept=kept)
     except ModelError:
         return outcome
-    return replace(settled, notes=(f"compared as float32 copies: {why}",))
+    return replace(settled, notes=(*settled.notes, f"compared as float32 copies: {why}"))
 
 
 def _settle(
@@ -145,11 +145,11 @@ def _compare(
     """
     sizes = bindings(masked.inputs, batches=(1, 2))
     feeds = [runtime.random_feeds(masked.inputs, shapes, seed + number) for number, shapes in enumerate(sizes)]
-    wanted = runtime.run_each(masked, feeds, watched)
+    wanted = segments.run_each(masked, feeds, watched)
     if isinstance(wanted[0], Exception):
         raise ModelError(f"the model does not run on {_show(sizes[0])}: {runtime.first_line(wanted[0])}")
     try:
-        results = runtime.run_each(pruned, feeds, watched)
+        results = segments.run_each(pruned, feeds, watched)
     except ModelError as error:
         return Check(ok=False, error=np.inf, text=str(error))
     # A second size that the model itself does not take says nothing about the pruned one.
@@ -168,7 +168,9 @@ def _compare(
             if gap > limit:
                 text = f"{name!r} differs from the masked model's by {gap:.2e} (relative)"
                 return Check(ok=False, error=worst, text=text, runs=runs)
-    return Check(ok=True, error=worst, runs=len(pairs))
+    parts = len(segments.split(masked, watched))
+    notes = (f"run in {parts} segments of the graph, one after the other",) if parts > 1 else ()
+    return Check(ok=True, error=worst, runs=len(pairs), notes=notes)
 
 
 def _shape(model: Model, name: str) -> Shape | None:
@@ -234,14 +236,14 @@ Feeds = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 def _drift_of(pruned: Model, original: Model, samples: Samples, count: int, feeds: Feeds) -> Drift:
-    small, large = (runtime.Session(model, threads=0) for model in (pruned, original))
+    small, large = (segments.Runner(model, threads=0) for model in (pruned, original))
     try:
         return _drift(small, large, samples, count, 16, feeds)
     except ModelError:  # a batch may be open, and the graph made for one sample
         return _drift(small, large, samples, count, 1, feeds)
 
 
-def _drift(small: runtime.Session, large: runtime.Session, samples: Samples, count: int, size: int, feeds: Feeds) -> Drift:
+def _drift(small: segments.Runner, large: segments.Runner, samples: Samples, count: int, size: int, feeds: Feeds) -> Drift:
     taken = vectors = choices = 0
     cosines = agreements = squares = gaps = 0.0
     for batch in samples.batches(size):
@@ -270,9 +272,9 @@ def _drift(small: runtime.Session, large: runtime.Session, samples: Samples, cou
     return Drift(cosines / vectors, relative, agreements / choices, taken, samples.source)
 
 
-def _run(session: runtime.Session, feeds: Mapping[str, Any], text: str) -> list[Any]:
+def _run(runner: segments.Runner, feeds: Mapping[str, Any], text: str) -> list[Any]:
     try:
-        return session.run(feeds)
+        return runner.run(feeds)
     except Exception as error:  # onnxruntime derives its exceptions from Exception alone
         raise ModelError(f"{text}: {runtime.first_line(error)}") from error
 

@@ -25,6 +25,7 @@ LAYERS = [
     ["model", "order"],
     ["precision"],
     ["runtime"],
+    ["segments"],
     ["shapes"],
     ["rules.registry"],
     ["rules.elementwise", "rules.linear"],  # quantized sums and products are theirs
@@ -53,7 +54,7 @@ UPWARD = {
 }
 """Imports against the current, and why they do no harm; all are under TYPE_CHECKING."""
 
-PROTOBUF = {"weights", "node", "model", "precision", "runtime", "shapes", "frontier", "feeds", "files"}
+PROTOBUF = {"weights", "node", "model", "precision", "runtime", "segments", "shapes", "frontier", "feeds", "files"}
 PROTOBUF |= {"passes.normalize", "passes.prune_channels"}
 """Modules that use onnx when they run; annotations may name its types anywhere."""
 

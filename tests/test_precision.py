@@ -16,7 +16,8 @@ from onnxprune import ModelError, Recipe, api, prune
 from onnxprune.api import analyze
 from onnxprune.model import Model
 from onnxprune.precision import _places, as_float32, feeds_as_float32, float_types
-from onnxprune.runtime import Session, random_feeds, run_for_shapes, session
+from onnxprune.runtime import Session, random_feeds, session
+from onnxprune.segments import run_for_shapes
 from onnxprune.verify import compare, drift
 from onnxprune.weights import Weight
 from test_coupling import NETS, both, parse, some
