@@ -71,6 +71,7 @@ def inspect(
     protect: Protect = None,
     allow_inexact: Inexact = False,
     layers: Annotated[bool, typer.Option("--layers", help="Also list every layer with its MACs and parameters.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="List every group and every axis that cannot be pruned.")] = False,
     as_json: Json = False,
 ) -> None:
     """What can be pruned, what cannot, and why."""
@@ -78,7 +79,7 @@ def inspect(
 
     with progress("finding coupling groups", quiet=as_json):
         found = api.describe(api.analyze(model, protect=protect or (), allow_inexact=allow_inexact))
-    show(found, as_json, lambda: tables.inspection(found, layers=layers))
+    show(found, as_json, lambda: tables.inspection(found, layers=layers, every=every))
 
 
 @app.command()

@@ -171,7 +171,7 @@ def test_every_command_works_and_is_silent_on_stderr(told: dict[str, Done]) -> N
 
 def test_text_says_what_happened(told: dict[str, Done]) -> None:
     assert "13 groups can be pruned" in told["inspect"].out
-    assert "1 axis cannot be pruned" in told["inspect"].out
+    assert "2 axes cannot be pruned" in told["inspect"].out
     assert "graph output" in told["inspect"].out
     assert "19 layers" in told["inspect"].out
     for words in ("requested macs=0.5, obtained macs=0.4", "verified: pruned == masked", "latency, cpu", "a.onnx"):

@@ -10,7 +10,7 @@ from onnxprune.rules.registry import NEVER, Refused, axes, rule
 @rule("BatchNormalization")
 def batch_normalization(node: NodeView) -> AxisRule | Refused:
     if node.attr("training_mode", 0):
-        return Refused("is in training mode: export the model in evaluation mode")
+        return Refused("is in training mode", remedy="export the model in evaluation mode")
     return axes("n c _..., c, c, c, c -> n c _...", zero=((1,), (2,)))
 
 
