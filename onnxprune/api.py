@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from onnxprune.calibrate import Samples
 
-__all__ = ["Analysis", "Result", "analyze", "apply", "check", "describe", "make_plan", "price", "prune"]
+__all__ = ["Analysis", "Result", "analyze", "apply", "check", "describe", "foreign", "make_plan", "price", "prune"]
 
 Progress = Callable[[str], None]
 """Told what begins."""
@@ -167,8 +167,18 @@ def price(analysis: Analysis, chosen: Plan, costs: CostModel | None = None) -> t
     return before, after, obtained
 
 
+def foreign(source: Source, chosen: Plan) -> str:
+    """What to tell a user who applies a plan to another file than it was made for; empty if it is that file.
+
+    It is no error: a plan for one training run fits the next, as long as every group has as many positions.
+    """
+    if not chosen.sha256 or not isinstance(source, str | Path) or files.sha256(source) == chosen.sha256:
+        return ""
+    return f"{source} is not the file that the plan was made for ({chosen.file}, sha256 {chosen.sha256[:12]}...); the groups fit"
+
+
 def apply(source: Source, chosen: Plan, *, masked: bool = False) -> Model:
-    """Carry out a plan: the pruned model, or the original with zeros at the removed positions.
+    """Carry out a plan: the pruned model, or the original with zeros at the removed positions; see also `foreign`.
 
     Raises:
         ModelError: the source is not a model that can be read.

@@ -172,8 +172,9 @@ def apply(
     with progress("cutting" if not masked else "masking", quiet=as_json):
         chosen = Plan.load(plan)
         result = api.apply(model, chosen, masked=masked)
+        notes = warn(api.foreign(model, chosen))
         files.save(result, out)
-    done = {"output": str(out), "masked": masked, "groups": len(chosen.keep), "bytes": out.stat().st_size}
+    done = {"output": str(out), "masked": masked, "groups": len(chosen.keep), "bytes": out.stat().st_size, "notes": notes}
     show(done, as_json, lambda: tables.applied(done))
 
 
@@ -192,7 +193,9 @@ def verify(
     from onnxprune.plan import Plan
 
     with progress("verifying: pruned == masked", quiet=as_json):
-        outcome = api.check(original, pruned, Plan.load(plan), seed=seed)
+        chosen = Plan.load(plan)
+        outcome = api.check(original, pruned, chosen, seed=seed)
+        outcome = dataclasses.replace(outcome, notes=(*outcome.notes, *warn(api.foreign(original, chosen))))
     if as_json or outcome.ok:
         show(dataclasses.asdict(outcome), as_json, lambda: tables.verified(outcome))
     if not outcome.ok:
@@ -305,6 +308,13 @@ def main() -> None:
         sys.exit(0)
     except OSError as error:
         fail(str(error), 2)
+
+
+def warn(text: str) -> list[str]:
+    """Say in one line, if at all, what may not be as the user thinks; also for a report."""
+    if text:
+        typer.echo(f"onnxprune: warning: {' '.join(text.split())}", err=True)
+    return [text] if text else []
 
 
 def fail(text: str, status: int) -> NoReturn:

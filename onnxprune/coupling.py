@@ -58,7 +58,7 @@ class Refusal:
         node: the node or value responsible.
         text: why, in a sentence.
         remedy: what a user can do about it; empty where nothing helps.
-        axes: every axis of a constant that they run along, as ``value:axis``.
+        axes: every axis of a constant that they run along, as ``value:axis``, in the names of the model as it was read.
     """
 
     value: str
@@ -74,7 +74,7 @@ class Refusal:
         """As a plan spells it."""
         return {
             "node": self.node,
-            "axis": f"{self.value}:{self.axis}",
+            "axis": self.axes[0],
             "axes": list(self.axes),
             "size": self.size,
             "reason": self.reason.value,
@@ -93,6 +93,8 @@ class Member:
     position: int
     alone: bool
     """Whether the group is the whole axis, position for position."""
+    origin: str
+    """The constant's name in the model as it was read: another where several nodes shared it, and each got a copy."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -363,9 +365,9 @@ class _Graph:
                 if (value, axis) not in self.named:
                     continue
                 found = [leaf for leaf in dict.fromkeys(leaves(factor)) if leaf.size > 1]
-                alone = factor.root.kind == LEAF
+                alone, origin = factor.root.kind == LEAF, self.model.weights[value].origin
                 for count, leaf in enumerate(found):
-                    members.setdefault(leaf, []).append(Member(value, axis, op, position, alone))
+                    members.setdefault(leaf, []).append(Member(value, axis, op, position, alone, origin))
                     ids.setdefault(leaf, f"{value}:{axis}" + (f".{count}" if len(found) > 1 else ""))
         groups, refusals = [], []
         heads = {leaf for factor in self.meeting for leaf in leaves(factor)}
@@ -378,7 +380,7 @@ class _Graph:
                 groups.append(CouplingGroup(ids[leaf], leaf, leaf.mixed is None, tuple(places), kind))
                 continue
             first = places[0]
-            axes = tuple(dict.fromkeys(f"{place.value}:{place.axis}" for place in places))
+            axes = tuple(dict.fromkeys(f"{place.origin}:{place.axis}" for place in places))
             remedy = why.remedy or why.reason.remedy
             refusals.append(Refusal(first.value, first.axis, leaf.size, why.reason, why.node, why.text, remedy, axes))
         return Coupling(tuple(groups), tuple(refusals), self.axes, tuple(self.nodes))

@@ -555,6 +555,26 @@ def test_a_plan_that_does_not_fit_is_refused(
     assert names(model.parent) == {"net.onnx", "plan.json"}
 
 
+def test_a_plan_for_another_file_is_applied_with_a_warning(call: Cli, model: Path) -> None:
+    folder = model.parent
+    assert call("plan", model, "-o", folder / "plan.json", "--target", "channels=0.5", "--align", "1").err == ""
+    other, out = folder / "other.onnx", folder / "out.onnx"
+    onnx.save(net(np.ones((32, 3, 3, 3), np.float32)), other)
+    warning = f"onnxprune: warning: {other} is not the file that the plan was made for (net.onnx, sha256 "
+    done = call("apply", other, folder / "plan.json", "-o", out)
+    assert done.status == 0
+    assert done.err.startswith(warning)
+    assert done.err.count("\n") == 1
+    done = call("apply", other, folder / "plan.json", "-o", out, "--json", "--force")
+    assert "is not the file that the plan was made for" in done.json()["notes"][0]
+    done = call("verify", other, out, "--plan", folder / "plan.json", "--json")
+    assert done.status == 0
+    assert done.err.startswith(warning)
+    assert "is not the file that the plan was made for" in done.json()["notes"][0]
+    done = call("apply", model, folder / "plan.json", "-o", out, "--json", "--force")
+    assert (done.err, done.json()["notes"]) == ("", [])
+
+
 # Samples.
 
 

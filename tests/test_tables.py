@@ -39,10 +39,7 @@ def found(groups: list[str], refusals: list[str], layers: int = 1) -> dict[str, 
         "model": f"{ODD}.onnx",
         "opset": 18,
         "cost": {"macs": 1_950_000, "params": 67_600, "size": 280_000},
-        "groups": [
-            {"id": name, "size": 32, "exact": True, "kind": "channels", "members": [{"op": "Conv", "value": name, "axis": 1}] * 3}
-            for name in groups
-        ],
+        "groups": [group(name) for name in groups],
         "refusals": [refusal(name) for name in refusals],
         "layers": [{"node": ODD, "op": "Conv", "macs": 10, "params": 3, "axes": "n (g i) _ _ -> n (g o) _ _"}] * layers,
     }
