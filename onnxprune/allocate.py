@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,13 +61,21 @@ def widths(group: CouplingGroup, coupling: Coupling, align: int, floor: float = 
 
 
 def allocate(
-    coupling: Coupling, scores: Mapping[str, Scores], costs: CostModel, target: Target, *, scope: str, align: int
+    coupling: Coupling,
+    scores: Mapping[str, Scores],
+    costs: CostModel,
+    target: Target,
+    *,
+    scope: str,
+    align: int,
+    gone: Mapping[str, Positions] = MappingProxyType({}),
 ) -> Allocation:
     """Choose the positions to keep so that the target holds and the least score is lost.
 
     ``uniform`` removes the same share of every group, ``global`` what scores least anywhere, ``isomorphic`` what scores least
     among groups of the same structure (Fang et al. 2024, "Isomorphic Pruning"). No group keeps less than a tenth, or less than
-    one aligned block. Widths are aligned before they are priced.
+    one aligned block. Widths are aligned before they are priced. ``gone`` are positions that carry no weight: they stay for
+    alignment alone, even where the target would keep them.
 
     Raises:
         TargetError: even the least widths cost more; says what is reachable.
@@ -81,6 +90,8 @@ def allocate(
         counts, obtained = _Search(groups, allowed, scores, costs, target, scope, align).run()
     keep = {}
     for name, count in counts.items():
+        useful = groups[name].size - len(gone.get(name, ()))
+        count = min((width for width in allowed[name] if width >= useful), default=count) if count > useful else count
         if count < groups[name].size:
             order = np.argsort(-scores[name], kind="stable")
             keep[name] = np.sort(order[:count])

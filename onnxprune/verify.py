@@ -72,7 +72,13 @@ class Drift:
 
 
 def compare(
-    pruned: Model, masked: Model, *, seed: int = 0, values: bool = True, kept: Callable[[str], Indices] | None = None
+    pruned: Model,
+    masked: Model,
+    *,
+    seed: int = 0,
+    values: bool = True,
+    kept: Callable[[str], Indices] | None = None,
+    against: str = "masked",
 ) -> Check:
     """Run both models on the same feeds and compare every output.
 
@@ -84,9 +90,10 @@ def compare(
         seed: of the inputs.
         values: whether outputs must be equal; if not, only that both run and have equal shapes and types.
         kept: for a value, what the plan keeps along each of its axes.
+        against: what messages call the model it must equal.
     """
     outputs = [output.name for output in masked.graph.output]
-    outcome = _compare(pruned, masked, outputs, seed, values=values, skip=frozenset(), kept=kept)
+    outcome = _compare(pruned, masked, outputs, seed, values=values, skip=frozenset(), kept=kept, against=against)
     if outcome.ok or not values or not outcome.runs:
         return outcome
     changed = [name for name, weight in masked.weights.items() if _shape(pruned, name) != weight.shape]
@@ -95,7 +102,7 @@ def compare(
     if not behind:
         return outcome
     watched = [*outputs, *(name for name in choices.entering if name not in outputs)]
-    outcome = _compare(pruned, masked, watched, seed, values=True, skip=behind, kept=kept)
+    outcome = _compare(pruned, masked, watched, seed, values=True, skip=behind, kept=kept, against=against)
     return replace(outcome, behind=len(behind))
 
 
@@ -108,6 +115,7 @@ def _compare(
     values: bool,
     skip: Collection[str],
     kept: Callable[[str], Indices] | None,
+    against: str,
 ) -> Check:
     try:
         small, large = (runtime.Session(model, watched) for model in (pruned, masked))
@@ -134,7 +142,7 @@ def _compare(
             gap = _difference(a, b, values=values)
             worst = max(worst, gap)
             if gap > tolerance(b):
-                text = f"{name!r} differs from the masked model's by {gap:.2e} (relative)"
+                text = f"{name!r} differs from the {against} model's by {gap:.2e} (relative)"
                 return Check(ok=False, error=worst, text=text, runs=runs)
     return Check(ok=True, error=worst, runs=runs)
 

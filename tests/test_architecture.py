@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "onnxprune"
 
 LAYERS = [
-    ["errors", "axes"],
-    ["equation"],
+    ["errors", "axes", "digest"],
+    ["equation", "slices"],
     ["weights"],
     ["node"],
     ["model"],
@@ -31,12 +31,14 @@ LAYERS = [
     ["rules"],
     ["zeros"],
     ["coupling"],
-    ["_bench_worker", "cost", "criteria", "frontier", "plan", "recipe"],
-    ["allocate", "bench", "calibrate", "files", "verify"],
+    ["_bench_worker", "affine", "cost", "criteria", "frontier", "plan", "ranges", "recipe"],
+    ["allocate", "bench", "calibrate", "files", "values", "verify"],
+    ["lossless"],
     ["report"],
     ["tables"],
     ["passes.base"],
     ["passes.normalize"],  # others build on what it writes
+    ["passes.prune_channels"],  # lossless removal masks
     ["passes.*"],
     ["passes"],
     ["api"],
@@ -51,7 +53,7 @@ UPWARD = {
 """Imports against the current, and why they do no harm; all are under TYPE_CHECKING."""
 
 PROTOBUF = {"weights", "node", "model", "runtime", "shapes", "frontier", "calibrate", "files"}
-PROTOBUF |= {"passes.normalize", "passes.prune_channels"}
+PROTOBUF |= {"passes.lossless", "passes.normalize", "passes.prune_channels"}
 """Modules that use onnx when they run; annotations may name its types anywhere."""
 
 UNTESTED = {
