@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.affine import merged
+from onnxprune.allocate import widths
 from onnxprune.axes import LEAF, Factor, Positions, labels, leaves
 from onnxprune.digest import joined
 from onnxprune.values import OPAQUE, Values
@@ -74,6 +75,17 @@ class Removal:
     gone: Mapping[str, Positions]
     counts: Mapping[str, int]
     edits: tuple[Edit, ...]
+
+    def keep(self, coupling: Coupling, align: int) -> dict[str, Positions]:
+        """For each group what stays, with as much of what can go as makes its width a multiple of ``align``."""
+        found = {}
+        for group in coupling.groups:
+            gone = self.gone.get(group.id, np.empty(0, np.int64))
+            least = group.size - len(gone)
+            width = min(width for width in widths(group, coupling, align, floor=0) if width >= least)
+            if width < group.size:
+                found[group.id] = np.delete(np.arange(group.size), gone[width - least :])
+        return found
 
 
 def search(model: Model, coupling: Coupling) -> Removal:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["CONVEX", "Operand", "Ranges", "hull", "limits", "product_bounds"]
 
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 Bounds = tuple[Floats, Floats]
 
 MONOTONE = frozenset({
@@ -42,6 +43,8 @@ CONVEX = frozenset({
     "Squeeze", "Tile", "Transpose", "Unsqueeze",
 })  # fmt: skip
 """Every element of an output is an element of the input, or lies between some of them (or beyond them, at the border)."""
+_HUGE = 1e30
+"""Bounds beyond this are none: nothing is won by them, and sums of them overflow."""
 _CORNERS = 3
 """Inputs that may be more than a point: the runtime computes a power of two of corners."""
 
@@ -131,7 +134,7 @@ class Ranges:
         results = self._run(node, operands, feeds)
         if results is None or results.size != count * len(corners):
             return unknown
-        least, most = limits(results.dtype)
+        least, most = (np.clip(end, -_HUGE, _HUGE) for end in limits(results.dtype))
         table = results.astype(np.float64).reshape(len(corners), count)
         low, high = table.min(0), table.max(0)  # not a number where any corner is none
         return np.where(low > least, low, -np.inf), np.where(high < most, high, np.inf)
@@ -187,21 +190,22 @@ def hull(node: NodeAxes, views: Sequence[Slices | None], number: int) -> tuple[F
 
 
 def product_bounds(matrix: Array, low: Floats, high: Floats, scale: float) -> tuple[Floats, Floats]:
-    """Bounds of ``matrix @ x`` for x between bounds. [g, o, i, k], [g, i] twice -> [g o] twice
+    """Bounds of ``scale * (matrix @ x)`` for x between bounds. [g, o, i, k], [g, i] twice -> [g o] twice
 
-    Infinite bounds stand for the largest number of the type, which is a true bound. Rows that weigh constants alone get
-    one number.
+    Rows that weigh known numbers alone get one number.
     """
-    weighs = (matrix != 0).any(3)
-    loose = (weighs & (low != high)[:, None, :]).any(2).reshape(-1)
-    if np.isinf(low).all() and np.isinf(high).all():
-        return np.where(loose, -np.inf, 0.0), np.where(loose, np.inf, 0.0)
-    most = limits(matrix.dtype)[1] if matrix.dtype.kind == "f" else float(np.finfo(np.float32).max)
-    up, down = (clip(matrix, 0).sum(3, dtype=np.float64) for clip in (np.maximum, np.minimum))
-    lower, upper = np.clip(low, -most, most)[..., None], np.clip(high, -most, most)[..., None]
-    with np.errstate(over="ignore"):
-        least = (up @ lower + down @ upper).reshape(-1) * scale
-        greatest = (up @ upper + down @ lower).reshape(-1) * scale
-    least, greatest = np.minimum(least, greatest), np.maximum(least, greatest)
-    least, greatest = np.where(least > -most, least, -np.inf), np.where(greatest < most, greatest, np.inf)
-    return least, np.where(loose, greatest, least)
+    above: Flags = np.any(matrix > 0, axis=3)
+    below: Flags = np.any(matrix < 0, axis=3)
+    loose: Flags = np.any((above | below) & (low != high)[:, None], axis=2)
+    up: Flags = np.any((above & np.isposinf(high)[:, None]) | (below & np.isneginf(low)[:, None]), axis=2)
+    down: Flags = np.any((above & np.isneginf(low)[:, None]) | (below & np.isposinf(high)[:, None]), axis=2)
+    least, most = np.full(loose.shape, -np.inf), np.full(loose.shape, np.inf)
+    bounded = ~(up & down)  # few rows of what follows a Relu: the others need no sums
+    positive, negative = (clip(matrix[bounded], 0).sum(2, dtype=np.float64) for clip in (np.maximum, np.minimum))
+    group = np.nonzero(bounded)[0]
+    lower, upper = (np.where(np.isinf(end), 0, end)[group] for end in (low, high))  # where weights are zero, or a side is open
+    lowest, highest = ((positive * a + negative * b).sum(1) for a, b in ((lower, upper), (upper, lower)))
+    least[bounded] = np.where(down[bounded], -np.inf, lowest)
+    most[bounded] = np.where(up[bounded], np.inf, np.where(loose[bounded], highest, lowest))
+    ends = (least.reshape(-1) * scale, most.reshape(-1) * scale) if scale else (np.zeros(least.size), np.zeros(least.size))
+    return np.minimum(*ends), np.maximum(*ends)

@@ -102,8 +102,8 @@ def pruning(report: Report, output: str) -> None:
 def _lossless(console: Console, found: Mapping[str, Any]) -> None:
     """What went without loss, and the proof."""
     parts = ", ".join(f"{found[kind]} {kind}" for kind in KINDS)
-    kept = f"; {found['kept']} of them stay as zeros, for alignment" if found["kept"] else ""
-    _say(console, f"found to be removable without loss: {parts}{kept}")
+    kept = f", but for {found['kept']} that alignment keeps (--align 1 removes them)" if found["kept"] else ""
+    _say(console, f"removed without loss: {parts}{kept}")
     if found["check"]:
         check = found["check"]
         text = f"largest difference {check['error']:.1e} of the largest output, {counted(check['runs'], 'input size')}"

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from onnx import NodeProto, helper
 
-from onnxprune.allocate import widths
-from onnxprune.lossless import Removal, search
+from onnxprune.lossless import search
 from onnxprune.model import Model
 from onnxprune.passes.base import Facts, Pass, need
 from onnxprune.passes.normalize import replace_all
@@ -20,8 +19,6 @@ from onnxprune.weights import Array, Weight
 
 if TYPE_CHECKING:
     from onnxprune.affine import Affine
-    from onnxprune.axes import Positions
-    from onnxprune.coupling import Coupling
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Lossless(Pass):
     def run(self, model: Model, facts: Facts) -> Model:
         coupling = need(facts.coupling, "coupling")
         facts.removal = removal = search(model, coupling)
-        facts.plan = plan_for(removal, coupling, parse_align(self.align))
+        facts.plan = Plan(removal.keep(coupling, parse_align(self.align)))
         if not removal.gone:
             return model
         sizes = {group.id: group.size for group in coupling.groups}
@@ -54,22 +51,6 @@ class Lossless(Pass):
         masked = MaskChannels()(rewritten, Facts(coupling=coupling, plan=whole))
         moved.insert(masked)
         return masked
-
-
-def plan_for(removal: Removal, coupling: Coupling, align: int) -> Plan:
-    """The plan that removes what can go, less what alignment keeps."""
-    keep: dict[str, Positions] = {}
-    for group in coupling.groups:
-        gone = removal.gone.get(group.id)
-        if gone is None:
-            continue
-        left = group.size - len(gone)
-        count = min(width for width in widths(group, coupling, align, floor=0) if width >= left)
-        stays = np.ones(group.size, bool)
-        stays[gone[count - left :]] = False
-        if count < group.size:
-            keep[group.id] = np.flatnonzero(stays)
-    return Plan(keep)
 
 
 class _Biases:

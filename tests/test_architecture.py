@@ -41,6 +41,7 @@ LAYERS = [
     ["passes.prune_channels"],  # lossless removal masks
     ["passes.*"],
     ["passes"],
+    ["exact"],
     ["api"],
     ["cli"],
     ["__main__"],

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from onnxprune.digest import bits, joined, mixed, named, numbers, products, rows
+from onnxprune.weights import Array
 
 
 def test_mixing_is_a_bijection() -> None:
@@ -14,7 +15,7 @@ def test_mixing_is_a_bijection() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8])
 def test_bits_tell_numbers_apart_but_not_zeros(dtype: type) -> None:
-    values = np.array([0, -0.0, 1, 2, -1, 3], dtype)
+    values: Array = np.array([0, -0.0, 1, 2, -1, 3], dtype)
     found = bits(values)
     assert found[0] == found[1] == 0
     assert len(np.unique(found)) == 5

@@ -200,7 +200,7 @@ def test_concatenation() -> None:
     """Equal channels of two branches, and of one."""
     model = parse(NETS["concat_split"])
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    assert found(edited(model, wa=fill(1, weights["wb"][2]))) == ({"wa:0": [1]}, {"duplicated": 1})  # type: ignore[arg-type]
+    assert found(edited(model, wa=fill(1, weights["wb"][2]))) == ({"wa:0": [1]}, {"duplicated": 1})
     assert found(edited(parse(NETS["concat_split"]), wb=copy(3, 1))) == ({"wb:0.0": [3]}, {"duplicated": 1})
     assert found(edited(parse(NETS["concat_split"]), wb=copy(6, 1)))[0] == {}  # other readers
     assert found(edited(parse(NETS["concat_split"]), wr=fill(both(0)))) == ({"wb:0.1": [0]}, {"dead": 1})
@@ -301,11 +301,17 @@ def test_tied_weights_are_rewritten_once_for_all_readers() -> None:
     assert found(edited(parse(text), v=fill(both(1)))) == ({"w:0": [1]}, {"dead": 1})
 
 
-@pytest.mark.parametrize("kind", ["float16", "double"])
-def test_other_types(kind: str) -> None:
-    text = NETS["chain"].replace("float[", f"{kind}[")
-    model = edited(parse(text), **ROWS, w2=fill(both(3)))
-    assert found(model) == ({"w1:0": [3, 4, 6]}, {"dead": 1, "duplicated": 2})
+@pytest.mark.parametrize("kind", ["float16", "float", "double"])
+def test_types(kind: str) -> None:
+    text = """(float[N,5] x) => (float[N,4] y) <float[5,8] w1, float[8] b1, float[4,8] w2, float[4] b2> {
+      a = MatMul(x, w1)
+      b = Add(a, b1)
+      s = Sigmoid(b)
+      y = Gemm<transB = 1>(s, w2, b2)
+    }""".replace("float", kind)
+    model = edited(parse(text), w1=fill(both(2)), b1=copy(6, 1), w2=fill(both(3)))
+    model = edited(model, w1=lambda w: w.__setitem__(both(6), w[:, [1]]))
+    assert found(model) == ({"w1:1": [2, 3, 6]}, {"dead": 1, "constant": 1, "duplicated": 1})
 
 
 def test_weights_in_integers_lose_what_is_dead() -> None:

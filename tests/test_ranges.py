@@ -76,7 +76,7 @@ def test_hulls_bound_what_is_moved(sample: Sample) -> None:
                 assert found[0][0] - 1e-5 <= y.min() <= y.max() <= found[1][0] + 1e-5
 
 
-def bounds(array: np.ndarray) -> Slices:  # type: ignore[type-arg]
+def bounds(array: np.ndarray) -> Slices:
     return Slices(np.zeros(1, np.uint64), np.full(1, array.min(), np.float64), np.full(1, array.max(), np.float64))
 
 

@@ -13,7 +13,9 @@ from onnxprune.criteria import CRITERIA as FUNCTIONS
 from onnxprune.errors import OptionError
 from onnxprune.recipe import CRITERIA, TARGETS, Recipe, Target, parse_align
 
-OTHER = Recipe("params=0.25", "l1", "uniform", "8", ("head*", "stem.0"), ("mlp",), allow_inexact=True, verify=False, seed=7)
+OTHER = Recipe(
+    "params=0.25", "l1", "uniform", "8", ("head*", "stem.0"), ("mlp",), allow_inexact=True, verify=False, seed=7, lossless=True
+)
 
 
 def toml(recipe: Recipe) -> str:
@@ -55,6 +57,7 @@ def test_the_names_of_criteria_are_those_of_the_functions() -> None:
         ({"seed": True}, "seed = True is not a whole number"),
         ({"seed": 1.5}, "seed = 1.5 is not a whole number"),
         ({"seed": -1}, "seed -1: write 0"),
+        ({"lossless": 1}, "lossless = 1 is not true or false"),
     ],
 )
 def test_a_field_without_sense_is_refused(tmp_path: Path, data: dict[str, Any], words: str) -> None:

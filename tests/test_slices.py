@@ -8,7 +8,8 @@ from onnxprune.slices import Slices, by_digits, concatenated, content, of_consta
 
 
 def slices(count: int) -> Slices:
-    return Slices(np.arange(10, 10 + count, dtype=np.uint64), np.arange(count) - 1.0, np.arange(count) + 1.0)
+    places = np.arange(count, dtype=np.float64)
+    return Slices(np.arange(10, 10 + count, dtype=np.uint64), places - 1, places + 1)
 
 
 def test_a_constant_is_its_content_along_each_axis() -> None:
