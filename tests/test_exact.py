@@ -16,7 +16,8 @@ from onnxprune.model import Model
 from onnxprune.recipe import Recipe
 from onnxprune.report import Report
 from test_coupling import NETS, parse
-from test_lossless import ROWS, edited, fill
+from test_lossless import ROWS
+from test_values import edited, fill
 
 ONLY = Recipe(lossless=True, align="1")
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import onnx
 import pytest
@@ -19,34 +16,12 @@ from onnxprune.coupling import CouplingGroup
 from onnxprune.lossless import KINDS, places, search
 from onnxprune.model import Model
 from onnxprune.passes import Couple, Facts, Lossless, Normalize, Pipeline, PruneChannels
-from onnxprune.weights import Array, Weight
+from onnxprune.weights import Weight
 from test_coupling import NETS, parse
 from test_random_graphs import models
-from test_values import degraded
+from test_values import copy, degraded, edited, fill
 
 # --- Shared helpers --------------------------------------------------------------------------------------------------
-
-Change = Callable[[Array], Any]
-
-
-def edited(model: ModelProto, **changes: Change) -> ModelProto:
-    """A model with some weights changed in place, each by a function of its array."""
-    for tensor in model.graph.initializer:
-        if tensor.name in changes:
-            array = numpy_helper.to_array(tensor).copy()
-            changes[tensor.name](array)
-            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    return model
-
-
-def fill(index: Any, value: float = 0) -> Change:
-    """Set entries."""
-    return lambda array: array.__setitem__(index, value)
-
-
-def copy(target: Any, source: Any) -> Change:
-    """Copy rows."""
-    return lambda array: array.__setitem__(target, array[source])
 
 
 def without_loss(model: ModelProto | Model) -> tuple[Model, Facts]:

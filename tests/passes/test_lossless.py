@@ -10,7 +10,8 @@ from onnxprune.errors import ModelError
 from onnxprune.model import Model
 from onnxprune.passes import PASSES, Couple, Lossless, Normalize, Pipeline, PruneChannels
 from test_coupling import NETS, assert_same_graph, assert_same_values, parse
-from test_lossless import ROWS, copy, edited, fill
+from test_lossless import ROWS
+from test_values import copy, edited, fill
 
 PIPELINE = "normalize,couple,lossless,couple,prune_channels"
 
