@@ -13,11 +13,12 @@ from onnxprune import exact, lossless, verify
 from onnxprune.api import make_plan, prune
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.model import Model
-from onnxprune.recipe import Recipe
+from onnxprune.recipe import Recipe, Target
 from onnxprune.report import Report
 from test_coupling import NETS, parse
 from test_lossless import ROWS
 from test_values import edited, fill
+from test_verify import TWO_WAYS, inject, same
 
 ONLY = Recipe(lossless=True, align="1")
 
@@ -108,6 +109,24 @@ def test_zeros_stay_for_alignment_in_a_target_too() -> None:
     assert dead_of(result.report) == (2, 2)
 
 
+def test_zeros_that_all_stay_for_alignment_are_proven_too() -> None:
+    result = prune(wasteful(), Recipe(target="params=0.9", align="4", lossless=True))
+    assert result.report.lossless is not None
+    assert result.report.lossless["check"]["ok"]
+
+
+def test_targets_are_fractions_of_the_original() -> None:
+    """Which has fewer biases than the rewritten model."""
+    model = edited(parse(NETS["chain"]), w2=fill([2]))
+    recipe = Recipe(target="params=0.75", lossless=True)
+    found = exact.remove(Model.of(model), recipe)
+    added = sum(weight.size for weight in found.model.weights.values()) - found.before.params
+    assert added == 4
+    fraction = Target.parse(found.remaining(recipe).target).fraction
+    assert fraction == pytest.approx(0.75 * found.before.params / (found.before.params + 4))
+    assert found.remaining(dataclasses.replace(recipe, target="channels=0.5")).target == "channels=0.5"
+
+
 def test_a_plan_cannot_say_what_takes_over() -> None:
     with pytest.raises(OptionError, match="does not say what takes over removed positions"):
         make_plan(wasteful(), ONLY)
@@ -131,6 +150,23 @@ def test_groups_that_fail_the_proof_stay_whole(monkeypatch: pytest.MonkeyPatch) 
     assert list(result.report.frozen) == ["w1:0"]
     assert "differs from the original model's" in result.report.frozen["w1:0"]
     assert verify.compare(Model.of(result.model), Model.of(model)).ok
+
+
+def test_a_wrong_rule_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Softmax claimed to be elementwise: what nobody reads behind it is not dead."""
+    model = edited(parse(TWO_WAYS), w4=fill((slice(None), [2])), w2=fill((slice(None), [1, 3])))
+    inject(monkeypatch, "Softmax", same)
+    result = prune(model, ONLY)
+    assert list(result.report.frozen) == ["w3:0"]
+    assert list(result.plan.keep) == ["w1:0"]
+
+
+def test_groups_that_fail_a_later_proof_do_not_bring_the_dead_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = edited(parse(TWO_WAYS), w2=fill((slice(None), [1, 3, 6])))
+    inject(monkeypatch, "Softmax", same)
+    result = prune(model, Recipe(target="channels=0.65", align="1", criterion="random", lossless=True))
+    assert list(result.report.frozen) == ["w3:0"]
+    assert not np.isin(result.plan.keep["w1:0"], [1, 3, 6]).any()
 
 
 def test_nothing_is_left_when_everything_fails_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,6 +144,11 @@ def test_copies_of_copies_and_weights_that_cancel() -> None:
     assert found(model) == ({"w1:0": [4, 6], "w2:0": [3]}, {"duplicated": 3})
 
 
+def test_copies_whose_weights_cancel_are_dead() -> None:
+    model = edited(parse(NETS["chain"]), **ROWS, w2=lambda w: (w.__setitem__(both(4), -w[:, [1]]), fill(both(6))(w)))
+    assert found(model) == ({"w1:0": [1, 4, 6]}, {"dead": 3})
+
+
 # --- Through every sort of graph --------------------------------------------------------------------------------------
 
 
@@ -187,6 +192,18 @@ def test_flattened_axes() -> None:
     columns = fill(np.arange(16, 32))
     assert found(edited(parse(NETS["flatten"]), w2=columns)) == ({"w1:0": [1]}, {"dead": 1})
     assert found(edited(parse(NETS["flatten"]), w2=fill(np.arange(16, 31))))[0] == {}
+
+
+def test_repeated_sizes_are_duplicates_one_axis_after_the_other() -> None:
+    text = """(float[N,3] x) => (float[N,2] y)
+    <float[3,6] w, int64[2] ends = {2,3}, int64[4] sizes = {1,6,4,3}, float[72,2] o> {
+      a = MatMul(x, w)
+      u = Unsqueeze(a, ends)
+      e = Expand(u, sizes)
+      f = Flatten(e)
+      y = MatMul(f, o)
+    }"""
+    assert found(parse(text)) == ({"o:0.1": [1, 2, 3], "o:0.2": [1, 2]}, {"duplicated": 5})
 
 
 def test_squeeze_and_excite() -> None:
@@ -274,6 +291,20 @@ def test_tied_weights_are_rewritten_once_for_all_readers() -> None:
     assert found(edited(parse(text), w=copies, b=copies))[0] == {}  # equal for one reader alone
     assert found(edited(parse(text), w=fill(3))) == ({"w:0": [3]}, {"constant": 1})
     assert found(edited(parse(text), v=fill(both(1)))) == ({"w:0": [1]}, {"dead": 1})
+
+
+def test_a_matrix_that_others_read_otherwise_is_not_rewritten() -> None:
+    """Where one reader could merge two columns, the other weighs them with other data."""
+    text = """(float[N,3] x) => (float[N,2] y) <float[3,8] w, float[3,8] u, float[8,2] v> {
+      a = MatMul(x, w)
+      b = MatMul(x, u)
+      p = MatMul(a, v)
+      q = Einsum<equation = "nk,kc->nc">(b, v)
+      y = Add(p, q)
+    }"""
+    model = edited(parse(text), w=lambda w: w.__setitem__(both(5), w[:, [2]]), u=fill(both(5)))
+    assert found(model) == ({}, {})
+    assert found(edited(model, v=fill(5))) == ({"w:1": [5]}, {"dead": 1})
 
 
 @pytest.mark.parametrize("kind", ["float16", "float", "double"])

@@ -325,6 +325,7 @@ def test_weights_of_equal_data_are_summed_before_rows_are_compared() -> None:
     }"""
 
     def rows(v: Array) -> None:
-        v[:3, :, 0, 0] = [[1, 2, 3, 0], [1, 5, 0, 0], [1, 3, 2, 1]]
+        v[:, :, 0, 0] = [[1, 2, 3, 0], [1, 5, 0, 0], [1, 3, 2, 1], [1, 5, 0, 9], [2, 5, 0, 0]]
 
     assert digests(text, "b", w=copy(2, 1), v=rows) == [[0, 0, 2, 3, 4]]
+    assert digests(text, "b", w=lambda w: (copy(2, 1)(w), fill(3)(w)), v=rows) == [[0, 0, 0, 0, 4]]  # of zeros nothing counts

@@ -59,6 +59,7 @@ def test_a_constant_goes_into_a_bias(given: str) -> None:
     np.testing.assert_allclose(bias, added + (constants["c"] if given else 0), rtol=1e-5)
 
 
+ZERO_COLUMN = {"w": fill((slice(None), [1]))}
 GEMM = """(float[N,3] x) => (float[N,4] y) <float[3,{k}] w, float[{k}] b, float[{k},4] v, float{shape} c> {{
   a = Gemm(x, w, b)
   s = Sigmoid(a)
@@ -68,14 +69,27 @@ GEMM = """(float[N,3] x) => (float[N,4] y) <float[3,{k}] w, float[{k}] b, float[
 
 @pytest.mark.parametrize(("shape", "becomes"), [("[4]", "[4]"), ("[1,4]", "[1,4]"), ("[1]", "[4]"), ("", "[4]")])
 def test_factors_and_shapes_of_the_bias_of_a_gemm(shape: str, becomes: str) -> None:
-    before = edited(parse(GEMM.format(k=6, shape=shape, beta=2.0)), w=lambda w: w.__setitem__((slice(None), [1]), 0))
+    before = edited(parse(GEMM.format(k=6, shape=shape, beta=2.0)), **ZERO_COLUMN)
     check(before, parse(GEMM.format(k=5, shape=becomes, beta=2.0)))
 
 
 def test_a_gemm_that_ignores_its_bias_gets_a_sum() -> None:
-    before = edited(parse(GEMM.format(k=6, shape="[4]", beta=0.0)), w=lambda w: w.__setitem__((slice(None), [1]), 0))
+    before = edited(parse(GEMM.format(k=6, shape="[4]", beta=0.0)), **ZERO_COLUMN)
     expected = GEMM.format(k=5, shape="[4]", beta=0.0).replace("c>", "c, float[4] v__bias>").replace("y = G", "y__sum = G")
     check(before, parse(expected.replace("c)", "c)\n  y = Add(y__sum, v__bias)")))
+
+
+def test_a_bias_of_rows_or_one_with_other_readers_gets_a_sum() -> None:
+    text = """(float[2,3] x) => (float[2,4] y) <float[3,{k}] w, float[{k}] b, float[{k},4] v, float[2,{n}] c{declared}> {{
+      a = Gemm(x, w, b)
+      s = Sigmoid(a)
+      {rest}
+    }}"""
+    summed = "p__sum = Gemm(s, v, c)\n  p = Add(p__sum, v__bias)\n  "
+    for n, rest in ((1, "y = Relu(p)"), (4, "y = Add(p, c)")):
+        before = text.format(k=6, n=n, declared="", rest=f"p = Gemm(s, v, c)\n  {rest}")
+        expected = text.format(k=5, n=n, declared=", float[4] v__bias", rest=summed + rest)
+        check(edited(parse(before), **ZERO_COLUMN), parse(expected))
 
 
 MATMUL = """(float[N,3] x) => (float[N,4] y) <float[3,{k}] w, float[{k}] b, float[{k},4] v{declared}> {{
@@ -84,7 +98,6 @@ MATMUL = """(float[N,3] x) => (float[N,4] y) <float[3,{k}] w, float[{k}] b, floa
   s = Sigmoid(d)
   {rest}
 }}"""
-ZERO_COLUMN = {"w": lambda w: w.__setitem__((slice(None), [1]), 0)}
 
 
 def test_the_sum_behind_a_product_takes_the_constant() -> None:
