@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,13 +61,21 @@ def widths(group: CouplingGroup, coupling: Coupling, align: int, floor: float = 
 
 
 def allocate(
-    coupling: Coupling, scores: Mapping[str, Scores], costs: CostModel, target: Target, *, scope: str, align: int
+    coupling: Coupling,
+    scores: Mapping[str, Scores],
+    costs: CostModel,
+    target: Target,
+    *,
+    scope: str,
+    align: int,
+    gone: Mapping[str, Positions] = MappingProxyType({}),
 ) -> Allocation:
     """Choose the positions to keep so that the target holds and the least score is lost.
 
     ``uniform`` removes the same share of every group, ``global`` what scores least anywhere, ``isomorphic`` what scores least
     among groups of the same structure (Fang et al. 2024, "Isomorphic Pruning"). No group keeps less than a tenth, or less than
-    one aligned block. Widths are aligned before they are priced.
+    one aligned block. Widths are aligned before they are priced. ``gone`` are positions that carry no weight: they stay for
+    alignment alone, and where the target is met without them nothing else goes.
 
     Raises:
         TargetError: even the least widths cost more; says what is reachable.
@@ -75,13 +84,16 @@ def allocate(
         raise TargetError(f"target {target} cannot be reached: the model has no group that can be pruned; inspect says why")
     groups = {group.id: group for group in coupling.groups}
     allowed = {name: widths(group, coupling, align) for name, group in groups.items()}
+    useful = {name: group.size - len(gone.get(name, ())) for name, group in groups.items()}
+    spared = {name: next(width for width in allowed[name] if width >= useful[name]) for name in groups}
     if target.metric == "channels":
         counts, obtained = _same_share(groups, allowed, target.fraction)
     else:
-        counts, obtained = _Search(groups, allowed, scores, costs, target, scope, align).run()
+        counts, obtained = _Search(groups, allowed, scores, costs, target, scope, align).run(spared)
     keep = {}
-    for name, count in counts.items():
-        if count < groups[name].size:
+    for name, group in groups.items():
+        count = min(counts[name], spared[name])
+        if count < group.size:
             order = np.argsort(-scores[name], kind="stable")
             keep[name] = np.sort(order[:count])
     return Allocation(keep, obtained)
@@ -152,7 +164,10 @@ class _Search:
     def by_factor(self, counts: Mapping[str, int]) -> dict[Factor, int]:
         return {self.groups[name].factor: count for name, count in counts.items()}
 
-    def run(self) -> tuple[dict[str, int], float]:
+    def run(self, spared: Mapping[str, int]) -> tuple[dict[str, int], float]:
+        """The widths, none more than ``spared``: what positions without any weight leave."""
+        if self.price(spared) <= self.budget:
+            return dict(spared), self.price(spared) / self.whole
         least = self.price({name: allowed[0] for name, allowed in self.allowed.items()})
         if least > self.budget:
             aligned = f" and alignment {self.align}; try --align 1" if self.align > 1 else ""
@@ -165,6 +180,7 @@ class _Search:
             middle = (low + high) / 2
             low, high = (low, middle) if self.price(self.at(middle)) <= self.budget else (middle, high)
         counts = self._approach(self._fill(self.at(high)))
+        counts = {name: min(count, spared[name]) for name, count in counts.items()}
         return counts, self.price(counts) / self.whole
 
     def _fill(self, counts: dict[str, int]) -> dict[str, int]:

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxprune import calibrate, files, verify
+from onnxprune import calibrate, exact, files, verify
 from onnxprune.axes import Indices, Keeper
 from onnxprune.cost import METRICS, Cost, CostModel
 from onnxprune.coupling import Coupling
@@ -110,8 +110,11 @@ def make_plan(source: Source, recipe: Recipe | None = None) -> tuple[Plan, Analy
 
     Raises:
         ModelError: the source is not a model that can be read, or its weights are not finite floats.
+        OptionError: the recipe is lossless: a plan says what goes, not what takes over.
         TargetError: the target cannot be reached.
     """
+    if recipe is not None and recipe.lossless:
+        raise OptionError("lossless: a plan does not say what takes over removed positions; use prune")
     model, facts = _decide(Model.of(source), recipe or Recipe(), Facts())
     analysis = Analysis(model, need(facts.shapes, "shapes"), need(facts.coupling, "coupling"))
     return _signed(need(facts.plan, "plan"), source), analysis
@@ -137,22 +140,33 @@ def prune(
 
     Raises:
         ModelError: the source is not a model that can be read, or its weights are not finite floats.
-        TargetError: the target cannot be reached; says what is reachable.
+        TargetError: the target cannot be reached; says what is reachable. Or nothing can go without loss.
         VerificationError: the model cannot be run, so that nothing can be verified.
     """
     recipe = recipe or Recipe()
     stage = _Stages(progress)
+    original = Model.of(source)
+    given = _samples(recipe.calib if samples is None else samples, original, recipe)
+    start, first = original, None
+    if recipe.lossless:
+        with stage("lossless", "looking for what is dead, constant or duplicated"):
+            first = exact.remove(original, recipe)
+            start = first.model
+        if recipe.only_exact:
+            proof = first.check
+            return _result(
+                source, original, start, first.facts, first.pruned, recipe, first, proof, stage, given, agreement=agreement
+            )
     with stage("analysis", "finding coupling groups, scoring, allocating"):
-        original = Model.of(source)
-        given = _samples(recipe.calib if samples is None else samples, original, recipe)
-        model, facts = _decide(original, recipe, Facts())
+        rest = first.remaining(recipe) if first else recipe
+        model, facts = _decide(start, rest, Facts(removal=first.facts.removal if first else None))
     with stage("surgery", "cutting"):
         pruned = PruneChannels()(model, dataclasses.replace(facts))
     outcome = None
     if recipe.verify:
         with stage("verification", "verifying: pruned == masked"):
-            model, facts, pruned, outcome = _verified(original, model, facts, pruned, recipe)
-    return _result(source, original, model, facts, pruned, recipe, outcome, stage, given, agreement=agreement)
+            model, facts, pruned, outcome = _verified(start, model, facts, pruned, rest)
+    return _result(source, original, model, facts, pruned, recipe, first, outcome, stage, given, agreement=agreement)
 
 
 def price(analysis: Analysis, chosen: Plan, costs: CostModel | None = None) -> tuple[Cost, Cost, dict[str, float]]:
@@ -254,7 +268,7 @@ def _verified(
         found = verify.isolate(list(whole.keep), holds)
         frozen = {**facts.frozen, **dict.fromkeys(found, f"the verifier found: {outcome.text}")}
         try:
-            model, facts = _decide(original, recipe, Facts(frozen=frozen))
+            model, facts = _decide(original, recipe, Facts(frozen=frozen, removal=facts.removal))
         except TargetError as error:
             raise TargetError(f"{error} ({len(frozen)} groups failed verification: {', '.join(frozen)})") from error
         pruned = PruneChannels()(model, dataclasses.replace(facts))
@@ -297,6 +311,7 @@ def _result(
     facts: Facts,
     pruned: Model,
     recipe: Recipe,
+    first: exact.Exact | None,
     outcome: verify.Check | None,
     stage: _Stages,
     samples: Samples | None,
@@ -309,6 +324,8 @@ def _result(
         with stage("agreement", "comparing outputs with the original's"):
             drift = verify.drift(pruned, original, samples, seed=recipe.seed)
     before, after, obtained = price(Analysis(model, need(facts.shapes, "shapes"), coupling), chosen, facts.costs)
+    if first:
+        before, obtained = first.before, first.against(after, obtained)
     groups = tuple(
         GroupReport(g.id, g.size, len(chosen.keep.get(g.id, range(g.size))), g.exact, len(g.members)) for g in coupling.groups
     )
@@ -320,7 +337,7 @@ def _result(
         notes.append("inexact groups were pruned: equality with the masked model was proven for the exact ones only")
     report = Report(
         model=original.name,
-        requested=str(Target.parse(recipe.target)),
+        requested="lossless" if recipe.only_exact else str(Target.parse(recipe.target)),
         obtained=obtained,
         before=before,
         after=after,
@@ -331,6 +348,7 @@ def _result(
         drift=drift,
         seconds=dict(stage.seconds),
         notes=tuple(notes),
+        lossless=first.to_dict(chosen) if first else None,
     )
     return Result(report, _signed(chosen, source), coupling, pruned)
 

@@ -49,6 +49,12 @@ Only = Annotated[
     list[str] | None,
     typer.Option(help="Kinds of groups that may shrink: channels, heads, mlp, residual; may be repeated.", metavar="KIND"),
 ]
+Lossless = Annotated[
+    bool,
+    typer.Option(
+        "--lossless", help="First remove dead, constant and duplicated channels, exactly; without --target, nothing else."
+    ),
+]
 Inexact = Annotated[bool, typer.Option("--allow-inexact", help="Also prune what a normalisation runs over.")]
 Seed = Annotated[int, typer.Option(help="Of everything drawn.", min=0)]
 Calib = Annotated[
@@ -86,7 +92,8 @@ def inspect(
 def prune(
     model: Model,
     output: Out,
-    target: TargetOption = DEFAULT.target,
+    target: TargetOption = "auto",
+    lossless: Lossless = False,
     criterion: Criterion = DEFAULT.criterion,
     scope: Scope = DEFAULT.scope,
     align: Align = DEFAULT.align,
@@ -108,8 +115,10 @@ def prune(
     """Write a physically smaller model that meets a target."""
     from onnxprune import api, files, tables
 
-    chosen = (tuple(protect or ()), tuple(only or ()), allow_inexact, not no_verify, seed, calib, preprocess)
-    recipe = Recipe(target, criterion, scope, align, *chosen)
+    kinds = tuple(protect or ()), tuple(only or ())
+    recipe = Recipe(target, criterion, scope, align, *kinds, allow_inexact, not no_verify, seed, calib, preprocess, lossless)
+    if lossless and plan_out:
+        raise OptionError("--plan-out with --lossless: a plan does not say what takes over removed positions; leave one out")
     out = files.check_output(output, inputs=(model,), force=force)
     plan_path = files.check_output(plan_out, inputs=(model, output), force=force) if plan_out else None
     with progress("reading", quiet=as_json) as tell:

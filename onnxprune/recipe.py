@@ -69,7 +69,8 @@ class Recipe:
     """How to prune a model.
 
     Attributes:
-        target: what remains, as a fraction of the original: ``macs=0.5``, ``params=0.4``, ``size=0.25``, ``channels=0.5``.
+        target: what remains, as a fraction of the original: ``macs=0.5``, ``params=0.4``, ``size=0.25``, ``channels=0.5``;
+            ``auto`` is ``macs=0.5``, and with ``lossless`` everything that is not removed without loss.
         criterion: how positions are ranked: ``l1``, ``l2``, ``linf``, ``fpgm``, ``bn_scale``, ``random``.
         scope: which groups are ranked together: ``uniform``, ``global``, ``isomorphic``.
         align: widths are multiples of this many channels: ``auto`` (16), ``1`` or a number.
@@ -80,12 +81,13 @@ class Recipe:
         seed: of everything drawn.
         calib: samples: a file, a folder or ``package.module:function``; empty for none.
         preprocess: how the images of a folder become arrays; empty for what follows from the model.
+        lossless: first remove what is dead, constant or duplicated; the rest takes over what it did.
 
     Raises:
         OptionError: a field has no sensible value.
     """
 
-    target: str = "macs=0.5"
+    target: str = "auto"
     criterion: str = "l2"
     scope: str = "global"
     align: str = "auto"
@@ -96,8 +98,11 @@ class Recipe:
     seed: int = 0
     calib: str = ""
     preprocess: str = ""
+    lossless: bool = False
 
     def __post_init__(self) -> None:
+        if self.target == "auto":
+            object.__setattr__(self, "target", "channels=1" if self.lossless else "macs=0.5")
         Target.parse(self.target)
         parse_align(str(self.align))
         object.__setattr__(self, "align", str(self.align))
@@ -112,6 +117,11 @@ class Recipe:
             raise OptionError(f"there is no scope {self.scope!r}; there are {', '.join(SCOPES)}")
         if self.seed < 0:
             raise OptionError(f"seed {self.seed}: write 0 or a positive number")
+
+    @property
+    def only_exact(self) -> bool:
+        """Whether nothing but what goes without loss is asked for."""
+        return self.lossless and Target.parse(self.target).fraction == 1
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:

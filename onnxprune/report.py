@@ -38,12 +38,15 @@ class Report:
         after: costs of the pruned model.
         groups: every group.
         refusals: every axis of a constant that could not be pruned, as a plan lists them.
-        verification: pruned against masked; ``None`` when it was switched off.
+        verification: pruned against masked, or against the original where nothing but the lossless was asked for; ``None``
+            when it was switched off.
         frozen: groups that were left whole because the verifier found them wrong, with the reason.
         drift: outputs of the pruned model against the original's; ``None`` when it was switched off.
         benchmark: latency of the original and the pruned model; ``None`` when it was switched off.
         seconds: wall time of each stage.
         notes: what else the user should know.
+        lossless: how many positions went without loss for each reason, and the proof that the outputs are the original's;
+            ``None`` where that was not asked for.
     """
 
     model: str
@@ -59,6 +62,7 @@ class Report:
     benchmark: BenchReport | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    lossless: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

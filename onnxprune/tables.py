@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from onnxprune.bench import BenchReport, BenchRow
+from onnxprune.lossless import KINDS
 from onnxprune.report import Report
 from onnxprune.verify import Check
 
@@ -78,10 +79,13 @@ def pruning(report: Report, output: str) -> None:
         table.add_row(_latency_name(new_row), _milliseconds(old_row), _milliseconds(new_row), _ratio(new_row))
     console.print(table)
     metric = report.requested.partition("=")[0]
-    _say(console, f"requested {report.requested}, obtained {metric}={report.obtained[metric]:.3f}")
-    if report.verification:
-        verified(report.verification)
-    else:
+    if report.lossless:
+        _lossless(console, report.lossless)
+    if metric in report.obtained:
+        _say(console, f"requested {report.requested}, obtained {metric}={report.obtained[metric]:.3f}")
+        if report.verification:
+            verified(report.verification)
+    if not report.verification:
         _say(console, "not verified")
     if report.drift:
         drift = report.drift
@@ -94,6 +98,17 @@ def pruning(report: Report, output: str) -> None:
         _say(console, f"note: {note}")
     for name, why in report.frozen.items():
         _say(console, f"  {name}: {why}")
+
+
+def _lossless(console: Console, found: Mapping[str, Any]) -> None:
+    """What went without loss, and the proof."""
+    parts = ", ".join(f"{found[kind]} {kind}" for kind in KINDS)
+    kept = f", but for {found['kept']} that alignment keeps (--align 1 removes them)" if found["kept"] else ""
+    _say(console, f"removed without loss: {parts}{kept}")
+    if found["check"]:
+        check = found["check"]
+        text = f"largest difference {check['error']:.1e} of the largest output, {counted(check['runs'], 'input size')}"
+        _say(console, f"verified: lossless == original ({text})")
 
 
 def _latency_name(row: BenchRow) -> str:

@@ -76,7 +76,13 @@ class Drift:
 
 
 def compare(
-    pruned: Model, masked: Model, *, seed: int = 0, values: bool = True, kept: Callable[[str], Indices] | None = None
+    pruned: Model,
+    masked: Model,
+    *,
+    seed: int = 0,
+    values: bool = True,
+    kept: Callable[[str], Indices] | None = None,
+    against: str = "masked",
 ) -> Check:
     """Run both models on the same feeds and compare every output.
 
@@ -90,11 +96,12 @@ def compare(
         seed: of the inputs.
         values: whether outputs must be equal; if not, only that both run and have equal shapes and types.
         kept: for a value, what the plan keeps along each of its axes.
+        against: what messages call the model it must equal.
     """
     types = float_types(masked) or {FLOAT32}
     exact, limit = TOLERANCE[FLOAT32], max(TOLERANCE[name] for name in types)
     try:
-        outcome = _settle(pruned, masked, seed, limit, values=values, kept=kept)
+        outcome = _settle(pruned, masked, seed, limit, values=values, kept=kept, against=against)
         why = f"rounding in {max(types, key=TOLERANCE.__getitem__)} hides differences up to {limit:g}"
         needed = limit > exact and outcome.error > exact and outcome.runs > 0
     except ModelError as error:
@@ -103,18 +110,25 @@ def compare(
     if not needed:
         return outcome
     try:
-        settled = _settle(as_float32(pruned), as_float32(masked), seed, exact, values=values, kept=kept)
+        settled = _settle(as_float32(pruned), as_float32(masked), seed, exact, values=values, kept=kept, against=against)
     except ModelError:
         return outcome
     return replace(settled, notes=(*settled.notes, f"compared as float32 copies: {why}"))
 
 
 def _settle(
-    pruned: Model, masked: Model, seed: int, limit: float, *, values: bool, kept: Callable[[str], Indices] | None
+    pruned: Model,
+    masked: Model,
+    seed: int,
+    limit: float,
+    *,
+    values: bool,
+    kept: Callable[[str], Indices] | None,
+    against: str,
 ) -> Check:
     """Compare outputs; where they differ behind a choice, compare what goes into it."""
     outputs = [output.name for output in masked.graph.output]
-    outcome = _compare(pruned, masked, outputs, seed, limit, values=values, skip=frozenset(), kept=kept)
+    outcome = _compare(pruned, masked, outputs, seed, limit, values=values, skip=frozenset(), kept=kept, against=against)
     if outcome.ok or not values or not outcome.runs:
         return outcome
     changed = [name for name, weight in masked.weights.items() if _shape(pruned, name) != weight.shape]
@@ -123,7 +137,7 @@ def _settle(
     if not behind:
         return outcome
     watched = [*outputs, *(name for name in choices.entering if name not in outputs)]
-    outcome = _compare(pruned, masked, watched, seed, limit, values=True, skip=behind, kept=kept)
+    outcome = _compare(pruned, masked, watched, seed, limit, values=True, skip=behind, kept=kept, against=against)
     return replace(outcome, behind=len(behind))
 
 
@@ -137,6 +151,7 @@ def _compare(
     values: bool,
     skip: Collection[str],
     kept: Callable[[str], Indices] | None,
+    against: str,
 ) -> Check:
     """Compare some values of both models.
 
@@ -166,7 +181,7 @@ def _compare(
             gap = _difference(a, b, values=values)
             worst = max(worst, gap)
             if gap > limit:
-                text = f"{name!r} differs from the masked model's by {gap:.2e} (relative)"
+                text = f"{name!r} differs from the {against} model's by {gap:.2e} (relative)"
                 return Check(ok=False, error=worst, text=text, runs=runs)
     parts = len(segments.split(masked, watched))
     notes = (f"run in {parts} segments of the graph, one after the other",) if parts > 1 else ()

@@ -3,6 +3,7 @@
 from onnxprune.passes.allocate import Allocate
 from onnxprune.passes.base import Facts, Pass, Pipeline
 from onnxprune.passes.couple import Couple
+from onnxprune.passes.lossless import Lossless
 from onnxprune.passes.normalize import Normalize
 from onnxprune.passes.prune_channels import MaskChannels, PruneChannels
 from onnxprune.passes.score import Score
@@ -12,6 +13,7 @@ __all__ = [
     "Allocate",
     "Couple",
     "Facts",
+    "Lossless",
     "MaskChannels",
     "Normalize",
     "Pass",
@@ -20,5 +22,7 @@ __all__ = [
     "Score",
 ]
 
-PASSES: dict[str, type[Pass]] = {kind.name: kind for kind in (Normalize, Couple, Score, Allocate, PruneChannels, MaskChannels)}
+PASSES: dict[str, type[Pass]] = {
+    kind.name: kind for kind in (Normalize, Couple, Lossless, Score, Allocate, PruneChannels, MaskChannels)
+}
 """Every pass by name."""

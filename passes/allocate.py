@@ -35,6 +35,7 @@ class Allocate(Pass):
             Target.parse(self.target),
             scope=self.scope,
             align=parse_align(self.align),
+            gone=facts.removal.gone if facts.removal else {},
         )
         facts.plan = Plan(found.keep)
         return model

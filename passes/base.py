@@ -16,6 +16,7 @@ import numpy as np
 from onnxprune.cost import CostModel
 from onnxprune.coupling import Coupling
 from onnxprune.errors import OnnxPruneError, OptionError, PassError
+from onnxprune.lossless import Removal
 from onnxprune.model import Model
 from onnxprune.plan import Plan
 from onnxprune.shapes import Shapes
@@ -36,6 +37,7 @@ class Facts:
         plan: the positions that remain.
         costs: what the graph costs under any plan.
         frozen: groups that must stay, by id, with the reason; true of every later graph too.
+        removal: what goes without loss; of every later graph too.
     """
 
     shapes: Shapes | None = None
@@ -44,6 +46,7 @@ class Facts:
     plan: Plan | None = None
     costs: CostModel | None = None
     frozen: dict[str, str] = field(default_factory=dict)
+    removal: Removal | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Pass:
         result = self.run(model, facts)
         if result is not model:
             for name, value in before.items():
-                if name not in self.keeps and name != "frozen" and getattr(facts, name) is value:
+                if name not in self.keeps | {"frozen", "removal"} and getattr(facts, name) is value:
                     setattr(facts, name, None)
         return result
 

@@ -21,5 +21,9 @@ class Score(Pass):
     """For criteria that draw."""
 
     def run(self, model: Model, facts: Facts) -> Model:
-        facts.scores = criteria.score(model, need(facts.coupling, "coupling"), self.criterion, self.seed)
+        scores = criteria.score(model, need(facts.coupling, "coupling"), self.criterion, self.seed)
+        for name, gone in facts.removal.gone.items() if facts.removal else ():
+            if name in scores:
+                scores[name][gone] = 0  # nothing is lost with them, whatever the criterion
+        facts.scores = scores
         return model

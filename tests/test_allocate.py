@@ -69,6 +69,23 @@ def choose(
     )
 
 
+@pytest.mark.parametrize("scope", ["uniform", "global", "isomorphic"])
+@pytest.mark.parametrize("fraction", [0.3, 0.8, 0.999])
+def test_positions_without_weight_stay_for_alignment_alone(scope: str, fraction: float) -> None:
+    found = MODELS["wide"]
+    gone = {"w0:0": np.arange(20, 30), "w1:0": np.arange(0, 60)}
+    scores = {name: np.where(np.isin(np.arange(len(old)), gone.get(name, [])), 0, old) for name, old in SCORES["wide"].items()}
+    costs = CostModel(found.model, found.coupling, found.shapes.batch)
+    target = Target("params", fraction)
+    allocation = allocate(found.coupling, scores, costs, target, scope=scope, align=8, gone=gone)
+    assert len(allocation.keep["w0:0"]) <= 56  # two of 54 positions more than are needed
+    assert len(allocation.keep["w1:0"]) <= 40
+    assert obtained(found, "params", allocation) == pytest.approx(allocation.obtained)
+    assert allocation.obtained <= fraction
+    if fraction == 0.999:
+        assert {name: len(kept) for name, kept in allocation.keep.items()} == {"w0:0": 56, "w1:0": 40}
+
+
 def obtained(found: Analysis, metric: str, allocation: Allocation) -> float:
     costs = CostModel(found.model, found.coupling, found.shapes.batch)
     counts = {g.factor: len(allocation.keep[g.id]) for g in found.coupling.groups if g.id in allocation.keep}

@@ -248,6 +248,61 @@ def test_help_names_every_command(call: Cli) -> None:
     assert all(name in done.out for name in ("inspect", "prune", "plan", "apply", "verify", "benchmark"))
 
 
+# Without loss.
+
+
+@pytest.fixture
+def wasteful(tmp_path: Path) -> Path:
+    """Of 32 channels, three are copies, two are dead and nineteen never fire."""
+    weights = np.random.default_rng(0).standard_normal((32, 3, 3, 3), np.float32)
+    weights[[5, 6, 7]] = weights[4]
+    weights[13:] = 0
+    model = net(weights)
+    second = model.graph.initializer[1]
+    columns = numpy_helper.to_array(second).copy()
+    columns[:, [1, 2]] = 0
+    second.CopyFrom(numpy_helper.from_array(columns, second.name))
+    path = tmp_path / "net.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_lossless(call: Cli, wasteful: Path) -> None:
+    out = wasteful.parent / "out.onnx"
+    done = call("prune", wasteful, "-o", out, "--lossless", "--align", "1", "--no-benchmark")
+    assert (done.status, done.err) == (0, "")
+    assert "removed without loss: 2 dead, 19 constant, 3 duplicated\n" in done.out
+    assert "verified: lossless == original" in done.out
+    assert {tuple(t.dims) for t in onnx.load(out).graph.initializer} == {(8, 3, 3, 3), (8, 8, 1, 1)}
+    done = call("prune", wasteful, "-o", out, "--lossless", "--force", "--no-benchmark", "--json")
+    found = done.json()
+    assert found["lossless"]["kept"] == 8  # sixteen remain
+    assert found["lossless"]["check"]["ok"] is True
+    assert found["requested"] == "lossless"
+
+
+def test_lossless_before_a_target(call: Cli, wasteful: Path) -> None:
+    out = wasteful.parent / "out.onnx"
+    wanted = ("--lossless", "--target", "macs=0.2", "--align", "1", "--no-benchmark")
+    done = call("prune", wasteful, "-o", out, *wanted)
+    assert (done.status, done.err) == (0, "")
+    assert all(
+        words in done.out for words in ("lossless == original", "requested macs=0.2, obtained macs=0.1", "pruned == masked")
+    )
+
+
+def test_lossless_where_nothing_can_go(call: Cli, model: Path) -> None:
+    out = model.parent / "out.onnx"
+    refused(call("prune", model, "-o", out, "--lossless"), 1, model, "nothing can go without loss")
+    assert names(model.parent) == {"net.onnx"}
+
+
+def test_lossless_writes_no_plan(call: Cli, wasteful: Path) -> None:
+    plan = wasteful.parent / "plan.json"
+    refused(call("prune", wasteful, "-o", wasteful.parent / "out.onnx", "--lossless", "--plan-out", plan), 2, "--plan-out")
+    assert names(wasteful.parent) == {"net.onnx"}
+
+
 # Bad models.
 
 

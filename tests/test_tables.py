@@ -187,6 +187,28 @@ def test_pruning_says_what_was_asked_and_done(width: int, capsys: pytest.Capture
     assert "not verified\n" in capsys.readouterr().out
 
 
+def test_lossless_removal_says_what_went_and_that_nothing_changed(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    check = Check(ok=True, error=1e-7, runs=2)
+    found = {"dead": 3, "constant": 1, "duplicated": 2, "kept": 0, "check": dataclasses.asdict(check)}
+    proof = "verified: lossless == original (largest difference 1.0e-07 of the largest output, 2 input sizes)\n"
+    tables.pruning(report(requested="lossless", verification=check, lossless=found), ODD)
+    out = capsys.readouterr().out
+    assert "removed without loss: 3 dead, 1 constant, 2 duplicated\n" in out
+    assert proof in out
+    assert "masked" not in out
+    assert "requested" not in out
+    tables.pruning(report(verification=check, lossless={**found, "kept": 4}), ODD)
+    out = capsys.readouterr().out
+    assert "2 duplicated, but for 4 that alignment keeps (--align 1 removes them)\n" in out
+    assert proof in out
+    assert "requested macs=0.5" in out
+    assert "pruned == masked" in out
+    tables.pruning(report(requested="lossless", lossless={**found, "check": None}), ODD)
+    out = capsys.readouterr().out
+    assert "not verified\n" in out
+    assert "==" not in out
+
+
 def test_a_plan_says_how_much_remains(width: int, capsys: pytest.CaptureFixture[str]) -> None:
     groups = [{"id": ODD, "size": 4, "keep": [0, 1, 2]}, {"id": "b", "size": 4, "keep": [0, 1, 2, 3]}]
     tables.planned({"groups": groups}, "plan.json", {"macs": 0.5, "channels": 0.875})
