@@ -67,6 +67,12 @@ Only = Annotated[
     list[str] | None,
     typer.Option(help="Kinds of groups that may shrink: channels, heads, mlp, residual; may be repeated.", metavar="KIND"),
 ]
+Lossless = Annotated[
+    bool,
+    typer.Option(
+        "--lossless", help="First remove dead, constant and duplicated channels, exactly; without --target, nothing else."
+    ),
+]
 Inexact = Annotated[bool, typer.Option("--allow-inexact", help="Also prune what a normalisation runs over.")]
 Seed = Annotated[int, typer.Option(help="Of everything drawn.", min=0)]
 CALIB = "Samples: .npz, .npy, folder of images or .npz files, package.module:function."
@@ -87,6 +93,7 @@ def inspect(
     protect: Protect = None,
     allow_inexact: Inexact = False,
     layers: Annotated[bool, typer.Option("--layers", help="Also list every layer with its MACs and parameters.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="List every group and every axis that cannot be pruned.")] = False,
     as_json: Json = False,
 ) -> None:
     """What can be pruned, what cannot, and why."""
@@ -94,14 +101,15 @@ def inspect(
 
     with progress("finding coupling groups", quiet=as_json):
         found = api.describe(api.analyze(model, protect=protect or (), allow_inexact=allow_inexact))
-    show(found, as_json, lambda: tables.inspection(found, layers=layers))
+    show(found, as_json, lambda: tables.inspection(found, layers=layers, every=every))
 
 
 @app.command()
 def prune(
     model: Model,
     output: Out,
-    target: TargetOption = DEFAULT.target,
+    target: TargetOption = "auto",
+    lossless: Lossless = False,
     criterion: Criterion = DEFAULT.criterion,
     scope: Scope = DEFAULT.scope,
     align: Align = DEFAULT.align,
@@ -143,7 +151,10 @@ def prune(
         max_drop=max_drop,
         eval=evaluation,
         metric=metric,
+        lossless=lossless,
     )
+    if lossless and plan_out:
+        raise OptionError("--plan-out with --lossless: a plan does not say what takes over removed positions; leave one out")
     out = files.check_output(output, inputs=(model,), force=force)
     plan_path = files.check_output(plan_out, inputs=(model, output), force=force) if plan_out else None
     with progress("reading", quiet=as_json) as tell:
@@ -248,8 +259,9 @@ def apply(
     with progress("cutting" if not masked else "masking", quiet=as_json):
         chosen = Plan.load(plan)
         result = api.apply(model, chosen, masked=masked)
+        notes = warn(api.foreign(model, chosen))
         files.save(result, out)
-    done = {"output": str(out), "masked": masked, "groups": len(chosen.keep), "bytes": out.stat().st_size}
+    done = {"output": str(out), "masked": masked, "groups": len(chosen.keep), "bytes": out.stat().st_size, "notes": notes}
     show(done, as_json, lambda: tables.applied(done))
 
 
@@ -268,7 +280,9 @@ def verify(
     from onnxprune.plan import Plan
 
     with progress("verifying: pruned == masked", quiet=as_json):
-        outcome = api.check(original, pruned, Plan.load(plan), seed=seed)
+        chosen = Plan.load(plan)
+        outcome = api.check(original, pruned, chosen, seed=seed)
+        outcome = dataclasses.replace(outcome, notes=(*outcome.notes, *warn(api.foreign(original, chosen))))
     if as_json or outcome.ok:
         show(dataclasses.asdict(outcome), as_json, lambda: tables.verified(outcome))
     if not outcome.ok:
@@ -381,6 +395,13 @@ def main() -> None:
         sys.exit(0)
     except OSError as error:
         fail(str(error), 2)
+
+
+def warn(text: str) -> list[str]:
+    """Say in one line, if at all, what may not be as the user thinks; also for a report."""
+    if text:
+        typer.echo(f"onnxprune: warning: {' '.join(text.split())}", err=True)
+    return [text] if text else []
 
 
 def fail(text: str, status: int) -> NoReturn:

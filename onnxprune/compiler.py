@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune import runtime, verify
-from onnxprune.axes import Indices, Keeper
 from onnxprune.allocate import widths
+from onnxprune.axes import Indices, Keeper
 from onnxprune.calibrate import Samples
 from onnxprune.calibration import Calibration, Feeds
 from onnxprune.cost import CostModel
 from onnxprune.coupling import Coupling
 from onnxprune.divergence import divergence
 from onnxprune.errors import ModelError, TargetError, VerificationError
-from onnxprune.knapsack import Curve
-from onnxprune.latency import LatencyModel
+from onnxprune.knapsack import Curve, Prices
+from onnxprune.lossless import Removal
 from onnxprune.model import Model
 from onnxprune.passes import Allocate, Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels, Repair, Score, Sensitivity
 from onnxprune.passes.base import need
@@ -77,11 +77,19 @@ class Built:
 class Compiler:
     """The passes up to the choice of widths, run once; then the rest, for each target."""
 
-    def __init__(self, original: Model, recipe: Recipe, samples: Samples | None = None, stage: Stages | None = None) -> None:
+    def __init__(
+        self,
+        original: Model,
+        recipe: Recipe,
+        samples: Samples | None = None,
+        stage: Stages | None = None,
+        removal: Removal | None = None,
+    ) -> None:
+        """Nothing runs yet; ``removal`` says which positions carry no weight."""
         self.original, self.recipe, self.samples = original, recipe.settled(data=samples is not None), samples
         self.stage = stage or Stages()
         self._model: Model | None = None
-        self._facts = Facts(tell=self.stage.tell)
+        self._facts = Facts(tell=self.stage.tell, removal=removal)
         self._exponent: float | None = None
 
     def build(self, target: str | None = None) -> Built:
@@ -191,8 +199,10 @@ class Compiler:
                 facts.prices = self._timed(self._model, facts)
         return self._model
 
-    def _timed(self, model: Model, facts: Facts) -> LatencyModel:
+    def _timed(self, model: Model, facts: Facts) -> Prices:
         """What the model takes under any plan, by timing its layers here."""
+        from onnxprune.latency import LatencyModel
+
         coupling, align = need(facts.coupling, "coupling"), parse_align(self.recipe.align)
         shapes = need(facts.shapes, "shapes")
         table = LatencyModel(model, coupling, shapes, align=align, progress=self._timing)

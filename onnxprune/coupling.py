@@ -42,11 +42,24 @@ class Why:
     reason: Reason
     node: str
     text: str
+    remedy: str = ""
+    """Where the form of a node has one of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An axis of a constant that cannot be pruned, the node responsible and the reason."""
+    """Positions that cannot be removed, the node responsible and the reason.
+
+    Attributes:
+        value: the first constant that they run along.
+        axis: which of its axes.
+        size: number of positions; fewer than the axis has where it is a product or a sum.
+        reason: the kind of reason.
+        node: the node or value responsible.
+        text: why, in a sentence.
+        remedy: what a user can do about it; empty where nothing helps.
+        axes: every axis of a constant that they run along, as ``value:axis``, in the names of the model as it was read.
+    """
 
     value: str
     axis: int
@@ -54,11 +67,20 @@ class Refusal:
     reason: Reason
     node: str
     text: str
+    remedy: str
+    axes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, object]:
         """As a plan spells it."""
-        axis = f"{self.value}:{self.axis}"
-        return {"node": self.node, "axis": axis, "reason": self.reason.value, "text": self.text}
+        return {
+            "node": self.node,
+            "axis": self.axes[0],
+            "axes": list(self.axes),
+            "size": self.size,
+            "reason": self.reason.value,
+            "text": self.text,
+            "remedy": self.remedy,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +93,8 @@ class Member:
     position: int
     alone: bool
     """Whether the group is the whole axis, position for position."""
+    origin: str
+    """The constant's name in the model as it was read: another where several nodes shared it, and each got a copy."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -198,13 +222,15 @@ class _Graph:
         if inner := captured(node):
             why = Why(Reason.CONTROL_FLOW, view.name, f"is read inside the body of {node.op_type}")
             self._fix_values(inner, why)
+            for value in sorted(inner & self.model.weights.keys()):
+                self.uses.setdefault(value, (node.op_type, -1))
         stated = self._rule(view)
         if isinstance(stated, Refused):
             text = f"{node.op_type}: {stated.text}"
             for position, value in enumerate(node.input):
                 if value in self.model.weights:
                     self.uses.setdefault(value, (node.op_type, position))
-            self._fix_values([*node.input, *node.output], Why(stated.reason, view.name, text))
+            self._fix_values([*node.input, *node.output], Why(stated.reason, view.name, text, stated.remedy))
             return
         self._instantiate(place, view, *stated)
 
@@ -246,7 +272,7 @@ class _Graph:
         for letter in rule.fixed & letters.keys():
             fix(letters[letter], order)
         if rule.mix:
-            why = Why(Reason.MIXES, view.name, f"{view.op} mixes the positions of this axis; --allow-inexact prunes it")
+            why = Why(Reason.MIXES, view.name, f"{view.op} mixes the positions of this axis")
             for letter in rule.mix & letters.keys():
                 mix(letters[letter], why)
         if view.op in ATTENTION or (view.op in PRODUCTS and self.model.weights.keys().isdisjoint(view.inputs)):
@@ -339,9 +365,9 @@ class _Graph:
                 if (value, axis) not in self.named:
                     continue
                 found = [leaf for leaf in dict.fromkeys(leaves(factor)) if leaf.size > 1]
-                alone = factor.root.kind == LEAF
+                alone, origin = factor.root.kind == LEAF, self.model.weights[value].origin
                 for count, leaf in enumerate(found):
-                    members.setdefault(leaf, []).append(Member(value, axis, op, position, alone))
+                    members.setdefault(leaf, []).append(Member(value, axis, op, position, alone, origin))
                     ids.setdefault(leaf, f"{value}:{axis}" + (f".{count}" if len(found) > 1 else ""))
         groups, refusals = [], []
         heads = {leaf for factor in self.meeting for leaf in leaves(factor)}
@@ -354,7 +380,9 @@ class _Graph:
                 groups.append(CouplingGroup(ids[leaf], leaf, leaf.mixed is None, tuple(places), kind))
                 continue
             first = places[0]
-            refusals.append(Refusal(first.value, first.axis, leaf.size, why.reason, why.node, why.text))
+            axes = tuple(dict.fromkeys(f"{place.origin}:{place.axis}" for place in places))
+            remedy = why.remedy or why.reason.remedy
+            refusals.append(Refusal(first.value, first.axis, leaf.size, why.reason, why.node, why.text, remedy, axes))
         return Coupling(tuple(groups), tuple(refusals), self.axes, tuple(self.nodes))
 
     def _refuse(self, leaf: Factor, places: Collection[Member], frozen: str | None, *, allow_inexact: bool) -> Why | None:

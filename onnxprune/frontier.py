@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import onnx
+from onnx import helper
 
 from onnxprune.model import Model
 from onnxprune.node import captured
 from onnxprune.weights import FLOATS
 
-__all__ = ["Frontier", "frontier"]
+__all__ = ["Frontier", "dtypes", "frontier"]
 
 CHOICES = frozenset({
     "ArgMax", "ArgMin", "Bernoulli", "Cast", "Ceil", "Compress", "Equal", "Floor", "Greater", "GreaterOrEqual", "Hardmax",
@@ -61,3 +64,9 @@ def _types(model: Model) -> dict[str, int]:
     """The element type of every value that inference can type."""
     graph = onnx.shape_inference.infer_shapes(model.skeleton()).graph
     return {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
+
+
+def dtypes(model: Model) -> dict[str, np.dtype[Any]]:
+    """The element type of every constant and of every value that inference can type."""
+    kinds = _types(model) | {weight.name: weight.dtype for weight in model.weights.values()}
+    return {name: helper.tensor_dtype_to_np_dtype(kind) for name, kind in kinds.items() if kind}

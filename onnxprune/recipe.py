@@ -72,7 +72,8 @@ class Recipe:
 
     Attributes:
         target: what remains, as a fraction of the original: ``macs=0.5``, ``params=0.4``, ``size=0.25``, ``channels=0.5``, or
-            ``latency=0.5``, measured here.
+            ``latency=0.5``, measured here;
+            ``auto`` is ``macs=0.5``, and with ``lossless`` everything that is not removed without loss.
         criterion: how positions are ranked: by data ``obs``, ``wanda``, ``flap``, ``variance``, by weights ``l1``, ``l2``,
             ``linf``, ``fpgm``, ``bn_scale``, or ``random``; ``auto`` is ``obs`` where there is data, else ``l2``.
         scope: how the target is shared out: ``sensitivity`` by what each group is measured to cost, which needs data; or by the
@@ -90,12 +91,13 @@ class Recipe:
         eval: samples that the score is taken on, which calibration should not see; forms as ``calib``.
         metric: the score: ``top1``, ``agreement``, ``mse``, ``cosine`` or ``package.module:function``; ``auto`` chooses.
         preprocess: how the images of a folder become arrays; empty for what follows from the model.
+        lossless: first remove what is dead, constant or duplicated; the rest takes over what it did.
 
     Raises:
         OptionError: a field has no sensible value.
     """
 
-    target: str = "macs=0.5"
+    target: str = "auto"
     criterion: str = "auto"
     scope: str = "auto"
     align: str = "auto"
@@ -110,8 +112,11 @@ class Recipe:
     max_drop: str = ""
     eval: str = ""
     metric: str = "auto"
+    lossless: bool = False
 
     def __post_init__(self) -> None:
+        if self.target == "auto":
+            object.__setattr__(self, "target", "channels=1" if self.lossless else "macs=0.5")
         Target.parse(self.target)
         parse_align(str(self.align))
         object.__setattr__(self, "align", str(self.align))
@@ -148,6 +153,11 @@ class Recipe:
             criterion=criterion if self.criterion == "auto" else self.criterion,
             scope=scope if self.scope == "auto" else self.scope,
         )
+
+    @property
+    def only_exact(self) -> bool:
+        """Whether nothing but what goes without loss is asked for."""
+        return self.lossless and Target.parse(self.target).fraction == 1
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:

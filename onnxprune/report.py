@@ -51,7 +51,8 @@ class Report:
         after: costs of the pruned model.
         groups: every group.
         refusals: every axis of a constant that could not be pruned, as a plan lists them.
-        verification: pruned against masked; ``None`` when it was switched off.
+        verification: pruned against masked, or against the original where nothing but the lossless was asked for; ``None``
+            when it was switched off.
         repairs: the readers that were repaired since, with their errors before and after.
         score: how good the model is on evaluation samples; ``None`` if there were none.
         tried: the targets that were tried to find it, with the score of each.
@@ -60,6 +61,8 @@ class Report:
         benchmark: latency of the original and the pruned model; ``None`` when it was switched off.
         seconds: wall time of each stage.
         notes: what else the user should know.
+        lossless: how many positions went without loss for each reason, and the proof that the outputs are the original's;
+            ``None`` where that was not asked for.
     """
 
     model: str
@@ -78,6 +81,7 @@ class Report:
     benchmark: BenchReport | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    lossless: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune import runtime
+from onnxprune import runtime, segments
 from onnxprune.model import Model
 from onnxprune.node import CONTROL_FLOW, captured, domain_of
 from onnxprune.weights import Array
@@ -143,7 +143,7 @@ def _probe_once(
             break
     if any(_reached(node, shapes) and node.op_type not in CONTROL_FLOW | _DATA_DEPENDENT for node in open_nodes):
         missing = [name for node in open_nodes for name in node.output if name and shapes.get(name) is None]
-        shapes |= runtime.run_for_shapes(model, inputs, missing)
+        shapes |= segments.run_for_shapes(model, inputs, missing)
         values |= _size_arithmetic(model, shapes, values)
         shapes |= {name: value.shape for name, value in values.items()}
     for node in model.graph.node:

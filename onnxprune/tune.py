@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import TargetError
-from onnxprune.latency import measure_ratio
 from onnxprune.recipe import Target
 
 if TYPE_CHECKING:
@@ -47,6 +46,8 @@ def at_latency(compiler: Compiler, target: Target) -> Target:
     Raises:
         TargetError: the latency cannot be reached; says what is.
     """
+    from onnxprune.stopwatch import measure_ratio
+
     share, found, least = target.fraction, None, 1.0
     for round_ in range(_ROUNDS):
         asked = Target("latency", min(round(share, 4), 1.0))

@@ -32,12 +32,13 @@ class Allocate(Pass):
         coupling, target = need(facts.coupling, "coupling"), Target.parse(self.target)
         facts.costs = CostModel(model, coupling, need(facts.shapes, "shapes").batch)
         prices = need(facts.prices, "latency") if target.metric == "latency" else facts.costs.of(target.metric)
-        align = parse_align(self.align)
+        align, gone = parse_align(self.align), facts.removal.gone if facts.removal else {}
         if self.scope == "sensitivity" and target.metric != "channels":
             curves = need(facts.curves, "error curves")
-            found = allocate.by_curves(coupling, curves, prices, target, align=align, exponent=self.exponent)
+            found = allocate.by_curves(coupling, curves, prices, target, align=align, exponent=self.exponent, gone=gone)
         else:
             scope = "uniform" if self.scope == "sensitivity" else self.scope
-            found = allocate.allocate(coupling, need(facts.scores, "scores"), prices, target, scope=scope, align=align)
+            scores = need(facts.scores, "scores")
+            found = allocate.allocate(coupling, scores, prices, target, scope=scope, align=align, gone=gone)
         facts.plan = Plan(found.keep)
         return model

@@ -12,6 +12,7 @@ from onnx import NodeProto, helper
 
 from onnxprune.model import Model
 from onnxprune.node import captured, domain_of
+from onnxprune.order import in_order
 from onnxprune.passes.base import Facts, Pass
 from onnxprune.runtime import evaluate
 from onnxprune.shapes import Shapes, probe
@@ -49,6 +50,7 @@ class Normalize(Pass):
             model.proto.CopyFrom(onnx.inliner.inline_local_functions(model.proto))
         inputs = [value for value in model.graph.input if value.name not in model.weights]
         replace_all(model.graph.input, inputs)
+        replace_all(model.graph.node, in_order(model.graph.node, model.name))
         constants_to_initializers(model)
         fold(model)
         untie(model)
@@ -216,11 +218,14 @@ def split_sizes(model: Model, shapes: Shapes, node: NodeProto) -> bool:
 def squeeze_axes(model: Model, shapes: Shapes, node: NodeProto) -> bool:
     """A ``Squeeze`` of every unit axis spells which, or it would squeeze what pruning leaves one position of."""
     source = shapes.shapes.get(node.input[0]) if node.op_type == "Squeeze" else None
-    if source is None or model.opset < 13 or (len(node.input) > 1 and node.input[1]):
+    if source is None or (len(node.input) > 1 and node.input[1]) or any(a.name == "axes" for a in node.attribute):
         return False
-    del node.input[1:]
     axes = [axis for axis, size in enumerate(source) if size == 1]
-    node.input.append(_constant(model, f"{node.input[0]}__axes", np.array(axes, np.int64)))
+    if model.opset < 13:
+        node.attribute.append(helper.make_attribute("axes", axes))
+    else:
+        del node.input[1:]
+        node.input.append(_constant(model, f"{node.input[0]}__axes", np.array(axes, np.int64)))
     return True
 
 

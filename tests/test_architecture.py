@@ -18,12 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "onnxprune"
 
 LAYERS = [
-    ["errors", "axes"],
-    ["equation"],
+    ["errors", "axes", "digest"],
+    ["equation", "slices"],
     ["weights"],
     ["node"],
-    ["model"],
+    ["model", "order"],
+    ["precision"],
     ["runtime"],
+    ["segments"],
     ["shapes"],
     ["rules.registry"],
     ["rules.elementwise", "rules.linear"],  # quantized sums and products are theirs
@@ -31,16 +33,19 @@ LAYERS = [
     ["rules"],
     ["zeros"],
     ["coupling"],
-    ["_bench_worker", "cost", "criteria", "feeds", "frontier", "plan", "preprocess", "recipe"],
+    ["_bench_worker", "affine", "cost", "criteria", "feeds", "frontier", "plan", "preprocess", "ranges", "recipe"],
     ["sources"],
     ["calibrate"],
-    ["allocate", "bench", "files", "verify"],
+    ["allocate", "bench", "files", "values", "verify"],
+    ["lossless"],
     ["report"],
     ["tables"],
     ["passes.base"],
     ["passes.normalize"],  # others build on what it writes
+    ["passes.prune_channels"],  # lossless removal masks
     ["passes.*"],
     ["passes"],
+    ["exact"],
     ["api"],
     ["cli"],
     ["__main__"],
@@ -52,8 +57,8 @@ UPWARD = {
 }
 """Imports against the current, and why they do no harm; all are under TYPE_CHECKING."""
 
-PROTOBUF = {"weights", "node", "model", "runtime", "shapes", "frontier", "feeds", "files"}
-PROTOBUF |= {"passes.normalize", "passes.prune_channels"}
+PROTOBUF = {"weights", "node", "model", "precision", "runtime", "segments", "shapes", "frontier", "feeds", "files"}
+PROTOBUF |= {"passes.lossless", "passes.normalize", "passes.prune_channels"}
 """Modules that use onnx when they run; annotations may name its types anywhere."""
 
 UNTESTED = {

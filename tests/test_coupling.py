@@ -287,7 +287,53 @@ def test_positions_that_an_operator_orders_are_refused() -> None:
 def test_a_refusal_reads_as_a_plan_spells_it() -> None:
     refusal = analyze(parse(NETS["chain"])).coupling.refusals[0]
     text = "graph input: the interface is a contract"
-    assert refusal.to_dict() == {"node": "x", "axis": "w1:1", "reason": "interface", "text": text}
+    assert refusal.to_dict() == {
+        "node": "x",
+        "axis": "w1:1",
+        "axes": ["w1:1"],
+        "size": 3,
+        "reason": "interface",
+        "text": text,
+        "remedy": "",
+    }
+
+
+def test_a_refusal_names_every_axis_and_what_helps() -> None:
+    (refusal,) = (r for r in analyze(parse(LAYER_NORM)).coupling.refusals if r.reason is Reason.MIXES)
+    assert refusal.axes == ("w1:1", "g:0", "b:0", "w2:0")
+    assert "--allow-inexact" in refusal.remedy
+    model = parse(
+        """(float[N,4] x, float[6,4] s) => (float[N,3] y) <float[4,6] w, float[6,3] v> {
+      h = MatMul(x, w)
+      n = my.Op(h)
+      y = MatMul(n, v)
+    }""",
+        domains=["my"],
+    )
+    (refusal,) = (r for r in analyze(model).coupling.refusals if r.value == "w" and r.axis == 1)
+    assert refusal.remedy == Reason.NO_RULE.remedy != ""
+
+
+def test_a_form_may_have_a_remedy_of_its_own() -> None:
+    model = parse("""(float[N,4,8,8] x) => (float[N,3,8,8] y)
+    <float[6,4,1,1] w, float[6] s, float[6] b, float[6] m, float[6] var, float[3,6,1,1] v> {
+      a = Conv(x, w)
+      n, mm, vv = BatchNormalization<training_mode = 1>(a, s, b, m, var)
+      y = Conv(n, v)
+    }""")
+    (refusal,) = (r for r in analyze(model).coupling.refusals if r.value == "w" and r.axis == 0)
+    assert refusal.reason is Reason.UNSUPPORTED
+    assert refusal.remedy == "export the model in evaluation mode"
+
+
+def test_weights_that_only_a_body_reads_are_refused_by_name() -> None:
+    model = parse("""(float[N,4] x, bool b) => (float[N,6] y) <float[4,6] w, float[4,6] v> {
+      y = If (b) <
+        then_branch = one () => (float[N,6] s) { s = MatMul(x, w) },
+        else_branch = two () => (float[N,6] t) { t = MatMul(x, v) }
+      >
+    }""")
+    assert {axis for r in analyze(model).coupling.refusals for axis in r.axes} == {"w:0", "w:1", "v:0", "v:1"}
 
 
 def test_merged_equal_constants_are_untied() -> None:

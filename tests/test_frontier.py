@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.frontier import frontier
+from onnxprune.frontier import dtypes, frontier
 from onnxprune.model import Model
 from onnxprune.verify import compare
 from onnxprune.weights import Weight
@@ -48,3 +48,17 @@ def test_a_choice_by_other_scores_is_caught() -> None:
     outcome = compare(model(2, 1.5), model(4, 1))
     assert not outcome.ok
     assert "'score'" in outcome.text
+
+
+def test_types_of_constants_and_values() -> None:
+    """What no operator set describes has none."""
+    text = """(float[N,4] x) => (float[N,4] y) <float16[4] w, int8[2] i> {
+      a = mine.Op(x)
+      h = Cast<to = 10>(a)
+      m = Mul(h, w)
+      y = Cast<to = 1>(m)
+    }"""
+    found = dtypes(Model.of(parse(text, domains=["mine"])))
+    assert {name: str(kind) for name, kind in found.items() if name != "a"} == {
+        "x": "float32", "y": "float32", "h": "float16", "m": "float16", "w": "float16", "i": "int8"
+    }  # fmt: skip
