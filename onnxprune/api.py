@@ -314,7 +314,7 @@ def _result(
         groups=groups,
         refusals=tuple(refusal.to_dict() for refusal in coupling.refusals),
         verification=built.check,
-        repairs=tuple(facts.repairs),
+        repairs=tuple(facts.repairs or ()),
         frozen=dict(facts.frozen),
         drift=drift,
         seconds=dict(stage.seconds),

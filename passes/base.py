@@ -63,7 +63,7 @@ class Facts:
     curves: Mapping[str, Curve] | None = None
     original: Model | None = None
     calibration: Calibration | None = None
-    repairs: Sequence[Repaired] = ()
+    repairs: Sequence[Repaired] | None = None
     frozen: dict[str, str] = field(default_factory=dict)
     removal: Removal | None = None
     tell: Callable[[str], None] = field(default=lambda _: None)

@@ -25,6 +25,10 @@ OTHER = Recipe(
     seed=7,
     calib="photos",
     preprocess="imagenet",
+    repair=False,
+    max_drop="1%",
+    eval="others",
+    metric="top1",
     lossless=True,
 )
 
