@@ -18,6 +18,7 @@ __all__ = ["Calibration", "Feeds"]
 MEMORY = 1 << 28
 """Bytes of activations of one batch, about, that are held at the same time."""
 LARGEST = 64
+"""Samples in a batch, at most."""
 _FOURTH = 4
 
 
@@ -46,7 +47,7 @@ class Calibration:
     every: all batches: what the final repair fits.
     fit: three of four: what choices are fitted on.
     held: the fourth: what choices are judged by. The same as ``fit`` where there are fewer than four batches.
-    size: samples in a batch.
+    size: samples in a batch; 1 where the model takes a fixed number of them at a time.
     """
 
     every: Feeds
@@ -56,11 +57,16 @@ class Calibration:
 
     @classmethod
     def of(cls, samples: Samples, shapes: Shapes) -> Calibration:
-        """Batches small enough that the activations of one fit into memory, and at least eight where the samples allow it."""
+        """Batches small enough that the activations of one fit into memory, and at least eight where the samples allow it.
+
+        Raises:
+            OptionError: as `Samples.batches`.
+        """
         elements = sum(math.prod(shape) for shape in shapes.shapes.values() if shape is not None) / max(shapes.batch, 1)
         size = max(1, min(LARGEST, int(MEMORY / max(4 * elements, 1))))
         if samples.count is not None:
             size = max(1, min(size, samples.count // (2 * _FOURTH)))
+        size = size if shapes.batch > 1 else 1
         every = Feeds(samples, size)
         if len(every) < _FOURTH:
             return cls(every, every, every, size)

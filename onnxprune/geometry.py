@@ -90,7 +90,7 @@ def _transposed_axis(
     """As `_axis`, for a transposed convolution."""
     full = stride * (size - 1) + extra + span
     if mode in {"SAME_UPPER", "SAME_LOWER"} or given:
-        out = given or size * stride
+        out = given or min(full, size * stride)  # nothing is put beyond what the kernel reaches
         total = max(0, full - out)
         return out, total // 2 if mode == "SAME_UPPER" else total - total // 2
     return (full, 0) if mode == "VALID" else (full - begin - end, begin)

@@ -1,8 +1,9 @@
 """Least squares for a reader: ``min |X W - Y|^2 + d |W - W0|^2``, for every group that the reader keeps apart at once.
 
 Where the reader's output goes through a rectifier, what is below its bound in the original and in the pruned network need not
-be matched: targets there give way to the prediction, which is majorisation-minimisation of the error behind the rectifier
-(after Zhang et al. 2016, "Accelerating Very Deep Convolutional Networks", who fit the response behind the nonlinearity).
+be matched: targets there give way to the prediction (after Zhang et al. 2016, "Accelerating Very Deep Convolutional Networks",
+who fit the response behind the nonlinearity). Each such step lowers ``sum (p - t)^2`` where *t* is the target, or the prediction
+*p* where both are cut off, by majorisation; that is an upper bound of the error behind the rectifier.
 """
 
 from __future__ import annotations
@@ -54,17 +55,17 @@ class Regression:
 
     @property
     def dual(self) -> bool:
-        """Whether features are too many, and the Gram matrix is that of the rows."""
+        """Whether features are too many, so that the Gram matrix is that of the rows."""
         return bool(self.x.shape[2] > MOST_FEATURES)
 
     @cached_property
     def gram(self) -> Array:
-        """Products of features, summed over rows; in dual form of rows, summed over features."""
+        """Products of features, summed over rows; in dual form products of rows, summed over features."""
         turned = self.x.transpose(0, 2, 1)
         return self.x @ turned if self.dual else turned @ self.x
 
     def part(self, rows: slice | Array) -> Regression:
-        """Some of the rows."""
+        """The same for some of the rows."""
         offset = None if self.offset is None else self.offset[:, rows]
         return Regression(self.x[:, rows], self.y[:, rows], offset, self.low, self.high, self.affine)
 
@@ -93,28 +94,47 @@ class Regression:
 
 
 class Solver:
-    """A regression with its Gram matrix factored once: of the features, or of the rows where those are fewer."""
+    """A regression whose Gram matrix is inverted once: that of the features, or where they are too many that of the rows."""
 
     def __init__(self, problem: Regression, damping: float) -> None:
         self._problem = problem
         self._turned = problem.x.transpose(0, 2, 1)
-        self._dual = problem.dual
         diagonal = np.einsum("grf,grf->gf", problem.x, problem.x).astype(np.float64)
         level = damping * diagonal[:, : -1 if problem.affine else None].mean(1) + 1e-12
         matrix = problem.gram.astype(np.float64)
         ridge = np.repeat(level[:, None], matrix.shape[1], 1)
-        if problem.affine and not self._dual:
+        if problem.affine and problem.dual:  # a bias that is not damped takes up what rows have in common
+            matrix -= matrix.mean(1, keepdims=True)
+            matrix -= matrix.mean(2, keepdims=True)
+        elif problem.affine:
             ridge[:, -1] = 1e-9 * diagonal[:, -1]
         at = np.arange(matrix.shape[1])
         matrix[:, at, at] += ridge
         self._ridge, self._inverse = ridge, np.linalg.inv(matrix)
 
     def solve(self, start: Array, near: Array, *, rectified: bool = False) -> Array:
-        """The weights after one step from ``start``, the solution if nothing is rectified, drawn towards ``near``."""
+        """The solution for the targets at ``start``, where what is rectified away gives way; drawn towards ``near``.
+
+        Args:
+            start: the weights that decide what gives way; any, if nothing is ``rectified``. [groups, features, outputs]
+            near: the weights that the ridge pulls to. [groups, features, outputs]
+            rectified: whether the rectifier is taken into account.
+
+        Returns:
+            float64 [groups, features, outputs].
+        """
         residual = self._problem.residual(start, rectified=rectified)
-        step: Array
-        if self._dual:
-            step = self._turned @ (self._inverse @ residual)
-        else:
-            step = self._inverse @ (self._turned @ residual + self._ridge[:, :, None] * (near - start))
+        if self._problem.dual:
+            return near + self._dual(residual + self._problem.x @ (start - near).astype(np.float32))
+        step: Array = self._inverse @ (self._turned @ residual + self._ridge[:, :, None] * (near - start))
         return start + step
+
+    def _dual(self, gap: Array) -> Array:
+        """The step that closes a gap [groups, rows, outputs] as far as the ridge lets it."""
+        affine = self._problem.affine
+        mean = gap.mean(1, keepdims=True, dtype=np.float64) if affine else 0.0
+        step: Array = self._turned @ (self._inverse @ (gap - mean)).astype(np.float32)
+        if affine:
+            step[:, -1:] = 0
+            step[:, -1:] = mean - self._problem.x.mean(1, keepdims=True) @ step
+        return step

@@ -30,6 +30,7 @@ __all__ = ["Picked", "Reader", "linear_readers", "positions_read"]
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 PRODUCTS = frozenset({"MatMul", "Gemm", "FusedMatMul", "Einsum"})
+Consumers = Mapping[str, list[tuple["NodeProto", int]]]
 TAP = "tap"
 """The letter of kernel taps."""
 
@@ -43,9 +44,8 @@ class Reader:
         data: the activation it reads.
         weight: its matrix.
         bias: the constant that is added to its output; empty if there is none.
-        output: its output, after the bias.
-        place: the index of the last node that belongs to it (a `MatMul` and the `Add` of its bias are two).
-        can_add_bias: whether a bias can be written where there is none.
+        output: its output, after the bias (a `MatMul` and the `Add` of its bias are two nodes).
+        can_add_bias: whether there is no bias, but one can be written.
         roles: for each letter: ``row``, ``group``, ``feature`` or ``output``.
         sizes: of the letters.
         scale: what the product, and the bias, are multiplied by in the node.
@@ -56,7 +56,6 @@ class Reader:
     weight: str
     bias: str
     output: str
-    place: int
     can_add_bias: bool
     roles: Mapping[str, str] = field(repr=False)
     sizes: Mapping[str, int] = field(repr=False)
@@ -95,12 +94,12 @@ class Reader:
         return self._arrange(y, (*spelled[:2], ANONYMOUS), ("group", "row", "output"))
 
     def matrix(self, w: Array) -> Array:
-        """The weight as a matrix. [groups, features, outputs]"""
+        """The weight as a matrix, multiplied as the node does. [groups, features, outputs]"""
         w, spelled = self._weight_axes(w)
         return self._arrange(w, spelled, ("group", "feature", "output")) * self.scale[0]
 
     def bias_matrix(self, b: Array) -> Array:
-        """The bias. [groups, outputs]"""
+        """The bias, multiplied as the node does. [groups, outputs]"""
         return b.reshape(self.groups, -1) * self.scale[1]
 
     def weight_of(self, matrix: Array, like: Array) -> Array:
@@ -124,15 +123,15 @@ class Reader:
         names, sizes = self._letters(shape, self._data_axes)
         return Picked(_drawn(math.prod(sizes[name] for name in names if self._role(name) == "row"), rows, rng), None)
 
-    def feature_positions(self, axis: Positions) -> Positions:
-        """What the features belong to, from what the positions of the input's channel axis belong to. [groups, features]"""
+    def feature_positions(self, axis: int, belong: Positions) -> Positions:
+        """What the features belong to, from what the positions of one axis of the input belong to. [groups, features]"""
         spelled = self._data_axes
+        letters = [[name for name in _names(along) if self._role(name) != "row"] for along in spelled]
         shape = [1] * len(spelled)
-        shape[self.channel_axis] = len(axis)
-        values = axis.reshape(shape)
+        shape[axis] = -1
+        values = np.broadcast_to(belong.reshape(shape), [math.prod(self.sizes[name] for name in names) for names in letters])
         if self.node.view.op in CONVOLUTIONS:
-            taps = math.prod(self.node.view.shape(self._positions[1])[2:])
-            values, spelled = np.repeat(values.reshape(1, -1, 1, 1), taps, 3), (*spelled[:2], ANONYMOUS, TAP)
+            values, spelled = np.repeat(values.reshape(1, -1, 1, 1), self._taps, 3), (*spelled[:2], ANONYMOUS, TAP)
         found: Array = self._arrange(values, spelled, ("group", "row", "feature"))[:, 0]
         return found
 
@@ -146,19 +145,32 @@ class Reader:
         return math.prod(self.sizes[letter] for letter, role in self.roles.items() if role == "group")
 
     @property
-    def channel_axis(self) -> int:
-        """The axis of the input that holds the features."""
-        return next(at for at, axis in enumerate(self._data_axes) if any(self._role(name) == "feature" for name in _names(axis)))
+    def features(self) -> int:
+        """How many features each group has."""
+        return self._taps * math.prod(self.sizes[letter] for letter, role in self.roles.items() if role == "feature")
+
+    @property
+    def feature_axes(self) -> list[int]:
+        """The axes of the input that hold the features."""
+        axes = enumerate(self._data_axes)
+        return [at for at, axis in axes if any(self._role(name) == "feature" for name in _names(axis))]
+
+    @property
+    def _taps(self) -> int:
+        """Kernel taps; 1 for a product."""
+        return math.prod(self.node.view.shape(self._positions[1])[2:]) if self.node.view.op in CONVOLUTIONS else 1
 
     @property
     def _data_axes(self) -> tuple[str | Axis, ...]:
         return self.node.equation.spelling[0][self._positions[0]]
 
     def _weight_axes(self, w: Array) -> tuple[Array, tuple[str | Axis, ...]]:
+        """The weight with its taps along one axis, and without axes that only broadcast."""
         spelled = self.node.equation.spelling[0][self._positions[1]]
         if self.node.view.op in CONVOLUTIONS:
             return w.reshape(*w.shape[:2], -1), (*spelled[:2], TAP)
-        return w, spelled
+        named = [at for at, axis in enumerate(spelled) if _names(axis)]
+        return w.reshape([w.shape[at] for at in named]), tuple(spelled[at] for at in named)
 
     def _role(self, letter: str) -> str:
         """What a letter is; an axis without a letter is one of rows."""
@@ -213,16 +225,13 @@ def _drawn(total: int, count: int, rng: np.random.Generator) -> Positions:
 def linear_readers(model: Model, coupling: Coupling) -> list[Reader]:
     """Every linear reader of a graph, in its order: one activation, one constant matrix that nothing else reads."""
     consumers = model.consumers()
-    places = {name: place for place, node in enumerate(model.graph.node) for name in node.output}
-    found = (_reader(model, node, consumers, places) for node in coupling.nodes)
+    found = (_reader(model, node, consumers) for node in coupling.nodes)
     return [reader for reader in found if reader is not None]
 
 
-def _reader(
-    model: Model, node: NodeAxes, consumers: Mapping[str, list[tuple[NodeProto, int]]], places: Mapping[str, int]
-) -> Reader | None:
+def _reader(model: Model, node: NodeAxes, consumers: Consumers) -> Reader | None:
     view = node.view
-    if view.op not in CONVOLUTIONS | PRODUCTS or len(view.inputs) < 2 or view.outputs[0] not in places:
+    if view.op not in CONVOLUTIONS | PRODUCTS or len(view.inputs) < 2:
         return None
     data, weight = view.inputs[:2]
     if data in model.weights:
@@ -230,34 +239,38 @@ def _reader(
     if data in model.weights or weight not in model.weights or len(consumers[weight]) > 1 or not model.weights[weight].is_float:
         return None
     roles = _roles(node, list(view.inputs).index(data), list(view.inputs).index(weight))
-    if roles is None or "feature" not in roles.values():
-        return None
-    bias, output, can_add = _bias(model, node, roles, consumers)
-    if bias is None:
-        return None
     scale = (float(view.attr("alpha", 1.0)), float(view.attr("beta", 1.0)))
-    return Reader(node, data, weight, bias, output, places[output], can_add, roles, node.sizes, scale)
+    if roles is None or "feature" not in roles.values() or 0 in scale:
+        return None
+    bias, output, can_add = _bias(model, node, roles, consumers, columns=data == view.inputs[0])
+    return None if bias is None else Reader(node, data, weight, bias, output, can_add, roles, node.sizes, scale)
 
 
 def _bias(
-    model: Model, node: NodeAxes, roles: Mapping[str, str], consumers: Mapping[str, list[tuple[NodeProto, int]]]
+    model: Model, node: NodeAxes, roles: Mapping[str, str], consumers: Consumers, *, columns: bool
 ) -> tuple[str | None, str, bool]:
-    """The constant added to the product, ``None`` if what is added is not one; where the sum is; whether one can be added."""
+    """The constant added to the product, ``None`` if what is added is not one; where the sum is; whether one can be added.
+
+    ``columns``: whether outputs are the last axis of a `Gemm`, along which its bias runs.
+    """
     view, output = node.view, node.view.outputs[0]
-    width = math.prod(node.sizes[name] for name, role in roles.items() if role in {"output", "group"})
-    if view.op in {"Conv", "ConvTranspose", "Gemm"}:
-        given = view.inputs[2] if view.has(2) else ""
-        fits = not given or (given in model.weights and model.weights[given].size == width)
-        return (given if fits else None), output, not given
-    readers = consumers.get(output, [])
-    last = _names(node.equation.spelling[1][0][-1]) if node.equation.spelling[1][0] else []
     outer = [name for name, role in roles.items() if role == "output"]
+    width = math.prod(node.sizes[name] for name, role in roles.items() if role in {"output", "group"})
+
+    def vector(name: str) -> bool:
+        found = model.weights.get(name)
+        return found is not None and found.size == width and found.shape[-1:] == (width,) and len(consumers[name]) == 1
+
+    if view.op in {"Conv", "ConvTranspose", "Gemm"}:
+        given, along = view.inputs[2] if view.has(2) else "", columns or view.op != "Gemm"
+        return (given if not given or (along and vector(given)) else None), output, along and not given
+    readers, spelled = consumers.get(output, []), node.equation.spelling[1][0]
+    last = _names(spelled[-1]) if spelled else []
     if len(readers) == 1 and readers[0][0].op_type == "Add" and last == outer and "group" not in roles.values():
         add = readers[0][0]
         other = add.input[1] if add.input[0] == output else add.input[0]
-        weight = model.weights.get(other)
         graph_outputs = {value.name for value in model.graph.output}
-        if weight is not None and weight.size == width == weight.shape[-1] and output not in graph_outputs:
+        if vector(other) and len(model.weights[other].shape) <= len(spelled) and output not in graph_outputs:
             return other, add.output[0], False
     return "", output, False
 
@@ -276,5 +289,8 @@ def positions_read(reader: Reader, coupling: Coupling, factor: Factor) -> Positi
     """For each feature of a reader the position of a group that it belongs to, -1 for none; ``None`` if none belongs.
     [groups, features]
     """
-    found = labels(coupling.axes[reader.data][reader.channel_axis], factor)
-    return reader.feature_positions(found) if (found >= 0).any() else None
+    for axis in reader.feature_axes:
+        found = labels(coupling.axes[reader.data][axis], factor)
+        if (found >= 0).any():
+            return reader.feature_positions(axis, found)
+    return None

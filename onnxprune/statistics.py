@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Meeting", "Statistics", "collect", "meetings", "rows_wanted"]
 
 ROWS = 32768
-"""Rows of a reader that are taken in, at least, where the data has them; more where it has many features."""
+"""Rows of a reader that are taken in where the data has them; more where it has many features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +50,8 @@ class Statistics:
 
 
 def rows_wanted(features: int) -> int:
-    """How many rows a regression on that many features is given."""
-    return max(ROWS, 4 * features)
+    """How many rows a regression on that many features is given; where features are too many, rows are what is inverted."""
+    return max(ROWS, 4 * features) if features <= MOST_FEATURES else MOST_FEATURES
 
 
 def meetings(coupling: Coupling) -> Iterator[Meeting]:
@@ -67,35 +66,55 @@ def meetings(coupling: Coupling) -> Iterator[Meeting]:
 
 
 def collect(model: Model, coupling: Coupling, feeds: Feeds, *, seed: int = 0) -> Statistics:
-    """Run the model over all feeds once and keep moments, no activations."""
+    """Run the model over all feeds once and keep moments, no activations. ``seed`` draws rows where there are many."""
     readers = tuple(linear_readers(model, coupling))
     met = tuple(m for m in meetings(coupling) if model.weights.keys().isdisjoint(m.node.view.inputs))
     places = {(m.node.view.inputs[at], axis) for m in met for at, axis in m.node.equation.carriers[m.letter]}
     names = list(dict.fromkeys([*(reader.data for reader in readers), *(name for name, _ in places)]))
-    grams: dict[str, Any] = {}
-    energies: dict[tuple[str, int], Any] = {}
+    if not names:
+        return Statistics((), {}, (), {})
+    moments: dict[str, _Mean] = {reader.weight: _Mean() for reader in readers}
+    energies: dict[tuple[str, int], _Mean] = {place: _Mean() for place in places}
     session = runtime.Session(model, names, threads=0)
     rng = np.random.default_rng(seed)
     for feed in feeds:
         got = dict(zip(names, session.run(feed), strict=True))
         for reader in readers:
             rows = _rows(reader, got[reader.data], model.weights[reader.weight].shape, len(feeds), rng)
-            grams[reader.weight] = grams.get(reader.weight, 0) + _second_moments(rows) / (rows.shape[1] * len(feeds))
+            moments[reader.weight].add(_second_moments(rows), rows.shape[1])
         for name, axis in places:
             array = got[name].astype(np.float32)
             others = tuple(at for at in range(array.ndim) if at != axis)
-            energies[name, axis] = energies.get((name, axis), 0) + np.square(array).mean(others) / len(feeds)
-    return Statistics(readers, grams, met, energies)
+            energies[name, axis].add(np.square(array).sum(others), array.size // array.shape[axis])
+    grams = {weight: mean.value for weight, mean in moments.items()}
+    return Statistics(readers, grams, met, {place: mean.value for place, mean in energies.items()})
+
+
+class _Mean:
+    """A mean over batches of any sizes."""
+
+    def __init__(self) -> None:
+        self._total: Any = 0
+        self._count = 0
+
+    def add(self, total: Array, count: int) -> None:
+        self._total = self._total + total
+        self._count += count
+
+    @property
+    def value(self) -> Array:
+        found: Array = self._total / np.float32(max(self._count, 1))
+        return found
 
 
 def _rows(reader: Reader, x: Array, kernel: Sequence[int], batches: int, rng: np.random.Generator) -> Array:
-    features = math.prod(kernel) // max(kernel[0], 1)
-    picked = reader.pick(x.shape, kernel, max(1, rows_wanted(features) // batches), rng)
+    picked = reader.pick(x.shape, kernel, max(1, rows_wanted(reader.features) // batches), rng)
     rows = reader.design(x, picked).astype(np.float32)
     return with_ones(rows) if reader.affine else rows
 
 
 def _second_moments(rows: Array) -> Array:
+    """Sums over rows of the products of features; of their squares, and of themselves, where they are many."""
     if rows.shape[2] > MOST_FEATURES:
         return np.stack([np.square(rows).sum(1), rows.sum(1)], 1)
     moments: Array = np.matmul(rows.transpose(0, 2, 1), rows)
