@@ -11,9 +11,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import onnx
+from onnx import NodeProto
 
+from onnxprune.flow import Phi, walk
 from onnxprune.model import Model
-from onnxprune.node import captured
+from onnxprune.node import captured, defined
 from onnxprune.weights import FLOATS
 
 __all__ = ["Frontier", "frontier"]
@@ -36,28 +38,48 @@ class Frontier:
 
 
 def frontier(model: Model, changed: Collection[str]) -> Frontier:
-    """The choices of a model that depend on constants named in ``changed``."""
-    if not any(node.op_type in CHOICES for node in model.graph.node):
+    """The choices of a model that depend on constants named in ``changed``; its names are unique over its bodies.
+
+    A choice in a body counts where all that it chooses by is made outside, where it can be looked at.
+    """
+    steps = [step for _, step in walk(model.graph, model.opset)]
+    if not any(isinstance(step, NodeProto) and step.op_type in CHOICES for step in steps):
         return Frontier((), frozenset())
-    types = _types(model)
+    types, outside = _types(model), {*model.weights, *defined(model.graph)}
     affected, behind = set(changed), set[str]()
-    entering: dict[str, None] = {}
-    for node in model.graph.node:
-        read = {*node.input, *captured(node)}
-        if not affected.isdisjoint(read):
-            affected.update(node.output)
-        if not behind.isdisjoint(read):
-            behind.update(node.output)
-        if node.op_type not in CHOICES or (node.op_type == "Cast" and types.get(node.output[0]) in FLOATS):
-            continue
-        tipped = [name for name in node.input if name in affected and name not in behind and types.get(name) in FLOATS]
-        if tipped:
-            behind.update(node.output)
-            entering.update(dict.fromkeys(tipped))
+    known = -1
+    while known < len(affected) + len(behind):  # what a loop carries round reaches its start in the second pass
+        known = len(affected) + len(behind)
+        entering: dict[str, None] = {}
+        for step in steps:
+            read, made = _flow(step)
+            if not affected.isdisjoint(read):
+                affected.update(made)
+            if not behind.isdisjoint(read):
+                behind.update(made)
+            if not isinstance(step, NodeProto) or not _chooses(step):
+                continue
+            by = [name for name in step.input if name in affected and name not in behind]
+            tipped = [name for name in by if types.get(name) in FLOATS]
+            if tipped and outside.issuperset(by):
+                behind.update(made)
+                entering.update(dict.fromkeys(tipped))
     return Frontier(tuple(entering), frozenset(behind))
 
 
+def _flow(step: NodeProto | Phi) -> tuple[set[str], set[str]]:
+    """What is read and what is made of it."""
+    if isinstance(step, Phi):
+        return {*(end.value for end in step.sources), *step.deciding}, {step.target.value}
+    return {*step.input, *captured(step)}, set(step.output)
+
+
+def _chooses(node: NodeProto) -> bool:
+    exact = node.op_type == "Cast" and any(a.name == "to" and a.i in FLOATS for a in node.attribute)
+    return node.op_type in CHOICES and not exact
+
+
 def _types(model: Model) -> dict[str, int]:
-    """The element type of every value that inference can type."""
+    """The element type of every value of the main graph that inference can type."""
     graph = onnx.shape_inference.infer_shapes(model.skeleton()).graph
     return {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}

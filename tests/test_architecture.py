@@ -22,8 +22,9 @@ LAYERS = [
     ["equation"],
     ["weights"],
     ["node"],
-    ["model"],
+    ["flow", "model"],
     ["runtime"],
+    ["inference"],
     ["shapes"],
     ["rules.registry"],
     ["rules.elementwise", "rules.linear"],  # quantized sums and products are theirs
@@ -36,6 +37,7 @@ LAYERS = [
     ["report"],
     ["tables"],
     ["passes.base"],
+    ["passes.bodies"],
     ["passes.normalize"],  # others build on what it writes
     ["passes.*"],
     ["passes"],
@@ -50,8 +52,8 @@ UPWARD = {
 }
 """Imports against the current, and why they do no harm; all are under TYPE_CHECKING."""
 
-PROTOBUF = {"weights", "node", "model", "runtime", "shapes", "frontier", "calibrate", "files"}
-PROTOBUF |= {"passes.normalize", "passes.prune_channels"}
+PROTOBUF = {"weights", "node", "flow", "model", "runtime", "inference", "shapes", "frontier", "calibrate", "files"}
+PROTOBUF |= {"passes.bodies", "passes.normalize", "passes.prune_channels"}
 """Modules that use onnx when they run; annotations may name its types anywhere."""
 
 UNTESTED = {
