@@ -1,43 +1,38 @@
 """Shapes and size arithmetic of a graph whose open sizes have been given values: one probe.
 
-Control flow is laid flat first: the nodes of bodies stand in the place of the node that has them, and what it passes on is
-declared as soon as the shapes it comes from are known. A body is inferred as in its first iteration; where the size of a
+Control flow is laid flat: the nodes of bodies stand in the place of the node that has them. What it passes on divides the
+graph into parts, which are inferred one after the other. A body is inferred as in its first iteration; where the size of a
 carried value turns out to change, that size becomes one that depends on data.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxprune import runtime
+from onnxprune.arithmetic import size_arithmetic
 from onnxprune.flow import Along, End, Phi, Trips, walk
 from onnxprune.model import Model
 from onnxprune.node import CONTROL_FLOW, captured, domain_of, every_graph, is_followed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
-    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+    from onnx import GraphProto, NodeProto, ValueInfoProto
 
     from onnxprune.equation import Shape
     from onnxprune.weights import Array
 
-__all__ = ["SMALL", "Inferred", "infer"]
-
-SMALL = 4096
-"""Elements up to which a constant is offered to rules and size arithmetic is computed."""
+__all__ = ["Inferred", "infer"]
 
 _ROUNDS = 32
 _DATA_DEPENDENT = frozenset({"NonZero", "NonMaxSuppression", "Unique", "Compress"})
-_UNSTABLE = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"})
 
 Known = dict[str, "Shape | None"]
 
@@ -58,7 +53,11 @@ class Inferred:
 
 
 def infer(
-    model: Model, inputs: Mapping[str, Shape], constants: Mapping[str, Array], stand_in: int, *, broadcast: bool = True
+    model: Model,
+    inputs: Mapping[str, Shape],
+    constants: Mapping[str, Array],
+    stand_in: int,
+    doubted: Collection[str] = (),
 ) -> Inferred:
     """Infer all shapes.
 
@@ -67,15 +66,17 @@ def infer(
         inputs: the shapes of the graph inputs.
         constants: the values of small constants.
         stand_in: what becomes of sizes that depend on data (how many entries are not zero, how often a loop runs).
-        broadcast: whether assumptions are made; if not, these sizes depend on data too.
+        doubted: values whose sizes, and those of all that is computed from them, are no constants to compute others from.
     """
     carried: Known = {}
+    assumed: set[tuple[str, int]] = set()
     while True:
-        inference = _Inference(model, inputs, constants, stand_in, carried, broadcast=broadcast)
+        inference = _Inference(model, inputs, constants, stand_in, carried, doubted)
         inference.settle()
         changes = inference.changes()
+        assumed |= inference.assumed
         if changes.items() <= carried.items():
-            return Inferred(inference.shapes, inference.values, frozenset(inference.assumed))
+            return Inferred(inference.shapes, inference.values, frozenset(assumed))
         carried |= changes
 
 
@@ -89,75 +90,154 @@ class _Inference:
         constants: Mapping[str, Array],
         stand_in: int,
         carried: Known,
-        *,
-        broadcast: bool,
+        doubted: Collection[str],
     ) -> None:
-        self.model, self.inputs, self.stand_in, self.carried = model, dict(inputs), stand_in, carried
-        self.broadcast, self.assumed = broadcast, set[tuple[str, int]]()
+        self.model, self.stand_in, self.carried = model, stand_in, carried
         self.proto = model.skeleton()
-        self.phis = flatten(self.proto, model.opset)
-        self.nodes = list(self.proto.graph.node)
+        self.steps = _flatten(self.proto, model.opset)
         _bind(self.proto, model, inputs)
         self.values = dict(constants)
-        self.shapes: Known = {}
-        self.types: dict[str, int] = {}
-        self.waiting = [phi for phi in self.phis if not phi.back]
+        self.shapes: Known = {**inputs, **{weight.name: weight.shape for weight in model.weights.values()}}
+        self.infos: dict[str, ValueInfoProto] = {value.name: value for value in self.proto.graph.input}
+        self.assumed: set[tuple[str, int]] = set()
+        self.doubted = self._from(doubted)
 
     def settle(self) -> None:
-        """Infer until nothing new follows; what inference does not know is found by running the model."""
-        self._rounds()
-        while self._needs_run() and self._run() and self.waiting:
-            self._rounds()
-        for name in (name for node in self.nodes for name in node.output):
+        """Infer everything."""
+        part: list[NodeProto] = []
+        for step in self.steps:
+            if not isinstance(step, Phi):
+                part.append(step)
+            elif not step.back:
+                self._infer(part)
+                part = []
+                self._pass(step)
+        self._infer(part)
+
+    # One part
+
+    def _infer(self, nodes: list[NodeProto]) -> None:
+        """Infer until nothing new follows; what inference does not know is found by running the nodes."""
+        if not nodes:
+            return
+        proto = self._part(nodes)
+        unknown = nodes
+        for _ in range(_ROUNDS):
+            inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+            incomplete = self._read(inferred)
+            before = len(self.values)
+            self._compute(nodes)
+            unknown = [node for node in nodes if any(n and self.shapes.get(n) is None for n in node.output)]
+            if not unknown:
+                break
+            _substitute(proto, self.values)
+            reached = [node for node in unknown if self._reached(node)]
+            if not _fill(proto, reached, self.shapes, incomplete, self.stand_in) and len(self.values) == before:
+                break
+        if len(nodes) < len(self.steps):
+            self.infos |= {value.name: value for value in (*inferred.value_info, *inferred.output)}
+        if any(self._reached(node) and node.op_type not in CONTROL_FLOW | _DATA_DEPENDENT for node in unknown):
+            no_tensors = {value.name for value in inferred.value_info if value.type.WhichOneof("value") != "tensor_type"}
+            made = (name for node in unknown for name in node.output if name and name not in no_tensors)
+            self._run(nodes, [name for name in made if self.shapes.get(name) is None])
+        for name in (name for node in unknown for name in node.output):
             self.shapes.setdefault(name, None)
 
-    def _rounds(self) -> None:
-        patient = True
-        for _ in range(_ROUNDS + 2 * len(self.phis)):
-            if self._round(patient=patient):
-                patient = True
-            elif patient and self.waiting:
-                patient = False
-            else:
-                break
+    def _part(self, nodes: list[NodeProto]) -> ModelProto:
+        """A model of some of the nodes, in which what is known of what they read is declared."""
+        if len(nodes) == len(self.steps):
+            return self.proto
+        made = {name for node in nodes for name in node.output}
+        read = [name for name in _reads(nodes) if name not in made]
+        proto = ModelProto(ir_version=self.proto.ir_version, opset_import=self.proto.opset_import)
+        graph = proto.graph
+        graph.node.extend(nodes)
+        for name in read:
+            if name in self._constants:
+                graph.initializer.append(self._constants[name])
+            elif name in self.values and name not in self.model.weights:
+                graph.initializer.append(numpy_helper.from_array(self.values[name], name))
+            elif name in self.infos:
+                graph.input.append(self.infos[name])
+        graph.value_info.extend(self._recorded[name] for name in made & self._recorded.keys())
+        return proto
 
-    def _round(self, *, patient: bool) -> bool:
-        """Whether anything new is known. Without patience, loops that may end early get a number of iterations."""
-        inferred = onnx.shape_inference.infer_shapes(self.proto, data_prop=True).graph
-        self.shapes, incomplete = _read(inferred, self.model)
-        before = len(self.values)
-        self.values |= _size_arithmetic(self.model, self.nodes, self.shapes, self.values)
-        self.shapes |= {name: value.shape for name, value in self.values.items()}
-        unknown = self._open()
-        if not unknown and not self.waiting:
-            return False
-        _substitute(self.proto, self.values)
-        filled = _fill(self.proto, unknown, self.shapes, incomplete, self.stand_in)
-        if self.waiting:
-            self.types = _types(inferred, self.model)
-            filled |= self._declare(patient=patient)
-        return filled or len(self.values) > before
+    @cached_property
+    def _constants(self) -> dict[str, TensorProto]:
+        return {tensor.name: tensor for tensor in self.proto.graph.initializer}
 
-    def _open(self) -> list[NodeProto]:
-        return [node for node in self.nodes if any(n and self.shapes.get(n) is None for n in node.output)]
+    @cached_property
+    def _recorded(self) -> dict[str, ValueInfoProto]:
+        return {value.name: value for value in (*self.proto.graph.value_info, *self.proto.graph.output)}
+
+    def _run(self, nodes: list[NodeProto], missing: Collection[str]) -> None:
+        """Run some of the nodes for the shapes of what they make."""
+        model = self._runnable(nodes)
+        made = {name for node in model.graph.node for name in node.output}
+        inputs = {value.name: shape for value in model.inputs if (shape := self.shapes[value.name]) is not None}
+        found = runtime.run_for_shapes(model, inputs, [name for name in missing if name in made])
+        self.shapes |= found
+        self._compute(nodes)
+        for name, shape in found.items():
+            self.infos[name] = helper.make_tensor_value_info(name, self._type(name) or TensorProto.FLOAT, shape)
+
+    def _runnable(self, nodes: list[NodeProto]) -> Model:
+        """The model, or those of some of its nodes whose inputs are known."""
+        if len(nodes) == len(self.steps):
+            return self.model
+        proto = self._part(nodes)
+        graph, weights = proto.graph, self.model.weights
+        fed = [value for value in graph.input if value.name not in weights and self.shapes.get(value.name) is not None]
+        computed = [tensor for tensor in graph.initializer if tensor.name not in weights]
+        known = {"", *weights, *(item.name for item in (*fed, *computed))}
+        del graph.node[:], graph.input[:], graph.initializer[:], graph.value_info[:]
+        for node in nodes:
+            if known.issuperset(node.input) and known.issuperset(captured(node)):
+                graph.node.append(node)
+                known.update(node.output)
+        graph.input.extend(fed)
+        graph.initializer.extend(computed)
+        return Model(proto, {name: weights[name] for name in _reads(graph.node) if name in weights}, self.model.name)
+
+    def _compute(self, nodes: Iterable[NodeProto]) -> None:
+        computed = size_arithmetic(self.model, nodes, self.shapes, self.values, self.doubted)
+        self.values |= computed
+        self.shapes |= {name: value.shape for name, value in computed.items()}
+
+    def _reached(self, node: NodeProto) -> bool:
+        """Whether the shapes of everything a node reads are known."""
+        return all(self.shapes.get(name) is not None for name in node.input if name)
+
+    def _read(self, inferred: GraphProto) -> dict[str, ValueInfoProto]:
+        """Take over whole shapes; returns what is known of the others."""
+        incomplete: dict[str, ValueInfoProto] = {}
+        for value in (*inferred.input, *inferred.value_info, *inferred.output):
+            tensor = value.type.tensor_type
+            if value.name in self.model.weights or value.name in self.values or not tensor.HasField("shape"):
+                continue
+            dims = tensor.shape.dim
+            known = all(dim.HasField("dim_value") and dim.dim_value >= 0 for dim in dims)
+            self.shapes[value.name] = tuple(dim.dim_value for dim in dims) if known else None
+            if not known:
+                incomplete[value.name] = value
+        return incomplete
 
     # What control flow passes on
 
-    def _declare(self, *, patient: bool) -> bool:
-        """Declare what comes from known shapes; whether there was any."""
-        before, waiting = len(self.waiting), self.waiting
-        self.waiting = []
-        for phi in waiting:
-            name, shape = phi.target.value, self._shape(phi, patient=patient)
-            dtype = self._type(phi)
-            if shape is None or not dtype:
-                self.waiting.append(phi)
-                continue
-            self.shapes[name], self.types[name] = shape, dtype
-            self.proto.graph.input.append(helper.make_tensor_value_info(name, dtype, shape))
-        return len(self.waiting) < before
+    def _pass(self, phi: Phi) -> None:
+        """Declare what comes from known shapes."""
+        name, shape = phi.target.value, self._shape(phi)
+        self.shapes[name] = shape
+        dtype = next(filter(None, (self._type(end.value) for end in phi.sources)), phi.dtype)
+        if shape is not None and dtype:
+            self.infos[name] = helper.make_tensor_value_info(name, dtype, shape)
 
-    def _shape(self, phi: Phi, *, patient: bool) -> Shape | None:
+    def _type(self, name: str) -> int:
+        """The element type of a tensor; 0 if it is not known."""
+        weight, info = self.model.weights.get(name), self.infos.get(name)
+        return weight.dtype if weight else info.type.tensor_type.elem_type if info else 0
+
+    def _shape(self, phi: Phi) -> Shape | None:
         if phi.target.value in self.carried:
             return self.carried[phi.target.value]
         shapes = [self._shared(end) for end in phi.sources]
@@ -170,14 +250,11 @@ class _Inference:
             return None
         whole, rank = list(shape), len(shape) + len(phi.sizes)
         for axis, size in sorted(zip((axis % rank for axis in phi.target.own), phi.sizes, strict=True), key=itemgetter(0)):
-            known = self._size(size, patient=patient)
+            known = self._size(size)
             if known is None:
                 return None
             whole.insert(axis, known)
         return tuple(whole)
-
-    def _type(self, phi: Phi) -> int:
-        return next(filter(None, (self.types.get(end.value) for end in phi.sources)), phi.dtype)
 
     def _shared(self, end: End) -> Shape | None:
         """The shape of one end of a phi, without the axes of its own."""
@@ -193,102 +270,77 @@ class _Inference:
             return None
         sizes = list(one)
         for axis, (a, b) in enumerate(zip(one, other, strict=True)):
-            if a != b and self.broadcast and 1 in {a, b}:
+            if a != b and 1 in {a, b}:
                 sizes[axis] = max(a, b)
                 self.assumed.add((name, axis))
             elif a != b:
                 sizes[axis] = self.stand_in
         return tuple(sizes)
 
-    def _size(self, size: Trips | Along, *, patient: bool) -> int | None:
+    def _size(self, size: Trips | Along) -> int | None:
         if isinstance(size, Along):
             shape = self.shapes.get(size.value)
             return None if shape is None else shape[size.axis]
         known = self.values.get(size.limit)
         if known is not None and all(name in self.values and self.values[name].all() for name in size.conditions):
             return int(known.item())
-        return None if patient else self.stand_in
+        return self.stand_in
 
     def changes(self) -> Known:
         """The shapes, as far as now known, of values whose shape is another one after an iteration."""
         found: Known = {}
-        for phi in self.phis:
-            shape, after = self.shapes.get(phi.target.value), self._shared(phi.sources[0]) if phi.back else None
+        for phi in self.steps:
+            if not isinstance(phi, Phi) or not phi.back:
+                continue
+            shape, after = self.shapes.get(phi.target.value), self._shared(phi.sources[0])
             if shape is not None and after is not None and shape != after:
                 found[phi.target.value] = self._merge(phi.target.value, shape, after)
         return found
 
-    # What only a run tells
-
-    def _needs_run(self) -> bool:
-        return any(_reached(node, self.shapes) and node.op_type not in CONTROL_FLOW | _DATA_DEPENDENT for node in self._open())
-
-    def _run(self) -> bool:
-        """Run the model, bodies once; whether that told any shape."""
-        missing = [name for node in self._open() for name in node.output if name and self.shapes.get(name) is None]
-        model = self._flat() if self.phis else self.model
-        made = {name for node in model.graph.node for name in node.output}
-        found = runtime.run_for_shapes(model, self.inputs, [name for name in missing if name in made])
-        self.shapes |= found
-        self.values |= _size_arithmetic(self.model, self.nodes, self.shapes, self.values)
-        self.shapes |= {name: value.shape for name, value in self.values.items()}
-        if self.waiting:  # another round will tell what follows from these
-            infos = (
-                helper.make_tensor_value_info(name, self.types.get(name) or TensorProto.FLOAT, found[name]) for name in found
-            )
-            self.proto.graph.value_info.extend(infos)
-        return bool(found)
-
-    def _flat(self) -> Model:
-        """The model with its bodies laid flat, and of its nodes those whose inputs are known."""
-        model = self.model.copy()
-        flatten(model.proto, model.opset)
-        passed = {phi.target.value for phi in self.phis}
-        model.graph.input.extend(value for value in self.proto.graph.input if value.name in passed)
-        known = {*model.weights, *(value.name for value in model.graph.input), ""}
-        nodes = []
-        for node in model.graph.node:
-            if known.issuperset(node.input) and known.issuperset(captured(node)):
-                nodes.append(node)
-                known.update(node.output)
-        del model.graph.node[:], model.graph.value_info[:]
-        model.graph.node.extend(nodes)
-        return model
+    def _from(self, values: Collection[str]) -> set[str]:
+        """Values, and all that is computed from them."""
+        found, before = set(values), -1
+        while before < len(found):
+            before = len(found)
+            for step in self.steps if values else ():
+                node = step.proto() if isinstance(step, Phi) else step
+                if not found.isdisjoint(node.input):
+                    found.update(node.output)
+        return found
 
 
-def flatten(proto: ModelProto, opset: int) -> list[Phi]:
-    """Put the nodes of bodies, and what is recorded of their values, in the place of control flow; returns what that did."""
+def _flatten(proto: ModelProto, opset: int) -> list[NodeProto | Phi]:
+    """Put the nodes of bodies, and what is recorded of their values, in the place of control flow; returns what there is now."""
     if not any(is_followed(node) for node in proto.graph.node):
-        return []
+        return list(proto.graph.node)
     steps = [step for _, step in walk(proto.graph, opset)]
     bodies = list(every_graph(proto.graph))[1:]
     recorded = [value for body in bodies for value in (*body.value_info, *body.output)]
-    nodes = [step for step in steps if not isinstance(step, Phi)]
     del proto.graph.node[:]
-    proto.graph.node.extend(nodes)
+    proto.graph.node.extend(step for step in steps if not isinstance(step, Phi))
     proto.graph.value_info.extend(recorded)
-    return [step for step in steps if isinstance(step, Phi)]
+    return steps
 
 
-def _reached(node: NodeProto, shapes: Known) -> bool:
-    """Whether the shapes of everything a node reads are known."""
-    return all(shapes.get(name) is not None for name in node.input if name)
+def _reads(nodes: Iterable[NodeProto]) -> dict[str, None]:
+    """What nodes and their bodies read, in order."""
+    return dict.fromkeys(name for node in nodes for name in (*node.input, *sorted(captured(node))))
 
 
 def _fill(
     proto: ModelProto,
     open_nodes: Iterable[NodeProto],
     shapes: Known,
-    partial: Mapping[str, ValueInfoProto],
+    incomplete: Mapping[str, ValueInfoProto],
     stand_in: int,
 ) -> bool:
     """Give sizes that depend on data a definite value; whether there were any."""
     filled = False
     for node in open_nodes:
-        if domain_of(node) or node.op_type not in _DATA_DEPENDENT or not _reached(node, shapes):
+        if domain_of(node) or node.op_type not in _DATA_DEPENDENT:
             continue
         for name in node.output:
-            value = partial.get(name)
+            value = incomplete.get(name)
             if value is None or shapes.get(name) is not None:
                 continue
             for dim in value.type.tensor_type.shape.dim:
@@ -319,63 +371,6 @@ def _bind(proto: ModelProto, model: Model, inputs: Mapping[str, Shape]) -> None:
                 dim.dim_value = names[dim.dim_param]
             elif not dim.HasField("dim_value"):
                 dim.Clear()
-
-
-def _read(inferred: GraphProto, model: Model) -> tuple[Known, dict[str, ValueInfoProto]]:
-    """Whole shapes, and what is known of the others."""
-    partial: dict[str, ValueInfoProto] = {}
-    shapes: Known = {weight.name: weight.shape for weight in model.weights.values()}
-    for value in (*inferred.output, *inferred.value_info, *inferred.input):  # an input that is an output has a shape
-        tensor = value.type.tensor_type
-        if value.name in model.weights or not tensor.HasField("shape"):
-            continue
-        dims = tensor.shape.dim
-        known = all(dim.HasField("dim_value") and dim.dim_value >= 0 for dim in dims)
-        shapes[value.name] = tuple(dim.dim_value for dim in dims) if known else None
-        if not known:
-            partial[value.name] = value
-    return shapes, partial
-
-
-def _types(inferred: GraphProto, model: Model) -> dict[str, int]:
-    """The element type of every tensor that inference can type."""
-    values = (*inferred.output, *inferred.value_info, *inferred.input)
-    types = {value.name: value.type.tensor_type.elem_type for value in values}
-    return types | {weight.name: weight.dtype for weight in model.weights.values()}
-
-
-def _size_arithmetic(model: Model, nodes: Iterable[NodeProto], shapes: Known, known: Mapping[str, Array]) -> dict[str, Array]:
-    """Compute every small value that follows from known shapes alone."""
-    leaves: dict[str, Array] = {}
-    follows: set[str] = set()
-    computable: list[NodeProto] = []
-    for node in nodes:
-        if domain_of(node) or node.op_type in _UNSTABLE or any(name in known for name in node.output):
-            continue
-        if node.op_type in {"Shape", "Size"}:
-            shape = shapes.get(node.input[0])
-            if shape is not None:
-                leaves[node.output[0]] = _shape_value(node, shape)
-                follows.add(node.output[0])
-            continue
-        names = [name for name in node.input if name]
-        small = all(math.prod(shape) <= SMALL for name in node.output if (shape := shapes.get(name)) is not None)
-        if names and small and not captured(node) and all(name in known or name in follows for name in names):
-            computable.append(node)
-            follows.update(name for name in node.output if name)
-            leaves |= {name: known[name] for name in names if name in known}
-    if not computable:
-        return {name: value for name, value in leaves.items() if name in follows}
-    computed = runtime.evaluate(computable, leaves, model.proto.opset_import, model.proto.ir_version)
-    small_values = {name: value for name, value in computed.items() if value.size <= SMALL}
-    return small_values | {name: value for name, value in leaves.items() if name in follows}
-
-
-def _shape_value(node: NodeProto, shape: Shape) -> Array:
-    if node.op_type == "Size":
-        return np.array(math.prod(shape), np.int64)
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    return np.array(shape[attributes.get("start", 0) : attributes.get("end", len(shape))], np.int64)
 
 
 def _substitute(proto: ModelProto, values: Mapping[str, Array]) -> None:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
-from onnxprune.inference import SMALL, Inferred, infer
+from onnxprune.arithmetic import SMALL
+from onnxprune.inference import Inferred, infer
 from onnxprune.model import Model
 from onnxprune.weights import Array
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from onnx import ValueInfoProto
 
@@ -89,9 +90,10 @@ def probe(model: Model) -> Shapes:
     """Shapes of every value of ``model`` and its bodies; no weight is read unless the model has to be run."""
     constants = small_constants(model)
     probes = bindings(model.inputs)
-    first, second = _twice(model, probes, constants, broadcast=True)
-    if any(_size(first, *axis) == _size(second or first, *axis) for axis in first.assumed):
-        first, second = _twice(model, probes, constants, broadcast=False)  # static and yet not always the same
+    first, second = _twice(model, probes, constants)
+    doubted = {name for name, axis in first.assumed if _size(first, name, axis) == _size(second or first, name, axis)}
+    if doubted:
+        first, second = _twice(model, probes, constants, doubted)  # static and yet not always the same
     shapes, values = first.shapes, first.values
     dynamic, moving = {}, {}
     if second is not None:
@@ -110,13 +112,13 @@ def probe(model: Model) -> Shapes:
 
 
 def _twice(
-    model: Model, probes: Sequence[Mapping[str, Shape]], constants: Mapping[str, Array], *, broadcast: bool
+    model: Model, probes: Sequence[Mapping[str, Shape]], constants: Mapping[str, Array], doubted: Collection[str] = ()
 ) -> tuple[Inferred, Inferred | None]:
     """The first probe, and the second one if any size is open or depends on data."""
-    first = infer(model, probes[0], constants, _STAND_INS[0], broadcast=broadcast)
+    first = infer(model, probes[0], constants, _STAND_INS[0], doubted)
     if len(probes) == 1 and not any(_STAND_INS[0] in (shape or ()) for shape in first.shapes.values()):
         return first, None
-    return first, infer(model, probes[-1], constants, _STAND_INS[1], broadcast=broadcast)
+    return first, infer(model, probes[-1], constants, _STAND_INS[1], doubted)
 
 
 def _size(found: Inferred, name: str, axis: int) -> int | None:

@@ -24,6 +24,7 @@ LAYERS = [
     ["node"],
     ["flow", "model"],
     ["runtime"],
+    ["arithmetic"],
     ["inference"],
     ["shapes"],
     ["rules.registry"],
@@ -52,7 +53,7 @@ UPWARD = {
 }
 """Imports against the current, and why they do no harm; all are under TYPE_CHECKING."""
 
-PROTOBUF = {"weights", "node", "flow", "model", "runtime", "inference", "shapes", "frontier", "calibrate", "files"}
+PROTOBUF = {"weights", "node", "flow", "model", "runtime", "arithmetic", "inference", "shapes", "frontier", "calibrate", "files"}
 PROTOBUF |= {"passes.bodies", "passes.normalize", "passes.prune_channels"}
 """Modules that use onnx when they run; annotations may name its types anywhere."""
 

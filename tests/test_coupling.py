@@ -12,13 +12,14 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from onnxprune import runtime, shapes, verify
 from onnxprune.api import Analysis, analyze
 from onnxprune.axes import leaves
 from onnxprune.coupling import Coupling
 from onnxprune.model import Model
+from onnxprune.node import every_graph
 from onnxprune.passes import Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels
 from onnxprune.plan import Plan
 from onnxprune.rules.registry import Reason
@@ -28,25 +29,31 @@ from onnxprune.weights import Array
 
 
 def parse(text: str, opset: int = 18, *, ir: int = 10, domains: Sequence[str] = ()) -> ModelProto:
-    """A model from ONNX text; what its `<...>` declares and no node computes is a weight, filled with seeded values.
+    """A model from ONNX text; what a `<...>` declares and no node computes is a weight, filled with seeded values.
 
     Weights are scaled to keep activations of order one; those named var are positive.
     """
     imports = ", ".join([f'"": {opset}', *(f'"{domain}": 1' for domain in domains)])
     model = onnx.parser.parse_model(f"<ir_version: {ir}, opset_import: [{imports}]> net {text}")
-    computed = {name for node in model.graph.node for name in node.output}
-    declared = list(model.graph.value_info)
-    del model.graph.value_info[:]
+    for graph in every_graph(model.graph):
+        fill(graph)
+    onnx.checker.check_model(model)
+    return model
+
+
+def fill(graph: GraphProto) -> None:
+    """Declared values that no node computes become weights."""
+    computed = {name for node in graph.node for name in node.output}
+    declared = list(graph.value_info)
+    del graph.value_info[:]
     for value in declared:
         if value.name in computed:
-            model.graph.value_info.append(value)
+            graph.value_info.append(value)
             continue
         kind = value.type.tensor_type
         shape = tuple(dim.dim_value for dim in kind.shape.dim)
         array = weights_of(value.name, shape).astype(helper.tensor_dtype_to_np_dtype(kind.elem_type))
-        model.graph.initializer.append(numpy_helper.from_array(array, value.name))
-    onnx.checker.check_model(model)
-    return model
+        graph.initializer.append(numpy_helper.from_array(array, value.name))
 
 
 def weights_of(name: str, shape: tuple[int, ...]) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from onnxprune.inference import SMALL
+from onnxprune.arithmetic import SMALL
 from onnxprune.model import Model
 from onnxprune.shapes import Shapes, bindings, probe
 from test_coupling import NETS, parse
