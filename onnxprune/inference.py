@@ -234,8 +234,11 @@ class _Inference:
 
     def _type(self, name: str) -> int:
         """The element type of a tensor; 0 if it is not known."""
-        weight, info = self.model.weights.get(name), self.infos.get(name)
-        return weight.dtype if weight else info.type.tensor_type.elem_type if info else 0
+        if name in self.model.weights:
+            return self.model.weights[name].dtype
+        if name in self.values:
+            return int(helper.np_dtype_to_tensor_dtype(self.values[name].dtype))
+        return self.infos[name].type.tensor_type.elem_type if name in self.infos else 0
 
     def _shape(self, phi: Phi) -> Shape | None:
         if phi.target.value in self.carried:

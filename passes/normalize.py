@@ -22,6 +22,7 @@ from onnxprune.passes.bodies import (
     static_truth,
     unique_names,
 )
+from onnxprune.passes.sequences import lists_to_tensors
 from onnxprune.runtime import evaluate
 from onnxprune.shapes import Shapes, probe
 from onnxprune.weights import Array, Weight, densify
@@ -68,6 +69,9 @@ class Normalize(Pass):
         untie(model)
         remove_unused(model)
         shapes = probe(model)
+        while lists_to_tensors(model, shapes):
+            remove_unused(model)
+            shapes = probe(model)
         changed = pin_sizes(model, shapes)
         if inline_branches(model, static_truth(model, shapes)) or changed:
             remove_unused(model)

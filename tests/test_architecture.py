@@ -39,6 +39,7 @@ LAYERS = [
     ["tables"],
     ["passes.base"],
     ["passes.bodies"],
+    ["passes.sequences"],
     ["passes.normalize"],  # others build on what it writes
     ["passes.*"],
     ["passes"],
@@ -54,7 +55,7 @@ UPWARD = {
 """Imports against the current, and why they do no harm; all are under TYPE_CHECKING."""
 
 PROTOBUF = {"weights", "node", "flow", "model", "runtime", "arithmetic", "inference", "shapes", "frontier", "calibrate", "files"}
-PROTOBUF |= {"passes.bodies", "passes.normalize", "passes.prune_channels"}
+PROTOBUF |= {"passes.bodies", "passes.sequences", "passes.normalize", "passes.prune_channels"}
 """Modules that use onnx when they run; annotations may name its types anywhere."""
 
 UNTESTED = {
