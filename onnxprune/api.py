@@ -201,9 +201,7 @@ def check(original: Source, pruned: Source, chosen: Plan, *, seed: int = 0) -> v
 
 
 def _decide(model: Model, recipe: Recipe, facts: Facts) -> tuple[Model, Facts]:
-    if not any(weight.is_float for weight in model.weights.values()) and not any(
-        node.op_type == "Constant" for node in model.graph.node
-    ):
+    if not model.has_floats:
         raise ModelError(
             f"{model.name}: has no floating-point weights to rank channels by: prune the model before it is converted to integers"
         )

@@ -170,7 +170,7 @@ def _scan(node: NodeProto, attributes: Mapping[str, Any], outer: tuple[int, ...]
     entering = _entering(node, inputs[:states], carried, outer)
     entering += [
         Phi("Scan", node.name, End(name), (End(value, (*outer, axis)),))
-        for name, value, axis in zip(carried[states:], inputs[states:], into, strict=True)
+        for name, value, axis in zip(carried[states:], inputs[states:], into, strict=False)
     ]
     batch = tuple(Along(inputs[-1], axis) for axis in outer)
     leaving = _leaving(node, carried[:states], results, outer=outer, sizes=batch)

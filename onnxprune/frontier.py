@@ -2,23 +2,24 @@
 
 ``TopK`` over nearly equal scores, a box that barely passes a threshold, a rounded coordinate: two models that agree to float
 tolerance may choose differently there, and everything behind the choice differs. The verifier therefore compares what goes
-*into* such choices.
+*into* such choices. And a branch that its inputs do not happen to take would go unseen: `ways` takes them all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 from onnx import NodeProto
 
 from onnxprune.flow import Phi, walk
 from onnxprune.model import Model
-from onnxprune.node import captured, defined
-from onnxprune.weights import FLOATS
+from onnxprune.node import captured, defined, every_node, is_followed
+from onnxprune.weights import FLOATS, Weight
 
-__all__ = ["Frontier", "frontier"]
+__all__ = ["Frontier", "frontier", "ways"]
 
 CHOICES = frozenset({
     "ArgMax", "ArgMin", "Bernoulli", "Cast", "Ceil", "Compress", "Equal", "Floor", "Greater", "GreaterOrEqual", "Hardmax",
@@ -65,6 +66,37 @@ def frontier(model: Model, changed: Collection[str]) -> Frontier:
                 behind.update(made)
                 entering.update(dict.fromkeys(tipped))
     return Frontier(tuple(entering), frozenset(behind))
+
+
+def ways(*models: Model) -> Iterator[tuple[Model, ...]]:
+    """Models with every branch taken to one side, then to the other, and every loop run twice; none if nothing depends on inputs.
+
+    Args:
+        models: they have the same control flow.
+    """
+    if any(_undecided(model, node) for model in models for node in every_node(model.graph) if is_followed(node)):
+        for side in (True, False):
+            yield tuple(_decided(model, side=side) for model in models)
+
+
+def _undecided(model: Model, node: NodeProto) -> bool:
+    """Whether the inputs of a model decide which branch is taken, or how often a loop runs."""
+    first, second = [*node.input[:2], "", ""][:2]
+    return node.op_type != "Scan" and (first not in model.weights or (second != "" and second not in model.weights))
+
+
+def _decided(model: Model, *, side: bool) -> Model:
+    result = model.copy()
+    condition, limit = (result.fresh_name(name) for name in ("condition", "limit"))
+    result.weights[condition] = Weight(condition, None, np.array(side))
+    result.weights[limit] = Weight(limit, None, np.array(2, np.int64))
+    for node in every_node(result.graph):
+        if is_followed(node) and node.op_type == "If":
+            node.input[0] = condition
+        elif is_followed(node) and node.op_type == "Loop":
+            node.input[0] = limit
+            node.input[1:2] = [""]
+    return result
 
 
 def _flow(step: NodeProto | Phi) -> tuple[set[str], set[str]]:

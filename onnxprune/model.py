@@ -15,7 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, external_data_h
 
 from onnxprune.errors import ModelError
 from onnxprune.node import STANDARD_DOMAINS, captured, defined, every_body, every_node, is_followed
-from onnxprune.weights import Weight, densify, external_path
+from onnxprune.weights import FLOATS, Weight, densify, external_path
 
 __all__ = ["Model", "Source", "load_proto"]
 
@@ -153,6 +153,14 @@ class Model:
     def nbytes(self) -> int:
         """Bytes of the weights and of the graph, about what the file takes."""
         return int(self.proto.ByteSize()) + sum(weight.nbytes for weight in self.weights.values())
+
+    @property
+    def has_floats(self) -> bool:
+        """Whether there are floating-point weights, or nodes and bodies that may hold some."""
+        if any(weight.is_float for weight in self.weights.values()):
+            return True
+        inside = (tensor for body in every_body(self.graph) for tensor in body.initializer)
+        return any(node.op_type == "Constant" for node in every_node(self.graph)) or any(t.data_type in FLOATS for t in inside)
 
     def consumers(self) -> dict[str, list[tuple[NodeProto, int]]]:
         """For each value the nodes that read it, in bodies too, with the input position; -1 for a body that is not followed."""

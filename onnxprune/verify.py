@@ -16,7 +16,7 @@ import numpy as np
 from onnxprune import runtime
 from onnxprune.axes import Indices, take
 from onnxprune.errors import ModelError
-from onnxprune.frontier import frontier
+from onnxprune.frontier import frontier, ways
 from onnxprune.shapes import bindings
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def compare(
 ) -> Check:
     """Run both models on the same feeds and compare every output.
 
-    Where outputs differ that hang on a choice (``TopK``, a threshold), what goes into the choices decides; see `frontier`.
+    Where outputs differ that hang on a choice (``TopK``, a threshold), what goes into the choices decides; see `frontier`. Where
+    the inputs decide which branch is taken, or how often a loop runs, every branch is compared, and a loop that runs twice.
 
     Args:
         pruned: the small model.
@@ -85,6 +86,10 @@ def compare(
         values: whether outputs must be equal; if not, only that both run and have equal shapes and types.
         kept: for a value, what the plan keeps along each of its axes.
     """
+    for small, large in ways(pruned, masked):
+        way = compare(small, large, seed=seed, values=values, kept=kept)
+        if not way.ok and way.runs:  # the masked model runs this way, too
+            return way
     outputs = [output.name for output in masked.graph.output]
     outcome = _compare(pruned, masked, outputs, seed, values=values, skip=frozenset(), kept=kept)
     if outcome.ok or not values or not outcome.runs:
@@ -125,7 +130,8 @@ def _compare(
         try:
             got = small.run(feeds)
         except Exception as error:  # noqa: BLE001 - as above
-            return Check(ok=False, error=np.inf, text=f"the pruned model does not run: {runtime.first_line(error)}")
+            text = f"the pruned model does not run: {runtime.first_line(error)}"
+            return Check(ok=False, error=np.inf, text=text, runs=runs + 1)
         runs += 1
         for name, a, b in zip(watched, got, expected, strict=True):
             if name in skip:

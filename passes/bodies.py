@@ -7,7 +7,6 @@ value wherever it is read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from onnx import helper
@@ -22,11 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "compute_outputs",
-    "constant_truth",
     "hoist",
     "inline_branches",
+    "inline_constant",
+    "inline_static",
     "replace_all",
-    "static_truth",
     "unique_names",
 ]
 
@@ -120,7 +119,7 @@ def _taken(graph: GraphProto, node: NodeProto, choice: object) -> list[NodeProto
     made = {name for inner in body.node for name in inner.output}
     names: dict[str, str] = {}
     copies: list[NodeProto] = []
-    for name, output in zip(node.output, body.output, strict=True):
+    for name, output in zip(node.output, body.output, strict=False):
         if output.name in made and output.name not in names:
             names[output.name] = name or output.name
         elif name:
@@ -130,20 +129,29 @@ def _taken(graph: GraphProto, node: NodeProto, choice: object) -> list[NodeProto
     return [*body.node, *copies]
 
 
-def constant_truth(model: Model) -> Truth:
-    """Which conditions are constants."""
+def inline_constant(model: Model) -> bool:
+    """Inline what a constant condition decides; whether there was any."""
 
     def truth(condition: str) -> bool | None:
         weight = model.weights.get(condition)
         return None if weight is None else bool(weight.array().all())
 
-    return truth
+    return inline_branches(model, truth)
 
 
-def static_truth(model: Model, shapes: Shapes) -> Truth:
-    """Which conditions follow from static sizes alone."""
-    static = cache(lambda: _static(model, shapes))
-    return lambda condition: bool(shapes.values[condition].all()) if condition in static() else None
+def inline_static(model: Model, shapes: Shapes) -> bool:
+    """Inline what static sizes decide, and spell the trips of loops that they limit; whether there was any."""
+    if not any(map(is_followed, model.graph.node)):
+        return False
+    static = _static(model, shapes)
+    changed = inline_branches(model, lambda name: bool(shapes.values[name].all()) if name in static else None)
+    for node in every_node(model.graph):
+        if node.op_type == "Loop" and is_followed(node) and node.input[0] in static - model.weights.keys():
+            limit = model.fresh_name(f"{node.input[0]}__pinned")
+            model.weights[limit] = Weight(limit, None, shapes.values[node.input[0]])
+            node.input[0] = limit
+            changed = True
+    return changed
 
 
 def _static(model: Model, shapes: Shapes) -> set[str]:

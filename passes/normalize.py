@@ -15,11 +15,10 @@ from onnxprune.node import CONTROL_FLOW, captured, domain_of, every_graph, every
 from onnxprune.passes.base import Facts, Pass
 from onnxprune.passes.bodies import (
     compute_outputs,
-    constant_truth,
     hoist,
-    inline_branches,
+    inline_constant,
+    inline_static,
     replace_all,
-    static_truth,
     unique_names,
 )
 from onnxprune.passes.sequences import lists_to_tensors
@@ -28,7 +27,7 @@ from onnxprune.shapes import Shapes, probe
 from onnxprune.weights import Array, Weight, densify
 
 SIZE_INPUTS: dict[str, tuple[int, ...]] = {
-    "ConstantOfShape": (0,), "Expand": (1,), "Loop": (0,), "OneHot": (1,), "Pad": (1, 3), "Range": (0, 1, 2), "ReduceSum": (1,),
+    "ConstantOfShape": (0,), "Expand": (1,), "OneHot": (1,), "Pad": (1, 3), "Range": (0, 1, 2), "ReduceSum": (1,),
     "Reshape": (1,), "Resize": (3,), "Slice": (1, 2, 3, 4), "Split": (1,), "Tile": (1,), "TopK": (1,), "Trilu": (1,),
 }  # fmt: skip
 """Inputs that carry sizes, positions or axes."""
@@ -48,7 +47,9 @@ class Normalize(Pass):
 
     Functions are inlined; ``Constant`` nodes become initializers; what only constants feed is folded; a ``Split`` without sizes
     gets them; size-carrying inputs become constants where all but the truly dynamic entries are known; and a constant vector
-    that several nodes read (exporters merge equal ones) becomes one constant per reader. Computes the same as before.
+    that several nodes read (exporters merge equal ones) becomes one constant per reader. In bodies of control flow too, whose
+    constants move to the main graph and whose names become unique over the model; branches that are always taken are inlined.
+    Computes the same as before.
     """
 
     name: ClassVar[str] = "normalize"
@@ -64,7 +65,7 @@ class Normalize(Pass):
         constants_to_initializers(model)
         compute_outputs(model)
         fold(model)
-        while inline_branches(model, constant_truth(model)):
+        while inline_constant(model):
             fold(model)
         untie(model)
         remove_unused(model)
@@ -72,8 +73,8 @@ class Normalize(Pass):
         while lists_to_tensors(model, shapes):
             remove_unused(model)
             shapes = probe(model)
-        changed = pin_sizes(model, shapes)
-        if inline_branches(model, static_truth(model, shapes)) or changed:
+        changed = inline_static(model, shapes)
+        if pin_sizes(model, shapes) or changed:
             remove_unused(model)
             shapes = probe(model)
         facts.shapes = shapes
