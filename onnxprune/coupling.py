@@ -207,6 +207,8 @@ class _Graph:
         if inner := captured(step):
             why = Why(Reason.CONTROL_FLOW, view.name, f"is read inside the body of {step.op_type}")
             self._fix_values(inner, why)
+            for value in sorted(inner & self.model.weights.keys()):
+                self.uses.setdefault(value, (step.op_type, -1))
         self._state(path, view, rules.find(view.domain, view.op))
 
     def _view(self, node: NodeProto) -> NodeView:
