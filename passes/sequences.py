@@ -138,7 +138,9 @@ def _rewrite(model: Model, shapes: Shapes, found: _List) -> None:
     replace_all(body.node, [node for node in body.node if node.output[:1] != insert.output[:1]])
     body.node.append(helper.make_node("Identity", [item], [each]))
     del loop.input[2 + place], loop.output[place], body.input[2 + place], body.output[1 + place]
-    body.output.append(helper.make_tensor_value_info(each, found.dtype, None))
+    shape, moves = shapes.shapes[item] or (), shapes.dynamic.get(item)
+    sizes = [None if moves and moves[axis] else size for axis, size in enumerate(shape)]
+    body.output.append(helper.make_tensor_value_info(each, found.dtype, sizes))
     loop.output.extend([""] * (len(body.output) - 2 - len(loop.output)) + [stacked])
     for graph in every_graph(model.graph):
         _replace(graph, instead)

@@ -94,7 +94,7 @@ APPEND = """(float[N,T,4] x) => (float[N,A,4] y) <int64 i1 = {1}, int64[1] one =
 STACKED = """(float[N,T,4] x) => (float[N,A,4] y) <int64 i1 = {1}CONSTANTS> {
   s = Shape(x)
   t = Gather(s, i1)
-  have__stacked = Loop (t, "") <body = step (int64 i, bool going) => (bool on, float item__each) {
+  have__stacked = Loop (t, "") <body = step (int64 i, bool going) => (bool on, ITEMTYPE item__each) {
     on = Identity(going)
     xt = Gather<axis = 1>(x, i)
     r = Relu(xt)
@@ -105,17 +105,14 @@ STACKED = """(float[N,T,4] x) => (float[N,A,4] y) <int64 i1 = {1}CONSTANTS> {
 }"""
 
 
-def expected(item: str, join: str, constants: str) -> ModelProto:
-    text = STACKED.replace("CONSTANTS", constants).replace("ITEM", item).replace("JOIN", join)
-    model = parse(text)
-    (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
-    loop.attribute[0].g.output[1].type.tensor_type.ClearField("shape")
-    return model
+def expected(item: str, shape: str, join: str, constants: str) -> ModelProto:
+    text = STACKED.replace("ITEMTYPE", f"float{shape}").replace("CONSTANTS", constants)
+    return parse(text.replace("ITEM", item).replace("JOIN", join))
 
 
 def test_stacked_items() -> None:
     before = APPEND.replace("ITEM", "item = Neg(r)").replace("JOIN", "ConcatFromSequence<axis = 1, new_axis = 1>(all)")
-    check(parse(before), expected("item = Neg(r)", "y = Transpose<perm = [1,0,2]>(have__stacked)", ""))
+    check(parse(before), expected("item = Neg(r)", "[?,4]", "y = Transpose<perm = [1,0,2]>(have__stacked)", ""))
 
 
 def test_joined_items_of_one_position() -> None:
@@ -123,7 +120,7 @@ def test_joined_items_of_one_position() -> None:
     join = "have__stacked__squeezed = Squeeze(have__stacked, have__stacked__axes)"
     join += "  y = Transpose<perm = [1,0,2]>(have__stacked__squeezed)"
     constants = ", int64[1] one = {1}, int64[1] have__stacked__axes = {2}"
-    check(parse(before), expected("item = Unsqueeze(r, one)", join, constants))
+    check(parse(before), expected("item = Unsqueeze(r, one)", "[?,1,4]", join, constants))
 
 
 @pytest.mark.parametrize(
@@ -145,6 +142,21 @@ def test_a_list_that_something_else_reads_stays() -> None:
         "y = Concat", "z = SequenceLength(all)  y = Concat"
     )
     before = parse(text)
+    model = normalized(before)
+    assert any(node.op_type == "SequenceInsert" for node in every_node(model.graph))
+    assert_same_values(model, Model.of(before))
+
+
+def test_a_list_that_is_an_output_stays() -> None:
+    text = APPEND.replace("ITEM", "item = Neg(r)").replace("JOIN", "ConcatFromSequence<axis = 1, new_axis = 1>(all)")
+    before = parse(text.replace("float[N,A,4] y)", "float[N,A,4] y, seq(float[N,4]) all)"))
+    assert any(node.op_type == "SequenceInsert" for node in every_node(normalized(before).graph))
+
+
+def test_a_list_that_grows_at_its_front_stays() -> None:
+    text = APPEND.replace("ITEM", "item = Neg(r)  at = Mul(i, i0)").replace("int64 i1 = {1}", "int64 i1 = {1}, int64 i0 = {0}")
+    text = text.replace("JOIN", "ConcatFromSequence<axis = 1, new_axis = 1>(all)")
+    before = parse(text.replace("SequenceInsert(had, item)", "SequenceInsert(had, item, at)"))
     model = normalized(before)
     assert any(node.op_type == "SequenceInsert" for node in every_node(model.graph))
     assert_same_values(model, Model.of(before))
