@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import NodeProto, TensorProto, helper
 
-from onnxprune.node import is_followed, subgraphs
+from onnxprune.node import FOLLOWED, is_followed, subgraphs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,7 +89,7 @@ def walk(graph: GraphProto, opset: int, path: Path = ()) -> Iterator[tuple[Path,
     """
     for place, node in enumerate(graph.node):
         here = (*path, place)
-        if not is_followed(node):
+        if node.op_type not in FOLLOWED or not is_followed(node):
             yield here, node
             continue
         entering, leaving = _phis(node, opset)

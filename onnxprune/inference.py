@@ -212,14 +212,14 @@ class _Inference:
         """Take over whole shapes; returns what is known of the others."""
         incomplete: dict[str, ValueInfoProto] = {}
         for value in (*inferred.input, *inferred.value_info, *inferred.output):
-            tensor = value.type.tensor_type
-            if value.name in self.model.weights or value.name in self.values or not tensor.HasField("shape"):
+            name, tensor = value.name, value.type.tensor_type
+            if name in self.model.weights or name in self.values or not tensor.HasField("shape"):
                 continue
             dims = tensor.shape.dim
             known = all(dim.HasField("dim_value") and dim.dim_value >= 0 for dim in dims)
-            self.shapes[value.name] = tuple(dim.dim_value for dim in dims) if known else None
+            self.shapes[name] = tuple(dim.dim_value for dim in dims) if known else None
             if not known:
-                incomplete[value.name] = value
+                incomplete[name] = value
         return incomplete
 
     # What control flow passes on

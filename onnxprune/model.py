@@ -14,7 +14,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, external_data_helper, helper, numpy_helper
 
 from onnxprune.errors import ModelError
-from onnxprune.node import STANDARD_DOMAINS, captured, defined, every_body, every_node, is_followed
+from onnxprune.node import FOLLOWED, STANDARD_DOMAINS, captured, defined, every_body, every_node, is_followed
 from onnxprune.weights import FLOATS, Weight, densify, external_path
 
 __all__ = ["Model", "Source", "load_proto"]
@@ -169,7 +169,7 @@ class Model:
             for position, value in enumerate(node.input):
                 if value:
                     found.setdefault(value, []).append((node, position))
-            for value in () if is_followed(node) else captured(node):
+            for value in captured(node) if node.op_type not in FOLLOWED or not is_followed(node) else ():
                 found.setdefault(value, []).append((node, -1))
         return found
 

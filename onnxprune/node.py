@@ -59,7 +59,7 @@ def every_graph(graph: GraphProto) -> Iterator[GraphProto]:
     """A graph and the bodies that are followed, at every level, each before those inside it."""
     yield graph
     for node in graph.node:
-        if is_followed(node):
+        if node.op_type in FOLLOWED and is_followed(node):  # the first test is what nearly every node costs
             for body in subgraphs(node):
                 yield from every_graph(body)
 
@@ -68,7 +68,7 @@ def every_node(graph: GraphProto) -> Iterator[NodeProto]:
     """The nodes of a graph and of the bodies that are followed, each control-flow node before its bodies."""
     for node in graph.node:
         yield node
-        if is_followed(node):
+        if node.op_type in FOLLOWED and is_followed(node):
             for body in subgraphs(node):
                 yield from every_node(body)
 

@@ -141,8 +141,6 @@ def inline_constant(model: Model) -> bool:
 
 def inline_static(model: Model, shapes: Shapes) -> bool:
     """Inline what static sizes decide, and spell the trips of loops that they limit; whether there was any."""
-    if not any(map(is_followed, model.graph.node)):
-        return False
     static = _static(model, shapes)
     changed = inline_branches(model, lambda name: bool(shapes.values[name].all()) if name in static else None)
     for node in every_node(model.graph):

@@ -60,12 +60,15 @@ class Normalize(Pass):
             model.proto.CopyFrom(onnx.inliner.inline_local_functions(model.proto))
         inputs = [value for value in model.graph.input if value.name not in model.weights]
         replace_all(model.graph.input, inputs)
-        unique_names(model)
-        hoist(model)
+        bodies = any(map(is_followed, model.graph.node))
+        if bodies:
+            unique_names(model)
+            hoist(model)
         constants_to_initializers(model)
-        compute_outputs(model)
+        if bodies:
+            compute_outputs(model)
         fold(model)
-        while inline_constant(model):
+        while bodies and inline_constant(model):
             fold(model)
         untie(model)
         remove_unused(model)
@@ -73,7 +76,7 @@ class Normalize(Pass):
         while lists_to_tensors(model, shapes):
             remove_unused(model)
             shapes = probe(model)
-        changed = inline_static(model, shapes)
+        changed = bodies and inline_static(model, shapes)
         if pin_sizes(model, shapes) or changed:
             remove_unused(model)
             shapes = probe(model)
