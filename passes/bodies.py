@@ -155,14 +155,14 @@ def inline_static(model: Model, shapes: Shapes) -> bool:
 def _static(model: Model, shapes: Shapes) -> set[str]:
     """Values that are the same whatever the inputs.
 
-    Two probes that agree are not enough: that there are more than zero rows is true in both. They are where a value is made
-    of sizes by picking alone, because dynamic sizes always differ between the probes.
+    That two probes agree is not enough: there are more than zero rows in both. It is where a value is made of sizes by picking
+    alone, because dynamic sizes always differ between the probes.
     """
     static = set(model.weights)
     picked = set(static)
     for node in every_node(model.graph):
-        names, (made, *others) = set(filter(None, node.input)), node.output
-        if others or made not in shapes.values or domain_of(node):
+        names, made = set(filter(None, node.input)), node.output[0] if len(node.output) == 1 else ""
+        if made not in shapes.values or domain_of(node):
             continue
         if node.op_type in {"Shape", "Size"} or (node.op_type in _PICKING and names <= picked):
             picked.add(made)

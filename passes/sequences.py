@@ -6,6 +6,7 @@ an empty list and ``stack`` or ``cat`` joins behind it is a scan output of the l
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,7 @@ def _stack(model: Model, shapes: Shapes, makers: Mapping[str, NodeProto]) -> int
 
 def _find(model: Model, shapes: Shapes, makers: Mapping[str, NodeProto]) -> _List | None:
     readers = model.consumers()
-    returned = {value.name for graph in every_graph(model.graph) for value in graph.output}
+    returned = Counter(value.name for graph in every_graph(model.graph) for value in graph.output)
     for loop in (node for node in every_node(model.graph) if node.op_type == "Loop" and is_followed(node)):
         (body,) = subgraphs(loop)
         makes = {node.output[0]: node for node in body.node if node.op_type == "SequenceInsert"}
@@ -109,10 +110,15 @@ def _find(model: Model, shapes: Shapes, makers: Mapping[str, NodeProto]) -> _Lis
             insert = makes.get(body.output[1 + place].name)
             if empty is None or empty.op_type != "SequenceEmpty" or insert is None or list(insert.input[:1]) != [carried]:
                 continue
-            reads = [len(readers.get(name, ())) for name in (carried, insert.output[0])]
+            names = (carried, insert.output[0], out)
+            alone = [len(readers.get(name, ())) for name in names[:2]] == [1, 0] and [returned[name] for name in names] == [
+                0,
+                1,
+                0,
+            ]
             last = len(insert.input) < 3 or not insert.input[2]
             joins = [node for node, _ in readers.get(out, ())]
-            if reads == [1, 0] and last and out not in returned and all(_joins(node, insert.input[1], shapes) for node in joins):
+            if alone and last and all(_joins(node, insert.input[1], shapes) for node in joins):
                 return _List(loop, place, insert, tuple(joins), _attribute(empty, "dtype", TensorProto.FLOAT))
     return None
 
