@@ -196,12 +196,17 @@ class _Graph:
         self.named: set[tuple[str, int]] = set()
         self.quantized: set[str] = set()
         self.meeting: list[Factor] = []
+        self.passed: set[str] = set()
+        """Constants under the names that bodies have for them."""
 
     def state(self, path: Path, step: NodeProto | Phi) -> None:
         """Add a node or phi: unify the axes that its rule writes with what is known of its tensors."""
         if isinstance(step, Phi):
-            if step.sources:
+            sources = [end.value for end in step.sources]
+            if sources:
                 self._state(path, self._view(step.proto()), partial(phi, passed=step))
+            if sources and all(value in self.model.weights or value in self.passed for value in sources):
+                self.passed.add(step.target.value)
             return
         view = self._view(step)
         if inner := captured(step):
@@ -266,7 +271,8 @@ class _Graph:
             why = Why(Reason.MIXES, view.name, f"{view.op} mixes the positions of this axis; --allow-inexact prunes it")
             for letter in rule.mix & letters.keys():
                 mix(letters[letter], why)
-        if view.op in ATTENTION or (view.op in PRODUCTS and self.model.weights.keys().isdisjoint(view.inputs)):
+        weighs = not (self.model.weights.keys().isdisjoint(view.inputs) and self.passed.isdisjoint(view.inputs))
+        if view.op in ATTENTION or (view.op in PRODUCTS and not weighs):
             self.meeting.extend(letters.values())
         self.quantized.update(view.inputs[position] for position in rule.quantized if view.has(position))
         self.nodes.append(NodeAxes(path[0], view, rule, equation, letters, sizes, path[1:]))

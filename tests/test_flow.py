@@ -198,6 +198,42 @@ NETS["cache"] = """(float[2,T,5] x) => (float[2,3] y, float[2,S,3] z)
   y = MatMul(sum, wo)
   z = MatMul(all, wo)
 }"""
+NETS["layers"] = """(float[N,6] x) => (float[N,3] y)
+<float[6,8] w0, float[4,8,12] up, float[4,12,8] down, float[4,12] b, float[8,3] wo> {
+  h0 = MatMul(x, w0)
+  hT = Scan <num_scan_inputs = 3, body = layer (float[N,8] h, float[8,12] u, float[12,8] d, float[12] c) => (float[N,8] hn) {
+    a = MatMul(h, u)
+    ac = Add(a, c)
+    s = Sigmoid(ac)
+    e = MatMul(s, d)
+    hn = Add(h, e)
+  }> (h0, up, down, b)
+  y = MatMul(hT, wo)
+}"""
+NETS["picked_layers"] = """(float[N,6] x) => (float[N,3] y)
+<float[6,8] w0, float[4,8,12] up, float[4,12,8] down, float[8,3] wo, int64 four = {4}> {
+  h0 = MatMul(x, w0)
+  hT = Loop (four, "", h0) <body = layer (int64 i, bool going, float[N,8] h) => (bool on, float[N,8] hn) {
+    on = Identity(going)
+    u = Gather<axis = 0>(up, i)
+    d = Gather<axis = 0>(down, i)
+    a = MatMul(h, u)
+    r = Relu(a)
+    e = MatMul(r, d)
+    hn = Add(h, e)
+  }>
+  y = MatMul(hT, wo)
+}"""
+NETS["swapped"] = """(float[N,6] x, int64 n) => (float[N,3] y, float[N,2] z)
+<float[6,8] w0, float[6,8] w1, float[8,3] wo, float[8,2] wz> {
+  a0 = MatMul(x, w0)
+  b0 = MatMul(x, w1)
+  aT, bT = Loop (n, "", a0, b0) <
+   body = step (int64 i, bool going, float[N,8] a, float[N,8] b) => (bool on, float[N,8] an, float[N,8] bn) {
+    on = Identity(going)  an = Tanh(b)  bn = Relu(a) }>
+  y = MatMul(aT, wo)
+  z = MatMul(bT, wz)
+}"""
 
 GROUPS = {
     "branches": [
@@ -215,6 +251,9 @@ GROUPS = {
     "batched": ["w0:1 8: w0:1 wx:1 wh:0 wh:1 wo:0 wz:0"],
     "nested": ["w1:1 8: w1:1 u:0 v:1 u__1:0 v__1:1 w2:0", "u:1 6: u:1 v:0", "u__1:1 4: u__1:1 v__1:0"],
     "rows": ["w:1 8: w:1 a1:0 a2:1 v:0", "a1:1 6: a1:1 a2:0"],
+    "layers": ["w0:1 8: w0:1 up:1 down:2 wo:0", "up:2 12: up:2 down:1 b:1"],
+    "picked_layers": ["w0:1 8: w0:1 up:1 down:2 wo:0", "up:2 12: up:2 down:1"],
+    "swapped": ["w0:1 8: w0:1 w1:1 wo:0 wz:0"],
     "cache": ["empty:2 6: empty:2 wv:1 wq:1 wm:1 wo:0", "wn:1 4: wn:1 wm:0"],
 }
 
@@ -255,6 +294,11 @@ def test_pruned_and_proven_from_end_to_end(name: str) -> None:
 def test_normalising_computes_the_same(name: str) -> None:
     before = net(name)
     assert_same_values(Normalize()(Model.of(before), Facts()), Model.of(before))
+
+
+def test_a_weight_that_a_scan_takes_by_layers_is_a_weight() -> None:
+    """A product with it is no meeting of activations, which would make heads of its width."""
+    assert [group.kind for group in analyze(net("layers")).coupling.groups] == ["mlp", "mlp"]
 
 
 def test_weights_in_bodies_are_cut() -> None:
