@@ -234,9 +234,7 @@ def _samples(source: str | Path | Mapping[str, Any] | Samples, model: Model, rec
 
 
 def _decide(model: Model, recipe: Recipe, facts: Facts) -> tuple[Model, Facts]:
-    if not any(weight.is_float for weight in model.weights.values()) and not any(
-        node.op_type == "Constant" for node in model.graph.node
-    ):
+    if not model.has_floats:
         raise ModelError(
             f"{model.name}: has no floating-point weights to rank channels by: prune the model before it is converted to integers"
         )
