@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from onnxprune import segments
 from onnxprune.arithmetic import size_arithmetic
 from onnxprune.flow import Along, End, Phi, Trips, walk
 from onnxprune.model import Model
