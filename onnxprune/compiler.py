@@ -267,9 +267,7 @@ def kept_by(facts: Facts) -> Callable[[str], Indices]:
 
 
 def _check_weights(model: Model) -> None:
-    if not any(weight.is_float for weight in model.weights.values()) and not any(
-        node.op_type == "Constant" for node in model.graph.node
-    ):
+    if not model.has_floats:
         raise ModelError(
             f"{model.name}: has no floating-point weights to rank channels by: prune the model before it is converted to integers"
         )

@@ -123,11 +123,16 @@ def _compare(original: Model, found: Exact, seed: int) -> verify.Check:
     """The small model against the original; where that is normalised under other names, choices are compared against it so."""
     coupling = need(found.facts.coupling, "coupling")
     keeper = Keeper(need(found.facts.plan, "plan").positions(coupling))
-    outcome = verify.compare(found.pruned, original, seed=seed, against="original")
+    outcome = verify.compare(found.pruned, original, seed=seed, against="original", rounded=True)
     if outcome.ok:
         return outcome
     model = Normalize()(original, Facts())
     again = verify.compare(
-        found.pruned, model, seed=seed, kept=lambda value: keeper(coupling.axes.get(value, ())), against="original"
+        found.pruned,
+        model,
+        seed=seed,
+        kept=lambda value: keeper(coupling.axes.get(value, ())),
+        against="original",
+        rounded=True,
     )
     return again if again.behind else outcome

@@ -9,7 +9,7 @@ themselves removed is found by repeating the search backward until nothing chang
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,7 @@ from onnxprune.affine import merged
 from onnxprune.allocate import widths
 from onnxprune.axes import LEAF, Factor, Positions, labels, leaves
 from onnxprune.digest import joined
+from onnxprune.node import is_followed
 from onnxprune.values import OPAQUE, Values
 
 if TYPE_CHECKING:
@@ -91,9 +92,18 @@ class Removal:
 def search(model: Model, coupling: Coupling) -> Removal:
     """Find everything that can go from the exact groups of a graph, at least one position of each staying.
 
+    Groups that run through bodies of control flow are left alone: what a loop carries is not followed round it.
+
     Raises:
         ModelError: weights that are not finite.
     """
+    bodies = {place for place, node in enumerate(model.graph.node) if is_followed(node)}
+    if bodies:
+        nodes = tuple(node for node in coupling.nodes if node.index not in bodies)
+        inside = (node for node in coupling.nodes if node.index in bodies)
+        touched = {leaf for node in inside for factor in node.letters.values() for leaf in leaves(factor)}
+        groups = tuple(group for group in coupling.groups if group.factor not in touched)
+        coupling = replace(coupling, groups=groups, nodes=nodes)
     return _Search(model, coupling).run()
 
 

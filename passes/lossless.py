@@ -11,7 +11,7 @@ from onnx import NodeProto, helper
 from onnxprune.lossless import search
 from onnxprune.model import Model
 from onnxprune.passes.base import Facts, Pass, need
-from onnxprune.passes.normalize import replace_all
+from onnxprune.passes.bodies import replace_all
 from onnxprune.passes.prune_channels import MaskChannels
 from onnxprune.plan import Plan
 from onnxprune.recipe import parse_align

@@ -18,6 +18,7 @@ from onnxprune.axes import Keeper, take
 from onnxprune.divergence import divergence
 from onnxprune.knapsack import Curve
 from onnxprune.model import Model
+from onnxprune.node import captured
 from onnxprune.obs import Additive, Loss, Quadratic
 from onnxprune.passes.base import Facts, Pass, need
 from onnxprune.passes.prune_channels import PruneChannels
@@ -100,7 +101,7 @@ class _Meter:
         self._outputs = [output.name for output in model.graph.output]
         readers: dict[str, int] = {}
         for place, node in enumerate(model.graph.node):
-            for name in node.input:
+            for name in (*node.input, *captured(node)):
                 readers.setdefault(name, place)
         self._start = {group.id: min(readers.get(member.value, 0) for member in group.members) for group in coupling.groups}
         self._stages = Staged(model, held, keep=self._outputs)

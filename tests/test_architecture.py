@@ -22,10 +22,11 @@ LAYERS = [
     ["equation", "slices"],
     ["weights"],
     ["node"],
-    ["model", "order"],
+    ["flow", "model", "order"],
     ["precision"],
     ["runtime"],
-    ["segments"],
+    ["arithmetic", "segments"],
+    ["inference"],
     ["shapes"],
     ["rules.registry"],
     ["rules.elementwise", "rules.linear"],  # quantized sums and products are theirs
@@ -41,6 +42,8 @@ LAYERS = [
     ["report"],
     ["tables"],
     ["passes.base"],
+    ["passes.bodies"],
+    ["passes.sequences"],
     ["passes.normalize"],  # others build on what it writes
     ["passes.prune_channels"],  # lossless removal masks
     ["passes.*"],
@@ -57,8 +60,9 @@ UPWARD = {
 }
 """Imports against the current, and why they do no harm; all are under TYPE_CHECKING."""
 
-PROTOBUF = {"weights", "node", "model", "precision", "runtime", "segments", "shapes", "frontier", "feeds", "files"}
-PROTOBUF |= {"passes.lossless", "passes.normalize", "passes.prune_channels"}
+PROTOBUF = {"weights", "node", "flow", "model", "precision", "runtime", "segments", "arithmetic", "inference", "shapes"}
+PROTOBUF |= {"frontier", "feeds", "files"}
+PROTOBUF |= {"passes.bodies", "passes.lossless", "passes.sequences", "passes.normalize", "passes.prune_channels"}
 """Modules that use onnx when they run; annotations may name its types anywhere."""
 
 UNTESTED = {
