@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxprune.calibrate import Samples
+from onnxprune.precision import feeds_as_float32
 
 if TYPE_CHECKING:
     from onnxprune.shapes import Shapes
@@ -25,15 +26,15 @@ _FOURTH = 4
 class Feeds:
     """Batches of inputs; gone through as often as needed, never held together."""
 
-    def __init__(self, samples: Samples, size: int, *, held: bool | None = None) -> None:
-        """All batches; with ``held``, each fourth one, or the others."""
-        self._samples, self._size, self._held = samples, size, held
+    def __init__(self, samples: Samples, size: int, *, float32: bool = False, held: bool | None = None) -> None:
+        """All batches, in float32 if that is asked for; with ``held``, each fourth one, or the others."""
+        self._samples, self._size, self._float32, self._held = samples, size, float32, held
         self._count: int | None = None
 
     def __iter__(self) -> Iterator[Mapping[str, Array]]:
         for number, batch in enumerate(self._samples.batches(self._size)):
             if self._held is None or (number % _FOURTH == _FOURTH - 1) == self._held:
-                yield batch.feeds
+                yield feeds_as_float32(batch.feeds) if self._float32 else batch.feeds
 
     def __len__(self) -> int:
         if self._count is None:
@@ -56,7 +57,7 @@ class Calibration:
     size: int
 
     @classmethod
-    def of(cls, samples: Samples, shapes: Shapes) -> Calibration:
+    def of(cls, samples: Samples, shapes: Shapes, *, float32: bool = False) -> Calibration:
         """Batches small enough that the activations of one fit into memory, and at least eight where the samples allow it.
 
         Raises:
@@ -67,7 +68,8 @@ class Calibration:
         if samples.count is not None:
             size = max(1, min(size, samples.count // (2 * _FOURTH)))
         size = size if shapes.batch > 1 else 1
-        every = Feeds(samples, size)
+        every = Feeds(samples, size, float32=float32)
         if len(every) < _FOURTH:
             return cls(every, every, every, size)
-        return cls(every, Feeds(samples, size, held=False), Feeds(samples, size, held=True), size)
+        fit, held = (Feeds(samples, size, float32=float32, held=held) for held in (False, True))
+        return cls(every, fit, held, size)

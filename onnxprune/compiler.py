@@ -25,7 +25,9 @@ from onnxprune.model import Model
 from onnxprune.passes import Allocate, Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels, Repair, Score, Sensitivity
 from onnxprune.passes.base import need
 from onnxprune.plan import Plan
+from onnxprune.precision import as_float32, float_types
 from onnxprune.recipe import Recipe, parse_align
+from onnxprune.weights import Weight
 
 __all__ = ["Built", "Compiler", "Progress", "Stages", "kept_by", "law"]
 
@@ -117,8 +119,23 @@ class Compiler:
                 self._freeze(model, facts, check)
         if self.samples is not None and self.recipe.repair:
             with self.stage("repair", "repairing"):
-                pruned = Repair(self.recipe.seed).run(pruned, facts)
+                pruned = self._repaired(pruned, facts)
         return Built(model, facts, pruned, check)
+
+    def _repaired(self, pruned: Model, facts: Facts) -> Model:
+        """The pruned model with its readers re-solved, in float32, and written in the types they had."""
+        cut = PruneChannels().run(need(facts.original, "original"), facts)
+        fitted = Repair(self.recipe.seed).run(cut, facts)
+        result = pruned.copy()
+        for node, grown in zip(result.graph.node, fitted.graph.node, strict=True):
+            for name in grown.input[len(node.input) :]:
+                dtype = pruned.weights[node.input[1]].array().dtype
+                result.weights[name] = Weight(name, None, fitted.weights[name].array().astype(dtype))
+                node.input.append(name)
+        for name, weight in pruned.weights.items():
+            if fitted.weights[name] is not cut.weights[name]:
+                result.weights[name] = Weight(name, None, fitted.weights[name].array().astype(weight.array().dtype))
+        return result
 
     def planned(self, target: str) -> tuple[Model, Facts]:
         """The normalised model, and facts with a plan for a target.
@@ -157,7 +174,7 @@ class Compiler:
             calibration = need(facts.calibration, "calibration")
             work = costs.cost({}).macs * len(calibration.every) * calibration.size
             small = work <= _TRIALS and self.recipe.repair
-            self._exponent = self._tried(model, facts, target) if small else EXPONENTS[1]
+            self._exponent = self._tried(need(facts.original, "original"), facts, target) if small else EXPONENTS[1]
         return self._exponent or 1.0
 
     def _tried(self, model: Model, facts: Facts, target: str) -> float:
@@ -180,20 +197,22 @@ class Compiler:
             with self.stage("analysis", "finding coupling groups"):
                 _check_weights(self.original)
                 self._model, _ = Pipeline([Normalize()]).run(self.original, facts)
-                facts.original = self._model
+                wide = not float_types(self._model) <= {"float32"}
+                facts.original = as_float32(self._model) if wide else self._model
         if facts.coupling is None:
             with self.stage("analysis", "finding coupling groups"):
                 Pipeline([Couple(recipe.protect, recipe.allow_inexact, recipe.only)]).run(self._model, facts)
                 if self.samples is not None and facts.calibration is None:
-                    facts.calibration = Calibration.of(self.samples, need(facts.shapes, "shapes"))
+                    float32 = facts.original is not self._model
+                    facts.calibration = Calibration.of(self.samples, need(facts.shapes, "shapes"), float32=float32)
         if facts.scores is None:
             with self.stage("scoring", f"scoring by {recipe.criterion}"):
-                Pipeline([Score(recipe.criterion, recipe.seed)]).run(self._model, facts)
+                Pipeline([Score(recipe.criterion, recipe.seed)]).run(need(facts.original, "original"), facts)
         groups = {group.id for group in need(facts.coupling, "coupling").groups}
         needed = recipe.scope == "sensitivity" and not target.startswith("channels") and groups
         if needed and not groups <= (facts.curves or {}).keys():
             with self.stage("sensitivity", "measuring what each group costs"):
-                Pipeline([Sensitivity(recipe.repair)]).run(self._model, facts)
+                Pipeline([Sensitivity(recipe.repair)]).run(need(facts.original, "original"), facts)
         if target.startswith("latency") and facts.prices is None:
             with self.stage("latency table", "timing layers"):
                 facts.prices = self._timed(self._model, facts)

@@ -47,7 +47,7 @@ class Facts:
         removal: what goes without loss; of every later graph too.
         statistics: what the original does on calibration samples.
         curves: what each group costs, by group id.
-        original: the graph before any position went.
+        original: the graph before any position went, in float32: what calibration runs.
         calibration: samples to run on; of every later graph too.
         repairs: what repair did to each reader.
         tell: called with what is being done.

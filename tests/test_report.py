@@ -48,8 +48,8 @@ def test_the_costs_are_those_of_the_files(report: Report) -> None:
 def test_stages_are_timed_and_announced() -> None:
     told: list[str] = []
     report = prune(parse(NETS["residual"]), Recipe(target="channels=0.5", align="1"), progress=told.append).report
-    assert list(report.seconds) == ["analysis", "surgery", "verification", "agreement"]
-    assert len(told) == 4
+    assert list(report.seconds) == ["analysis", "scoring", "surgery", "verification", "agreement"]
+    assert len(told) == 7
     assert all(seconds >= 0 for seconds in report.seconds.values())
 
 
@@ -58,7 +58,7 @@ def test_what_was_switched_off_is_absent() -> None:
     report = prune(parse(NETS["residual"]), recipe, agreement=False).report
     assert report.verification is None
     assert report.drift is None
-    assert list(report.seconds) == ["analysis", "surgery"]
+    assert list(report.seconds) == ["analysis", "scoring", "surgery"]
 
 
 def test_inexact_groups_are_named_as_such() -> None:
