@@ -172,14 +172,14 @@ def test_text_stays_in_memory() -> None:
 
 def test_an_old_model() -> None:
     """Before version 4 of the format weights had to be inputs too; parts of it need not be."""
-    proto = parse(NETS["flatten"], opset=9)
+    proto = parse(NETS["chain"], opset=9)
     proto.ir_version = 3
     proto.graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in proto.graph.initializer)
     model = Model.of(proto)
     feeds = feeds_of(model)
     with Staged(model, feeds) as stages:
         stages.advance(2)
-        stages.advance(5)
+        stages.advance(6)
         compare(stages.value("y", 0), runtime.Session(model).run(feeds[0])[0])
 
 
