@@ -13,7 +13,7 @@ from onnxprune.weights import Array
 if TYPE_CHECKING:
     from onnxprune.equation import Shape
 
-__all__ = ["CONTROL_FLOW", "STANDARD_DOMAINS", "NodeView", "captured", "domain_of", "subgraphs"]
+__all__ = ["CONTROL_FLOW", "STANDARD_DOMAINS", "NodeView", "captured", "domain_of", "set_attribute", "subgraphs"]
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
@@ -47,6 +47,16 @@ def captured(node: NodeProto) -> set[str]:
             own |= set(inner.output)
         names |= used - own - {""}
     return names
+
+
+def set_attribute(node: NodeProto, name: str, value: Any) -> None:
+    """Give an attribute a value; one that has it already is left alone."""
+    for attribute in node.attribute:
+        if attribute.name == name:
+            if helper.get_attribute_value(attribute) != value:
+                attribute.CopyFrom(helper.make_attribute(name, value))
+            return
+    node.attribute.append(helper.make_attribute(name, value))
 
 
 class NodeView:

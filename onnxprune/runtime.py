@@ -20,12 +20,33 @@ if TYPE_CHECKING:
 
     from onnxprune.equation import Shape
     from onnxprune.model import Model
-    from onnxprune.weights import Array
+    from onnxprune.weights import Array, Weight
 
-__all__ = ["Session", "evaluate", "first_line", "random_feeds", "run_for_shapes", "session"]
+__all__ = ["Session", "evaluate", "first_line", "lend", "random_feeds", "run_for_shapes", "session"]
 
 _SHARED = 1024
 """Bytes from which a weight is handed over instead of copied into the graph."""
+
+
+def lend(proto: ModelProto, weights: Iterable[Weight]) -> dict[str, Any]:
+    """Declare weights in a graph; small ones go inside, the others are returned as ``add_external_initializers`` takes them.
+
+    Keep what is returned as long as the session: it holds the memory.
+    """
+    import onnxruntime as ort
+
+    lent: dict[str, Any] = {}
+    for weight in weights:
+        array = weight.array() if weight.nbytes >= _SHARED else None
+        if array is None or array.dtype.kind not in "fiub" or array.nbytes != weight.nbytes:
+            weight.append_to(proto.graph.initializer)
+            continue
+        tensor = proto.graph.initializer.add(name=weight.name, data_type=weight.dtype, dims=weight.shape)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", "memory"), ("offset", "0"), ("length", str(array.nbytes))):
+            tensor.external_data.add(key=key, value=value)
+        lent[weight.name] = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+    return lent
 
 
 class Session:
@@ -43,8 +64,6 @@ class Session:
         Raises:
             ModelError: ONNX Runtime does not accept the model.
         """
-        import onnxruntime as ort
-
         proto = ModelProto()
         proto.CopyFrom(model.proto)
         if outputs is not None:
@@ -52,17 +71,7 @@ class Session:
             chosen = [known.get(name, ValueInfoProto(name=name)) for name in outputs]
             del proto.graph.output[:]
             proto.graph.output.extend(chosen)
-        self._weights: dict[str, Any] = {}
-        for weight in model.weights.values():
-            array = weight.array() if weight.nbytes >= _SHARED else None
-            if array is None or array.dtype.kind not in "fiub" or array.nbytes != weight.nbytes:
-                weight.append_to(proto.graph.initializer)
-                continue
-            tensor = proto.graph.initializer.add(name=weight.name, data_type=weight.dtype, dims=weight.shape)
-            tensor.data_location = TensorProto.EXTERNAL
-            for key, value in (("location", "memory"), ("offset", "0"), ("length", str(array.nbytes))):
-                tensor.external_data.add(key=key, value=value)
-            self._weights[weight.name] = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+        self._weights = lend(proto, model.weights.values())
         options = _options(optimize=optimize)
         options.intra_op_num_threads = threads
         options.add_external_initializers(list(self._weights), list(self._weights.values()))

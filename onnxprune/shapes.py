@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from onnxprune.equation import Shape
 
-__all__ = ["Shapes", "bindings", "probe"]
+__all__ = ["Shapes", "bindings", "probe", "shapes_at"]
 
 SMALL = 4096
 """Elements up to which a constant is offered to rules and size arithmetic is computed."""
@@ -114,6 +114,12 @@ def probe(model: Model) -> Shapes:
                 moving[name] = second if second is not None else values[name]
     batch = next((shapes[v.name][0] for v in model.inputs if dynamic.get(v.name, (False,))[0]), 1)  # type: ignore[index]
     return Shapes(shapes, dynamic, values, moving, batch)
+
+
+def shapes_at(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
+    """Shapes and computed sizes of every value for inputs of these shapes; what is dynamic is not told."""
+    shapes, values = _probe_once(model, inputs, small_constants(model), _STAND_INS[0])
+    return Shapes(shapes, values=values)
 
 
 def small_constants(model: Model) -> dict[str, Array]:

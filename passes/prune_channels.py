@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from onnx import NodeProto, helper
-
 from onnxprune.axes import Factor, Indices, Keeper, Positions, length, mask, take
 from onnxprune.coupling import Coupling, NodeAxes
-from onnxprune.model import Model
+from onnxprune.model import Model, pinned_sizes
+from onnxprune.node import set_attribute
 from onnxprune.passes.base import Facts, Pass, need
-from onnxprune.passes.normalize import pinned_sizes
 from onnxprune.weights import Array, Weight
 
 __all__ = ["MaskChannels", "PruneChannels"]
@@ -92,10 +90,8 @@ def _refresh(model: Model, coupling: Coupling, counts: Mapping[Factor, int]) -> 
         if all(length(factor, counts) == factor.size for factor in node.letters.values()):
             continue
         proto = model.graph.node[node.index]
-        for name, spelled in rule.attrs.items():
-            value = _respell(spelled, node, counts)
-            if value != _respell(spelled, node, {}) or not isinstance(spelled, tuple | list):
-                _set_attribute(proto, name, value)
+        for name, value in node.respelled(counts).items():
+            set_attribute(proto, name, value)
         for position, entries in rule.sizes_at.items():
             source = proto.input[position] if position < len(proto.input) else ""
             _set_entries(model, pinned.get(source, source), entries, node, counts)
@@ -104,21 +100,6 @@ def _refresh(model: Model, coupling: Coupling, counts: Mapping[Factor, int]) -> 
             size = length(factor, counts)
             if dim.HasField("dim_value") and size != factor.size:
                 dim.dim_value = size
-
-
-def _respell(spelled: Any, node: NodeAxes, counts: Mapping[Factor, int]) -> Any:
-    if isinstance(spelled, list):
-        return [_respell(item, node, counts) for item in spelled]
-    return length(node.factor(spelled), counts) if isinstance(spelled, tuple) else spelled
-
-
-def _set_attribute(node: NodeProto, name: str, value: Any) -> None:
-    for attribute in node.attribute:
-        if attribute.name == name:
-            if helper.get_attribute_value(attribute) != value:
-                attribute.CopyFrom(helper.make_attribute(name, value))
-            return
-    node.attribute.append(helper.make_attribute(name, value))
 
 
 def _set_entries(model: Model, source: str, entries: tuple[Any, ...], node: NodeAxes, counts: Mapping[Factor, int]) -> None:

@@ -31,8 +31,12 @@ LAYERS = [
     ["rules"],
     ["zeros"],
     ["coupling"],
-    ["_bench_worker", "cost", "criteria", "frontier", "plan", "recipe"],
-    ["allocate", "bench", "calibrate", "files", "verify"],
+    ["_bench_worker", "cost", "criteria", "frontier", "grid", "latency_cache", "plan", "recipe", "segments"],
+    ["bench"],
+    ["stopwatch"],
+    ["timings"],
+    ["latency"],
+    ["allocate", "calibrate", "files", "verify"],
     ["report"],
     ["tables"],
     ["passes.base"],
@@ -50,7 +54,7 @@ UPWARD = {
 }
 """Imports against the current, and why they do no harm; all are under TYPE_CHECKING."""
 
-PROTOBUF = {"weights", "node", "model", "runtime", "shapes", "frontier", "calibrate", "files"}
+PROTOBUF = {"weights", "node", "model", "runtime", "shapes", "frontier", "calibrate", "files", "segments", "stopwatch"}
 PROTOBUF |= {"passes.normalize", "passes.prune_channels"}
 """Modules that use onnx when they run; annotations may name its types anywhere."""
 
