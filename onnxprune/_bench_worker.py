@@ -140,8 +140,10 @@ def first_line(error: BaseException) -> str:
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", lines[0]) if lines else type(error).__name__
 
 
-def open_session(source: str | bytes, *, label: str, provider: str, threads: int) -> Any:
+def open_session(source: str | bytes, *, label: str, provider: str, threads: int, lent: Mapping[str, Any] | None = None) -> Any:
     """Return a fresh, silent session of the model at path ``source`` (or of these bytes) on ``provider``.
+
+    ``lent`` are the weights that these bytes declare as lying in memory (``runtime.lend``); hold them as long as the session.
 
     ``threads`` is the intra-op thread count; with 1 the model runs on the calling thread. Operators run one after the
     other. With more threads ONNX Runtime's pool spins inside a run as it does by default, but stops when the run
@@ -157,6 +159,8 @@ def open_session(source: str | bytes, *, label: str, provider: str, threads: int
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if lent:
+        options.add_external_initializers(list(lent), list(lent.values()))
     if provider != "cpu":
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     offered = [name for name in wanted if name in ort.get_available_providers()]
@@ -166,7 +170,7 @@ def open_session(source: str | bytes, *, label: str, provider: str, threads: int
     except Exception as error:
         if provider != "cpu":
             # Whose fault is it? If the CPU loads the model, then the provider's; if not, this raises the ModelError.
-            open_session(source, label=label, provider="cpu", threads=threads)
+            open_session(source, label=label, provider="cpu", threads=threads, lent=lent)
             raise ProviderError(f"provider {provider!r} failed on {label}: {first_line(error)}; {_way_out(provider)}") from error
         raise ModelError(f"ONNX Runtime cannot load {label}: {first_line(error)}") from error
     if session.get_providers()[0] != wanted[0]:

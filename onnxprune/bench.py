@@ -30,7 +30,7 @@ import numpy as np
 from onnxprune import _bench_worker as worker
 from onnxprune.errors import ModelError, OptionError
 
-__all__ = ["BenchReport", "BenchRow", "Spread", "Timing", "benchmark", "interleave", "spread"]
+__all__ = ["BenchReport", "BenchRow", "Run", "Spread", "Timing", "benchmark", "interleave", "machine_of", "spread"]
 
 _MIN_SAMPLE = 1e-3  # seconds: far above the cost of reading a clock and of one Python loop step
 _MAX_INNER = 10_000
@@ -333,7 +333,7 @@ def _rows(
     return rows
 
 
-def _machine(providers: Sequence[str], threads: int) -> dict[str, str | int]:
+def machine_of(providers: Sequence[str], threads: int) -> dict[str, str | int]:
     cpu = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -413,4 +413,4 @@ def benchmark(
             rows.extend(_rows(loaded, resolved, provider, settings, step))
     if progress is not None:
         progress("done", steps, steps)
-    return BenchReport(tuple(rows), _machine(providers, threads))
+    return BenchReport(tuple(rows), machine_of(providers, threads))

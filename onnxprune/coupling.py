@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnxprune import rules
-from onnxprune.axes import LEAF, Factor, direct_sum, fix, leaves, mix, product, unify
+from onnxprune.axes import LEAF, Factor, direct_sum, fix, leaves, length, mix, product, unify
 from onnxprune.equation import ANONYMOUS, Axis, AxisRule, Equation, Shape, expand, solve
 from onnxprune.errors import RuleError
 from onnxprune.flow import Path, Phi, walk
@@ -144,6 +144,20 @@ class NodeAxes:
     def factor(self, axis: Axis) -> Factor:
         """The factor of an axis written in the letters of the rule."""
         return compose(axis, self.letters)
+
+    def respelled(self, counts: Mapping[Factor, int]) -> dict[str, Any]:
+        """The attributes to write under some widths: those that spell a width that changes, and literals."""
+        found = {}
+        for name, spelled in self.rule.attrs.items():
+            value = self._respell(spelled, counts)
+            if value != self._respell(spelled, {}) or not isinstance(spelled, tuple | list):
+                found[name] = value
+        return found
+
+    def _respell(self, spelled: Any, counts: Mapping[Factor, int]) -> Any:
+        if isinstance(spelled, list):
+            return [self._respell(item, counts) for item in spelled]
+        return length(self.factor(spelled), counts) if isinstance(spelled, tuple) else spelled
 
 
 @dataclass(frozen=True, slots=True)

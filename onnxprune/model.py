@@ -14,10 +14,10 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, external_data_helper, helper, numpy_helper
 
 from onnxprune.errors import ModelError
-from onnxprune.node import FOLLOWED, STANDARD_DOMAINS, captured, defined, every_body, every_node, is_followed
+from onnxprune.node import FOLLOWED, STANDARD_DOMAINS, captured, defined, domain_of, every_body, every_node, is_followed
 from onnxprune.weights import FLOATS, Weight, densify, external_path
 
-__all__ = ["Model", "Source", "load_proto"]
+__all__ = ["Model", "Source", "load_proto", "pinned_sizes"]
 
 Source = Any
 """A path, a ``ModelProto``, its bytes, or an ``onnx_graphsurgeon.Graph``."""
@@ -212,6 +212,12 @@ class Model:
             elif weight.name not in declared:
                 graph.input.append(helper.make_tensor_value_info(weight.name, weight.dtype, weight.shape))
         return proto
+
+
+def pinned_sizes(model: Model) -> dict[str, str]:
+    """For each vector ``Where(static, constant, computed)`` the constant."""
+    wheres = (node for node in every_node(model.graph) if node.op_type == "Where" and not domain_of(node))
+    return {n.output[0]: n.input[1] for n in wheres if n.input[0] in model.weights and n.input[1] in model.weights}
 
 
 def _from_graphsurgeon(graph: object) -> ModelProto:

@@ -25,6 +25,7 @@ __all__ = [
     "every_graph",
     "every_node",
     "is_followed",
+    "set_attribute",
     "subgraphs",
 ]
 
@@ -98,6 +99,16 @@ def captured(node: NodeProto) -> set[str]:
             used |= set(inner.input) | captured(inner)
         names |= used - set(defined(graph)) - {""}
     return names
+
+
+def set_attribute(node: NodeProto, name: str, value: Any) -> None:
+    """Give an attribute a value; one that has it already is left alone."""
+    for attribute in node.attribute:
+        if attribute.name == name:
+            if helper.get_attribute_value(attribute) != value:
+                attribute.CopyFrom(helper.make_attribute(name, value))
+            return
+    node.attribute.append(helper.make_attribute(name, value))
 
 
 class NodeView:

@@ -20,14 +20,34 @@ if TYPE_CHECKING:
 
     from onnxprune.equation import Shape
     from onnxprune.model import Model
-    from onnxprune.weights import Array
+    from onnxprune.weights import Array, Weight
 
-__all__ = ["Session", "evaluate", "first_line", "random_feeds", "session"]
+__all__ = ["Session", "evaluate", "first_line", "lend", "random_feeds", "session"]
 
 _SHARED = 1024
 """Bytes from which a weight is handed over instead of copied into the graph."""
 _BFLOAT16 = "tensor(bfloat16)"
 """As ONNX Runtime spells the type; its Python interface has no arrays of it."""
+
+
+def lend(proto: ModelProto, weights: Iterable[Weight]) -> dict[str, Any]:
+    """Declare weights in a graph; small ones go inside, the others are returned as ``add_external_initializers`` takes them.
+
+    Keep what is returned as long as the session: it holds the memory.
+    """
+    lent: dict[str, Any] = {}
+    for weight in weights:
+        array = np.ascontiguousarray(weight.array()) if weight.nbytes >= _SHARED else None
+        shared = None if array is None or array.nbytes != weight.nbytes else _hand_over(array, weight.dtype)
+        if array is None or shared is None:
+            weight.append_to(proto.graph.initializer)
+            continue
+        tensor = proto.graph.initializer.add(name=weight.name, data_type=weight.dtype, dims=weight.shape)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", "memory"), ("offset", "0"), ("length", str(array.nbytes))):
+            tensor.external_data.add(key=key, value=value)
+        lent[weight.name] = shared
+    return lent
 
 
 class Session:
@@ -52,18 +72,7 @@ class Session:
             chosen = [known.get(name, ValueInfoProto(name=name)) for name in outputs]
             del proto.graph.output[:]
             proto.graph.output.extend(chosen)
-        self._weights: dict[str, Any] = {}
-        for weight in model.weights.values():
-            array = np.ascontiguousarray(weight.array()) if weight.nbytes >= _SHARED else None
-            shared = None if array is None or array.nbytes != weight.nbytes else _hand_over(array, weight.dtype)
-            if array is None or shared is None:
-                weight.append_to(proto.graph.initializer)
-                continue
-            tensor = proto.graph.initializer.add(name=weight.name, data_type=weight.dtype, dims=weight.shape)
-            tensor.data_location = TensorProto.EXTERNAL
-            for key, value in (("location", "memory"), ("offset", "0"), ("length", str(array.nbytes))):
-                tensor.external_data.add(key=key, value=value)
-            self._weights[weight.name] = shared
+        self._weights = lend(proto, model.weights.values())
         options = _options(optimize=optimize)
         options.intra_op_num_threads = threads
         options.add_external_initializers(list(self._weights), list(self._weights.values()))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from onnxprune.equation import Shape
 
-__all__ = ["Shapes", "bindings", "probe"]
+__all__ = ["Shapes", "bindings", "probe", "shapes_at"]
 
 _STAND_INS = (13, 17)
 """Sizes, in the two probes, of what depends on data."""
@@ -109,6 +109,12 @@ def probe(model: Model) -> Shapes:
                 moving[name] = moved if moved is not None else values[name]
     batch = next((shapes[v.name][0] for v in model.inputs if dynamic.get(v.name, (False,))[0]), 1)  # type: ignore[index]
     return Shapes(shapes, dynamic, values, moving, batch)
+
+
+def shapes_at(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
+    """Shapes and computed sizes of every value for inputs of these shapes; what is dynamic is not told."""
+    found = infer(model, inputs, small_constants(model), _STAND_INS[0])
+    return Shapes(found.shapes, values=found.values)
 
 
 def _twice(

@@ -10,7 +10,7 @@ import numpy as np
 import onnx.inliner
 from onnx import GraphProto, NodeProto, helper
 
-from onnxprune.model import Model
+from onnxprune.model import Model, pinned_sizes
 from onnxprune.node import CONTROL_FLOW, captured, domain_of, every_graph, every_node, is_followed, subgraphs
 from onnxprune.order import in_order
 from onnxprune.passes.base import Facts, Pass
@@ -293,12 +293,6 @@ def _pin(model: Model, shapes: Shapes, node: NodeProto, position: int, nodes: li
     nodes.append(helper.make_node("Where", [known, pinned, name], [result], name=result))
     node.input[position] = result
     return True
-
-
-def pinned_sizes(model: Model) -> dict[str, str]:
-    """For each vector ``Where(static, constant, computed)`` the constant."""
-    wheres = (node for node in every_node(model.graph) if node.op_type == "Where" and not domain_of(node))
-    return {n.output[0]: n.input[1] for n in wheres if n.input[0] in model.weights and n.input[1] in model.weights}
 
 
 def _copy_or_infer(shapes: Shapes, node: NodeProto, value: Array, spelled: Array) -> None:

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from onnx import NodeProto, ValueInfoProto, helper
+from onnx import ValueInfoProto
 
 from onnxprune.axes import Factor, Indices, Keeper, Positions, length, mask, take
 from onnxprune.coupling import Coupling, NodeAxes
 from onnxprune.flow import node_at
-from onnxprune.model import Model
-from onnxprune.node import every_graph
+from onnxprune.model import Model, pinned_sizes
+from onnxprune.node import every_graph, set_attribute
 from onnxprune.passes.base import Facts, Pass, need
-from onnxprune.passes.normalize import pinned_sizes
 from onnxprune.weights import Array, Weight
 
 __all__ = ["MaskChannels", "PruneChannels"]
@@ -94,10 +93,8 @@ def _refresh(model: Model, coupling: Coupling, counts: Mapping[Factor, int]) -> 
         if all(length(factor, counts) == factor.size for factor in node.letters.values()):
             continue
         proto = node_at(model.graph, (node.index, *node.inside))
-        for name, spelled in rule.attrs.items():
-            value = _respell(spelled, node, counts)
-            if value != _respell(spelled, node, {}) or not isinstance(spelled, tuple | list):
-                _set_attribute(proto, name, value)
+        for name, value in node.respelled(counts).items():
+            set_attribute(proto, name, value)
         for position, entries in rule.sizes_at.items():
             source = proto.input[position] if position < len(proto.input) else ""
             _set_entries(model, pinned.get(source, source), entries, node, counts)
@@ -113,21 +110,6 @@ def recorded(model: Model) -> Iterator[ValueInfoProto]:
     yield from model.graph.value_info
     for body in list(every_graph(model.graph))[1:]:
         yield from (*body.input, *body.output, *body.value_info)
-
-
-def _respell(spelled: Any, node: NodeAxes, counts: Mapping[Factor, int]) -> Any:
-    if isinstance(spelled, list):
-        return [_respell(item, node, counts) for item in spelled]
-    return length(node.factor(spelled), counts) if isinstance(spelled, tuple) else spelled
-
-
-def _set_attribute(node: NodeProto, name: str, value: Any) -> None:
-    for attribute in node.attribute:
-        if attribute.name == name:
-            if helper.get_attribute_value(attribute) != value:
-                attribute.CopyFrom(helper.make_attribute(name, value))
-            return
-    node.attribute.append(helper.make_attribute(name, value))
 
 
 def _set_entries(model: Model, source: str, entries: tuple[Any, ...], node: NodeAxes, counts: Mapping[Factor, int]) -> None:

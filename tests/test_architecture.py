@@ -35,13 +35,17 @@ LAYERS = [
     ["zeros"],
     ["coupling"],
     ["_bench_worker", "affine", "cost", "criteria", "feeds", "frontier", "plan", "preprocess", "ranges", "recipe"],
-    ["divergence", "geometry", "knapsack", "moments", "obs", "staged"],
+    ["divergence", "geometry", "grid", "kernels", "knapsack", "latency_cache", "moments", "obs", "staged"],
     ["readers", "sources"],
     ["calibrate"],
     ["calibration"],
     ["statistics"],
     ["problems"],
-    ["allocate", "bench", "files", "metrics", "values", "verify"],
+    ["bench"],
+    ["stopwatch"],
+    ["timings"],
+    ["latency"],
+    ["allocate", "files", "metrics", "values", "verify"],
     ["lossless"],
     ["report"],
     ["plots", "tables"],
@@ -66,7 +70,7 @@ UPWARD = {
 """Imports against the current, and why they do no harm; all are under TYPE_CHECKING."""
 
 PROTOBUF = {"weights", "node", "flow", "model", "precision", "runtime", "segments", "arithmetic", "inference", "shapes"}
-PROTOBUF |= {"frontier", "feeds", "files"}
+PROTOBUF |= {"frontier", "feeds", "files", "kernels", "stopwatch", "staged", "passes.repair"}
 PROTOBUF |= {"passes.bodies", "passes.lossless", "passes.sequences", "passes.normalize", "passes.prune_channels"}
 """Modules that use onnx when they run; annotations may name its types anywhere."""
 

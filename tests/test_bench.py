@@ -511,8 +511,8 @@ def test_the_gpu_is_named_only_where_one_was_asked_for(monkeypatch: pytest.Monke
     smi.write_text("#!/bin/sh\necho 'NVIDIA H200, 570.1'\n", encoding="utf-8")
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert bench._machine(["cpu", "cuda"], 1)["gpu"] == "NVIDIA H200, 570.1"
-    assert "gpu" not in bench._machine(["cpu"], 1)
+    assert bench.machine_of(["cpu", "cuda"], 1)["gpu"] == "NVIDIA H200, 570.1"
+    assert "gpu" not in bench.machine_of(["cpu"], 1)
 
 
 def test_importing_the_benchmark_does_not_import_onnxruntime() -> None:

@@ -1,0 +1,64 @@
+"""Measured times, kept from run to run; they hold for one machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+__all__ = ["LatencyCache", "default_cache"]
+
+_TABLE = "CREATE TABLE IF NOT EXISTS times (machine TEXT, model TEXT, ms REAL, PRIMARY KEY (machine, model)) WITHOUT ROWID"
+_WAIT = 30.0
+"""Seconds to wait for another process that is writing."""
+
+
+def default_cache() -> Path:
+    """The file in the user's folder for caches: ``$XDG_CACHE_HOME``, ``%LOCALAPPDATA%`` or ``~/.cache``."""
+    home = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if sys.platform == "win32" else None)
+    return (Path(home) if home else Path.home() / ".cache") / "onnxprune" / "latency.sqlite"
+
+
+class LatencyCache:
+    """Milliseconds by digest of the model that was timed, for one machine.
+
+    A database, so that processes may share it and a write is there whole or not at all. What cannot be read is as good as
+    absent, and one that cannot be written to is not: times are then measured again.
+    """
+
+    def __init__(self, path: Path | None, machine: str) -> None:
+        self._path, self._machine = path, machine
+
+    def load(self) -> dict[str, float]:
+        """Every time that is known of this machine."""
+        if self._path is None or not self._path.is_file():
+            return {}
+        try:
+            with self._open(self._path) as database:
+                rows = database.execute("SELECT model, ms FROM times WHERE machine = ?", [self._machine])
+                return {str(model): float(ms) for model, ms in rows}
+        except sqlite3.OperationalError:  # locked for long, or not readable
+            return {}
+        except sqlite3.DatabaseError:  # no database: a new one takes its place
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+            return {}
+
+    def store(self, times: Mapping[str, float]) -> None:
+        """Add times, and replace those that are there."""
+        if self._path is None or not times:
+            return
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._open(self._path) as database, database:
+                rows = [(self._machine, model, ms) for model, ms in times.items()]
+                database.executemany("INSERT OR REPLACE INTO times VALUES (?, ?, ?)", rows)
+
+    @contextlib.contextmanager
+    def _open(self, path: Path) -> Iterator[sqlite3.Connection]:
+        with contextlib.closing(sqlite3.connect(path, timeout=_WAIT)) as database:
+            database.execute(_TABLE)
+            yield database
