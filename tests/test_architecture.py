@@ -32,7 +32,7 @@ LAYERS = [
     ["rules.elementwise", "rules.linear"],  # quantized sums and products are theirs
     ["rules.*"],
     ["rules"],
-    ["zeros"],
+    ["refusals", "zeros"],
     ["coupling"],
     ["_bench_worker", "affine", "cost", "criteria", "feeds", "frontier", "plan", "preprocess", "ranges", "recipe"],
     ["divergence", "geometry", "grid", "kernels", "knapsack", "latency_cache", "moments", "obs", "staged"],
@@ -79,6 +79,7 @@ UNTESTED = {
     "_bench_worker": "test_bench",
     "node": "test_model and every rule",
     "weights": "test_model",
+    "refusals": "test_coupling",
     "rules": "tests/rules/test_law.py",
     "passes": "test_architecture and every test of a pass",
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
 from onnxprune import calibration
-from onnxprune.calibrate import Samples, open_samples
+from onnxprune.calibrate import Batch, Samples, open_samples
 from onnxprune.calibration import Calibration, Feeds
 from onnxprune.model import Model
 from onnxprune.shapes import probe
@@ -66,7 +68,7 @@ def test_samples_without_a_count() -> None:
     class Endless(Samples):
         source, count, labelled = "endless", None, False
 
-        def batches(self, size: int = 16):  # type: ignore[no-untyped-def]
+        def batches(self, size: int = 16) -> Iterator[Batch]:
             yield from open_samples({"x": np.zeros((300, 1))}, model.inputs).batches(size)
 
     found = Calibration.of(Endless(), probe(model))

@@ -68,7 +68,7 @@ def test_both_forms_agree(seed: int, affine: bool, offset: bool, rows: int, damp
             for _ in range(4):
                 solution = task.solver(damping).solve(solution, near, rectified=True)
             found.append(solution)
-    np.testing.assert_allclose(*found, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(found[0], found[1], rtol=2e-3, atol=2e-3)
 
 
 def test_fewer_rows_than_features_are_matched(monkeypatch: pytest.MonkeyPatch) -> None:

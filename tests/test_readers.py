@@ -72,7 +72,7 @@ def check_product(reader: Reader, model: Model) -> None:
 
 
 def check_positions(reader: Reader, found: Analysis) -> int:
-    """Zeros at a position of a group are zeros at exactly the features that are said to belong to it; how many groups it reads."""
+    """Zeros at a position of a group are zeros at exactly the features that are said to belong to it; how many it reads."""
     x = values(found.model, [reader.data])[reader.data]
     x = np.where(x == 0, np.ones((), x.dtype), x)
     picked = reader.pick(x.shape, found.model.weights[reader.weight].shape, ALL, rng())

@@ -94,7 +94,7 @@ def test_a_gram_of_half_precision_is_single() -> None:
 
 def test_some_rows_are_drawn_where_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = collected(parse(NETS["chain"]))[0].grams
-    monkeypatch.setattr(statistics, "rows_wanted", lambda features: 150)  # of 640
+    monkeypatch.setattr(statistics, "rows_wanted", lambda _: 150)  # of 640
     one, same, other = (collected(parse(NETS["chain"]), seed=seed)[0].grams for seed in (0, 0, 1))
     for name, gram in whole.items():
         np.testing.assert_array_equal(one[name], same[name])
@@ -105,7 +105,7 @@ def test_some_rows_are_drawn_where_there_are_many(monkeypatch: pytest.MonkeyPatc
 
 def test_many_features_leave_squares_and_means(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "MOST_FEATURES", 50)
-    monkeypatch.setattr(statistics, "rows_wanted", lambda features: 10**6)
+    monkeypatch.setattr(statistics, "rows_wanted", lambda _: 10**6)
     found, values, _ = collected(parse(NETS["chain"]))
     assert {name: gram.shape for name, gram in found.grams.items()} == {"w1": (1, 28, 28), "w2": (1, 2, 73), "w3": (1, 7, 7)}
     centre = found.grams["w2"][0].reshape(2, 73)[:, 4:72:9]  # the middle taps read every position once
