@@ -10,7 +10,10 @@ import numpy as np
 if TYPE_CHECKING:
     from onnxprune.weights import Array
 
-__all__ = ["divergence", "log_softmax"]
+__all__ = ["WORST", "divergence", "log_softmax"]
+
+WORST = 1e3
+"""Of an output that is not finite where the original's is."""
 
 
 def log_softmax(logits: Array) -> Array:
@@ -22,27 +25,36 @@ def log_softmax(logits: Array) -> Array:
 
 
 def divergence(outputs: Sequence[Any], reference: Sequence[Any]) -> float:
-    """Mean over a batch and its floating-point outputs: 0 where they are equal.
+    """Mean over the floating-point outputs of a batch: 0 where they are equal.
 
-    An output [samples, classes] counts with the Kullback-Leibler divergence of its softmax from the reference's, any other with
-    the squared error over the variance of the reference.
+    An output [samples, classes] counts with the Kullback-Leibler divergence of its softmax from the reference's (of the output
+    itself where it is probabilities), any other with the squared error over the variance of the reference, and one of another
+    shape with 1, as if it were unrelated. Entries that are not finite in the reference (classes masked out) do not count.
+    Where no output is floating-point, the others count, with the share of entries that differ.
     """
-    found = [_one(a, b) for a, b in zip(outputs, reference, strict=True) if _comparable(a, b)]
+    pairs = [(a, b) for a, b in zip(outputs, reference, strict=True) if isinstance(b, np.ndarray) and b.size]
+    floating = [(a, b) for a, b in pairs if np.issubdtype(b.dtype, np.floating) or str(b.dtype) == "bfloat16"]
+    found = [_one(a, b) for a, b in floating] or [float(np.mean(a != b)) if a.shape == b.shape else 1.0 for a, b in pairs]
     return float(np.mean(found)) if found else 0.0
 
 
-def _comparable(a: Any, b: Any) -> bool:
-    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray) or a.shape != b.shape or not a.size:
-        return False
-    return bool(np.issubdtype(b.dtype, np.floating)) or str(b.dtype) == "bfloat16"
-
-
 def _one(a: Array, b: Array) -> float:
-    if b.ndim == 2 and b.shape[1] > 1:
-        p, q = (log_softmax(np.log(np.maximum(v, 1e-30)) if _distribution(b) else v) for v in (b, a))
-        return float((np.exp(p) * (p - q)).sum(-1).mean())
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    return float(np.square(a - b).mean() / max(b.var(), 1e-30))
+    if a.shape != b.shape:
+        return 1.0
+    with np.errstate(invalid="ignore"):  # of infinities
+        value = _kullback_leibler(a, b) if b.ndim == 2 and b.shape[1] > 1 else _squared(a, b)
+    return value if np.isfinite(value) else WORST
+
+
+def _kullback_leibler(a: Array, b: Array) -> float:
+    p, q = (log_softmax(np.log(np.maximum(v, 1e-30)) if _distribution(b) else v) for v in (b, a))
+    return float(np.where(np.isfinite(b), np.exp(p) * (p - q), 0).sum(-1).mean())
+
+
+def _squared(a: Array, b: Array) -> float:
+    counted = np.isfinite(b)
+    a, b = a[counted].astype(np.float64), b[counted].astype(np.float64)
+    return float(np.square(a - b).mean() / max(b.var(), 1e-30)) if b.size else 0.0
 
 
 def _distribution(rows: Array) -> bool:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from onnxprune.axes import labels, leaves
 from onnxprune.criteria import score
 from onnxprune.obs import Additive, Loss, Quadratic, removal
-from onnxprune.readers import Reader, positions_read
+from onnxprune.readers import Reader, matrix_of, positions_read
 
 if TYPE_CHECKING:
     from onnxprune.axes import Positions
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from onnxprune.statistics import Statistics
     from onnxprune.weights import Array
 
-__all__ = ["CALIBRATED", "Part", "Problem", "calibrated", "matrix_of"]
+__all__ = ["CALIBRATED", "Part", "Problem", "calibrated"]
 
 Scores = npt.NDArray[np.float64]
 
@@ -92,16 +92,6 @@ class Problem:
         """One for each part, then one for each meeting. Expensive: Gram matrices are inverted here."""
         quadratic: list[Loss] = [part.loss(self.size, 1 / part.reader.groups) for part in self.parts]
         return [*quadratic, *(Additive(shares) for shares in self.meetings)]
-
-
-def matrix_of(reader: Reader, model: Model) -> Array:
-    """The weights of a reader in some graph, with the bias as last feature where it is affine. [groups, f, o] float64"""
-    matrix = reader.matrix(model.weights[reader.weight].array().astype(np.float64))
-    if not reader.affine:
-        return matrix
-    width = matrix.shape[2]
-    bias = reader.bias_matrix(model.weights[reader.bias].array()) if reader.bias else np.zeros((len(matrix), width))
-    return np.concatenate([matrix, bias.astype(np.float64)[:, None]], 1)
 
 
 def _parts(model: Model, coupling: Coupling, group: CouplingGroup, statistics: Statistics) -> Iterator[Part]:

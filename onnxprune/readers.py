@@ -17,6 +17,7 @@ import numpy as np
 from onnxprune.axes import labels, length
 from onnxprune.equation import ANONYMOUS, Axis
 from onnxprune.geometry import Geometry
+from onnxprune.weights import Array, Weight
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from onnxprune.axes import Factor, Positions
     from onnxprune.coupling import Coupling, NodeAxes
     from onnxprune.model import Model
-    from onnxprune.weights import Array
 
-__all__ = ["Picked", "Reader", "linear_readers", "positions_read"]
+__all__ = ["Picked", "Reader", "install", "linear_readers", "matrix_of", "positions_read"]
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 PRODUCTS = frozenset({"MatMul", "Gemm", "FusedMatMul", "Einsum"})
@@ -294,3 +294,31 @@ def positions_read(reader: Reader, coupling: Coupling, factor: Factor) -> Positi
         if (found >= 0).any():
             return reader.feature_positions(axis, found)
     return None
+
+
+def matrix_of(reader: Reader, model: Model) -> Array:
+    """The weights of a reader in some graph, with the bias as last feature where it is affine.
+    float64 [groups, features (+ 1), outputs]
+    """
+    matrix = reader.matrix(model.weights[reader.weight].array().astype(np.float64))
+    if not reader.affine:
+        return matrix
+    width = matrix.shape[2]
+    bias = reader.bias_matrix(model.weights[reader.bias].array()) if reader.bias else np.zeros((len(matrix), width))
+    return np.concatenate([matrix, bias.astype(np.float64)[:, None]], 1)
+
+
+def install(model: Model, reader: Reader, matrix: Array) -> None:
+    """Give a reader the weights that `matrix_of` would return, and a bias where it lacks one that it may have."""
+    like = model.weights[reader.weight].array()
+    model.weights[reader.weight] = Weight(reader.weight, None, reader.weight_of(matrix[:, : reader.features], like))
+    if not reader.affine:
+        return
+    bias = matrix[:, reader.features]
+    name = reader.bias or model.fresh_name(f"{reader.weight}__bias")
+    like = model.weights[name].array() if reader.bias else np.zeros(bias.size, like.dtype)
+    model.weights[name] = Weight(name, None, reader.bias_of(bias, like))
+    if not reader.bias:
+        inputs = model.graph.node[reader.node.index].input
+        del inputs[2:]
+        inputs.append(name)

@@ -10,24 +10,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from onnx import NodeProto
+import numpy.typing as npt
 
 from onnxprune.axes import Indices, Keeper, take
 from onnxprune.model import Model
 from onnxprune.moments import Regression, Solver, with_ones
 from onnxprune.node import captured
 from onnxprune.passes.base import Facts, Pass, need
-from onnxprune.problems import matrix_of
-from onnxprune.readers import Reader, linear_readers
+from onnxprune.readers import Reader, install, linear_readers, matrix_of
 from onnxprune.report import Repaired
 from onnxprune.staged import Staged
 from onnxprune.statistics import rows_wanted
-from onnxprune.weights import Weight
 
 if TYPE_CHECKING:
+    from onnx import NodeProto
+
+    from onnxprune.shapes import Shapes
     from onnxprune.weights import Array
 
 __all__ = ["Repair"]
@@ -46,6 +47,7 @@ class Repair(Pass):
     name: ClassVar[str] = "repair"
     keeps: ClassVar[frozenset[str]] = frozenset({"shapes", "coupling", "plan"})
     seed: int = 0
+    """Of the rows that are drawn where there are many."""
 
     def run(self, model: Model, facts: Facts) -> Model:
         original = need(facts.original, "original")
@@ -53,16 +55,16 @@ class Repair(Pass):
         keep = plan.positions(coupling)
         kept = Keeper(keep)
         counts = {factor: len(positions) for factor, positions in keep.items()}
-        tasks = _tasks(original, model, linear_readers(original, coupling))
+        tasks = _tasks(original, model, linear_readers(original, coupling), need(facts.shapes, "shapes"))
         repaired = model.copy()
-        work = _Work(
-            original, repaired, tasks, need(facts.calibration, "calibration").every, lambda v: kept(coupling.axes.get(v, ()))
-        )
+        feeds = need(facts.calibration, "calibration").every
         done = []
-        for count, task in enumerate(tasks):
-            facts.tell(f"repairing ({count + 1} of {len(tasks)})")
-            rng = np.random.default_rng([self.seed, task.reader.node.index])
-            done.append(work.solve(task, task.reader.cut(counts), rng))
+        with Staged(original, feeds, keep={task.target for task in tasks}) as large, Staged(repaired, feeds) as small:
+            work = _Work(large, small, tasks, lambda value: kept(coupling.axes.get(value, ())))
+            for count, task in enumerate(tasks):
+                facts.tell(f"repairing ({count + 1} of {len(tasks)})")
+                rng = np.random.default_rng([self.seed, task.reader.node.index])
+                done.append(work.solve(task, task.reader.cut(counts), rng))
         facts.repairs = done
         return repaired
 
@@ -84,7 +86,7 @@ class _Task:
     bounds: tuple[float, float]
 
 
-def _tasks(original: Model, pruned: Model, readers: Sequence[Reader]) -> list[_Task]:
+def _tasks(original: Model, pruned: Model, readers: Sequence[Reader], shapes: Shapes) -> list[_Task]:
     """The readers whose input differs from the original's, in order."""
     consumers = original.consumers()
     places = {name: place for place, node in enumerate(original.graph.node) for name in node.output}
@@ -103,7 +105,8 @@ def _tasks(original: Model, pruned: Model, readers: Sequence[Reader]) -> list[_T
             if node.op_type != "Add":
                 break
             other = node.input[1] if node.input[0] == value else node.input[0]
-            if other == value or places.get(other, len(original.graph.node)) > reader.node.index:
+            broadcast = shapes.shapes.get(node.output[0]) != shapes.shapes.get(value)
+            if other == value or broadcast or places.get(other, len(original.graph.node)) > reader.node.index:
                 break
             others.append(other)
             value = node.output[0]
@@ -126,7 +129,7 @@ def _clipped(model: Model, node: NodeProto) -> tuple[float, float]:
     limits = [float(a.f) for name in ("min", "max") for a in node.attribute if a.name == name]
     given = [model.weights.get(name) for name in node.input[1:3]]
     if len(given) == 2 and all(weight is not None for weight in given):
-        limits = [float(weight.array()) for weight in given if weight is not None]
+        limits = [float(weight.array().item()) for weight in given if weight is not None]
     return (limits[0], limits[1]) if len(limits) == 2 else (-np.inf, np.inf)
 
 
@@ -134,6 +137,8 @@ def _best(whole: Regression, fit: Regression, judge: Regression, start: Array) -
     """The solution whose kind does best on rows that it was not fitted on, ``None`` where the present weights do; and the errors
     of both there, over the variance of the target.
     """
+    if not judge.y.size:
+        return None, 0.0, 0.0
     solvers = {damping: fit.solver(damping) for damping in DAMPING}
     linear = {damping: solver.solve(start, start) for damping, solver in solvers.items()}
     errors = {damping: judge.error(solution) for damping, solution in linear.items()}
@@ -146,7 +151,7 @@ def _best(whole: Regression, fit: Regression, judge: Regression, start: Array) -
         errors[damping] = rectified[rounds]
     before, after = judge.error(start), errors[damping]
     scale = max(float(judge.y.var()), 1e-30)
-    if after >= before:
+    if not after < before:  # nor if either is not a number
         return None, before / scale, before / scale
     solver = whole.solver(damping)
     solution = solver.solve(start, start)
@@ -162,37 +167,32 @@ def _steps(solver: Solver, solution: Array, near: Array, rounds: int) -> Iterato
 class _Work:
     """Both networks, run side by side as far as the next reader needs it."""
 
-    def __init__(
-        self, original: Model, pruned: Model, tasks: Sequence[_Task], feeds: Any, kept: Callable[[str], Indices]
-    ) -> None:
-        self.pruned, self.kept = pruned, kept
+    def __init__(self, original: Staged, pruned: Staged, tasks: Sequence[_Task], kept: Callable[[str], Indices]) -> None:
+        self._original, self._pruned, self._kept = original, pruned, kept
         self._open = Counter(task.target for task in tasks)
-        self._original, self._pruned = Staged(original, feeds, keep=self._open.keys()), Staged(pruned, feeds)
 
     def solve(self, task: _Task, reader: Reader, rng: np.random.Generator) -> Repaired:
         """Give one reader of the pruned network its new weights."""
         self._original.advance(task.stop)
         self._pruned.advance(reader.node.index)
-        start = matrix_of(reader, self.pruned)
-        solution, before, after = _best(*self._regressions(task, reader, start.shape[1], rng), start)
+        start = matrix_of(reader, self._pruned.model)
+        solution, before, after = _best(*self._regressions(task, reader, rng), start)
         if solution is not None:
-            self._write(reader, solution)
+            install(self._pruned.model, reader, solution)
         self._open[task.target] -= 1
         if not self._open[task.target]:
             self._original.release(task.target)
         return Repaired(reader.name, before, after)
 
-    def _regressions(
-        self, task: _Task, reader: Reader, features: int, rng: np.random.Generator
-    ) -> tuple[Regression, Regression, Regression]:
-        """All rows; those of three of four batches, and those of the fourth; all again where there is but one batch."""
+    def _regressions(self, task: _Task, reader: Reader, rng: np.random.Generator) -> tuple[Regression, Regression, Regression]:
+        """All rows; those of three of four batches, or rows where there are fewer batches; and those of the fourth."""
         batches = self._original.batches
-        kernel = self.pruned.weights[reader.weight].shape
+        kernel = self._pruned.model.weights[reader.weight].shape
         designs, targets, offsets, judging = [], [], [], []
         for batch in range(batches):
             x = self._pruned.value(reader.data, batch)
-            y = take(self._original.value(task.target, batch), self.kept(task.target))
-            picked = reader.pick(x.shape, kernel, max(1, rows_wanted(features) // batches), rng)
+            y = take(self._original.value(task.target, batch), self._kept(task.target))
+            picked = reader.pick(x.shape, kernel, max(1, rows_wanted(reader.features) // batches), rng)
             rows = reader.design(x, picked).astype(np.float32)
             designs.append(with_ones(rows) if reader.affine else rows)
             targets.append(reader.targets(y, picked).astype(np.float32))
@@ -203,19 +203,15 @@ class _Work:
         offset = np.concatenate(offsets, 1) if offsets else None
         whole = Regression(np.concatenate(designs, 1), np.concatenate(targets, 1), offset, *task.bounds, reader.affine)
         judge = np.concatenate(judging)
-        if not judge.any():
+        judge[_FOURTH - 1 :: _FOURTH] |= not judge.any()
+        whole, judge = _finite(whole, judge)
+        if not judge.any() or judge.all():
             return whole, whole, whole
         return whole, whole.part(np.flatnonzero(~judge)), whole.part(np.flatnonzero(judge))
 
-    def _write(self, reader: Reader, solution: Array) -> None:
-        weights = self.pruned.weights
-        like = weights[reader.weight].array()
-        features = solution.shape[1] - reader.affine
-        weights[reader.weight] = Weight(reader.weight, None, reader.weight_of(solution[:, :features], like))
-        if not reader.affine:
-            return
-        name = reader.bias or self.pruned.fresh_name(f"{reader.weight}__bias")
-        shape = weights[name].array() if reader.bias else np.zeros(solution[:, features].size, like.dtype)
-        weights[name] = Weight(name, None, reader.bias_of(solution[:, features], shape))
-        if not reader.bias:
-            self.pruned.graph.node[reader.node.index].input.append(name)
+
+def _finite(whole: Regression, judge: npt.NDArray[np.bool_]) -> tuple[Regression, npt.NDArray[np.bool_]]:
+    """Without the rows in which something is infinite, or not a number."""
+    arrays = [array for array in (whole.x, whole.y, whole.offset) if array is not None]
+    sound = np.all([np.isfinite(array).all((0, 2)) for array in arrays], 0)
+    return (whole, judge) if sound.all() else (whole.part(np.flatnonzero(sound)), judge[sound])

@@ -7,14 +7,14 @@ which is known for every width, gives the shape of the curve.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxprune import runtime
-from onnxprune.axes import Keeper, take
+from onnxprune.axes import leaves
 from onnxprune.divergence import divergence
 from onnxprune.knapsack import Curve
 from onnxprune.model import Model
@@ -23,11 +23,12 @@ from onnxprune.passes.base import Facts, Pass, need
 from onnxprune.passes.prune_channels import PruneChannels
 from onnxprune.plan import Plan
 from onnxprune.problems import Problem
-from onnxprune.staged import Staged, element_types, part
-from onnxprune.weights import Weight
+from onnxprune.readers import Reader, install
+from onnxprune.staged import Staged, part
 
 if TYPE_CHECKING:
-    from onnxprune.coupling import CouplingGroup
+    from onnxprune.axes import Factor
+    from onnxprune.coupling import Coupling, CouplingGroup
     from onnxprune.weights import Array
 
 __all__ = ["Sensitivity"]
@@ -49,12 +50,13 @@ class Sensitivity(Pass):
 
     def run(self, model: Model, facts: Facts) -> Model:
         coupling, scores = need(facts.coupling, "coupling"), need(facts.scores, "scores")
-        meter = _Meter(model, facts)
         known = dict(facts.curves or {})
         missing = [group for group in coupling.groups if group.id not in known]
-        for count, group in enumerate(sorted(missing, key=meter.start)):
-            facts.tell(f"measuring what each group costs ({count + 1} of {len(missing)})")
-            known[group.id] = self._curve(model, facts, group, scores[group.id], meter)
+        with Staged(model, need(facts.calibration, "calibration").held) as stages:
+            meter = _Meter(model, facts, stages)
+            for count, group in enumerate(sorted(missing, key=meter.start)):
+                facts.tell(f"measuring what each group costs ({count + 1} of {len(missing)})")
+                known[group.id] = self._curve(model, facts, group, scores[group.id], meter)
         facts.curves = known
         return model
 
@@ -81,65 +83,61 @@ class Sensitivity(Pass):
     ) -> Model:
         """The model with one group cut, and its readers as the losses have them by now."""
         coupling = need(facts.coupling, "coupling")
-        plan = Plan({group.id: np.sort(keep)})
-        cut = PruneChannels().run(model, Facts(shapes=facts.shapes, coupling=coupling, plan=plan))
         if self.repair:
-            kept = Keeper(plan.positions(coupling))
-            for name, weight in _repaired(model, problem, losses).items():
-                indices = kept(coupling.axes.get(name, ()))
-                cut.weights[name] = Weight(name, None, take(weight, indices) if indices else weight)
-        return cut
+            model, coupling = _repaired(model, coupling, problem, losses)
+        plan = Plan({group.id: np.sort(keep)})
+        return PruneChannels().run(model, Facts(shapes=facts.shapes, coupling=coupling, plan=plan))
 
 
 class _Meter:
     """Measures models that differ from the original from some node on; what lies before is computed once."""
 
-    def __init__(self, model: Model, facts: Facts) -> None:
+    def __init__(self, model: Model, facts: Facts, stages: Staged) -> None:
         coupling, held = need(facts.coupling, "coupling"), need(facts.calibration, "calibration").held
-        self._types = element_types(model)
+        self._stages = stages
         self._outputs = [output.name for output in model.graph.output]
-        readers: dict[str, int] = {}
-        for place, node in enumerate(model.graph.node):
-            for name in node.input:
-                readers.setdefault(name, place)
-        self._start = {group.id: min(readers.get(member.value, 0) for member in group.members) for group in coupling.groups}
-        self._stages = Staged(model, held, keep=self._outputs)
         session = runtime.Session(model, self._outputs, threads=0)
         self._reference = [session.run(feed) for feed in held]
+        self._first: dict[Factor, int] = {}
+        for node in coupling.nodes:
+            for leaf in {leaf for factor in node.letters.values() for leaf in leaves(factor)}:
+                self._first.setdefault(leaf, node.index)
 
     def start(self, group: CouplingGroup) -> int:
-        """The first node that reads a constant of the group."""
-        return self._start[group.id]
+        """The first node that cutting the group changes."""
+        return self._first[group.factor]
 
     def measure(self, cut: Model, start: int) -> float:
         """The divergence of a model that equals the original before node ``start``; ``start`` never falls from call to call."""
         self._stages.advance(start)
-        tail = part(cut, cut.graph.node[start:], self._outputs, self._types)
+        nodes = cut.graph.node[start:]
+        made = {name for node in nodes for name in node.output}.intersection(self._outputs)
+        names = [name for name in self._outputs if name in made]
+        tail = part(cut, nodes, names, self._stages.info)
         session = runtime.Session(tail, threads=0)
         reads = [value.name for value in tail.graph.input]
-        found = [
-            divergence(session.run({name: self._stages.value(name, batch) for name in reads}), reference)
-            for batch, reference in enumerate(self._reference)
-        ]
+        found = []
+        for batch, reference in enumerate(self._reference):
+            got = dict(zip(names, session.run({name: self._stages.value(name, batch) for name in reads}), strict=True))
+            outputs = [got.get(name, before) for name, before in zip(self._outputs, reference, strict=True)]
+            found.append(divergence(outputs, reference))
         return float(np.mean(found))
 
 
-def _repaired(model: Model, problem: Problem, losses: Sequence[Loss]) -> dict[str, Array]:
-    """The weights and biases of the readers as their losses have them, in the shapes of the original."""
+def _repaired(model: Model, coupling: Coupling, problem: Problem, losses: Sequence[Loss]) -> tuple[Model, Coupling]:
+    """The model, at its full size, with readers as their losses have them; and the axes of biases that they got."""
     matrices: dict[str, list[Array]] = {}
-    readers = {}
-    for piece, loss in zip(problem.parts, losses, strict=False):
+    readers: dict[str, Reader] = {}
+    for piece, loss in zip(problem.parts, losses, strict=False):  # the losses of meetings follow
         if isinstance(loss, Quadratic):
             matrices.setdefault(piece.reader.weight, []).append(loss.weights)
             readers[piece.reader.weight] = piece.reader
-    found = {}
+    model, axes = model.copy(), dict(coupling.axes)
     for name, reader in readers.items():
-        matrix = np.stack(matrices[name])
-        features = matrix.shape[1] - reader.affine
-        found[name] = reader.weight_of(matrix[:, :features], model.weights[name].array())
-        if reader.bias:
-            found[reader.bias] = reader.bias_of(matrix[:, features], model.weights[reader.bias].array())
-    return found
+        install(model, reader, np.stack(matrices[name]))
+        if reader.affine and not reader.bias:
+            axes[model.graph.node[reader.node.index].input[2]] = axes[reader.output][1:2]
+    return model, replace(coupling, axes=axes)
 
 
 def _interpolated(size: int, removed: Sequence[int], lost: Sequence[float], measured: Mapping[int, float]) -> Scores:

@@ -67,7 +67,9 @@ def test_grams_of_each_convolution_group(batch: int) -> None:
     a = np.pad(values["a"], ((0, 0), (0, 0), (1, 1), (1, 1)))
     assert found.grams["dw"].shape == (8, 10, 10)
     for channel in range(8):
-        windows = [a[:, channel, row : row + 3, column : column + 3].reshape(SAMPLES, 9) for row in range(8) for column in range(8)]
+        windows = [
+            a[:, channel, row : row + 3, column : column + 3].reshape(SAMPLES, 9) for row in range(8) for column in range(8)
+        ]
         close(found.grams["dw"][channel], outer(ones(np.concatenate(windows))))
 
 
