@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from onnxprune.knapsack import Curve, Prices, choose
 from onnxprune.recipe import Target
 
 if TYPE_CHECKING:
-    from onnxprune.cost import CostModel
     from onnxprune.coupling import Coupling, CouplingGroup
 
 __all__ = ["Allocation", "allocate", "widths"]
@@ -61,51 +61,86 @@ def widths(group: CouplingGroup, coupling: Coupling, align: int, floor: float = 
 
 
 def allocate(
-    coupling: Coupling, scores: Mapping[str, Scores], costs: CostModel, target: Target, *, scope: str, align: int
+    coupling: Coupling,
+    scores: Mapping[str, Scores],
+    prices: Prices,
+    target: Target,
+    *,
+    scope: str,
+    align: int,
+    gone: Mapping[str, Positions] = MappingProxyType({}),
 ) -> Allocation:
     """Choose the positions to keep so that the target holds and the least score is lost.
 
     ``uniform`` removes the same share of every group, ``global`` what scores least anywhere, ``isomorphic`` what scores least
     among groups of the same structure (Fang et al. 2024, "Isomorphic Pruning"). No group keeps less than a tenth, or less than
-    one aligned block. Widths are aligned before they are priced.
+    one aligned block. Widths are aligned before they are priced. ``gone`` are positions that carry no weight: they stay for
+    alignment alone, and where the target is met without them nothing else goes.
 
     Raises:
         TargetError: even the least widths cost more; says what is reachable.
     """
-    if not coupling.groups and target.fraction < 1:
-        raise TargetError(f"target {target} cannot be reached: the model has no group that can be pruned; inspect says why")
+    _check_groups(coupling, target)
     groups = {group.id: group for group in coupling.groups}
     allowed = {name: widths(group, coupling, align) for name, group in groups.items()}
+    spared = _spared(groups, allowed, gone)
     if target.metric == "channels":
         counts, obtained = _same_share(groups, allowed, target.fraction)
     else:
-        counts, obtained = _Search(groups, allowed, scores, costs, target, scope, align).run()
+        counts, obtained = _Search(groups, allowed, scores, prices, target, scope, align).run(spared)
     keep = {}
-    for name, count in counts.items():
-        if count < groups[name].size:
+    for name, group in groups.items():
+        count = min(counts[name], spared[name])
+        if count < group.size:
             order = np.argsort(-scores[name], kind="stable")
             keep[name] = np.sort(order[:count])
     return Allocation(keep, obtained)
 
 
 def by_curves(
-    coupling: Coupling, curves: Mapping[str, Curve], prices: Prices, target: Target, *, align: int, exponent: float = 1.0
+    coupling: Coupling,
+    curves: Mapping[str, Curve],
+    prices: Prices,
+    target: Target,
+    *,
+    align: int,
+    exponent: float = 1.0,
+    gone: Mapping[str, Positions] = MappingProxyType({}),
 ) -> Allocation:
     """Choose the widths that meet the target at the least sum of predicted errors (`onnxprune.knapsack`).
+
+    Errors are raised to ``exponent`` before they are added; ``gone`` are positions that carry no weight.
 
     Raises:
         TargetError: even the least widths cost more; says what is reachable.
     """
-    allowed = {group.id: widths(group, coupling, align) for group in coupling.groups}
+    _check_groups(coupling, target)
+    groups = {group.id: group for group in coupling.groups}
+    allowed = {name: widths(group, coupling, align) for name, group in groups.items()}
+    spared = _spared(groups, allowed, gone)
+    allowed = {name: [width for width in choices if width <= spared[name]] for name, choices in allowed.items()}
     whole = prices.total({})
     curves = {name: replace(curve, error=curve.error**exponent) for name, curve in curves.items()}
     counts = choose(coupling.groups, curves, allowed, prices, target.fraction * whole)
     if counts is None:
-        least = prices.total({group.factor: allowed[group.id][0] for group in coupling.groups}) / whole
+        least = prices.total({groups[name].factor: choices[0] for name, choices in allowed.items()}) / whole
         raise _out_of_reach(target, least, align)
-    factors = {group.factor: counts[group.id] for group in coupling.groups}
-    keep = {group.id: curves[group.id].keep(counts[group.id]) for group in coupling.groups if counts[group.id] < group.size}
+    factors = {groups[name].factor: count for name, count in counts.items()}
+    keep = {name: curves[name].keep(count) for name, count in counts.items() if count < groups[name].size}
     return Allocation(keep, prices.total(factors) / whole)
+
+
+def _check_groups(coupling: Coupling, target: Target) -> None:
+    if not coupling.groups and target.fraction < 1:
+        raise TargetError(f"target {target} cannot be reached: the model has no group that can be pruned; inspect says why")
+
+
+def _spared(
+    groups: Mapping[str, CouplingGroup], allowed: Mapping[str, list[int]], gone: Mapping[str, Positions]
+) -> dict[str, int]:
+    """The least allowed width of each group that keeps all positions that carry weight."""
+    useful = {name: group.size - len(gone.get(name, ())) for name, group in groups.items()}
+    return {name: next(width for width in allowed[name] if width >= useful[name]) for name in groups}
 
 
 def _out_of_reach(target: Target, least: float, align: int) -> TargetError:
@@ -137,14 +172,14 @@ class _Search:
         groups: Mapping[str, CouplingGroup],
         allowed: Mapping[str, list[int]],
         scores: Mapping[str, Scores],
-        costs: CostModel,
+        prices: Prices,
         target: Target,
         scope: str,
         align: int,
     ) -> None:
-        self.groups, self.allowed, self.costs, self.target, self.align = groups, allowed, costs, target, align
+        self.groups, self.allowed, self.prices, self.target, self.align = groups, allowed, prices, target, align
         self.ascending = {name: np.sort(scores[name]) for name in groups}
-        self.whole = costs.total(target.metric, {})
+        self.whole = prices.total({})
         self.budget = target.fraction * self.whole
         self.pools = self._pools(scope)
 
@@ -176,12 +211,15 @@ class _Search:
         return counts
 
     def price(self, counts: Mapping[str, int]) -> float:
-        return self.costs.total(self.target.metric, self.by_factor(counts))
+        return self.prices.total(self.by_factor(counts))
 
     def by_factor(self, counts: Mapping[str, int]) -> dict[Factor, int]:
         return {self.groups[name].factor: count for name, count in counts.items()}
 
-    def run(self) -> tuple[dict[str, int], float]:
+    def run(self, spared: Mapping[str, int]) -> tuple[dict[str, int], float]:
+        """The widths, none more than ``spared``: what positions without any weight leave."""
+        if self.price(spared) <= self.budget:
+            return dict(spared), self.price(spared) / self.whole
         least = self.price({name: allowed[0] for name, allowed in self.allowed.items()})
         if least > self.budget:
             raise _out_of_reach(self.target, least / self.whole, self.align)
@@ -190,6 +228,7 @@ class _Search:
             middle = (low + high) / 2
             low, high = (low, middle) if self.price(self.at(middle)) <= self.budget else (middle, high)
         counts = self._approach(self._fill(self.at(high)))
+        counts = {name: min(count, spared[name]) for name, count in counts.items()}
         return counts, self.price(counts) / self.whole
 
     def _fill(self, counts: dict[str, int]) -> dict[str, int]:
@@ -203,7 +242,7 @@ class _Search:
                 if at == len(self.allowed[name]):
                     continue
                 wider = self.allowed[name][at]
-                price = self.costs.change(self.target.metric, factors, group.factor, wider)
+                price = self.prices.change(factors, group.factor, wider)
                 if price <= self.budget - spent:
                     scores = self.ascending[name]
                     gain = scores[group.size - wider : group.size - counts[name]].mean()
@@ -244,7 +283,7 @@ class _Search:
                 if name == widened or at == 0:
                     continue
                 narrower = self.allowed[name][at - 1]
-                saved = -self.costs.change(self.target.metric, factors, group.factor, narrower)
+                saved = -self.prices.change(factors, group.factor, narrower)
                 if saved > 0:
                     lost = self.ascending[name][group.size - trial[name] : group.size - narrower].sum()
                     wasteful = saved > spent - self.budget + _WASTE * self.whole

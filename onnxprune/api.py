@@ -9,11 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxprune import calibrate, files, verify
+from onnxprune import calibrate, exact, files, tune, verify
 from onnxprune.compiler import Built, Compiler, Progress, Stages, kept_by
 from onnxprune.cost import METRICS, Cost, CostModel
 from onnxprune.coupling import Coupling
 from onnxprune.errors import OptionError
+from onnxprune.metrics import Evaluation, parse_drop
 from onnxprune.model import Model, Source
 from onnxprune.passes import Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels
 from onnxprune.passes.base import need
@@ -27,7 +28,19 @@ if TYPE_CHECKING:
 
     from onnxprune.calibrate import Samples
 
-__all__ = ["Analysis", "Result", "analyze", "apply", "check", "describe", "make_plan", "price", "prune"]
+__all__ = [
+    "Analysis",
+    "Result",
+    "analyze",
+    "apply",
+    "check",
+    "describe",
+    "foreign",
+    "make_plan",
+    "price",
+    "prune",
+    "sensitivity",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +102,12 @@ def make_plan(source: Source, recipe: Recipe | None = None, *, progress: Progres
 
     Raises:
         ModelError: the source is not a model that can be read, or its weights are not finite floats.
+        OptionError: the recipe is lossless: a plan says what goes, not what takes over.
         TargetError: the target cannot be reached.
     """
     recipe, original = recipe or Recipe(), Model.of(source)
+    if recipe.lossless:
+        raise OptionError("lossless: a plan does not say what takes over removed positions; use prune")
     compiler = Compiler(original, recipe, _samples(recipe.calib, original, recipe), Stages(progress))
     model, facts = compiler.planned(recipe.target)
     analysis = Analysis(model, need(facts.shapes, "shapes"), need(facts.coupling, "coupling"))
@@ -118,15 +134,72 @@ def prune(
 
     Raises:
         ModelError: the source is not a model that can be read, or its weights are not finite floats.
-        TargetError: the target cannot be reached; says what is reachable.
+        TargetError: the target cannot be reached; says what is reachable. Or nothing can go without loss.
         VerificationError: the model cannot be run, so that nothing can be verified.
     """
     recipe = recipe or Recipe()
     stage = Stages(progress)
     original = Model.of(source)
     given = _samples(recipe.calib if samples is None else samples, original, recipe)
-    built = Compiler(original, recipe, given, stage).build()
-    return _result(source, original, built, recipe, stage, given, agreement=agreement)
+    first = None
+    if recipe.lossless:
+        with stage("lossless", "looking for what is dead, constant or duplicated"):
+            first = exact.remove(original, recipe)
+    tuned, built = _built(original, recipe, given, first, stage)
+    return _result(source, original, built, recipe, first, stage, given, tuned, agreement=agreement)
+
+
+def _built(
+    original: Model, recipe: Recipe, samples: Samples | None, first: exact.Exact | None, stage: Stages
+) -> tuple[tune.Tuned | None, Built]:
+    """The model that the recipe comes to, after what goes without loss; how it was searched for if it was."""
+    if first and recipe.only_exact:
+        return None, Built(first.model, first.facts, first.pruned, first.check)
+    rest = first.remaining(recipe) if first else recipe
+    removal = first.facts.removal if first else None
+    compiler = Compiler(first.model if first else original, rest, samples, stage, removal)
+    target = Target.parse(rest.target)
+    if recipe.max_drop:
+        judged = calibrate.open_samples(recipe.eval, original.inputs, option="--eval", preprocess=recipe.preprocess)
+        evaluation = Evaluation(original, judged, recipe.metric)
+        tuned = tune.within_drop(compiler, evaluation, parse_drop(recipe.max_drop), target)
+        return tuned, tuned.built
+    return None, compiler.build(str(tune.at_latency(compiler, target) if target.metric == "latency" else target))
+
+
+def sensitivity(
+    source: Source,
+    samples: str | Path | Mapping[str, Any] | Samples,
+    recipe: Recipe | None = None,
+    *,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """What each group costs, measured: the divergence of the outputs when it alone is cut and repaired, as data.
+
+    Raises:
+        ModelError: the source is not a model that can be read, or its weights are not finite floats.
+        OptionError: the samples do not fit the model.
+        TargetError: the model has no group.
+    """
+    recipe = dataclasses.replace(recipe or Recipe(), scope="sensitivity", target="macs=1")
+    original = Model.of(source)
+    given = _samples(samples, original, recipe)
+    coupling, curves = Compiler(original, recipe, given, Stages(progress)).curves()
+    groups = []
+    for group in coupling.groups:
+        curve = curves[group.id]
+        measured = [{"kept": kept, "divergence": error} for kept, error in sorted(curve.measured.items(), reverse=True)]
+        groups.append(
+            {
+                "id": group.id,
+                "kind": group.kind,
+                "size": group.size,
+                "measured": measured,
+                "predicted": curve.error.tolist(),
+                "order": curve.order.tolist(),
+            }
+        )
+    return {"model": original.name, "criterion": recipe.settled(data=True).criterion, "repaired": recipe.repair, "groups": groups}
 
 
 def price(analysis: Analysis, chosen: Plan, costs: CostModel | None = None) -> tuple[Cost, Cost, dict[str, float]]:
@@ -141,8 +214,18 @@ def price(analysis: Analysis, chosen: Plan, costs: CostModel | None = None) -> t
     return before, after, obtained
 
 
+def foreign(source: Source, chosen: Plan) -> str:
+    """What to tell a user who applies a plan to another file than it was made for; empty if it is that file.
+
+    It is no error: a plan for one training run fits the next, as long as every group has as many positions.
+    """
+    if not chosen.sha256 or not isinstance(source, str | Path) or files.sha256(source) == chosen.sha256:
+        return ""
+    return f"{source} is not the file that the plan was made for ({chosen.file}, sha256 {chosen.sha256[:12]}...); the groups fit"
+
+
 def apply(source: Source, chosen: Plan, *, masked: bool = False) -> Model:
-    """Carry out a plan: the pruned model, or the original with zeros at the removed positions.
+    """Carry out a plan: the pruned model, or the original with zeros at the removed positions; see also `foreign`.
 
     Raises:
         ModelError: the source is not a model that can be read.
@@ -191,7 +274,16 @@ def _signed(chosen: Plan, source: Source) -> Plan:
 
 
 def _result(
-    source: Source, original: Model, built: Built, recipe: Recipe, stage: Stages, samples: Samples | None, *, agreement: bool
+    source: Source,
+    original: Model,
+    built: Built,
+    recipe: Recipe,
+    first: exact.Exact | None,
+    stage: Stages,
+    samples: Samples | None,
+    tuned: tune.Tuned | None,
+    *,
+    agreement: bool,
 ) -> Result:
     facts, pruned, chosen = built.facts, built.pruned, built.plan
     coupling = need(facts.coupling, "coupling")
@@ -200,6 +292,8 @@ def _result(
         with stage("agreement", "comparing outputs with the original's"):
             drift = verify.drift(pruned, original, samples, seed=recipe.seed)
     before, after, obtained = price(Analysis(built.model, need(facts.shapes, "shapes"), coupling), chosen, facts.costs)
+    if first:
+        before, obtained = first.before, first.against(after, obtained)
     groups = tuple(
         GroupReport(g.id, g.size, len(chosen.keep.get(g.id, range(g.size))), g.exact, len(g.members)) for g in coupling.groups
     )
@@ -211,18 +305,21 @@ def _result(
         notes.append("inexact groups were pruned: equality with the masked model was proven for the exact ones only")
     report = Report(
         model=original.name,
-        requested=str(Target.parse(recipe.target)),
+        requested="lossless" if recipe.only_exact else str(tuned.target if tuned else Target.parse(recipe.target)),
+        score=tuned.score if tuned else None,
+        tried=tuned.tried if tuned else (),
         obtained=obtained,
         before=before,
         after=after,
         groups=groups,
         refusals=tuple(refusal.to_dict() for refusal in coupling.refusals),
         verification=built.check,
-        repairs=tuple(facts.repairs),
+        repairs=tuple(facts.repairs or ()),
         frozen=dict(facts.frozen),
         drift=drift,
         seconds=dict(stage.seconds),
         notes=tuple(notes),
+        lossless=first.to_dict(chosen) if first else None,
     )
     return Result(report, _signed(chosen, source), coupling, pruned)
 

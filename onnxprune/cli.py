@@ -53,6 +53,11 @@ Scope = Annotated[
         "auto: sensitivity with --calib, else global."
     ),
 ]
+EVAL = "Samples that the score of --max-drop is taken on; forms as --calib."
+MaxDrop = Annotated[
+    str, typer.Option(help="Search the smallest model whose score is at most this much below the original's, as 1%.", metavar="D")
+]
+Metric = Annotated[str, typer.Option(help="The score: top1, agreement, mse, cosine, package.module:function, or auto.")]
 NoRepair = Annotated[bool, typer.Option("--no-repair", help="Leave the weights that remain as they are.")]
 Align = Annotated[str, typer.Option(help="Widths are multiples of this: auto (16), 1 or N.")]
 Protect = Annotated[
@@ -62,12 +67,16 @@ Only = Annotated[
     list[str] | None,
     typer.Option(help="Kinds of groups that may shrink: channels, heads, mlp, residual; may be repeated.", metavar="KIND"),
 ]
+Lossless = Annotated[
+    bool,
+    typer.Option(
+        "--lossless", help="First remove dead, constant and duplicated channels, exactly; without --target, nothing else."
+    ),
+]
 Inexact = Annotated[bool, typer.Option("--allow-inexact", help="Also prune what a normalisation runs over.")]
 Seed = Annotated[int, typer.Option(help="Of everything drawn.", min=0)]
-Calib = Annotated[
-    str,
-    typer.Option(help="Samples: .npz, .npy, folder of images or .npz files, package.module:function.", metavar="DATA"),
-]
+CALIB = "Samples: .npz, .npy, folder of images or .npz files, package.module:function."
+Calib = Annotated[str, typer.Option(help=CALIB, metavar="DATA")]
 Preprocess = Annotated[
     str,
     typer.Option(help="How images become arrays: imagenet, cifar10, unit, none, resize=256,crop=224,mean=...", metavar="TEXT"),
@@ -84,6 +93,7 @@ def inspect(
     protect: Protect = None,
     allow_inexact: Inexact = False,
     layers: Annotated[bool, typer.Option("--layers", help="Also list every layer with its MACs and parameters.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="List every group and every axis that cannot be pruned.")] = False,
     as_json: Json = False,
 ) -> None:
     """What can be pruned, what cannot, and why."""
@@ -91,14 +101,15 @@ def inspect(
 
     with progress("finding coupling groups", quiet=as_json):
         found = api.describe(api.analyze(model, protect=protect or (), allow_inexact=allow_inexact))
-    show(found, as_json, lambda: tables.inspection(found, layers=layers))
+    show(found, as_json, lambda: tables.inspection(found, layers=layers, every=every))
 
 
 @app.command()
 def prune(
     model: Model,
     output: Out,
-    target: TargetOption = DEFAULT.target,
+    target: TargetOption = "auto",
+    lossless: Lossless = False,
     criterion: Criterion = DEFAULT.criterion,
     scope: Scope = DEFAULT.scope,
     align: Align = DEFAULT.align,
@@ -107,6 +118,9 @@ def prune(
     allow_inexact: Inexact = False,
     calib: Calib = DEFAULT.calib,
     preprocess: Preprocess = DEFAULT.preprocess,
+    max_drop: MaxDrop = DEFAULT.max_drop,
+    evaluation: Annotated[str, typer.Option("--eval", help=EVAL, metavar="DATA")] = DEFAULT.eval,
+    metric: Metric = DEFAULT.metric,
     no_repair: NoRepair = False,
     plan_out: Annotated[Path | None, typer.Option(help="Also write the plan.", metavar="PLAN")] = None,
     no_verify: Annotated[
@@ -121,8 +135,26 @@ def prune(
     """Write a physically smaller model that meets a target."""
     from onnxprune import api, files, tables
 
-    chosen = (tuple(protect or ()), tuple(only or ()), allow_inexact, not no_verify, seed, not no_repair, calib, preprocess)
-    recipe = Recipe(target, criterion, scope, align, *chosen)
+    recipe = Recipe(
+        target=target,
+        criterion=criterion,
+        scope=scope,
+        align=align,
+        protect=tuple(protect or ()),
+        only=tuple(only or ()),
+        allow_inexact=allow_inexact,
+        verify=not no_verify,
+        seed=seed,
+        repair=not no_repair,
+        calib=calib,
+        preprocess=preprocess,
+        max_drop=max_drop,
+        eval=evaluation,
+        metric=metric,
+        lossless=lossless,
+    )
+    if lossless and plan_out:
+        raise OptionError("--plan-out with --lossless: a plan does not say what takes over removed positions; leave one out")
     out = files.check_output(output, inputs=(model,), force=force)
     plan_path = files.check_output(plan_out, inputs=(model, output), force=force) if plan_out else None
     with progress("reading", quiet=as_json) as tell:
@@ -172,6 +204,45 @@ def plan(
 
 
 @app.command()
+def sensitivity(
+    model: Model,
+    calib: Annotated[str, typer.Option("--calib", help=CALIB, metavar="DATA")],
+    preprocess: Preprocess = DEFAULT.preprocess,
+    criterion: Criterion = DEFAULT.criterion,
+    no_repair: NoRepair = False,
+    protect: Protect = None,
+    only: Only = None,
+    allow_inexact: Inexact = False,
+    plot: Annotated[Path | None, typer.Option(help="Also draw the curves: .svg, .png or .pdf.", metavar="FILE")] = None,
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """What each group costs: the error of the outputs when it alone is cut, and repaired."""
+    from onnxprune import api, files, tables
+
+    recipe = Recipe(
+        criterion=criterion,
+        protect=tuple(protect or ()),
+        only=tuple(only or ()),
+        allow_inexact=allow_inexact,
+        seed=seed,
+        repair=not no_repair,
+        calib=calib,
+        preprocess=preprocess,
+    )
+    picture = files.check_output(plot, inputs=(model,), force=force) if plot else None
+    with progress("finding coupling groups", quiet=as_json) as tell:
+        found = api.sensitivity(model, calib, recipe, progress=tell)
+        if picture:
+            from onnxprune.plots import curves
+
+            with files.replace_file(picture) as file:
+                curves(found, file, picture.suffix)
+    show(found, as_json, lambda: tables.sensitivities(found))
+
+
+@app.command()
 def apply(
     model: Model,
     plan: Annotated[Path, typer.Argument(help="A plan that `plan` or `prune --plan-out` wrote.", metavar="PLAN")],
@@ -188,8 +259,9 @@ def apply(
     with progress("cutting" if not masked else "masking", quiet=as_json):
         chosen = Plan.load(plan)
         result = api.apply(model, chosen, masked=masked)
+        notes = warn(api.foreign(model, chosen))
         files.save(result, out)
-    done = {"output": str(out), "masked": masked, "groups": len(chosen.keep), "bytes": out.stat().st_size}
+    done = {"output": str(out), "masked": masked, "groups": len(chosen.keep), "bytes": out.stat().st_size, "notes": notes}
     show(done, as_json, lambda: tables.applied(done))
 
 
@@ -208,7 +280,9 @@ def verify(
     from onnxprune.plan import Plan
 
     with progress("verifying: pruned == masked", quiet=as_json):
-        outcome = api.check(original, pruned, Plan.load(plan), seed=seed)
+        chosen = Plan.load(plan)
+        outcome = api.check(original, pruned, chosen, seed=seed)
+        outcome = dataclasses.replace(outcome, notes=(*outcome.notes, *warn(api.foreign(original, chosen))))
     if as_json or outcome.ok:
         show(dataclasses.asdict(outcome), as_json, lambda: tables.verified(outcome))
     if not outcome.ok:
@@ -321,6 +395,13 @@ def main() -> None:
         sys.exit(0)
     except OSError as error:
         fail(str(error), 2)
+
+
+def warn(text: str) -> list[str]:
+    """Say in one line, if at all, what may not be as the user thinks; also for a report."""
+    if text:
+        typer.echo(f"onnxprune: warning: {' '.join(text.split())}", err=True)
+    return [text] if text else []
 
 
 def fail(text: str, status: int) -> NoReturn:

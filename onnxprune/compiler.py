@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnxprune import runtime, verify
+from onnxprune.allocate import widths
 from onnxprune.axes import Indices, Keeper
 from onnxprune.calibrate import Samples
 from onnxprune.calibration import Calibration, Feeds
+from onnxprune.cost import CostModel
+from onnxprune.coupling import Coupling
 from onnxprune.divergence import divergence
 from onnxprune.errors import ModelError, TargetError, VerificationError
+from onnxprune.knapsack import Curve, Prices
+from onnxprune.lossless import Removal
 from onnxprune.model import Model
 from onnxprune.passes import Allocate, Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels, Repair, Score, Sensitivity
 from onnxprune.passes.base import need
 from onnxprune.plan import Plan
-from onnxprune.recipe import Recipe
+from onnxprune.recipe import Recipe, parse_align
 
 __all__ = ["Built", "Compiler", "Progress", "Stages", "kept_by", "law"]
 
@@ -72,11 +77,20 @@ class Built:
 class Compiler:
     """The passes up to the choice of widths, run once; then the rest, for each target."""
 
-    def __init__(self, original: Model, recipe: Recipe, samples: Samples | None = None, stage: Stages | None = None) -> None:
+    def __init__(
+        self,
+        original: Model,
+        recipe: Recipe,
+        samples: Samples | None = None,
+        stage: Stages | None = None,
+        removal: Removal | None = None,
+    ) -> None:
+        """Nothing runs yet; ``removal`` says which positions carry no weight."""
         self.original, self.recipe, self.samples = original, recipe.settled(data=samples is not None), samples
         self.stage = stage or Stages()
         self._model: Model | None = None
-        self._facts = Facts(tell=self.stage.tell)
+        self._facts = Facts(tell=self.stage.tell, removal=removal)
+        self._exponent: float | None = None
 
     def build(self, target: str | None = None) -> Built:
         """A small model that meets a target, that of the recipe if none is given; surgery proven, readers repaired.
@@ -118,10 +132,8 @@ class Compiler:
         facts = dataclasses.replace(self._facts)
         try:
             with self.stage("analysis", "allocating"):
-                Pipeline([Allocate(target, recipe.scope, recipe.align)]).run(model, facts)
-            if facts.curves and recipe.scope == "sensitivity" and recipe.repair:
-                with self.stage("trials", "trying ways to share the target out"):
-                    facts.plan = self._best_plan(model, facts, target)
+                exponent = self._exponent_for(model, facts, target)
+                Pipeline([Allocate(target, recipe.scope, recipe.align, exponent)]).run(model, facts)
         except TargetError as error:
             if not facts.frozen:
                 raise
@@ -129,29 +141,37 @@ class Compiler:
             raise TargetError(f"{error} ({failed})") from error
         return model, facts
 
-    def _best_plan(self, model: Model, facts: Facts, target: str) -> Plan | None:
-        """The plan whose repaired model is nearest to the original on samples that its repair did not see.
+    def curves(self) -> tuple[Coupling, Mapping[str, Curve]]:
+        """The groups, and what each is measured to cost."""
+        self._prepared(self.recipe.target)
+        return need(self._facts.coupling, "coupling"), need(self._facts.curves, "curves")
+
+    def _exponent_for(self, model: Model, facts: Facts, target: str) -> float:
+        """The exponent of predicted errors whose repaired model is nearest to the original on samples its repair did not see.
 
         What groups lose together is not the sum of what each loses alone. How far it is from it differs from model to model, so
-        a few ways to add are tried; where the model is too large to try, one that has proven itself is taken.
+        a few ways to add are tried, once, at the first target; where the model is too large to try, a middle one is taken.
         """
-        calibration, costs = need(facts.calibration, "calibration"), need(facts.costs, "costs")
-        work = costs.cost({}).macs * len(calibration.every) * calibration.size
-        exponents = EXPONENTS if work <= _TRIALS else EXPONENTS[1:2]
-        plans: dict[bytes, Facts] = {}
-        for exponent in exponents:
-            trial = dataclasses.replace(facts)
-            Allocate(target, self.recipe.scope, self.recipe.align, exponent)(model, trial)
-            kept = need(trial.plan, "plan").keep
-            plans.setdefault(b"".join(name.encode() + kept[name].tobytes() for name in sorted(kept)), trial)
-        if len(plans) == 1:
-            return next(iter(plans.values())).plan
-        errors = {}
-        for key, trial in plans.items():
-            fitted = dataclasses.replace(trial, calibration=dataclasses.replace(calibration, every=calibration.fit))
-            pruned = Repair(self.recipe.seed).run(PruneChannels().run(model, trial), fitted)
-            errors[key] = drifted(pruned, model, calibration.held)
-        return plans[min(errors, key=lambda key: errors[key])].plan
+        if self._exponent is None and facts.curves and self.recipe.scope == "sensitivity":
+            costs = CostModel(model, need(facts.coupling, "coupling"), need(facts.shapes, "shapes").batch)
+            calibration = need(facts.calibration, "calibration")
+            work = costs.cost({}).macs * len(calibration.every) * calibration.size
+            small = work <= _TRIALS and self.recipe.repair
+            self._exponent = self._tried(model, facts, target) if small else EXPONENTS[1]
+        return self._exponent or 1.0
+
+    def _tried(self, model: Model, facts: Facts, target: str) -> float:
+        """The best exponent."""
+        recipe, calibration = self.recipe, need(facts.calibration, "calibration")
+        fitting = dataclasses.replace(calibration, every=calibration.fit)
+        errors: dict[float, float] = {}
+        for count, exponent in enumerate(EXPONENTS):
+            self.stage.tell(f"trying ways to share the target out ({count + 1} of {len(EXPONENTS)})")
+            trial = dataclasses.replace(facts, calibration=fitting, tell=lambda _: None)
+            Allocate(target, recipe.scope, recipe.align, exponent)(model, trial)
+            pruned = Repair(recipe.seed).run(PruneChannels().run(model, trial), trial)
+            errors[exponent] = drifted(pruned, model, calibration.held)
+        return min(errors, key=lambda exponent: errors[exponent])
 
     def _prepared(self, target: str) -> Model:
         """The normalised model; its groups, their scores and curves are then among the facts."""
@@ -174,7 +194,32 @@ class Compiler:
         if needed and not groups <= (facts.curves or {}).keys():
             with self.stage("sensitivity", "measuring what each group costs"):
                 Pipeline([Sensitivity(recipe.repair)]).run(self._model, facts)
+        if target.startswith("latency") and facts.prices is None:
+            with self.stage("latency table", "timing layers"):
+                facts.prices = self._timed(self._model, facts)
         return self._model
+
+    def _timed(self, model: Model, facts: Facts) -> Prices:
+        """What the model takes under any plan, by timing its layers here."""
+        from onnxprune.latency import LatencyModel
+
+        coupling, align = need(facts.coupling, "coupling"), parse_align(self.recipe.align)
+        shapes = need(facts.shapes, "shapes")
+        table = LatencyModel(model, coupling, shapes, align=align, progress=self._timing)
+        table.prepare({group.factor: widths(group, coupling, align) for group in coupling.groups})
+        return table
+
+    def _timing(self, what: str, done: int, steps: int) -> None:
+        self.stage.tell(f"timing {what} ({done} of {steps})")
+
+    def draft(self, target: str) -> tuple[Model, Model]:
+        """The normalised original and the model that a target comes to, cut but neither proven nor repaired.
+
+        Raises:
+            TargetError: the target cannot be reached; says what is reachable.
+        """
+        model, facts = self.planned(target)
+        return model, PruneChannels().run(model, facts)
 
     def _freeze(self, model: Model, facts: Facts, check: verify.Check) -> None:
         """Find the groups that break the law, and plan without them from now on."""
@@ -188,7 +233,7 @@ class Compiler:
             raise VerificationError(f"{model.name}: cannot be verified: {check.text}; --no-verify skips the proof")
         found = verify.isolate(list(plan.keep), holds)
         self._facts.frozen |= dict.fromkeys(found, f"the verifier found: {check.text}")
-        self._facts.coupling = self._facts.scores = self._facts.statistics = None
+        self._facts.coupling = self._facts.scores = self._facts.statistics = self._facts.prices = None
 
 
 def drifted(changed: Model, original: Model, feeds: Feeds) -> float:
@@ -222,9 +267,7 @@ def kept_by(facts: Facts) -> Callable[[str], Indices]:
 
 
 def _check_weights(model: Model) -> None:
-    if not any(weight.is_float for weight in model.weights.values()) and not any(
-        node.op_type == "Constant" for node in model.graph.node
-    ):
+    if not model.has_floats:
         raise ModelError(
             f"{model.name}: has no floating-point weights to rank channels by: prune the model before it is converted to integers"
         )

@@ -1,4 +1,7 @@
-"""What a model costs, as a function of how many positions each group keeps: multiply-accumulates, parameters, bytes."""
+"""What a model costs, as a function of how many positions each group keeps: multiply-accumulates, parameters, bytes.
+
+Every branch of an ``If`` counts, and the body of a loop counts once: which is taken, and how often, the inputs decide.
+"""
 
 from __future__ import annotations
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING
 
 from onnxprune import rules
 from onnxprune.axes import LEAF, Factor, direct_sum, fix, leaves, mix, product, unify
 from onnxprune.equation import ANONYMOUS, Axis, AxisRule, Equation, Shape, expand, solve
 from onnxprune.errors import RuleError
+from onnxprune.flow import Path, Phi, walk
 from onnxprune.model import Model
 from onnxprune.node import NodeView, captured, domain_of
+from onnxprune.rules.flow import phi
 from onnxprune.rules.registry import Reason, Refused
 from onnxprune.zeros import check_zeros
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     from onnx import NodeProto
 
+    from onnxprune.rules.registry import Rule
     from onnxprune.shapes import Shapes
 
 __all__ = ["Coupling", "CouplingGroup", "Member", "NodeAxes", "Refusal", "Why", "couple"]
@@ -42,11 +46,24 @@ class Why:
     reason: Reason
     node: str
     text: str
+    remedy: str = ""
+    """Where the form of a node has one of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An axis of a constant that cannot be pruned, the node responsible and the reason."""
+    """Positions that cannot be removed, the node responsible and the reason.
+
+    Attributes:
+        value: the first constant that they run along.
+        axis: which of its axes.
+        size: number of positions; fewer than the axis has where it is a product or a sum.
+        reason: the kind of reason.
+        node: the node or value responsible.
+        text: why, in a sentence.
+        remedy: what a user can do about it; empty where nothing helps.
+        axes: every axis of a constant that they run along, as ``value:axis``, in the names of the model as it was read.
+    """
 
     value: str
     axis: int
@@ -54,11 +71,20 @@ class Refusal:
     reason: Reason
     node: str
     text: str
+    remedy: str
+    axes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, object]:
         """As a plan spells it."""
-        axis = f"{self.value}:{self.axis}"
-        return {"node": self.node, "axis": axis, "reason": self.reason.value, "text": self.text}
+        return {
+            "node": self.node,
+            "axis": self.axes[0],
+            "axes": list(self.axes),
+            "size": self.size,
+            "reason": self.reason.value,
+            "text": self.text,
+            "remedy": self.remedy,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +97,8 @@ class Member:
     position: int
     alone: bool
     """Whether the group is the whole axis, position for position."""
+    origin: str
+    """The constant's name in the model as it was read: another where several nodes shared it, and each got a copy."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,13 +131,15 @@ class NodeAxes:
     """A node, its rule, and the factors that stand for the letters of its equation in this graph."""
 
     index: int
-    """Its place in the graph's list of nodes."""
+    """Its place in the graph's list of nodes; of what is in a body, or passes into or out of one, the outermost node's."""
     view: NodeView
     rule: AxisRule
     equation: Equation
     """The rule's, with `...` expanded."""
     letters: Mapping[str, Factor]
     sizes: Mapping[str, int]
+    inside: Path = ()
+    """How it is reached from there, see `onnxprune.flow.Path`."""
 
     def factor(self, axis: Axis) -> Factor:
         """The factor of an axis written in the letters of the rule."""
@@ -171,8 +201,8 @@ def couple(
         only: kinds of groups that are offered; empty for all.
     """
     graph = _Graph(model, shapes)
-    for place, node in enumerate(model.graph.node):
-        graph.state(place, node)
+    for path, step in walk(model.graph, model.opset):
+        graph.state(path, step)
     graph.fix_interface()
     graph.protect(protect)
     check_zeros(graph.nodes, graph.axes, model.weights, graph.fix_because)
@@ -190,26 +220,42 @@ class _Graph:
         self.named: set[tuple[str, int]] = set()
         self.quantized: set[str] = set()
         self.meeting: list[Factor] = []
+        self.passed: set[str] = set()
+        """Constants under the names that bodies have for them."""
 
-    def state(self, place: int, node: NodeProto) -> None:
-        """Add a node: unify the axes that its rule writes with what is known of its tensors."""
-        domain = domain_of(node)
-        view = NodeView(node, self.shapes.shapes, self.shapes.values, self.shapes.dynamic, self.model.opset_of(domain))
-        if inner := captured(node):
-            why = Why(Reason.CONTROL_FLOW, view.name, f"is read inside the body of {node.op_type}")
-            self._fix_values(inner, why)
-        stated = self._rule(view)
-        if isinstance(stated, Refused):
-            text = f"{node.op_type}: {stated.text}"
-            for position, value in enumerate(node.input):
-                if value in self.model.weights:
-                    self.uses.setdefault(value, (node.op_type, position))
-            self._fix_values([*node.input, *node.output], Why(stated.reason, view.name, text))
+    def state(self, path: Path, step: NodeProto | Phi) -> None:
+        """Add a node or phi: unify the axes that its rule writes with what is known of its tensors."""
+        if isinstance(step, Phi):
+            sources = [end.value for end in step.sources]
+            if sources:
+                self._state(path, self._view(step.proto()), partial(phi, passed=step))
+            if sources and all(value in self.model.weights or value in self.passed for value in sources):
+                self.passed.add(step.target.value)
             return
-        self._instantiate(place, view, *stated)
+        view = self._view(step)
+        if inner := captured(step):
+            why = Why(Reason.CONTROL_FLOW, view.name, f"is read inside the body of {step.op_type}")
+            self._fix_values(inner, why)
+            for value in sorted(inner & self.model.weights.keys()):
+                self.uses.setdefault(value, (step.op_type, -1))
+        self._state(path, view, rules.find(view.domain, view.op))
 
-    def _rule(self, view: NodeView) -> tuple[AxisRule, Equation, dict[str, int]] | Refused:
-        function = rules.find(view.domain, view.op)
+    def _view(self, node: NodeProto) -> NodeView:
+        shapes = self.shapes
+        return NodeView(node, shapes.shapes, shapes.values, shapes.dynamic, self.model.opset_of(domain_of(node)))
+
+    def _state(self, path: Path, view: NodeView, function: Rule | None) -> None:
+        stated = self._stated(view, function)
+        if isinstance(stated, Refused):
+            text = f"{view.op}: {stated.text}"
+            for position, value in enumerate(view.inputs):
+                if value in self.model.weights:
+                    self.uses.setdefault(value, (view.op, position))
+            self._fix_values([*view.inputs, *view.outputs], Why(stated.reason, view.name, text, stated.remedy))
+            return
+        self._instantiate(path, view, *stated)
+
+    def _stated(self, view: NodeView, function: Rule | None) -> tuple[AxisRule, Equation, dict[str, int]] | Refused:
         if function is None:
             return Refused(f"no rule for {view.domain or 'ai.onnx'}::{view.op}", Reason.NO_RULE)
         known = self.shapes.shapes
@@ -226,7 +272,7 @@ class _Graph:
         except RuleError as error:
             return Refused(str(error), Reason.CONTRADICTION)
 
-    def _instantiate(self, place: int, view: NodeView, rule: AxisRule, equation: Equation, sizes: dict[str, int]) -> None:
+    def _instantiate(self, path: Path, view: NodeView, rule: AxisRule, equation: Equation, sizes: dict[str, int]) -> None:
         letters: dict[str, Factor] = {}
         order = Why(Reason.POSITION, view.name, f"{view.op}: the order or size of this axis matters")
         clash = Why(Reason.MISALIGNED, view.name, f"{view.op}: its axes do not align with what they meet here")
@@ -246,13 +292,14 @@ class _Graph:
         for letter in rule.fixed & letters.keys():
             fix(letters[letter], order)
         if rule.mix:
-            why = Why(Reason.MIXES, view.name, f"{view.op} mixes the positions of this axis; --allow-inexact prunes it")
+            why = Why(Reason.MIXES, view.name, f"{view.op} mixes the positions of this axis")
             for letter in rule.mix & letters.keys():
                 mix(letters[letter], why)
-        if view.op in ATTENTION or (view.op in PRODUCTS and self.model.weights.keys().isdisjoint(view.inputs)):
+        weighs = not (self.model.weights.keys().isdisjoint(view.inputs) and self.passed.isdisjoint(view.inputs))
+        if view.op in ATTENTION or (view.op in PRODUCTS and not weighs):
             self.meeting.extend(letters.values())
         self.quantized.update(view.inputs[position] for position in rule.quantized if view.has(position))
-        self.nodes.append(NodeAxes(place, view, rule, equation, letters, sizes))
+        self.nodes.append(NodeAxes(path[0], view, rule, equation, letters, sizes, path[1:]))
 
     def _tensor(
         self,
@@ -339,9 +386,9 @@ class _Graph:
                 if (value, axis) not in self.named:
                     continue
                 found = [leaf for leaf in dict.fromkeys(leaves(factor)) if leaf.size > 1]
-                alone = factor.root.kind == LEAF
+                alone, origin = factor.root.kind == LEAF, self.model.weights[value].origin
                 for count, leaf in enumerate(found):
-                    members.setdefault(leaf, []).append(Member(value, axis, op, position, alone))
+                    members.setdefault(leaf, []).append(Member(value, axis, op, position, alone, origin))
                     ids.setdefault(leaf, f"{value}:{axis}" + (f".{count}" if len(found) > 1 else ""))
         groups, refusals = [], []
         heads = {leaf for factor in self.meeting for leaf in leaves(factor)}
@@ -354,7 +401,9 @@ class _Graph:
                 groups.append(CouplingGroup(ids[leaf], leaf, leaf.mixed is None, tuple(places), kind))
                 continue
             first = places[0]
-            refusals.append(Refusal(first.value, first.axis, leaf.size, why.reason, why.node, why.text))
+            axes = tuple(dict.fromkeys(f"{place.origin}:{place.axis}" for place in places))
+            remedy = why.remedy or why.reason.remedy
+            refusals.append(Refusal(first.value, first.axis, leaf.size, why.reason, why.node, why.text, remedy, axes))
         return Coupling(tuple(groups), tuple(refusals), self.axes, tuple(self.nodes))
 
     def _refuse(self, leaf: Factor, places: Collection[Member], frozen: str | None, *, allow_inexact: bool) -> Why | None:

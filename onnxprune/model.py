@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, external_data_helper, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, external_data_helper, helper, numpy_helper
 
 from onnxprune.errors import ModelError
-from onnxprune.node import STANDARD_DOMAINS, captured
-from onnxprune.weights import Weight, densify, external_path
+from onnxprune.node import FOLLOWED, STANDARD_DOMAINS, captured, defined, every_body, every_node, is_followed
+from onnxprune.weights import FLOATS, Weight, densify, external_path
 
 __all__ = ["Model", "Source", "load_proto"]
 
@@ -59,12 +59,19 @@ def _without(message: Any, *fields: str) -> Any:
     return copy
 
 
+def _load_external(body: GraphProto, base: Path | None) -> None:
+    """Read external data of the constants of a body into memory: who gets the graph need not know where its file lies."""
+    for tensor in body.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            tensor.CopyFrom(numpy_helper.from_array(Weight(tensor.name, tensor, base=base).array(), tensor.name))
+
+
 class Model:
     """A graph and its weights.
 
     Attributes:
-        proto: the model without initializers; passes edit it.
-        weights: every initializer, by name.
+        proto: the model without initializers, but for those of bodies that no pass has moved out; passes edit it.
+        weights: every other initializer, by name.
         name: what messages call it: its path, or ``<model>``.
         external: whether it came with external data.
     """
@@ -107,12 +114,14 @@ class Model:
         weights = {t.name: Weight(t.name, t, base=base) for t in proto.graph.initializer}
         for sparse in proto.graph.sparse_initializer:
             weights[sparse.values.name] = Weight(sparse.values.name, None, densify(sparse))
-        for tensor in proto.graph.initializer:
-            if tensor.data_location == TensorProto.EXTERNAL:
-                try:
+        try:
+            for tensor in proto.graph.initializer:
+                if tensor.data_location == TensorProto.EXTERNAL:
                     external_path(external_data_helper.ExternalDataInfo(tensor).location, base, tensor.name)
-                except ModelError as error:
-                    raise ModelError(f"{name}: {error}") from error
+            for body in every_body(skeleton.graph):
+                _load_external(body, base)
+        except ModelError as error:
+            raise ModelError(f"{name}: {error}") from error
         external = any(tensor.data_location == TensorProto.EXTERNAL for tensor in proto.graph.initializer)
         return cls(skeleton, weights, name, external=external)
 
@@ -145,19 +154,27 @@ class Model:
         """Bytes of the weights and of the graph, about what the file takes."""
         return int(self.proto.ByteSize()) + sum(weight.nbytes for weight in self.weights.values())
 
+    @property
+    def has_floats(self) -> bool:
+        """Whether there are floating-point weights, or nodes and bodies that may hold some."""
+        if any(weight.is_float for weight in self.weights.values()):
+            return True
+        inside = (tensor for body in every_body(self.graph) for tensor in body.initializer)
+        return any(node.op_type == "Constant" for node in every_node(self.graph)) or any(t.data_type in FLOATS for t in inside)
+
     def consumers(self) -> dict[str, list[tuple[NodeProto, int]]]:
-        """For each value the nodes that read it, with the input position; -1 for a subgraph of theirs that captures it."""
+        """For each value the nodes that read it, in bodies too, with the input position; -1 for a body that is not followed."""
         found: dict[str, list[tuple[NodeProto, int]]] = {}
-        for node in self.graph.node:
+        for node in every_node(self.graph):
             for position, value in enumerate(node.input):
                 if value:
                     found.setdefault(value, []).append((node, position))
-            for value in captured(node):
+            for value in captured(node) if node.op_type not in FOLLOWED or not is_followed(node) else ():
                 found.setdefault(value, []).append((node, -1))
         return found
 
     def fresh_name(self, stem: str) -> str:
-        """A name that no value of the graph has."""
+        """A name that no value of the graph or of a body in it has."""
         taken = self._names
         name, count = stem, 0
         while name in taken:
@@ -171,6 +188,8 @@ class Model:
         names = set(self.weights) | {v.name for v in self.graph.input}
         for node in self.graph.node:
             names.update(node.input, node.output)
+        for body in every_body(self.graph):
+            names.update(defined(body))
         return names
 
     def to_proto(self) -> ModelProto:

@@ -13,9 +13,24 @@ from onnxprune.weights import Array
 if TYPE_CHECKING:
     from onnxprune.equation import Shape
 
-__all__ = ["CONTROL_FLOW", "STANDARD_DOMAINS", "NodeView", "captured", "domain_of", "subgraphs"]
+__all__ = [
+    "CONTROL_FLOW",
+    "FOLLOWED",
+    "STANDARD_DOMAINS",
+    "NodeView",
+    "captured",
+    "defined",
+    "domain_of",
+    "every_body",
+    "every_graph",
+    "every_node",
+    "is_followed",
+    "subgraphs",
+]
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+FOLLOWED = frozenset({"If", "Loop", "Scan"})
+"""Operators whose bodies the compiler looks into."""
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 
 
@@ -35,17 +50,53 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
             yield from attribute.graphs
 
 
+def is_followed(node: NodeProto) -> bool:
+    """Whether the bodies of a node are part of what is compiled."""
+    return node.op_type in FOLLOWED and node.domain in STANDARD_DOMAINS
+
+
+def every_graph(graph: GraphProto) -> Iterator[GraphProto]:
+    """A graph and the bodies that are followed, at every level, each before those inside it."""
+    yield graph
+    for node in graph.node:
+        if node.op_type in FOLLOWED and is_followed(node):  # the first test is what nearly every node costs
+            for body in subgraphs(node):
+                yield from every_graph(body)
+
+
+def every_node(graph: GraphProto) -> Iterator[NodeProto]:
+    """The nodes of a graph and of the bodies that are followed, each control-flow node before its bodies."""
+    for node in graph.node:
+        yield node
+        if node.op_type in FOLLOWED and is_followed(node):
+            for body in subgraphs(node):
+                yield from every_node(body)
+
+
+def every_body(graph: GraphProto) -> Iterator[GraphProto]:
+    """The bodies of all nodes of a graph, followed or not, at every level, each before those inside it."""
+    for node in graph.node:
+        for body in subgraphs(node):
+            yield body
+            yield from every_body(body)
+
+
+def defined(graph: GraphProto) -> list[str]:
+    """The values that a graph itself makes: its inputs, constants, and what its nodes compute."""
+    names = [value.name for value in graph.input] + [tensor.name for tensor in graph.initializer]
+    names += [sparse.values.name for sparse in graph.sparse_initializer]
+    names += [name for node in graph.node for name in node.output if name]
+    return list(dict.fromkeys(names))
+
+
 def captured(node: NodeProto) -> set[str]:
     """Outer values that the bodies of a node read without naming them as inputs."""
     names: set[str] = set()
     for graph in subgraphs(node):
-        own = {v.name for v in graph.input} | {t.name for t in graph.initializer}
-        own |= {t.values.name for t in graph.sparse_initializer}
         used = {v.name for v in graph.output}
         for inner in graph.node:
             used |= set(inner.input) | captured(inner)
-            own |= set(inner.output)
-        names |= used - own - {""}
+        names |= used - set(defined(graph)) - {""}
     return names
 
 

@@ -27,8 +27,8 @@ class Plan:
 
     Attributes:
         keep: for each group that loses positions, those that remain: int64, ascending, at least one.
-        file: the model it was made for, and the SHA-256 of that file; empty when it was made in memory.
-        sha256: see ``file``.
+        file: the model it was made for; empty when it was made in memory.
+        sha256: of that file, which need not hold the weights: those in external data are not looked at.
         sizes: how many positions each group had; empty when it was made in memory.
     """
 
@@ -63,6 +63,10 @@ class Plan:
     def to_dict(self, coupling: Coupling) -> dict[str, Any]:
         """As JSON: every group of the graph with what it keeps and where it runs, and every refusal.
 
+        A member's ``value`` is a constant of the pruned model. In the original an initializer of that name is longer along
+        ``axis``, or nodes compute that value from constants alone. Where several nodes read one initializer, the pruned model has
+        a copy for each of them: then ``of`` names the initializer.
+
         A member whose axis is more than the group alone (a flattened, concatenated or grouped axis) also lists ``removed``, the
         indices of that axis that go with the group's removed positions.
         """
@@ -72,6 +76,8 @@ class Plan:
             members = []
             for member in group.members:
                 entry: dict[str, Any] = {"value": member.value, "axis": member.axis}
+                if member.origin != member.value:
+                    entry["of"] = member.origin
                 if not member.alone:
                     entry["removed"] = _removed(coupling.axes[member.value][member.axis], group.factor, kept)
                 members.append(entry)

@@ -14,7 +14,7 @@ from onnxprune.errors import OptionError
 
 __all__ = ["SCOPES", "TARGETS", "Recipe", "Target", "parse_align"]
 
-TARGETS = ("macs", "params", "size", "channels")
+TARGETS = ("latency", "macs", "params", "size", "channels")
 SCOPES = ("auto", "sensitivity", "uniform", "global", "isomorphic")
 KINDS = ("channels", "heads", "mlp", "residual")
 CRITERIA = ("l1", "l2", "linf", "fpgm", "bn_scale", "random")
@@ -71,7 +71,9 @@ class Recipe:
     """How to prune a model.
 
     Attributes:
-        target: what remains, as a fraction of the original: ``macs=0.5``, ``params=0.4``, ``size=0.25``, ``channels=0.5``.
+        target: what remains, as a fraction of the original: ``macs=0.5``, ``params=0.4``, ``size=0.25``, ``channels=0.5``, or
+            ``latency=0.5``, measured here;
+            ``auto`` is ``macs=0.5``, and with ``lossless`` everything that is not removed without loss.
         criterion: how positions are ranked: by data ``obs``, ``wanda``, ``flap``, ``variance``, by weights ``l1``, ``l2``,
             ``linf``, ``fpgm``, ``bn_scale``, or ``random``; ``auto`` is ``obs`` where there is data, else ``l2``.
         scope: how the target is shared out: ``sensitivity`` by what each group is measured to cost, which needs data; or by the
@@ -85,13 +87,17 @@ class Recipe:
         seed: of everything drawn.
         repair: re-solve what reads pruned channels, where there is data.
         calib: samples: a file, a folder or ``package.module:function``; empty for none.
+        max_drop: what the score may lose, as ``1%``; the smallest model within it is searched, from ``target`` on. Empty: none.
+        eval: samples that the score is taken on, which calibration should not see; forms as ``calib``.
+        metric: the score: ``top1``, ``agreement``, ``mse``, ``cosine`` or ``package.module:function``; ``auto`` chooses.
         preprocess: how the images of a folder become arrays; empty for what follows from the model.
+        lossless: first remove what is dead, constant or duplicated; the rest takes over what it did.
 
     Raises:
         OptionError: a field has no sensible value.
     """
 
-    target: str = "macs=0.5"
+    target: str = "auto"
     criterion: str = "auto"
     scope: str = "auto"
     align: str = "auto"
@@ -103,8 +109,14 @@ class Recipe:
     repair: bool = True
     calib: str = ""
     preprocess: str = ""
+    max_drop: str = ""
+    eval: str = ""
+    metric: str = "auto"
+    lossless: bool = False
 
     def __post_init__(self) -> None:
+        if self.target == "auto":
+            object.__setattr__(self, "target", "channels=1" if self.lossless else "macs=0.5")
         Target.parse(self.target)
         parse_align(str(self.align))
         object.__setattr__(self, "align", str(self.align))
@@ -118,6 +130,10 @@ class Recipe:
             raise OptionError("only 'residual': a normalisation runs over those groups; add --allow-inexact")
         if self.scope not in SCOPES:
             raise OptionError(f"there is no scope {self.scope!r}; there are {', '.join(SCOPES)}")
+        if self.max_drop and not self.eval:
+            raise OptionError(f"--max-drop {self.max_drop} needs samples to judge by: add --eval DATA, other than --calib")
+        if self.eval and not self.max_drop:
+            raise OptionError(f"--eval {self.eval} is for --max-drop: add that, as 1%")
         if self.seed < 0:
             raise OptionError(f"seed {self.seed}: write 0 or a positive number")
 
@@ -137,6 +153,11 @@ class Recipe:
             criterion=criterion if self.criterion == "auto" else self.criterion,
             scope=scope if self.scope == "auto" else self.scope,
         )
+
+    @property
+    def only_exact(self) -> bool:
+        """Whether nothing but what goes without loss is asked for."""
+        return self.lossless and Target.parse(self.target).fraction == 1
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:

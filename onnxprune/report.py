@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnxprune.bench import BenchReport
     from onnxprune.cost import Cost
+    from onnxprune.metrics import Score
+    from onnxprune.recipe import Target
     from onnxprune.verify import Check, Drift
 
 __all__ = ["GroupReport", "Repaired", "Report"]
@@ -49,13 +51,18 @@ class Report:
         after: costs of the pruned model.
         groups: every group.
         refusals: every axis of a constant that could not be pruned, as a plan lists them.
-        verification: pruned against masked; ``None`` when it was switched off.
+        verification: pruned against masked, or against the original where nothing but the lossless was asked for; ``None``
+            when it was switched off.
         repairs: the readers that were repaired since, with their errors before and after.
+        score: how good the model is on evaluation samples; ``None`` if there were none.
+        tried: the targets that were tried to find it, with the score of each.
         frozen: groups that were left whole because the verifier found them wrong, with the reason.
         drift: outputs of the pruned model against the original's; ``None`` when it was switched off.
         benchmark: latency of the original and the pruned model; ``None`` when it was switched off.
         seconds: wall time of each stage.
         notes: what else the user should know.
+        lossless: how many positions went without loss for each reason, and the proof that the outputs are the original's;
+            ``None`` where that was not asked for.
     """
 
     model: str
@@ -67,11 +74,14 @@ class Report:
     refusals: tuple[Mapping[str, Any], ...]
     verification: Check | None = None
     repairs: tuple[Repaired, ...] = ()
+    score: Score | None = None
+    tried: tuple[tuple[Target, float], ...] = ()
     frozen: Mapping[str, str] = field(default_factory=dict)
     drift: Drift | None = None
     benchmark: BenchReport | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    lossless: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from onnxprune.model import Model
     from onnxprune.weights import Array
 
-__all__ = ["Session", "evaluate", "first_line", "random_feeds", "run_for_shapes", "session"]
+__all__ = ["Session", "evaluate", "first_line", "random_feeds", "session"]
 
 _SHARED = 1024
 """Bytes from which a weight is handed over instead of copied into the graph."""
+_BFLOAT16 = "tensor(bfloat16)"
+"""As ONNX Runtime spells the type; its Python interface has no arrays of it."""
 
 
 class Session:
@@ -41,10 +43,8 @@ class Session:
         One thread adds in one order, so that a run repeats to the bit, and takes the least processor time; 0 takes all cores.
 
         Raises:
-            ModelError: ONNX Runtime does not accept the model.
+            ModelError: ONNX Runtime does not accept the model, or Python has no arrays for its inputs or outputs.
         """
-        import onnxruntime as ort
-
         proto = ModelProto()
         proto.CopyFrom(model.proto)
         if outputs is not None:
@@ -54,24 +54,37 @@ class Session:
             proto.graph.output.extend(chosen)
         self._weights: dict[str, Any] = {}
         for weight in model.weights.values():
-            array = weight.array() if weight.nbytes >= _SHARED else None
-            if array is None or array.dtype.kind not in "fiub" or array.nbytes != weight.nbytes:
+            array = np.ascontiguousarray(weight.array()) if weight.nbytes >= _SHARED else None
+            shared = None if array is None or array.nbytes != weight.nbytes else _hand_over(array, weight.dtype)
+            if array is None or shared is None:
                 weight.append_to(proto.graph.initializer)
                 continue
             tensor = proto.graph.initializer.add(name=weight.name, data_type=weight.dtype, dims=weight.shape)
             tensor.data_location = TensorProto.EXTERNAL
             for key, value in (("location", "memory"), ("offset", "0"), ("length", str(array.nbytes))):
                 tensor.external_data.add(key=key, value=value)
-            self._weights[weight.name] = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+            self._weights[weight.name] = shared
         options = _options(optimize=optimize)
         options.intra_op_num_threads = threads
         options.add_external_initializers(list(self._weights), list(self._weights.values()))
         self._session = _load(proto, options, model.name)
+        for value in (*self._session.get_inputs(), *self._session.get_outputs()):
+            if _BFLOAT16 in value.type:
+                raise ModelError(f"{model.name}: ONNX Runtime cannot pass {value.name!r} in bfloat16 to or from Python")
 
     def run(self, feeds: Mapping[str, Any]) -> list[Any]:
         """The outputs for some inputs; raises what ONNX Runtime raises."""
         results: list[Any] = self._session.run(None, dict(feeds))
         return results
+
+
+def _hand_over(array: Array, dtype: int) -> Any:
+    """ONNX Runtime's view of an array; ``None`` for a type that it does not take from Python."""
+    import onnxruntime as ort
+
+    if dtype == TensorProto.BFLOAT16:
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), dtype)
+    return ort.OrtValue.ortvalue_from_numpy(array) if array.dtype.kind in "fiub" else None
 
 
 def _options(*, optimize: bool) -> onnxruntime.SessionOptions:
@@ -122,8 +135,7 @@ def evaluate(
     graph = helper.make_graph(nodes, "constants", [], outputs, tensors)
     proto = helper.make_model(graph, opset_imports=list(opsets), ir_version=max(ir_version, 4))
     try:
-        results = session(proto, "<constants>", optimize=False).run(None, {})
-        return dict(zip(wanted, results, strict=True))
+        return dict(zip(wanted, _constant_outputs(proto), strict=True))
     except Exception:  # noqa: BLE001 - onnxruntime derives its exceptions from Exception alone
         if len(nodes) == 1:
             return {}
@@ -134,19 +146,20 @@ def evaluate(
     return {name: known[name] for name in wanted if name in known}
 
 
-def run_for_shapes(model: Model, inputs: Mapping[str, Shape], missing: Sequence[str]) -> dict[str, Shape | None]:
-    """Run the model on a probe and report the shapes of ``missing``.
-
-    Shapes that still do not come out (the model does not run on the probe, a value is no tensor) are left out.
-    """
-    probe = model.copy()
-    shapes = [model.fresh_name(f"{name}__shape") for name in missing]
-    probe.graph.node.extend([helper.make_node("Shape", [name], [shape]) for name, shape in zip(missing, shapes, strict=True)])
-    try:
-        results = Session(probe, shapes, optimize=False).run(random_feeds(model.inputs, inputs, seed=0))
-    except Exception:  # noqa: BLE001 - onnxruntime derives its exceptions from Exception alone
-        return {}
-    return {name: tuple(map(int, shape)) for name, shape in zip(missing, results, strict=True)}
+def _constant_outputs(proto: ModelProto) -> list[Array]:
+    """The outputs of a model without inputs; bfloat16 comes to Python as float32, which changes no value."""
+    running = session(proto, "<constants>", optimize=False)
+    halves = [at for at, output in enumerate(running.get_outputs()) if output.type == _BFLOAT16]
+    for at in halves:
+        output = proto.graph.output[at]
+        proto.graph.node.add(op_type="Cast", input=[output.name], output=[f"{output.name}__float32"]).attribute.append(
+            helper.make_attribute("to", TensorProto.FLOAT)
+        )
+        output.name = f"{output.name}__float32"
+    results: list[Array] = (session(proto, "<constants>", optimize=False) if halves else running).run(None, {})
+    for at in halves:
+        results[at] = results[at].astype(helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16))
+    return results
 
 
 def random_feeds(inputs: Sequence[ValueInfoProto], shapes: Mapping[str, Shape], seed: int) -> dict[str, Array]:

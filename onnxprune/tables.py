@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
@@ -12,13 +12,15 @@ from rich.console import Console
 from rich.table import Table
 
 from onnxprune.bench import BenchReport, BenchRow
+from onnxprune.lossless import KINDS
 from onnxprune.report import Report
 from onnxprune.verify import Check
 
 __all__ = ["applied", "inspection", "planned", "pruning", "timings", "verified"]
 
 _SHOWN = 40
-"""Groups or refusals listed before the rest is counted."""
+"""Groups or reasons listed before the rest is counted."""
+_REFUSAL = ("axis", "reason", "node", "why")
 
 
 _WHOLE = 1000
@@ -78,10 +80,13 @@ def pruning(report: Report, output: str) -> None:
         table.add_row(_latency_name(new_row), _milliseconds(old_row), _milliseconds(new_row), _ratio(new_row))
     console.print(table)
     metric = report.requested.partition("=")[0]
-    _say(console, f"requested {report.requested}, obtained {metric}={report.obtained[metric]:.3f}")
-    if report.verification:
-        verified(report.verification)
-    else:
+    if report.lossless:
+        _lossless(console, report.lossless)
+    if metric in report.obtained:
+        _say(console, f"requested {report.requested}, obtained {metric}={report.obtained[metric]:.3f}")
+        if report.verification:
+            verified(report.verification)
+    if not report.verification:
         _say(console, "not verified")
     if report.repairs:
         before, after = (mean(getattr(done, which) for done in report.repairs) for which in ("before", "after"))
@@ -94,10 +99,28 @@ def pruning(report: Report, output: str) -> None:
             f"outputs against the original's, {counted(drift.samples, 'sample')} ({drift.source}): cosine {drift.cosine:.4f}, "
             f"relative error {drift.relative:.3f}, top-1 agreement {drift.agreement:.1%}",
         )
+    if report.score:
+        score = report.score
+        _say(
+            console,
+            f"{score.metric} on {counted(score.samples, 'sample')} ({score.source}): {score.original:.4f} -> {score.pruned:.4f}; "
+            f"{counted(len(report.tried), 'target')} tried",
+        )
     for note in report.notes:
         _say(console, f"note: {note}")
     for name, why in report.frozen.items():
         _say(console, f"  {name}: {why}")
+
+
+def _lossless(console: Console, found: Mapping[str, Any]) -> None:
+    """What went without loss, and the proof."""
+    parts = ", ".join(f"{found[kind]} {kind}" for kind in KINDS)
+    kept = f", but for {found['kept']} that alignment keeps (--align 1 removes them)" if found["kept"] else ""
+    _say(console, f"removed without loss: {parts}{kept}")
+    if found["check"]:
+        check = found["check"]
+        text = f"largest difference {check['error']:.1e} of the largest output, {counted(check['runs'], 'input size')}"
+        _say(console, f"verified: lossless == original ({text})")
 
 
 def _latency_name(row: BenchRow) -> str:
@@ -115,12 +138,40 @@ def _ratio(row: BenchRow) -> str:
 def verified(check: Check) -> None:
     """A proof that succeeded."""
     text = f"largest difference {check.error:.1e} of the largest output, {counted(check.runs, 'input size')}"
-    _say(_console(), f"verified: pruned == masked ({text})")
-
-
-def inspection(found: dict[str, Any], *, layers: bool) -> None:
-    """What `inspect` found."""
     console = _console()
+    _say(console, f"verified: pruned == masked ({text})")
+    for note in check.notes:
+        _say(console, f"  {note}")
+
+
+def sensitivities(found: dict[str, Any]) -> None:
+    """What `sensitivity` measured: one row for each group, the most sensitive first."""
+    console = _console()
+    groups = sorted(found["groups"], key=lambda group: -max((m["divergence"] for m in group["measured"]), default=0.0))
+    most = max((m["divergence"] for group in groups for m in group["measured"]), default=1.0) or 1.0
+    how = "cut and repaired" if found["repaired"] else "cut"
+    table = _table(f"{found['model']}: divergence of the outputs when one group is {how}", "group", "kind", "size")
+    columns = max((len(group["measured"]) for group in groups), default=0)
+    for at in range(columns):
+        shares = {round(group["measured"][at]["kept"] / group["size"], 1) for group in groups if at < len(group["measured"])}
+        table.add_column(f"keeps {'/'.join(f'{share:.0%}' for share in sorted(shares))}", justify="right")
+    table.add_column("", no_wrap=True)
+    for group in groups:
+        errors = [m["divergence"] for m in group["measured"]]
+        cells = [f"{error:.4f}" for error in errors] + [""] * (columns - len(errors))
+        bar = "█" * max(1, round(24 * (max(errors, default=0.0) / most) ** 0.5))
+        table.add_row(group["id"], group["kind"], str(group["size"]), *cells, bar)
+    console.print(table)
+    _say(
+        console,
+        "KL divergence of outputs [samples, classes], squared error over variance of others; bars by square root",
+    )
+
+
+def inspection(found: dict[str, Any], *, layers: bool, every: bool = False) -> None:
+    """What `inspect` found; axes that cannot be pruned are listed by reason, or with ``every`` one by one."""
+    console = _console()
+    shown = None if every else _SHOWN
     cost = found["cost"]
     _say(
         console,
@@ -129,7 +180,7 @@ def inspection(found: dict[str, Any], *, layers: bool) -> None:
     )
     title = f"{counted(len(found['groups']), 'group')} can be pruned"
     table = _table(title, "group", "kind", "positions", "constants", "exact", "read by", text=("kind", "exact", "read by"))
-    for group in found["groups"][:_SHOWN]:
+    for group in found["groups"][:shown]:
         ops = Counter(member["op"] for member in group["members"])
         readers = ", ".join(f"{op} {count}" if count > 1 else op for op, count in ops.most_common(4))
         exact, members = "yes" if group["exact"] else "no", str(len(group["members"]))
@@ -138,14 +189,9 @@ def inspection(found: dict[str, Any], *, layers: bool) -> None:
         console.print(table)
     else:
         _say(console, title)
-    _rest(console, len(found["groups"]), "group")
+    _rest(console, len(found["groups"]), shown, "--all", "group")
     if found["refusals"]:
-        title = f"{counted(len(found['refusals']), 'axis', 'axes')} cannot be pruned"
-        table = _table(title, "axis", "reason", "node", "why", text=("reason", "node", "why"))
-        for refusal in found["refusals"][:_SHOWN]:
-            table.add_row(refusal["axis"], refusal["reason"], refusal["node"], refusal["text"])
-        console.print(table)
-        _rest(console, len(found["refusals"]), "axis", "axes")
+        _refusals(console, found, shown)
     if layers:
         title = f"{counted(len(found['layers']), 'layer')} with weights or MACs"
         table = _table(title, "node", "op", "MACs", "parameters", "axes", text=("op", "axes"))
@@ -154,10 +200,37 @@ def inspection(found: dict[str, Any], *, layers: bool) -> None:
         console.print(table)
 
 
-def _rest(console: Console, count: int, singular: str, plural: str = "") -> None:
-    if count > _SHOWN:
-        what = counted(count - _SHOWN, f"more {singular}", plural and f"more {plural}")
-        _say(console, f"... and {what}; --json lists all")
+def _refusals(console: Console, found: Mapping[str, Any], shown: int | None) -> None:
+    """Axes with the reason why they stay: one line for each reason, or where all are shown for each axis."""
+    pruned = {f"{member['value']}:{member['axis']}" for group in found["groups"] for member in group["members"]}
+    axes = {axis for refusal in found["refusals"] for axis in refusal["axes"]}
+    parts = len(axes & pruned)
+    title = f"{counted(len(axes) - parts, 'axis', 'axes')} cannot be pruned" + (f", {parts} more only in part" if parts else "")
+    table = _table(title, *_REFUSAL, text=_REFUSAL[1:])
+    lines: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+    for refusal in found["refusals"]:
+        why = (refusal["reason"], refusal["text"])
+        for axis in refusal["axes"]:
+            name = f"{axis} (in part)" if axis in pruned else axis
+            alone = () if shown is not None else (name, refusal["node"])
+            lines.setdefault((*alone, *why), []).append((name, refusal["node"]))
+    for key, places in list(lines.items())[:shown]:
+        names, nodes = (list(dict.fromkeys(side)) for side in zip(*places, strict=True))
+        table.add_row(_and_more(names), key[-2], _and_more(nodes), key[-1])
+    console.print(table)
+    _rest(console, len(lines), shown, "--all", "reason")
+    remedies = dict.fromkeys((refusal["reason"], refusal["remedy"]) for refusal in found["refusals"] if refusal["remedy"])
+    for reason, remedy in remedies:
+        _say(console, f"{reason}: {remedy}")
+
+
+def _and_more(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _rest(console: Console, count: int, shown: int | None, option: str, singular: str) -> None:
+    if shown is not None and count > shown:
+        _say(console, f"... and {counted(count - shown, f'more {singular}')}; {option} lists all")
 
 
 def planned(document: dict[str, Any], output: str, obtained: Mapping[str, float]) -> None:
@@ -168,7 +241,7 @@ def planned(document: dict[str, Any], output: str, obtained: Mapping[str, float]
         kept = len(group["keep"])
         table.add_row(group["id"], str(group["size"]), str(kept), f"{kept / group['size']:.2f}")
     console.print(table)
-    _rest(console, len(document["groups"]), "group")
+    _rest(console, len(document["groups"]), _SHOWN, "--json", "group")
     size, kept = sum(g["size"] for g in document["groups"]), sum(len(g["keep"]) for g in document["groups"])
     losing = sum(len(group["keep"]) < group["size"] for group in document["groups"])
     _say(console, f"{losing} of {counted(len(document['groups']), 'group')} lose positions; {kept} of {size} positions remain")

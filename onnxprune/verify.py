@@ -13,24 +13,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune import calibrate, runtime
+from onnxprune import calibrate, runtime, segments
 from onnxprune.axes import Indices, take
 from onnxprune.errors import ModelError
-from onnxprune.frontier import frontier
+from onnxprune.frontier import frontier, ways
+from onnxprune.precision import as_float32, feeds_as_float32, float_types
 from onnxprune.shapes import bindings
 
 if TYPE_CHECKING:
-    from onnxprune.calibrate import Batch, Samples
+    from onnxprune.calibrate import Samples
     from onnxprune.equation import Shape
     from onnxprune.model import Model
 
 __all__ = ["TOLERANCE", "Check", "Drift", "compare", "drift", "isolate"]
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
-"""Largest difference allowed, relative to the largest absolute output, by the coarsest floating-point type of the outputs.
+"""Largest difference allowed, relative to the largest absolute output, by the coarsest floating-point type in the model.
 
 Sums over fewer terms are added in another order; nothing else differs.
 """
+FLOAT32 = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Check:
         text: what went wrong, in one sentence; empty if nothing did.
         runs: how many feeds were compared.
         behind: outputs that depend on a choice (``TopK``, a threshold) and were compared where the choice is made.
+        notes: how the models were compared, where that was not as they are.
     """
 
     ok: bool
@@ -50,6 +53,7 @@ class Check:
     text: str = ""
     runs: int = 0
     behind: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +76,21 @@ class Drift:
 
 
 def compare(
-    pruned: Model, masked: Model, *, seed: int = 0, values: bool = True, kept: Callable[[str], Indices] | None = None
+    pruned: Model,
+    masked: Model,
+    *,
+    seed: int = 0,
+    values: bool = True,
+    kept: Callable[[str], Indices] | None = None,
+    against: str = "masked",
+    rounded: bool = False,
 ) -> Check:
     """Run both models on the same feeds and compare every output.
 
-    Where outputs differ that hang on a choice (``TopK``, a threshold), what goes into the choices decides; see `frontier`.
+    Where outputs differ that hang on a choice (``TopK``, a threshold), what goes into the choices decides; see `frontier`. Where
+    the inputs decide which branch is taken, or how often a loop runs, every branch is compared, and a loop that runs twice.
+    Where ONNX Runtime does not run the model in its floating-point types, or rounding in half precision could hide what
+    differs, copies of both in float32 decide, to float32's tolerance.
 
     Args:
         pruned: the small model.
@@ -84,9 +98,44 @@ def compare(
         seed: of the inputs.
         values: whether outputs must be equal; if not, only that both run and have equal shapes and types.
         kept: for a value, what the plan keeps along each of its axes.
+        against: what messages call the model it must equal.
+        rounded: whether constants were computed anew, and rounded to their type: then that type's tolerance decides.
     """
+    for small, large in ways(pruned, masked):
+        way = compare(small, large, seed=seed, values=values, kept=kept, against=against, rounded=rounded)
+        if not way.ok and way.runs:  # the masked model runs this way, too
+            return way
+    types = float_types(masked) or {FLOAT32}
+    exact, limit = TOLERANCE[FLOAT32], max(TOLERANCE[name] for name in types)
+    try:
+        outcome = _settle(pruned, masked, seed, limit, values=values, kept=kept, against=against)
+        why = f"rounding in {max(types, key=TOLERANCE.__getitem__)} hides differences up to {limit:g}"
+        needed = not rounded and limit > exact and outcome.error > exact and outcome.runs > 0
+    except ModelError as error:
+        outcome, why = Check(ok=False, error=np.inf, text=str(error)), str(error)
+        needed = types != {FLOAT32}
+    if not needed:
+        return outcome
+    try:
+        settled = _settle(as_float32(pruned), as_float32(masked), seed, exact, values=values, kept=kept, against=against)
+    except ModelError:
+        return outcome
+    return replace(settled, notes=(*settled.notes, f"compared as float32 copies: {why}"))
+
+
+def _settle(
+    pruned: Model,
+    masked: Model,
+    seed: int,
+    limit: float,
+    *,
+    values: bool,
+    kept: Callable[[str], Indices] | None,
+    against: str,
+) -> Check:
+    """Compare outputs; where they differ behind a choice, compare what goes into it."""
     outputs = [output.name for output in masked.graph.output]
-    outcome = _compare(pruned, masked, outputs, seed, values=values, skip=frozenset(), kept=kept)
+    outcome = _compare(pruned, masked, outputs, seed, limit, values=values, skip=frozenset(), kept=kept, against=against)
     if outcome.ok or not values or not outcome.runs:
         return outcome
     changed = [name for name, weight in masked.weights.items() if _shape(pruned, name) != weight.shape]
@@ -95,7 +144,7 @@ def compare(
     if not behind:
         return outcome
     watched = [*outputs, *(name for name in choices.entering if name not in outputs)]
-    outcome = _compare(pruned, masked, watched, seed, values=True, skip=behind, kept=kept)
+    outcome = _compare(pruned, masked, watched, seed, limit, values=True, skip=behind, kept=kept, against=against)
     return replace(outcome, behind=len(behind))
 
 
@@ -104,49 +153,51 @@ def _compare(
     masked: Model,
     watched: Sequence[str],
     seed: int,
+    limit: float,
     *,
     values: bool,
     skip: Collection[str],
     kept: Callable[[str], Indices] | None,
+    against: str,
 ) -> Check:
+    """Compare some values of both models.
+
+    Raises:
+        ModelError: the masked model does not run.
+    """
+    sizes = bindings(masked.inputs, batches=(1, 2))
+    feeds = [runtime.random_feeds(masked.inputs, shapes, seed + number) for number, shapes in enumerate(sizes)]
+    wanted = segments.run_each(masked, feeds, watched)
+    if isinstance(wanted[0], Exception):
+        raise ModelError(f"the model does not run on {_show(sizes[0])}: {runtime.first_line(wanted[0])}")
     try:
-        small, large = (runtime.Session(model, watched) for model in (pruned, masked))
+        results = segments.run_each(pruned, feeds, watched)
     except ModelError as error:
         return Check(ok=False, error=np.inf, text=str(error))
-    worst, runs = 0.0, 0
-    for number, shapes in enumerate(bindings(masked.inputs, batches=(1, 2))):
-        feeds = runtime.random_feeds(masked.inputs, shapes, seed + number)
-        try:
-            expected = large.run(feeds)
-        except Exception as error:  # noqa: BLE001 - onnxruntime derives its exceptions from Exception alone
-            if number:  # the model itself does not take this size
-                continue
-            return Check(ok=False, error=np.inf, text=f"the model does not run on {_show(shapes)}: {runtime.first_line(error)}")
-        try:
-            got = small.run(feeds)
-        except Exception as error:  # noqa: BLE001 - as above
-            return Check(ok=False, error=np.inf, text=f"the pruned model does not run: {runtime.first_line(error)}")
-        runs += 1
-        for name, a, b in zip(watched, got, expected, strict=True):
+    # A second size that the model itself does not take says nothing about the pruned one.
+    pairs = [(got, expected) for got, expected in zip(results, wanted, strict=True) if not isinstance(expected, Exception)]
+    for got, _ in pairs:
+        if isinstance(got, Exception):
+            return Check(ok=False, error=np.inf, text=f"the pruned model does not run: {runtime.first_line(got)}", runs=1)
+    worst = 0.0
+    for runs, (got, expected) in enumerate(pairs, 1):
+        for name, a, b in zip(watched, got, expected, strict=True):  # type: ignore[arg-type] # errors returned above
             if name in skip:
                 continue
             b = take(b, kept(name)) if kept is not None and isinstance(b, np.ndarray) else b
             gap = _difference(a, b, values=values)
             worst = max(worst, gap)
-            if gap > tolerance(b):
-                text = f"{name!r} differs from the masked model's by {gap:.2e} (relative)"
+            if gap > limit:
+                text = f"{name!r} differs from the {against} model's by {gap:.2e} (relative)"
                 return Check(ok=False, error=worst, text=text, runs=runs)
-    return Check(ok=True, error=worst, runs=runs)
+    parts = len(segments.split(masked, watched))
+    notes = (f"run in {parts} segments of the graph, one after the other",) if parts > 1 else ()
+    return Check(ok=True, error=worst, runs=len(pairs), notes=notes)
 
 
 def _shape(model: Model, name: str) -> Shape | None:
     weight = model.weights.get(name)
     return None if weight is None else weight.shape
-
-
-def tolerance(output: Any) -> float:
-    """The largest relative difference allowed for an output; none for integers."""
-    return TOLERANCE.get(str(getattr(output, "dtype", "")), 0.0)
 
 
 def _difference(a: Any, b: Any, *, values: bool) -> float:
@@ -186,27 +237,44 @@ def isolate(names: Sequence[str], holds: Callable[[Sequence[str]], bool]) -> lis
 def drift(pruned: Model, original: Model, samples: Samples | None, *, seed: int = 0, count: int = 64) -> Drift:
     """Compare outputs on the first ``count`` samples or fewer, at least on one batch; on seeded noise where there are none.
 
+    Where ONNX Runtime does not run the models in their floating-point types, copies in float32 are compared.
+
     Raises:
         OptionError: the samples do not fit the model.
         ModelError: a model does not run on them.
     """
-    small, large = (runtime.Session(model, threads=0) for model in (pruned, original))
     given = calibrate.noise(original.inputs, seed=seed) if samples is None else samples
     try:
-        return _drift(small, large, given, count, 16)
+        return _drift_of(pruned, original, given, count, dict)
+    except ModelError:
+        if float_types(original) <= {FLOAT32}:
+            raise
+    found = _drift_of(as_float32(pruned), as_float32(original), given, count, feeds_as_float32)
+    return replace(found, source=f"{found.source}, float32 copies")
+
+
+Feeds = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Makes a model's inputs of those of a batch."""
+
+
+def _drift_of(pruned: Model, original: Model, samples: Samples, count: int, feeds: Feeds) -> Drift:
+    small, large = (segments.Runner(model, threads=0) for model in (pruned, original))
+    try:
+        return _drift(small, large, samples, count, 16, feeds)
     except ModelError:  # a batch may be open, and the graph made for one sample
-        return _drift(small, large, given, count, 1)
+        return _drift(small, large, samples, count, 1, feeds)
 
 
-def _drift(small: runtime.Session, large: runtime.Session, samples: Samples, count: int, size: int) -> Drift:
+def _drift(small: segments.Runner, large: segments.Runner, samples: Samples, count: int, size: int, feeds: Feeds) -> Drift:
     taken = vectors = choices = 0
     cosines = agreements = squares = gaps = 0.0
     for batch in samples.batches(size):
         if taken and taken + batch.size > count:
             break
         taken += batch.size
-        expected = _run(large, batch, f"{samples.source}: the model does not run on it")
-        for a, b in zip(_run(small, batch, f"{samples.source}: the pruned model does not run on it"), expected, strict=True):
+        given = feeds(batch.feeds)
+        expected = _run(large, given, f"{samples.source}: the model does not run on it")
+        for a, b in zip(_run(small, given, f"{samples.source}: the pruned model does not run on it"), expected, strict=True):
             if not isinstance(b, np.ndarray) or not np.issubdtype(b.dtype, np.floating) or a.shape != b.shape:
                 continue
             if b.ndim < 1 or b.size == 0:
@@ -226,9 +294,9 @@ def _drift(small: runtime.Session, large: runtime.Session, samples: Samples, cou
     return Drift(cosines / vectors, relative, agreements / choices, taken, samples.source)
 
 
-def _run(session: runtime.Session, batch: Batch, text: str) -> list[Any]:
+def _run(runner: segments.Runner, feeds: Mapping[str, Any], text: str) -> list[Any]:
     try:
-        return session.run(batch.feeds)
+        return runner.run(feeds)
     except Exception as error:  # onnxruntime derives its exceptions from Exception alone
         raise ModelError(f"{text}: {runtime.first_line(error)}") from error
 

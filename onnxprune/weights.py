@@ -34,14 +34,15 @@ class Weight:
 
     Attributes:
         name: its name in the graph.
+        origin: its name before passes renamed it.
         shape: its dimensions.
         dtype: its ``TensorProto.DataType``.
     """
 
-    __slots__ = ("_array", "_base", "_compute", "_proto", "dtype", "name", "shape")
+    __slots__ = ("_array", "_base", "_compute", "_proto", "dtype", "name", "origin", "shape")
 
     def __init__(self, name: str, proto: TensorProto | None, array: Array | None = None, base: Path | None = None) -> None:
-        self.name = name
+        self.name = self.origin = name
         self._proto, self._array, self._base = proto, array, base
         self._compute: Callable[[], Array] | None = None
         if proto is not None:
@@ -51,10 +52,10 @@ class Weight:
             self.shape = array.shape
             self.dtype = helper.np_dtype_to_tensor_dtype(array.dtype)
 
-    def derived(self, shape: Shape, compute: Callable[[Array], Array]) -> Weight:
-        """A constant of the same name and type that is computed from this one whenever it is needed."""
+    def derived(self, shape: Shape, compute: Callable[[Array], Array], dtype: int | None = None) -> Weight:
+        """A constant of the same name that is computed from this one whenever it is needed; of the same type unless told."""
         result = Weight(self.name, None)
-        result.shape, result.dtype = shape, self.dtype
+        result.origin, result.shape, result.dtype = self.origin, shape, self.dtype if dtype is None else dtype
         result._compute = lambda: compute(self.array())
         return result
 
@@ -104,7 +105,7 @@ class Weight:
     def renamed(self, name: str) -> Weight:
         """The same values under another name."""
         result = Weight(name, self._proto, self._array, self._base)
-        result.shape, result.dtype, result._compute = self.shape, self.dtype, self._compute
+        result.origin, result.shape, result.dtype, result._compute = self.origin, self.shape, self.dtype, self._compute
         return result
 
     def append_to(self, tensors: Any) -> None:

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 __all__ = ["check_zeros"]
 
 FixBecause = Callable[["Factor", "NodeAxes", Reason, str], None]
+Places = tuple[tuple[int, int], ...]
+Flags = tuple[bool, ...]
+"""For each axis of a value whether the value is zero at removed positions of that axis."""
+Inputs = Sequence["Flags | None"]
+
+_LOOPS = frozenset({"Loop", "Scan"})
 
 
 def check_zeros(
@@ -30,39 +36,68 @@ def check_zeros(
     fix_because: FixBecause,
 ) -> None:
     """Fix the factors whose removal would differ from masking constants, and those whose masked model is not finite."""
-    zero: dict[str, Flags] = {}
+    walk = _Walk(axes, constants)
+    if any(node.view.op in _LOOPS for node in nodes):
+        walk.around(nodes)
     for node in nodes:
+        _check(node, walk.step(node), fix_because)
+
+
+def _check(node: NodeAxes, inputs: Inputs, fix_because: FixBecause) -> None:
+    rule, equation = node.rule, node.equation
+    for letter in equation.contracted | rule.sums:
+        summed = node.sizes[letter] > 1 and letter not in rule.mix and letter not in rule.fixed
+        if summed and not _drops_out(rule, equation.carriers[letter], inputs):
+            text = "sums over this axis, whose removed positions are not zero in the masked model"
+            fix_because(node.letters[letter], node, Reason.NOT_ZERO, text)
+    for pole in rule.poles:
+        for letter, places in equation.carriers.items():
+            passes = letter not in equation.contracted and letter not in rule.mix
+            if passes and node.sizes[letter] > 1 and _at(places, pole, inputs):
+                text = "divides by what is zero at removed positions in the masked model"
+                fix_because(node.letters[letter], node, Reason.NOT_ZERO, text)
+
+
+class _Walk:
+    """What is known to be zero as the nodes are gone through."""
+
+    def __init__(self, axes: Mapping[str, tuple[Factor, ...]], constants: Collection[str]) -> None:
+        self._axes, self._constants = axes, constants
+        self._zero: dict[str, Flags] = {}
+        self._carried: dict[str, Flags] = {}
+
+    def around(self, nodes: Sequence[NodeAxes]) -> None:
+        """Go through the nodes until what loops carry is zero after an iteration wherever it was taken to be before."""
+        before = None
+        while before != self._carried:
+            before = dict(self._carried)
+            for node in nodes:
+                self.step(node)
+            self._zero = {}
+
+    def step(self, node: NodeAxes) -> Inputs:
+        """What is zero of the inputs of a node; from then on it is known of the outputs."""
         rule, equation = node.rule, node.equation
-        inputs = [_known(name, zero, axes, constants) for name in node.view.inputs]
+        inputs = [self._known(name) for name in node.view.inputs]
         satisfied = {letter: _is_zero(rule, places, inputs) for letter, places in equation.carriers.items()}
         made = _is_zero(rule, (), inputs)  # along letters that no input carries
         for name, output in zip(node.view.outputs, equation.spelling[1], strict=False):
-            zero[name] = tuple([_along(axis, satisfied, made) for axis in output])
-        for letter in equation.contracted | rule.sums:
-            summed = node.sizes[letter] > 1 and letter not in rule.mix and letter not in rule.fixed
-            if summed and not _drops_out(rule, equation.carriers[letter], inputs):
-                text = "sums over this axis, whose removed positions are not zero in the masked model"
-                fix_because(node.letters[letter], node, Reason.NOT_ZERO, text)
-        for pole in rule.poles:
-            for letter, places in equation.carriers.items():
-                passes = letter not in equation.contracted and letter not in rule.mix
-                if passes and node.sizes[letter] > 1 and _at(places, pole, inputs):
-                    text = "divides by what is zero at removed positions in the masked model"
-                    fix_because(node.letters[letter], node, Reason.NOT_ZERO, text)
+            flags = tuple([_along(axis, satisfied, made) for axis in output])
+            if name in self._zero:  # a loop closes: it is zero only where it is on both ways
+                flags = self._carried[name] = _both(flags, self._zero[name])
+            elif name in self._carried:
+                flags = _both(flags, self._carried[name])
+            self._zero[name] = flags
+        return inputs
+
+    def _known(self, name: str) -> Flags | None:
+        if not name:
+            return None
+        return self._zero.get(name) or (name in self._constants,) * len(self._axes.get(name, ()))
 
 
-Places = tuple[tuple[int, int], ...]
-Flags = tuple[bool, ...]
-"""For each axis of a value whether the value is zero at removed positions of that axis."""
-Inputs = Sequence["Flags | None"]
-
-
-def _known(
-    name: str, zero: Mapping[str, Flags], axes: Mapping[str, tuple[Factor, ...]], constants: Collection[str]
-) -> Flags | None:
-    if not name:
-        return None
-    return zero.get(name) or (name in constants,) * len(axes.get(name, ()))
+def _both(one: Flags, other: Flags) -> Flags:
+    return tuple([a and b for a, b in zip(one, other, strict=True)])
 
 
 def _along(axis: str | Axis, satisfied: Mapping[str, bool], made: bool) -> bool:

@@ -3,6 +3,7 @@
 from onnxprune.passes.allocate import Allocate
 from onnxprune.passes.base import Facts, Pass, Pipeline
 from onnxprune.passes.couple import Couple
+from onnxprune.passes.lossless import Lossless
 from onnxprune.passes.normalize import Normalize
 from onnxprune.passes.prune_channels import MaskChannels, PruneChannels
 from onnxprune.passes.repair import Repair
@@ -14,6 +15,7 @@ __all__ = [
     "Allocate",
     "Couple",
     "Facts",
+    "Lossless",
     "MaskChannels",
     "Normalize",
     "Pass",
@@ -24,6 +26,6 @@ __all__ = [
     "Sensitivity",
 ]
 
-KINDS = (Normalize, Couple, Score, Sensitivity, Allocate, PruneChannels, MaskChannels, Repair)
+KINDS = (Normalize, Couple, Lossless, Score, Sensitivity, Allocate, PruneChannels, MaskChannels, Repair)
 PASSES: dict[str, type[Pass]] = {kind.name: kind for kind in KINDS}
 """Every pass by name."""

@@ -29,23 +29,16 @@ class Allocate(Pass):
     """By scope sensitivity, of predicted errors before they are added; above 1, many small losses are better than a large one."""
 
     def run(self, model: Model, facts: Facts) -> Model:
-        coupling = need(facts.coupling, "coupling")
+        coupling, target = need(facts.coupling, "coupling"), Target.parse(self.target)
         facts.costs = CostModel(model, coupling, need(facts.shapes, "shapes").batch)
-        if facts.curves is not None and self.scope == "sensitivity":
-            target = Target.parse(self.target)
-            prices = facts.costs.of(target.metric)
-            found = allocate.by_curves(
-                coupling, facts.curves, prices, target, align=parse_align(self.align), exponent=self.exponent
-            )
-            facts.plan = Plan(found.keep)
-            return model
-        found = allocate.allocate(
-            coupling,
-            need(facts.scores, "scores"),
-            facts.costs,
-            Target.parse(self.target),
-            scope=self.scope,
-            align=parse_align(self.align),
-        )
+        prices = need(facts.prices, "latency") if target.metric == "latency" else facts.costs.of(target.metric)
+        align, gone = parse_align(self.align), facts.removal.gone if facts.removal else {}
+        if self.scope == "sensitivity" and target.metric != "channels":
+            curves = need(facts.curves, "error curves")
+            found = allocate.by_curves(coupling, curves, prices, target, align=align, exponent=self.exponent, gone=gone)
+        else:
+            scope = "uniform" if self.scope == "sensitivity" else self.scope
+            scores = need(facts.scores, "scores")
+            found = allocate.allocate(coupling, scores, prices, target, scope=scope, align=align, gone=gone)
         facts.plan = Plan(found.keep)
         return model

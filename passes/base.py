@@ -17,7 +17,8 @@ from onnxprune.calibration import Calibration
 from onnxprune.cost import CostModel
 from onnxprune.coupling import Coupling
 from onnxprune.errors import OnnxPruneError, OptionError, PassError
-from onnxprune.knapsack import Curve
+from onnxprune.knapsack import Curve, Prices
+from onnxprune.lossless import Removal
 from onnxprune.model import Model
 from onnxprune.plan import Plan
 from onnxprune.report import Repaired
@@ -27,7 +28,7 @@ from onnxprune.statistics import Statistics
 __all__ = ["Facts", "Pass", "Pipeline", "need"]
 
 T = TypeVar("T")
-LASTING = frozenset({"frozen", "original", "calibration", "tell"})
+LASTING = frozenset({"frozen", "removal", "original", "calibration", "tell"})
 """Facts that no change of the graph makes untrue."""
 
 
@@ -41,7 +42,9 @@ class Facts:
         scores: importance of each position of each group, by group id.
         plan: the positions that remain.
         costs: what the graph costs under any plan.
+        prices: its latency under any plan.
         frozen: groups that must stay, by id, with the reason; true of every later graph too.
+        removal: what goes without loss; of every later graph too.
         statistics: what the original does on calibration samples.
         curves: what each group costs, by group id.
         original: the graph before any position went.
@@ -55,12 +58,14 @@ class Facts:
     scores: Mapping[str, np.ndarray[Any, np.dtype[np.float64]]] | None = None
     plan: Plan | None = None
     costs: CostModel | None = None
+    prices: Prices | None = None
     statistics: Statistics | None = None
     curves: Mapping[str, Curve] | None = None
     original: Model | None = None
     calibration: Calibration | None = None
-    repairs: Sequence[Repaired] = ()
+    repairs: Sequence[Repaired] | None = None
     frozen: dict[str, str] = field(default_factory=dict)
+    removal: Removal | None = None
     tell: Callable[[str], None] = field(default=lambda _: None)
 
 

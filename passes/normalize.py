@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import onnx.inliner
-from onnx import NodeProto, helper
+from onnx import GraphProto, NodeProto, helper
 
 from onnxprune.model import Model
-from onnxprune.node import captured, domain_of
+from onnxprune.node import CONTROL_FLOW, captured, domain_of, every_graph, every_node, is_followed, subgraphs
+from onnxprune.order import in_order
 from onnxprune.passes.base import Facts, Pass
+from onnxprune.passes.bodies import (
+    compute_outputs,
+    hoist,
+    inline_constant,
+    inline_static,
+    replace_all,
+    unique_names,
+)
+from onnxprune.passes.sequences import lists_to_tensors
 from onnxprune.runtime import evaluate
 from onnxprune.shapes import Shapes, probe
 from onnxprune.weights import Array, Weight, densify
@@ -38,7 +48,9 @@ class Normalize(Pass):
 
     Functions are inlined; ``Constant`` nodes become initializers; what only constants feed is folded; a ``Split`` without sizes
     gets them; size-carrying inputs become constants where all but the truly dynamic entries are known; and a constant vector
-    that several nodes read (exporters merge equal ones) becomes one constant per reader. Computes the same as before.
+    that several nodes read (exporters merge equal ones) becomes one constant per reader. In bodies of control flow too, whose
+    constants move to the main graph and whose names become unique over the model; branches that are always taken are inlined.
+    Computes the same as before.
     """
 
     name: ClassVar[str] = "normalize"
@@ -49,38 +61,45 @@ class Normalize(Pass):
             model.proto.CopyFrom(onnx.inliner.inline_local_functions(model.proto))
         inputs = [value for value in model.graph.input if value.name not in model.weights]
         replace_all(model.graph.input, inputs)
+        replace_all(model.graph.node, in_order(model.graph.node, model.name))
+        bodies = any(map(is_followed, model.graph.node))
+        if bodies:
+            unique_names(model)
+            hoist(model)
         constants_to_initializers(model)
+        if bodies:
+            compute_outputs(model)
         fold(model)
+        while bodies and inline_constant(model):
+            fold(model)
         untie(model)
         remove_unused(model)
         shapes = probe(model)
-        if pin_sizes(model, shapes):
+        while lists_to_tensors(model, shapes):
+            remove_unused(model)
+            shapes = probe(model)
+        changed = bodies and inline_static(model, shapes)
+        if pin_sizes(model, shapes) or changed:
             remove_unused(model)
             shapes = probe(model)
         facts.shapes = shapes
         return model
 
 
-def replace_all(field: Any, items: Iterable[Any]) -> None:
-    """Make a repeated protobuf field hold these items."""
-    copies = list(items)
-    del field[:]
-    field.extend(copies)
-
-
 def constants_to_initializers(model: Model) -> None:
     """A ``Constant`` node is an initializer under the name of its output."""
-    nodes = []
     kept = {value.name for value in model.graph.output}
-    for node in model.graph.node:
-        constant = node.op_type == "Constant" and not domain_of(node) and node.output[0] not in kept
-        weight = constant_of(node) if constant else None
-        if weight is None:
-            nodes.append(node)
-        else:
-            model.weights[weight.name] = weight
-    if len(nodes) < len(model.graph.node):
-        replace_all(model.graph.node, nodes)
+    for graph in every_graph(model.graph):
+        nodes = []
+        for node in graph.node:
+            constant = node.op_type == "Constant" and not domain_of(node) and node.output[0] not in kept
+            weight = constant_of(node) if constant else None
+            if weight is None:
+                nodes.append(node)
+            else:
+                model.weights[weight.name] = weight
+        if len(nodes) < len(graph.node):
+            replace_all(graph.node, nodes)
 
 
 def constant_of(node: NodeProto) -> Weight | None:
@@ -103,24 +122,24 @@ def fold(model: Model) -> None:
     """
     foldable: list[NodeProto] = []
     known = set(model.weights)
-    for node in model.graph.node:
+    for node in every_node(model.graph):
         names = [name for name in node.input if name]
         random = node.op_type.startswith("Random") or node.op_type in _NOT_FOLDED
-        if names and not random and not domain_of(node) and not captured(node) and known.issuperset(names):
+        if names and not random and not domain_of(node) and node.op_type not in CONTROL_FLOW and known.issuperset(names):
             foldable.append(node)
             known.update(node.output)
     if not foldable:
         return
-    kept = {value.name for value in model.graph.output}
+    kept = {value.name for graph in every_graph(model.graph) for value in graph.output}
     read = {name for node in foldable for name in node.input if name in model.weights}
     constants = {name: model.weights[name].array() for name in read}
     values = evaluate(foldable, constants, model.proto.opset_import, model.proto.ir_version)
     generated = {
         node.input[1]
-        for node in model.graph.node
+        for node in every_node(model.graph)
         if node.op_type in {"Conv", "ConvTranspose", "Gemm", "MatMul"} and node.input[1]
     }
-    gone = []
+    gone: set[str] = set()
     for node in foldable:
         results = [name for name in node.output if name]
         inputs = [model.weights[name].nbytes for name in node.input if name in model.weights]
@@ -128,10 +147,12 @@ def fold(model: Model) -> None:
         whole = whole and kept.isdisjoint(results)
         small = sum(values[name].nbytes for name in results) <= max(sum(inputs), _SMALL_BYTES) if whole else False
         if whole and (small or (node.op_type == "ConstantOfShape" and not generated.isdisjoint(results))):
-            gone.append(node)
+            gone.update(results)
             model.weights |= {name: Weight(name, None, values[name]) for name in results}
-    outputs = {id(node) for node in gone}
-    replace_all(model.graph.node, [node for node in model.graph.node if id(node) not in outputs])
+    for graph in every_graph(model.graph):
+        left = [node for node in graph.node if gone.isdisjoint(node.output)]
+        if len(left) < len(graph.node):
+            replace_all(graph.node, left)
 
 
 def untie(model: Model) -> None:
@@ -153,16 +174,22 @@ def untie(model: Model) -> None:
 
 def remove_unused(model: Model) -> None:
     """Drop nodes and constants that nothing reads."""
-    needed = {value.name for value in model.graph.output}
+    needed = _drop_unused(model.graph)
+    model.weights = {name: weight for name, weight in model.weights.items() if name in needed}
+
+
+def _drop_unused(graph: GraphProto) -> set[str]:
+    """What the nodes that are left read."""
+    needed = {value.name for value in graph.output}
     kept: list[NodeProto] = []
-    for node in reversed(model.graph.node):
+    for node in reversed(graph.node):
         if needed.intersection(node.output):
             kept.append(node)
             needed.update(name for name in node.input if name)
-            needed |= captured(node)
-    if len(kept) < len(model.graph.node):
-        replace_all(model.graph.node, reversed(kept))
-    model.weights = {name: weight for name, weight in model.weights.items() if name in needed}
+            needed.update(*map(_drop_unused, subgraphs(node))) if is_followed(node) else needed.update(captured(node))
+    if len(kept) < len(graph.node):
+        replace_all(graph.node, reversed(kept))
+    return needed
 
 
 def pin_sizes(model: Model, shapes: Shapes) -> bool:
@@ -172,10 +199,17 @@ def pin_sizes(model: Model, shapes: Shapes) -> bool:
     vector becomes ``Where(known, constant, computed)``. A static integer that becomes a number (a scale computed from a
     size) is pinned too: pruning must not change its value.
     """
+    pinned = set(pinned_sizes(model))
+    changed = False
+    for graph in every_graph(model.graph):
+        changed |= _pin_sizes_of(model, shapes, graph, pinned)
+    return changed
+
+
+def _pin_sizes_of(model: Model, shapes: Shapes, graph: GraphProto, pinned: Collection[str]) -> bool:
     changed = False
     nodes: list[NodeProto] = []
-    pinned = set(pinned_sizes(model))
-    for node in model.graph.node:
+    for node in graph.node:
         if domain_of(node):
             nodes.append(node)
             continue
@@ -188,7 +222,7 @@ def pin_sizes(model: Model, shapes: Shapes) -> bool:
                 changed |= _pin(model, shapes, node, position, nodes, static_only=False)
         nodes.append(node)
     if changed:
-        replace_all(model.graph.node, nodes)
+        replace_all(graph.node, nodes)
     return changed
 
 
@@ -216,11 +250,14 @@ def split_sizes(model: Model, shapes: Shapes, node: NodeProto) -> bool:
 def squeeze_axes(model: Model, shapes: Shapes, node: NodeProto) -> bool:
     """A ``Squeeze`` of every unit axis spells which, or it would squeeze what pruning leaves one position of."""
     source = shapes.shapes.get(node.input[0]) if node.op_type == "Squeeze" else None
-    if source is None or model.opset < 13 or (len(node.input) > 1 and node.input[1]):
+    if source is None or (len(node.input) > 1 and node.input[1]) or any(a.name == "axes" for a in node.attribute):
         return False
-    del node.input[1:]
     axes = [axis for axis, size in enumerate(source) if size == 1]
-    node.input.append(_constant(model, f"{node.input[0]}__axes", np.array(axes, np.int64)))
+    if model.opset < 13:
+        node.attribute.append(helper.make_attribute("axes", axes))
+    else:
+        del node.input[1:]
+        node.input.append(_constant(model, f"{node.input[0]}__axes", np.array(axes, np.int64)))
     return True
 
 
@@ -260,7 +297,7 @@ def _pin(model: Model, shapes: Shapes, node: NodeProto, position: int, nodes: li
 
 def pinned_sizes(model: Model) -> dict[str, str]:
     """For each vector ``Where(static, constant, computed)`` the constant."""
-    wheres = (node for node in model.graph.node if node.op_type == "Where" and not domain_of(node))
+    wheres = (node for node in every_node(model.graph) if node.op_type == "Where" and not domain_of(node))
     return {n.output[0]: n.input[1] for n in wheres if n.input[0] in model.weights and n.input[1] in model.weights}
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from onnx import NodeProto, helper
+from onnx import NodeProto, ValueInfoProto, helper
 
 from onnxprune.axes import Factor, Indices, Keeper, Positions, length, mask, take
 from onnxprune.coupling import Coupling, NodeAxes
+from onnxprune.flow import node_at
 from onnxprune.model import Model
+from onnxprune.node import every_graph
 from onnxprune.passes.base import Facts, Pass, need
 from onnxprune.passes.normalize import pinned_sizes
 from onnxprune.weights import Array, Weight
@@ -91,7 +93,7 @@ def _refresh(model: Model, coupling: Coupling, counts: Mapping[Factor, int]) -> 
             continue
         if all(length(factor, counts) == factor.size for factor in node.letters.values()):
             continue
-        proto = model.graph.node[node.index]
+        proto = node_at(model.graph, (node.index, *node.inside))
         for name, spelled in rule.attrs.items():
             value = _respell(spelled, node, counts)
             if value != _respell(spelled, node, {}) or not isinstance(spelled, tuple | list):
@@ -99,11 +101,18 @@ def _refresh(model: Model, coupling: Coupling, counts: Mapping[Factor, int]) -> 
         for position, entries in rule.sizes_at.items():
             source = proto.input[position] if position < len(proto.input) else ""
             _set_entries(model, pinned.get(source, source), entries, node, counts)
-    for value in model.graph.value_info:
+    for value in recorded(model):
         for dim, factor in zip(value.type.tensor_type.shape.dim, coupling.axes.get(value.name, ()), strict=False):
             size = length(factor, counts)
             if dim.HasField("dim_value") and size != factor.size:
                 dim.dim_value = size
+
+
+def recorded(model: Model) -> Iterator[ValueInfoProto]:
+    """The values whose shapes are recorded, but for the inputs and outputs of the model."""
+    yield from model.graph.value_info
+    for body in list(every_graph(model.graph))[1:]:
+        yield from (*body.input, *body.output, *body.value_info)
 
 
 def _respell(spelled: Any, node: NodeAxes, counts: Mapping[Factor, int]) -> Any:

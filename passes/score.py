@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from onnxprune import criteria
 from onnxprune.model import Model
@@ -23,16 +25,20 @@ class Score(Pass):
     """For criteria that draw."""
 
     def run(self, model: Model, facts: Facts) -> Model:
+        facts.scores = self._scores(model, facts)
+        for name, gone in facts.removal.gone.items() if facts.removal else ():
+            if name in facts.scores:
+                facts.scores[name][gone] = 0  # nothing is lost with them, whatever the criterion
+        return model
+
+    def _scores(self, model: Model, facts: Facts) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
         coupling = need(facts.coupling, "coupling")
         if facts.calibration is None or not coupling.groups:
-            facts.scores = criteria.score(model, coupling, self.criterion, self.seed)
-            return model
+            return criteria.score(model, coupling, self.criterion, self.seed)
         if facts.statistics is None:
             facts.tell("gathering statistics of what the layers read")
             facts.statistics = collect(model, coupling, facts.calibration.fit, seed=self.seed)
         facts.tell(f"scoring by {self.criterion}")
         if self.criterion in CALIBRATED:
-            facts.scores = calibrated(model, coupling, self.criterion, facts.statistics)
-        else:
-            facts.scores = criteria.score(model, coupling, self.criterion, self.seed)
-        return model
+            return calibrated(model, coupling, self.criterion, facts.statistics)
+        return criteria.score(model, coupling, self.criterion, self.seed)

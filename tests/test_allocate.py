@@ -63,10 +63,26 @@ def choose(
     name: str, target: str, *, scope: str = "isomorphic", align: int = 1, scores: dict[str, Scores] | None = None
 ) -> Allocation:
     found = MODELS[name]
+    costs, wanted = CostModel(found.model, found.coupling, found.shapes.batch), Target.parse(target)
+    prices = costs.of(wanted.metric)
+    return allocate(found.coupling, SCORES[name] if scores is None else scores, prices, wanted, scope=scope, align=align)
+
+
+@pytest.mark.parametrize("scope", ["uniform", "global", "isomorphic"])
+@pytest.mark.parametrize("fraction", [0.3, 0.8, 0.999])
+def test_positions_without_weight_stay_for_alignment_alone(scope: str, fraction: float) -> None:
+    found = MODELS["wide"]
+    gone = {"w0:0": np.arange(20, 30), "w1:0": np.arange(0, 60)}
+    scores = {name: np.where(np.isin(np.arange(len(old)), gone.get(name, [])), 0, old) for name, old in SCORES["wide"].items()}
     costs = CostModel(found.model, found.coupling, found.shapes.batch)
-    return allocate(
-        found.coupling, SCORES[name] if scores is None else scores, costs, Target.parse(target), scope=scope, align=align
-    )
+    target = Target("params", fraction)
+    allocation = allocate(found.coupling, scores, costs.of("params"), target, scope=scope, align=8, gone=gone)
+    assert len(allocation.keep["w0:0"]) <= 56  # two of 54 positions more than are needed
+    assert len(allocation.keep["w1:0"]) <= 40
+    assert obtained(found, "params", allocation) == pytest.approx(allocation.obtained)
+    assert allocation.obtained <= fraction
+    if fraction == 0.999:
+        assert {name: len(kept) for name, kept in allocation.keep.items()} == {"w0:0": 56, "w1:0": 40}
 
 
 def obtained(found: Analysis, metric: str, allocation: Allocation) -> float:
@@ -206,10 +222,10 @@ def test_no_group_at_all() -> None:
     found = analyze(parse(NETS["chain"]), protect=["w*"])
     costs = CostModel(found.model, found.coupling, found.shapes.batch)
     with pytest.raises(TargetError, match="no group that can be pruned; inspect says why"):
-        allocate(found.coupling, {}, costs, Target("macs", 0.5), scope="global", align=1)
+        allocate(found.coupling, {}, costs.of("macs"), Target("macs", 0.5), scope="global", align=1)
     with pytest.raises(TargetError, match="no group that can be pruned; inspect says why"):
-        allocate(found.coupling, {}, costs, Target("channels", 0.5), scope="global", align=1)
-    assert allocate(found.coupling, {}, costs, Target("channels", 1), scope="global", align=1).keep == {}
+        allocate(found.coupling, {}, costs.of("channels"), Target("channels", 0.5), scope="global", align=1)
+    assert allocate(found.coupling, {}, costs.of("channels"), Target("channels", 1), scope="global", align=1).keep == {}
 
 
 @pytest.mark.parametrize("scope", SCOPES)

@@ -28,7 +28,7 @@ from onnxprune import (
     make_plan,
     prune,
 )
-from onnxprune.api import describe
+from onnxprune.api import describe, foreign
 from onnxprune.model import Model
 from onnxprune.verify import compare
 from test_coupling import GROUPS, NETS, parse
@@ -135,6 +135,19 @@ def test_a_plan_is_signed_with_its_file(tmp_path: Path) -> None:
         assert plan.file == "net.onnx"
         assert plan.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert prune(net(), HALF).plan.sha256 == ""
+
+
+def test_a_plan_for_another_file_is_foreign(tmp_path: Path) -> None:
+    path = as_path(tmp_path)
+    plan = make_plan(path, HALF)[0]
+    assert foreign(path, plan) == foreign(str(path), plan) == ""
+    assert foreign(net(), plan) == ""  # there is no file to compare
+    other = tmp_path / "other.onnx"
+    other.write_bytes(path.read_bytes() + onnx.ModelProto(doc_string="another run").SerializeToString())
+    text = foreign(other, plan)
+    assert text.startswith(f"{other} is not the file that the plan was made for (net.onnx, sha256 {plan.sha256[:12]}")
+    assert foreign(other, prune(net(), HALF).plan) == ""  # it was made for no file
+    apply(other, plan)
 
 
 def test_save_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,12 +18,15 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "onnxprune"
 
 LAYERS = [
-    ["errors", "axes"],
-    ["equation"],
+    ["errors", "axes", "digest"],
+    ["equation", "slices"],
     ["weights"],
     ["node"],
-    ["model"],
+    ["divergence", "flow", "geometry", "model", "moments", "obs", "order"],
+    ["precision"],
     ["runtime"],
+    ["arithmetic", "segments", "staged"],
+    ["inference"],
     ["shapes"],
     ["rules.registry"],
     ["rules.elementwise", "rules.linear"],  # quantized sums and products are theirs
@@ -31,16 +34,23 @@ LAYERS = [
     ["rules"],
     ["zeros"],
     ["coupling"],
-    ["_bench_worker", "cost", "criteria", "feeds", "frontier", "plan", "preprocess", "recipe"],
+    ["_bench_worker", "affine", "cost", "criteria", "feeds", "frontier", "knapsack", "plan", "preprocess", "ranges", "readers"],
+    ["recipe"],
     ["sources"],
     ["calibrate"],
-    ["allocate", "bench", "files", "verify"],
+    ["allocate", "bench", "calibration", "files", "values", "verify"],
+    ["lossless", "statistics"],
+    ["problems"],
     ["report"],
     ["tables"],
     ["passes.base"],
+    ["passes.bodies"],
+    ["passes.sequences"],
     ["passes.normalize"],  # others build on what it writes
+    ["passes.prune_channels"],  # lossless removal masks
     ["passes.*"],
     ["passes"],
+    ["compiler", "exact"],
     ["api"],
     ["cli"],
     ["__main__"],
@@ -52,8 +62,9 @@ UPWARD = {
 }
 """Imports against the current, and why they do no harm; all are under TYPE_CHECKING."""
 
-PROTOBUF = {"weights", "node", "model", "runtime", "shapes", "frontier", "feeds", "files"}
-PROTOBUF |= {"passes.normalize", "passes.prune_channels"}
+PROTOBUF = {"weights", "node", "flow", "model", "precision", "runtime", "segments", "arithmetic", "inference", "shapes"}
+PROTOBUF |= {"frontier", "feeds", "files", "staged"}
+PROTOBUF |= {"passes.bodies", "passes.lossless", "passes.sequences", "passes.normalize", "passes.prune_channels"}
 """Modules that use onnx when they run; annotations may name its types anywhere."""
 
 UNTESTED = {

@@ -171,7 +171,7 @@ def test_every_command_works_and_is_silent_on_stderr(told: dict[str, Done]) -> N
 
 def test_text_says_what_happened(told: dict[str, Done]) -> None:
     assert "13 groups can be pruned" in told["inspect"].out
-    assert "1 axis cannot be pruned" in told["inspect"].out
+    assert "2 axes cannot be pruned" in told["inspect"].out
     assert "graph output" in told["inspect"].out
     assert "19 layers" in told["inspect"].out
     for words in ("requested macs=0.5, obtained macs=0.4", "verified: pruned == masked", "latency, cpu", "a.onnx"):
@@ -246,6 +246,61 @@ def test_help_names_every_command(call: Cli) -> None:
     done = call("--help")
     assert done.status == 0
     assert all(name in done.out for name in ("inspect", "prune", "plan", "apply", "verify", "benchmark"))
+
+
+# Without loss.
+
+
+@pytest.fixture
+def wasteful(tmp_path: Path) -> Path:
+    """Of 32 channels, three are copies, two are dead and nineteen never fire."""
+    weights = np.random.default_rng(0).standard_normal((32, 3, 3, 3), np.float32)
+    weights[[5, 6, 7]] = weights[4]
+    weights[13:] = 0
+    model = net(weights)
+    second = model.graph.initializer[1]
+    columns = numpy_helper.to_array(second).copy()
+    columns[:, [1, 2]] = 0
+    second.CopyFrom(numpy_helper.from_array(columns, second.name))
+    path = tmp_path / "net.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_lossless(call: Cli, wasteful: Path) -> None:
+    out = wasteful.parent / "out.onnx"
+    done = call("prune", wasteful, "-o", out, "--lossless", "--align", "1", "--no-benchmark")
+    assert (done.status, done.err) == (0, "")
+    assert "removed without loss: 2 dead, 19 constant, 3 duplicated\n" in done.out
+    assert "verified: lossless == original" in done.out
+    assert {tuple(t.dims) for t in onnx.load(out).graph.initializer} == {(8, 3, 3, 3), (8, 8, 1, 1)}
+    done = call("prune", wasteful, "-o", out, "--lossless", "--force", "--no-benchmark", "--json")
+    found = done.json()
+    assert found["lossless"]["kept"] == 8  # sixteen remain
+    assert found["lossless"]["check"]["ok"] is True
+    assert found["requested"] == "lossless"
+
+
+def test_lossless_before_a_target(call: Cli, wasteful: Path) -> None:
+    out = wasteful.parent / "out.onnx"
+    wanted = ("--lossless", "--target", "macs=0.2", "--align", "1", "--no-benchmark")
+    done = call("prune", wasteful, "-o", out, *wanted)
+    assert (done.status, done.err) == (0, "")
+    assert all(
+        words in done.out for words in ("lossless == original", "requested macs=0.2, obtained macs=0.1", "pruned == masked")
+    )
+
+
+def test_lossless_where_nothing_can_go(call: Cli, model: Path) -> None:
+    out = model.parent / "out.onnx"
+    refused(call("prune", model, "-o", out, "--lossless"), 1, model, "nothing can go without loss")
+    assert names(model.parent) == {"net.onnx"}
+
+
+def test_lossless_writes_no_plan(call: Cli, wasteful: Path) -> None:
+    plan = wasteful.parent / "plan.json"
+    refused(call("prune", wasteful, "-o", wasteful.parent / "out.onnx", "--lossless", "--plan-out", plan), 2, "--plan-out")
+    assert names(wasteful.parent) == {"net.onnx"}
 
 
 # Bad models.
@@ -553,6 +608,26 @@ def test_a_plan_that_does_not_fit_is_refused(
     path.write_text(json.dumps({**plan, "groups": [{**plan["groups"][0], **change}]}))
     refused(call("apply", model, path, "-o", model.parent / "out.onnx"), 2, *words)
     assert names(model.parent) == {"net.onnx", "plan.json"}
+
+
+def test_a_plan_for_another_file_is_applied_with_a_warning(call: Cli, model: Path) -> None:
+    folder = model.parent
+    assert call("plan", model, "-o", folder / "plan.json", "--target", "channels=0.5", "--align", "1").err == ""
+    other, out = folder / "other.onnx", folder / "out.onnx"
+    onnx.save(net(np.ones((32, 3, 3, 3), np.float32)), other)
+    warning = f"onnxprune: warning: {other} is not the file that the plan was made for (net.onnx, sha256 "
+    done = call("apply", other, folder / "plan.json", "-o", out)
+    assert done.status == 0
+    assert done.err.startswith(warning)
+    assert done.err.count("\n") == 1
+    done = call("apply", other, folder / "plan.json", "-o", out, "--json", "--force")
+    assert "is not the file that the plan was made for" in done.json()["notes"][0]
+    done = call("verify", other, out, "--plan", folder / "plan.json", "--json")
+    assert done.status == 0
+    assert done.err.startswith(warning)
+    assert "is not the file that the plan was made for" in done.json()["notes"][0]
+    done = call("apply", model, folder / "plan.json", "-o", out, "--json", "--force")
+    assert (done.err, done.json()["notes"]) == ("", [])
 
 
 # Samples.

@@ -15,6 +15,7 @@ from onnxprune.api import Analysis, analyze
 from onnxprune.cost import METRICS, Cost, CostModel, layer_costs
 from onnxprune.model import Model
 from test_coupling import NETS, both, parse, some
+from test_flow import net
 
 EXPECTED = {  # by hand: multiply-accumulates of one sample, parameters
     "chain": (64 * (8 * 3 * 9 + 6 * 8 * 9 + 4 * 6), 216 + 5 * 8 + 432 + 24),
@@ -96,6 +97,23 @@ def test_layers_add_up_to_the_model(name: str) -> None:
     whole = costs_of(found).cost({})
     assert sum(macs for macs, _ in layers) == whole.macs
     assert sum(params for _, params in layers) == whole.params
+
+
+def test_what_bodies_compute_counts_once() -> None:
+    """Whichever branch is taken and however often a loop runs: neither is known."""
+    found = analyze(net("nested"))
+    cost = costs_of(found).cost({})
+    assert cost.params == 5 * 8 + 2 * 8 * 6 + 2 * 8 * 4 + 8 * 2
+    assert cost.macs == cost.params  # one row: each weight once
+    keep = {group.id: some(group.size) for group in found.coupling.groups}
+    pruned, _ = both(found, keep)
+    kept = costs_of(found).cost({group.factor: len(keep[group.id]) for group in found.coupling.groups})
+    assert (kept.macs, kept.params) == (
+        costs_of(analyze(pruned)).cost({}).macs,
+        sum(w.size for w in pruned.weights.values() if w.is_float),
+    )
+    layers = [layer_costs(found.model, node, found.shapes.batch) for node in found.coupling.nodes]
+    assert sum(macs for macs, _ in layers) == cost.macs
 
 
 def test_macs_are_those_of_one_sample_only_where_the_batch_is_dynamic() -> None:

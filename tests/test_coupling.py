@@ -12,13 +12,14 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from onnxprune import runtime, shapes, verify
 from onnxprune.api import Analysis, analyze
 from onnxprune.axes import leaves
 from onnxprune.coupling import Coupling
 from onnxprune.model import Model
+from onnxprune.node import every_graph
 from onnxprune.passes import Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels
 from onnxprune.plan import Plan
 from onnxprune.rules.registry import Reason
@@ -28,25 +29,31 @@ from onnxprune.weights import Array
 
 
 def parse(text: str, opset: int = 18, *, ir: int = 10, domains: Sequence[str] = ()) -> ModelProto:
-    """A model from ONNX text; what its `<...>` declares and no node computes is a weight, filled with seeded values.
+    """A model from ONNX text; what a `<...>` declares and no node computes is a weight, filled with seeded values.
 
     Weights are scaled to keep activations of order one; those named var are positive.
     """
     imports = ", ".join([f'"": {opset}', *(f'"{domain}": 1' for domain in domains)])
     model = onnx.parser.parse_model(f"<ir_version: {ir}, opset_import: [{imports}]> net {text}")
-    computed = {name for node in model.graph.node for name in node.output}
-    declared = list(model.graph.value_info)
-    del model.graph.value_info[:]
+    for graph in every_graph(model.graph):
+        fill(graph)
+    onnx.checker.check_model(model)
+    return model
+
+
+def fill(graph: GraphProto) -> None:
+    """Declared values that no node computes become weights."""
+    computed = {name for node in graph.node for name in node.output}
+    declared = list(graph.value_info)
+    del graph.value_info[:]
     for value in declared:
         if value.name in computed:
-            model.graph.value_info.append(value)
+            graph.value_info.append(value)
             continue
         kind = value.type.tensor_type
         shape = tuple(dim.dim_value for dim in kind.shape.dim)
         array = weights_of(value.name, shape).astype(helper.tensor_dtype_to_np_dtype(kind.elem_type))
-        model.graph.initializer.append(numpy_helper.from_array(array, value.name))
-    onnx.checker.check_model(model)
-    return model
+        graph.initializer.append(numpy_helper.from_array(array, value.name))
 
 
 def weights_of(name: str, shape: tuple[int, ...]) -> Array:
@@ -91,8 +98,15 @@ def check_law(found: Analysis, keep: Mapping[str, Sequence[int]]) -> None:
 
 def spell(node: NodeProto) -> str:
     """Everything that a node says but its name."""
-    attributes = sorted(f"{a.name} = {helper.get_attribute_value(a)}" for a in node.attribute)
+    values = {a.name: spell_graph(a.g) if a.HasField("g") else helper.get_attribute_value(a) for a in node.attribute}
+    attributes = sorted(f"{name} = {value}" for name, value in values.items())
     return f"{', '.join(node.output)} = {node.domain}:{node.op_type}<{', '.join(attributes)}>({', '.join(node.input)})"
+
+
+def spell_graph(graph: GraphProto) -> str:
+    """Everything that the body of a node says."""
+    ends = [[str(value) for value in side] for side in (graph.input, graph.output, graph.value_info)]
+    return f"{ends} {[tensor.name for tensor in graph.initializer]} {[spell(node) for node in graph.node]}"
 
 
 def assert_same_graph(model: Model, expected: ModelProto) -> None:
@@ -287,7 +301,53 @@ def test_positions_that_an_operator_orders_are_refused() -> None:
 def test_a_refusal_reads_as_a_plan_spells_it() -> None:
     refusal = analyze(parse(NETS["chain"])).coupling.refusals[0]
     text = "graph input: the interface is a contract"
-    assert refusal.to_dict() == {"node": "x", "axis": "w1:1", "reason": "interface", "text": text}
+    assert refusal.to_dict() == {
+        "node": "x",
+        "axis": "w1:1",
+        "axes": ["w1:1"],
+        "size": 3,
+        "reason": "interface",
+        "text": text,
+        "remedy": "",
+    }
+
+
+def test_a_refusal_names_every_axis_and_what_helps() -> None:
+    (refusal,) = (r for r in analyze(parse(LAYER_NORM)).coupling.refusals if r.reason is Reason.MIXES)
+    assert refusal.axes == ("w1:1", "g:0", "b:0", "w2:0")
+    assert "--allow-inexact" in refusal.remedy
+    model = parse(
+        """(float[N,4] x, float[6,4] s) => (float[N,3] y) <float[4,6] w, float[6,3] v> {
+      h = MatMul(x, w)
+      n = my.Op(h)
+      y = MatMul(n, v)
+    }""",
+        domains=["my"],
+    )
+    (refusal,) = (r for r in analyze(model).coupling.refusals if r.value == "w" and r.axis == 1)
+    assert refusal.remedy == Reason.NO_RULE.remedy != ""
+
+
+def test_a_form_may_have_a_remedy_of_its_own() -> None:
+    model = parse("""(float[N,4,8,8] x) => (float[N,3,8,8] y)
+    <float[6,4,1,1] w, float[6] s, float[6] b, float[6] m, float[6] var, float[3,6,1,1] v> {
+      a = Conv(x, w)
+      n, mm, vv = BatchNormalization<training_mode = 1>(a, s, b, m, var)
+      y = Conv(n, v)
+    }""")
+    (refusal,) = (r for r in analyze(model).coupling.refusals if r.value == "w" and r.axis == 0)
+    assert refusal.reason is Reason.UNSUPPORTED
+    assert refusal.remedy == "export the model in evaluation mode"
+
+
+def test_weights_that_only_a_body_reads_are_refused_by_name() -> None:
+    model = parse("""(float[N,4] x, bool b) => (float[N,6] y) <float[4,6] w, float[4,6] v> {
+      y = If (b) <
+        then_branch = one () => (float[N,6] s) { s = MatMul(x, w) },
+        else_branch = two () => (float[N,6] t) { t = MatMul(x, v) }
+      >
+    }""")
+    assert {axis for r in analyze(model).coupling.refusals for axis in r.axes} == {"w:0", "w:1", "v:0", "v:1"}
 
 
 def test_merged_equal_constants_are_untied() -> None:
@@ -356,25 +416,6 @@ def test_an_unknown_operator_fixes_its_own_tensors_alone() -> None:
     assert refusals(coupling)["w1:0"] is Reason.NO_RULE
     (text,) = {r.text for r in coupling.refusals if r.value == "w1" and r.axis == 0}
     assert "no rule for my.domain::Foo" in text
-
-
-BRANCH = """(float[N,3,4,4] x, bool c) => (float[N,4,4,4] y)
-<float[8,3,1,1] w1, float[6,8,1,1] w2, float[4,6,1,1] w3, float[4,8,1,1] wa> {
-  a = Conv(x, w1)
-  b = Conv(a, w2)
-  d = Conv(b, w3)
-  e = If (c) <then_branch = yes () => (float[N,4,4,4] p) { p = Conv(a, wa) },
-              else_branch = no () => (float[N,4,4,4] q) { q = Identity(d) }>
-  y = Add(d, e)
-}"""
-
-
-def test_a_value_captured_by_a_body_is_fixed() -> None:
-    found = analyze(parse(BRANCH))
-    assert "w1:0" not in {group.id for group in found.coupling.groups}
-    assert refusals(found.coupling)["w1:0"] is Reason.CONTROL_FLOW
-    assert describe(found.coupling) == ["w2:0 6: w2:0 w3:1"]
-    check_law(found, {"w2:0": [0, 3]})
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-import onnx
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from onnxprune import weights
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
-from onnxprune.node import NodeView, captured
+from onnxprune.node import NodeView, captured, every_body
 from onnxprune.weights import Weight, densify
 
 DTYPES: dict[str, Any] = {
@@ -299,11 +299,11 @@ def test_captures_are_found_through_every_level() -> None:
     relu, neg, branch = model.graph.node
     assert captured(relu) == captured(neg) == set()
     assert captured(branch) == {"u", "v", "x", "c"}
-    readers = model.consumers()
-    assert sorted((node.op_type, position) for node, position in readers["x"]) == [("If", -1), ("Relu", 0)]
-    assert [(node.op_type, position) for node, position in readers["v"]] == [("If", -1)]
-    assert sorted(position for _, position in readers["c"]) == [-1, 0]
-    assert "s" not in readers
+    readers = {name: [(node.op_type, position) for node, position in found] for name, found in model.consumers().items()}
+    assert readers["x"] == [("Relu", 0), ("Add", 1)]
+    assert readers["v"] == [("Abs", 0)]
+    assert readers["c"] == [("If", 0), ("If", 0)]
+    assert readers["s"] == [("Add", 0), ("Add", 1)]
 
 
 def test_what_a_body_owns_is_not_captured() -> None:
@@ -314,6 +314,39 @@ def test_what_a_body_owns_is_not_captured() -> None:
     """)
     node = helper.make_node("Loop", ["trips", "", "start"], ["end"], body=body)
     assert captured(node) == {"outer"}
+
+
+def test_external_data_of_bodies_is_read(tmp_path: Path) -> None:
+    body = parser.parse_graph("b () => (float[4] t) <float[4] w = {1, 2, 3, 4}> { t = Neg(w) }")
+    other = parser.parse_graph("o () => (float[4] e) { e = Abs(x) }")
+    node = helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=other)
+    inputs = [
+        helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [4]),
+    ]
+    graph = helper.make_graph([node], "g", inputs, [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    (tensor,) = (tensor for body in every_body(proto.graph) for tensor in body.initializer)
+    (tmp_path / "weights").write_bytes(np.array([1, 2, 3, 4], np.float32).tobytes())
+    tensor.ClearField("float_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights")
+    onnx.save(proto, tmp_path / "model.onnx")
+    (read,) = (tensor for body in every_body(Model.of(tmp_path / "model.onnx").graph) for tensor in body.initializer)
+    assert numpy_helper.to_array(read).tolist() == [1, 2, 3, 4]
+    (tmp_path / "weights").unlink()
+    with pytest.raises(ModelError, match="weights of tensor 'w' is missing"):
+        Model.of(tmp_path / "model.onnx")
+
+
+def test_floats_that_bodies_hold_count() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 18]> g (bool c, int64 x) => (int64 y) {
+      y = If (c) <then_branch = yes () => (int64 t) <float w = {1}> { t = Cast<to = 7>(w) },
+                  else_branch = no () => (int64 e) { e = Neg(x) }>
+    }"""
+    assert Model.of(parser.parse_model(text)).has_floats
+    assert not Model.of(parser.parse_model(text.replace("<float w = {1}>", "<int64 w = {1}>"))).has_floats
+    assert Model.of(parser.parse_model(text.replace("<float w = {1}> {", "{ w = Constant<value_float = 1.0>()"))).has_floats
 
 
 def test_fresh_names_are_fresh() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
+from onnxprune import Recipe, prune
 from onnxprune.api import analyze
 from onnxprune.errors import PlanError
 from onnxprune.plan import FORMAT, Plan
@@ -73,6 +76,47 @@ def test_members_that_are_more_than_the_group_list_what_goes(
     (entry,) = (entry for entry in data["groups"] if entry["id"] == group)
     found = {(member["value"], member["axis"]): member.get("removed") for member in entry["members"]}
     assert {place: found[place] for place in removed} == removed
+
+
+SHARED_BIAS = """(float[N,3,8,8] x) => (float[N,4,8,8] y)
+<float[8,3,1,1] w1, float[8] zero, float[8,8,1,1] w2, float[4,8,1,1] w3> {
+  a = Conv(x, w1, zero)
+  r = Relu(a)
+  c = Conv(r, w2, zero)
+  y = Conv(c, w3)
+}"""
+
+
+def test_a_copy_of_a_shared_constant_says_of_what() -> None:
+    coupling = analyze(parse(SHARED_BIAS)).coupling
+    members = {group["id"]: group["members"] for group in Plan().to_dict(coupling)["groups"]}
+    assert {"value": "zero", "axis": 0} in members["w1:0"]
+    assert {"value": "zero__copy", "axis": 0, "of": "zero"} in members["w2:0"]
+    assert not any("__copy" in axis for refusal in coupling.refusals for axis in refusal.axes)
+
+
+@pytest.mark.parametrize("net", [*NETS, "shared bias"])
+def test_another_program_can_check_a_pruned_model_by_its_plan(net: str) -> None:
+    """With the two models and the JSON alone: each constant is the original's without what the plan removes."""
+    original = parse(NETS.get(net, SHARED_BIAS))
+    result = prune(original, Recipe(target="channels=0.6", align="1"))
+    before, after = (
+        {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer} for model in (original, result.model)
+    )
+    removed: dict[tuple[str, str, int], set[int]] = defaultdict(set)
+    for group in json.loads(json.dumps(result.plan.to_dict(result.coupling)))["groups"]:
+        gone = set(range(group["size"])) - set(group["keep"])
+        for member in group["members"]:
+            place = (member["value"], member.get("of", member["value"]), member["axis"])
+            removed[place] |= set(member.get("removed", gone))
+    for value, of, _ in removed:
+        expected = before[of]
+        for axis in range(expected.ndim):
+            expected = np.delete(expected, sorted(removed.get((value, of, axis), set())), axis)
+        np.testing.assert_array_equal(after[value], expected, value)
+    assert {value for value, of, _ in removed if value != of} == (set() if net in NETS else {"zero__copy"})
+    for name in after.keys() & before.keys() - {value for value, _, _ in removed}:
+        assert after[name].shape == before[name].shape, name
 
 
 def test_without_leaves_groups_whole() -> None:

@@ -25,6 +25,11 @@ OTHER = Recipe(
     seed=7,
     calib="photos",
     preprocess="imagenet",
+    repair=False,
+    max_drop="1%",
+    eval="others",
+    metric="top1",
+    lossless=True,
 )
 
 
@@ -67,6 +72,7 @@ def test_the_names_of_criteria_are_those_of_the_functions() -> None:
         ({"seed": True}, "seed = True is not a whole number"),
         ({"seed": 1.5}, "seed = 1.5 is not a whole number"),
         ({"seed": -1}, "seed -1: write 0"),
+        ({"lossless": 1}, "lossless = 1 is not true or false"),
     ],
 )
 def test_a_field_without_sense_is_refused(tmp_path: Path, data: dict[str, Any], words: str) -> None:

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
-from onnxprune.runtime import Session, evaluate, random_feeds, run_for_shapes, session
+from onnxprune.runtime import Session, evaluate, random_feeds, session
 from test_coupling import NETS, parse
 
 OPSETS = [helper.make_opsetid("", 18)]
@@ -69,9 +69,3 @@ def test_one_node_that_cannot_be_computed_does_not_hide_the_others() -> None:
     ]
     found = evaluate(nodes, {"a": np.array([1.0, 2.0], np.float32), "wrong": np.array([5])}, OPSETS, 10)
     assert {name: array.tolist() for name, array in found.items()} == {"b": [-1, -2], "e": [1, 2]}
-
-
-def test_shapes_from_a_run() -> None:
-    model = Model.of(parse(NETS["chain"]))
-    assert run_for_shapes(model, {"x": (2, 3, 8, 8)}, ["a", "s"]) == {"a": (2, 8, 8, 8), "s": (2, 6, 8, 8)}
-    assert run_for_shapes(model, {"x": (2, 4, 8, 8)}, ["a"]) == {}  # it does not run on that

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
+from onnxprune.arithmetic import SMALL
 from onnxprune.model import Model
-from onnxprune.shapes import SMALL, Shapes, bindings, probe
+from onnxprune.shapes import Shapes, bindings, probe
 from test_coupling import NETS, parse
 
 

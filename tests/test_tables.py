@@ -17,8 +17,21 @@ ODD = "/model/[bold]layer.0[/red]/:smile:/conv"
 LONG = "/encoder/layers.11/" + "self_attention/" * 6 + "MatMul"
 
 
-def refusal(name: str) -> dict[str, str]:
-    return {"axis": f"{name}:0", "reason": "interface", "node": name, "text": "graph output: the interface is a contract"}
+def refusal(name: str, **changes: Any) -> dict[str, Any]:
+    plain = {
+        "axis": f"{name}:0",
+        "axes": [f"{name}:0"],
+        "reason": "interface",
+        "node": name,
+        "text": "graph output: the interface is a contract",
+        "remedy": "",
+    }
+    return plain | changes
+
+
+def group(name: str) -> dict[str, Any]:
+    members = [{"op": "Conv", "value": name, "axis": 1}] * 3
+    return {"id": name, "size": 32, "exact": True, "kind": "channels", "members": members}
 
 
 def found(groups: list[str], refusals: list[str], layers: int = 1) -> dict[str, Any]:
@@ -26,9 +39,7 @@ def found(groups: list[str], refusals: list[str], layers: int = 1) -> dict[str, 
         "model": f"{ODD}.onnx",
         "opset": 18,
         "cost": {"macs": 1_950_000, "params": 67_600, "size": 280_000},
-        "groups": [
-            {"id": name, "size": 32, "exact": True, "kind": "channels", "members": [{"op": "Conv"}] * 3} for name in groups
-        ],
+        "groups": [group(name) for name in groups],
         "refusals": [refusal(name) for name in refusals],
         "layers": [{"node": ODD, "op": "Conv", "macs": 10, "params": 3, "axes": "n (g i) _ _ -> n (g o) _ _"}] * layers,
     }
@@ -58,7 +69,7 @@ def test_names_come_out_whole_and_unchanged(width: int, capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize(("count", "words"), [(0, "0 groups"), (1, "1 group"), (2, "2 groups")])
 def test_one_is_not_many(count: int, words: str, width: int, capsys: pytest.CaptureFixture[str]) -> None:
-    tables.inspection(found(["a"] * count, ["b"] * count, count), layers=True)
+    tables.inspection(found(["a"] * count, ["b", "c"][:count], count), layers=True)
     out = capsys.readouterr().out
     assert f"{words} can be pruned" in out
     assert ("axis cannot be pruned" in out) is (count == 1)
@@ -67,15 +78,44 @@ def test_one_is_not_many(count: int, words: str, width: int, capsys: pytest.Capt
     assert ("positions" in out) is (count > 0)
 
 
-@pytest.mark.parametrize(("extra", "words"), [(1, "... and 1 more group;"), (2, "... and 2 more groups;")])
-def test_long_lists_say_how_much_more_there_is(extra: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("extra", [1, 2])
+def test_long_lists_say_how_much_more_there_is(extra: int, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"g{number}" for number in range(40 + extra)]
-    tables.inspection(found(names, names), layers=False)
+    long = found(names, []) | {"refusals": [refusal(f"r{number}", text=f"{number}") for number in range(40 + extra)]}
+    more, s = f"... and {extra} more", "s" * (extra > 1)
+    tables.inspection(long, layers=False)
     out = capsys.readouterr().out
-    assert words in out
-    assert f"... and {extra} more {'axis' if extra == 1 else 'axes'}; --json lists all" in out
-    assert "g39" in out
-    assert "g40" not in out
+    assert f"{more} group{s}; --all lists all" in out
+    assert f"{more} reason{s}; --all lists all" in out
+    assert "g39 " in out
+    assert "r39:0" in out
+    assert not {"g40 ", "r40:0"} & set(out.split())
+    tables.inspection(long, layers=False, every=True)
+    out = capsys.readouterr().out
+    assert "g40 " in out
+    assert "r40:0" in out
+    assert "more" not in out
+
+
+def test_axes_that_cannot_be_pruned_are_listed_by_reason(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    mixes = {"reason": "mixes", "text": "Softmax mixes it", "remedy": "--allow-inexact"}
+    refusals = [
+        refusal("w", axes=["w:0", "b:0"], node="one", **mixes),
+        refusal("v", axes=["v:1", "g:1"], node="two", **mixes),
+        refusal("u"),
+    ]
+    tables.inspection(found(["g"], []) | {"refusals": refusals}, layers=False)
+    out = capsys.readouterr().out
+    assert "4 axes cannot be pruned, 1 more only in part" in out
+    assert "w:0 and 3 more" in " ".join(out.split())
+    assert "one and 1 more" in " ".join(out.split())
+    assert out.count("Softmax mixes it") == 1
+    assert out.endswith("mixes: --allow-inexact\n")
+    tables.inspection(found(["g"], []) | {"refusals": refusals}, layers=False, every=True)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for start in (["w:0", "mixes", "one"], ["b:0", "mixes", "one"], ["v:1", "mixes", "two"], ["u:0", "interface", "u"]):
+        assert start in [line[:3] for line in lines]
+    assert ["g:1", "(in", "part)", "mixes"] in [line[:4] for line in lines]
 
 
 def row(label: str, **changes: Any) -> BenchRow:
@@ -141,8 +181,32 @@ def test_pruning_says_what_was_asked_and_done(width: int, capsys: pytest.Capture
         f"note: look at {ODD}\n",
     ):
         assert words in out
+    tables.verified(dataclasses.replace(check, notes=(f"compared with {ODD}",)))
+    assert capsys.readouterr().out.endswith(f", 1 input size)\n  compared with {ODD}\n")
     tables.pruning(report(), ODD)
     assert "not verified\n" in capsys.readouterr().out
+
+
+def test_lossless_removal_says_what_went_and_that_nothing_changed(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    check = Check(ok=True, error=1e-7, runs=2)
+    found = {"dead": 3, "constant": 1, "duplicated": 2, "kept": 0, "check": dataclasses.asdict(check)}
+    proof = "verified: lossless == original (largest difference 1.0e-07 of the largest output, 2 input sizes)\n"
+    tables.pruning(report(requested="lossless", verification=check, lossless=found), ODD)
+    out = capsys.readouterr().out
+    assert "removed without loss: 3 dead, 1 constant, 2 duplicated\n" in out
+    assert proof in out
+    assert "masked" not in out
+    assert "requested" not in out
+    tables.pruning(report(verification=check, lossless={**found, "kept": 4}), ODD)
+    out = capsys.readouterr().out
+    assert "2 duplicated, but for 4 that alignment keeps (--align 1 removes them)\n" in out
+    assert proof in out
+    assert "requested macs=0.5" in out
+    assert "pruned == masked" in out
+    tables.pruning(report(requested="lossless", lossless={**found, "check": None}), ODD)
+    out = capsys.readouterr().out
+    assert "not verified\n" in out
+    assert "==" not in out
 
 
 def test_a_plan_says_how_much_remains(width: int, capsys: pytest.CaptureFixture[str]) -> None:

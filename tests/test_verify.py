@@ -21,7 +21,7 @@ from onnxprune.model import Model
 from onnxprune.node import NodeView
 from onnxprune.rules import registry
 from onnxprune.rules.registry import Rule, axes
-from onnxprune.verify import compare, drift, isolate, tolerance
+from onnxprune.verify import compare, drift, isolate
 from test_coupling import NETS, both, parse
 
 # --- Wrong rules -----------------------------------------------------------------------------------------------------
@@ -256,13 +256,6 @@ def test_an_output_of_another_shape_or_type() -> None:
 
 def test_values_may_be_left_out() -> None:
     assert compare(*(constant_output(np.array([side], np.float32)) for side in (1, 2)), values=False).ok
-
-
-@pytest.mark.parametrize(
-    ("dtype", "allowed"), [("float64", 1e-9), ("float32", 1e-4), ("float16", 2e-2), ("int64", 0), ("bool", 0)]
-)
-def test_tolerance(dtype: str, allowed: float) -> None:
-    assert tolerance(np.zeros(2, dtype)) == allowed
 
 
 def test_a_pruned_model_that_does_not_load_or_run() -> None:

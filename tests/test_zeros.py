@@ -151,3 +151,76 @@ def test_what_is_repeated_over_the_channels_is_not_zero() -> None:
         y = MatMul(s, t)
     }"""
     assert reason(text, axis=1) == Reason.NOT_ZERO
+
+
+def looped(initial: str, step: str) -> str:
+    """A product of two activations that a loop carries, summed over the hidden width."""
+    return f"""
+    (float[2, 3] x, int64 n) => (float[2, 2] y)
+    <float[3, 8] w, float[8, 8] u> {{
+        a = MatMul(x, w)
+        {initial}
+        hT = Loop (n, "", h0) <body = step (int64 i, bool going, float[2, 8] h) => (bool on, float[2, 8] hn) {{
+            on = Identity(going)
+            r = MatMul(h, u)
+            {step}
+        }}>
+        t = Transpose<perm = [1, 0]>(hT)
+        y = MatMul(hT, t)
+    }}"""
+
+
+@pytest.mark.parametrize(
+    ("initial", "step", "expected"),
+    [
+        ("h0 = Relu(a)", "hn = Tanh(r)", None),
+        ("h0 = Sigmoid(a)", "hn = Tanh(r)", Reason.NOT_ZERO),  # where it never runs, the initial value comes out
+        ("h0 = Relu(a)", "hn = Sigmoid(r)", Reason.NOT_ZERO),
+        ("h0 = Relu(a)", "s = Sigmoid(r) hn = Mul(s, h)", None),  # zero in the first iteration, so zero in the next
+        ("h0 = Relu(a)", "s = Sigmoid(r) hn = Add(s, h)", Reason.NOT_ZERO),
+        ("h0 = Sigmoid(a)", "s = Sigmoid(r) hn = Mul(s, h)", Reason.NOT_ZERO),
+    ],
+)
+def test_what_a_loop_carries_is_zero_if_it_starts_and_goes_on_so(initial: str, step: str, expected: Reason | None) -> None:
+    assert reason(looped(initial, step), axis=1) == expected
+
+
+@pytest.mark.parametrize(
+    ("then", "other", "expected"),
+    [("Relu(a)", "Tanh(a)", None), ("Relu(a)", "Sigmoid(a)", Reason.NOT_ZERO), ("Sigmoid(a)", "Neg(a)", Reason.NOT_ZERO)],
+)
+def test_what_branches_return_is_zero_if_both_are(then: str, other: str, expected: Reason | None) -> None:
+    text = f"""
+    (float[2, 3] x, bool c) => (float[2, 2] y)
+    <float[3, 8] w> {{
+        a = MatMul(x, w)
+        g = If (c) <then_branch = yes () => (float[2, 8] p) {{ p = {then} }},
+                    else_branch = no () => (float[2, 8] q) {{ q = {other} }}>
+        t = Transpose<perm = [1, 0]>(g)
+        y = MatMul(g, t)
+    }}"""
+    assert reason(text, axis=1) == expected
+
+
+def test_two_loops_that_feed_each_other() -> None:
+    """It takes two rounds for what is not zero to reach the product: from one carried value to the other, and round again."""
+    text = """
+    (float[2, 3] x, int64 n) => (float[2, 2] y)
+    <float[3, 8] w> {
+        a = MatMul(x, w)
+        p0 = Relu(a)
+        q0 = Tanh(a)
+        r0 = Neg(a)
+        pT, qT, rT = Loop (n, "", p0, q0, r0) <
+         body = step (int64 i, bool going, float[2, 8] p, float[2, 8] q, float[2, 8] r)
+         => (bool on, float[2, 8] pn, float[2, 8] qn, float[2, 8] rn) {
+            on = Identity(going)
+            pn = Relu(q)
+            qn = Relu(r)
+            rn = LAST
+        }>
+        t = Transpose<perm = [1, 0]>(pT)
+        y = MatMul(pT, t)
+    }"""
+    assert reason(text.replace("LAST", "Tanh(p)"), axis=1) is None
+    assert reason(text.replace("LAST", "Cos(p)"), axis=1) == Reason.NOT_ZERO

@@ -5,6 +5,7 @@ from onnxprune.rules import (
     conv,
     elementwise,
     fixed,
+    flow,
     fused,
     layout,
     linear,
@@ -19,4 +20,4 @@ from onnxprune.rules.registry import Reason, Refused, axes, find, registered, ru
 
 __all__ = ["FAMILIES", "Reason", "Refused", "axes", "find", "registered", "rule"]
 
-FAMILIES = (attention, conv, elementwise, fixed, fused, layout, linear, norm, pool, quant, recurrent, reduce, sizes)
+FAMILIES = (attention, conv, elementwise, fixed, flow, fused, layout, linear, norm, pool, quant, recurrent, reduce, sizes)

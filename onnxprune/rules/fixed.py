@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxprune.node import NodeView
-from onnxprune.rules.registry import Reason, Refused, rule
+from onnxprune.rules.registry import Refused, rule
 
 WHY: dict[str, tuple[str, ...]] = {
     "its outputs are positions or counts": (
@@ -29,15 +29,9 @@ WHY: dict[str, tuple[str, ...]] = {
     "works on text": ("RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit"),
     "is a constant that is no tensor": ("Constant",),
 }  # fmt: skip
-CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 _WHY = {op: why for why, ops in WHY.items() for op in ops}
 
 
 @rule(*_WHY)
 def stays(node: NodeView) -> Refused:
     return Refused(_WHY[node.op])
-
-
-@rule(*CONTROL_FLOW)
-def control_flow(node: NodeView) -> Refused:
-    return Refused("what its body does to axes is not followed", Reason.CONTROL_FLOW)

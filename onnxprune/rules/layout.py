@@ -6,7 +6,7 @@ import math
 
 from onnxprune.equation import AxisRule, Shape
 from onnxprune.node import NodeView
-from onnxprune.rules.registry import NEVER, Refused, axes, rule
+from onnxprune.rules.registry import COMPUTED, NEVER, Refused, axes, rule
 
 _END = 2**31 - 1
 """Exporters write this, or more, for "to the end"."""
@@ -30,7 +30,7 @@ def units(node: NodeView) -> AxisRule | Refused:
     long, short = (shape, out) if node.op == "Squeeze" else (out, shape)
     chosen = node.ints("axes", 1)
     if chosen is None and node.has(1):
-        return Refused("its axes are computed in the graph")
+        return Refused("its axes are computed in the graph", remedy=COMPUTED)
     unit = {i % len(long) for i in chosen} if chosen else {i for i, size in enumerate(long) if size == 1}
     kept = iter(_names(len(short)))
     with_units = " ".join("1" if i in unit else next(kept) for i in range(len(long)))
@@ -154,7 +154,7 @@ def cut(node: NodeView) -> AxisRule | Refused:
     shape, out = node.shape(), node.out()
     starts, ends = node.ints("starts", 1), node.ints("ends", 2)
     if starts is None or ends is None or (node.has(3) and node.const(3) is None):
-        return Refused("its limits are computed in the graph")
+        return Refused("its limits are computed in the graph", remedy=COMPUTED)
     chosen = [axis % len(shape) for axis in node.ints("axes", 3) or range(len(starts))]
     steps = node.ints("steps", 4) or [1] * len(starts)
     left = _names(len(shape))
@@ -189,7 +189,7 @@ def pad(node: NodeView) -> AxisRule | Refused:
     rank = len(node.shape())
     pads = node.ints("pads", 1)
     if pads is None:
-        return Refused("its padding is computed in the graph")
+        return Refused("its padding is computed in the graph", remedy=COMPUTED)
     chosen = [axis % rank for axis in node.ints("axes", 3) or range(rank)]
     value = node.attr("value", node.const(2))
     left = _names(rank)

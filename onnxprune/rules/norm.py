@@ -10,7 +10,7 @@ from onnxprune.rules.registry import NEVER, Refused, axes, rule
 @rule("BatchNormalization")
 def batch_normalization(node: NodeView) -> AxisRule | Refused:
     if node.attr("training_mode", 0):
-        return Refused("is in training mode: export the model in evaluation mode")
+        return Refused("is in training mode", remedy="export the model in evaluation mode")
     return axes("n c _..., c, c, c, c -> n c _...", zero=((1,), (2,)))
 
 
@@ -56,12 +56,8 @@ def lrn(node: NodeView) -> Refused:
 
 
 @rule("MeanVarianceNormalization")
-def mean_variance_normalization(node: NodeView) -> AxisRule:
-    rank = len(node.shape())
-    over = {axis % rank for axis in node.attr("axes", [0, 2, 3])}
-    names = [f"a{i}" for i in range(rank)]
-    text = " ".join(names)
-    return axes(f"{text} -> {text}", mix=" ".join(names[i] for i in sorted(over)), zero=NEVER, poles=(0,))
+def mean_variance_normalization(node: NodeView) -> Refused:
+    return Refused("divides by a standard deviation, which is 0 at removed positions in the masked model")
 
 
 @rule("LpNormalization")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxprune.equation import AxisRule
 from onnxprune.node import NodeView
-from onnxprune.rules.registry import NEVER, Refused, axes, rule
+from onnxprune.rules.registry import COMPUTED, NEVER, Refused, axes, rule
 
 SUMS = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceSumSquare")
 """A zero adds nothing: removing is exact wherever the removed positions are zero."""
@@ -16,7 +16,7 @@ def reduction(node: NodeView) -> AxisRule | Refused:
     rank = len(node.shape())
     over = node.ints("axes", 1)
     if over is None and node.has(1):
-        return Refused("the axes to reduce are computed in the graph")
+        return Refused("the axes to reduce are computed in the graph", remedy=COMPUTED)
     if not over:
         over = [] if node.attr("noop_with_empty_axes", 0) else list(range(rank))
     reduced = {axis % rank for axis in over} if rank else set()
@@ -46,7 +46,7 @@ def ordered(node: NodeView) -> AxisRule | Refused:
     else:
         given = node.const(1)
         if given is None:
-            return Refused("its axis is computed in the graph")
+            return Refused("its axis is computed in the graph", remedy=COMPUTED)
         axis = int(given.reshape(-1)[0]) % len(node.shape())
     text = " ".join("_" if i == axis else f"a{i}" for i in range(len(node.shape())))
     return axes(f"{text} -> {', '.join([text] * len(node.outputs))}", zero=NEVER if node.op == "TopK" else None)

@@ -10,7 +10,7 @@ from typing import Any
 from onnxprune.equation import AxisRule, Clauses, parse, parse_axis
 from onnxprune.node import NodeView
 
-__all__ = ["NEVER", "Reason", "Refused", "Rule", "axes", "find", "registered", "rule"]
+__all__ = ["COMPUTED", "NEVER", "Reason", "Refused", "Rule", "axes", "find", "registered", "rule"]
 
 
 class Reason(enum.Enum):
@@ -28,17 +28,43 @@ class Reason(enum.Enum):
     MIXES = "mixes"
     NOT_ZERO = "not zero"
     PROTECTED = "protected"
-    NO_WEIGHTS = "no weights"
     NON_FLOAT = "non-float weights"
     VERIFICATION = "verification"
+
+    @property
+    def remedy(self) -> str:
+        """What a user can do about it; empty where nothing helps."""
+        return _REMEDIES.get(self, "")
+
+
+_REMEDIES = {
+    Reason.DYNAMIC: "export the model with this size fixed",
+    Reason.NO_RULE: "fold the operator, or convert it to standard ones, before pruning",
+    Reason.UNKNOWN_SHAPE: "fix the sizes of the graph inputs, or save the model after shape inference",
+    Reason.CONTROL_FLOW: "export the model with this loop unrolled or this branch taken",
+    Reason.CONTRADICTION: "run onnx.checker with full_check; if it passes, report the model",
+    Reason.MIXES: "--allow-inexact prunes it, without a proof of equality",
+    Reason.PROTECTED: "--protect or --only keeps it",
+    Reason.NON_FLOAT: "prune the model before it is converted to integers",
+    Reason.VERIFICATION: "report the model: a rule is wrong, or the model multiplies rounding errors",
+}
+COMPUTED = "export the model with fixed sizes, so that these become constants"
+"""The remedy where a rule needs values that the graph computes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """What a rule returns for a form of its operator that it cannot describe: every axis of the node is fixed."""
+    """What a rule returns for a form of its operator that it cannot describe: every axis of the node is fixed.
+
+    Attributes:
+        text: why, in words that follow the name of the operator.
+        reason: the kind of reason.
+        remedy: what a user can do about this form, if anything; else what helps against the reason.
+    """
 
     text: str
     reason: Reason = Reason.UNSUPPORTED
+    remedy: str = ""
 
 
 Rule = Callable[[NodeView], AxisRule | Refused]

@@ -278,3 +278,8 @@ def test_it_establishes_the_shapes() -> None:
     Normalize()(Model.of(parse(NETS["chain"])), facts)
     assert facts.shapes is not None
     assert facts.shapes.shapes["y"] == (2, 4, 8, 8)
+
+
+def test_an_old_squeeze_of_every_unit_axis_spells_which() -> None:
+    text = "(float[N,1,4,1] x) => (float[N,4] y) {{ y = Squeeze{}(x) }}"
+    check(parse(text.format(""), 11), parse(text.format("<axes = [1,3]>"), 11))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from onnxprune import criteria
+from onnxprune.lossless import Removal
 from onnxprune.model import Model
 from onnxprune.passes import Couple, Facts, Score
 from test_coupling import NETS, parse
@@ -22,3 +23,14 @@ def test_it_establishes_the_scores_and_changes_nothing(step: Score) -> None:
     assert facts.scores.keys() == expected.keys() == {"w1:0", "w2:0"}
     for name, scores in expected.items():
         np.testing.assert_array_equal(facts.scores[name], scores)
+
+
+@pytest.mark.parametrize("step", [Score(), Score("random", seed=3), Score("fpgm")])
+def test_what_goes_without_loss_is_worth_nothing(step: Score) -> None:
+    model, facts = Model.of(parse(NETS["chain"])), Facts()
+    facts.removal = Removal({"w1:0": np.array([2, 5]), "elsewhere:0": np.array([0])}, {}, ())
+    Couple()(model, facts)
+    step(model, facts)
+    assert facts.scores is not None
+    assert np.flatnonzero(facts.scores["w1:0"] == 0).tolist() == [2, 5]
+    assert (facts.scores["w2:0"] > 0).all()

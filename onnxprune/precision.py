@@ -1,0 +1,118 @@
+"""Copies of models that compute in float32.
+
+ONNX Runtime has no CPU kernels for much of bfloat16 and for some of float64, and rounding in half precision hides errors. The
+law is about what a graph computes, not about how it is rounded, so it can be checked on copies of both models in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
+
+from onnxprune.model import Model
+from onnxprune.weights import FLOATS
+
+if TYPE_CHECKING:
+    from onnxprune.weights import Array, Weight
+
+__all__ = ["as_float32", "feeds_as_float32", "float_types"]
+
+_TYPE_ATTRIBUTES = frozenset({"dtype", "output_datatype", "output_dtype", "precision", "softmax_precision", "stash_type", "to"})
+"""Attributes whose integer is a ``TensorProto.DataType``."""
+
+Place = tuple[Any, str]
+"""A protobuf message, and its field that spells an element type."""
+
+
+def float_types(model: Model) -> frozenset[str]:
+    """The floating-point types that anything in a model has: of ``float64``, ``float32``, ``float16``, ``bfloat16``."""
+    found = {weight.dtype for weight in model.weights.values()}
+    found.update(getattr(message, name) for message, name in _places(model.proto))
+    return frozenset(helper.tensor_dtype_to_np_dtype(dtype).name for dtype in FLOATS & found)
+
+
+def as_float32(model: Model) -> Model:
+    """A copy in which every floating-point type is float32: inputs, outputs, weights, casts, bodies.
+
+    What a float64 weight has beyond float32's range becomes the largest float32. No weight is read before it is needed.
+    """
+    copy = model.copy()
+    for message, name in list(_places(copy.proto)):
+        if getattr(message, name) not in FLOATS:
+            continue
+        if isinstance(message, TensorProto):
+            message.CopyFrom(numpy_helper.from_array(_narrow(numpy_helper.to_array(message)), message.name))
+        else:
+            setattr(message, name, TensorProto.FLOAT)
+    copy.weights = {name: _weight_as_float32(weight) for name, weight in model.weights.items()}
+    return copy
+
+
+def feeds_as_float32(feeds: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs of a model as its copy in float32 takes them."""
+    return {name: _narrow(value) if _is_float(value) else value for name, value in feeds.items()}
+
+
+def _is_float(value: Any) -> bool:
+    return str(getattr(value, "dtype", "")) in {"bfloat16", "float16", "float64"}
+
+
+def _weight_as_float32(weight: Weight) -> Weight:
+    if weight.dtype not in FLOATS - {TensorProto.FLOAT}:
+        return weight
+    return weight.derived(weight.shape, _narrow, TensorProto.FLOAT)
+
+
+def _narrow(array: Array) -> Array:
+    """The values as float32; infinities stay, finite values stay finite."""
+    largest = np.finfo(np.float32).max
+    if array.dtype == np.float64:
+        array = np.where(np.isinf(array), array, np.clip(array, -largest, largest))
+    return array.astype(np.float32)
+
+
+def _places(proto: ModelProto) -> Iterator[Place]:
+    yield from _in_graph(proto.graph)
+    for function in proto.functions:
+        for value in function.value_info:
+            yield from _in_type(value.type)
+        yield from _in_nodes(function.node)
+
+
+def _in_graph(graph: GraphProto) -> Iterator[Place]:
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        yield from _in_type(value.type)
+    for tensor in (*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer)):
+        yield tensor, "data_type"
+    yield from _in_nodes(graph.node)
+
+
+def _in_nodes(nodes: Iterable[NodeProto]) -> Iterator[Place]:
+    for node in nodes:
+        for attribute in node.attribute:
+            match attribute.type:
+                case AttributeProto.INT:
+                    if attribute.name in _TYPE_ATTRIBUTES:
+                        yield attribute, "i"
+                case AttributeProto.TENSOR:
+                    yield attribute.t, "data_type"
+                case AttributeProto.SPARSE_TENSOR:
+                    yield attribute.sparse_tensor.values, "data_type"
+                case AttributeProto.TYPE_PROTO:
+                    yield from _in_type(attribute.tp)
+                case AttributeProto.GRAPH | AttributeProto.GRAPHS:
+                    for graph in (attribute.g, *attribute.graphs):
+                        yield from _in_graph(graph)
+
+
+def _in_type(kind: TypeProto) -> Iterator[Place]:
+    match kind.WhichOneof("value"):
+        case "tensor_type" | "sparse_tensor_type" as name:
+            yield getattr(kind, name), "elem_type"
+        case "sequence_type" | "optional_type" as name:
+            yield from _in_type(getattr(kind, name).elem_type)
+        case "map_type":
+            yield from _in_type(kind.map_type.value_type)
