@@ -33,16 +33,18 @@ def divergence(outputs: Sequence[Any], reference: Sequence[Any]) -> float:
     Where no output is floating-point, the others count, with the share of entries that differ.
     """
     pairs = [(a, b) for a, b in zip(outputs, reference, strict=True) if isinstance(b, np.ndarray) and b.size]
-    floating = [(a, b) for a, b in pairs if np.issubdtype(b.dtype, np.floating) or str(b.dtype) == "bfloat16"]
+    floating = [(a, b) for a, b in pairs if _is_floating(b)]
     found = [_one(a, b) for a, b in floating] or [float(np.mean(a != b)) if a.shape == b.shape else 1.0 for a, b in pairs]
     return float(np.mean(found)) if found else 0.0
 
 
 def comparable(a: Any, b: Any) -> bool:
-    """Whether two outputs are floating-point tensors of one shape."""
-    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray) or a.shape != b.shape or not a.size:
-        return False
-    return bool(np.issubdtype(b.dtype, np.floating)) or str(b.dtype) == "bfloat16"
+    """Whether two outputs are floating-point tensors of one shape, with entries."""
+    return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape and bool(a.size) and _is_floating(b)
+
+
+def _is_floating(array: Array) -> bool:
+    return bool(np.issubdtype(array.dtype, np.floating)) or str(array.dtype) == "bfloat16"
 
 
 def _one(a: Array, b: Array) -> float:

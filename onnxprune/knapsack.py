@@ -2,8 +2,8 @@
 
 A convolution between two groups costs the product of their widths, so that prices do not add and a dynamic programme over
 independent items is not exact. Lagrangian relaxation is used instead: for a price per unit of cost, each group in turn takes the
-width that is best given the others', at exact cost; the price is found by bisection, and what is left of the budget is spent,
-and exchanged between pairs of groups, for as long as the error falls.
+width that is best given the others', at exact cost; the price is found by bisection. Then one group at a time is made narrower or
+wider, and what that frees is spent on others, or what it costs is saved on them, for as long as the error falls.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _STEPS = 30
 _ROUNDS = 30
 _CHOICES = 24
 """Widths of one group that the relaxation looks at; the others are there to spend what is left."""
-_TRIALS = 2000
-"""Pairs of groups that exchanges look at, about."""
+_TRIALS = 200_000
+"""Widths that exchanges price, about; then the best so far has to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,16 @@ def choose(
     return search.run()
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Another width of one group, and what that changes."""
+
+    factor: Factor
+    width: int
+    error: float
+    price: float
+
+
 class _Search:
     def __init__(
         self,
@@ -86,6 +96,7 @@ class _Search:
         self.errors = {group.factor: curves[group.id].error[group.size - np.array(allowed[group.id])] for group in groups}
         self.coarse = {factor: _thinned(widths) for factor, widths in self.allowed.items()}
         self.prices, self.budget = prices, budget
+        self.trials = _TRIALS
 
     def run(self) -> dict[str, int] | None:
         least = {factor: widths[0] for factor, widths in self.allowed.items()}
@@ -125,35 +136,54 @@ class _Search:
                 break
         return counts
 
-    def _steps(self, counts: dict[Factor, int], direction: int) -> list[tuple[Factor, int, float, float]]:
-        """For each group its next width up or down, the change of its error and of the price."""
+    def _steps(self, counts: dict[Factor, int], direction: int, held: Factor | None = None) -> list[_Step]:
+        """For each group but one its widths up or down, one, two, four ... steps away."""
         found = []
         for factor, widths in self.allowed.items():
-            at = bisect_left(widths, counts[factor]) + direction
-            if 0 <= at < len(widths):
-                error = float(self.errors[factor][at] - self.errors[factor][at - direction])
-                found.append((factor, widths[at], error, self.prices.change(counts, factor, widths[at])))
+            if factor is held:
+                continue
+            at, step = bisect_left(widths, counts[factor]), direction
+            while 0 <= at + step < len(widths):
+                width = widths[at + step]
+                error = float(self.errors[factor][at + step] - self.errors[factor][at])
+                found.append(_Step(factor, width, error, self.prices.change(counts, factor, width)))
+                step *= 2
+        self.trials -= len(found)
         return found
 
-    def _fill(self, counts: dict[Factor, int]) -> dict[Factor, int]:
+    def _fill(self, counts: dict[Factor, int], held: Factor | None = None) -> dict[Factor, int]:
         """Spend what is left where it lowers the error most for its price."""
         room = self.budget - self.prices.total(counts)
         while True:
-            steps = [step for step in self._steps(counts, 1) if step[3] <= room]
+            steps = [step for step in self._steps(counts, 1, held) if step.price <= room and step.error <= 0]
             if not steps:
                 return counts
-            factor, width, _, price = min(steps, key=lambda step: step[2] / max(step[3], 1e-30))
-            counts[factor] = width
-            room -= price
+            best = min(steps, key=lambda step: step.error / max(step.price, 1e-30))
+            counts[best.factor] = best.width
+            room = self.budget - self.prices.total(counts)
+
+    def _save(self, counts: dict[Factor, int], held: Factor) -> dict[Factor, int] | None:
+        """Save what is spent beyond the budget where it raises the error least for its price; ``None`` if it cannot be saved."""
+        while (over := self.prices.total(counts) - self.budget) > 0:
+            steps = [step for step in self._steps(counts, -1, held) if step.price < 0]
+            if not steps:
+                return None
+            best = min(steps, key=lambda step: step.error / min(-step.price, over))
+            counts[best.factor] = best.width
+        return counts
 
     def _exchange(self, counts: dict[Factor, int]) -> dict[Factor, int]:
-        """Narrow one group and spend what that frees on others, for as long as the error falls."""
-        for _ in range(max(1, _TRIALS // len(self.allowed) ** 2)):
-            trials = (self._fill({**counts, factor: width}) for factor, width, _, _ in self._steps(counts, -1))
-            best = min(trials, key=self._error, default=counts)
-            if self._error(best) >= self._error(counts):
-                return counts
-            counts = best
+        """Change one group and let others make up for it, for as long as the error falls."""
+        error, improved = self._error(counts), True
+        while improved:
+            improved = False
+            for step in (*self._steps(counts, -1), *self._steps(counts, 1)):
+                if self.trials <= 0:
+                    return counts
+                trial = self._save({**counts, step.factor: step.width}, step.factor)
+                trial = trial and self._fill(self._fill(trial, step.factor))
+                if trial and self._error(trial) < error:
+                    counts, error, improved = trial, self._error(trial), True
         return counts
 
 

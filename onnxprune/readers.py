@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from onnxprune.coupling import Coupling, NodeAxes
     from onnxprune.model import Model
 
-__all__ = ["Picked", "Reader", "install", "linear_readers", "matrix_of", "positions_read"]
+__all__ = ["Picked", "Reader", "install", "linear_readers", "matrix_of", "outer_consumers", "positions_read"]
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 PRODUCTS = frozenset({"MatMul", "Gemm", "FusedMatMul", "Einsum"})
@@ -222,10 +222,22 @@ def _drawn(total: int, count: int, rng: np.random.Generator) -> Positions:
     return np.arange(total) if count >= total else np.sort(rng.choice(total, count, replace=False))
 
 
+def outer_consumers(model: Model) -> Consumers:
+    """For each value the nodes that read it, with the input position, which is -1 wherever a body of control flow reads."""
+    outer = {name for node in model.graph.node for name in node.output}
+    return {
+        value: [(node, -1 if outer.isdisjoint(node.output) else at) for node, at in readers]
+        for value, readers in model.consumers().items()
+    }
+
+
 def linear_readers(model: Model, coupling: Coupling) -> list[Reader]:
-    """Every linear reader of a graph, in its order: one activation, one constant matrix that nothing else reads."""
-    consumers = model.consumers()
-    found = (_reader(model, node, consumers) for node in coupling.nodes)
+    """Every linear reader of a graph, in its order: one activation, one constant matrix that nothing else reads.
+
+    Bodies of control flow have none: what they compute cannot be looked at from outside.
+    """
+    consumers = outer_consumers(model)
+    found = (_reader(model, node, consumers) for node in coupling.nodes if not node.inside)
     return [reader for reader in found if reader is not None]
 
 
@@ -266,7 +278,7 @@ def _bias(
         return (given if not given or (along and vector(given)) else None), output, along and not given
     readers, spelled = consumers.get(output, []), node.equation.spelling[1][0]
     last = _names(spelled[-1]) if spelled else []
-    if len(readers) == 1 and readers[0][0].op_type == "Add" and last == outer and "group" not in roles.values():
+    if [(add.op_type, at < 0) for add, at in readers] == [("Add", False)] and last == outer and "group" not in roles.values():
         add = readers[0][0]
         other = add.input[1] if add.input[0] == output else add.input[0]
         graph_outputs = {value.name for value in model.graph.output}

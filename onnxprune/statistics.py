@@ -55,10 +55,10 @@ def rows_wanted(features: int) -> int:
 
 
 def meetings(coupling: Coupling) -> Iterator[Meeting]:
-    """The products of two activations that sum over a group."""
+    """The products of two activations that sum over a group, but those in bodies of control flow."""
     free = {group.factor for group in coupling.groups}
     for node in coupling.nodes:
-        if node.view.op not in {"MatMul", "FusedMatMul", "Einsum"}:
+        if node.inside or node.view.op not in {"MatMul", "FusedMatMul", "Einsum"}:
             continue
         for letter in node.equation.contracted & node.letters.keys():
             if not free.isdisjoint(leaves(node.letters[letter])) and len(node.equation.carriers[letter]) == 2:

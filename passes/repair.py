@@ -20,7 +20,7 @@ from onnxprune.model import Model
 from onnxprune.moments import Regression, Solver, with_ones
 from onnxprune.node import captured
 from onnxprune.passes.base import Facts, Pass, need
-from onnxprune.readers import Reader, install, linear_readers, matrix_of
+from onnxprune.readers import Reader, install, linear_readers, matrix_of, outer_consumers
 from onnxprune.report import Repaired
 from onnxprune.staged import Staged
 from onnxprune.statistics import rows_wanted
@@ -88,7 +88,7 @@ class _Task:
 
 def _tasks(original: Model, pruned: Model, readers: Sequence[Reader], shapes: Shapes) -> list[_Task]:
     """The readers whose input differs from the original's, in order."""
-    consumers = original.consumers()
+    consumers = outer_consumers(original)
     places = {name: place for place, node in enumerate(original.graph.node) for name in node.output}
     interface = {output.name for output in original.graph.output}
     changed = {name for name, weight in original.weights.items() if pruned.weights[name].shape != weight.shape}
@@ -101,8 +101,8 @@ def _tasks(original: Model, pruned: Model, readers: Sequence[Reader], shapes: Sh
             continue
         value, others = reader.output, []
         while value not in interface and len(consumers.get(value, ())) == 1:
-            node = consumers[value][0][0]
-            if node.op_type != "Add":
+            node, position = consumers[value][0]
+            if node.op_type != "Add" or position < 0:
                 break
             other = node.input[1] if node.input[0] == value else node.input[0]
             broadcast = shapes.shapes.get(node.output[0]) != shapes.shapes.get(value)

@@ -22,33 +22,27 @@ LAYERS = [
     ["equation", "slices"],
     ["weights"],
     ["node"],
-    ["flow", "model", "order"],
+    ["divergence", "flow", "geometry", "model", "moments", "obs", "order"],
     ["precision"],
     ["runtime"],
-    ["arithmetic", "segments"],
+    ["arithmetic", "segments", "staged"],
     ["inference"],
     ["shapes"],
     ["rules.registry"],
     ["rules.elementwise", "rules.linear"],  # quantized sums and products are theirs
     ["rules.*"],
     ["rules"],
-    ["refusals", "zeros"],
+    ["zeros"],
     ["coupling"],
-    ["_bench_worker", "affine", "cost", "criteria", "feeds", "frontier", "plan", "preprocess", "ranges", "recipe"],
-    ["divergence", "geometry", "grid", "kernels", "knapsack", "latency_cache", "moments", "obs", "staged"],
-    ["readers", "sources"],
+    ["_bench_worker", "affine", "cost", "criteria", "feeds", "frontier", "knapsack", "plan", "preprocess", "ranges", "readers"],
+    ["recipe"],
+    ["sources"],
     ["calibrate"],
-    ["calibration"],
-    ["statistics"],
+    ["allocate", "bench", "calibration", "files", "values", "verify"],
+    ["lossless", "statistics"],
     ["problems"],
-    ["bench"],
-    ["stopwatch"],
-    ["timings"],
-    ["latency"],
-    ["allocate", "files", "metrics", "values", "verify"],
-    ["lossless"],
     ["report"],
-    ["plots", "tables"],
+    ["tables"],
     ["passes.base"],
     ["passes.bodies"],
     ["passes.sequences"],
@@ -57,7 +51,6 @@ LAYERS = [
     ["passes.*"],
     ["passes"],
     ["compiler", "exact"],
-    ["tune"],
     ["api"],
     ["cli"],
     ["__main__"],
@@ -70,7 +63,7 @@ UPWARD = {
 """Imports against the current, and why they do no harm; all are under TYPE_CHECKING."""
 
 PROTOBUF = {"weights", "node", "flow", "model", "precision", "runtime", "segments", "arithmetic", "inference", "shapes"}
-PROTOBUF |= {"frontier", "feeds", "files", "kernels", "stopwatch", "staged", "passes.repair"}
+PROTOBUF |= {"frontier", "feeds", "files", "staged"}
 PROTOBUF |= {"passes.bodies", "passes.lossless", "passes.sequences", "passes.normalize", "passes.prune_channels"}
 """Modules that use onnx when they run; annotations may name its types anywhere."""
 
@@ -79,7 +72,6 @@ UNTESTED = {
     "_bench_worker": "test_bench",
     "node": "test_model and every rule",
     "weights": "test_model",
-    "refusals": "test_coupling",
     "rules": "tests/rules/test_law.py",
     "passes": "test_architecture and every test of a pass",
 }

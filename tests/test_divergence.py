@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from onnxprune.divergence import WORST, divergence, log_softmax
+from onnxprune.divergence import WORST, comparable, divergence, log_softmax
 
 
 def array(*values: Any, dtype: str = "float32") -> Any:
@@ -82,3 +82,13 @@ def test_what_is_no_longer_finite_is_worst(bad: float, shape: tuple[int, ...]) -
 def test_other_floats(dtype: Any) -> None:
     a, b = array(0, 1, 2, 3).astype(dtype), array(0, 1, 2, 4).astype(dtype)
     assert divergence([a], [b]) == pytest.approx(0.25 / np.var([0, 1, 2, 4]))
+
+
+def test_comparable() -> None:
+    a = array(1, 2)
+    assert comparable(a, a)
+    assert comparable(a, a.astype(ml_dtypes.bfloat16))
+    for other in (a.astype(np.int64), a[:1], [1.0, 2.0], array("x", "y", dtype="object")):
+        assert not comparable(a, other)
+    assert not comparable([1.0], a)
+    assert not comparable(a[:0], a[:0])

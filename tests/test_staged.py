@@ -17,18 +17,16 @@ from onnxprune.staged import Staged, part
 from onnxprune.weights import Array, Weight
 from test_coupling import NETS, parse
 
-BRANCH = """(float[N,3,4,4] x, bool c) => (float[N,4,4,4] y)
-<float[8,3,1,1] w1, float[6,8,1,1] w2, float[4,6,1,1] w3, float[4,8,1,1] wa> {
-  a = Conv(x, w1)
-  b = Conv(a, w2)
-  d = Conv(b, w3)
-  e = If (c) <then_branch = yes () => (float[N,4,4,4] p) { p = Conv(a, wa) },
-              else_branch = no () => (float[N,4,4,4] q) { q = Identity(d) }>
-  y = Add(d, e)
-}"""
-
 CASES: dict[str, str] = NETS | {
-    "a branch that captures": BRANCH,
+    "a branch that captures": """(float[N,3,4,4] x, bool c) => (float[N,4,4,4] y)
+    <float[8,3,1,1] w1, float[6,8,1,1] w2, float[4,6,1,1] w3, float[4,8,1,1] wa> {
+      a = Conv(x, w1)
+      b = Conv(a, w2)
+      d = Conv(b, w3)
+      e = If (c) <then_branch = yes () => (float[N,4,4,4] p) { p = Conv(a, wa) },
+                  else_branch = no () => (float[N,4,4,4] q) { q = Identity(d) }>
+      y = Add(d, e)
+    }""",
     "an operator without inference": """(float[N,4] x) => (float[N,3] y) <float[4,6] w1, float[6,3] w2> {
       a = MatMul(x, w1)
       g = com.microsoft.Gelu(a)
