@@ -35,7 +35,7 @@ Progress = Callable[[str], None]
 """Told what begins."""
 
 
-EXPONENTS = (1.0, 1.5, 2.0)
+EXPONENTS = (1.0, 1.5)
 """Of predicted errors, before they are added."""
 _TRIALS = 5e11
 """Multiply-accumulates of the calibration set up to which several plans are repaired and compared."""
@@ -167,14 +167,14 @@ class Compiler:
         """The exponent of predicted errors whose repaired model is nearest to the original on samples its repair did not see.
 
         What groups lose together is not the sum of what each loses alone. How far it is from it differs from model to model, so
-        a few ways to add are tried, once, at the first target; where the model is too large to try, a middle one is taken.
+        two ways to add are tried, once, at the first target; where the model is too large to try, the more even one is taken.
         """
         if self._exponent is None and facts.curves and self.recipe.scope == "sensitivity":
             costs = CostModel(model, need(facts.coupling, "coupling"), need(facts.shapes, "shapes").batch)
             calibration = need(facts.calibration, "calibration")
             work = costs.cost({}).macs * len(calibration.every) * calibration.size
             small = work <= _TRIALS and self.recipe.repair
-            self._exponent = self._tried(need(facts.original, "original"), facts, target) if small else EXPONENTS[1]
+            self._exponent = self._tried(need(facts.original, "original"), facts, target) if small else EXPONENTS[-1]
         return self._exponent or 1.0
 
     def _tried(self, model: Model, facts: Facts, target: str) -> float:
