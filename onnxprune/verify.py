@@ -15,6 +15,7 @@ import numpy as np
 
 from onnxprune import calibrate, runtime, segments
 from onnxprune.axes import Indices, take
+from onnxprune.doubles import as_float64
 from onnxprune.errors import ModelError
 from onnxprune.frontier import frontier, ways
 from onnxprune.precision import as_float32, feeds_as_float32, float_types
@@ -32,7 +33,7 @@ TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1
 
 Sums over fewer terms are added in another order; nothing else differs.
 """
-FLOAT32 = "float32"
+FLOAT32, FLOAT64 = "float32", "float64"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,8 @@ def compare(
     Where outputs differ that hang on a choice (``TopK``, a threshold), what goes into the choices decides; see `frontier`. Where
     the inputs decide which branch is taken, or how often a loop runs, every branch is compared, and a loop that runs twice.
     Where ONNX Runtime does not run the model in its floating-point types, or rounding in half precision could hide what
-    differs, copies of both in float32 decide, to float32's tolerance.
+    differs, copies of both in float32 decide, to float32's tolerance. Where float32 finds a difference, rounding that the model
+    amplifies may be all of it: copies in float64 decide, to float64's tolerance; see `doubles`.
 
     Args:
         pruned: the small model.
@@ -114,13 +116,31 @@ def compare(
     except ModelError as error:
         outcome, why = Check(ok=False, error=np.inf, text=str(error)), str(error)
         needed = types != {FLOAT32}
-    if not needed:
+    if needed:
+        try:
+            settled = _settle(as_float32(pruned), as_float32(masked), seed, exact, values=values, kept=kept, against=against)
+            outcome = replace(settled, notes=(*settled.notes, f"compared as float32 copies: {why}"))
+        except ModelError:
+            return outcome
+    if outcome.ok or rounded or not np.isfinite(outcome.error):
         return outcome
+    return _in_float64(pruned, masked, outcome, seed, kept=kept, against=against)
+
+
+def _in_float64(
+    pruned: Model, masked: Model, found: Check, seed: int, *, kept: Callable[[str], Indices] | None, against: str
+) -> Check:
+    """What float64 says of a difference that was found in a coarser type; what was found, if it cannot say."""
     try:
-        settled = _settle(as_float32(pruned), as_float32(masked), seed, exact, values=values, kept=kept, against=against)
+        small, large = as_float64(pruned), as_float64(masked)
+        limit = TOLERANCE[FLOAT32 if large.narrow else FLOAT64]
+        settled = _settle(small.model, large.model, seed, limit, values=True, kept=kept, against=against)
     except ModelError:
-        return outcome
-    return replace(settled, notes=(*settled.notes, f"compared as float32 copies: {why}"))
+        return found
+    if not np.isfinite(settled.error):
+        return found
+    why = f"decided by float64 copies: outputs differ by {found.error:.0e} before"
+    return replace(settled, notes=(*dict.fromkeys((*found.notes, *settled.notes)), why))
 
 
 def _settle(
