@@ -19,12 +19,13 @@ from onnxprune.doubles import as_float64
 from onnxprune.errors import ModelError
 from onnxprune.frontier import frontier, ways
 from onnxprune.precision import as_float32, feeds_as_float32, float_types
-from onnxprune.shapes import bindings
+from onnxprune.shapes import trials
 
 if TYPE_CHECKING:
     from onnxprune.calibrate import Samples
     from onnxprune.equation import Shape
     from onnxprune.model import Model
+    from onnxprune.weights import Array
 
 __all__ = ["TOLERANCE", "Check", "Drift", "compare", "drift", "isolate"]
 
@@ -185,11 +186,7 @@ def _compare(
     Raises:
         ModelError: the masked model does not run.
     """
-    sizes = bindings(masked.inputs, batches=(1, 2))
-    feeds = [runtime.random_feeds(masked.inputs, shapes, seed + number) for number, shapes in enumerate(sizes)]
-    wanted = segments.run_each(masked, feeds, watched)
-    if isinstance(wanted[0], Exception):
-        raise ModelError(f"the model does not run on {_show(sizes[0])}: {runtime.first_line(wanted[0])}")
+    feeds, wanted = _reference(masked, watched, seed)
     try:
         results = segments.run_each(pruned, feeds, watched)
     except ModelError as error:
@@ -213,6 +210,22 @@ def _compare(
     parts = len(segments.split(masked, watched))
     notes = (f"run in {parts} segments of the graph, one after the other",) if parts > 1 else ()
     return Check(ok=True, error=worst, runs=len(pairs), notes=notes)
+
+
+def _reference(masked: Model, watched: Sequence[str], seed: int) -> tuple[list[dict[str, Array]], list[list[Any] | Exception]]:
+    """Inputs of the first sizes that a model takes, and what it computes from them.
+
+    Raises:
+        ModelError: it does not run.
+    """
+    failed = ""
+    for sizes in trials(masked.inputs, batches=(1, 2)):
+        feeds = [runtime.random_feeds(masked.inputs, shapes, seed + number) for number, shapes in enumerate(sizes)]
+        results = segments.run_each(masked, feeds, watched)
+        if not isinstance(results[0], Exception):
+            return feeds, results
+        failed = failed or f"the model does not run on {_show(sizes[0])}: {runtime.first_line(results[0])}"
+    raise ModelError(failed)
 
 
 def _shape(model: Model, name: str) -> Shape | None:
@@ -263,13 +276,26 @@ def drift(pruned: Model, original: Model, samples: Samples | None, *, seed: int 
         OptionError: the samples do not fit the model.
         ModelError: a model does not run on them.
     """
-    given = calibrate.noise(original.inputs, seed=seed) if samples is None else samples
+    shapes = (sizes[0] for sizes in trials(original.inputs))
+    noises = (calibrate.noise(original.inputs, seed=seed, shapes=one) for one in shapes)
+    failed: ModelError | None = None
+    for given in noises if samples is None else [samples]:
+        try:
+            return _drift_in_any(pruned, original, given, count)
+        except ModelError as error:
+            failed = failed or error
+    assert failed is not None  # noqa: S101 - there is always one trial
+    raise failed
+
+
+def _drift_in_any(pruned: Model, original: Model, samples: Samples, count: int) -> Drift:
+    """The drift, of copies in float32 where the models do not run as they are."""
     try:
-        return _drift_of(pruned, original, given, count, dict)
+        return _drift_of(pruned, original, samples, count, dict)
     except ModelError:
         if float_types(original) <= {FLOAT32}:
             raise
-    found = _drift_of(as_float32(pruned), as_float32(original), given, count, feeds_as_float32)
+    found = _drift_of(as_float32(pruned), as_float32(original), samples, count, feeds_as_float32)
     return replace(found, source=f"{found.source}, float32 copies")
 
 
