@@ -36,7 +36,7 @@ LAYERS = [
     ["coupling"],
     ["_bench_worker", "affine", "cost", "criteria", "feeds", "frontier", "plan", "preprocess", "ranges", "recipe"],
     ["divergence", "geometry", "grid", "kernels", "knapsack", "latency_cache", "moments", "obs", "staged"],
-    ["readers", "sources"],
+    ["readers", "refit", "sources"],
     ["calibrate"],
     ["calibration"],
     ["statistics"],
