@@ -25,7 +25,7 @@ LAYERS = [
     ["flow", "model", "order"],
     ["precision"],
     ["runtime"],
-    ["arithmetic", "segments"],
+    ["arithmetic", "doubles", "segments"],
     ["inference"],
     ["shapes"],
     ["rules.registry"],
@@ -72,7 +72,7 @@ UPWARD = {
 """Imports against the current, and why they do no harm; all are under TYPE_CHECKING."""
 
 PROTOBUF = {"weights", "node", "flow", "model", "precision", "runtime", "segments", "arithmetic", "inference", "shapes"}
-PROTOBUF |= {"frontier", "feeds", "files", "kernels", "stopwatch", "staged", "passes.repair"}
+PROTOBUF |= {"doubles", "frontier", "feeds", "files", "kernels", "stopwatch", "staged", "passes.repair"}
 PROTOBUF |= {"passes.bodies", "passes.lossless", "passes.sequences", "passes.normalize", "passes.prune_channels"}
 """Modules that use onnx when they run; annotations may name its types anywhere."""
 
