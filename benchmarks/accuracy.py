@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ EXPORTS = ("digits", "digits__ts", "digits__bn")
 HOW = ("cut", "re-estimated")
 ROUNDS = (1, 8, 16)
 """Multiples that Torch-Pruning rounds widths to; above 1 they are there for the latency."""
+LEADERS = 2
+"""Criteria, each with its scope, whose widths are rounded."""
 SECONDS = 1.0
 """Of measuring, for each model."""
 BASE = Recipe(align="1")
@@ -130,13 +133,23 @@ def torch_pruning(store: Store, network: Network) -> None:
     import peers
 
     net = peers.module(network)
+    chosen = [(criterion, scope) for criterion in peers.CRITERIA for scope in peers.SCOPES]
     for round_to in ROUNDS:
-        for criterion in peers.CRITERIA:
-            for scope in peers.SCOPES:
-                _variants(store, network, net, criterion, scope, round_to)
-        for how in HOW:
+        for criterion, scope in chosen:
+            _variants(store, network, net, criterion, scope, round_to)
+        for how in HOW[round_to > 1 :]:
             for target in PEER_TARGETS:
                 _winner(store, network, how, target, round_to)
+        chosen = _leaders(store, network)
+
+
+def _leaders(store: Store, network: Network) -> list[tuple[str, str]]:
+    """The criteria and scopes that are best over all targets, once BatchNorm is re-estimated."""
+    totals: Counter[str] = Counter()
+    for name, entry in store.under(f"{network.name}/torch-pruning/1/re-estimated/"):
+        totals[name.rsplit("/", 1)[1]] += entry["held"]
+    pairs = [name.split(" ") for name, _ in totals.most_common(LEADERS)]
+    return [(criterion, scope) for criterion, scope in pairs]
 
 
 def _variants(store: Store, network: Network, net: Any, criterion: str, scope: str, round_to: int) -> None:

@@ -66,7 +66,7 @@ def _network(store: Store, network: str, output: Path) -> str:
     original = store.get(f"{network}/original")["accuracy"]
     picture = f"accuracy-{network}.svg"
     parts = [f"The original: {original:.2f} %.\n\n", CRITERIA, _criteria(store, network)]
-    version, held = _version(), 1024 if network == "resnet20" else 1198
+    version, held = _version(), 512 if network == "resnet20" else 1198
     parts += [PEER.format(version=version, held=held), _peer(store, network)]
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)

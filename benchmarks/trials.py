@@ -28,6 +28,8 @@ Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 CALIBRATION = 1024
 """Training images of CIFAR-10 that are given without labels."""
+HELD = 512
+"""Others, with labels, that choose among the criteria of another tool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def resnet20(data: Path) -> Network | None:
     cifar10 = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(cifar10)
     calibration, _ = cifar10.load("train-20k", n=CALIBRATION)
-    held = cifar10.load("train-20k", n=CALIBRATION, start=CALIBRATION)
+    held = cifar10.load("train-20k", n=HELD, start=CALIBRATION)
     return Network("resnet20", path, path.with_stem(f"{path.stem}-bn"), calibration, held, *cifar10.load("val-5k"))
 
 
