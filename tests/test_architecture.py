@@ -40,7 +40,7 @@ LAYERS = [
     ["calibrate"],
     ["calibration"],
     ["statistics"],
-    ["problems"],
+    ["bases", "problems"],
     ["bench"],
     ["stopwatch"],
     ["timings"],
@@ -54,6 +54,7 @@ LAYERS = [
     ["passes.sequences"],
     ["passes.normalize"],  # others build on what it writes
     ["passes.prune_channels"],  # lossless removal masks
+    ["passes.rotate"],  # sensitivity and repair work on what it writes
     ["passes.*"],
     ["passes"],
     ["compiler", "exact"],
