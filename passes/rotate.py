@@ -28,11 +28,11 @@ def turned(model: Model, facts: Facts) -> tuple[Model, Facts]:
     """The same function with every group that a plan cuts in its basis, the directions that count most where positions remain;
     and facts of which it is the original.
     """
-    coupling, plan = need(facts.coupling, "coupling"), need(facts.plan, "plan")
+    plan = need(facts.plan, "plan")
     found = {name: basis for name, basis in (facts.bases or {}).items() if name in plan.keep}
     if not found:
         return model, replace(facts, original=model)
     model = model.copy()
     for name, basis in found.items():
-        basis.turn(model, coupling, plan.keep[name])
+        basis.turn(model, plan.keep[name])
     return model, replace(facts, original=model)
