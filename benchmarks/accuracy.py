@@ -24,11 +24,13 @@ import numpy as np
 import accuracy_page
 import digits
 import onnxprune
-from onnxprune import Recipe
+from onnxprune import Recipe, TargetError
 from onnxprune.bench import benchmark
 from onnxprune.calibrate import open_samples
 from onnxprune.compiler import Compiler
 from onnxprune.model import Model
+from onnxprune.recipe import Target
+from onnxprune.tune import at_latency
 from trials import ROOT, Network, Store, default_data, handwritten, name_of, resnet20
 
 TARGETS = (1 / 1.35, 1 / 1.5, 1 / 2, 1 / 2.75)
@@ -62,11 +64,16 @@ def criteria(store: Store, network: Network) -> None:
         pruned(store, network, f"{network.name}/nothing/cut/{name_of(target)}", recipe, data=False)
 
 
+def compiler_of(network: Network, recipe: Recipe) -> Compiler:
+    """What builds a model for any target."""
+    model = Model.of(network.path)
+    return Compiler(model, recipe, open_samples({model.inputs[0].name: network.calibration}, model.inputs))
+
+
 def sweep(store: Store, network: Network, criterion: str, *, repair: bool) -> None:
     """One criterion at every target; what does not depend on the target is worked out once."""
     recipe = replace(BASE, criterion=criterion, repair=repair)
-    model = Model.of(network.path)
-    compiler = Compiler(model, recipe, open_samples({model.inputs[0].name: network.calibration}, model.inputs))
+    compiler = compiler_of(network, recipe)
     for target in TARGETS:
         key = f"{network.name}/{criterion}/{'repaired' if repair else 'cut'}/{name_of(target)}"
         if criterion == "obs" and repair:
@@ -74,8 +81,7 @@ def sweep(store: Store, network: Network, criterion: str, *, repair: bool) -> No
             continue
 
         def build(target: float = target, key: str = key) -> dict[str, Any]:
-            data = compiler.build(f"macs={target}").pruned.to_proto().SerializeToString()
-            return judged(store, network, key, data)
+            return judged(store, network, key, compiler.build(f"macs={target}").pruned.to_proto().SerializeToString())
 
         store.once(key, build)
 
@@ -103,12 +109,18 @@ def judged(store: Store, network: Network, key: str, model: bytes) -> dict[str, 
 def latency_targets(store: Store, network: Network) -> None:
     """Models made for a latency on this machine."""
     for align in ALIGNS:
+        compiler = compiler_of(network, replace(BASE, align=align, target="latency=1"))
         for share in LATENCIES:
-            key = f"{network.name}/latency/align {align}/{share}"
-            try:
-                pruned(store, network, key, replace(BASE, align=align, target=f"latency={share}"))
-            except onnxprune.TargetError as error:
-                store.put(key, {"failed": str(error)})
+            key = f"{network.name}/latency/align {align}: {share}"
+
+            def build(share: float = share, key: str = key, compiler: Compiler = compiler) -> dict[str, Any]:
+                try:
+                    built = compiler.build(str(at_latency(compiler, Target("latency", share))))
+                except TargetError as error:
+                    return {"failed": str(error)}
+                return judged(store, network, key, built.pruned.to_proto().SerializeToString())
+
+            store.once(key, build)
 
 
 def drops(store: Store) -> None:

@@ -164,7 +164,12 @@ class _Found:
 def find(model: Model, coupling: Coupling, feeds: Feeds) -> dict[str, Basis]:
     """The bases of all groups that have one, from one pass over the samples; by group id."""
     consumers = model.consumers()
-    groups = [found for group in coupling.groups if (found := _linear(model, coupling, group, consumers)) is not None]
+    touching: dict[Factor, list[NodeAxes]] = {group.factor: [] for group in coupling.groups}
+    for node in coupling.nodes:
+        for leaf in {leaf for factor in node.letters.values() for leaf in leaves(factor)} & touching.keys():
+            touching[leaf].append(node)
+    sought = (_linear(model, coupling, group, touching[group.factor], consumers) for group in coupling.groups)
+    groups = [found for found in sought if found is not None]
     moments = {
         (found.group.id, strand): _Moments(found.seen[strand])
         for found in groups
@@ -236,13 +241,15 @@ def _basis(found: _Found, moments: Mapping[tuple[str, Strand], _Moments]) -> Bas
 # --- Which groups ----------------------------------------------------------------------------------------------------
 
 
-def _linear(model: Model, coupling: Coupling, group: CouplingGroup, consumers: Consumers) -> _Found | None:
+def _linear(
+    model: Model, coupling: Coupling, group: CouplingGroup, nodes: Sequence[NodeAxes], consumers: Consumers
+) -> _Found | None:
     """The group, if nothing but linear maps, the same for all its positions, touches it."""
     leaf = group.factor
     if not 1 < group.size <= _MOST or not group.exact:
         return None
     sides, sums = _Sides(), []
-    for node in coupling.nodes:
+    for node in nodes:
         links = _links(node, leaf)
         if links is None or not all(sides.join(*link) for link in links):
             return None
@@ -293,8 +300,6 @@ def _links(node: NodeAxes, leaf: Factor) -> list[Link] | None:
     view, rule = node.view, node.rule
     inputs = _ends(node, node.equation.inputs, view.inputs, leaf)
     outputs = _ends(node, node.equation.outputs, view.outputs, leaf)
-    if not inputs and not outputs:
-        return []
     letters = {letter for letter, _ in (*inputs, *outputs)}
     if node.inside or view.domain or letters & (rule.mix | rule.fixed | rule.sums) or rule.quantized:
         return None
