@@ -35,12 +35,12 @@ LAYERS = [
     ["refusals", "zeros"],
     ["coupling"],
     ["_bench_worker", "affine", "cost", "criteria", "feeds", "frontier", "plan", "preprocess", "ranges", "recipe"],
-    ["divergence", "geometry", "grid", "kernels", "knapsack", "latency_cache", "moments", "obs", "staged"],
+    ["divergence", "geometry", "grid", "kernels", "knapsack", "latency_cache", "moments", "norms", "obs", "staged"],
     ["readers", "refit", "sources"],
     ["calibrate"],
     ["calibration"],
     ["statistics"],
-    ["problems"],
+    ["bases", "problems"],
     ["bench"],
     ["stopwatch"],
     ["timings"],
@@ -54,6 +54,7 @@ LAYERS = [
     ["passes.sequences"],
     ["passes.normalize"],  # others build on what it writes
     ["passes.prune_channels"],  # lossless removal masks
+    ["passes.rotate"],  # sensitivity and repair work on what it writes
     ["passes.*"],
     ["passes"],
     ["compiler", "exact"],
