@@ -35,12 +35,12 @@ LAYERS = [
     ["refusals", "zeros"],
     ["coupling"],
     ["_bench_worker", "affine", "cost", "criteria", "feeds", "frontier", "plan", "preprocess", "ranges", "recipe"],
-    ["divergence", "geometry", "grid", "kernels", "knapsack", "latency_cache", "moments", "obs", "staged"],
-    ["readers", "sources"],
+    ["divergence", "geometry", "grid", "kernels", "knapsack", "latency_cache", "moments", "norms", "obs", "staged"],
+    ["readers", "refit", "sources"],
     ["calibrate"],
     ["calibration"],
     ["statistics"],
-    ["problems"],
+    ["bases", "problems"],
     ["bench"],
     ["stopwatch"],
     ["timings"],
@@ -54,11 +54,14 @@ LAYERS = [
     ["passes.sequences"],
     ["passes.normalize"],  # others build on what it writes
     ["passes.prune_channels"],  # lossless removal masks
+    ["passes.rotate"],  # sensitivity and repair work on what it writes
     ["passes.*"],
     ["passes"],
     ["compiler", "exact"],
     ["tune"],
     ["api"],
+    ["cli.app", "cli.options", "cli.output"],
+    ["cli.*"],
     ["cli"],
     ["__main__"],
 ]
@@ -76,6 +79,11 @@ PROTOBUF |= {"passes.bodies", "passes.lossless", "passes.sequences", "passes.nor
 
 UNTESTED = {
     "__main__": "test_cli runs it",
+    "cli.app": "test_cli",
+    "cli.options": "test_cli",
+    "cli.output": "test_cli",
+    "cli.pruning": "test_cli",
+    "cli.timing": "test_cli",
     "_bench_worker": "test_bench",
     "node": "test_model and every rule",
     "weights": "test_model",
