@@ -162,6 +162,7 @@ def untie(model: Model) -> None:
 
     Truly tied weights are matrices; they stay one tensor with several readers. So do sizes that pruning refreshes.
     """
+    _untie_decoded(model)
     pinned = set(pinned_sizes(model).values())
     for name, readers in list(model.consumers().items()):
         weight = model.weights.get(name)
@@ -173,6 +174,27 @@ def untie(model: Model) -> None:
             copy = model.fresh_name(f"{name}__copy")
             model.weights[copy] = weight.renamed(copy)
             node.input[position] = copy
+
+
+def _untie_decoded(model: Model) -> None:
+    """Give every reader of a quantised vector its own ``DequantizeLinear`` of it, whose constants can then be untied."""
+    consumers = model.consumers()
+    for graph in every_graph(model.graph):
+        nodes: list[NodeProto] = []
+        for node in graph.node:
+            nodes.append(node)
+            if node.op_type != "DequantizeLinear" or any(name not in model.weights for name in node.input):
+                continue
+            if sum(size != 1 for size in model.weights[node.input[0]].shape) > 1:
+                continue
+            for reader, position in consumers.get(node.output[0], [])[1:]:
+                if position >= 0:
+                    copy = NodeProto()
+                    copy.CopyFrom(node)
+                    copy.name = copy.output[0] = reader.input[position] = model.fresh_name(f"{node.output[0]}__copy")
+                    nodes.append(copy)
+        if len(nodes) > len(graph.node):
+            replace_all(graph.node, nodes)
 
 
 def remove_unused(model: Model) -> None:

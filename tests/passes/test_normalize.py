@@ -115,6 +115,22 @@ def test_a_shared_vector_is_untied_and_a_shared_matrix_is_not() -> None:
     np.testing.assert_array_equal(weights["b"].array(), weights["b__copy__1"].array())
 
 
+def test_a_shared_quantised_vector_is_untied() -> None:
+    """Two layers of a quantised model had equal biases."""
+    text = """(float[N,4] x) => (float[N,3] y)
+    <float[4,6] w1, float[6,6] w2, float[6,3] w3, int32[6] b, float s = {0.01}> {
+      bias = DequantizeLinear(b, s)
+      h = MatMul(x, w1) i = Add(h, bias) r = Relu(i) j = MatMul(r, w2) k = Add(j, bias) y = MatMul(k, w3)
+    }"""
+    expected = """(float[N,4] x) => (float[N,3] y)
+    <float[4,6] w1, float[6,6] w2, float[6,3] w3, int32[6] b, float s = {0.01}, int32[6] b__copy, float s__copy = {0.01}> {
+      bias = DequantizeLinear(b, s) bias__copy = DequantizeLinear(b__copy, s__copy)
+      h = MatMul(x, w1) i = Add(h, bias) r = Relu(i) j = MatMul(r, w2) k = Add(j, bias__copy) y = MatMul(k, w3)
+    }"""
+    check(parse(text), parse(expected))
+    assert len(analyze(parse(text)).coupling.groups) == 2
+
+
 def test_what_nothing_reads_is_dropped() -> None:
     before = parse("(float[N,4] x) => (float[N,4] y) <float[4] c, float[4] d> { y = Add(x, c)\n z = Mul(x, d)\n q = Neg(z) }")
     check(before, parse("(float[N,4] x) => (float[N,4] y) <float[4] c> { y = Add(x, c) }"))
