@@ -56,12 +56,12 @@ BASE = Recipe(align="1")
 def criteria(store: Store, network: Network) -> None:
     """Every criterion with and without repair at every target; the default one as the command runs it."""
     store.once(f"{network.name}/original", lambda: {"accuracy": network.accuracy(network.path)})
-    for criterion in CRITERIA:
-        for repair in (True, False):
-            sweep(store, network, criterion, repair=repair)
     for target in TARGETS:  # what there is without samples
         recipe = replace(BASE, target=f"macs={target}")
         pruned(store, network, f"{network.name}/nothing/cut/{name_of(target)}", recipe, data=False)
+    for repair in (True, False):
+        for criterion in CRITERIA:
+            sweep(store, network, criterion, repair=repair)
 
 
 def compiler_of(network: Network, recipe: Recipe) -> Compiler:
