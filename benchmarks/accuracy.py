@@ -74,9 +74,10 @@ def sweep(store: Store, network: Network, criterion: str, *, repair: bool) -> No
     """One criterion at every target; what does not depend on the target is worked out once."""
     recipe = replace(BASE, criterion=criterion, repair=repair)
     compiler = compiler_of(network, recipe)
-    for target in TARGETS:
+    default = criterion == "obs" and repair
+    for target in PEER_TARGETS if default else TARGETS:
         key = f"{network.name}/{criterion}/{'repaired' if repair else 'cut'}/{name_of(target)}"
-        if criterion == "obs" and repair:
+        if default:
             pruned(store, network, key, replace(recipe, target=f"macs={target}"))
             continue
 
