@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     )
     from onnxprune.plan import Plan
     from onnxprune.recipe import Recipe
-    from onnxprune.report import Report
+    from onnxprune.report import Report, SparseReport
+    from onnxprune.sparse.recipe import SparseRecipe
+    from onnxprune.sparsifier import SparseResult, sparsify
 
 __all__ = [
     "Analysis",
@@ -49,6 +51,9 @@ __all__ = [
     "RequirementError",
     "Result",
     "RuleError",
+    "SparseRecipe",
+    "SparseReport",
+    "SparseResult",
     "TargetError",
     "VerificationError",
     "analyze",
@@ -57,6 +62,7 @@ __all__ = [
     "check",
     "make_plan",
     "prune",
+    "sparsify",
 ]
 
 _HOMES = {
@@ -64,7 +70,9 @@ _HOMES = {
     "onnxprune.bench": ("benchmark",),
     "onnxprune.plan": ("Plan",),
     "onnxprune.recipe": ("Recipe",),
-    "onnxprune.report": ("Report",),
+    "onnxprune.report": ("Report", "SparseReport"),
+    "onnxprune.sparse.recipe": ("SparseRecipe",),
+    "onnxprune.sparsifier": ("SparseResult", "sparsify"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

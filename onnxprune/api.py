@@ -108,7 +108,7 @@ def make_plan(source: Source, recipe: Recipe | None = None, *, progress: Progres
     recipe, original = recipe or Recipe(), Model.of(source)
     if recipe.lossless:
         raise OptionError("lossless: a plan does not say what takes over removed positions; use prune")
-    compiler = Compiler(original, recipe, _samples(recipe.calib, original, recipe), Stages(progress))
+    compiler = Compiler(original, recipe, calibrate.given(recipe.calib, original.inputs, recipe.preprocess), Stages(progress))
     model, facts = compiler.planned(recipe.target)
     analysis = Analysis(model, need(facts.shapes, "shapes"), need(facts.coupling, "coupling"))
     return _signed(need(facts.plan, "plan"), source), analysis
@@ -140,7 +140,7 @@ def prune(
     recipe = recipe or Recipe()
     stage = Stages(progress)
     original = Model.of(source)
-    given = _samples(recipe.calib if samples is None else samples, original, recipe)
+    given = calibrate.given(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
     first = None
     if recipe.lossless:
         with stage("lossless", "looking for what is dead, constant or duplicated"):
@@ -183,7 +183,7 @@ def sensitivity(
     """
     recipe = dataclasses.replace(recipe or Recipe(), scope="sensitivity", target="macs=1")
     original = Model.of(source)
-    given = _samples(samples, original, recipe)
+    given = calibrate.given(samples, original.inputs, recipe.preprocess)
     coupling, curves = Compiler(original, recipe, given, Stages(progress)).curves()
     groups = []
     for group in coupling.groups:
@@ -256,14 +256,6 @@ def check(original: Source, pruned: Source, chosen: Plan, *, seed: int = 0) -> v
     inexact = {group.id for group in found.coupling.groups if not group.exact}
     values = not inexact & chosen.keep.keys()
     return verify.compare(small, masked, seed=seed, values=values, kept=kept_by(facts))
-
-
-def _samples(source: str | Path | Mapping[str, Any] | Samples, model: Model, recipe: Recipe) -> Samples | None:
-    if isinstance(source, str) and not source:
-        if recipe.preprocess:
-            raise OptionError(f"--preprocess {recipe.preprocess}: is for the images of --calib: name their folder")
-        return None
-    return calibrate.open_samples(source, model.inputs, preprocess=recipe.preprocess)
 
 
 def _signed(chosen: Plan, source: Source) -> Plan:

@@ -25,9 +25,8 @@ from onnxprune.model import Model
 from onnxprune.passes import Allocate, Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels, Repair, Score, Sensitivity
 from onnxprune.passes.base import need
 from onnxprune.plan import Plan
-from onnxprune.precision import as_float32, float_types
+from onnxprune.precision import as_float32, carry, float_types
 from onnxprune.recipe import Recipe, parse_align
-from onnxprune.weights import Weight
 
 __all__ = ["Built", "Compiler", "Progress", "Stages", "kept_by", "law"]
 
@@ -126,16 +125,7 @@ class Compiler:
         """The pruned model with its readers re-solved, in float32, and written in the types they had."""
         cut = PruneChannels().run(need(facts.original, "original"), facts)
         fitted = Repair(self.recipe.seed).run(cut, facts)
-        result = pruned.copy()
-        for node, grown in zip(result.graph.node, fitted.graph.node, strict=True):
-            for name in grown.input[len(node.input) :]:
-                dtype = pruned.weights[node.input[1]].array().dtype
-                result.weights[name] = Weight(name, None, fitted.weights[name].array().astype(dtype))
-                node.input.append(name)
-        for name, weight in pruned.weights.items():
-            if fitted.weights[name] is not cut.weights[name]:
-                result.weights[name] = Weight(name, None, fitted.weights[name].array().astype(weight.array().dtype))
-        return result
+        return carry(pruned, cut, fitted)
 
     def planned(self, target: str) -> tuple[Model, Facts]:
         """The normalised model, and facts with a plan for a target.

@@ -13,12 +13,12 @@ import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
 from onnxprune.model import Model
-from onnxprune.weights import FLOATS
+from onnxprune.weights import FLOATS, Weight
 
 if TYPE_CHECKING:
-    from onnxprune.weights import Array, Weight
+    from onnxprune.weights import Array
 
-__all__ = ["as_float32", "feeds_as_float32", "float_types"]
+__all__ = ["as_float32", "carry", "feeds_as_float32", "float_types"]
 
 _TYPE_ATTRIBUTES = frozenset({"dtype", "output_datatype", "output_dtype", "precision", "softmax_precision", "stash_type", "to"})
 """Attributes whose integer is a ``TensorProto.DataType``."""
@@ -116,3 +116,20 @@ def _in_type(kind: TypeProto) -> Iterator[Place]:
             yield from _in_type(getattr(kind, name).elem_type)
         case "map_type":
             yield from _in_type(kind.map_type.value_type)
+
+
+def carry(model: Model, before: Model, after: Model) -> Model:
+    """A model with the constants that differ between two float32 copies of it, in the types it has; and biases that were added.
+
+    The copies have its nodes.
+    """
+    result = model.copy()
+    for node, grown in zip(result.graph.node, after.graph.node, strict=True):
+        for name in grown.input[len(node.input) :]:
+            dtype = model.weights[node.input[1]].array().dtype
+            result.weights[name] = Weight(name, None, after.weights[name].array().astype(dtype))
+            node.input.append(name)
+    for name, weight in model.weights.items():
+        if after.weights[name] is not before.weights[name]:
+            result.weights[name] = Weight(name, None, after.weights[name].array().astype(weight.array().dtype))
+    return result

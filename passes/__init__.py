@@ -9,6 +9,7 @@ from onnxprune.passes.prune_channels import MaskChannels, PruneChannels
 from onnxprune.passes.repair import Repair
 from onnxprune.passes.score import Score
 from onnxprune.passes.sensitivity import Sensitivity
+from onnxprune.passes.sparsify import Sparsify
 
 __all__ = [
     "PASSES",
@@ -24,8 +25,9 @@ __all__ = [
     "Repair",
     "Score",
     "Sensitivity",
+    "Sparsify",
 ]
 
-KINDS = (Normalize, Couple, Lossless, Score, Sensitivity, Allocate, PruneChannels, MaskChannels, Repair)
+KINDS = (Normalize, Couple, Lossless, Score, Sensitivity, Allocate, PruneChannels, MaskChannels, Repair, Sparsify)
 PASSES: dict[str, type[Pass]] = {kind.name: kind for kind in KINDS}
 """Every pass by name."""
