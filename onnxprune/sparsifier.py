@@ -273,7 +273,7 @@ def sparsify(
         requested=str(recipe.goal or recipe.shape),
         pattern=str(recipe.shape),
         method=worker.recipe.method,
-        allocation=worker.recipe.allocation if recipe.goal and recipe.goal.metric != "threshold" else "",
+        allocation="" if worker.recipe.allocation == "auto" else worker.recipe.allocation,
         layers=tuple(_described(layer, made) for layer, _ in made.layers),
         dense=tuple(layer.name for layer in worker.every if layer not in worker.layers),
         parameters=sum(weight.size for weight in made.original.weights.values() if weight.is_float),

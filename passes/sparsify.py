@@ -18,7 +18,7 @@ from onnxprune.precision import carry
 from onnxprune.readers import install, linear_readers, matrix_of
 from onnxprune.report import Repaired
 from onnxprune.sparse.patterns import parse_pattern
-from onnxprune.sparse.solve import Sparser, damping_of
+from onnxprune.sparse.solve import DAMPING, Sparser
 from onnxprune.staged import Staged
 from onnxprune.weights import Weight
 
@@ -91,7 +91,7 @@ class Sparsify(Pass):
                 rng = self._draw(layer)
                 rows, fit, judge = pair.rows(task, reader, rng)
                 start = matrix_of(reader, original)
-                damping = damping_of(fit, judge, start)
+                damping = sparser.damping(layer, fit, judge, start, keep) if self.repair else DAMPING[1]
                 found = sparser.fit(layer, rows, start, damping, keep, rng)
                 install(result, reader, found + 0.0)  # no negative zeros
                 done.append(_judged(reader.name, judge, start, found))

@@ -97,6 +97,7 @@ UNTESTED = {
     "refusals": "test_coupling",
     "rules": "tests/rules/test_law.py",
     "passes": "test_architecture and every test of a pass",
+    "sparse": "tests/sparse",
 }
 """Modules without a test file of their own, and where they are tested."""
 

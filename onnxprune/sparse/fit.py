@@ -7,6 +7,7 @@ shall put out, both centred where the layer has a bias, which then follows from 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,6 +78,24 @@ class Quadratic:
     def towards(self, cross: Array, target: Array) -> Quadratic:
         """The same with another ``cross`` and ``target``."""
         return replace(self, cross=cross, target=target)
+
+    @cached_property
+    def scale(self) -> Array:
+        """What features are multiplied by to a unit diagonal. [groups, features, 1]"""
+        found: Array = 1 / np.sqrt(np.einsum("gff->gf", self.hessian))[:, :, None]
+        return found
+
+    @cached_property
+    def spectrum(self) -> tuple[Array, Array]:
+        """Eigenvalues and vectors of the Hessian at a unit diagonal. [groups, features], [groups, features, features]"""
+        found: tuple[Array, Array] = np.linalg.eigh(self.hessian * self.scale * self.scale.transpose(0, 2, 1))
+        return found
+
+    @cached_property
+    def factor(self) -> Array:
+        """The upper Cholesky factor of the inverse Hessian. [groups, features, features]"""
+        found: Array = np.linalg.cholesky(np.linalg.inv(self.hessian)).transpose(0, 2, 1)
+        return found
 
     def dense(self) -> Array:
         """The solution without a mask. [groups, features, outputs]"""

@@ -106,9 +106,7 @@ class SparseRecipe:
             raise OptionError(f"--pattern {pattern} says how much of each layer stays: leave --layer and --allocation out")
         goal = self.goal
         if goal and goal.metric == "size" and self.encoding == "dense":
-            raise OptionError(
-                f"target {goal}: zeros alone save nothing in a file: add --encoding auto, or ask for gzip={goal.value:g}"
-            )
+            raise OptionError(f"target {goal}: zeros alone save nothing: add --encoding auto, or ask for gzip={goal.value:g}")
         for field, value, known in (("method", self.method, METHODS), ("allocation", self.allocation, ALLOCATIONS)):
             if value not in known:
                 raise OptionError(f"there is no {field} {value!r}; there are {', '.join(known)}")
@@ -152,7 +150,8 @@ class SparseRecipe:
             OptionError: it needs data and there is none.
         """
         method = ("admm" if data else "magnitude") if self.method == "auto" else self.method
-        allocation = ("sensitivity" if data else "erk") if self.allocation == "auto" else self.allocation
+        free = self.goal is not None and self.goal.metric != "threshold"
+        allocation = ("sensitivity" if data else "erk") if free and self.allocation == "auto" else self.allocation
         if not data and method not in _BLIND:
             raise OptionError(f"method {method!r} needs samples: add --calib DATA, or use --method magnitude")
         if not data and allocation == "sensitivity":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["admm", "magnitude", "obs", "spread", "wanda"]
 
-_COLUMNS = 64
+_COLUMNS = 32
 """Features, about, that OBS decides upon at once."""
 _ROUNDS = 120
 """Rounds of ADMM, at most."""
@@ -63,7 +63,7 @@ def obs(problem: Quadratic, weights: Array, taps: int, pattern: Pattern, keep: i
     """
     features = weights.shape[1]
     weights, mask = weights.copy(), np.zeros(weights.shape, bool)
-    upper = np.linalg.cholesky(np.linalg.inv(problem.hessian)).transpose(0, 2, 1)
+    upper = problem.factor
     pivots = np.einsum("gff->gf", upper)[:, :, None]
     unit = pattern.span(features // taps) * taps
     step, done = max(1, _COLUMNS // unit) * unit, 0
@@ -96,8 +96,7 @@ def admm(problem: Quadratic, weights: Array, taps: int, pattern: Pattern, keep: 
     Returns:
         Weights near the best within the mask, and the mask. [groups, features, outputs]
     """
-    scale = 1 / np.sqrt(np.einsum("gff->gf", problem.hessian))[:, :, None]
-    values, vectors = np.linalg.eigh(problem.hessian * scale * scale.transpose(0, 2, 1))
+    scale, (values, vectors) = problem.scale, problem.spectrum
     turned, best = vectors.transpose(0, 2, 1), weights / scale
     pull = vectors @ (values[:, :, None] * (turned @ best))
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnxprune.sparse.patterns import Mask, Pattern
     from onnxprune.weights import Array
 
-__all__ = ["DAMPING", "Sparser", "damping_of"]
+__all__ = ["DAMPING", "Sparser"]
 
 DAMPING = (1e-3, 1e-2, 1e-1, 1.0)
 """Ridges that are tried, relative to the mean diagonal; rows that the fit did not see decide."""
@@ -70,6 +70,27 @@ class Sparser:
         best = problem.dense()
         return (admm if self.method == "admm" else obs)(problem, best, taps, self.pattern, keep)
 
+    def damping(self, layer: Layer, fit: Regression, judge: Regression, start: Array, keep: int) -> float:
+        """The ridge under which a quickly chosen mask does best on rows that were not fitted; arguments as those of `fit`."""
+        if fit is judge or fit.dual or not judge.y.size:
+            return DAMPING[1]
+        affine = fit.affine
+        weights = start[:, :-1] if affine else start
+        mask = wanda(weights, self._energy(fit, weights), layer.reader.taps, self.pattern, keep)
+        mask |= keep >= layer.size
+        errors = {}
+        for damping in DAMPING:
+            problem = Quadratic.of(fit, start, damping)
+            found = masked(problem, mask, weights)
+            errors[damping] = judge.error(problem.whole(found) if affine else found)
+        return min(errors, key=lambda damping: errors[damping])
+
+    @staticmethod
+    def _energy(rows: Regression, weights: Array) -> Array:
+        """Mean squares of the features. [groups, features]"""
+        found: Array = np.einsum("grf,grf->gf", rows.x, rows.x)[:, : weights.shape[1]] / max(rows.x.shape[1], 1)
+        return found
+
     def fit(self, layer: Layer, rows: Regression, start: Array, damping: float, keep: int, rng: np.random.Generator) -> Array:
         """The sparse weights that map rows to their targets.
 
@@ -83,7 +104,7 @@ class Sparser:
         """
         affine = rows.affine
         weights = start[:, :-1] if affine else start
-        energy = np.einsum("grf,grf->gf", rows.x, rows.x)[:, : weights.shape[1]] / max(rows.x.shape[1], 1)
+        energy = self._energy(rows, weights)
         if rows.dual:
             mask = self.mask(layer, weights * np.sqrt(energy)[:, :, None], keep, rng)
             return _settled(rows, start, mask)
@@ -107,11 +128,3 @@ def _settled(rows: Regression, start: Array, mask: Mask) -> Array:
     found = start * np.pad(mask, ((0, 0), (0, 1), (0, 0)), constant_values=True)
     found[:, -1] += rows.residual(found, rectified=False).mean(1)
     return found
-
-
-def damping_of(fit: Regression, judge: Regression, start: Array) -> float:
-    """The ridge whose dense solution does best on rows that it was not fitted on."""
-    if fit is judge or not judge.y.size:
-        return DAMPING[1]
-    errors = {damping: judge.error(fit.solver(damping).solve(start, start)) for damping in DAMPING}
-    return min(errors, key=lambda damping: errors[damping])
