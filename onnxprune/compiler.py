@@ -22,10 +22,23 @@ from onnxprune.errors import ModelError, TargetError, VerificationError
 from onnxprune.knapsack import Curve, Prices
 from onnxprune.lossless import Removal
 from onnxprune.model import Model
-from onnxprune.passes import Allocate, Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels, Repair, Score, Sensitivity
+from onnxprune.passes import (
+    Allocate,
+    Couple,
+    Facts,
+    MaskChannels,
+    Normalize,
+    Pipeline,
+    PruneChannels,
+    Repair,
+    Rotate,
+    Score,
+    Sensitivity,
+    turned,
+)
 from onnxprune.passes.base import need
 from onnxprune.plan import Plan
-from onnxprune.precision import as_float32, carry, float_types
+from onnxprune.precision import as_float32, carry, differing, float_types
 from onnxprune.recipe import Recipe, parse_align
 
 __all__ = ["Built", "Compiler", "Progress", "Stages", "kept_by", "law"]
@@ -123,9 +136,13 @@ class Compiler:
 
     def _repaired(self, pruned: Model, facts: Facts) -> Model:
         """The pruned model with its readers re-solved, in float32, and written in the types they had."""
-        cut = PruneChannels().run(need(facts.original, "original"), facts)
-        fitted = Repair(self.recipe.seed).run(cut, facts)
-        return carry(pruned, cut, fitted)
+        original = need(facts.original, "original")
+        basis, within = turned(original, facts)
+        cut = PruneChannels().run(basis, within)
+        fitted = Repair(self.recipe.seed).run(cut, within)
+        facts.repairs = within.repairs
+        moved = differing(basis, original) | differing(fitted, cut)
+        return carry(pruned, fitted, moved)
 
     def planned(self, target: str) -> tuple[Model, Facts]:
         """The normalised model, and facts with a plan for a target.
@@ -176,7 +193,8 @@ class Compiler:
             self.stage.tell(f"trying ways to share the target out ({count + 1} of {len(EXPONENTS)})")
             trial = dataclasses.replace(facts, calibration=fitting, tell=lambda _: None)
             Allocate(target, recipe.scope, recipe.align, exponent)(model, trial)
-            pruned = Repair(recipe.seed).run(PruneChannels().run(model, trial), trial)
+            basis, within = turned(model, trial)
+            pruned = Repair(recipe.seed).run(PruneChannels().run(basis, within), within)
             errors[exponent] = drifted(pruned, model, calibration.held)
         return min(errors, key=lambda exponent: errors[exponent])
 
@@ -198,6 +216,8 @@ class Compiler:
         if facts.scores is None:
             with self.stage("scoring", f"scoring by {recipe.criterion}"):
                 Pipeline([Score(recipe.criterion, recipe.seed)]).run(need(facts.original, "original"), facts)
+                if self.samples is not None and recipe.repair:
+                    Pipeline([Rotate()]).run(need(facts.original, "original"), facts)
         groups = {group.id for group in need(facts.coupling, "coupling").groups}
         needed = recipe.scope == "sensitivity" and not target.startswith("channels") and groups
         if needed and not groups <= (facts.curves or {}).keys():

@@ -1,12 +1,13 @@
-"""Copies of models that compute in float32.
+"""Copies of models in another floating-point type.
 
 ONNX Runtime has no CPU kernels for much of bfloat16 and for some of float64, and rounding in half precision hides errors. The
-law is about what a graph computes, not about how it is rounded, so it can be checked on copies of both models in float32.
+law is about what a graph computes, not about how it is rounded, so it can be checked on copies of both models in float32. How
+they compute in float64 is up to `onnxprune.doubles`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from onnxprune.weights import FLOATS, Weight
 if TYPE_CHECKING:
     from onnxprune.weights import Array
 
-__all__ = ["as_float32", "carry", "feeds_as_float32", "float_types"]
+__all__ = ["as_float32", "carry", "differing", "feeds_as_float32", "float_types", "retyped"]
 
 _TYPE_ATTRIBUTES = frozenset({"dtype", "output_datatype", "output_dtype", "precision", "softmax_precision", "stash_type", "to"})
 """Attributes whose integer is a ``TensorProto.DataType``."""
@@ -35,19 +36,27 @@ def float_types(model: Model) -> frozenset[str]:
 
 
 def as_float32(model: Model) -> Model:
-    """A copy in which every floating-point type is float32: inputs, outputs, weights, casts, bodies.
+    """A copy in which every floating-point type is float32; see `retyped`."""
+    return retyped(model, TensorProto.FLOAT)
+
+
+def retyped(model: Model, to: int) -> Model:
+    """A copy with one floating-point type, ``FLOAT`` or ``DOUBLE``: of inputs, outputs, weights, casts, in bodies, too.
 
     What a float64 weight has beyond float32's range becomes the largest float32. No weight is read before it is needed.
     """
+    change = _narrow if to == TensorProto.FLOAT else _widen
     copy = model.copy()
     for message, name in list(_places(copy.proto)):
         if getattr(message, name) not in FLOATS:
             continue
         if isinstance(message, TensorProto):
-            message.CopyFrom(numpy_helper.from_array(_narrow(numpy_helper.to_array(message)), message.name))
+            message.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(message)), message.name))
         else:
-            setattr(message, name, TensorProto.FLOAT)
-    copy.weights = {name: _weight_as_float32(weight) for name, weight in model.weights.items()}
+            setattr(message, name, to)
+    for name, weight in model.weights.items():
+        if weight.dtype in FLOATS - {to}:
+            copy.weights[name] = weight.derived(weight.shape, change, to)
     return copy
 
 
@@ -60,18 +69,16 @@ def _is_float(value: Any) -> bool:
     return str(getattr(value, "dtype", "")) in {"bfloat16", "float16", "float64"}
 
 
-def _weight_as_float32(weight: Weight) -> Weight:
-    if weight.dtype not in FLOATS - {TensorProto.FLOAT}:
-        return weight
-    return weight.derived(weight.shape, _narrow, TensorProto.FLOAT)
-
-
 def _narrow(array: Array) -> Array:
     """The values as float32; infinities stay, finite values stay finite."""
     largest = np.finfo(np.float32).max
     if array.dtype == np.float64:
         array = np.where(np.isinf(array), array, np.clip(array, -largest, largest))
     return array.astype(np.float32)
+
+
+def _widen(array: Array) -> Array:
+    return array.astype(np.float64)
 
 
 def _places(proto: ModelProto) -> Iterator[Place]:
@@ -118,18 +125,20 @@ def _in_type(kind: TypeProto) -> Iterator[Place]:
             yield from _in_type(kind.map_type.value_type)
 
 
-def carry(model: Model, before: Model, after: Model) -> Model:
-    """A model with the constants that differ between two float32 copies of it, in the types it has; and biases that were added.
+def differing(model: Model, other: Model) -> set[str]:
+    """The constants of both that are not the very same."""
+    return {name for name, weight in model.weights.items() if name in other.weights and other.weights[name] is not weight}
 
-    The copies have its nodes.
-    """
+
+def carry(model: Model, fitted: Model, names: Collection[str]) -> Model:
+    """A model with some constants of a float32 copy of it, in the types they had; and with biases that the copy's nodes got."""
     result = model.copy()
-    for node, grown in zip(result.graph.node, after.graph.node, strict=True):
+    for node, grown in zip(result.graph.node, fitted.graph.node, strict=True):
         for name in grown.input[len(node.input) :]:
             dtype = model.weights[node.input[1]].array().dtype
-            result.weights[name] = Weight(name, None, after.weights[name].array().astype(dtype))
+            result.weights[name] = Weight(name, None, fitted.weights[name].array().astype(dtype))
             node.input.append(name)
-    for name, weight in model.weights.items():
-        if after.weights[name] is not before.weights[name]:
-            result.weights[name] = Weight(name, None, after.weights[name].array().astype(weight.array().dtype))
+    for name in names:
+        like = model.weights[name].array()
+        result.weights[name] = Weight(name, None, fitted.weights[name].array().astype(like.dtype))
     return result

@@ -7,30 +7,21 @@ is added to other activations, the sum is what is matched, so that errors do not
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from onnxprune.axes import Keeper
 from onnxprune.model import Model
-from onnxprune.moments import Regression, Solver
 from onnxprune.pairs import Pair, tasks_of
 from onnxprune.passes.base import Facts, Pass, need
 from onnxprune.readers import install, linear_readers, matrix_of
+from onnxprune.refit import refit
 from onnxprune.report import Repaired
 from onnxprune.staged import Staged
 
-if TYPE_CHECKING:
-    from onnxprune.weights import Array
-
 __all__ = ["Repair"]
-
-DAMPING = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Ridges that are tried, relative to the mean diagonal; rows that the fit did not see decide."""
-ROUNDS = 3
-"""Steps towards the least error behind a rectifier."""
 
 
 @dataclass(frozen=True)
@@ -59,41 +50,9 @@ class Repair(Pass):
                 facts.tell(f"repairing ({count + 1} of {len(tasks)})")
                 rng = np.random.default_rng([self.seed, task.reader.node.index])
                 reader = task.reader.cut(counts)
-                start = matrix_of(reader, repaired)
-                solution, before, after = _best(*pair.rows(task, reader, rng), start)
-                if solution is not None:
-                    install(repaired, reader, solution)
-                done.append(Repaired(reader.name, before, after))
+                found = refit(*pair.rows(task, reader, rng), matrix_of(reader, repaired))
+                if found.weights is not None:
+                    install(repaired, reader, found.weights)
+                done.append(Repaired(reader.name, found.before, found.after))
         facts.repairs = done
         return repaired
-
-
-def _best(whole: Regression, fit: Regression, judge: Regression, start: Array) -> tuple[Array | None, float, float]:
-    """The solution whose kind does best on rows that it was not fitted on, ``None`` where the present weights do; and the errors
-    of both there, over the variance of the target.
-    """
-    if not judge.y.size:
-        return None, 0.0, 0.0
-    solvers = {damping: fit.solver(damping) for damping in DAMPING}
-    linear = {damping: solver.solve(start, start) for damping, solver in solvers.items()}
-    errors = {damping: judge.error(solution) for damping, solution in linear.items()}
-    damping = min(errors, key=lambda d: errors[d])
-    rounds = 0
-    if fit.rectified:
-        steps = _steps(solvers[damping], linear[damping], start, ROUNDS)
-        rectified = [errors[damping], *(judge.error(solution) for solution in steps)]
-        rounds = int(np.argmin(rectified))
-        errors[damping] = rectified[rounds]
-    before, after = judge.error(start), errors[damping]
-    scale = max(float(judge.y.var()), 1e-30)
-    if not after < before:  # nor if either is not a number
-        return None, before / scale, before / scale
-    solver = whole.solver(damping)
-    solution = solver.solve(start, start)
-    return [solution, *_steps(solver, solution, start, rounds)][-1], before / scale, after / scale
-
-
-def _steps(solver: Solver, solution: Array, near: Array, rounds: int) -> Iterator[Array]:
-    for _ in range(rounds):
-        solution = solver.solve(solution, near, rectified=True)
-        yield solution

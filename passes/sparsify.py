@@ -14,7 +14,7 @@ import numpy as np
 from onnxprune.errors import PassError
 from onnxprune.pairs import Pair, tasks_of
 from onnxprune.passes.base import Facts, Pass, need
-from onnxprune.precision import carry
+from onnxprune.precision import carry, differing
 from onnxprune.readers import install, linear_readers, matrix_of
 from onnxprune.report import Repaired
 from onnxprune.sparse.patterns import parse_pattern
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from onnxprune.model import Model
     from onnxprune.moments import Regression
     from onnxprune.sparse.layers import Layer
-    from onnxprune.sparse.patterns import Pattern
+    from onnxprune.sparse.patterns import Mask, Pattern
     from onnxprune.weights import Array
 
 __all__ = ["Sparsify"]
@@ -54,7 +54,8 @@ class Sparsify(Pass):
             result = self._blind(model, facts, pattern)
         else:
             original = need(facts.original, "original")
-            result = carry(model, original, self._fitted(original, facts, pattern))
+            fitted = self._fitted(original, facts, pattern)
+            result = carry(model, fitted, differing(fitted, original))
         for layer, keep in chosen:
             if keep < layer.size and (layer.size - layer.zeros(result) > keep or not layer.obeys(result, pattern)):
                 raise PassError(f"{layer.name}: has not become {pattern} with {keep} weights")
@@ -66,11 +67,8 @@ class Sparsify(Pass):
         for layer, keep in need(facts.sparse, "numbers of weights that stay"):
             if keep >= layer.size:
                 continue
-            like = model.weights[layer.name].array()
-            matrix = layer.reader.matrix(like.astype(np.float32))
-            mask = sparser.mask(layer, matrix, keep, self._draw(layer))
-            kept = layer.reader.weight_of(mask * layer.reader.scale[0], like) != 0
-            result.weights[layer.name] = Weight(layer.name, None, np.where(kept, like, np.zeros((), like.dtype)))
+            matrix = layer.reader.matrix(model.weights[layer.name].array().astype(np.float32))
+            _cut(result, layer, sparser.mask(layer, matrix, keep, self._draw(layer)))
         return result
 
     def _fitted(self, original: Model, facts: Facts, pattern: Pattern) -> Model:
@@ -93,13 +91,23 @@ class Sparsify(Pass):
                 start = matrix_of(reader, original)
                 damping = sparser.damping(layer, fit, judge, start, keep) if self.repair else DAMPING[1]
                 found = sparser.fit(layer, rows, start, damping, keep, rng)
-                install(result, reader, found + 0.0)  # no negative zeros
+                if self.repair or self.method in {"admm", "obs"}:
+                    install(result, reader, found + 0.0)  # no negative zeros
+                else:
+                    _cut(result, layer, found[:, : reader.features] != 0)
                 done.append(_judged(reader.name, judge, start, found))
         facts.repairs = done
         return result
 
     def _draw(self, layer: Layer) -> np.random.Generator:
         return np.random.default_rng([self.seed, layer.reader.node.index])
+
+
+def _cut(model: Model, layer: Layer, mask: Mask) -> None:
+    """Zeros outside of a mask [groups, features, outputs]; the rest stays to the bit."""
+    like = model.weights[layer.name].array()
+    kept = layer.reader.weight_of(mask * layer.reader.scale[0], np.zeros(like.shape, np.float32)) != 0
+    model.weights[layer.name] = Weight(layer.name, None, np.where(kept, like, np.zeros((), like.dtype)))
 
 
 def _judged(name: str, judge: Regression, start: Array, found: Array) -> Repaired:

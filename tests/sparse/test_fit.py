@@ -57,7 +57,7 @@ def test_without_a_mask_it_is_the_dense_solution() -> None:
 
 def test_offsets_are_taken_off_the_targets() -> None:
     rows, start = regression(1, affine=False)
-    offset = np.random.default_rng(2).standard_normal(rows.y.shape).astype(np.float32)
+    offset = np.asarray(np.random.default_rng(2).standard_normal(rows.y.shape), np.float32)
     moved = Regression(rows.x, np.asarray(rows.y + offset), offset, -np.inf, np.inf, False)
     assert Quadratic.of(moved, start, 1e-2).cross == pytest.approx(Quadratic.of(rows, start, 1e-2).cross, abs=1e-4)
 
