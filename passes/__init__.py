@@ -3,6 +3,9 @@
 from onnxprune.passes.allocate import Allocate
 from onnxprune.passes.base import Facts, Pass, Pipeline
 from onnxprune.passes.couple import Couple
+from onnxprune.passes.decode import Decode
+from onnxprune.passes.encode import Encode
+from onnxprune.passes.fold_masks import FoldMasks
 from onnxprune.passes.lossless import Lossless
 from onnxprune.passes.normalize import Normalize
 from onnxprune.passes.prune_channels import MaskChannels, PruneChannels
@@ -14,7 +17,10 @@ __all__ = [
     "PASSES",
     "Allocate",
     "Couple",
+    "Decode",
+    "Encode",
     "Facts",
+    "FoldMasks",
     "Lossless",
     "MaskChannels",
     "Normalize",
@@ -26,6 +32,6 @@ __all__ = [
     "Sensitivity",
 ]
 
-KINDS = (Normalize, Couple, Lossless, Score, Sensitivity, Allocate, PruneChannels, MaskChannels, Repair)
+KINDS = (Normalize, Couple, Lossless, Score, Sensitivity, Allocate, PruneChannels, MaskChannels, Repair, FoldMasks, Encode, Decode)
 PASSES: dict[str, type[Pass]] = {kind.name: kind for kind in KINDS}
 """Every pass by name."""

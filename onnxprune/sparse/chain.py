@@ -1,0 +1,142 @@
+"""Writes decoders: nodes of standard operators between compact constants and the weights that the graph reads.
+
+Every chain holds from operator set 11 on, computes from constants alone, and makes values whose sizes are known beforehand,
+which ONNX Runtime asks for before it folds (``NonZero`` and ``Compress`` do not).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from onnxprune.weights import Array, Weight
+
+if TYPE_CHECKING:
+    from onnxprune.model import Model
+    from onnxprune.sparse.flat import Flat
+
+__all__ = ["OPSET", "Chain", "pack", "packed_bytes"]
+
+OPSET = 11
+"""The oldest operator set with all operators of the decoders: ``CumSum``, ``GatherElements``, ``ScatterElements``, ``Range``."""
+
+
+def _group(width: int) -> int:
+    """The fewest codes of some bits that fill whole bytes and whole rows of the decoder."""
+    return 8 // width if 8 % width == 0 else 8
+
+
+def packed_bytes(count: int, width: int) -> int:
+    """Bytes of packed codes."""
+    group = _group(width)
+    return -(-count // group) * group * width // 8
+
+
+def pack(codes: Array, width: int) -> Array:
+    """Codes of ``width`` bits one after the other, low bits first, in whole bytes. [`packed_bytes`] uint8"""
+    codes = codes.astype(np.uint8)
+    if width == 8:
+        return codes
+    codes = np.pad(codes, (0, -len(codes) % _group(width)))
+    planes = (codes[:, None] >> np.arange(width, dtype=np.uint8)) & 1
+    return np.packbits(planes.reshape(-1), bitorder="little")
+
+
+class Chain:
+    """Collects the decoders of a model.
+
+    Attributes:
+        nodes: in topological order.
+        weights: the constants that they read.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.nodes: list[NodeProto] = []
+        self.weights: dict[str, Weight] = {}
+        self._model = model
+        self._shared: dict[tuple[Any, ...], str] = {}
+        self._tables: dict[int, str] = {}
+
+    def payload(self, array: Array) -> str:
+        """A constant of its own; its name."""
+        name = self._name()
+        self.weights[name] = Weight(name, None, array)
+        return name
+
+    def constant(self, value: Any, dtype: Any = np.int32) -> str:
+        """A small constant, one for all who ask for the same."""
+        array = np.asarray(value, dtype)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._shared:
+            self._shared[key] = self.payload(array)
+        return self._shared[key]
+
+    def sizes(self, *value: int) -> str:
+        """A shape, or another vector of sizes."""
+        return self.constant(value, np.int64)
+
+    def node(self, op: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """Append a node with one output; the name of that."""
+        output = output or self._name()
+        self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
+        return output
+
+    def cast(self, value: str, dtype: int = TensorProto.INT32) -> str:
+        return self.node("Cast", value, to=dtype)
+
+    def summed(self, value: str, *, exclusive: bool = False) -> str:
+        """Running sums of a row, of the element itself too unless ``exclusive``."""
+        return self.node("CumSum", value, self.constant(0, np.int64), **({"exclusive": 1} if exclusive else {}))
+
+    def reshaped(self, value: str, *shape: int) -> str:
+        return self.node("Reshape", value, self.sizes(*shape))
+
+    def head(self, value: str, size: int) -> str:
+        """The first elements of a row."""
+        return self.node("Slice", value, self.sizes(0), self.sizes(size))
+
+    def codes(self, packed: Array, width: int, count: int) -> str:
+        """What `pack` packed. [count] int32"""
+        values = self.cast(self.payload(packed))
+        if width == 8:
+            return values
+        aligned = 8 % width == 0
+        values = self.node("Gather", self._table(width if aligned else 1), values)
+        if aligned:
+            values = self.reshaped(values, -1)
+        else:
+            values = self.node("MatMul", self.reshaped(values, -1, width), self.constant(1 << np.arange(width)))
+        return self.head(values, count) if count % _group(width) else values
+
+    def _table(self, width: int) -> str:
+        """The codes in each byte, computed where it is decoded: the numbers would take 8 KB. [256, 8 / width] int32"""
+        if width not in self._tables:
+            numbers = self.node("Range", self.constant(0), self.constant(256), self.constant(1))
+            shifted = self.node("Div", self.reshaped(numbers, -1, 1), self.constant(1 << np.arange(0, 8, width)))
+            self._tables[width] = self.node("Mod", shifted, self.constant(1 << width))
+        return self._tables[width]
+
+    def filled(self, flat: Flat, *shape: int) -> str:
+        """A tensor of nothing but the fill."""
+        plain = TensorProto.FLOAT if flat.dtype == TensorProto.BFLOAT16 else flat.dtype
+        array = np.full(1, flat.fill, flat.bits.dtype)
+        value = np.zeros(1, np.float32) if plain != flat.dtype else flat.typed(array)
+        made = self.node("ConstantOfShape", self.sizes(*shape), value=numpy_helper.from_array(value))
+        return made if plain == flat.dtype else self.cast(made, flat.dtype)  # ConstantOfShape has no bfloat16 before 20
+
+    def pieces(self, row: str, sizes: Sequence[int]) -> list[str]:
+        """A row, cut."""
+        if len(sizes) == 1:
+            return [row]
+        outputs = [self._name() for _ in sizes]
+        if self._model.opset < 13:
+            self.nodes.append(helper.make_node("Split", [row], outputs, split=sizes))
+        else:
+            self.nodes.append(helper.make_node("Split", [row, self.sizes(*sizes)], outputs))
+        return outputs
+
+    def _name(self) -> str:
+        return self._model.fresh_name(f"sp{len(self.nodes) + len(self.weights)}")
