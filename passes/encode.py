@@ -68,7 +68,7 @@ class Encode(Pass):
             rows[name] = Encoded.of(name, values(name), most_frequent(values(name)))
             if name not in outputs and (self.encoding != "auto" or weight.nbytes <= FOLDED):
                 pieces += choose(name, values(name), self.encoding, self.mode)
-                if self.encoding == "coo" and weight.size:
+                if self.encoding == "coo" and coo_bytes(values(name)) < weight.nbytes:
                     rows[name] = replace(rows[name], encoding="coo", stored=coo_bytes(values(name)))
         model.proto.ir_version = max(model.proto.ir_version, _IR)
         if self.encoding == "coo":
@@ -79,7 +79,7 @@ class Encode(Pass):
                     f"{model.name}: operator set {model.opset} lacks what decodes weights: it takes {OPSET}; "
                     "convert the model with onnx.version_converter, or encode as coo"
                 )
-            chosen = bundles(pieces, {name: model.weights[name].dtype for name in rows}, fast=self.mode == "fast")
+            chosen = bundles(pieces, {name: model.weights[name].dtype for name in rows}, self.mode)
             facts.tell("writing decoders")
             rows |= _accounts(rows, chosen)
             _write(model, chosen, values)

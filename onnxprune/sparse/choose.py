@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from onnxprune.errors import OptionError
 from onnxprune.sparse.bitmask import Bitmask
 from onnxprune.sparse.delta import Delta
@@ -22,10 +24,10 @@ __all__ = ["ENCODINGS", "MODES", "Bundle", "Layout", "Piece", "Scheme", "bundles
 ENCODINGS = ("auto", "bitmask", "delta", "nm", "coo", "dense")
 MODES = ("smallest", "fast")
 
-CHAIN = 1000
-"""About the bytes of a decoder's nodes."""
-SHARE = 100
+SHARE = 80
 """About the bytes that a weight adds to a decoder that it shares: a node, its shape, a place among the pieces."""
+APART = {"smallest": 1 << 19, "fast": 1 << 14}
+"""Bytes from which a piece has a decoder of its own: where decoding is to be fast soon, since cutting a row copies it."""
 PIECE = 1 << 24
 """Elements decoded in one go: what a decoder holds in memory while it runs, and far below the 1 GiB that is folded."""
 BUNDLE = 1 << 22
@@ -36,7 +38,8 @@ class Scheme(Protocol):
     """An encoding of a row."""
 
     @property
-    def family(self) -> str: ...
+    def nodes(self) -> int:
+        """About the bytes of the decoder's nodes and shared constants."""
 
     def nbytes(self, flat: Flat) -> int:
         """What is stored for a row, without nodes."""
@@ -74,6 +77,7 @@ class Piece:
         stop: after the last.
         scheme: the encoding.
         costs: bytes that each encoding would take.
+        dense: bytes of the elements themselves.
     """
 
     weight: str
@@ -82,6 +86,7 @@ class Piece:
     stop: int
     scheme: Scheme
     costs: Mapping[Scheme, int] = field(compare=False)
+    dense: int
 
     @property
     def size(self) -> int:
@@ -106,7 +111,7 @@ def laid_out(array: Array, layout: Layout) -> Array:
 
 
 def choose(name: str, array: Array, encoding: str, mode: str) -> list[Piece]:
-    """The cheapest encoding of a weight, piece by piece; nothing if it takes fewer bytes as it is.
+    """The smallest encoding of a weight, piece by piece; nothing if it takes fewer bytes as it is.
 
     Args:
         name: of the weight.
@@ -131,11 +136,11 @@ def choose(name: str, array: Array, encoding: str, mode: str) -> list[Piece]:
         for axis, scheme in patterns(array, layout.fill):
             options.append(list(_pieces(name, array, replace(layout, axis=axis), (scheme,))))
     best = min(options, key=_total, default=[])
-    return best if encoding != "auto" or _total(best) + SHARE < array.nbytes else []
+    return best if best and _total(best) + SHARE < array.nbytes else []
 
 
 def _total(pieces: Sequence[Piece]) -> int:
-    return sum(piece.nbytes for piece in pieces) if pieces else 1 << 62
+    return sum(piece.nbytes for piece in pieces)
 
 
 def _plain(encoding: str, mode: str) -> tuple[Scheme, ...]:
@@ -157,43 +162,57 @@ def _pieces(name: str, array: Array, layout: Layout, schemes: Sequence[Scheme]) 
     for start in range(0, row.size, PIECE):
         flat = Flat(row[start : start + PIECE], dtype, layout.fill)
         costs = {scheme: scheme.nbytes(flat) for scheme in schemes}
-        yield Piece(name, layout, start, start + flat.size, min(costs, key=costs.__getitem__), costs)
+        yield Piece(name, layout, start, start + flat.size, min(costs, key=costs.__getitem__), costs, flat.nbytes)
 
 
-def bundles(pieces: Sequence[Piece], dtypes: Mapping[str, int], *, fast: bool) -> list[Bundle]:
-    """Share decoders among small pieces, and give up encodings that only few bytes speak for.
+def bundles(pieces: Sequence[Piece], dtypes: Mapping[str, int], mode: str) -> list[Bundle]:
+    """Share decoders among small pieces, so that few are needed; a weight that does not pay for its decoder is in none.
 
     Args:
         pieces: of all weights.
         dtypes: of the weights.
-        fast: leave all but very small weights alone: cutting a row copies it.
+        mode: as in `choose`.
     """
-    kinds: dict[tuple[int, int, Scheme], list[Piece]] = {}
-    alone = []
+    found = [Bundle(piece.scheme, (piece,)) for piece in pieces if piece.nbytes >= APART[mode] or piece.start]
+    alone = {bundle.pieces[0].weight for bundle in found}
+    kinds: dict[tuple[int, int], list[Piece]] = {}
     for piece in pieces:
-        if piece.nbytes >= (CHAIN * 16 if fast else CHAIN * 400):
-            alone.append(Bundle(piece.scheme, (piece,)))
+        if piece.weight in alone:
+            if piece.nbytes < APART[mode] and not piece.start:
+                found.append(Bundle(piece.scheme, (piece,)))
         else:
-            kinds.setdefault((dtypes[piece.weight], piece.layout.fill, piece.scheme), []).append(piece)
-    _merge(kinds)
-    return [*alone, *(Bundle(kind[2], tuple(part)) for kind, members in kinds.items() for part in _parts(members))]
+            kinds.setdefault((dtypes[piece.weight], piece.layout.fill), []).append(piece)
+    for members in kinds.values():
+        for scheme, sharing in _shared(members).items():
+            found += [Bundle(scheme, tuple(part)) for part in _parts(sharing)]
+    return found
 
 
-def _merge(kinds: dict[tuple[int, int, Scheme], list[Piece]]) -> None:
-    """Move the pieces of a kind to the other kinds where that costs less than a decoder of its own."""
-    for kind in sorted(kinds, key=lambda kind: sum(piece.nbytes for piece in kinds[kind])):
-        others = [other for other in kinds if other != kind and other[:2] == kind[:2]]
-        moves = []
-        for piece in kinds[kind]:
-            target = min((o for o in others if o[2] in piece.costs), key=lambda other: piece.costs[other[2]], default=None)
-            if target is None:
-                break
-            moves.append((piece, target))
-        more = sum(piece.costs[target[2]] - piece.nbytes for piece, target in moves)
-        if len(moves) == len(kinds[kind]) and more < CHAIN:
-            for piece, target in moves:
-                kinds[target].append(replace(piece, scheme=target[2]))
-            del kinds[kind]
+def _shared(pieces: Sequence[Piece]) -> dict[Scheme, list[Piece]]:
+    """The pieces by encoding, when each encoding in use costs a decoder.
+
+    Facility location, greedily: of all encodings those are given up, one after the other, without which it costs least.
+    """
+    used = list(dict.fromkeys(scheme for piece in pieces for scheme in piece.costs))
+    never = max(piece.dense for piece in pieces) * len(pieces)
+    costs = np.array([[piece.costs.get(scheme, never) + SHARE for scheme in used] for piece in pieces])
+    costs = np.column_stack([costs, [piece.dense for piece in pieces]])  # the last column: as it is
+    nodes = np.array([*(scheme.nodes for scheme in used), 0])
+    open_ = list(range(len(nodes)))
+
+    def cost(chosen: Sequence[int]) -> int:
+        return int(costs[:, chosen].min(axis=1).sum() + nodes[chosen].sum())
+
+    while len(open_) > 1:
+        rest = min(([at for at in open_ if at != gone] for gone in open_[:-1]), key=cost)
+        if cost(rest) > cost(open_):
+            break
+        open_ = rest
+    found: dict[Scheme, list[Piece]] = {}
+    for piece, at in zip(pieces, np.array(open_)[costs[:, open_].argmin(axis=1)], strict=True):
+        if at < len(used):
+            found.setdefault(used[at], []).append(replace(piece, scheme=used[at]))
+    return found
 
 
 def _parts(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:

@@ -22,7 +22,7 @@ class Delta:
         width: bits of a distance.
     """
 
-    family: ClassVar[str] = "delta"
+    nodes: ClassVar[int] = 215
     width: int
 
     @property

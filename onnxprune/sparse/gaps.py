@@ -29,7 +29,7 @@ class Gaps:
         width: bits of a code.
     """
 
-    family: ClassVar[str] = "delta"
+    nodes: ClassVar[int] = 650
     width: int
 
     @property

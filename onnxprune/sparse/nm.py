@@ -33,7 +33,7 @@ class NM:
         m: elements of a group; a row has whole groups.
     """
 
-    family: ClassVar[str] = "nm"
+    nodes: ClassVar[int] = 450
     n: int
     m: int
 
