@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from onnxprune.plan import Plan
     from onnxprune.recipe import Recipe
     from onnxprune.report import Report
+    from onnxprune.storage import Stored, decode, encode
 
 __all__ = [
     "Analysis",
@@ -49,12 +50,15 @@ __all__ = [
     "RequirementError",
     "Result",
     "RuleError",
+    "Stored",
     "TargetError",
     "VerificationError",
     "analyze",
     "apply",
     "benchmark",
     "check",
+    "decode",
+    "encode",
     "make_plan",
     "prune",
 ]
@@ -65,6 +69,7 @@ _HOMES = {
     "onnxprune.plan": ("Plan",),
     "onnxprune.recipe": ("Recipe",),
     "onnxprune.report": ("Report",),
+    "onnxprune.storage": ("Stored", "decode", "encode"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -32,6 +32,19 @@ __all__ = [
     "Sensitivity",
 ]
 
-KINDS = (Normalize, Couple, Lossless, Score, Sensitivity, Allocate, PruneChannels, MaskChannels, Repair, FoldMasks, Encode, Decode)
+KINDS = (
+    Normalize,
+    Couple,
+    Lossless,
+    Score,
+    Sensitivity,
+    Allocate,
+    PruneChannels,
+    MaskChannels,
+    Repair,
+    FoldMasks,
+    Encode,
+    Decode,
+)
 PASSES: dict[str, type[Pass]] = {kind.name: kind for kind in KINDS}
 """Every pass by name."""

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
 
-from onnx import TensorProto, helper
+import numpy as np
+from onnx import TensorProto
 
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
-from onnxprune.node import every_body
 from onnxprune.passes.base import Facts, Pass
-from onnxprune.passes.bodies import compute_outputs, hoist, replace_all, unique_names
-from onnxprune.passes.normalize import constants_to_initializers
+from onnxprune.passes.bodies import replace_all
+from onnxprune.passes.normalize import gather_constants
 from onnxprune.sparse.accounting import Encoded
 from onnxprune.sparse.chain import OPSET, Chain
 from onnxprune.sparse.choose import Bundle, Piece, bundles, choose, laid_out
@@ -55,7 +55,7 @@ class Encode(Pass):
 
     def run(self, model: Model, facts: Facts) -> Model:
         model = model.copy()
-        _gather_constants(model)
+        gather_constants(model)
         decode(model)
         outputs = {value.name for value in model.graph.output}
         values = lru_cache(1)(lambda name: self._values(model.weights[name]))
@@ -91,16 +91,6 @@ class Encode(Pass):
         return array if self.negative_zeros or not weight.is_float else array + array.dtype.type(0)
 
 
-def _gather_constants(model: Model) -> None:
-    """Every constant is an initializer of the main graph, and none is an input."""
-    replace_all(model.graph.input, model.inputs)
-    if any(body.initializer or body.sparse_initializer for body in every_body(model.graph)):
-        unique_names(model)
-        hoist(model)
-        compute_outputs(model)
-    constants_to_initializers(model)
-
-
 def _accounts(rows: Mapping[str, Encoded], chosen: Sequence[Bundle]) -> dict[str, Encoded]:
     """The weights that are encoded, with how and in how many bytes."""
     pieces: dict[str, list[Piece]] = defaultdict(list)
@@ -108,9 +98,7 @@ def _accounts(rows: Mapping[str, Encoded], chosen: Sequence[Bundle]) -> dict[str
         for piece in bundle.pieces:
             pieces[piece.weight].append(piece)
     return {
-        name: replace(
-            rows[name], encoding="+".join(sorted({str(p.scheme) for p in parts})), stored=sum(p.nbytes for p in parts)
-        )
+        name: replace(rows[name], encoding="+".join(sorted({str(p.scheme) for p in parts})), stored=sum(p.nbytes for p in parts))
         for name, parts in pieces.items()
     }
 
@@ -140,8 +128,6 @@ def _write(model: Model, chosen: Sequence[Bundle], values: Values) -> None:
 
 def _row(bundle: Bundle, model: Model, values: Values) -> Flat:
     """The elements of all pieces of a bundle."""
-    import numpy as np
-
     first = bundle.pieces[0]
     parts = [laid_out(values(piece.weight), piece.layout)[piece.start : piece.stop] for piece in bundle.pieces]
     return Flat(np.concatenate(parts), model.weights[first.weight].dtype, first.layout.fill)

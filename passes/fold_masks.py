@@ -7,13 +7,13 @@ from functools import partial
 from typing import ClassVar
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, helper
 
 from onnxprune.model import Model
-from onnxprune.node import domain_of, every_graph
+from onnxprune.node import domain_of, every_graph, every_node
 from onnxprune.passes.base import Facts, Pass
 from onnxprune.passes.bodies import replace_all
-from onnxprune.passes.normalize import constants_to_initializers, remove_unused
+from onnxprune.passes.normalize import gather_constants, remove_unused
 from onnxprune.weights import FLOATS, Array, Weight
 
 __all__ = ["FoldMasks"]
@@ -33,23 +33,22 @@ class FoldMasks(Pass):
 
     def run(self, model: Model, facts: Facts) -> Model:
         changed = model.copy()
-        constants_to_initializers(changed)
+        gather_constants(changed)
         known: dict[str, Weight] = dict(changed.weights)
         folded: set[str] = set()
         kept = {value.name for value in model.graph.input} | {value.name for value in model.graph.output}
-        for graph in every_graph(changed.graph):
-            for node in graph.node:
-                output = node.output[0] if len(node.output) == 1 and not domain_of(node) else ""
-                inputs = [known.get(name) for name in node.input]
-                if not output or not inputs or None in inputs or not kept.isdisjoint({output, *node.input}):
-                    continue
-                if node.op_type in _THROUGH:
-                    known[output] = _through(node, inputs[0])
-                elif node.op_type == "Mul":
-                    product = _masked(output, *inputs)
-                    if product is not None:
-                        known[output] = product
-                        folded.add(output)
+        for node in every_node(changed.graph):
+            output = node.output[0] if len(node.output) == 1 and not domain_of(node) else ""
+            inputs = [known[name] for name in node.input if name in known]
+            if not output or not inputs or len(inputs) < len(node.input) or not kept.isdisjoint({output, *node.input}):
+                continue
+            if node.op_type in _THROUGH:
+                known[output] = _through(node, inputs[0])
+            elif node.op_type == "Mul":
+                product = _masked(output, *inputs)
+                if product is not None:
+                    known[output] = product
+                    folded.add(output)
         if not folded:
             return model
         for graph in every_graph(changed.graph):
@@ -79,4 +78,6 @@ def _is_mask(array: Array) -> bool:
 
 
 def _product(weight: Weight, mask: Weight) -> Array:
-    return weight.array() * mask.array() + np.zeros(1, weight.array().dtype)
+    array = weight.array()
+    product: Array = array * mask.array().astype(array.dtype) + np.zeros(1, array.dtype)
+    return product

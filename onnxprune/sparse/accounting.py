@@ -30,7 +30,8 @@ class Encoded:
         encoding: how it is stored; where pieces differ, all of them.
         dense: bytes of all its elements.
         stored: bytes of what is stored, without nodes.
-        bound: bytes of what is not zero and of the entropy of where that is, if it lies anywhere with equal chance.
+        bound: bytes of what is not zero, and of the entropy of where that is, if all places are equally likely, or all choices
+            that fit the pattern.
     """
 
     name: str
@@ -48,18 +49,13 @@ class Encoded:
         """A weight as it is."""
         size = array.size
         unlike = int((bits_of(array) != fill).sum())
-        found = next((scheme for _, scheme in patterns(array, fill) if 2 * scheme.n <= scheme.m), None) if unlike < size else None
-        return cls(
-            name,
-            tuple(array.shape),
-            str(array.dtype),
-            1 - unlike / size if size else 0.0,
-            str(found or ""),
-            "dense",
-            array.nbytes,
-            array.nbytes,
-            entropy_bytes(size, unlike, array.itemsize),
-        )
+        bound, pattern = entropy_bytes(size, unlike, array.itemsize), ""
+        for _, scheme in patterns(array, fill) if unlike < size else ():
+            groups = size // scheme.m
+            bound = min(bound, unlike * array.itemsize + groups * math.log2(scheme.choices) / 8)
+            pattern = pattern or (str(scheme) if 2 * scheme.n <= scheme.m else "")
+        sparsity = 1 - unlike / size if size else 0.0
+        return cls(name, tuple(array.shape), str(array.dtype), sparsity, pattern, "dense", array.nbytes, array.nbytes, bound)
 
 
 def entropy_bytes(size: int, stored: int, itemsize: int) -> float:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from onnxprune.sparse.chain import Chain, pack, packed_bytes
 from onnxprune.sparse.flat import Flat
 
@@ -27,7 +25,7 @@ class Bitmask:
         bits = chain.codes(pack(flat.bits != flat.fill, 1), 1, flat.size)
         places = chain.node("Mul", chain.summed(bits), bits)
         values = chain.payload(flat.filled(flat.bits[flat.positions], first=True))
-        return chain.node("GatherElements", values, places)
+        return chain.node("Gather", values, places)
 
     def __str__(self) -> str:
         return "bitmask"

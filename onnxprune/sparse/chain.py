@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["OPSET", "Chain", "pack", "packed_bytes"]
 
 OPSET = 11
-"""The oldest operator set with all operators of the decoders: ``CumSum``, ``GatherElements``, ``ScatterElements``, ``Range``."""
+"""The oldest operator set with all operators of the decoders: ``CumSum``, ``Range``, ``ScatterElements``."""
 
 
 def _group(width: int) -> int:
@@ -89,7 +89,8 @@ class Chain:
 
     def summed(self, value: str, *, exclusive: bool = False) -> str:
         """Running sums of a row, of the element itself too unless ``exclusive``."""
-        return self.node("CumSum", value, self.constant(0, np.int64), **({"exclusive": 1} if exclusive else {}))
+        attributes: dict[str, Any] = {"exclusive": 1} if exclusive else {}
+        return self.node("CumSum", value, self.constant(0, np.int64), **attributes)
 
     def reshaped(self, value: str, *shape: int) -> str:
         return self.node("Reshape", value, self.sizes(*shape))

@@ -147,13 +147,14 @@ def _plain(encoding: str, mode: str) -> tuple[Scheme, ...]:
     """The encodings to choose from that look at no pattern."""
     quick = (Delta(8), Delta(16))
     packed = tuple(Gaps(width) for width in range(2, 9))
-    return {
+    known: dict[tuple[str, str], tuple[Scheme, ...]] = {
         ("auto", "smallest"): (Bitmask(), *packed, *quick),
         ("auto", "fast"): quick,
         ("bitmask", mode): (Bitmask(),),
         ("delta", "smallest"): (*packed, *quick),
         ("delta", "fast"): quick,
-    }.get((encoding, mode), ())
+    }
+    return known.get((encoding, mode), ())
 
 
 def _pieces(name: str, array: Array, layout: Layout, schemes: Sequence[Scheme]) -> Iterator[Piece]:

@@ -25,7 +25,7 @@ _KEPT = 1 << 16
 """Bytes up to which a result is kept: tables that many decoders read."""
 _MARKS = frozenset({"CumSum", "ScatterElements"})
 """Operators one of which every decoder has."""
-_PASSING = frozenset({"Concat", "GatherElements", "Identity", "Reshape", "ScatterElements", "Slice", "Split", "Transpose"})
+_PASSING = frozenset({"Concat", "Gather", "Identity", "Reshape", "ScatterElements", "Slice", "Split", "Transpose"})
 """Operators whose result is of the type of their first input."""
 
 Inputs = Sequence[Array]
@@ -66,13 +66,12 @@ OPERATORS: dict[str, Callable[[Inputs, Attributes], Any]] = {
     "CumSum": _running_sum,
     "Div": lambda inputs, _: inputs[0] // inputs[1],
     "Gather": lambda inputs, _: inputs[0][inputs[1]],
-    "GatherElements": lambda inputs, _: inputs[0][inputs[1]],
     "Identity": lambda inputs, _: inputs[0],
     "Less": lambda inputs, _: inputs[0] < inputs[1],
     "MatMul": lambda inputs, _: inputs[0] @ inputs[1],
     "Mod": lambda inputs, _: inputs[0] % inputs[1],
     "Mul": lambda inputs, _: inputs[0] * inputs[1],
-    "Range": lambda inputs, _: np.arange(*inputs, dtype=inputs[0].dtype),
+    "Range": lambda inputs, _: np.arange(*map(int, inputs), dtype=inputs[0].dtype),
     "Reshape": lambda inputs, _: inputs[0].reshape(tuple(inputs[1])),
     "ScatterElements": _scatter,
     "Slice": _slice,
@@ -89,6 +88,7 @@ class Decoders:
         weights: what they make, as constants that are computed when they are needed.
         families: how each is encoded.
         nodes: outputs of the nodes that nothing but these weights needs.
+        stored: the constants that they read.
         sources: the constants that each is made of, tables that decoders share left out.
     """
 
@@ -115,6 +115,7 @@ class Decoders:
         made = [name for name in self._makers if name in marked and name in read]
         self.weights = {name: self._weight(name) for name in made}
         self.families = {name: self._family(name) for name in made}
+        self.stored = {source for name in made for source in self._sources(name)}
         self.nodes = self._needed(made) - self._needed((read & self._makers.keys()) - marked)
 
     def _weight(self, name: str) -> Weight:
@@ -135,8 +136,8 @@ class Decoders:
         ops = {self._makers[value].op_type for value in self._needed([name])}
         return "nm" if "CumSum" not in ops else "delta" if "ScatterElements" in ops else "bitmask"
 
-    def sources(self, name: str) -> set[str]:
-        """The constants that a decoded weight is made of."""
+    def _sources(self, name: str) -> set[str]:
+        """The constants that a weight is made of."""
         return {value for made in self._needed([name]) for value in self._makers[made].input if value in self._constants}
 
     def _shape(self, name: str) -> Shape:
@@ -175,7 +176,7 @@ class Decoders:
         result = OPERATORS[node.op_type]([self._value(value) for value in node.input if value], _attributes(node))
         if isinstance(result, list):  # the pieces of a row are asked for one after the other
             self._last = (node.output[0], result)
-            return result[at]
+            return self._last[1][at]
         if result.nbytes <= _KEPT:
             self._kept[name] = result
         return np.asarray(result)
@@ -190,7 +191,7 @@ def _attributes(node: NodeProto) -> dict[str, Any]:
 
 
 def decode(model: Model) -> list[str]:
-    """Put the weights that decoders make in their place; their names. Constants that only decoders read stay."""
+    """Put the weights that decoders make in their place; their names."""
     found = Decoders(model)
     if not found.weights:
         return []
@@ -199,8 +200,7 @@ def decode(model: Model) -> list[str]:
     model.graph.node.extend(kept)
     read = {name for node in every_node(model.graph) for name in (*node.input, *captured(node))}
     read |= {value.name for value in model.graph.output}
-    gone = {source for name in found.weights for source in found.sources(name)} - read
     model.weights.update(found.weights)
-    for name in gone:
+    for name in found.stored - read:
         del model.weights[name]
     return list(found.weights)
