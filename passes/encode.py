@@ -139,8 +139,7 @@ def _restore(chain: Chain, weight: Weight, parts: Sequence[tuple[Piece, str]]) -
     names = [name for _, name in ordered]
     row = names[0] if len(names) == 1 else chain.node("Concat", *names, axis=0)
     order = ordered[0][0].layout.order(len(weight.shape))
-    if order == sorted(order):
-        chain.node("Reshape", row, chain.sizes(*weight.shape), output=weight.name)
-        return
-    moved = chain.reshaped(row, *(weight.shape[axis] for axis in order))
-    chain.node("Transpose", moved, output=weight.name, perm=[order.index(axis) for axis in range(len(order))])
+    restored = chain.reshaped(row, *(weight.shape[axis] for axis in order))
+    if order != sorted(order):
+        chain.node("Transpose", restored, perm=[order.index(axis) for axis in range(len(order))])
+    chain.finish(weight.name)

@@ -48,7 +48,8 @@ def chain_of(scheme: Scheme, flat: Flat, opset: int = 13) -> Model:
     model = Model.of(parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]> g () => (float[N] w) {{ }}'))
     chain = Chain(model)
     row = scheme.write(chain, flat)
-    chain.node("Reshape", row, chain.sizes(-1), output="w")
+    chain.reshaped(row, -1)
+    chain.finish("w")
     model.graph.node.extend(chain.nodes)
     model.weights |= chain.weights
     model.graph.output[0].type.tensor_type.elem_type = flat.dtype

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from onnxprune.model import Model
     from onnxprune.sparse.flat import Flat
 
-__all__ = ["OPSET", "Chain", "pack", "packed_bytes"]
+__all__ = ["LAST", "OPSET", "Chain", "pack", "packed_bytes"]
+
+LAST = "decode"
+"""What names of the nodes that make weights begin with, and end in a number: after it comes what reads the weight."""
 
 OPSET = 11
 """The oldest operator set with all operators of the decoders: ``CumSum``, ``Range``, ``ScatterElements``."""
@@ -78,11 +81,16 @@ class Chain:
         """A shape, or another vector of sizes."""
         return self.constant(value, np.int64)
 
-    def node(self, op: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+    def node(self, op: str, *inputs: str, **attributes: Any) -> str:
         """Append a node with one output; the name of that."""
-        output = output or self._name()
+        output = self._name()
         self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
         return output
+
+    def finish(self, weight: str) -> None:
+        """The last node makes a weight."""
+        self.nodes[-1].output[0] = weight
+        self.nodes[-1].name = f"{LAST}{len(self.nodes)}"
 
     def cast(self, value: str, dtype: int = TensorProto.INT32) -> str:
         return self.node("Cast", value, to=dtype)

@@ -1,11 +1,12 @@
 """Finds decoders in a graph and computes what they make, without a runtime.
 
-A decoder is known by what it is, not by a mark that other tools would lose: nodes of a few operators that only constants feed,
-among them a running sum or a scatter.
+A decoder is known by what it is: nodes of a few operators that only constants feed, among them a running sum or a scatter. The
+name of its last node says where it ends; where a tool has dropped names, what follows and reads nothing else counts with it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from onnx import NodeProto, helper, numpy_helper
 
 from onnxprune.node import captured, domain_of, every_node
+from onnxprune.sparse.chain import LAST
 from onnxprune.weights import Array, Weight
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ _MARKS = frozenset({"CumSum", "ScatterElements"})
 """Operators one of which every decoder has."""
 _PASSING = frozenset({"Concat", "Gather", "Identity", "Reshape", "ScatterElements", "Slice", "Split", "Transpose"})
 """Operators whose result is of the type of their first input."""
+
+_LAST = re.compile(LAST + r"\d+$")
 
 Inputs = Sequence[Array]
 Attributes = Mapping[str, Any]
@@ -98,14 +102,16 @@ class Decoders:
         self._kept: dict[str, Array] = {}
         self._last: tuple[str, list[Array]] = ("", [])
         marked: set[str] = set()
+        last: set[str] = set()
         for node in model.graph.node:
             inputs = [name for name in node.input if name]
-            known = all(name in self._constants or name in self._makers for name in inputs)
+            known = all(name in self._constants or (name in self._makers and name not in last) for name in inputs)
             if domain_of(node) or node.op_type not in OPERATORS or not inputs or not known:
                 continue
             self._makers |= dict.fromkeys(node.output, node)
             if node.op_type in _MARKS or not marked.isdisjoint(inputs):
                 marked.update(node.output)
+                last.update(node.output if _LAST.search(node.name) else ())
         ours = {id(node) for node in self._makers.values()}
         read = {value.name for value in model.graph.output}
         for node in every_node(model.graph):
