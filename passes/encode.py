@@ -18,7 +18,7 @@ from onnxprune.passes.bodies import replace_all
 from onnxprune.passes.normalize import gather_constants
 from onnxprune.sparse.accounting import Encoded
 from onnxprune.sparse.chain import OPSET, Chain
-from onnxprune.sparse.choose import Bundle, Piece, bundles, choose, laid_out
+from onnxprune.sparse.choose import Bundle, Piece, affordable, bundles, choose, laid_out
 from onnxprune.sparse.coo import coo, coo_bytes
 from onnxprune.sparse.decode import decode
 from onnxprune.sparse.flat import Flat, most_frequent
@@ -73,6 +73,8 @@ class Encode(Pass):
         model.proto.ir_version = max(model.proto.ir_version, _IR)
         if self.encoding == "coo":
             _write_sparse(model, [name for name, row in rows.items() if row.encoding == "coo"], values)
+        if self.mode == "fast" and self.encoding != "bitmask":
+            pieces = affordable(pieces, sum(model.weights[name].size for name in rows))
         if pieces:
             if model.opset < OPSET:
                 raise ModelError(

@@ -15,7 +15,7 @@ __all__ = ["Bitmask"]
 class Bitmask:
     """An element is the n-th one stored, n the bits set up to its own, or the fill: the entry before the first."""
 
-    nodes: ClassVar[int] = 370
+    nodes: ClassVar[int] = 360
 
     def nbytes(self, flat: Flat) -> int:
         return packed_bytes(flat.size, 1) + (flat.stored + 1) * flat.itemsize

@@ -27,25 +27,32 @@ OPSET = 11
 """The oldest operator set with all operators of the decoders: ``CumSum``, ``Range``, ``ScatterElements``."""
 
 
-def _group(width: int) -> int:
-    """The fewest codes of some bits that fill whole bytes and whole rows of the decoder."""
-    return 8 // width if 8 % width == 0 else 8
+def _planes(width: int) -> list[tuple[int, int]]:
+    """Codes as sums of parts of 8, 4, 2 and 1 bits, which bytes hold whole numbers of: the bits of a part, and where it begins."""
+    found, start = [], 0
+    for bits in (8, 4, 2, 1):
+        if width & bits:
+            found.append((bits, start))
+            start += bits
+    return found
 
 
 def packed_bytes(count: int, width: int) -> int:
     """Bytes of packed codes."""
-    group = _group(width)
-    return -(-count // group) * group * width // 8
+    return sum(-(-count * bits // 8) for bits, _ in _planes(width))
 
 
-def pack(codes: Array, width: int) -> Array:
-    """Codes of ``width`` bits one after the other, low bits first, in whole bytes. [`packed_bytes`] uint8"""
+def pack(codes: Array, width: int) -> list[Array]:
+    """Codes of up to 8 bits, part by part: parts of all codes one after the other, low bits first. Each [bytes] uint8"""
     codes = codes.astype(np.uint8)
-    if width == 8:
-        return codes
-    codes = np.pad(codes, (0, -len(codes) % _group(width)))
-    planes = (codes[:, None] >> np.arange(width, dtype=np.uint8)) & 1
-    return np.packbits(planes.reshape(-1), bitorder="little")
+    packed = []
+    for bits, start in _planes(width):
+        part = codes >> start
+        if bits < 8:
+            part = (part[:, None] >> np.arange(bits, dtype=np.uint8)) & 1
+            part = np.packbits(part.reshape(-1), bitorder="little")
+        packed.append(part)
+    return packed
 
 
 class Chain:
@@ -61,7 +68,7 @@ class Chain:
         self.weights: dict[str, Weight] = {}
         self._model = model
         self._shared: dict[tuple[Any, ...], str] = {}
-        self._tables: dict[int, str] = {}
+        self._tables: dict[tuple[int, int], str] = {}
 
     def payload(self, array: Array) -> str:
         """A constant of its own; its name."""
@@ -107,26 +114,30 @@ class Chain:
         """The first elements of a row."""
         return self.node("Slice", value, self.sizes(0), self.sizes(size))
 
-    def codes(self, packed: Array, width: int, count: int) -> str:
+    def codes(self, packed: Sequence[Array], width: int, count: int) -> str:
         """What `pack` packed. [count] int32"""
-        values = self.cast(self.payload(packed))
-        if width == 8:
-            return values
-        aligned = 8 % width == 0
-        values = self.node("Gather", self._table(width if aligned else 1), values)
-        if aligned:
-            values = self.reshaped(values, -1)
-        else:
-            values = self.node("MatMul", self.reshaped(values, -1, width), self.constant(1 << np.arange(width)))
-        return self.head(values, count) if count % _group(width) else values
+        total = ""
+        for part, (bits, start) in zip(packed, _planes(width), strict=True):
+            values = self.cast(self.payload(part))
+            if bits < 8:
+                values = self.reshaped(self.node("Gather", self._table(bits, start), values), -1)
+                if count * bits % 8:
+                    values = self.head(values, count)
+            total = self.node("Add", total, values) if total else values
+        return total
 
-    def _table(self, width: int) -> str:
-        """The codes in each byte, computed where it is decoded: the numbers would take 8 KB. [256, 8 / width] int32"""
-        if width not in self._tables:
-            numbers = self.node("Range", self.constant(0), self.constant(256), self.constant(1))
-            shifted = self.node("Div", self.reshaped(numbers, -1, 1), self.constant(1 << np.arange(0, 8, width)))
-            self._tables[width] = self.node("Mod", shifted, self.constant(1 << width))
-        return self._tables[width]
+    def digits(self, base: int, count: int, scale: int = 1) -> str:
+        """All numbers of some digits, as their digits, computed where they are needed. [base^count, count] int32"""
+        numbers = self.node("Range", self.constant(0), self.constant(base**count), self.constant(1))
+        shifted = self.node("Div", self.reshaped(numbers, -1, 1), self.constant(base ** np.arange(count)))
+        digits = self.node("Mod", shifted, self.constant(base))
+        return self.node("Mul", digits, self.constant(scale)) if scale > 1 else digits
+
+    def _table(self, bits: int, start: int) -> str:
+        """The parts in each byte. [256, 8 / bits] int32"""
+        if (bits, start) not in self._tables:
+            self._tables[bits, start] = self.digits(1 << bits, 8 // bits, 1 << start)
+        return self._tables[bits, start]
 
     def filled(self, flat: Flat, *shape: int) -> str:
         """A tensor of nothing but the fill."""

@@ -19,7 +19,7 @@ from onnxprune.weights import Array
 if TYPE_CHECKING:
     from onnxprune.sparse.chain import Chain
 
-__all__ = ["ENCODINGS", "MODES", "Bundle", "Layout", "Piece", "Scheme", "bundles", "choose", "laid_out"]
+__all__ = ["ENCODINGS", "MODES", "Bundle", "Layout", "Piece", "Scheme", "affordable", "bundles", "choose", "laid_out"]
 
 ENCODINGS = ("auto", "bitmask", "delta", "nm", "coo", "dense")
 MODES = ("smallest", "fast")
@@ -28,10 +28,10 @@ SHARE = 80
 """About the bytes that a weight adds to a decoder that it shares: a node, its shape, a place among the pieces."""
 APART = {"smallest": 1 << 19, "fast": 1 << 14}
 """Bytes from which a piece has a decoder of its own: where decoding is to be fast soon, since cutting a row copies it."""
-PIECE = 1 << 24
-"""Elements decoded in one go: what a decoder holds in memory while it runs, and far below the 1 GiB that is folded."""
-BUNDLE = 1 << 22
-"""Elements that share a decoder."""
+PIECE = 1 << 22
+"""Elements decoded in one go: they bound what a decoder holds in memory, and are far below the 1 GiB that is folded."""
+BUDGET = 0.2
+"""Elements that the fast mode decodes, of all: a runtime scatters one in about five times the time that it loads one in."""
 
 
 class Scheme(Protocol):
@@ -78,6 +78,7 @@ class Piece:
         scheme: the encoding.
         costs: bytes that each encoding would take.
         dense: bytes of the elements themselves.
+        stored: elements that differ from the fill.
     """
 
     weight: str
@@ -87,6 +88,7 @@ class Piece:
     scheme: Scheme
     costs: Mapping[Scheme, int] = field(compare=False)
     dense: int
+    stored: int
 
     @property
     def size(self) -> int:
@@ -163,7 +165,27 @@ def _pieces(name: str, array: Array, layout: Layout, schemes: Sequence[Scheme]) 
     for start in range(0, row.size, PIECE):
         flat = Flat(row[start : start + PIECE], dtype, layout.fill)
         costs = {scheme: scheme.nbytes(flat) for scheme in schemes}
-        yield Piece(name, layout, start, start + flat.size, min(costs, key=costs.__getitem__), costs, flat.nbytes)
+        yield Piece(name, layout, start, start + flat.size, min(costs, key=costs.__getitem__), costs, flat.nbytes, flat.stored)
+
+
+def affordable(pieces: Sequence[Piece], elements: int) -> list[Piece]:
+    """The pieces of the weights that save most for each element decoded, as far as the budget of the fast mode goes.
+
+    Args:
+        pieces: of all weights.
+        elements: of all weights, encoded or not.
+    """
+    weights: dict[str, list[Piece]] = {}
+    for piece in pieces:
+        weights.setdefault(piece.weight, []).append(piece)
+    worth = {name: sum(p.dense - p.nbytes for p in parts) / (1 + sum(p.stored for p in parts)) for name, parts in weights.items()}
+    kept, spent = set(), 0
+    for name in sorted(weights, key=worth.__getitem__, reverse=True):
+        stored = sum(piece.stored for piece in weights[name])
+        if spent + stored <= BUDGET * elements:
+            kept.add(name)
+            spent += stored
+    return [piece for piece in pieces if piece.weight in kept]
 
 
 def bundles(pieces: Sequence[Piece], dtypes: Mapping[str, int], mode: str) -> list[Bundle]:
@@ -221,7 +243,7 @@ def _parts(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
     part: list[Piece] = []
     size = 0
     for piece in pieces:
-        if part and size + piece.size > BUNDLE:
+        if part and size + piece.size > PIECE:
             yield part
             part, size = [], 0
         part.append(piece)

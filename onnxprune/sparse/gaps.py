@@ -29,7 +29,7 @@ class Gaps:
         width: bits of a code.
     """
 
-    nodes: ClassVar[int] = 650
+    nodes: ClassVar[int] = 750
     width: int
 
     @property

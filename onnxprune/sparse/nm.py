@@ -33,7 +33,7 @@ class NM:
         m: elements of a group; a row has whole groups.
     """
 
-    nodes: ClassVar[int] = 450
+    nodes: ClassVar[int] = 560
     n: int
     m: int
 
@@ -72,12 +72,15 @@ class NM:
         digits = np.pad(digits, (0, -len(digits) % groups)).reshape(-1, groups)
         powers = self.choices ** np.arange(groups)
         words = chain.cast(chain.payload((digits * powers).sum(axis=1).astype(f"u{size}")))
-        read = chain.node("Div", chain.reshaped(words, -1, 1), chain.constant(powers))
-        read = chain.node("Mod", read, chain.constant(self.choices))
-        read = chain.reshaped(read, -1)
+        if size == 1:  # a table of all bytes is quick to read
+            every = chain.node("Gather", chain.constant(table), chain.digits(self.choices, groups))
+            places = chain.node("Gather", every, words)
+        else:
+            read = chain.node("Div", chain.reshaped(words, -1, 1), chain.constant(powers))
+            places = chain.node("Gather", chain.constant(table), chain.node("Mod", read, chain.constant(self.choices)))
+        places = chain.reshaped(places, -1, self.n)
         if len(rows) % groups:
-            read = chain.head(read, len(rows))
-        places = chain.node("Gather", chain.constant(table), read)
+            places = chain.head(places, len(rows))
         values = chain.payload(flat.typed(np.take_along_axis(rows, stored, axis=1)))
         made = chain.node("ScatterElements", chain.filled(flat, len(rows), self.m), places, values, axis=1)
         return chain.reshaped(made, -1)

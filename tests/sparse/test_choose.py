@@ -8,7 +8,7 @@ import pytest
 from codec import planted
 from onnxprune.errors import OptionError
 from onnxprune.sparse.bitmask import Bitmask
-from onnxprune.sparse.choose import PIECE, Bundle, Layout, Piece, bundles, choose, laid_out
+from onnxprune.sparse.choose import PIECE, Bundle, Layout, Piece, affordable, bundles, choose, laid_out
 from onnxprune.sparse.delta import Delta
 from onnxprune.sparse.gaps import Gaps
 from onnxprune.sparse.nm import NM
@@ -60,8 +60,8 @@ def test_a_large_weight_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     assert PIECE % 16 == 0, "groups of N:M are never cut"
 
 
-def small(name: str, costs: dict[object, int], dense: int = 1000, fill: int = 0) -> Piece:
-    return Piece(name, Layout(fill=fill), 0, 250, min(costs, key=costs.__getitem__), costs, dense)  # type: ignore[arg-type]
+def small(name: str, costs: dict[object, int], dense: int = 1000, fill: int = 0, stored: int = 10) -> Piece:
+    return Piece(name, Layout(fill=fill), 0, 250, min(costs, key=costs.__getitem__), costs, dense, stored)  # type: ignore[arg-type]
 
 
 def test_few_decoders_are_shared() -> None:
@@ -86,7 +86,15 @@ def test_a_weight_that_does_not_pay_for_its_decoder_stays() -> None:
 
 
 def test_a_decoder_holds_few_elements(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxprune.sparse.choose.BUNDLE", 600)
+    monkeypatch.setattr("onnxprune.sparse.choose.PIECE", 600)
     pieces = [small(name, {Delta(8): 10}, 5000) for name in "abcde"]
     found: list[Bundle] = bundles(pieces, dict.fromkeys("abcde", 1), "smallest")
     assert [len(bundle.pieces) for bundle in found] == [2, 2, 1]
+
+
+def test_the_fast_mode_decodes_what_saves_most_within_its_budget() -> None:
+    costs: dict[object, int] = {Delta(8): 100}
+    pieces = [small("half", costs, stored=500), small("little", costs, stored=20), small("some", costs, stored=150)]
+    assert [piece.weight for piece in affordable(pieces, 1000)] == ["little", "some"]
+    assert [piece.weight for piece in affordable(pieces, 10000)] == ["half", "little", "some"]
+    assert affordable(pieces, 10) == []
