@@ -74,7 +74,7 @@ class Encode(Pass):
         if self.encoding == "coo":
             _write_sparse(model, [name for name, row in rows.items() if row.encoding == "coo"], values)
         if self.mode == "fast" and self.encoding != "bitmask":
-            pieces = affordable(pieces, sum(model.weights[name].size for name in rows))
+            pieces = affordable(pieces, sum(row.elements for row in rows.values()))
         if pieces:
             if model.opset < OPSET:
                 raise ModelError(

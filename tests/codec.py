@@ -45,7 +45,8 @@ def sparse(draw: st.DrawFn, *, least: int = 0, rank: int = 5) -> Array:
 
 def chain_of(scheme: Scheme, flat: Flat, opset: int = 13) -> Model:
     """A model whose only constant is made by a decoder and returned."""
-    model = Model.of(parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]> g () => (float[N] w) {{ }}'))
+    text = f'<ir_version: 8, opset_import: ["" : {opset}]> g () => (float[N] w) {{ }}'
+    model = Model.of(parser.parse_model(text))
     chain = Chain(model)
     row = scheme.write(chain, flat)
     chain.reshaped(row, -1)
@@ -65,7 +66,8 @@ def by_reference(model: ModelProto) -> Array:
     """What the standard's reference evaluator makes of it."""
     from onnx.reference import ReferenceEvaluator
 
-    return np.asarray(ReferenceEvaluator(model).run(None, {})[0])
+    results: Any = ReferenceEvaluator(model).run(None, {})
+    return np.asarray(results[0])
 
 
 def by_runtime(model: ModelProto, level: Any = ort.GraphOptimizationLevel.ORT_DISABLE_ALL) -> Array:

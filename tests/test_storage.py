@@ -107,7 +107,8 @@ def test_inspect_shows_zeros_and_patterns(model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "words"), [("--encoding", "zip", ("--encoding 'zip'", "bitmask")), ("--mode", "slow", ("--mode 'slow'", "fast"))]
+    ("option", "value", "words"),
+    [("--encoding", "zip", ("--encoding 'zip'", "bitmask")), ("--mode", "slow", ("--mode 'slow'", "fast"))],
 )
 def test_bad_options_write_nothing(model: Path, tmp_path: Path, option: str, value: str, words: tuple[str, ...]) -> None:
     refused(within("encode", model, "-o", "small.onnx", option, value, cwd=tmp_path), 2, *words)

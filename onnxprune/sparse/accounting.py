@@ -44,6 +44,10 @@ class Encoded:
     stored: int
     bound: float
 
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
     @classmethod
     def of(cls, name: str, array: Array, fill: int = 0) -> Encoded:
         """A weight as it is."""
@@ -69,8 +73,8 @@ def entropy_bytes(size: int, stored: int, itemsize: int) -> float:
 
 def totals(rows: Sequence[Encoded]) -> dict[str, Any]:
     """All weights together: those with zeros are what the sparsity and the bound are of."""
-    elements = sum(math.prod(row.shape) for row in rows)
-    zeros = sum(row.sparsity * math.prod(row.shape) for row in rows)
+    elements = sum(row.elements for row in rows)
+    zeros = sum(row.sparsity * row.elements for row in rows)
     return {
         "elements": elements,
         "sparsity": zeros / elements if elements else 0.0,

@@ -28,7 +28,7 @@ OPSET = 11
 
 
 def _planes(width: int) -> list[tuple[int, int]]:
-    """Codes as sums of parts of 8, 4, 2 and 1 bits, which bytes hold whole numbers of: the bits of a part, and where it begins."""
+    """Codes as sums of parts of 8, 4, 2 and 1 bits, which fill bytes: the bits of each part, and where it begins."""
     found, start = [], 0
     for bits in (8, 4, 2, 1):
         if width & bits:
@@ -47,11 +47,9 @@ def pack(codes: Array, width: int) -> list[Array]:
     codes = codes.astype(np.uint8)
     packed = []
     for bits, start in _planes(width):
-        part = codes >> start
-        if bits < 8:
-            part = (part[:, None] >> np.arange(bits, dtype=np.uint8)) & 1
-            part = np.packbits(part.reshape(-1), bitorder="little")
-        packed.append(part)
+        part = codes >> np.uint8(start)
+        planes = (part[:, None] >> np.arange(bits, dtype=np.uint8)) & 1
+        packed.append(part if bits == 8 else np.packbits(planes.reshape(-1), bitorder="little"))
     return packed
 
 

@@ -30,8 +30,9 @@ APART = {"smallest": 1 << 19, "fast": 1 << 14}
 """Bytes from which a piece has a decoder of its own: where decoding is to be fast soon, since cutting a row copies it."""
 PIECE = 1 << 22
 """Elements decoded in one go: they bound what a decoder holds in memory, and are far below the 1 GiB that is folded."""
-BUDGET = 0.2
-"""Elements that the fast mode decodes, of all: a runtime scatters one in about five times the time that it loads one in."""
+BUDGET = 0.2, 1 << 18
+"""Elements that the fast mode decodes: a fraction of all, since scattering one takes about five times as long as loading one;
+and as many as take some milliseconds in any model."""
 
 
 class Scheme(Protocol):
@@ -179,10 +180,10 @@ def affordable(pieces: Sequence[Piece], elements: int) -> list[Piece]:
     for piece in pieces:
         weights.setdefault(piece.weight, []).append(piece)
     worth = {name: sum(p.dense - p.nbytes for p in parts) / (1 + sum(p.stored for p in parts)) for name, parts in weights.items()}
-    kept, spent = set(), 0
+    kept, spent, budget = set(), 0, max(BUDGET[0] * elements, BUDGET[1])
     for name in sorted(weights, key=worth.__getitem__, reverse=True):
         stored = sum(piece.stored for piece in weights[name])
-        if spent + stored <= BUDGET * elements:
+        if spent + stored <= budget:
             kept.add(name)
             spent += stored
     return [piece for piece in pieces if piece.weight in kept]

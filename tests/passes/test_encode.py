@@ -20,7 +20,7 @@ from onnxprune.model import Model
 from onnxprune.node import every_graph
 from onnxprune.passes import Decode, Encode, Facts
 from onnxprune.passes.encode import FOLDED
-from onnxprune.sparse.choose import ENCODINGS
+from onnxprune.sparse.choose import ENCODINGS, MODES
 from test_coupling import parse
 
 LEVELS = ("ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
@@ -129,7 +129,7 @@ def test_every_density(density: float, tmp_path: Path) -> None:
 
 
 @settings(max_examples=60)
-@given(st.lists(sparse(), min_size=1, max_size=4), st.sampled_from(ENCODINGS), st.sampled_from(["smallest", "fast"]), st.booleans())
+@given(st.lists(sparse(), min_size=1, max_size=4), st.sampled_from(ENCODINGS), st.sampled_from(MODES), st.booleans())
 def test_encode_then_decode_is_the_identity(arrays: list[Array], encoding: str, mode: str, larger: bool) -> None:
     if larger:  # so that decoders pay
         arrays = [np.concatenate([array] * (1 + 20000 // max(array.size, 1))) if array.ndim else array for array in arrays]
@@ -267,7 +267,9 @@ def test_a_weight_that_is_an_output_stays() -> None:
 
 
 def test_sizes_and_positions_stay() -> None:
-    dense = parse("(float[N,4] x) => (float[4096] y) <int64[4096] i> { z = Flatten<axis = 0>(x)\n f = Squeeze(z)\n y = Gather(f, i) }")
+    dense = parse(
+        "(float[N,4] x) => (float[4096] y) <int64[4096] i> { z = Flatten<axis = 0>(x)\n f = Squeeze(z)\n y = Gather(f, i) }"
+    )
     dense.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.zeros(4096, np.int64), "i"))
     assert encode(dense)[0].graph.node == dense.graph.node
 

@@ -53,5 +53,7 @@ def test_sizes_of_a_split_are_where_the_operator_set_wants_them(opset: int, inpu
 
 
 def test_names_of_the_model_are_not_taken() -> None:
-    model = Model.of(parser.parse_model('<ir_version: 8, opset_import: ["" : 13]> g (float[2] sp0) => (float[2] y) { y = Neg(sp0) }'))
+    model = Model.of(
+        parser.parse_model('<ir_version: 8, opset_import: ["" : 13]> g (float[2] sp0) => (float[2] y) { y = Neg(sp0) }')
+    )
     assert Chain(model).payload(np.zeros(1)) != "sp0"

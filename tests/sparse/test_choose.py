@@ -92,9 +92,12 @@ def test_a_decoder_holds_few_elements(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [len(bundle.pieces) for bundle in found] == [2, 2, 1]
 
 
-def test_the_fast_mode_decodes_what_saves_most_within_its_budget() -> None:
+def test_the_fast_mode_decodes_what_saves_most_within_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxprune.sparse.choose.BUDGET", (0.2, 0))
     costs: dict[object, int] = {Delta(8): 100}
     pieces = [small("half", costs, stored=500), small("little", costs, stored=20), small("some", costs, stored=150)]
     assert [piece.weight for piece in affordable(pieces, 1000)] == ["little", "some"]
     assert [piece.weight for piece in affordable(pieces, 10000)] == ["half", "little", "some"]
     assert affordable(pieces, 10) == []
+    monkeypatch.setattr("onnxprune.sparse.choose.BUDGET", (0.2, 200))
+    assert [piece.weight for piece in affordable(pieces, 10)] == ["little", "some"]

@@ -44,7 +44,7 @@ def test_three_groups_of_two_in_four_are_a_byte() -> None:
 def test_patterns_are_found_along_what_a_layer_sums_over(shape: tuple[int, ...], axis: int) -> None:
     moved = pruned(int(np.prod(shape)) // 4, 2, 4).reshape(*np.delete(shape, axis), shape[axis])
     array = np.moveaxis(moved, -1, axis)
-    found = dict((scheme, place) for place, scheme in patterns(array, 0))
+    found = {scheme: place for place, scheme in patterns(array, 0)}
     assert found[NM(2, 4)] == (None if axis == len(shape) - 1 else axis)
 
 
