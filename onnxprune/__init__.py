@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from onnxprune.report import Report, SparseReport
     from onnxprune.sparse.recipe import SparseRecipe
     from onnxprune.sparsifier import SparseResult, sparsify
+    from onnxprune.storage import Stored, decode, encode
 
 __all__ = [
     "Analysis",
@@ -54,12 +55,15 @@ __all__ = [
     "SparseRecipe",
     "SparseReport",
     "SparseResult",
+    "Stored",
     "TargetError",
     "VerificationError",
     "analyze",
     "apply",
     "benchmark",
     "check",
+    "decode",
+    "encode",
     "make_plan",
     "prune",
     "sparsify",
@@ -73,6 +77,7 @@ _HOMES = {
     "onnxprune.report": ("Report", "SparseReport"),
     "onnxprune.sparse.recipe": ("SparseRecipe",),
     "onnxprune.sparsifier": ("SparseResult", "sparsify"),
+    "onnxprune.storage": ("Stored", "decode", "encode"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

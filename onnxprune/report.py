@@ -125,6 +125,7 @@ class SparseReport:
         zeros: how many of them are zero in the layers.
         size: bytes of the original and of what is written.
         gzip: the same after gzip.
+        permuted: groups whose channels changed places, proven to compute the same.
         repairs: the readers that were refit, with their errors: weights only cut, and refit.
         drift: outputs against the original's; ``None`` when it was switched off.
         seconds: wall time of each stage.
@@ -142,6 +143,7 @@ class SparseReport:
     zeros: int
     size: tuple[int, int]
     gzip: tuple[int, int]
+    permuted: tuple[str, ...] = ()
     repairs: tuple[Repaired, ...] = ()
     drift: Drift | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +17,15 @@ from onnxprune.calibration import Calibration
 from onnxprune.compiler import Progress, Stages, drifted
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.model import Model, Source
-from onnxprune.passes import Couple, Facts, Normalize, Pipeline, Sparsify
+from onnxprune.passes import Couple, Encode, Facts, Normalize, Pipeline, Sparsify
 from onnxprune.passes.base import need
 from onnxprune.precision import as_float32, float_types
 from onnxprune.report import SparseLayer, SparseReport
 from onnxprune.sparse import layers as sparse_layers
+from onnxprune.sparse import permute
 from onnxprune.sparse.allocation import ALLOCATIONS, by_curves, threshold
 from onnxprune.sparse.curves import measure
+from onnxprune.sparse.patterns import NofM
 from onnxprune.sparse.recipe import Goal, SparseRecipe
 from onnxprune.sparse.solve import Sparser
 from onnxprune.statistics import collect
@@ -31,7 +33,9 @@ from onnxprune.statistics import collect
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from onnxprune.axes import Positions
     from onnxprune.calibrate import Samples
+    from onnxprune.coupling import Coupling
     from onnxprune.sparse.layers import Layer
 
 __all__ = ["SparseResult", "Sparsified", "Sparsifier", "gzipped", "sparsify"]
@@ -83,16 +87,22 @@ class Sparsifier:
         with stage("analysis", "finding layers"):
             facts = Facts(tell=stage.tell)
             self.model, _ = Pipeline([Normalize(), Couple()]).run(original, facts)
+            coupling = need(facts.coupling, "coupling")
+            self.every = sparse_layers.find(self.model, coupling, recipe.protect)
             wide = not float_types(self.model) <= {"float32"}
-            facts.original = as_float32(self.model) if wide else self.model
             if samples is not None:
                 facts.calibration = Calibration.of(samples, need(facts.shapes, "shapes"), float32=wide)
             self.facts = facts
-            self.every = sparse_layers.find(self.model, need(facts.coupling, "coupling"), recipe.protect)
         self._own = {layer.name: share for layer in self.every if (share := self._asked(layer)) is not None}
         self.layers = [layer for layer in self.every if recipe.ends or not layer.end or layer.name in self._own]
         if not self.layers:
             raise OptionError(f"{self.model.name}: only first and last layers are left: pass --ends to make them sparse, too")
+        self.permuted: dict[str, Positions] = {}
+        pattern = recipe.shape
+        if isinstance(pattern, NofM) and recipe.permute:
+            with stage("permutation", "looking for an order of channels"):
+                self._permute(pattern, coupling)
+        facts.original = as_float32(self.model) if wide else self.model
         self._curves: dict[str, dict[int, float]] | None = None
         self._exponent: float | None = None
 
@@ -128,6 +138,19 @@ class Sparsifier:
         if self._exponent is None:
             self._exponent = self._tried(rest, counts, total)
         return counts | by_curves(rest, self._curves, total, self._exponent)
+
+    def _permute(self, pattern: NofM, coupling: Coupling) -> None:
+        """Take an order of channels under which the pattern keeps more; groups whose new order is not proven keep the old one."""
+        found = permute.orders(self.model, coupling, self.layers, pattern, self.recipe.seed)
+
+        def holds(names: Sequence[str]) -> bool:
+            changed = permute.permuted(self.model, coupling, {name: found[name] for name in names})
+            return verify.compare(changed, self.model, seed=self.recipe.seed, against="original").ok
+
+        if found:
+            wrong = verify.isolate(list(found), holds)
+            self.permuted = {name: order for name, order in found.items() if name not in wrong}
+            self.model = permute.permuted(self.model, coupling, self.permuted)
 
     def _asked(self, layer: Layer) -> float | None:
         return next((share for glob, share in self.recipe.own if layer.called(glob)), None)
@@ -171,7 +194,9 @@ class Sparsifier:
 
     def _encode(self, model: Model) -> Model:
         """What is written of a model with zeros."""
-        return model
+        if self.recipe.encoding == "dense":
+            return model
+        return Encode(self.recipe.encoding)(model, Facts(tell=self._stage.tell))
 
     def _sized(self, goal: Goal) -> Sparsified:
         """The least sparse model whose size is not above the one asked for, found by false position."""
@@ -280,6 +305,7 @@ def sparsify(
         zeros=sum(layer.zeros(made.model) for layer, _ in made.layers),
         size=(original.nbytes, made.written.nbytes),
         gzip=(gzipped(original), gzipped(made.written)),
+        permuted=tuple(worker.permuted),
         repairs=tuple(made.facts.repairs or ()),
         drift=drift,
         seconds=dict(stage.seconds),

@@ -16,13 +16,15 @@ from onnxprune.lossless import KINDS
 from onnxprune.report import Repaired, Report, SparseReport
 from onnxprune.verify import Check, Drift
 
-__all__ = ["applied", "inspection", "planned", "pruning", "sparse", "timings", "verified"]
+__all__ = ["applied", "inspection", "planned", "pruning", "sparse", "stored", "timings", "verified"]
 
 _SHOWN = 40
 """Groups or reasons listed before the rest is counted."""
 _REFUSAL = ("axis", "reason", "node", "why")
 
 
+_SPARSE = 0.1
+"""Zeros from which `inspect` lists a weight: rounding leaves some in any."""
 _WHOLE = 1000
 """Columns of a pipe or a file: a name is never folded there."""
 
@@ -191,6 +193,7 @@ def inspection(found: dict[str, Any], *, layers: bool, every: bool = False) -> N
         for layer in found["layers"]:
             table.add_row(layer["node"], layer["op"], quantity(layer["macs"]), quantity(layer["params"]), layer["axes"])
         console.print(table)
+    _sparsities(console, found["sparsity"], every=every)
 
 
 def _refusals(console: Console, found: Mapping[str, Any], shown: int | None) -> None:
@@ -255,6 +258,8 @@ def sparse(report: SparseReport, output: str) -> None:
     _say(console, f"requested {report.requested}, obtained a sparsity of {obtained}")
     if report.dense:
         _say(console, f"dense, because no other layer comes before or after: {', '.join(report.dense)}; --ends includes them")
+    if report.permuted:
+        _say(console, f"channels changed places in {counted(len(report.permuted), 'group')}: proven to compute the same")
     if report.repairs:
         _repairs(console, "refit", report.repairs)
     if report.drift:
@@ -309,3 +314,47 @@ def timings(report: BenchReport) -> None:
     console.print(table)
     for note in dict.fromkeys(note for row in report.rows for note in row.notes):
         _say(console, f"note: {note}")
+
+
+def stored(done: Mapping[str, Any]) -> None:
+    """What `encode` or `decode` wrote."""
+    console = _console()
+    rows = [row for row in done["weights"] if row["encoding"] != "dense"]
+    if rows:
+        _weights(console, rows, f"{counted(len(rows), 'weight')} encoded")
+    size, dense = done["bytes"], done["dense_bytes"] + done["rest_bytes"]
+    bound = done["bound_bytes"] + done["rest_bytes"]
+    _say(
+        console,
+        f"{done['output']}: {_bytes(size)}, {size / dense:.3f} of dense ({_bytes(dense)}); "
+        f"{done['sparsity']:.1%} of {quantity(done['elements'])} elements are zero, entropy bound {bound / dense:.3f}",
+    )
+    for kind, sizes in done.get("compressed", {}).items():
+        _say(console, f"{kind}: {_bytes(sizes['output'])}; of the dense file {_bytes(sizes['dense'])}")
+    for note in done["notes"]:
+        _say(console, f"note: {note}")
+    if "benchmark" in done:
+        timings(done["benchmark"])
+
+
+def _sparsities(console: Console, found: Mapping[str, Any], *, every: bool) -> None:
+    """Weights with zeros."""
+    rows = [row for row in found["weights"] if row["sparsity"] >= _SPARSE or row["encoding"] != "dense"]
+    if rows:
+        title = (
+            f"{counted(len(rows), 'weight')} with zeros; {found['sparsity']:.1%} of all {quantity(found['elements'])} weights are"
+        )
+        _weights(console, rows, title, shown=None if every else _SHOWN)
+
+
+def _weights(console: Console, rows: Sequence[Mapping[str, Any]], title: str, shown: int | None = _SHOWN) -> None:
+    table = _table(
+        title, "weight", "shape", "type", "zeros", "pattern", "stored as", "bytes", text=("shape", "type", "pattern", "stored as")
+    )
+    for row in rows[:shown]:
+        shape = "x".join(map(str, row["shape"]))
+        table.add_row(
+            row["name"], shape, row["dtype"], f"{row['sparsity']:.1%}", row["pattern"], row["encoding"], quantity(row["stored"])
+        )
+    console.print(table)
+    _rest(console, len(rows), shown, "--all" if shown else "--json", "weight")

@@ -67,6 +67,46 @@ def test_a_pattern_says_all() -> None:
     assert all(layer.kept <= layer.size / 2 for layer in report.layers if layer.shape[1] % 4 == 0)
 
 
+def test_a_file_size_is_met_with_an_encoding(tmp_path: Path) -> None:
+    out = tmp_path / "small.onnx"
+    sparsify(DIGITS, SparseRecipe(target="size=0.4", encoding="auto"), agreement=False).save(out)
+    assert 0.39 * Path(DIGITS).stat().st_size <= out.stat().st_size <= 0.4 * Path(DIGITS).stat().st_size
+
+
+def test_encoded_is_what_dense_is() -> None:
+    dense, small = (sparsify(DIGITS, SparseRecipe(target="sparsity=0.8", encoding=e), agreement=False) for e in ("dense", "auto"))
+    assert small.report.size[1] < 0.3 * small.report.size[0]
+    decoded = onnxprune.decode(small.model).model
+    weights = {t.name: onnx.numpy_helper.to_array(t) for t in decoded.graph.initializer}
+    for tensor in dense.model.graph.initializer:
+        assert np.array_equal(weights[tensor.name], onnx.numpy_helper.to_array(tensor))
+
+
+def test_channels_change_places_where_that_keeps_more() -> None:
+    moved, still = (sparsify(DIGITS, SparseRecipe(pattern="2:4", permute=p)).report for p in (True, False))
+    assert moved.permuted
+    assert not still.permuted
+    energies = [sum(layer.energy for layer in report.layers) for report in (moved, still)]
+    assert energies[0] > energies[1]
+
+
+def test_an_order_that_breaks_the_model_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxprune import verify
+
+    real = verify.compare
+
+    def compare(changed: Model, *args: Any, **options: Any) -> verify.Check:
+        same = changed.weights["last.0.weight"].shape and bool(
+            np.array_equal(changed.weights["last.0.weight"].array(), Model.of(DIGITS).weights["last.0.weight"].array())
+        )
+        return real(changed, *args, **options) if same else verify.Check(ok=False, error=1.0, text="broken")
+
+    monkeypatch.setattr(verify, "compare", compare)
+    report = sparsify(DIGITS, SparseRecipe(pattern="2:4"), agreement=False).report
+    assert report.permuted
+    assert not any("last" in name for name in report.permuted)
+
+
 def test_ends_and_protection() -> None:
     model = parse(NET)
     found = zeros(sparsify(model, SparseRecipe(ends=True, protect=("inner",), allocation="uniform"), agreement=False).model)

@@ -8,6 +8,7 @@ its readers keep.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,7 +55,7 @@ def permuted(model: Model, coupling: Coupling, chosen: Mapping[str, Positions]) 
         moved = [not orders.keys().isdisjoint(leaves(axis)) for axis in axes]
         if any(moved):
             along = tuple(index(axis, orders) if moves else None for axis, moves in zip(axes, moved, strict=True))
-            result.weights[name] = weight.derived(weight.shape, lambda array, along=along: take(array, along))
+            result.weights[name] = weight.derived(weight.shape, partial(take, indices=along))
     return result
 
 

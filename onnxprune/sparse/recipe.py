@@ -11,10 +11,11 @@ from typing import Any
 from onnxprune.errors import OptionError
 from onnxprune.sparse.patterns import Pattern, parse_pattern
 
-__all__ = ["ALLOCATIONS", "METHODS", "Goal", "SparseRecipe"]
+__all__ = ["ALLOCATIONS", "ENCODINGS", "METHODS", "Goal", "SparseRecipe"]
 
 METHODS = ("auto", "admm", "obs", "wanda", "magnitude", "random")
 ALLOCATIONS = ("auto", "sensitivity", "uniform", "erk", "lamp", "global")
+ENCODINGS = ("dense", "auto", "bitmask", "delta", "nm", "coo")
 _BLIND = frozenset({"magnitude", "random"})
 """Methods that need no data."""
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -107,7 +108,9 @@ class SparseRecipe:
         goal = self.goal
         if goal and goal.metric == "size" and self.encoding == "dense":
             raise OptionError(f"target {goal}: zeros alone save nothing: add --encoding auto, or ask for gzip={goal.value:g}")
-        for field, value, known in (("method", self.method, METHODS), ("allocation", self.allocation, ALLOCATIONS)):
+        choices = (("method", METHODS), ("allocation", ALLOCATIONS), ("encoding", ENCODINGS))
+        for field, known in choices:
+            value = getattr(self, field)
             if value not in known:
                 raise OptionError(f"there is no {field} {value!r}; there are {', '.join(known)}")
         if goal and goal.metric == "threshold" and self.allocation != "auto":

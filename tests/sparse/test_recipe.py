@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from onnxprune.errors import OptionError
+from onnxprune.sparse import choose, recipe
 from onnxprune.sparse.recipe import Goal, SparseRecipe
 
 
@@ -57,6 +58,12 @@ def test_auto_depends_on_data() -> None:
         SparseRecipe(method="wanda").settled(data=False)
     with pytest.raises(OptionError, match="allocation 'sensitivity' needs samples"):
         SparseRecipe(allocation="sensitivity").settled(data=False)
+
+
+def test_encodings_are_those_there_are() -> None:
+    assert set(recipe.ENCODINGS) == set(choose.ENCODINGS)
+    with pytest.raises(OptionError, match="there is no encoding 'zip'"):
+        SparseRecipe(encoding="zip")
 
 
 def test_layers_of_their_own_are_globs() -> None:
