@@ -50,7 +50,7 @@ class Sparsify(Pass):
     def run(self, model: Model, facts: Facts) -> Model:
         chosen = need(facts.sparse, "numbers of weights that stay")
         pattern = parse_pattern(self.pattern)
-        if facts.calibration is None:
+        if facts.calibration is None or (self.method in {"magnitude", "random"} and not self.repair):
             result = self._blind(model, facts, pattern)
         else:
             original = need(facts.original, "original")
