@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Quadratic", "masked"]
 
-_STEPS = 200
-_PRECISE = 1e-10
+_STEPS = 100
+_PRECISE = 1e-12
 """Share of the gradient, in the metric of the preconditioner, at which a fit is good enough."""
 
 
@@ -125,13 +125,15 @@ def masked(problem: Quadratic, mask: Mask, start: Array) -> Array:
     power = (residual * toward).sum(1, keepdims=True)
     goal = _PRECISE * np.maximum((np.square(problem.cross) / scale).sum(1, keepdims=True), 1e-300)
     for _ in range(_STEPS):
-        if (power <= goal).all():
+        going = power > goal  # an output that has arrived stays where it is: there, steps are ratios of rounding errors
+        if not going.any():
             break
         bent = (h @ direction) * mask
-        length = power / np.maximum((direction * bent).sum(1, keepdims=True), 1e-300)
+        curved = (direction * bent).sum(1, keepdims=True)
+        length = np.where(going & (curved > 0), power / np.where(curved > 0, curved, 1), 0)
         weights = weights + length * direction
         residual = residual - length * bent
         toward = residual / scale
         before, power = power, (residual * toward).sum(1, keepdims=True)
-        direction = toward + power / np.maximum(before, 1e-300) * direction
+        direction = toward + np.where(going, power / np.where(going, before, 1), 0) * direction
     return weights

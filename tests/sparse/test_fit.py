@@ -67,3 +67,21 @@ def test_constant_features_do_no_harm() -> None:
     rows.x[:, :, 2] = 0
     found = masked(Quadratic.of(rows, start, 1e-3), np.ones((2, 7, 3), bool), start[:, :-1])
     assert np.isfinite(found).all()
+
+
+def test_outputs_that_arrive_early_stay_there() -> None:
+    """One output has a single weight, and is solved in one step; the others take many, and there are fewer rows than features."""
+    rows, start = regression(4, affine=True, rows=8, features=150)
+    mask = np.ones((2, 150, 3), bool)
+    mask[:, 1:, 0] = False
+    problem = Quadratic.of(rows, start, 1e-3)
+    with np.errstate(all="raise", under="ignore"):
+        found = masked(problem, mask, np.zeros(mask.shape))
+    assert found[:, 0, 0] == pytest.approx(problem.cross[:, 0, 0] / problem.hessian[:, 0, 0])
+    best = problem.dense()
+
+    def loss(weights: Array) -> float:
+        return float(np.vdot(weights, problem.hessian @ weights) - 2 * np.vdot(weights, problem.cross))
+
+    best[:, :, 0] = found[:, :, 0]
+    assert loss(found) == pytest.approx(loss(best), rel=1e-7)
