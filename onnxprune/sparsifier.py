@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -86,7 +86,7 @@ class Sparsifier:
         self._stage = stage
         with stage("analysis", "finding layers"):
             facts = Facts(tell=stage.tell)
-            self.model, _ = Pipeline([Normalize(), Couple()]).run(original, facts)
+            self.model, _ = Pipeline([Normalize(), Couple(allow_inexact=True)]).run(original, facts)  # orders may change there
             coupling = need(facts.coupling, "coupling")
             self.every = sparse_layers.find(self.model, coupling, recipe.protect)
             wide = not float_types(self.model) <= {"float32"}
@@ -309,8 +309,16 @@ def sparsify(
         repairs=tuple(made.facts.repairs or ()),
         drift=drift,
         seconds=dict(stage.seconds),
+        notes=tuple(_notes(worker, made)),
     )
     return SparseResult(report, made.written)
+
+
+def _notes(worker: Sparsifier, made: Sparsified) -> Iterator[str]:
+    if worker.facts.calibration is None:
+        yield "without samples weights go by size and none makes up for them: with --calib far less is lost"
+    if made.written is made.model and worker.recipe.goal:
+        yield "zeros take as much room as other weights: `onnxprune encode`, or --encoding auto, writes them in fewer bytes"
 
 
 def _described(layer: Layer, made: Sparsified) -> SparseLayer:

@@ -139,5 +139,12 @@ def test_reports_are_data() -> None:
     assert all(0 <= layer["energy"] <= 1 for layer in report["layers"])
 
 
+def test_notes_say_what_would_help() -> None:
+    blind = sparsify(DIGITS, agreement=False).report.notes
+    assert any("--calib" in note for note in blind)
+    assert any("encode" in note for note in blind)
+    assert not sparsify(parse(NET), SparseRecipe(encoding="auto"), samples={"x": X}, agreement=False).report.notes
+
+
 def test_what_is_public() -> None:
     assert onnxprune.sparsify is sparsify
