@@ -83,7 +83,7 @@ class Sparsifier:
             OptionError: no layer may be sparse, or the recipe needs data that is not there.
         """
         self.recipe = recipe.settled(data=samples is not None)
-        self._stage = stage
+        self._original, self._stage = original, stage
         with stage("analysis", "finding layers"):
             facts = Facts(tell=stage.tell)
             self.model, _ = Pipeline([Normalize(), Couple(allow_inexact=True)]).run(original, facts)  # orders may change there
@@ -118,7 +118,7 @@ class Sparsifier:
             counts = {layer.name: pattern.most(layer.array(self.model).shape) for layer in self.layers}
             return self._made(counts)
         if goal.metric == "threshold":
-            return self._made(threshold(self.layers, self.model, goal.value))
+            return self._made(threshold(self.layers, self.model, goal.value) | self._fixed())
         if goal.metric == "sparsity":
             return self._made(self.shares(goal.value))
         return self._sized(goal)
@@ -127,7 +127,7 @@ class Sparsifier:
         """How many weights of each layer stay at a sparsity of those that the recipe gives none of their own."""
         recipe = self.recipe
         rest = [layer for layer in self.layers if layer.name not in self._own]
-        counts = {layer.name: round(layer.size * (1 - self._own[layer.name])) for layer in self.layers if layer.name in self._own}
+        counts = self._fixed()
         if not rest:
             return counts
         total = round(sum(layer.size for layer in rest) * (1 - sparsity))
@@ -138,6 +138,10 @@ class Sparsifier:
         if self._exponent is None:
             self._exponent = self._tried(rest, counts, total)
         return counts | by_curves(rest, self._curves, total, self._exponent)
+
+    def _fixed(self) -> dict[str, int]:
+        """How many weights stay of layers that have a sparsity of their own."""
+        return {layer.name: round(layer.size * (1 - self._own[layer.name])) for layer in self.layers if layer.name in self._own}
 
     def _permute(self, pattern: NofM, coupling: Coupling) -> None:
         """Take an order of channels under which the pattern keeps more; groups whose new order is not proven keep the old one."""
@@ -169,9 +173,8 @@ class Sparsifier:
         calibration = need(self.facts.calibration, "calibration")
         errors = {}
         for number, exponent in enumerate(EXPONENTS, 1):
-            self._stage.tell(f"trying ways to share the sparsity out ({number} of {len(EXPONENTS)})")
             shares = {**counts, **by_curves(layers, self._curves or {}, total, exponent)}
-            with self._stage("allocation", "trying"):
+            with self._stage("allocation", f"trying ways to share the sparsity out ({number} of {len(EXPONENTS)})"):
                 facts = dataclasses.replace(self.facts, calibration=dataclasses.replace(calibration, every=calibration.fit))
                 facts.tell = lambda _: None
                 original = need(facts.original, "original")
@@ -201,7 +204,7 @@ class Sparsifier:
     def _sized(self, goal: Goal) -> Sparsified:
         """The least sparse model whose size is not above the one asked for, found by false position."""
         bytes_of = gzipped if goal.metric == "gzip" else _bytes
-        wanted = goal.value * bytes_of(self.model) if goal.value < 1 else goal.value
+        wanted = goal.value * bytes_of(self._original) if goal.value < 1 else goal.value
         low, high = (0.0, float(bytes_of(self._encode(self.model)))), (1.0, 0.0)
         best, share = None, min(max(1 - wanted / low[1], 0.0), 0.99)
         for _ in range(_STEPS):
@@ -223,7 +226,8 @@ class Sparsifier:
 
 
 def _bytes(model: Model) -> int:
-    return model.nbytes
+    """Of the file."""
+    return model.nbytes if model.nbytes > files.LIMIT else int(model.to_proto().ByteSize())
 
 
 def gzipped(model: Model) -> int:
@@ -303,7 +307,7 @@ def sparsify(
         dense=tuple(layer.name for layer in worker.every if layer not in worker.layers),
         parameters=sum(weight.size for weight in made.original.weights.values() if weight.is_float),
         zeros=sum(layer.zeros(made.model) for layer, _ in made.layers),
-        size=(original.nbytes, made.written.nbytes),
+        size=(_bytes(original), _bytes(made.written)),
         gzip=(gzipped(original), gzipped(made.written)),
         permuted=tuple(worker.permuted),
         repairs=tuple(made.facts.repairs or ()),

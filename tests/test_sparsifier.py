@@ -69,7 +69,9 @@ def test_a_pattern_says_all() -> None:
 
 def test_a_file_size_is_met_with_an_encoding(tmp_path: Path) -> None:
     out = tmp_path / "small.onnx"
-    sparsify(DIGITS, SparseRecipe(target="size=0.4", encoding="auto"), agreement=False).save(out)
+    result = sparsify(DIGITS, SparseRecipe(target="size=0.4", encoding="auto"), agreement=False)
+    result.save(out)
+    assert out.stat().st_size == result.report.size[1]
     assert 0.39 * Path(DIGITS).stat().st_size <= out.stat().st_size <= 0.4 * Path(DIGITS).stat().st_size
 
 
@@ -122,6 +124,9 @@ def test_a_threshold_is_by_layer() -> None:
     for layer in report.layers:
         w = model.weights[layer.weight].array()
         assert layer.kept == np.count_nonzero(np.abs(w) >= 0.5 * w.std())
+    recipe = SparseRecipe(target="threshold=0.5", layers=("inner=0.75",))
+    kept = {layer.weight: layer.kept for layer in sparsify(parse(NET), recipe, agreement=False).report.layers}
+    assert kept == {layer.weight: layer.kept for layer in report.layers} | {"inner": 144}
 
 
 def test_a_compressed_size_is_met_and_nearly_used_up() -> None:

@@ -67,7 +67,7 @@ class Sparser:
         if self.method == "wanda":
             mask = wanda(weights, energy, taps, self.pattern, keep)
             return weights * mask, mask
-        best = problem.dense()
+        best = problem.dense() if self.refit else weights
         return (admm if self.method == "admm" else obs)(problem, best, taps, self.pattern, keep)
 
     def damping(self, layer: Layer, fit: Regression, judge: Regression, start: Array, keep: int) -> float:
