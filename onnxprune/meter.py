@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +12,9 @@ from onnxprune.divergence import divergence
 from onnxprune.staged import part
 
 if TYPE_CHECKING:
-    from onnxprune.calibration import Feeds
     from onnxprune.model import Model
     from onnxprune.staged import Staged
+    from onnxprune.weights import Array
 
 __all__ = ["Meter"]
 
@@ -21,7 +22,7 @@ __all__ = ["Meter"]
 class Meter:
     """Measures models against one original, whose nodes are run stage by stage as the models begin to differ later."""
 
-    def __init__(self, original: Model, held: Feeds, stages: Staged) -> None:
+    def __init__(self, original: Model, held: Iterable[Mapping[str, Array]], stages: Staged) -> None:
         """Run the original on the samples once; ``stages`` is the original, on the same samples."""
         self._stages = stages
         self._outputs = [output.name for output in original.graph.output]

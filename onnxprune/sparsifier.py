@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from onnxprune import calibrate, files, verify
 from onnxprune.calibration import Calibration
 from onnxprune.compiler import Progress, Stages, drifted
+from onnxprune.cost import CostModel
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.model import Model, Source
 from onnxprune.passes import Couple, Encode, Facts, Normalize, Pipeline, Sparsify
@@ -24,7 +26,7 @@ from onnxprune.report import SparseLayer, SparseReport
 from onnxprune.sparse import layers as sparse_layers
 from onnxprune.sparse import permute
 from onnxprune.sparse.allocation import ALLOCATIONS, by_curves, threshold
-from onnxprune.sparse.curves import measure
+from onnxprune.sparse.curves import LEVELS, measure
 from onnxprune.sparse.patterns import NofM
 from onnxprune.sparse.recipe import Goal, SparseRecipe
 from onnxprune.sparse.solve import Sparser
@@ -43,6 +45,10 @@ __all__ = ["SparseResult", "Sparsified", "Sparsifier", "gzipped", "sparsify"]
 Counts = Mapping[str, int]
 EXPONENTS = (1.0, 0.5)
 """Of measured errors, before they are added."""
+_MEASURED = 2e13
+"""Multiply-accumulates, about, up to which more samples measure what layers cost."""
+_TRIED = 5e11
+"""Multiply-accumulates of the calibration set up to which several ways to share a sparsity out are tried."""
 _STEPS = 12
 """Sparsities that are tried for a size, at most."""
 _NEAR = 0.01
@@ -166,11 +172,23 @@ class Sparsifier:
         with self._stage("sensitivity", "measuring what each layer costs"):
             statistics = collect(original, need(facts.coupling, "coupling"), calibration.fit, seed=recipe.seed)
             sparser = Sparser(recipe.shape, recipe.method, recipe.repair)
-            return measure(original, layers, statistics, calibration.held, sparser, self._stage.tell, recipe.seed)
+            runs = self._macs * calibration.size * len(layers) * len(LEVELS)
+            held = list(islice(calibration.held, max(1, int(_MEASURED / max(runs, 1)))))
+            return measure(original, layers, statistics, held, sparser, self._stage.tell, recipe.seed)
+
+    @property
+    def _macs(self) -> int:
+        """Of one sample."""
+        coupling, shapes = need(self.facts.coupling, "coupling"), need(self.facts.shapes, "shapes")
+        return CostModel(self.model, coupling, shapes.batch).cost({}).macs
 
     def _tried(self, layers: list[Layer], counts: Counts, total: int) -> float:
-        """The exponent whose sparse model is nearest to the original on samples that it was not fitted on."""
+        """The exponent whose sparse model is nearest to the original on samples that it was not fitted on; the first one where
+        the model is too large to try.
+        """
         calibration = need(self.facts.calibration, "calibration")
+        if self._macs * calibration.size * len(calibration.every) > _TRIED:
+            return EXPONENTS[0]
         errors = {}
         for number, exponent in enumerate(EXPONENTS, 1):
             shares = {**counts, **by_curves(layers, self._curves or {}, total, exponent)}

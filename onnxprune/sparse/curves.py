@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,6 @@ from onnxprune.sparse.fit import Quadratic, masked
 from onnxprune.staged import Staged
 
 if TYPE_CHECKING:
-    from onnxprune.calibration import Feeds
     from onnxprune.model import Model
     from onnxprune.sparse.layers import Layer
     from onnxprune.sparse.solve import Sparser
@@ -31,7 +30,7 @@ def measure(
     model: Model,
     layers: Sequence[Layer],
     statistics: Statistics,
-    held: Feeds,
+    held: Iterable[Mapping[str, Array]],
     sparser: Sparser,
     tell: Callable[[str], None],
     seed: int = 0,
