@@ -824,6 +824,11 @@ def test_a_killed_run_leaves_the_old_file_or_the_new_one(
 # sparsify
 
 
+def test_the_command_line_is_there_before_numpy() -> None:
+    code = "import sys, onnxprune.cli; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, env=ENV).returncode == 0
+
+
 def test_sparsify_writes_zeros_and_says_where(call: Cli, tmp_path: Path) -> None:
     out = tmp_path / "sparse.onnx"
     done = call("sparsify", DIGITS, "-o", out, "--sparsity", "0.8", "--json")

@@ -6,10 +6,12 @@ import dataclasses
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import OptionError
-from onnxprune.sparse.patterns import Pattern, parse_pattern
+
+if TYPE_CHECKING:
+    from onnxprune.sparse.patterns import Pattern
 
 __all__ = ["ALLOCATIONS", "ENCODINGS", "METHODS", "Goal", "SparseRecipe"]
 
@@ -100,10 +102,12 @@ class SparseRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        pattern = self.shape
-        if pattern.fixed and self.target != "auto":
+        if self.pattern != "unstructured":
+            _ = self.shape
+        pattern, fixed = self.pattern, self._fixed
+        if fixed and self.target != "auto":
             raise OptionError(f"--pattern {pattern} says how much stays: leave {self.target} out, or use another pattern")
-        if pattern.fixed and (self.layers or self.allocation != "auto"):
+        if fixed and (self.layers or self.allocation != "auto"):
             raise OptionError(f"--pattern {pattern} says how much of each layer stays: leave --layer and --allocation out")
         goal = self.goal
         if goal and goal.metric == "size" and self.encoding == "dense":
@@ -122,12 +126,19 @@ class SparseRecipe:
     @property
     def shape(self) -> Pattern:
         """The pattern, read."""
+        from onnxprune.sparse.patterns import parse_pattern  # numpy: not for a command line that only prints its help
+
         return parse_pattern(self.pattern)
+
+    @property
+    def _fixed(self) -> bool:
+        """Whether the pattern, N:M, says how much stays."""
+        return ":" in self.pattern
 
     @property
     def goal(self) -> Goal | None:
         """The target, read; ``None`` where the pattern says all."""
-        if self.shape.fixed:
+        if self._fixed:
             return None
         return Goal.parse("sparsity=0.5" if self.target == "auto" else self.target)
 
