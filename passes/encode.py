@@ -118,7 +118,7 @@ def _write(model: Model, chosen: Sequence[Bundle], values: Values) -> None:
     made: dict[str, list[tuple[Piece, str]]] = defaultdict(list)
     for bundle in chosen:
         row = _row(bundle, model, values)
-        names = chain.pieces(bundle.scheme.write(chain, row), [piece.size for piece in bundle.pieces])
+        names = chain.pieces(bundle.scheme.write(chain, row), [piece.size // bundle.scheme.unit for piece in bundle.pieces])
         for piece, name in zip(bundle.pieces, names, strict=True):
             made[piece.weight].append((piece, name))
     for weight, parts in made.items():

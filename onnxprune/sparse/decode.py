@@ -27,7 +27,7 @@ _KEPT = 1 << 16
 """Bytes up to which a result is kept: tables that many decoders read."""
 _MARKS = frozenset({"CumSum", "ScatterElements"})
 """Operators one of which every decoder has."""
-_PASSING = frozenset({"Concat", "Gather", "Identity", "Reshape", "ScatterElements", "Slice", "Split", "Transpose"})
+_PASSING = frozenset({"Concat", "GatherElements", "Identity", "Reshape", "ScatterElements", "Slice", "Split", "Transpose"})
 """Operators whose result is of the type of their first input."""
 
 _LAST = re.compile(LAST + r"\d+$")
@@ -70,6 +70,7 @@ OPERATORS: dict[str, Callable[[Inputs, Attributes], Any]] = {
     "CumSum": _running_sum,
     "Div": lambda inputs, _: inputs[0] // inputs[1],
     "Gather": lambda inputs, _: inputs[0][inputs[1]],
+    "GatherElements": lambda inputs, _: inputs[0][inputs[1]],
     "Identity": lambda inputs, _: inputs[0],
     "Less": lambda inputs, _: inputs[0] < inputs[1],
     "Mod": lambda inputs, _: inputs[0] % inputs[1],
