@@ -10,6 +10,7 @@ from onnxprune.passes.lossless import Lossless
 from onnxprune.passes.normalize import Normalize
 from onnxprune.passes.prune_channels import MaskChannels, PruneChannels
 from onnxprune.passes.repair import Repair
+from onnxprune.passes.rotate import Rotate, turned
 from onnxprune.passes.score import Score
 from onnxprune.passes.sensitivity import Sensitivity
 
@@ -28,8 +29,10 @@ __all__ = [
     "Pipeline",
     "PruneChannels",
     "Repair",
+    "Rotate",
     "Score",
     "Sensitivity",
+    "turned",
 ]
 
 KINDS = (
@@ -37,6 +40,7 @@ KINDS = (
     Couple,
     Lossless,
     Score,
+    Rotate,
     Sensitivity,
     Allocate,
     PruneChannels,

@@ -25,7 +25,7 @@ LAYERS = [
     ["flow", "model", "order"],
     ["precision"],
     ["runtime"],
-    ["arithmetic", "segments"],
+    ["arithmetic", "doubles", "segments"],
     ["inference"],
     ["shapes"],
     ["sparse.flat"],
@@ -40,12 +40,12 @@ LAYERS = [
     ["refusals", "zeros"],
     ["coupling"],
     ["_bench_worker", "affine", "cost", "criteria", "feeds", "frontier", "plan", "preprocess", "ranges", "recipe"],
-    ["divergence", "geometry", "grid", "kernels", "knapsack", "latency_cache", "moments", "obs", "staged"],
-    ["readers", "sources"],
+    ["divergence", "geometry", "grid", "kernels", "knapsack", "latency_cache", "moments", "norms", "obs", "staged"],
+    ["readers", "refit", "sources"],
     ["calibrate"],
     ["calibration"],
     ["statistics"],
-    ["problems"],
+    ["bases", "problems"],
     ["bench"],
     ["stopwatch"],
     ["timings"],
@@ -59,6 +59,7 @@ LAYERS = [
     ["passes.sequences"],
     ["passes.normalize"],  # others build on what it writes
     ["passes.prune_channels"],  # lossless removal masks
+    ["passes.rotate"],  # sensitivity and repair work on what it writes
     ["passes.*"],
     ["passes"],
     ["compiler", "exact"],
@@ -78,7 +79,7 @@ UPWARD = {
 """Imports against the current, and why they do no harm; all are under TYPE_CHECKING."""
 
 PROTOBUF = {"weights", "node", "flow", "model", "precision", "runtime", "segments", "arithmetic", "inference", "shapes"}
-PROTOBUF |= {"frontier", "feeds", "files", "kernels", "stopwatch", "staged", "passes.repair"}
+PROTOBUF |= {"doubles", "frontier", "feeds", "files", "kernels", "stopwatch", "staged", "passes.repair"}
 PROTOBUF |= {"sparse.chain", "sparse.coo", "sparse.decode", "sparse.flat", "passes.encode", "passes.fold_masks"}
 PROTOBUF |= {"passes.bodies", "passes.lossless", "passes.sequences", "passes.normalize", "passes.prune_channels"}
 """Modules that use onnx when they run; annotations may name its types anywhere."""

@@ -138,7 +138,7 @@ class Chain:
         return self._tables[bits, start]
 
     def filled(self, flat: Flat, *shape: int) -> str:
-        """A tensor of nothing but the fill, one for all who ask for the same: a runtime that folds keeps every value to the end."""
+        """A tensor of nothing but the fill, one for all who ask for the same: runtimes that fold keep all values to the end."""
         key = ("filled", flat.dtype, flat.fill, shape)
         if key not in self._shared:
             self._shared[key] = self._filled(flat, shape)
