@@ -200,7 +200,8 @@ def inspection(found: dict[str, Any], *, layers: bool, every: bool = False) -> N
         for layer in found["layers"]:
             table.add_row(layer["node"], layer["op"], quantity(layer["macs"]), quantity(layer["params"]), layer["axes"])
         console.print(table)
-    _sparsities(console, found["sparsity"], every=every)
+    if "sparsity" in found:
+        _sparsities(console, found["sparsity"], every=every)
 
 
 def _refusals(console: Console, found: Mapping[str, Any], shown: int | None) -> None:
