@@ -73,7 +73,7 @@ class Encode(Pass):
         model.proto.ir_version = max(model.proto.ir_version, _IR)
         if self.encoding == "coo":
             _write_sparse(model, [name for name, row in rows.items() if row.encoding == "coo"], values)
-        if self.mode == "fast" and self.encoding != "bitmask":
+        if self.mode == "fast" and self.encoding in {"auto", "delta"}:
             pieces = affordable(pieces, sum(row.elements for row in rows.values()))
         if pieces:
             if model.opset < OPSET:

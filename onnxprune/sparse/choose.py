@@ -126,7 +126,7 @@ def choose(name: str, array: Array, encoding: str, mode: str) -> list[Piece]:
         name: of the weight.
         array: its values.
         encoding: ``auto``, or the one to take.
-        mode: ``smallest``, or ``fast`` for encodings that are quick to decode.
+        mode: ``smallest``, or ``fast`` for encodings that are quick to decode, where there is a choice.
 
     Raises:
         OptionError: no such encoding or mode.
@@ -141,7 +141,7 @@ def choose(name: str, array: Array, encoding: str, mode: str) -> list[Piece]:
     plain = _plain(encoding, mode)
     if plain:
         options.append(list(_pieces(name, array, layout, plain)))
-    if encoding in {"auto", "nm"} and mode == "smallest":
+    if encoding == "nm" or (encoding, mode) == ("auto", "smallest"):
         for axis, scheme in patterns(array, layout.fill):
             options.append(list(_pieces(name, array, replace(layout, axis=axis), (scheme,))))
     best = min(options, key=_total, default=[])

@@ -112,17 +112,22 @@ class Decoders:
             if node.op_type in _MARKS or not marked.isdisjoint(inputs):
                 marked.update(node.output)
                 last.update(node.output if _LAST.search(node.name) else ())
+        read = self._read(model) if marked else set()
+        made = [name for name in self._makers if name in marked and name in read]
+        self.weights = {name: self._weight(name) for name in made}
+        self.families = {name: self._family(name) for name in made}
+        self.stored = {source for name in made for source in self._sources(name)}
+        self.nodes = self._needed(made) - self._needed((read & self._makers.keys()) - marked)
+
+    def _read(self, model: Model) -> set[str]:
+        """What is read outside of decoders, and returned."""
         ours = {id(node) for node in self._makers.values()}
         read = {value.name for value in model.graph.output}
         for node in every_node(model.graph):
             if id(node) not in ours:
                 read.update(node.input)
                 read |= captured(node)
-        made = [name for name in self._makers if name in marked and name in read]
-        self.weights = {name: self._weight(name) for name in made}
-        self.families = {name: self._family(name) for name in made}
-        self.stored = {source for name in made for source in self._sources(name)}
-        self.nodes = self._needed(made) - self._needed((read & self._makers.keys()) - marked)
+        return read
 
     def _weight(self, name: str) -> Weight:
         return Weight.computed(name, self._shape(name), self._dtype(name), lambda: np.ascontiguousarray(self._value(name)))
