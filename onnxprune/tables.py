@@ -193,7 +193,8 @@ def inspection(found: dict[str, Any], *, layers: bool, every: bool = False) -> N
         for layer in found["layers"]:
             table.add_row(layer["node"], layer["op"], quantity(layer["macs"]), quantity(layer["params"]), layer["axes"])
         console.print(table)
-    _sparsities(console, found["sparsity"], every=every)
+    if "sparsity" in found:
+        _sparsities(console, found["sparsity"], every=every)
 
 
 def _refusals(console: Console, found: Mapping[str, Any], shown: int | None) -> None:
@@ -321,7 +322,7 @@ def stored(done: Mapping[str, Any]) -> None:
     console = _console()
     rows = [row for row in done["weights"] if row["encoding"] != "dense"]
     if rows:
-        _weights(console, rows, f"{counted(len(rows), 'weight')} encoded")
+        _weights(console, rows, f"{counted(len(rows), 'weight')} encoded", "--json")
     size, dense = done["bytes"], done["dense_bytes"] + done["rest_bytes"]
     bound = done["bound_bytes"] + done["rest_bytes"]
     _say(
@@ -344,10 +345,10 @@ def _sparsities(console: Console, found: Mapping[str, Any], *, every: bool) -> N
         title = (
             f"{counted(len(rows), 'weight')} with zeros; {found['sparsity']:.1%} of all {quantity(found['elements'])} weights are"
         )
-        _weights(console, rows, title, shown=None if every else _SHOWN)
+        _weights(console, rows, title, "--all", None if every else _SHOWN)
 
 
-def _weights(console: Console, rows: Sequence[Mapping[str, Any]], title: str, shown: int | None = _SHOWN) -> None:
+def _weights(console: Console, rows: Sequence[Mapping[str, Any]], title: str, option: str, shown: int | None = _SHOWN) -> None:
     table = _table(
         title, "weight", "shape", "type", "zeros", "pattern", "stored as", "bytes", text=("shape", "type", "pattern", "stored as")
     )
@@ -357,4 +358,4 @@ def _weights(console: Console, rows: Sequence[Mapping[str, Any]], title: str, sh
             row["name"], shape, row["dtype"], f"{row['sparsity']:.1%}", row["pattern"], row["encoding"], quantity(row["stored"])
         )
     console.print(table)
-    _rest(console, len(rows), shown, "--all" if shown else "--json", "weight")
+    _rest(console, len(rows), shown, option, "weight")

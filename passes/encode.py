@@ -73,7 +73,7 @@ class Encode(Pass):
         model.proto.ir_version = max(model.proto.ir_version, _IR)
         if self.encoding == "coo":
             _write_sparse(model, [name for name, row in rows.items() if row.encoding == "coo"], values)
-        if self.mode == "fast" and self.encoding != "bitmask":
+        if self.mode == "fast" and self.encoding in {"auto", "delta"}:
             pieces = affordable(pieces, sum(row.elements for row in rows.values()))
         if pieces:
             if model.opset < OPSET:
@@ -118,7 +118,7 @@ def _write(model: Model, chosen: Sequence[Bundle], values: Values) -> None:
     made: dict[str, list[tuple[Piece, str]]] = defaultdict(list)
     for bundle in chosen:
         row = _row(bundle, model, values)
-        names = chain.pieces(bundle.scheme.write(chain, row), [piece.size for piece in bundle.pieces])
+        names = chain.pieces(bundle.scheme.write(chain, row), [piece.size // bundle.scheme.unit for piece in bundle.pieces])
         for piece, name in zip(bundle.pieces, names, strict=True):
             made[piece.weight].append((piece, name))
     for weight, parts in made.items():

@@ -36,7 +36,7 @@ class FoldMasks(Pass):
         gather_constants(changed)
         known: dict[str, Weight] = dict(changed.weights)
         folded: set[str] = set()
-        kept = {value.name for value in model.graph.input} | {value.name for value in model.graph.output}
+        kept = {value.name for value in (*changed.graph.input, *changed.graph.output)}
         for node in every_node(changed.graph):
             output = node.output[0] if len(node.output) == 1 and not domain_of(node) else ""
             inputs = [known[name] for name in node.input if name in known]

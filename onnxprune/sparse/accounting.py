@@ -56,7 +56,7 @@ class Encoded:
         bound, pattern = entropy_bytes(size, unlike, array.itemsize), ""
         for _, scheme in patterns(array, fill) if unlike < size else ():
             groups = size // scheme.m
-            bound = min(bound, unlike * array.itemsize + groups * math.log2(scheme.choices) / 8)
+            bound = min(bound, groups * (scheme.n * array.itemsize + math.log2(scheme.choices) / 8))
             pattern = pattern or (str(scheme) if 2 * scheme.n <= scheme.m else "")
         sparsity = 1 - unlike / size if size else 0.0
         return cls(name, tuple(array.shape), str(array.dtype), sparsity, pattern, "dense", array.nbytes, array.nbytes, bound)

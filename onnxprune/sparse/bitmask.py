@@ -16,6 +16,7 @@ class Bitmask:
     """An element is the n-th one stored, n the bits set up to its own, or the fill: the entry before the first."""
 
     nodes: ClassVar[int] = 360
+    unit: ClassVar[int] = 1
 
     def nbytes(self, flat: Flat) -> int:
         return packed_bytes(flat.size, 1) + (flat.stored + 1) * flat.itemsize
@@ -25,7 +26,7 @@ class Bitmask:
         bits = chain.codes(pack(flat.bits != flat.fill, 1), 1, flat.size)
         places = chain.node("Mul", chain.summed(bits), bits)
         values = chain.payload(flat.filled(flat.bits[flat.positions], first=True))
-        return chain.node("Gather", values, places)
+        return chain.node("GatherElements", values, places)
 
     def __str__(self) -> str:
         return "bitmask"

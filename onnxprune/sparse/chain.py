@@ -138,7 +138,13 @@ class Chain:
         return self._tables[bits, start]
 
     def filled(self, flat: Flat, *shape: int) -> str:
-        """A tensor of nothing but the fill."""
+        """A tensor of nothing but the fill, one for all who ask for the same: runtimes that fold keep all values to the end."""
+        key = ("filled", flat.dtype, flat.fill, shape)
+        if key not in self._shared:
+            self._shared[key] = self._filled(flat, shape)
+        return self._shared[key]
+
+    def _filled(self, flat: Flat, shape: tuple[int, ...]) -> str:
         plain = TensorProto.FLOAT if flat.dtype == TensorProto.BFLOAT16 else flat.dtype
         array = np.full(1, flat.fill, flat.bits.dtype)
         value = np.zeros(1, np.float32) if plain != flat.dtype else flat.typed(array)

@@ -30,6 +30,8 @@ APART = {"smallest": 1 << 19, "fast": 1 << 14}
 """Bytes from which a piece has a decoder of its own: where decoding is to be fast soon, since cutting a row copies it."""
 PIECE = 1 << 22
 """Elements decoded in one go: they bound what a decoder holds in memory, and are far below the 1 GiB that is folded."""
+SLOWER = 1.01
+"""Bytes of a bitmask over those of the smallest encoding up to which the bitmask is taken: about half zeros, it loads faster."""
 BUDGET = 0.2, 1 << 18
 """Elements that the fast mode decodes: a fraction of all, since scattering one takes about five times as long as loading one;
 and as many as take some milliseconds in any model."""
@@ -41,6 +43,10 @@ class Scheme(Protocol):
     @property
     def nodes(self) -> int:
         """About the bytes of the decoder's nodes and shared constants."""
+
+    @property
+    def unit(self) -> int:
+        """Elements in each row of what the decoder makes, [n, unit]; a plain row, [n], where it is 1."""
 
     def nbytes(self, flat: Flat) -> int:
         """What is stored for a row, without nodes."""
@@ -120,7 +126,7 @@ def choose(name: str, array: Array, encoding: str, mode: str) -> list[Piece]:
         name: of the weight.
         array: its values.
         encoding: ``auto``, or the one to take.
-        mode: ``smallest``, or ``fast`` for encodings that are quick to decode.
+        mode: ``smallest``, or ``fast`` for encodings that are quick to decode, where there is a choice.
 
     Raises:
         OptionError: no such encoding or mode.
@@ -135,7 +141,7 @@ def choose(name: str, array: Array, encoding: str, mode: str) -> list[Piece]:
     plain = _plain(encoding, mode)
     if plain:
         options.append(list(_pieces(name, array, layout, plain)))
-    if encoding in {"auto", "nm"} and mode == "smallest":
+    if encoding == "nm" or (encoding, mode) == ("auto", "smallest"):
         for axis, scheme in patterns(array, layout.fill):
             options.append(list(_pieces(name, array, replace(layout, axis=axis), (scheme,))))
     best = min(options, key=_total, default=[])
@@ -166,7 +172,10 @@ def _pieces(name: str, array: Array, layout: Layout, schemes: Sequence[Scheme]) 
     for start in range(0, row.size, PIECE):
         flat = Flat(row[start : start + PIECE], dtype, layout.fill)
         costs = {scheme: scheme.nbytes(flat) for scheme in schemes}
-        yield Piece(name, layout, start, start + flat.size, min(costs, key=costs.__getitem__), costs, flat.nbytes, flat.stored)
+        best = min(costs, key=costs.__getitem__)
+        if costs.get(Bitmask(), 1 << 62) <= SLOWER * costs[best]:
+            best = Bitmask()
+        yield Piece(name, layout, start, start + flat.size, best, costs, flat.nbytes, flat.stored)
 
 
 def affordable(pieces: Sequence[Piece], elements: int) -> list[Piece]:

@@ -27,7 +27,7 @@ _KEPT = 1 << 16
 """Bytes up to which a result is kept: tables that many decoders read."""
 _MARKS = frozenset({"CumSum", "ScatterElements"})
 """Operators one of which every decoder has."""
-_PASSING = frozenset({"Concat", "Gather", "Identity", "Reshape", "ScatterElements", "Slice", "Split", "Transpose"})
+_PASSING = frozenset({"Concat", "GatherElements", "Identity", "Reshape", "ScatterElements", "Slice", "Split", "Transpose"})
 """Operators whose result is of the type of their first input."""
 
 _LAST = re.compile(LAST + r"\d+$")
@@ -70,6 +70,7 @@ OPERATORS: dict[str, Callable[[Inputs, Attributes], Any]] = {
     "CumSum": _running_sum,
     "Div": lambda inputs, _: inputs[0] // inputs[1],
     "Gather": lambda inputs, _: inputs[0][inputs[1]],
+    "GatherElements": lambda inputs, _: inputs[0][inputs[1]],
     "Identity": lambda inputs, _: inputs[0],
     "Less": lambda inputs, _: inputs[0] < inputs[1],
     "Mod": lambda inputs, _: inputs[0] % inputs[1],
@@ -111,17 +112,22 @@ class Decoders:
             if node.op_type in _MARKS or not marked.isdisjoint(inputs):
                 marked.update(node.output)
                 last.update(node.output if _LAST.search(node.name) else ())
+        read = self._read(model) if marked else set()
+        made = [name for name in self._makers if name in marked and name in read]
+        self.weights = {name: self._weight(name) for name in made}
+        self.families = {name: self._family(name) for name in made}
+        self.stored = {source for name in made for source in self._sources(name)}
+        self.nodes = self._needed(made) - self._needed((read & self._makers.keys()) - marked)
+
+    def _read(self, model: Model) -> set[str]:
+        """What is read outside of decoders, and returned."""
         ours = {id(node) for node in self._makers.values()}
         read = {value.name for value in model.graph.output}
         for node in every_node(model.graph):
             if id(node) not in ours:
                 read.update(node.input)
                 read |= captured(node)
-        made = [name for name in self._makers if name in marked and name in read]
-        self.weights = {name: self._weight(name) for name in made}
-        self.families = {name: self._family(name) for name in made}
-        self.stored = {source for name in made for source in self._sources(name)}
-        self.nodes = self._needed(made) - self._needed((read & self._makers.keys()) - marked)
+        return read
 
     def _weight(self, name: str) -> Weight:
         return Weight.computed(name, self._shape(name), self._dtype(name), lambda: np.ascontiguousarray(self._value(name)))

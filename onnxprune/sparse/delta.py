@@ -23,6 +23,7 @@ class Delta:
     """
 
     nodes: ClassVar[int] = 215
+    unit: ClassVar[int] = 1
     width: int
 
     @property

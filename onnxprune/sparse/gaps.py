@@ -30,6 +30,7 @@ class Gaps:
     """
 
     nodes: ClassVar[int] = 750
+    unit: ClassVar[int] = 1
     width: int
 
     @property
@@ -50,7 +51,7 @@ class Gaps:
         real = chain.cast(chain.node("Less", read, chain.constant(self._escape)))
         positions = chain.summed(chain.node("Add", read, real), exclusive=True)
         stored = chain.payload(flat.filled(flat.bits[flat.entries], first=True))
-        values = chain.node("Gather", stored, chain.node("Mul", chain.summed(real), real))
+        values = chain.node("GatherElements", stored, chain.node("Mul", chain.summed(real), real))
         return chain.node("ScatterElements", chain.filled(flat, flat.size), positions, values)
 
     def __str__(self) -> str:

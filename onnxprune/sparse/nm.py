@@ -38,6 +38,11 @@ class NM:
     m: int
 
     @property
+    def unit(self) -> int:
+        """The row that is made has a group in each of its rows. [groups, m]"""
+        return self.m
+
+    @property
     def choices(self) -> int:
         """How many ways there are to choose n of m."""
         return math.comb(self.m, self.n)
@@ -82,8 +87,7 @@ class NM:
         if len(rows) % groups:
             places = chain.head(places, len(rows))
         values = chain.payload(flat.typed(np.take_along_axis(rows, stored, axis=1)))
-        made = chain.node("ScatterElements", chain.filled(flat, len(rows), self.m), places, values, axis=1)
-        return chain.reshaped(made, -1)
+        return chain.node("ScatterElements", chain.filled(flat, len(rows), self.m), places, values, axis=1)
 
     def __str__(self) -> str:
         return f"{self.n}:{self.m}"
