@@ -19,7 +19,7 @@ from onnxprune.model import Model, Source
 from onnxprune.passes import Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels
 from onnxprune.passes.base import need
 from onnxprune.plan import Plan
-from onnxprune.recipe import Recipe, Target
+from onnxprune.recipe import NOISE, Recipe, Target
 from onnxprune.report import GroupReport, Report
 from onnxprune.shapes import Shapes
 
@@ -140,6 +140,8 @@ def prune(
     recipe = recipe or Recipe()
     stage = Stages(progress)
     original = Model.of(source)
+    if isinstance(samples, str):
+        recipe, samples = dataclasses.replace(recipe, calib=samples), None
     given = _samples(recipe.calib if samples is None else samples, original, recipe)
     first = None
     if recipe.lossless:
@@ -259,7 +261,7 @@ def check(original: Source, pruned: Source, chosen: Plan, *, seed: int = 0) -> v
 
 
 def _samples(source: str | Path | Mapping[str, Any] | Samples, model: Model, recipe: Recipe) -> Samples | None:
-    if isinstance(source, str) and not source:
+    if isinstance(source, str) and source in {"", NOISE}:
         if recipe.preprocess:
             raise OptionError(f"--preprocess {recipe.preprocess}: is for the images of --calib: name their folder")
         return None
@@ -303,6 +305,13 @@ def _result(
         notes.append(f"left whole, because they failed verification: {len(facts.frozen)} of {groups_in_all} groups")
     if any(not g.exact and g.kept < g.size for g in groups):
         notes.append("inexact groups were pruned: equality with the masked model was proven for the exact ones only")
+    if recipe.blind and recipe.repair:
+        helped = (
+            "repaired on noise, not on data: samples repair better"
+            if facts.repairs
+            else "repair on noise did not help, and was left out"
+        )
+        notes.append(helped)
     report = Report(
         model=original.name,
         requested="lossless" if recipe.only_exact else str(tuned.target if tuned else Target.parse(recipe.target)),
