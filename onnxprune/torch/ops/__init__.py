@@ -1,0 +1,25 @@
+"""What computes each operator, one function per operator, in the families of `onnxprune.rules`; importing registers them all."""
+
+from onnxprune.torch.ops import (
+    attention,
+    conv,
+    elementwise,
+    fixed,
+    flow,
+    fused,
+    layout,
+    linear,
+    norm,
+    pool,
+    quant,
+    recurrent,
+    reduce,
+    resize,
+    sizes,
+)
+
+__all__ = ["FAMILIES"]
+
+FAMILIES = (
+    attention, conv, elementwise, fixed, flow, fused, layout, linear, norm, pool, quant, recurrent, reduce, resize, sizes,
+)  # fmt: skip

@@ -1,0 +1,226 @@
+"""An ONNX graph as a module: forward, names, modes, gradients."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import parser
+
+from onnxprune import InputError, ModelError, runtime
+from onnxprune.model import Model
+from onnxprune.torch import GraphModule, initializer_name, to_module
+from onnxprune.torch.roles import Role
+
+DIGITS = Path(__file__).resolve().parents[2] / "models"
+TOLERANCE = 1e-5
+"""Largest difference to ONNX Runtime, relative to the largest output, in float32."""
+
+
+def text(source: str) -> onnx.ModelProto:
+    return parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {source}')
+
+
+def random_feeds(model: Model, size: int = 3, seed: int = 0) -> dict[str, Any]:
+    """Seeded inputs; open sizes are `size`."""
+    shapes = {v.name: tuple(d.dim_value or size for d in v.type.tensor_type.shape.dim) for v in model.inputs}
+    return runtime.random_feeds(model.inputs, shapes, seed)
+
+
+def difference(ours: Any, theirs: Any) -> float:
+    """Largest difference relative to the largest value; types and shapes must agree."""
+    ours = ours.detach().numpy()
+    assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+    if not theirs.size:
+        return 0.0
+    largest = max(float(np.abs(theirs.astype(np.float64)).max()), 1e-30)
+    return float(np.abs(ours.astype(np.float64) - theirs.astype(np.float64)).max()) / largest
+
+
+def check_forward(source: Any, size: int = 3, tolerance: float = TOLERANCE) -> GraphModule:
+    """The module computes what ONNX Runtime does."""
+    model = Model.of(source)
+    module = to_module(model).eval()
+    feeds = random_feeds(model, size)
+    expected = runtime.session(model.to_proto(), "reference", optimize=False).run(None, feeds)
+    with torch.no_grad():
+        results = module.compute(feeds)
+    for name, theirs in zip(module.outputs, expected, strict=True):
+        assert difference(results[name], theirs) < tolerance, name
+    return module
+
+
+@pytest.mark.parametrize("name", ["digits", "digits__bn", "digits__ts"])
+def test_digits(name: str) -> None:
+    for size in (1, 5):  # the batch is open
+        check_forward(DIGITS / f"{name}.onnx", size)
+
+
+@pytest.mark.parametrize("name", ["resnet20-cifar10", "resnet20-cifar10-bn"])
+def test_resnet20(shared: Any, name: str) -> None:
+    check_forward(shared(f"models/{name}.onnx"))
+
+
+def test_parameters_carry_the_names_of_the_file() -> None:
+    model = Model.of(DIGITS / "digits__bn.onnx")
+    module = to_module(model)
+    assert {name for name, _ in module.named_parameters()} | {name for name, _ in module.named_buffers()} <= set(model.weights)
+    statistics = {name for name in model.weights if "running" in name}
+    assert statistics
+    assert {name for name, _ in module.named_buffers()} == statistics
+    assert set(module.state_dict()) == set(dict(module.named_parameters())) | statistics
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "a.b", "a.b.c", ".", "a..b", "forward", "training", "x.half", "50%", "%25", "/a/b:0", "a.", "T"]
+)
+def test_every_name_can_be_told(name: str) -> None:
+    others = ["a", "a.b", "a.b.c"]
+    tensors = [onnx.numpy_helper.from_array(np.full(2, at, np.float32), one) for at, one in enumerate([*others, name][::-1])]
+    tensors = list({tensor.name: tensor for tensor in tensors}.values())
+    proto = text("g (float[2] x0) => (float[2] y) { y = Neg(x0) }")
+    total = "x0"
+    del proto.graph.node[:]
+    for at, tensor in enumerate(tensors):
+        proto.graph.initializer.append(tensor)
+        proto.graph.node.append(onnx.helper.make_node("Add", [total, tensor.name], [f"x{at + 1}"]))
+        total = f"x{at + 1}"
+    proto.graph.output[0].name = total
+    module = check_forward(proto)
+    found = {initializer_name(known): value for known, value in module.named_parameters()}
+    assert found.keys() == {tensor.name for tensor in tensors}
+    assert all(module.value_of(known) is value for known, value in found.items())
+
+
+def test_names_of_parametrized_weights_are_told() -> None:
+    module = to_module(DIGITS / "digits.onnx")
+
+    class Half(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x / 2
+
+    before = module.weights()["stem.0.weight"].detach().clone()
+    torch.nn.utils.parametrize.register_parametrization(*module.holder_of("stem.0.weight"), Half())
+    assert torch.equal(module.value_of("stem.0.weight"), before / 2)
+    assert {initializer_name(name) for name, _ in module.named_parameters()} == set(module.weights())
+
+
+LAYER = """g (float[N,2] x) => (float[N,2] y)
+    <float[2] scale = {1, 2}, float[2] bias = {0, 1}, float[2] mean = {0, 0}, float[2] var = {1, 1}>
+    { y = BatchNormalization(x, scale, bias, mean, var) }"""
+
+
+def test_train_mode_moves_statistics_as_pytorch_does() -> None:
+    module, reference = to_module(text(LAYER)), torch.nn.BatchNorm1d(2)
+    reference.load_state_dict({"weight": torch.tensor([1.0, 2]), "bias": torch.tensor([0.0, 1])}, strict=False)
+    x = torch.randn(7, 2) * 3 + 1
+    assert torch.equal(module(x), reference(x))
+    moved = reference.state_dict()
+    assert torch.equal(module.value_of("mean"), moved["running_mean"])
+    assert torch.equal(module.value_of("var"), moved["running_var"])
+    module.eval()
+    reference.eval()
+    assert torch.equal(module(x), reference(x))
+
+
+def test_statistics_that_another_layer_reads_stay() -> None:
+    module = to_module(text(LAYER.replace("scale, bias, mean, var)", "var, bias, mean, var)")))
+    x = torch.randn(7, 2) * 3 + 1
+    before = module.value_of("var").clone()
+    assert module.constants["var"].role is Role.CONSTANT
+    assert torch.equal(module(x), module.eval()(x))
+    assert torch.equal(module.value_of("var"), before)
+
+
+def test_dropout_drops_in_train_mode_alone() -> None:
+    source = "g (float[1000] x) => (float[1000] y) <float ratio = {0.25}> { y = Dropout(x, ratio) }"
+    module, x = to_module(text(source)), torch.ones(1000)
+    y = module(x)
+    assert 0.65 < float((y != 0).float().mean()) < 0.85
+    assert y.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert torch.equal(module.eval()(x), x)
+
+
+def test_intermediate_values_can_be_asked_for() -> None:
+    module = to_module(text("g (float[2] x) => (float[2] y) { a = Relu(x) b = Neg(a) y = Exp(b) }"))
+    found = module.compute({"x": torch.tensor([-1.0, 2])}, ["a", "y"])
+    assert found["a"].tolist() == [0, 2]
+    assert list(found) == ["a", "y"]
+
+
+def test_a_copy_trains_on_its_own() -> None:
+    module = to_module(DIGITS / "digits__bn.onnx")
+    other = copy.deepcopy(module)
+    with torch.no_grad():
+        other.value_of("stem.0.weight").zero_()
+    assert module.value_of("stem.0.weight").any()
+    x = torch.randn(2, *[d.dim_value for d in Model.of(DIGITS / "digits__bn.onnx").inputs[0].type.tensor_type.shape.dim][1:])
+    assert not torch.equal(module.eval()(x), other.eval()(x))
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "words"),
+    [
+        ((), {}, "'x' is missing"),
+        ((1, 2), {}, "give each once"),
+        ((1,), {"x": 1}, "give each once"),
+        ((), {"x": 1, "z": 1}, "no input 'z'"),
+    ],
+)
+def test_wrong_inputs_are_named(args: tuple[Any, ...], kwargs: dict[str, Any], words: str) -> None:
+    module = to_module(text("g (float[2] x) => (float[2] y) { y = Relu(x) }"))
+    with pytest.raises(InputError, match=words):
+        module(*args, **kwargs)
+
+
+def test_unknown_operators_are_named() -> None:
+    proto = text("g (float[2] x) => (float[2] y) { y = Relu(x) }")
+    proto.graph.node[0].op_type = "Wobble"
+    proto.graph.node[0].name = "n1"
+    with pytest.raises(
+        ModelError, match=r"ai.onnx::Wobble \(node 'n1', operator set 21\) cannot be computed .* docs/torch_ops.md"
+    ):
+        to_module(proto)
+
+
+def test_errors_name_the_node() -> None:
+    module = to_module(text("g (float[a,b] x, float[c,d] z) => (float[e,f] y) { y = MatMul(x, z) }"))
+    with pytest.raises(RuntimeError) as caught:
+        module(torch.ones(2, 3), torch.ones(2, 3))
+    assert "'MatMul(y)' (ai.onnx::MatMul) with inputs of shapes [2, 3], [2, 3]" in caught.value.__notes__[0]
+
+
+def test_gradients_by_finite_differences() -> None:
+    """Along a random direction of all weights of the digits model, in float64: the slope is the gradient's."""
+    module = to_module(DIGITS / "digits__bn.onnx").double().train()
+    for constant in module.constants.values():
+        if constant.role is Role.STATISTIC:
+            module.value_of(constant.key).requires_grad_(False)
+    torch.manual_seed(0)
+    shape = Model.of(DIGITS / "digits__bn.onnx").inputs[0].type.tensor_type.shape.dim
+    x = torch.randn(4, *[d.dim_value for d in shape][1:], dtype=torch.float64)
+    weights = list(module.weights().values())
+    directions = [torch.randn_like(w) for w in weights]
+
+    def loss() -> torch.Tensor:
+        out: torch.Tensor = module(x)
+        return out.square().mean()
+
+    loss().backward()
+    slope = sum(float((w.grad * d).sum()) for w, d in zip(weights, directions, strict=True) if w.grad is not None)
+    assert all(w.grad is not None and torch.isfinite(w.grad).all() for w in weights)
+    step = 1e-6
+    values = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            for w, d in zip(weights, directions, strict=True):
+                w += sign * step * d
+            values.append(float(loss()))
+            for w, d in zip(weights, directions, strict=True):
+                w -= sign * step * d
+    assert (values[0] - values[1]) / (2 * step) == pytest.approx(slope, rel=1e-5)
