@@ -35,14 +35,15 @@ class GraphModule(nn.Module):
     other layers read the same constants. Weights may have parametrizations: they are read once per call.
 
     Attributes:
+        program: the graph, as what runs.
         inputs: names of the graph's inputs; ``outputs`` those of its outputs.
         constants: every constant of the graph with its role, by name; names of constants of bodies are made unique.
     """
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self._program, self.constants = compiled(model)
-        self.title, self.inputs, self.outputs = model.name, self._program.inputs, self._program.outputs
+        self.program, self.constants = compiled(model)
+        self.title, self.inputs, self.outputs = model.name, self.program.inputs, self.program.outputs
         self._holders: dict[str, tuple[nn.Module, str]] = {}
         self._host: dict[str, Tensor] = {}
         for constant in self.constants.values():
@@ -110,7 +111,7 @@ class GraphModule(nn.Module):
         self._check(inputs)
         device = self.device
         feeds = {name: _fed(value, device) for name, value in inputs.items()}
-        return self._program.run(feeds, Run(self.value_of, self.training), wanted=wanted)
+        return self.program.run(feeds, Run(self.value_of, self.training), wanted=wanted)
 
     def _check(self, inputs: Mapping[str, Any]) -> None:
         missing = [name for name in self.inputs if name not in inputs]

@@ -12,47 +12,17 @@ import pytest
 import torch
 from onnx import parser
 
-from onnxprune import InputError, ModelError, runtime
+from onnxprune import InputError, ModelError
 from onnxprune.model import Model
-from onnxprune.torch import GraphModule, initializer_name, to_module
+from onnxprune.torch import initializer_name, to_module
 from onnxprune.torch.roles import Role
+from reference import check_forward
 
 DIGITS = Path(__file__).resolve().parents[2] / "models"
-TOLERANCE = 1e-5
-"""Largest difference to ONNX Runtime, relative to the largest output, in float32."""
 
 
 def text(source: str) -> onnx.ModelProto:
     return parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {source}')
-
-
-def random_feeds(model: Model, size: int = 3, seed: int = 0) -> dict[str, Any]:
-    """Seeded inputs; open sizes are `size`."""
-    shapes = {v.name: tuple(d.dim_value or size for d in v.type.tensor_type.shape.dim) for v in model.inputs}
-    return runtime.random_feeds(model.inputs, shapes, seed)
-
-
-def difference(ours: Any, theirs: Any) -> float:
-    """Largest difference relative to the largest value; types and shapes must agree."""
-    ours = ours.detach().numpy()
-    assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
-    if not theirs.size:
-        return 0.0
-    largest = max(float(np.abs(theirs.astype(np.float64)).max()), 1e-30)
-    return float(np.abs(ours.astype(np.float64) - theirs.astype(np.float64)).max()) / largest
-
-
-def check_forward(source: Any, size: int = 3, tolerance: float = TOLERANCE) -> GraphModule:
-    """The module computes what ONNX Runtime does."""
-    model = Model.of(source)
-    module = to_module(model).eval()
-    feeds = random_feeds(model, size)
-    expected = runtime.session(model.to_proto(), "reference", optimize=False).run(None, feeds)
-    with torch.no_grad():
-        results = module.compute(feeds)
-    for name, theirs in zip(module.outputs, expected, strict=True):
-        assert difference(results[name], theirs) < tolerance, name
-    return module
 
 
 @pytest.mark.parametrize("name", ["digits", "digits__bn", "digits__ts"])

@@ -28,12 +28,32 @@ BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }  # fmt: skip
 
 
+_STORED = {torch.uint16, torch.uint32}
+"""Types in which PyTorch stores numbers and hardly computes."""
+
+
+def _widened(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function on types that PyTorch computes in; results come back in the type of the inputs, or as booleans."""
+
+    @functools.wraps(function)
+    def compute(node: Node, *xs: Tensor) -> Tensor:
+        dtype = xs[0].dtype
+        if dtype not in _STORED:
+            return function(node, *xs)
+        result = function(node, *(x.to(torch.int64) for x in xs))
+        return result if result.dtype == torch.bool else result.to(dtype)
+
+    return compute
+
+
 @op(*UNARY)
+@_widened
 def unary(node: Node, x: Tensor) -> Tensor:
     return UNARY[node.op](x)
 
 
 @op(*BINARY, operands=ANY)
+@_widened
 def binary(node: Node, a: Tensor, b: Tensor) -> Tensor:
     return BINARY[node.op](a, b)
 
@@ -44,11 +64,13 @@ def identity(node: Node, x: Tensor) -> Tensor:
 
 
 @op("Div", operands=ANY)
+@_widened
 def div(node: Node, a: Tensor, b: Tensor) -> Tensor:
     return torch.div(a, b) if a.is_floating_point() or b.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
 
 
 @op("Mod")
+@_widened
 def mod(node: Node, a: Tensor, b: Tensor) -> Tensor:
     return torch.fmod(a, b) if node.attr("fmod", 0) else torch.remainder(a, b)
 
@@ -59,6 +81,7 @@ def power(node: Node, x: Tensor, y: Tensor) -> Tensor:
 
 
 @op("Max", "Min", "Sum", "Mean", operands=ANY)
+@_widened
 def variadic(node: Node, *xs: Tensor) -> Tensor:
     fold: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"Max": torch.maximum, "Min": torch.minimum}
     result = functools.reduce(fold.get(node.op, torch.add), xs)
@@ -183,3 +206,8 @@ def swish(node: Node, x: Tensor) -> Tensor:
 @op("ThresholdedRelu")
 def thresholded_relu(node: Node, x: Tensor) -> Tensor:
     return torch.where(x > node.attr("alpha", 1.0), x, torch.zeros_like(x))
+
+
+@op("SwiGLU")
+def swiglu(node: Node, gate: Tensor, value: Tensor) -> Tensor:
+    return gate * torch.sigmoid(node.attr("alpha", 1.0) * gate) * value

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from onnxprune.torch.registry import Node, ints, op
 from onnxprune.torch.tensors import dtype_of
+
+_BLOCK = 512
+"""Boxes that are compared with each other at a time."""
 
 
 @op("NonZero")
@@ -48,6 +52,7 @@ def non_max_suppression(
     least: Tensor | None = None,
 ) -> Tensor:
     """Of boxes of one class that overlap more than allowed the best stays, at most ``limit`` of each class. [n, 3]"""
+    boxes, scores = boxes.detach(), scores.detach()
     count = 0 if limit is None else int(limit)
     threshold = 0.0 if overlap is None else float(overlap)
     if node.attr("center_point_box", 0):
@@ -56,32 +61,43 @@ def non_max_suppression(
     else:
         one, other = boxes[..., :2], boxes[..., 2:]
         corners = torch.cat([torch.minimum(one, other), torch.maximum(one, other)], -1)
+    floor = None if least is None else float(least)
     found = []
     for image in range(scores.shape[0]):
         for kind in range(scores.shape[1]):
-            kept = _kept(corners[image], scores[image, kind], count, threshold, None if least is None else float(least))
-            found += [[image, kind, box] for box in kept]
-    return torch.tensor(found, dtype=torch.int64, device=boxes.device).reshape(-1, 3)
+            kept = _kept(corners[image], scores[image, kind], count, threshold, floor)
+            place = torch.tensor([[image, kind]], device=kept.device).expand(len(kept), 2)
+            found.append(torch.cat([place, kept[:, None]], 1))
+    return torch.cat(found) if found else torch.empty(0, 3, dtype=torch.int64, device=boxes.device)
 
 
-def _kept(corners: Tensor, scores: Tensor, count: int, threshold: float, least: float | None) -> list[int]:
+def _kept(corners: Tensor, scores: Tensor, count: int, threshold: float, floor: float | None) -> Tensor:
+    """The greedy choice, best first, a block at a time: what a block keeps closes boxes behind it all at once. [kept]"""
     order = scores.argsort(descending=True, stable=True)
-    if least is not None:
-        order = order[scores[order] > least]
-    kept: list[int] = []
-    while len(order) and len(kept) < count:
-        best, order = order[0], order[1:]
-        kept.append(int(best))
-        order = order[_overlaps(corners[best], corners[order]) <= threshold]
-    return kept
+    if floor is not None:
+        order = order[scores[order] > floor]
+    kept, left = [], count
+    while left > 0 and len(order):
+        block, order = order[:_BLOCK], order[_BLOCK:]
+        close = (_overlaps(corners[block], corners[block]) > threshold).cpu().numpy()
+        stays = np.ones(len(block), bool)
+        for at in range(len(block)):
+            if stays[at]:
+                stays[at + 1 :] &= ~close[at, at + 1 :]
+        chosen = block[torch.from_numpy(stays).to(block.device)][:left]
+        kept.append(chosen)
+        left -= len(chosen)
+        order = order[~(_overlaps(corners[chosen], corners[order]) > threshold).any(0)]
+    return torch.cat(kept) if kept else order[:0]
 
 
-def _overlaps(box: Tensor, others: Tensor) -> Tensor:
-    """Intersection over union of a box with others. [n]"""
-    low, high = torch.maximum(box[:2], others[:, :2]), torch.minimum(box[2:], others[:, 2:])
-    common = (high - low).clamp(min=0).prod(1)
-    union = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - common
-    return torch.where(union > 0, common / union, torch.zeros_like(union))
+def _overlaps(ones: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union of boxes [n, 4] with others [m, 4], NaN between empty ones. [n, m]"""
+    (top, left, bottom, right), far = (x[:, None] for x in ones.T), others.T
+    height = torch.minimum(bottom, far[2]).sub_(torch.maximum(top, far[0])).clamp_(min=0)
+    common = torch.minimum(right, far[3]).sub_(torch.maximum(left, far[1])).clamp_(min=0).mul_(height)
+    union = ((bottom - top) * (right - left) + (far[2] - far[0]) * (far[3] - far[1])).sub_(common)
+    return common.div_(union)
 
 
 # Lists of tensors.

@@ -271,3 +271,28 @@ def reverse_sequence(node: Node, x: Tensor, lengths: Tensor) -> Tensor:
     places = torch.where(steps < ends, ends - 1 - steps, steps)
     picked = moved.gather(1, places.reshape(*places.shape, *[1] * (x.dim() - 2)).expand(moved.shape))
     return picked.movedim((0, 1), (batch, time))
+
+
+@op("CenterCropPad", host=(1,))
+def center_crop_pad(node: Node, x: Tensor, shape: Tensor) -> Tensor:
+    """Cut, or padded with zeros, around the middle; the odd position goes to the end."""
+    for axis, size in zip(node.attr("axes", range(x.dim())), ints(shape), strict=True):
+        have = x.shape[axis]
+        if have > size:
+            x = x.narrow(axis, (have - size) // 2, size)
+        elif have < size:
+            x = padded_as(x, [(size - have) // 2, (size - have + 1) // 2], [axis % x.dim()], "constant", 0.0)
+    return x
+
+
+@op("TensorScatter")
+def tensor_scatter(node: Node, cache: Tensor, update: Tensor, starts: Tensor | None = None) -> Tensor:
+    """Rows of a cache [b, ..., t, ...] replaced from a position on, one for each batch; ``circular`` goes on at the front."""
+    axis = node.attr("axis", -2) % cache.dim()
+    first = torch.zeros(len(cache), dtype=torch.int64, device=cache.device) if starts is None else starts
+    places = first[:, None] + torch.arange(update.shape[axis], device=cache.device)
+    if node.attr("mode", "linear") == "circular":
+        places = places % cache.shape[axis]
+    shape = [-1 if at in {0, axis} else 1 for at in range(cache.dim())]
+    shape[0], shape[axis] = len(cache), update.shape[axis]
+    return cache.scatter(axis, places.reshape(shape).expand(update.shape), update)

@@ -26,9 +26,10 @@ def batch_normalization(
         batch_mean, batch_var = x.mean(axes), x.var(axes, unbiased=False)
         y = F.batch_norm(x, None, None, scale.to(x.dtype), bias.to(x.dtype), training=True, eps=epsilon)
         return y, mean * kept + batch_mean * (1 - kept), var * kept + batch_var * (1 - kept)
-    if not training and scale.dtype != x.dtype:
-        y = F.batch_norm(x.to(scale.dtype), mean.to(scale.dtype), var.to(scale.dtype), scale, bias, eps=epsilon)
-        return y.to(x.dtype)
+    if not training and (scale.dtype != x.dtype or mean.requires_grad or var.requires_grad):
+        shape = [1, -1, *[1] * (x.dim() - 2)]
+        factor = scale * torch.rsqrt(var + epsilon)
+        return (x * factor.reshape(shape) + (bias - mean * factor).reshape(shape)).to(x.dtype)
     return F.batch_norm(x, mean, var, scale, bias, training=training, momentum=1 - kept, eps=epsilon)
 
 
