@@ -49,7 +49,8 @@ LAYERS = [
     ["torch.registry", "torch.tensors"],
     ["torch.roles"],
     ["torch.program"],
-    ["torch.ops.conv"],  # quantised convolutions are convolutions, windows of pools are padded alike
+    ["torch.ops.conv"],
+    ["torch.ops.pool"],  # windows are padded alike
     ["torch.ops.*"],
     ["torch.ops"],
     ["torch.module"],

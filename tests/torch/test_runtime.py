@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from onnx import parser
 
 from onnxprune.torch import to_module
 from onnxprune.torch.registry import find
 from rules.conformance import build, draw, same, whole
+from rules.more_samples import MORE
 from rules.samples import SAMPLES, Sample
 
-COVERED = [sample for sample in SAMPLES if find(sample.domain, sample.op, sample.opset if not sample.domain else 1)]
+COVERED = [sample for sample in (*SAMPLES, *MORE) if find(sample.domain, sample.op, sample.opset if not sample.domain else 1)]
 
 
 def fed(sample: Sample, inputs: list[Any]) -> dict[str, Any]:
@@ -34,8 +36,9 @@ def test_forward(sample: Sample) -> None:
         assert same(ours.numpy(), np.asarray(theirs))
 
 
-NO_SLOPE = {"Cast", "CastLike", "Dropout", "DynamicQuantizeLinear", "QuantizeLinear"}
-"""Operators whose gradient is not the slope: rounding passes it straight through, types end what float64 can be checked for."""
+NO_SLOPE = {"Cast", "CastLike", "Dropout", "DynamicQuantizeLinear", "QuantizeLinear", "Scatter", "ScatterElements"}
+"""Operators whose gradient is not the slope: rounding passes it straight through, types end what float64 can be checked for,
+and these samples scatter two values to one place."""
 SLOPED = [
     sample
     for sample in COVERED
@@ -59,3 +62,29 @@ def test_gradient(sample: Sample) -> None:
     given = [feeds[name].requires_grad_() for name in varied]
     if given and function(*given):
         torch.autograd.gradcheck(function, given, fast_mode=True)
+
+
+def test_gradient_of_scattered_values() -> None:
+    proto = parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]> g (double[2,4] x, double[2,2] v) => (double[2,4] y) '
+        "<int64[2,2] at = {3, 1, 0, -2}> { y = ScatterElements <axis = 1> (x, at, v) }"
+    )
+    xs = torch.randn(2, 4, dtype=torch.float64, requires_grad=True), torch.randn(2, 2, dtype=torch.float64, requires_grad=True)
+    torch.autograd.gradcheck(to_module(proto), xs)
+
+
+def test_gradients_pass_straight_through_rounding() -> None:
+    """As 1 where the rounded value fits the type, as 0 where it was cut off; weights behind the pair are trained."""
+    proto = parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[N] x) => (float[N] y) <float s = {0.5}, int8 z = {3}> '
+        "{ q = QuantizeLinear(x, s, z) r = Identity(q) y = DequantizeLinear(r, s, z) }"
+    )
+    module, x = to_module(proto), torch.tensor([0.3, -1.1, 61.9, 62.1, 1000, -1000], requires_grad=True)
+    y = module(x)
+    assert y.tolist() == [0.5, -1.0, 62.0, 62.0, 62.0, -65.5]
+    with torch.no_grad():
+        assert torch.equal(module(x), y)
+        assert module.compute({"x": x}, ["q"])["q"].dtype == torch.int8
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [1, 1, 1, 1, 0, 0]

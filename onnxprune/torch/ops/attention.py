@@ -226,3 +226,47 @@ def rotary_embedding_of_runtime(node: Node, x: Tensor, positions: Tensor, cos: T
         places = places.reshape(1, 1) + torch.arange(split.shape[2], device=x.device)
     y = rotated(split, cos[places], sin[places], interleaved=bool(node.attr("interleaved", 0)))
     return merge_heads(y) if flat else y
+
+
+@op("GroupQueryAttention", domain=MS, host=(6,))
+def group_query_attention(
+    node: Node,
+    q: Tensor,
+    k: Tensor | None,
+    v: Tensor | None,
+    past_key: Tensor | None,
+    past_value: Tensor | None,
+    lengths: Tensor,
+    total: Tensor,
+    cos: Tensor | None = None,
+    sin: Tensor | None = None,
+) -> tuple[Tensor, ...]:
+    """Causal attention over a cache: ``lengths`` are those of all keys, less one, for each batch; ``total`` is the largest."""
+    heads, groups = node.attr("num_heads"), node.attr("kv_num_heads")
+    if k is None or v is None:
+        q, k, v = q.split([q.shape[2] * heads // (heads + 2 * groups), *[q.shape[2] * groups // (heads + 2 * groups)] * 2], 2)
+    q, k, v = split_heads(q, heads), split_heads(k, groups), split_heads(v, groups)
+    new, whole = q.shape[2], int(total)
+    before = torch.zeros_like(lengths) if new == whole else lengths + 1 - new
+    places = before.reshape(-1, 1).long() + torch.arange(new, device=q.device)
+    if node.attr("do_rotary", 0) and cos is not None and sin is not None:
+        turn = bool(node.attr("rotary_interleaved", 0))
+        q, k = (rotated(x, cos[places], sin[places], interleaved=turn) for x in (q, k))
+    k, v = (_cached(past, x, places, whole) for past, x in ((past_key, k), (past_value, v)))
+    columns = torch.arange(k.shape[2], device=q.device)
+    allowed = columns <= places[:, None, :, None]
+    window = node.attr("local_window_size", -1)
+    if window >= 0:
+        allowed = allowed & (columns > places[:, None, :, None] - window)
+    scale = node.attr("scale") or q.shape[-1] ** -0.5
+    y, _ = attend(q, k, v, additive(allowed, q.dtype), scale, softcap=node.attr("softcap", 0.0))
+    return merge_heads(y), k, v
+
+
+def _cached(past: Tensor | None, x: Tensor, places: Tensor, whole: int) -> Tensor:
+    """New keys or values [b, groups, s, d] in a cache, at their places [b, s]."""
+    room = max(whole, 0 if past is None else past.shape[2])
+    cache = x.new_zeros(*x.shape[:2], room, x.shape[3])
+    if past is not None:
+        cache = torch.cat([past, cache[:, :, past.shape[2] :]], 2)
+    return cache.scatter(2, places[:, None, :, None].expand(x.shape), x)

@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from onnxprune.torch.ops.conv import conv
+from onnxprune.torch.ops.pool import average_pool
 from onnxprune.torch.registry import Node, op
 from onnxprune.torch.tensors import dtype_of
 
@@ -140,3 +142,95 @@ def matmul_integer(node: Node, a: Tensor, b: Tensor, a_zero: Tensor | None = Non
     one = torch.ones((), dtype=torch.float64, device=a.device)
     rows = None if a_zero is None else _rows(a_zero)
     return torch.matmul(real(a, one, rows), real(b, one, b_zero)).round().to(torch.int32)
+
+
+# ONNX Runtime's own: in real numbers and rounded again, in float64.
+
+MS = "com.microsoft"
+
+
+@op("QLinearAdd", "QLinearMul", domain=MS)
+def qlinear_binary(node: Node, *xs: Tensor) -> Tensor:
+    a, b = (real(x, scale.double(), zero) for x, scale, zero in (xs[:3], xs[3:6]))
+    return quantized(a + b if node.op == "QLinearAdd" else a * b, xs[6].double(), xs[7], xs[7].dtype)
+
+
+@op("QLinearLeakyRelu", "QLinearSigmoid", domain=MS)
+def qlinear_unary(node: Node, x: Tensor, x_scale: Tensor, x_zero: Tensor, y_scale: Tensor, y_zero: Tensor) -> Tensor:
+    value = real(x, x_scale.double(), x_zero)
+    y = torch.sigmoid(value) if node.op == "QLinearSigmoid" else F.leaky_relu(value, node.attr("alpha", 0.01))
+    return quantized(y, y_scale.double(), y_zero, y_zero.dtype)
+
+
+@op("QLinearAveragePool", "QLinearGlobalAveragePool", domain=MS)
+def qlinear_pool(node: Node, x: Tensor, x_scale: Tensor, x_zero: Tensor, y_scale: Tensor, y_zero: Tensor) -> Tensor:
+    value, last = real(x, x_scale.double(), x_zero), bool(node.attr("channels_last", 0))
+    value = value.movedim(-1, 1) if last else value
+    if node.op == "QLinearGlobalAveragePool":
+        y = value.mean(list(range(2, value.dim())), keepdim=True)
+    else:
+        y = average_pool(node, value)
+    return quantized(y.movedim(1, -1) if last else y, y_scale.double(), y_zero, y_zero.dtype)
+
+
+@op("QLinearConcat", domain=MS)
+def qlinear_concat(node: Node, scale: Tensor, zero: Tensor, *xs: Tensor) -> Tensor:
+    parts = [real(xs[at], xs[at + 1].double(), xs[at + 2]) for at in range(0, len(xs), 3)]
+    return quantized(torch.cat(parts, node.attr("axis")), scale.double(), zero, zero.dtype)
+
+
+@op("QGemm", domain=MS)
+def qgemm(
+    node: Node,
+    a: Tensor,
+    a_scale: Tensor,
+    a_zero: Tensor,
+    b: Tensor,
+    b_scale: Tensor,
+    b_zero: Tensor,
+    bias: Tensor | None = None,
+    y_scale: Tensor | None = None,
+    y_zero: Tensor | None = None,
+) -> Tensor:
+    """The bias is in the scale of the product; without a scale for the result it stays real."""
+    left, right = real(a, a_scale.double(), a_zero), b
+    columns = -2 if node.attr("transB", 0) else -1
+    right = real(b, aligned(b_scale.double(), b, columns), aligned(b_zero, b, columns))
+    left, right = (x.mT if node.attr(name, 0) else x for x, name in ((left, "transA"), (right, "transB")))
+    y = torch.matmul(left, right) * float(node.attr("alpha", 1.0))
+    if bias is not None:
+        y = y + bias.double() * a_scale.double() * b_scale.double()
+    if y_scale is None or y_zero is None:
+        return y.to(a_scale.dtype)
+    return quantized(y, y_scale.double(), y_zero, y_zero.dtype)
+
+
+@op("MatMulNBits", domain=MS, weights=(5,))
+def matmul_nbits(
+    node: Node,
+    x: Tensor,
+    packed: Tensor,
+    scales: Tensor,
+    zeros: Tensor | None = None,
+    order: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """A matrix [k, n] in blocks along k, each with its scale; numbers of few bits share bytes, low bits first."""
+    if order is not None:
+        raise NotImplementedError("g_idx: sort the rows of the matrix before it is quantised")
+    k, n, bits, block = (node.attr(name) for name in ("K", "N", "bits", "block_size"))
+    blocks = -(-k // block)
+    values = _unpacked(packed.reshape(n, blocks, -1), bits).to(scales.dtype)[..., :block]
+    if zeros is None:
+        points = torch.full((n, blocks), 2.0 ** (bits - 1), dtype=scales.dtype, device=x.device)
+    elif zeros.is_floating_point():
+        points = zeros.reshape(n, blocks)
+    else:
+        points = _unpacked(zeros.reshape(n, -1), bits)[:, :blocks].to(scales.dtype)
+    w = ((values - points[..., None]) * scales.reshape(n, blocks, 1)).reshape(n, -1)[:, :k]
+    return F.linear(x, w, bias)
+
+
+def _unpacked(packed: Tensor, bits: int) -> Tensor:
+    shifts = torch.arange(0, 8, bits, device=packed.device, dtype=torch.uint8)
+    return ((packed[..., None] >> shifts) & (2**bits - 1)).flatten(-2)
