@@ -144,7 +144,7 @@ def _agrees(ours: Any, theirs: Any, case: Case) -> bool:
 def failure(case: Case) -> str:
     """Why a test fails; empty if it passes."""
     try:
-        module = to_module(case.model).eval()
+        module = to_module(case.model)
         for given, expected in case.data:
             names = [value.name for value in case.model.graph.input]
             with torch.no_grad():

@@ -161,7 +161,7 @@ def initializer_name(name: str) -> str:
 
 
 def to_module(model: Source) -> GraphModule:
-    """The graph of a model as a module whose parameters carry the names of the graph's constants.
+    """The graph of a model as a module whose parameters carry the names of the graph's constants, in evaluation mode.
 
     Args:
         model: a path, a ``ModelProto``, its bytes, or what `Model.of` takes otherwise; it is not changed. The module has
@@ -171,4 +171,5 @@ def to_module(model: Source) -> GraphModule:
         ModelError: the model cannot be read, or an operator cannot be computed in PyTorch.
     """
     assert ops.FAMILIES  # noqa: S101 - importing them registered every operator
-    return GraphModule(Model.of(model))
+    module = GraphModule(Model.of(model))
+    return module.eval()

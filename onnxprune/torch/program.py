@@ -16,7 +16,7 @@ from onnxprune.node import captured, domain_of
 from onnxprune.torch.registry import Node, Operator, find
 from onnxprune.torch.roles import Role, Use, role
 from onnxprune.torch.tensors import dtype_of, to_tensor
-from onnxprune.weights import Array, Weight, densify
+from onnxprune.weights import PACKED, Array, Weight, densify
 
 __all__ = ["Constant", "Place", "Program", "Run", "Way", "compiled", "constants_of"]
 
@@ -277,6 +277,15 @@ class _Compiler:
         }
 
     def check(self) -> None:
+        for step, read in self.steps:
+            written = {step.node.attr("to"), step.node.attr("output_dtype")}
+            if step.node.op == "QuantizeLinear":
+                written |= {self.weights[key][1].dtype for key in read[2:] if key is not None}
+            if not written.isdisjoint(PACKED):
+                raise ModelError(
+                    f"{self.model.name}: node {step.node} writes numbers of less than eight bits, which PyTorch does not have: "
+                    "train the model before it is quantised"
+                )
         if self.missing:
             (domain, op), where = next(iter(self.missing.items()))
             others = ", ".join(f"{d or 'ai.onnx'}::{o}" for d, o in list(self.missing)[1:])
