@@ -54,7 +54,7 @@ LAYERS = [
     ["torch.ops.*"],
     ["torch.ops"],
     ["torch.module"],
-    ["torch.back"],
+    ["torch.back", "torch.criteria"],
     ["torch"],
     ["lossless"],
     ["report"],

@@ -102,8 +102,15 @@ class GraphModule(nn.Module):
         results = tuple(self.compute(given).values())
         return results[0] if len(results) == 1 else results
 
-    def compute(self, inputs: Mapping[str, Any], wanted: Sequence[str] | None = None) -> dict[str, Any]:
+    def compute(
+        self, inputs: Mapping[str, Any], wanted: Sequence[str] | None = None, weights: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Any]:
         """The outputs, or any values of the graph that are wanted, by name.
+
+        Args:
+            inputs: tensors or arrays by name.
+            wanted: values of the main graph, constants too; the outputs unless told.
+            weights: tensors to use in place of constants of the module, by their names in the graph.
 
         Raises:
             InputError: an input is missing or unknown.
@@ -111,7 +118,12 @@ class GraphModule(nn.Module):
         self._check(inputs)
         device = self.device
         feeds = {name: _fed(value, device) for name, value in inputs.items()}
-        return self.program.run(feeds, Run(self.value_of, self.training), wanted=wanted)
+        given = weights or {}
+
+        def fetch(name: str) -> Tensor:
+            return given[name] if name in given else self.value_of(name)
+
+        return self.program.run(feeds, Run(fetch, self.training), wanted=wanted)
 
     def _check(self, inputs: Mapping[str, Any]) -> None:
         missing = [name for name in self.inputs if name not in inputs]
