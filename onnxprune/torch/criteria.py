@@ -153,16 +153,20 @@ class Movement:
                 score -= weight * weight.grad
 
 
-def sampled(generator: torch.Generator | None = None) -> Loss:
+def sampled(seed: int = 0) -> Loss:
     """A loss without labels: minus the log-likelihood of what is drawn from the module's own outputs.
 
     Classes [n, c] are drawn by their probabilities, logits or not; other outputs get noise of their own spread. Squared
     gradients of it are those of the Fisher matrix, which is how far outputs move, in the sense of KL, without a weight
-    (Theis et al. 2018).
+    (Theis et al. 2018). The draws of one such loss go on from batch to batch.
     """
+    generators: dict[torch.device, torch.Generator] = {}
 
     def loss(outputs: dict[str, Tensor], batch: Batch) -> Tensor:
         y = next(value for value in outputs.values() if value.is_floating_point())
+        if y.device not in generators:
+            generators[y.device] = torch.Generator(y.device).manual_seed(seed)
+        generator = generators[y.device]
         if y.dim() == 2 and y.shape[1] > 1:
             logs = _log_probabilities(y)
             with torch.no_grad():
