@@ -42,15 +42,14 @@ class GraphModule(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.program, self.constants = compiled(model)
+        self.program, self.constants, weights = compiled(model)
         self.title, self.inputs, self.outputs = model.name, self.program.inputs, self.program.outputs
         self._holders: dict[str, tuple[nn.Module, str]] = {}
         self._host: dict[str, Tensor] = {}
         for constant in self.constants.values():
-            self._hold(constant)
+            self._hold(constant, to_tensor(weights[constant.key]))
 
-    def _hold(self, constant: Constant) -> None:
-        tensor = to_tensor(constant.weight)
+    def _hold(self, constant: Constant, tensor: Tensor) -> None:
         if constant.role is Role.CONSTANT and not tensor.is_floating_point() and tensor.dim() < 2 and tensor.numel() <= _HOST:
             self._host[constant.key] = tensor
             return

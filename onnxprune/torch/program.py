@@ -33,13 +33,15 @@ class Constant:
     Attributes:
         key: its name, made unique over all bodies.
         place: where it is.
-        weight: its values as the model has them.
+        shape: its dimensions.
+        dtype: its ``TensorProto.DataType``.
         role: what it is to training.
     """
 
     key: str
     place: Place
-    weight: Weight
+    shape: tuple[int, ...]
+    dtype: int
     role: Role
 
 
@@ -272,7 +274,7 @@ class _Compiler:
     def constants(self) -> dict[str, Constant]:
         """All constants with their roles, by key."""
         return {
-            key: Constant(key, place, weight, role(weight, self.uses.get(key, ())))
+            key: Constant(key, place, weight.shape, weight.dtype, role(weight, self.uses.get(key, ())))
             for key, (place, weight) in self.weights.items()
         }
 
@@ -314,8 +316,8 @@ def _free(steps: list[Step], kept: set[str]) -> None:
         seen |= names
 
 
-def compiled(model: Model) -> tuple[Program, dict[str, Constant]]:
-    """A model as a program, and its constants by key.
+def compiled(model: Model) -> tuple[Program, dict[str, Constant], dict[str, Weight]]:
+    """A model as a program, its constants by key, and their values.
 
     Raises:
         ModelError: an operator has no function; names the node, the operator and the way out.
@@ -327,4 +329,4 @@ def compiled(model: Model) -> tuple[Program, dict[str, Constant]]:
     for step, read in compiler.steps:
         keys = [read[at] for at in step.operator.statistics if at < len(read)]
         step.trains = all(key is not None and constants[key].role is Role.STATISTIC for key in keys)
-    return program, constants
+    return program, constants, {key: weight for key, (_, weight) in compiler.weights.items()}
