@@ -105,7 +105,6 @@ UNTESTED = {
     "torch": "test_architecture and tests/torch",
     "torch.program": "tests/torch/test_module.py",
     "torch.registry": "tests/torch/test_ops.py",
-    "torch.tensors": "tests/torch/test_back.py",
 }
 """Modules without a test file of their own, and where they are tested."""
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ from onnxprune.model import Model, Source
 from onnxprune.torch import ops
 from onnxprune.torch.program import Constant, Run, compiled
 from onnxprune.torch.roles import Role
-from onnxprune.torch.tensors import to_tensor
+from onnxprune.torch.tensors import from_array, to_tensor
 
 __all__ = ["GraphModule", "initializer_name", "to_module"]
 
@@ -143,6 +144,8 @@ class _Holder(nn.Module):
 def _fed(value: Any, device: torch.device) -> Any:
     if isinstance(value, list | tuple):
         return [_fed(item, device) for item in value]
+    if isinstance(value, np.ndarray):
+        value = from_array(value)
     return value if value is None else torch.as_tensor(value, device=device)
 
 

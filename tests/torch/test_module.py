@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -259,3 +261,10 @@ def test_mixed_precision_trains() -> None:
         y = module(*feeds_of(Model.of(path), 4).values())
         y.float().square().mean().backward()
     assert all(w.grad is not None and w.grad.dtype == torch.float32 for w in module.parameters())
+
+
+def test_without_pytorch_the_way_out_is_named() -> None:
+    code = "import sys; sys.modules['torch'] = None\nimport onnxprune\ntry:\n    import onnxprune.torch\n"
+    code += "except onnxprune.OptionError as error:\n    print(error)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=DIGITS.parent, capture_output=True, text=True, check=True)
+    assert run.stdout == "this needs PyTorch: run pip install 'onnxprune[torch]'\n"
