@@ -19,6 +19,7 @@ KNOWN = {
     "Dropout test_training_dropout_default_mask": _DRAWN,
     "Dropout test_training_dropout": _DRAWN,
     "Dropout test_training_dropout_mask": _DRAWN,
+    "RoiAlign test_roialign_mode_max": "not implemented",
     "Attention test_attention_4d_causal_bf16": _ROUNDED,
     "Attention test_attention_4d_causal_bf16_expanded": _ROUNDED,
     "Attention test_attention_4d_causal_fp16": _ROUNDED,
