@@ -140,6 +140,11 @@ class GraphModule(nn.Module):
 class _Holder(nn.Module):
     """Holds what names put below a dot."""
 
+    def extra_repr(self) -> str:
+        return ", ".join(
+            f"{name} {list(x.shape)}" for name, x in [*self._parameters.items(), *self._buffers.items()] if x is not None
+        )
+
 
 def _fed(value: Any, device: torch.device) -> Any:
     if isinstance(value, list | tuple):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from onnx import parser
 
 from onnxprune import InputError, ModelError
 from onnxprune.model import Model
-from onnxprune.torch import initializer_name, to_module
+from onnxprune.torch import GraphModule, initializer_name, to_module
 from onnxprune.torch.roles import Role
 from reference import check_forward, feeds_of
 
@@ -125,9 +127,11 @@ def test_intermediate_values_can_be_asked_for() -> None:
     assert list(found) == ["a", "y"]
 
 
-def test_a_copy_trains_on_its_own() -> None:
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_a_copy_trains_on_its_own(copied: Callable[[GraphModule], GraphModule]) -> None:
     module = to_module(DIGITS / "digits__bn.onnx")
-    other = copy.deepcopy(module)
+    other = copied(module)
+    assert "weight [" in repr(other)
     with torch.no_grad():
         other.value_of("stem.0.weight").zero_()
     assert module.value_of("stem.0.weight").any()
