@@ -141,9 +141,8 @@ class _Holder(nn.Module):
     """Holds what names put below a dot."""
 
     def extra_repr(self) -> str:
-        return ", ".join(
-            f"{name} {list(x.shape)}" for name, x in [*self._parameters.items(), *self._buffers.items()] if x is not None
-        )
+        held = [*self._parameters.items(), *self._buffers.items()]
+        return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in held if tensor is not None)
 
 
 def _fed(value: Any, device: torch.device) -> Any:
