@@ -10,7 +10,7 @@ from torch import Tensor
 from onnxprune.errors import ModelError
 from onnxprune.weights import Array, Weight
 
-__all__ = ["dtype_of", "from_array", "to_array", "to_tensor"]
+__all__ = ["FLOAT8", "dtype_of", "from_array", "narrowed", "to_array", "to_tensor"]
 
 _TORCH = {
     "FLOAT": torch.float32, "DOUBLE": torch.float64, "FLOAT16": torch.float16, "BFLOAT16": torch.bfloat16,
@@ -22,7 +22,9 @@ _TORCH = {
 }  # fmt: skip
 """Types of fewer than eight bits live in whole bytes."""
 _BY_NUMBER = {getattr(TensorProto, name): dtype for name, dtype in _TORCH.items() if hasattr(TensorProto, name)}
-_NARROW = {torch.bfloat16: torch.int16} | {dtype: torch.uint8 for name, dtype in _TORCH.items() if name.startswith("FLOAT8")}
+FLOAT8 = frozenset(dtype for name, dtype in _TORCH.items() if name.startswith("FLOAT8"))
+"""Floating-point types of eight bits, in which PyTorch stores numbers and does not compute."""
+_NARROW = {torch.bfloat16: torch.int16} | dict.fromkeys(FLOAT8, torch.uint8)
 """Types that NumPy takes from another package, and integers with as many bits."""
 
 
@@ -65,6 +67,12 @@ def from_array(array: Array, dtype: torch.dtype | None = None) -> Tensor:
 
 def _copied(array: Array) -> Array:
     return np.array(array, array.dtype.newbyteorder("="), order="C")
+
+
+def narrowed(x: Tensor, dtype: torch.dtype, *, saturate: bool) -> Tensor:
+    """Numbers in a floating-point type of eight bits; what is too large becomes the largest number where that is asked for."""
+    limit = torch.finfo(dtype).max
+    return x.clamp(-limit, limit).to(dtype) if saturate else x.to(dtype)
 
 
 def to_array(tensor: Tensor, elem_type: int) -> Array:

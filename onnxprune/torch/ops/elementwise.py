@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onnxprune.torch.registry import ANY, Node, op
-from onnxprune.torch.tensors import dtype_of
+from onnxprune.torch.tensors import FLOAT8, dtype_of, narrowed
 
 UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "Abs": torch.abs, "Acos": torch.acos, "Acosh": torch.acosh, "Asin": torch.asin, "Asinh": torch.asinh, "Atan": torch.atan,
@@ -115,7 +115,8 @@ def clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None =
 @op("Cast", "CastLike", operands=(0,))
 def cast(node: Node, x: Tensor, like: Tensor | None = None) -> Tensor:
     """Gradients pass between floating-point types. Numbers become integers by truncation, text is not known."""
-    return x.to(dtype_of(node.attr("to")) if like is None else like.dtype)
+    dtype = dtype_of(node.attr("to")) if like is None else like.dtype
+    return narrowed(x, dtype, saturate=bool(node.attr("saturate", 1))) if dtype in FLOAT8 else x.to(dtype)
 
 
 @op("Dropout", until=11, trains=True)

@@ -15,9 +15,7 @@ from torch import Tensor
 from onnxprune.torch.ops.conv import conv
 from onnxprune.torch.ops.pool import average_pool
 from onnxprune.torch.registry import Node, op
-from onnxprune.torch.tensors import dtype_of
-
-_FLOAT8 = {torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz}
+from onnxprune.torch.tensors import FLOAT8, dtype_of, narrowed
 
 
 class _Round(torch.autograd.Function):
@@ -43,9 +41,8 @@ def aligned(values: Tensor, x: Tensor, axis: int, block: int = 0) -> Tensor:
 
 def quantized(x: Tensor, scale: Tensor, zero: Tensor | None, dtype: torch.dtype, *, saturate: bool = True) -> Tensor:
     """``round(x / scale) + zero`` cut off at the ends of the type."""
-    if dtype in _FLOAT8:
-        limit = torch.finfo(dtype).max
-        return (x / scale).clamp(-limit, limit).to(dtype) if saturate else (x / scale).to(dtype)
+    if dtype in FLOAT8:
+        return narrowed(x / scale, dtype, saturate=saturate)
     limits = torch.iinfo(dtype)
     whole: Tensor = _Round.apply(x / scale)  # type: ignore[no-untyped-call]
     whole = whole if zero is None else whole + zero.to(whole.dtype)
@@ -55,8 +52,8 @@ def quantized(x: Tensor, scale: Tensor, zero: Tensor | None, dtype: torch.dtype,
 
 def real(x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
     """``(x - zero) * scale``, in the type of the scale."""
-    if x.is_floating_point() or x.dtype in _FLOAT8:
-        x = x.to(scale.dtype) if x.dtype in _FLOAT8 else x
+    if x.is_floating_point() or x.dtype in FLOAT8:
+        x = x.to(scale.dtype) if x.dtype in FLOAT8 else x
         return (x if zero is None else x - zero.to(x.dtype)) * scale
     wide = x.to(torch.int32)
     return (wide if zero is None else wide - zero.to(torch.int32)).to(scale.dtype) * scale
@@ -66,14 +63,14 @@ def real(x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
 def quantize_linear(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
     axis, block, wanted = node.attr("axis", 1), node.attr("block_size", 0), node.attr("output_dtype", 0)
     dtype = zero.dtype if zero is not None else dtype_of(wanted) if wanted else torch.uint8
-    points = None if zero is None or dtype in _FLOAT8 else aligned(zero, x, axis, block)
+    points = None if zero is None or dtype in FLOAT8 else aligned(zero, x, axis, block)
     return quantized(x, aligned(scale, x, axis, block), points, dtype, saturate=bool(node.attr("saturate", 1)))
 
 
 @op("DequantizeLinear", operands=(0,))
 def dequantize_linear(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
     axis, block, wanted = node.attr("axis", 1), node.attr("block_size", 0), node.attr("output_dtype", 0)
-    points = None if zero is None or x.dtype in _FLOAT8 else aligned(zero, x, axis, block)
+    points = None if zero is None or x.dtype in FLOAT8 else aligned(zero, x, axis, block)
     y = real(x, aligned(scale, x, axis, block), points)
     return y.to(dtype_of(wanted)) if wanted else y
 
