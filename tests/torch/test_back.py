@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper, parser
 from onnxprune import ModelError
 from onnxprune.model import Model
 from onnxprune.torch import to_module, write_back
+from reference import check_forward
 
 DIGITS = Path(__file__).resolve().parents[2] / "models"
 
@@ -65,6 +66,7 @@ def test_training_changes_weights_and_nothing_else(tmp_path: Path) -> None:
     module.eval()
     again = to_module(back).eval()
     assert torch.equal(module(x), again(x))
+    check_forward(back)
 
 
 def test_parametrized_values_are_written() -> None:
