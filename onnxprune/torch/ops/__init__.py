@@ -15,11 +15,13 @@ from onnxprune.torch.ops import (
     recurrent,
     reduce,
     resize,
+    signal,
     sizes,
 )
 
 __all__ = ["FAMILIES"]
 
 FAMILIES = (
-    attention, conv, elementwise, fixed, flow, fused, layout, linear, norm, pool, quant, recurrent, reduce, resize, sizes,
+    attention, conv, elementwise, fixed, flow, fused, layout, linear, norm, pool, quant, recurrent, reduce, resize, signal,
+    sizes,
 )  # fmt: skip

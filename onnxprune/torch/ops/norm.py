@@ -115,3 +115,18 @@ def _softmax(op: str, x: Tensor, axis: int) -> Tensor:
     if op == "Hardmax":
         return torch.zeros_like(x).scatter(axis, x.argmax(axis, keepdim=True), 1)
     return torch.softmax(x, axis) if op == "Softmax" else torch.log_softmax(x, axis)
+
+
+# Losses that are part of a graph.
+
+
+@op("NegativeLogLikelihoodLoss")
+def negative_log_likelihood(node: Node, x: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+    ignored = node.attr("ignore_index", -100)  # a label that there is not
+    return F.nll_loss(x, labels.long(), weight, ignore_index=ignored, reduction=node.attr("reduction", "mean"))
+
+
+@op("SoftmaxCrossEntropyLoss")
+def softmax_cross_entropy(node: Node, x: Tensor, labels: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    logs = torch.log_softmax(x, 1)
+    return negative_log_likelihood(node, logs, labels, weight), logs
