@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxprune.axes import leaves
+from onnxprune.cost import CostModel
 from onnxprune.knapsack import Curve
 from onnxprune.meter import Meter
 from onnxprune.model import Model
@@ -37,6 +39,8 @@ __all__ = ["Sensitivity"]
 Scores = npt.NDArray[np.float64]
 LEVELS = (0.8, 0.6, 0.4, 0.2)
 """Shares of a group's positions at which the divergence is measured."""
+_WORK = 1e13
+"""Multiply-accumulates, about, up to which more samples measure what groups cost."""
 _POINTS = 20
 """Widths at which the loss of a group's readers is worked out."""
 
@@ -53,7 +57,8 @@ class Sensitivity(Pass):
         coupling, scores = need(facts.coupling, "coupling"), need(facts.scores, "scores")
         known = dict(facts.curves or {})
         missing = [group for group in coupling.groups if group.id not in known]
-        held, starts = need(facts.calibration, "calibration").held, _starts(coupling)
+        starts = _starts(coupling)
+        held = _affordable(model, facts, len(missing) * len(LEVELS)) if missing else ()
         with Staged(model, held) as stages:
             meter = Meter(model, held, stages)
             for count, group in enumerate(sorted(missing, key=lambda group: starts[group.factor])):
@@ -95,6 +100,14 @@ class Sensitivity(Pass):
         if self.repair:
             model, coupling = _repaired(model, coupling, problem, losses)
         return PruneChannels().run(model, Facts(shapes=facts.shapes, coupling=coupling, plan=plan))
+
+
+def _affordable(model: Model, facts: Facts, times: int) -> Sequence[Mapping[str, Array]]:
+    """As many batches of the held samples as may be run that often within the bound on work, at least one."""
+    calibration = need(facts.calibration, "calibration")
+    costs = CostModel(model, need(facts.coupling, "coupling"), need(facts.shapes, "shapes").batch)
+    work = costs.cost({}).macs * calibration.size * times
+    return list(islice(calibration.held, max(1, int(_WORK / max(work, 1)))))
 
 
 def _starts(coupling: Coupling) -> dict[Factor, int]:
