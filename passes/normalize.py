@@ -11,7 +11,7 @@ import onnx.inliner
 from onnx import GraphProto, NodeProto, helper
 
 from onnxprune.model import Model, pinned_sizes
-from onnxprune.node import CONTROL_FLOW, captured, domain_of, every_graph, every_node, is_followed, subgraphs
+from onnxprune.node import CONTROL_FLOW, captured, domain_of, every_body, every_graph, every_node, is_followed, subgraphs
 from onnxprune.order import in_order
 from onnxprune.passes.base import Facts, Pass
 from onnxprune.passes.bodies import (
@@ -26,6 +26,7 @@ from onnxprune.passes.sequences import lists_to_tensors
 from onnxprune.rules.layout import runs
 from onnxprune.runtime import evaluate
 from onnxprune.shapes import Shapes, probe
+from onnxprune.sparse.decode import decode
 from onnxprune.weights import Array, Weight, densify
 
 SIZE_INPUTS: dict[str, tuple[int, ...]] = {
@@ -47,11 +48,11 @@ _SMALL_BYTES = 1 << 16
 class Normalize(Pass):
     """Constants are initializers, sizes are constants wherever they are known, and nothing unrelated shares a constant.
 
-    Functions are inlined; ``Constant`` nodes become initializers; what only constants feed is folded; a ``Split`` without sizes
-    gets them; size-carrying inputs become constants where all but the truly dynamic entries are known; and a constant vector
-    that several nodes read (exporters merge equal ones) becomes one constant per reader. In bodies of control flow too, whose
-    constants move to the main graph and whose names become unique over the model; branches that are always taken are inlined.
-    Computes the same as before.
+    Functions are inlined; sparse weights that nodes decode are constants again; ``Constant`` nodes become initializers; what
+    only constants feed is folded; a ``Split`` without sizes gets them; size-carrying inputs become constants where all but the
+    truly dynamic entries are known; and a constant vector that several nodes read (exporters merge equal ones) becomes one
+    constant per reader. In bodies of control flow too, whose constants move to the main graph and whose names become unique over
+    the model; branches that are always taken are inlined. Computes the same as before.
     """
 
     name: ClassVar[str] = "normalize"
@@ -68,6 +69,7 @@ class Normalize(Pass):
             unique_names(model)
             hoist(model)
         constants_to_initializers(model)
+        decode(model)
         if bodies:
             compute_outputs(model)
         fold(model)
@@ -85,6 +87,16 @@ class Normalize(Pass):
             shapes = probe(model)
         facts.shapes = shapes
         return model
+
+
+def gather_constants(model: Model) -> None:
+    """Every constant is an initializer of the main graph and none is an input; nothing is computed."""
+    replace_all(model.graph.input, model.inputs)
+    if any(body.initializer or body.sparse_initializer for body in every_body(model.graph)):
+        unique_names(model)
+        hoist(model)
+        compute_outputs(model)
+    constants_to_initializers(model)
 
 
 def constants_to_initializers(model: Model) -> None:
