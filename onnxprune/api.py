@@ -19,7 +19,7 @@ from onnxprune.model import Model, Source
 from onnxprune.passes import Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels
 from onnxprune.passes.base import need
 from onnxprune.plan import Plan
-from onnxprune.recipe import NOISE, Recipe, Target
+from onnxprune.recipe import Recipe, Target
 from onnxprune.report import GroupReport, Report
 from onnxprune.shapes import Shapes
 
@@ -108,7 +108,7 @@ def make_plan(source: Source, recipe: Recipe | None = None, *, progress: Progres
     recipe, original = recipe or Recipe(), Model.of(source)
     if recipe.lossless:
         raise OptionError("lossless: a plan does not say what takes over removed positions; use prune")
-    compiler = Compiler(original, recipe, _samples(recipe.calib, original, recipe), Stages(progress))
+    compiler = Compiler(original, recipe, _given(recipe, original), Stages(progress))
     model, facts = compiler.planned(recipe.target)
     analysis = Analysis(model, need(facts.shapes, "shapes"), need(facts.coupling, "coupling"))
     return _signed(need(facts.plan, "plan"), source), analysis
@@ -142,7 +142,7 @@ def prune(
     original = Model.of(source)
     if isinstance(samples, str):
         recipe, samples = dataclasses.replace(recipe, calib=samples), None
-    given = _samples(recipe.calib if samples is None else samples, original, recipe)
+    given = _given(recipe, original) if samples is None else calibrate.given(samples, original.inputs, recipe.preprocess)
     first = None
     if recipe.lossless:
         with stage("lossless", "looking for what is dead, constant or duplicated"):
@@ -185,7 +185,7 @@ def sensitivity(
     """
     recipe = dataclasses.replace(recipe or Recipe(), scope="sensitivity", target="macs=1")
     original = Model.of(source)
-    given = _samples(samples, original, recipe)
+    given = calibrate.given(samples, original.inputs, recipe.preprocess)
     coupling, curves = Compiler(original, recipe, given, Stages(progress)).curves()
     groups = []
     for group in coupling.groups:
@@ -260,12 +260,9 @@ def check(original: Source, pruned: Source, chosen: Plan, *, seed: int = 0) -> v
     return verify.compare(small, masked, seed=seed, values=values, kept=kept_by(facts))
 
 
-def _samples(source: str | Path | Mapping[str, Any] | Samples, model: Model, recipe: Recipe) -> Samples | None:
-    if isinstance(source, str) and source in {"", NOISE}:
-        if recipe.preprocess:
-            raise OptionError(f"--preprocess {recipe.preprocess}: is for the images of --calib: name their folder")
-        return None
-    return calibrate.open_samples(source, model.inputs, preprocess=recipe.preprocess)
+def _given(recipe: Recipe, model: Model) -> Samples | None:
+    """The samples that a recipe names; ``None`` where it names none, or noise."""
+    return calibrate.given("" if recipe.blind else recipe.calib, model.inputs, recipe.preprocess)
 
 
 def _signed(chosen: Plan, source: Source) -> Plan:

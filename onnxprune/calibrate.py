@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from onnxprune.equation import Shape
 
-__all__ = ["Batch", "Samples", "noise", "open_samples"]
+__all__ = ["Batch", "Samples", "given", "noise", "open_samples"]
 
 
 class Samples(ABC):
@@ -93,6 +93,19 @@ def open_samples(
     if preprocess and not found.images:
         raise OptionError(f"--preprocess {preprocess}: is for a folder of images, which {found.text} is not")
     return _Tables(found, intake, limit)
+
+
+def given(source: str | Path | Mapping[str, Any] | Samples, inputs: Sequence[ValueInfoProto], preprocess: str) -> Samples | None:
+    """Samples as `open_samples` opens them, ``None`` for an empty text.
+
+    Raises:
+        OptionError: as there; or there is preprocessing without samples.
+    """
+    if isinstance(source, str) and not source:
+        if preprocess:
+            raise OptionError(f"--preprocess {preprocess}: is for the images of --calib: name their folder")
+        return None
+    return open_samples(source, inputs, preprocess=preprocess)
 
 
 def _again(samples: Samples, intake: Intake) -> Source:

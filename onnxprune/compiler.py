@@ -38,9 +38,9 @@ from onnxprune.passes import (
 )
 from onnxprune.passes.base import need
 from onnxprune.plan import Plan
-from onnxprune.precision import as_float32, float_types
+from onnxprune.precision import as_float32, carry, differing, float_types
 from onnxprune.recipe import Recipe, parse_align
-from onnxprune.weights import FLOATS, Weight
+from onnxprune.weights import FLOATS
 
 __all__ = ["Built", "Compiler", "Progress", "Stages", "kept_by", "law"]
 
@@ -167,16 +167,8 @@ class Compiler:
         cut = PruneChannels().run(basis, within)
         fitted = Repair(self.recipe.seed).run(cut, within)
         facts.repairs = within.repairs
-        result = pruned.copy()
-        for node, grown in zip(result.graph.node, fitted.graph.node, strict=True):
-            for name in grown.input[len(node.input) :]:
-                dtype = pruned.weights[node.input[1]].array().dtype
-                result.weights[name] = Weight(name, None, fitted.weights[name].array().astype(dtype))
-                node.input.append(name)
-        for name, weight in pruned.weights.items():
-            if fitted.weights[name] is not cut.weights[name] or basis.weights[name] is not original.weights[name]:
-                result.weights[name] = Weight(name, None, fitted.weights[name].array().astype(weight.array().dtype))
-        return result
+        moved = differing(basis, original) | differing(fitted, cut)
+        return carry(pruned, fitted, moved)
 
     def planned(self, target: str) -> tuple[Model, Facts]:
         """The normalised model, and facts with a plan for a target.

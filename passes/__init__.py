@@ -13,6 +13,7 @@ from onnxprune.passes.repair import Repair
 from onnxprune.passes.rotate import Rotate, turned
 from onnxprune.passes.score import Score
 from onnxprune.passes.sensitivity import Sensitivity
+from onnxprune.passes.sparsify import Sparsify
 
 __all__ = [
     "PASSES",
@@ -32,6 +33,7 @@ __all__ = [
     "Rotate",
     "Score",
     "Sensitivity",
+    "Sparsify",
     "turned",
 ]
 
@@ -46,6 +48,7 @@ KINDS = (
     PruneChannels,
     MaskChannels,
     Repair,
+    Sparsify,
     FoldMasks,
     Encode,
     Decode,

@@ -1,1 +1,1 @@
-"""Sparse weights: patterns of zeros, and encodings of them that any runtime decodes."""
+"""Sparse weights: which elements may be zero together, which shall be, what the others become, and how that is stored."""

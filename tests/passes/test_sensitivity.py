@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -56,6 +58,29 @@ def test_repair_makes_groups_cheaper() -> None:
     plain, repaired = (need(measured(NETS["residual"], repair=repair)[1].curves, "curves") for repair in (False, True))
     costs = [sum(sum(curve.measured.values()) for curve in found.values()) for found in (plain, repaired)]
     assert costs[1] < 0.8 * costs[0]
+
+
+def test_a_model_that_is_too_much_work_is_measured_on_fewer_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, facts = measured(NETS["chain"])
+    assert len(need(facts.calibration, "calibration").held) > 1
+    batches: list[int] = []
+
+    def meter(_original: Model, held: Sequence[object], _stages: object) -> Fixed:
+        batches.append(len(held))
+        return Fixed()
+
+    monkeypatch.setattr("onnxprune.passes.sensitivity._WORK", 1.0)
+    monkeypatch.setattr("onnxprune.passes.sensitivity.Meter", meter)
+    facts.curves = None
+    Sensitivity().run(model, facts)
+    assert batches == [1]
+
+
+class Fixed:
+    """A meter without a model."""
+
+    def measure(self, changed: Model, start: int) -> float:
+        return 1.0
 
 
 def test_known_curves_are_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,25 @@
+"""An ONNX graph as a module of PyTorch, and back: training for models of which only the file is left.
+
+>>> from onnxprune.torch import to_module, write_back
+>>> module = to_module("model.onnx")  # doctest: +SKIP
+>>> loss(module(images), labels).backward()  # doctest: +SKIP
+>>> write_back(module, "model.onnx", "tuned.onnx")  # doctest: +SKIP
+
+Needs the extra ``torch``; ``import onnxprune`` never imports this package.
+"""
+
+from __future__ import annotations
+
+from onnxprune.errors import OptionError
+
+try:
+    import torch as _torch
+except ImportError as error:
+    raise OptionError("this needs PyTorch: run pip install 'onnxprune[torch]'") from error
+
+from onnxprune.torch.back import write_back
+from onnxprune.torch.module import GraphModule, initializer_name, to_module
+
+__all__ = ["GraphModule", "initializer_name", "to_module", "write_back"]
+
+del _torch

@@ -1,0 +1,27 @@
+"""What computes each operator, one function per operator, in the families of `onnxprune.rules`; importing registers them all."""
+
+from onnxprune.torch.ops import (
+    attention,
+    conv,
+    elementwise,
+    fixed,
+    flow,
+    fused,
+    layout,
+    linear,
+    norm,
+    pool,
+    quant,
+    recurrent,
+    reduce,
+    resize,
+    signal,
+    sizes,
+)
+
+__all__ = ["FAMILIES"]
+
+FAMILIES = (
+    attention, conv, elementwise, fixed, flow, fused, layout, linear, norm, pool, quant, recurrent, reduce, resize, signal,
+    sizes,
+)  # fmt: skip

@@ -1,0 +1,121 @@
+"""The registry of the executor: functions that compute operators, found by domain, name and operator set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from onnxprune.torch.program import Program
+
+__all__ = ["ANY", "Function", "Node", "Operator", "find", "ints", "op", "registered"]
+
+ANY = range(2**16)
+"""Every input."""
+
+Function = Callable[..., Any]
+"""Called with a `Node` and its inputs, ``None`` where absent; returns a value, or a tuple of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node as its function sees it.
+
+    Attributes:
+        op: the operator; ``domain`` and ``opset`` its operator set and the version of it.
+        name: what messages call it.
+        attrs: attributes: numbers, text, lists of them, tensors.
+        bodies: graphs among the attributes.
+        outputs: how many outputs the node has, absent ones at the end left out.
+    """
+
+    op: str
+    domain: str
+    opset: int
+    name: str
+    attrs: Mapping[str, Any]
+    bodies: Mapping[str, Program]
+    outputs: int
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """The value of an attribute."""
+        return self.attrs.get(name, default)
+
+    def __str__(self) -> str:
+        return f"{self.name!r} ({self.domain or 'ai.onnx'}::{self.op})"
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """A function and what it says of its inputs.
+
+    Attributes:
+        function: computes it.
+        since: the first version of the operator set it holds for, ``until`` the last.
+        weights: inputs that are trained where they are floating-point constants.
+        operands: inputs that are trained where they are floating-point constants of more than one element.
+        statistics: inputs that train mode updates.
+        host: inputs that are read by the host (sizes, axes, indices of slices), and so stay where they are.
+        trains: whether the function is told the mode, as ``training``.
+    """
+
+    function: Function
+    since: int
+    until: int
+    weights: Iterable[int]
+    operands: Iterable[int]
+    statistics: Iterable[int]
+    host: Iterable[int]
+    trains: bool
+
+
+_OPERATORS: dict[tuple[str, str], list[Operator]] = {}
+_NEWEST = 2**16
+
+
+def op(
+    *names: str,
+    domain: str = "",
+    since: int = 1,
+    until: int = _NEWEST,
+    weights: Iterable[int] = (),
+    operands: Iterable[int] = (),
+    statistics: Iterable[int] = (),
+    host: Iterable[int] = (),
+    trains: bool = False,
+) -> Callable[[Function], Function]:
+    """Register a function for operators of a domain, from one version of its operator set to another; see `Operator`.
+
+    Raises:
+        ValueError: one of them has a function already for one of the versions.
+    """
+
+    def register(function: Function) -> Function:
+        for name in names:
+            known = _OPERATORS.setdefault((domain, name), [])
+            if any(one.since <= until and since <= one.until for one in known):
+                msg = f"{domain or 'ai.onnx'}::{name} has a function already in versions {since} to {until}"
+                raise ValueError(msg)
+            known.append(Operator(function, since, until, weights, operands, statistics, host, trains))
+        return function
+
+    return register
+
+
+def find(domain: str, name: str, opset: int) -> Operator | None:
+    """What computes an operator of a version of its operator set, if anything does."""
+    return next((one for one in _OPERATORS.get((domain, name), ()) if one.since <= opset <= one.until), None)
+
+
+def registered() -> list[tuple[str, str]]:
+    """Every (domain, operator) with a function, sorted."""
+    return sorted(_OPERATORS)
+
+
+def ints(values: Tensor | Iterable[int]) -> list[int]:
+    """Integers of a tensor or of an attribute, for the host to read. [n]"""
+    found: list[int] = values.reshape(-1).tolist() if isinstance(values, Tensor) else list(values)
+    return found
