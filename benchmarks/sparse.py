@@ -256,11 +256,10 @@ def loads_table(rows: Sequence[Row]) -> str:
 
 
 def write(rows: Sequence[Row]) -> None:
-    """Replace the tables of the page; the rest of it is left alone."""
-    tables = {
-        "sizes": sizes_table([row for row in rows if "smallest" in row]),
-        "loads": loads_table([row for row in rows if "create" in row]),
-    }
+    """Replace the tables of the page for which there are rows; the rest of it is left alone."""
+    measured = {"sizes": [row for row in rows if "smallest" in row], "loads": [row for row in rows if "create" in row]}
+    draw = {"sizes": sizes_table, "loads": loads_table}
+    tables = {name: draw[name](found) for name, found in measured.items() if found}
     text = PAGE.read_text()
     for name, table in tables.items():
         begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
