@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     )
     from onnxprune.plan import Plan
     from onnxprune.recipe import Recipe
-    from onnxprune.report import Report
+    from onnxprune.report import Report, SparseReport
+    from onnxprune.sparse.recipe import SparseRecipe
+    from onnxprune.sparsifier import SparseResult, sparsify
+    from onnxprune.storage import Stored, decode, encode
 
 __all__ = [
     "Analysis",
@@ -49,14 +52,21 @@ __all__ = [
     "RequirementError",
     "Result",
     "RuleError",
+    "SparseRecipe",
+    "SparseReport",
+    "SparseResult",
+    "Stored",
     "TargetError",
     "VerificationError",
     "analyze",
     "apply",
     "benchmark",
     "check",
+    "decode",
+    "encode",
     "make_plan",
     "prune",
+    "sparsify",
 ]
 
 _HOMES = {
@@ -64,7 +74,10 @@ _HOMES = {
     "onnxprune.bench": ("benchmark",),
     "onnxprune.plan": ("Plan",),
     "onnxprune.recipe": ("Recipe",),
-    "onnxprune.report": ("Report",),
+    "onnxprune.report": ("Report", "SparseReport"),
+    "onnxprune.sparse.recipe": ("SparseRecipe",),
+    "onnxprune.sparsifier": ("SparseResult", "sparsify"),
+    "onnxprune.storage": ("Stored", "decode", "encode"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

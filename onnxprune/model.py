@@ -74,10 +74,19 @@ class Model:
         weights: every other initializer, by name.
         name: what messages call it: its path, or ``<model>``.
         external: whether it came with external data.
+        sparse: the weights that came as sparse tensors.
     """
 
-    def __init__(self, proto: ModelProto, weights: dict[str, Weight], name: str, *, external: bool = False) -> None:
-        self.proto, self.weights, self.name, self.external = proto, weights, name, external
+    def __init__(
+        self,
+        proto: ModelProto,
+        weights: dict[str, Weight],
+        name: str,
+        *,
+        external: bool = False,
+        sparse: frozenset[str] = frozenset(),
+    ) -> None:
+        self.proto, self.weights, self.name, self.external, self.sparse = proto, weights, name, external, sparse
 
     @classmethod
     def of(cls, source: Source) -> Model:
@@ -123,13 +132,14 @@ class Model:
         except ModelError as error:
             raise ModelError(f"{name}: {error}") from error
         external = any(tensor.data_location == TensorProto.EXTERNAL for tensor in proto.graph.initializer)
-        return cls(skeleton, weights, name, external=external)
+        sparse = frozenset(one.values.name for one in proto.graph.sparse_initializer)
+        return cls(skeleton, weights, name, external=external, sparse=sparse)
 
     def copy(self) -> Model:
         """A model whose graph and set of weights can be changed without changing this one; the weights are shared."""
         proto = ModelProto()
         proto.CopyFrom(self.proto)
-        return Model(proto, dict(self.weights), self.name, external=self.external)
+        return Model(proto, dict(self.weights), self.name, external=self.external, sparse=self.sparse)
 
     @property
     def graph(self) -> GraphProto:

@@ -7,19 +7,19 @@ they compute in float64 is up to `onnxprune.doubles`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
 from onnxprune.model import Model
-from onnxprune.weights import FLOATS
+from onnxprune.weights import FLOATS, Weight
 
 if TYPE_CHECKING:
     from onnxprune.weights import Array
 
-__all__ = ["as_float32", "feeds_as_float32", "float_types", "retyped"]
+__all__ = ["as_float32", "carry", "differing", "feeds_as_float32", "float_types", "retyped"]
 
 _TYPE_ATTRIBUTES = frozenset({"dtype", "output_datatype", "output_dtype", "precision", "softmax_precision", "stash_type", "to"})
 """Attributes whose integer is a ``TensorProto.DataType``."""
@@ -123,3 +123,22 @@ def _in_type(kind: TypeProto) -> Iterator[Place]:
             yield from _in_type(getattr(kind, name).elem_type)
         case "map_type":
             yield from _in_type(kind.map_type.value_type)
+
+
+def differing(model: Model, other: Model) -> set[str]:
+    """The constants of both that are not the very same."""
+    return {name for name, weight in model.weights.items() if name in other.weights and other.weights[name] is not weight}
+
+
+def carry(model: Model, fitted: Model, names: Collection[str]) -> Model:
+    """A model with some constants of a float32 copy of it, in the types they had; and with biases that the copy's nodes got."""
+    result = model.copy()
+    for node, grown in zip(result.graph.node, fitted.graph.node, strict=True):
+        for name in grown.input[len(node.input) :]:
+            dtype = model.weights[node.input[1]].array().dtype
+            result.weights[name] = Weight(name, None, fitted.weights[name].array().astype(dtype))
+            node.input.append(name)
+    for name in names:
+        like = model.weights[name].array()
+        result.weights[name] = Weight(name, None, fitted.weights[name].array().astype(like.dtype))
+    return result

@@ -134,7 +134,7 @@ class Reader:
         shape[axis] = -1
         values = np.broadcast_to(belong.reshape(shape), [math.prod(self.sizes[name] for name in names) for names in letters])
         if self.node.view.op in CONVOLUTIONS:
-            values, spelled = np.repeat(values.reshape(1, -1, 1, 1), self._taps, 3), (*spelled[:2], ANONYMOUS, TAP)
+            values, spelled = np.repeat(values.reshape(1, -1, 1, 1), self.taps, 3), (*spelled[:2], ANONYMOUS, TAP)
         found: Array = self._arrange(values, spelled, ("group", "row", "feature"))[:, 0]
         return found
 
@@ -150,7 +150,7 @@ class Reader:
     @property
     def features(self) -> int:
         """How many features each group has."""
-        return self._taps * math.prod(self.sizes[letter] for letter, role in self.roles.items() if role == "feature")
+        return self.taps * math.prod(self.sizes[letter] for letter, role in self.roles.items() if role == "feature")
 
     @property
     def feature_axes(self) -> list[int]:
@@ -159,7 +159,7 @@ class Reader:
         return [at for at, axis in axes if any(self._role(name) == "feature" for name in _names(axis))]
 
     @property
-    def _taps(self) -> int:
+    def taps(self) -> int:
         """Kernel taps; 1 for a product."""
         return math.prod(self.node.view.shape(self._positions[1])[2:]) if self.node.view.op in CONVOLUTIONS else 1
 

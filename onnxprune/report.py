@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from onnxprune.recipe import Target
     from onnxprune.verify import Check, Drift
 
-__all__ = ["GroupReport", "Repaired", "Report"]
+__all__ = ["GroupReport", "Repaired", "Report", "SparseLayer", "SparseReport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +86,75 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class SparseLayer:
+    """A layer that may be sparse.
+
+    Attributes:
+        node: its node.
+        weight: its initializer, as the normalised graph names it.
+        shape: of the weight.
+        size: how many elements it has.
+        kept: how many of them are not zero.
+        energy: the share of the sum of their squares, in the original, that lies where they are not zero.
+    """
+
+    node: str
+    weight: str
+    shape: tuple[int, ...]
+    size: int
+    kept: int
+    energy: float
+
+
+@dataclass(frozen=True, slots=True)
+class SparseReport:
+    """What was asked for, and what came of it.
+
+    Attributes:
+        model: the input.
+        requested: the target, or the pattern where that says all.
+        pattern: what could be kept.
+        method: how it was chosen.
+        allocation: how the sparsity was shared out; empty where the pattern or a threshold says that.
+        layers: those that may be sparse.
+        dense: the weights of layers that stay dense because they come first or last.
+        parameters: floating-point constants of the whole model.
+        zeros: how many of them are zero in the layers.
+        size: bytes of the original and of what is written.
+        gzip: the same after gzip.
+        permuted: groups whose channels changed places, proven to compute the same.
+        repairs: the readers that were refit, with their errors: weights only cut, and refit.
+        drift: outputs against the original's; ``None`` when it was switched off.
+        seconds: wall time of each stage.
+        notes: what else the user should know.
+    """
+
+    model: str
+    requested: str
+    pattern: str
+    method: str
+    allocation: str
+    layers: tuple[SparseLayer, ...]
+    dense: tuple[str, ...]
+    parameters: int
+    zeros: int
+    size: tuple[int, int]
+    gzip: tuple[int, int]
+    permuted: tuple[str, ...] = ()
+    repairs: tuple[Repaired, ...] = ()
+    drift: Drift | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros in the layers that may be sparse."""
+        return self.zeros / max(sum(layer.size for layer in self.layers), 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        overall = self.zeros / max(self.parameters, 1)
+        return {**dataclasses.asdict(self), "sparsity": self.sparsity, "overall": overall}

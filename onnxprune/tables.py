@@ -13,16 +13,18 @@ from rich.table import Table
 
 from onnxprune.bench import BenchReport, BenchRow
 from onnxprune.lossless import KINDS
-from onnxprune.report import Report
-from onnxprune.verify import Check
+from onnxprune.report import Repaired, Report, SparseReport
+from onnxprune.verify import Check, Drift
 
-__all__ = ["applied", "inspection", "planned", "pruning", "timings", "verified"]
+__all__ = ["applied", "inspection", "planned", "pruning", "sparse", "stored", "timings", "verified"]
 
 _SHOWN = 40
 """Groups or reasons listed before the rest is counted."""
 _REFUSAL = ("axis", "reason", "node", "why")
 
 
+_SPARSE = 0.1
+"""Zeros from which `inspect` lists a weight: rounding leaves some in any."""
 _WHOLE = 1000
 """Columns of a pipe or a file: a name is never folded there."""
 
@@ -89,16 +91,9 @@ def pruning(report: Report, output: str) -> None:
     if not report.verification:
         _say(console, "not verified")
     if report.repairs:
-        before, after = (mean(getattr(done, which) for done in report.repairs) for which in ("before", "after"))
-        layers = counted(len(report.repairs), "layer")
-        _say(console, f"repaired {layers}: mean error of what they put out {before:.1%} -> {after:.1%} of its variance")
+        _repairs(console, "repaired", report.repairs)
     if report.drift:
-        drift = report.drift
-        _say(
-            console,
-            f"outputs against the original's, {counted(drift.samples, 'sample')} ({drift.source}): cosine {drift.cosine:.4f}, "
-            f"relative error {drift.relative:.3f}, top-1 agreement {drift.agreement:.1%}",
-        )
+        _drift(console, report.drift)
     if report.score:
         score = report.score
         _say(
@@ -198,6 +193,8 @@ def inspection(found: dict[str, Any], *, layers: bool, every: bool = False) -> N
         for layer in found["layers"]:
             table.add_row(layer["node"], layer["op"], quantity(layer["macs"]), quantity(layer["params"]), layer["axes"])
         console.print(table)
+    if "sparsity" in found:
+        _sparsities(console, found["sparsity"], every=every)
 
 
 def _refusals(console: Console, found: Mapping[str, Any], shown: int | None) -> None:
@@ -231,6 +228,47 @@ def _and_more(names: Sequence[str]) -> str:
 def _rest(console: Console, count: int, shown: int | None, option: str, singular: str) -> None:
     if shown is not None and count > shown:
         _say(console, f"... and {counted(count - shown, f'more {singular}')}; {option} lists all")
+
+
+def _repairs(console: Console, what: str, repairs: Sequence[Repaired]) -> None:
+    before, after = (mean(getattr(done, which) for done in repairs) for which in ("before", "after"))
+    layers = counted(len(repairs), "layer")
+    _say(console, f"{what} {layers}: mean error of what they put out {before:.1%} -> {after:.1%} of its variance")
+
+
+def _drift(console: Console, drift: Drift) -> None:
+    _say(
+        console,
+        f"outputs against the original's, {counted(drift.samples, 'sample')} ({drift.source}): cosine {drift.cosine:.4f}, "
+        f"relative error {drift.relative:.3f}, top-1 agreement {drift.agreement:.1%}",
+    )
+
+
+def sparse(report: SparseReport, output: str) -> None:
+    """What `sparsify` did."""
+    console = _console()
+    table = _table(f"{report.model} -> {output}", "layer", "weights", "kept", "sparsity", "kept energy")
+    for layer in report.layers:
+        share = 1 - layer.kept / max(layer.size, 1)
+        table.add_row(layer.weight, str(layer.size), str(layer.kept), f"{share:.3f}", f"{layer.energy:.3f}")
+    console.print(table)
+    layers, overall = counted(len(report.layers), "layer"), report.zeros / max(report.parameters, 1)
+    shared = f", shared out by {report.allocation}" if report.allocation else ""
+    _say(console, f"{report.pattern}, by {report.method}{shared}")
+    obtained = f"{report.sparsity:.3f} in {layers}, {overall:.3f} of all weights"
+    _say(console, f"requested {report.requested}, obtained a sparsity of {obtained}")
+    if report.dense:
+        _say(console, f"dense, because no other layer comes before or after: {', '.join(report.dense)}; --ends includes them")
+    if report.permuted:
+        _say(console, f"channels changed places in {counted(len(report.permuted), 'group')}: proven to compute the same")
+    if report.repairs:
+        _repairs(console, "refit", report.repairs)
+    if report.drift:
+        _drift(console, report.drift)
+    sizes = zip(("file", "after gzip"), (report.size, report.gzip), strict=True)
+    _say(console, ", ".join(f"{name} {_bytes(old)} -> {_bytes(new)} ({new / max(old, 1):.3f})" for name, (old, new) in sizes))
+    for note in report.notes:
+        _say(console, f"note: {note}")
 
 
 def planned(document: dict[str, Any], output: str, obtained: Mapping[str, float]) -> None:
@@ -277,3 +315,47 @@ def timings(report: BenchReport) -> None:
     console.print(table)
     for note in dict.fromkeys(note for row in report.rows for note in row.notes):
         _say(console, f"note: {note}")
+
+
+def stored(done: Mapping[str, Any]) -> None:
+    """What `encode` or `decode` wrote."""
+    console = _console()
+    rows = [row for row in done["weights"] if row["encoding"] != "dense"]
+    if rows:
+        _weights(console, rows, f"{counted(len(rows), 'weight')} encoded", "--json")
+    size, dense = done["bytes"], done["dense_bytes"] + done["rest_bytes"]
+    bound = done["bound_bytes"] + done["rest_bytes"]
+    _say(
+        console,
+        f"{done['output']}: {_bytes(size)}, {size / dense:.3f} of dense ({_bytes(dense)}); "
+        f"{done['sparsity']:.1%} of {quantity(done['elements'])} elements are zero, entropy bound {bound / dense:.3f}",
+    )
+    for kind, sizes in done.get("compressed", {}).items():
+        _say(console, f"{kind}: {_bytes(sizes['output'])}; of the dense file {_bytes(sizes['dense'])}")
+    for note in done["notes"]:
+        _say(console, f"note: {note}")
+    if "benchmark" in done:
+        timings(done["benchmark"])
+
+
+def _sparsities(console: Console, found: Mapping[str, Any], *, every: bool) -> None:
+    """Weights with zeros."""
+    rows = [row for row in found["weights"] if row["sparsity"] >= _SPARSE or row["encoding"] != "dense"]
+    if rows:
+        title = (
+            f"{counted(len(rows), 'weight')} with zeros; {found['sparsity']:.1%} of all {quantity(found['elements'])} weights are"
+        )
+        _weights(console, rows, title, "--all", None if every else _SHOWN)
+
+
+def _weights(console: Console, rows: Sequence[Mapping[str, Any]], title: str, option: str, shown: int | None = _SHOWN) -> None:
+    table = _table(
+        title, "weight", "shape", "type", "zeros", "pattern", "stored as", "bytes", text=("shape", "type", "pattern", "stored as")
+    )
+    for row in rows[:shown]:
+        shape = "x".join(map(str, row["shape"]))
+        table.add_row(
+            row["name"], shape, row["dtype"], f"{row['sparsity']:.1%}", row["pattern"], row["encoding"], quantity(row["stored"])
+        )
+    console.print(table)
+    _rest(console, len(rows), shown, option, "weight")

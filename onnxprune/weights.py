@@ -52,11 +52,18 @@ class Weight:
             self.shape = array.shape
             self.dtype = helper.np_dtype_to_tensor_dtype(array.dtype)
 
+    @classmethod
+    def computed(cls, name: str, shape: Shape, dtype: int, compute: Callable[[], Array]) -> Weight:
+        """A constant that is computed whenever it is needed."""
+        result = cls(name, None)
+        result.shape, result.dtype, result._compute = shape, dtype, compute
+        return result
+
     def derived(self, shape: Shape, compute: Callable[[Array], Array], dtype: int | None = None) -> Weight:
         """A constant of the same name that is computed from this one whenever it is needed; of the same type unless told."""
-        result = Weight(self.name, None)
-        result.origin, result.shape, result.dtype = self.origin, shape, self.dtype if dtype is None else dtype
-        result._compute = lambda: compute(self.array())
+        dtype = self.dtype if dtype is None else dtype
+        result = Weight.computed(self.name, shape, dtype, lambda: compute(self.array()))
+        result.origin = self.origin
         return result
 
     @property

@@ -3,6 +3,9 @@
 from onnxprune.passes.allocate import Allocate
 from onnxprune.passes.base import Facts, Pass, Pipeline
 from onnxprune.passes.couple import Couple
+from onnxprune.passes.decode import Decode
+from onnxprune.passes.encode import Encode
+from onnxprune.passes.fold_masks import FoldMasks
 from onnxprune.passes.lossless import Lossless
 from onnxprune.passes.normalize import Normalize
 from onnxprune.passes.prune_channels import MaskChannels, PruneChannels
@@ -10,12 +13,16 @@ from onnxprune.passes.repair import Repair
 from onnxprune.passes.rotate import Rotate, turned
 from onnxprune.passes.score import Score
 from onnxprune.passes.sensitivity import Sensitivity
+from onnxprune.passes.sparsify import Sparsify
 
 __all__ = [
     "PASSES",
     "Allocate",
     "Couple",
+    "Decode",
+    "Encode",
     "Facts",
+    "FoldMasks",
     "Lossless",
     "MaskChannels",
     "Normalize",
@@ -26,9 +33,25 @@ __all__ = [
     "Rotate",
     "Score",
     "Sensitivity",
+    "Sparsify",
     "turned",
 ]
 
-KINDS = (Normalize, Couple, Lossless, Score, Rotate, Sensitivity, Allocate, PruneChannels, MaskChannels, Repair)
+KINDS = (
+    Normalize,
+    Couple,
+    Lossless,
+    Score,
+    Rotate,
+    Sensitivity,
+    Allocate,
+    PruneChannels,
+    MaskChannels,
+    Repair,
+    Sparsify,
+    FoldMasks,
+    Encode,
+    Decode,
+)
 PASSES: dict[str, type[Pass]] = {kind.name: kind for kind in KINDS}
 """Every pass by name."""

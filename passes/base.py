@@ -24,6 +24,8 @@ from onnxprune.model import Model
 from onnxprune.plan import Plan
 from onnxprune.report import Repaired
 from onnxprune.shapes import Shapes
+from onnxprune.sparse.accounting import Encoded
+from onnxprune.sparse.layers import Layer
 from onnxprune.statistics import Statistics
 
 __all__ = ["Facts", "Pass", "Pipeline", "need"]
@@ -52,6 +54,8 @@ class Facts:
         original: the graph before any position went, in float32: what calibration runs.
         calibration: samples to run on; of every later graph too.
         repairs: what repair did to each reader.
+        sparse: layers, with how many weights of each stay.
+        encoded: the weights, as they are stored.
         tell: called with what is being done.
     """
 
@@ -67,6 +71,8 @@ class Facts:
     original: Model | None = None
     calibration: Calibration | None = None
     repairs: Sequence[Repaired] | None = None
+    sparse: Sequence[tuple[Layer, int]] | None = None
+    encoded: Sequence[Encoded] | None = None
     frozen: dict[str, str] = field(default_factory=dict)
     removal: Removal | None = None
     tell: Callable[[str], None] = field(default=lambda _: None)

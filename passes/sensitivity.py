@@ -6,17 +6,17 @@ which is known for every width, gives the shape of the curve.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune import runtime
 from onnxprune.axes import leaves
-from onnxprune.divergence import divergence
 from onnxprune.knapsack import Curve
+from onnxprune.meter import Meter
 from onnxprune.model import Model
 from onnxprune.obs import Additive, Loss, Quadratic
 from onnxprune.passes.base import Facts, Pass, need
@@ -25,7 +25,7 @@ from onnxprune.passes.rotate import turned_problem
 from onnxprune.plan import Plan
 from onnxprune.problems import Problem
 from onnxprune.readers import Reader, install
-from onnxprune.staged import Staged, part
+from onnxprune.staged import Staged
 
 if TYPE_CHECKING:
     from onnxprune.axes import Factor
@@ -53,15 +53,19 @@ class Sensitivity(Pass):
         coupling, scores = need(facts.coupling, "coupling"), need(facts.scores, "scores")
         known = dict(facts.curves or {})
         missing = [group for group in coupling.groups if group.id not in known]
-        with Staged(model, need(facts.calibration, "calibration").held) as stages:
-            meter = _Meter(model, facts, stages)
-            for count, group in enumerate(sorted(missing, key=meter.start)):
+        held, starts = need(facts.calibration, "calibration").held, _starts(coupling)
+        with Staged(model, held) as stages:
+            meter = Meter(model, held, stages)
+            for count, group in enumerate(sorted(missing, key=lambda group: starts[group.factor])):
                 facts.tell(f"measuring what each group costs ({count + 1} of {len(missing)})")
-                known[group.id] = self._curve(model, facts, group, scores[group.id], meter)
+                measure = partial(meter.measure, start=starts[group.factor])
+                known[group.id] = self._curve(model, facts, group, scores[group.id], measure)
         facts.curves = known
         return model
 
-    def _curve(self, model: Model, facts: Facts, group: CouplingGroup, scores: Scores, meter: _Meter) -> Curve:
+    def _curve(
+        self, model: Model, facts: Facts, group: CouplingGroup, scores: Scores, measure: Callable[[Model], float]
+    ) -> Curve:
         coupling = need(facts.coupling, "coupling")
         order = np.argsort(scores, kind="stable")
         problem = Problem.of(model, coupling, group, need(facts.statistics, "statistics"))
@@ -79,7 +83,7 @@ class Sensitivity(Pass):
                 at = stop
             if stop in levels:
                 cut = self._cut(model, facts, group, order[group.size - stop :], problem, losses)
-                measured[stop] = meter.measure(cut, meter.start(group))
+                measured[stop] = measure(cut)
         removed = [0, *(group.size - stop for stop in stops if stop < group.size)]
         return Curve(order, _interpolated(group.size, removed, lost, measured), measured)
 
@@ -93,39 +97,13 @@ class Sensitivity(Pass):
         return PruneChannels().run(model, Facts(shapes=facts.shapes, coupling=coupling, plan=plan))
 
 
-class _Meter:
-    """Measures models that differ from the original from some node on; what lies before is computed once."""
-
-    def __init__(self, model: Model, facts: Facts, stages: Staged) -> None:
-        coupling, held = need(facts.coupling, "coupling"), need(facts.calibration, "calibration").held
-        self._stages = stages
-        self._outputs = [output.name for output in model.graph.output]
-        session = runtime.Session(model, self._outputs, threads=0)
-        self._reference = [session.run(feed) for feed in held]
-        self._first: dict[Factor, int] = {}
-        for node in coupling.nodes:
-            for leaf in {leaf for factor in node.letters.values() for leaf in leaves(factor)}:
-                self._first.setdefault(leaf, node.index)
-
-    def start(self, group: CouplingGroup) -> int:
-        """The first node that cutting the group changes."""
-        return self._first[group.factor]
-
-    def measure(self, cut: Model, start: int) -> float:
-        """The divergence of a model that equals the original before node ``start``; ``start`` never falls from call to call."""
-        self._stages.advance(start)
-        nodes = cut.graph.node[start:]
-        made = {name for node in nodes for name in node.output}.intersection(self._outputs)
-        names = [name for name in self._outputs if name in made]
-        tail = part(cut, nodes, names, self._stages.info)
-        session = runtime.Session(tail, threads=0)
-        reads = [value.name for value in tail.graph.input]
-        found = []
-        for batch, reference in enumerate(self._reference):
-            got = dict(zip(names, session.run({name: self._stages.value(name, batch) for name in reads}), strict=True))
-            outputs = [got.get(name, before) for name, before in zip(self._outputs, reference, strict=True)]
-            found.append(divergence(outputs, reference))
-        return float(np.mean(found))
+def _starts(coupling: Coupling) -> dict[Factor, int]:
+    """For each factor the first node that it occurs in: the first that cutting it changes."""
+    found: dict[Factor, int] = {}
+    for node in coupling.nodes:
+        for leaf in {leaf for factor in node.letters.values() for leaf in leaves(factor)}:
+            found.setdefault(leaf, node.index)
+    return found
 
 
 def _repaired(model: Model, coupling: Coupling, problem: Problem, losses: Sequence[Loss]) -> tuple[Model, Coupling]:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "onnxprune"
 
 LAYERS = [
-    ["errors", "axes", "digest"],
+    ["errors", "axes", "digest", "synthetic"],
     ["equation", "slices"],
     ["weights"],
     ["node"],
@@ -28,6 +28,11 @@ LAYERS = [
     ["arithmetic", "doubles", "segments"],
     ["inference"],
     ["shapes"],
+    ["sparse.flat"],
+    ["sparse.chain"],
+    ["sparse.*"],
+    ["sparse.accounting", "sparse.choose"],
+    ["sparse"],
     ["rules.registry"],
     ["rules.elementwise", "rules.linear"],  # quantized sums and products are theirs
     ["rules.*"],
@@ -40,7 +45,13 @@ LAYERS = [
     ["calibrate"],
     ["calibration"],
     ["statistics"],
-    ["bases", "problems"],
+    ["bases", "meter", "pairs", "problems"],
+    ["sparse.patterns"],
+    ["sparse.fit", "sparse.recipe"],
+    ["sparse.selection"],
+    ["sparse.layers"],
+    ["sparse.solve"],
+    ["sparse.allocation", "sparse.curves", "sparse.permute"],
     ["bench"],
     ["stopwatch"],
     ["timings"],
@@ -69,6 +80,8 @@ LAYERS = [
     ["passes"],
     ["compiler", "exact"],
     ["tune"],
+    ["storage"],
+    ["sparsifier"],
     ["api"],
     ["cli.app", "cli.options", "cli.output"],
     ["cli.*"],
@@ -85,6 +98,7 @@ UPWARD = {
 
 PROTOBUF = {"weights", "node", "flow", "model", "precision", "runtime", "segments", "arithmetic", "inference", "shapes"}
 PROTOBUF |= {"doubles", "frontier", "feeds", "files", "kernels", "stopwatch", "staged", "passes.repair"}
+PROTOBUF |= {"sparse.chain", "sparse.coo", "sparse.decode", "sparse.flat", "passes.encode", "passes.fold_masks"}
 PROTOBUF |= {"torch.back", "torch.program", "torch.tensors"}
 PROTOBUF |= {"passes.bodies", "passes.lossless", "passes.sequences", "passes.normalize", "passes.prune_channels"}
 """Modules that use onnx when they run; annotations may name its types anywhere."""
@@ -95,11 +109,13 @@ UNTESTED = {
     "cli.options": "test_cli",
     "cli.output": "test_cli",
     "cli.pruning": "test_cli",
+    "cli.sparsity": "test_cli",
     "cli.timing": "test_cli",
     "_bench_worker": "test_bench",
     "node": "test_model and every rule",
     "weights": "test_model",
     "refusals": "test_coupling",
+    "sparse": "every test of what is in it",
     "rules": "tests/rules/test_law.py",
     "passes": "test_architecture and every test of a pass",
     "torch": "test_architecture and tests/torch",

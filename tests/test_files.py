@@ -229,3 +229,16 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
 def test_digests(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     assert files.sha256(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_the_size_of_a_model_counts_its_data_files(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    array = np.ones((100, 100), np.float32)
+    graph = helper.make_graph([helper.make_node("Identity", ["w"], ["y"])], "g", [], [helper.make_empty_tensor_value_info("y")])
+    graph.initializer.append(numpy_helper.from_array(array, "w"))
+    onnx.save(helper.make_model(graph), path)
+    assert files.parts(path) == [path]
+    assert files.size(path) == path.stat().st_size
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="data", size_threshold=0)
+    assert files.parts(path) == [path, tmp_path / "data"]
+    assert files.size(path) == path.stat().st_size + array.nbytes

@@ -49,11 +49,13 @@ def inspect(
     every: Annotated[bool, typer.Option("--all", help="List every group and every axis that cannot be pruned.")] = False,
     as_json: Json = False,
 ) -> None:
-    """What can be pruned, what cannot, and why."""
-    from onnxprune import api, tables
+    """What can be pruned, what cannot, and why; which weights are sparse."""
+    from onnxprune import api, storage, tables
 
-    with progress("finding coupling groups", quiet=as_json):
+    with progress("finding coupling groups", quiet=as_json) as tell:
         found = api.describe(api.analyze(model, protect=protect or (), allow_inexact=allow_inexact))
+        tell("counting zeros")
+        found["sparsity"] = storage.describe(model)
     show(found, as_json, lambda: tables.inspection(found, layers=layers, every=every))
 
 

@@ -1,0 +1,157 @@
+"""How many weights each layer keeps: shares of a total that follow from sizes, from weights, or from what was measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from onnxprune.model import Model
+    from onnxprune.sparse.layers import Layer
+    from onnxprune.weights import Array
+
+__all__ = ["ALLOCATIONS", "by_curves", "erk", "lamp", "magnitudes", "threshold", "uniform"]
+
+Counts = dict[str, int]
+_GRID = 200
+"""Numbers of weights of one layer that sharing by curves looks at."""
+_FLOOR = 0.02
+"""Share of its weights that every layer keeps."""
+
+
+def uniform(layers: Sequence[Layer], model: Model, total: int) -> Counts:
+    """The same share of every layer."""
+    share = total / sum(layer.size for layer in layers)
+    return _rounded({layer.name: share * layer.size for layer in layers}, layers, total)
+
+
+def erk(layers: Sequence[Layer], model: Model, total: int) -> Counts:
+    """Shares that fall with size: (inputs + outputs + kernel sizes) / their product (Evci et al. 2020, "RigL")."""
+    sums = {}
+    for layer in layers:
+        groups, channels, _, outputs = layer.array(model).shape
+        kernel = model.weights[layer.name].shape[2:] if layer.reader.taps > 1 else ()
+        sums[layer.name] = groups * (channels + outputs + sum(kernel))
+    return _capped(sums, layers, total)
+
+
+def lamp(layers: Sequence[Layer], model: Model, total: int) -> Counts:
+    """By layer-adaptive magnitude: a square over the sum of those of its layer that are not smaller (Lee et al. 2021)."""
+
+    def scores(weights: Array) -> Array:
+        squares = np.sort(np.square(weights.astype(np.float64)).reshape(-1))[::-1]
+        found: Array = squares / np.maximum(np.cumsum(squares), 1e-300)
+        return found
+
+    return _ranked(layers, model, total, scores)
+
+
+def magnitudes(layers: Sequence[Layer], model: Model, total: int) -> Counts:
+    """The largest weights of all layers together."""
+    return _ranked(layers, model, total, lambda weights: np.abs(weights.astype(np.float64)).reshape(-1))
+
+
+ALLOCATIONS: Mapping[str, Callable[[Sequence[Layer], Model, int], Counts]] = {
+    "uniform": uniform, "erk": erk, "lamp": lamp, "global": magnitudes,
+}  # fmt: skip
+"""Those that need no data, by name."""
+
+
+def threshold(layers: Sequence[Layer], model: Model, factor: float) -> Counts:
+    """As many as are larger than ``factor`` times the standard deviation of their layer (Han et al. 2015)."""
+    found = {}
+    for layer in layers:
+        weights = model.weights[layer.name].array().astype(np.float64)
+        found[layer.name] = int(np.count_nonzero(np.abs(weights) >= factor * weights.std()))
+    return found
+
+
+def by_curves(layers: Sequence[Layer], curves: Mapping[str, Mapping[int, float]], total: int, exponent: float) -> Counts:
+    """The counts with the least sum of measured errors, each to a power, since errors of layers do not simply add.
+
+    Between measured counts the logarithm of the error is a straight line over the logarithm of the share that is kept. A price
+    per weight is found by bisection, at which the layers, each at its best count, keep the total.
+
+    Args:
+        layers: the layers.
+        curves: for each of them the error by the number of weights it keeps.
+        total: how many weights all keep.
+        exponent: of the errors.
+    """
+    grids, errors = [], []
+    for layer in layers:
+        grid = np.unique(np.geomspace(max(1, layer.size * _FLOOR), layer.size, _GRID).round())
+        known = np.array(sorted(curves[layer.name]), np.float64)
+        values = np.array([max(curves[layer.name][int(count)], 1e-12) for count in known])
+        values = np.maximum.accumulate(values[::-1])[::-1]  # more weights cannot hurt
+        error = np.exp(_line(np.log(grid), np.log(known), np.log(values))) ** exponent
+        error[grid >= layer.size] = 0
+        grids.append(grid)
+        errors.append(error)
+
+    def at(price: float) -> list[float]:
+        return [float(grid[np.argmin(error + price * grid)]) for grid, error in zip(grids, errors, strict=True)]
+
+    low, high = -30.0, 10.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if sum(at(10**middle)) <= total else (middle, high)
+    few, many = at(10**high), at(10**low)
+    gap = sum(many) - sum(few)
+    share = min(max((total - sum(few)) / gap, 0.0), 1.0) if gap else 0.0
+    wanted = {layer.name: a + share * (b - a) for layer, a, b in zip(layers, few, many, strict=True)}
+    return _rounded(wanted, layers, total)
+
+
+def _line(x: Array, known: Array, values: Array) -> Array:
+    """Linear interpolation, straight on beyond both ends."""
+    found = np.interp(x, known, values)
+    if len(known) > 1:
+        for end, inner, beyond in ((0, 1, x < known[0]), (-1, -2, x > known[-1])):
+            slope = (values[end] - values[inner]) / (known[end] - known[inner])
+            found[beyond] = values[end] + slope * (x[beyond] - known[end])
+    return found
+
+
+def _ranked(layers: Sequence[Layer], model: Model, total: int, score: Callable[[Array], Array]) -> Counts:
+    """As many of each layer as are among the best of all."""
+    scores = [score(model.weights[layer.name].array()) for layer in layers]
+    flat = np.concatenate(scores)
+    owners = np.repeat(np.arange(len(layers)), [len(part) for part in scores])
+    best = np.argsort(-flat, kind="stable")[:total]
+    counts = np.bincount(owners[best], minlength=len(layers))
+    floors = {layer.name: max(float(count), _FLOOR * layer.size) for layer, count in zip(layers, counts, strict=True)}
+    return _rounded(floors, layers, total)
+
+
+def _capped(weights: Mapping[str, float], layers: Sequence[Layer], total: int) -> Counts:
+    """Counts in proportion to some weights, none above the size of its layer."""
+    sizes = {layer.name: layer.size for layer in layers}
+    full: set[str] = set()
+    while True:
+        rest = total - sum(sizes[name] for name in full)
+        unit = rest / max(sum(weight for name, weight in weights.items() if name not in full), 1e-300)
+        over = {name for name, weight in weights.items() if name not in full and unit * weight > sizes[name]}
+        if not over:
+            break
+        full |= over
+    wanted = {name: float(sizes[name]) if name in full else unit * weight for name, weight in weights.items()}
+    return _rounded(wanted, layers, total)
+
+
+def _rounded(wanted: Mapping[str, float], layers: Sequence[Layer], total: int) -> Counts:
+    """Whole numbers, at least one and at most all of each layer, whose sum is the total if that is possible."""
+    sizes = {layer.name: layer.size for layer in layers}
+    total = min(max(total, len(sizes)), sum(sizes.values()))
+    found = {name: min(max(1, math.floor(count)), sizes[name]) for name, count in wanted.items()}
+    order = sorted(found, key=lambda name: found[name] - wanted[name])
+    while left := total - sum(found.values()):
+        room = [name for name in order if (found[name] < sizes[name] if left > 0 else found[name] > 1)]
+        step = max(1, abs(left) // len(room))
+        for name in room[: abs(left)]:
+            change = min(step, sizes[name] - found[name]) if left > 0 else -min(step, found[name] - 1)
+            found[name] += change
+    return found

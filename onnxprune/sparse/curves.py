@@ -1,0 +1,91 @@
+"""What each layer costs: the divergence of the model's outputs when it alone is sparse, at a few numbers of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxprune.meter import Meter
+from onnxprune.readers import install, matrix_of
+from onnxprune.sparse.fit import Quadratic, masked
+from onnxprune.staged import Staged
+
+if TYPE_CHECKING:
+    from onnxprune.model import Model
+    from onnxprune.sparse.layers import Layer
+    from onnxprune.sparse.solve import Sparser
+    from onnxprune.statistics import Statistics
+    from onnxprune.weights import Array
+
+__all__ = ["LEVELS", "measure"]
+
+LEVELS = (0.6, 0.4, 0.25, 0.15, 0.08)
+"""Shares of a layer's weights at which the divergence is measured."""
+_DAMPING = 1e-2
+
+
+def measure(
+    model: Model,
+    layers: Sequence[Layer],
+    statistics: Statistics,
+    held: Iterable[Mapping[str, Array]],
+    sparser: Sparser,
+    tell: Callable[[str], None],
+    seed: int = 0,
+) -> dict[str, dict[int, float]]:
+    """The divergence by the number of weights that stay, for each layer by the name of its weight.
+
+    Args:
+        model: the original, in float32.
+        layers: in the order of its graph.
+        statistics: of the original.
+        held: samples that the statistics have not seen.
+        sparser: how weights are chosen and fitted.
+        tell: called with what is being done.
+        seed: for the method ``random``.
+    """
+    found: dict[str, dict[int, float]] = {}
+    with Staged(model, held) as stages:
+        meter = Meter(model, held, stages)
+        for count, layer in enumerate(layers):
+            tell(f"measuring what each layer costs ({count + 1} of {len(layers)})")
+            start, reader = matrix_of(layer.reader, model), layer.reader
+            rng = np.random.default_rng([seed, reader.node.index])
+            problem, energy = _problem(start, statistics.grams[reader.weight], affine=reader.affine)
+            known = {}
+            for keep in sorted({max(1, round(level * layer.size)) for level in LEVELS}, reverse=True):
+                changed = model.copy()
+                install(changed, reader, _sparse(layer, sparser, problem, start, energy, keep, rng))
+                known[keep] = meter.measure(changed, reader.node.index)
+            found[layer.name] = known
+    return found
+
+
+def _problem(start: Array, gram: Array, *, affine: bool) -> tuple[Quadratic | None, Array]:
+    """To put out what the original does, from what it reads; ``None`` where features are too many. And their mean squares."""
+    weights, features = start[:, :-1] if affine else start, start.shape[1]
+    if gram.shape[1] != features:
+        return None, gram[:, 0, : weights.shape[1]]
+    mean = gram[:, -1, :-1].astype(np.float64) if affine else np.zeros(gram.shape[:2])
+    inner = gram[:, :-1, :-1] if affine else gram
+    problem = Quadratic.centred(inner, mean, _DAMPING)
+    target = np.einsum("gf,gfo->go", mean, weights) + (start[:, -1] if affine else 0)
+    return problem.towards(problem.hessian @ weights, target), np.einsum("gff->gf", inner)
+
+
+def _sparse(
+    layer: Layer, sparser: Sparser, problem: Quadratic | None, start: Array, energy: Array, keep: int, rng: np.random.Generator
+) -> Array:
+    affine = layer.reader.affine
+    weights = start[:, :-1] if affine else start
+    if problem is None:
+        mask = sparser.mask(layer, weights * np.sqrt(energy)[:, :, None], keep, rng)
+        return np.concatenate([weights * mask, start[:, -1:]], 1) if affine else weights * mask
+    found, mask = sparser.choose(layer, problem, weights, energy, keep, rng)
+    if sparser.refit:
+        found = masked(problem, mask, found)
+    if not affine:
+        return found
+    return problem.whole(found) if sparser.refit else np.concatenate([found, start[:, -1:]], 1)

@@ -1,0 +1,139 @@
+"""Least squares for a layer some of whose weights are zero: ``min tr W'HW - 2 tr W'C``, *W* zero outside of a mask.
+
+*H* [features, features] are the damped second moments of what the layer reads and *C* [features, outputs] those with what it
+shall put out, both centred where the layer has a bias, which then follows from the means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from onnxprune.moments import Regression
+    from onnxprune.sparse.patterns import Mask
+    from onnxprune.weights import Array
+
+__all__ = ["Quadratic", "masked"]
+
+_STEPS = 100
+_PRECISE = 1e-12
+"""Share of the gradient, in the metric of the preconditioner, at which a fit is good enough."""
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """The problem, for every group that the layer keeps apart.
+
+    Attributes:
+        hessian: damped. float64 [groups, features, features]
+        ridge: what was added to its diagonal. float64 [groups]
+        cross: with the targets, and with the weights that the damping pulls to. float64 [groups, features, outputs]
+        mean: of the features; zero where there is no bias. float64 [groups, features]
+        target: mean of the targets, likewise. float64 [groups, outputs]
+    """
+
+    hessian: Array
+    ridge: Array
+    cross: Array
+    mean: Array
+    target: Array
+
+    @classmethod
+    def of(cls, rows: Regression, weights: Array, damping: float) -> Quadratic:
+        """The problem of some rows.
+
+        Args:
+            rows: with their targets.
+            weights: what the damping pulls to; the bias last where there is one. [groups, features (+ 1), outputs]
+            damping: relative to the mean diagonal.
+        """
+        gram = rows.gram.astype(np.float64) / max(rows.x.shape[1], 1)
+        mean = gram[:, -1, :-1] if rows.affine else np.zeros(gram.shape[:2])
+        found = cls.centred(gram[:, :-1, :-1] if rows.affine else gram, mean, damping)
+        return found.aim(rows, rows.y if rows.offset is None else rows.y - rows.offset, weights)
+
+    @classmethod
+    def centred(cls, gram: Array, mean: Array, damping: float) -> Quadratic:
+        """The problem of some moments, without targets yet. [groups, features, features], [groups, features]"""
+        hessian = gram.astype(np.float64) - mean[:, :, None] * mean[:, None, :]
+        at = np.arange(gram.shape[1])
+        ridge = damping * hessian[:, at, at].mean(1) + 1e-12
+        hessian[:, at, at] += ridge[:, None]
+        return cls(hessian, ridge, np.zeros(0), mean, np.zeros(0))
+
+    def aim(self, rows: Regression, targets: Array, weights: Array) -> Quadratic:
+        """The same rows with these targets; the damping pulls to ``weights``. [groups, rows, outputs]"""
+        cross = (rows.x.transpose(0, 2, 1) @ targets).astype(np.float64) / max(rows.x.shape[1], 1)
+        target = np.zeros((len(cross), cross.shape[2]))
+        if rows.affine:
+            target = cross[:, -1]
+            cross = cross[:, :-1] - self.mean[:, :, None] * target[:, None, :]
+            weights = weights[:, :-1]
+        return self.towards(cross + self.ridge[:, None, None] * weights, target)
+
+    def towards(self, cross: Array, target: Array) -> Quadratic:
+        """The same with another ``cross`` and ``target``."""
+        return replace(self, cross=cross, target=target)
+
+    @cached_property
+    def scale(self) -> Array:
+        """What features are multiplied by to a unit diagonal. [groups, features, 1]"""
+        found: Array = 1 / np.sqrt(np.einsum("gff->gf", self.hessian))[:, :, None]
+        return found
+
+    @cached_property
+    def spectrum(self) -> tuple[Array, Array]:
+        """Eigenvalues and vectors of the Hessian at a unit diagonal. [groups, features], [groups, features, features]"""
+        found: tuple[Array, Array] = np.linalg.eigh(self.hessian * self.scale * self.scale.transpose(0, 2, 1))
+        return found
+
+    @cached_property
+    def factor(self) -> Array:
+        """The upper Cholesky factor of the inverse Hessian. [groups, features, features]"""
+        found: Array = np.linalg.cholesky(np.linalg.inv(self.hessian)).transpose(0, 2, 1)
+        return found
+
+    def dense(self) -> Array:
+        """The solution without a mask. [groups, features, outputs]"""
+        found: Array = np.linalg.solve(self.hessian, self.cross)
+        return found
+
+    def whole(self, weights: Array) -> Array:
+        """Weights with the bias that suits them as last feature. [groups, features + 1, outputs]"""
+        bias = self.target - np.einsum("gf,gfo->go", self.mean, weights)
+        return np.concatenate([weights, bias[:, None]], 1)
+
+
+def masked(problem: Quadratic, mask: Mask, start: Array) -> Array:
+    """The solution within a mask, by conjugate gradients for every output at once (as Meng et al. 2024, "ALPS").
+
+    Args:
+        problem: the problem.
+        mask: where weights may differ from zero. [groups, features, outputs]
+        start: near the solution, the better the fewer steps. [groups, features, outputs]
+    """
+    h = problem.hessian
+    scale = np.einsum("gff->gf", h)[:, :, None]
+    weights = start * mask
+    residual = (problem.cross - h @ weights) * mask
+    toward = residual / scale
+    direction = toward
+    power = (residual * toward).sum(1, keepdims=True)
+    goal = _PRECISE * np.maximum((np.square(problem.cross) / scale).sum(1, keepdims=True), 1e-300)
+    for _ in range(_STEPS):
+        going = power > goal  # an output that has arrived stays where it is: there, steps are ratios of rounding errors
+        if not going.any():
+            break
+        bent = (h @ direction) * mask
+        curved = (direction * bent).sum(1, keepdims=True)
+        length = np.where(going & (curved > 0), power / np.where(curved > 0, curved, 1), 0)
+        weights = weights + length * direction
+        residual = residual - length * bent
+        toward = residual / scale
+        before, power = power, (residual * toward).sum(1, keepdims=True)
+        direction = toward + np.where(going, power / np.where(going, before, 1), 0) * direction
+    return weights

@@ -1,0 +1,103 @@
+"""The layers whose weights may be sparse, and which of them stay dense unless they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxprune.errors import OptionError
+from onnxprune.node import captured
+from onnxprune.readers import Reader, linear_readers
+from onnxprune.sparse.selection import spread
+
+if TYPE_CHECKING:
+    from onnxprune.coupling import Coupling
+    from onnxprune.model import Model
+    from onnxprune.sparse.patterns import Pattern
+    from onnxprune.weights import Array
+
+__all__ = ["Layer", "find"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A reader whose matrix may be sparse.
+
+    Attributes:
+        reader: the reader.
+        size: how many weights it has.
+        end: whether no other layer comes before it, or none after it.
+    """
+
+    reader: Reader
+    size: int
+    end: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the initializer."""
+        return self.reader.weight
+
+    def called(self, glob: str) -> bool:
+        """Whether the node or the weight has such a name."""
+        return fnmatchcase(self.reader.name, glob) or fnmatchcase(self.name, glob)
+
+    def array(self, model: Model) -> Array:
+        """Its weights as patterns see them. [groups, channels, taps, outputs]"""
+        return spread(self.reader.matrix(model.weights[self.name].array()), self.reader.taps)
+
+    def zeros(self, model: Model) -> int:
+        """How many of its weights are zero."""
+        return self.size - int(np.count_nonzero(model.weights[self.name].array()))
+
+    def obeys(self, model: Model, pattern: Pattern) -> bool:
+        """Whether its weights have a pattern."""
+        return pattern.allows(self.array(model) != 0)
+
+
+def find(model: Model, coupling: Coupling, protect: Sequence[str] = ()) -> list[Layer]:
+    """The layers that may be sparse: constant matrices of convolutions and products, in the order of the graph.
+
+    Args:
+        model: a normalised model.
+        coupling: its groups.
+        protect: globs over names of nodes and weights that stay as they are.
+
+    Raises:
+        OptionError: there is none.
+    """
+    readers = linear_readers(model, coupling)
+    ends = _ends(model, readers)
+    layers = [Layer(reader, model.weights[reader.weight].size, reader.weight in ends) for reader in readers]
+    found = [layer for layer in layers if not any(layer.called(glob) for glob in protect)]
+    if not found:
+        why = f"all {len(layers)} layers are protected" if layers else "there is no layer with a constant weight of its own"
+        raise OptionError(f"{model.name}: nothing can be sparse: {why}")
+    return found
+
+
+def _ends(model: Model, readers: Collection[Reader]) -> frozenset[str]:
+    """The weights of layers that read nothing another layer put out, or that no other layer reads anything of."""
+    weights = {reader.node.index: reader.weight for reader in readers}
+    nodes = model.graph.node
+    after: set[str] = set()  # values that a layer comes before
+    first = set()
+    for index, node in enumerate(nodes):
+        reads = after.intersection((*node.input, *captured(node)))
+        if index in weights and not reads:
+            first.add(weights[index])
+        if index in weights or reads:
+            after.update(node.output)
+    before: set[str] = set()  # values that a layer comes after
+    last = set()
+    for index, node in reversed(list(enumerate(nodes))):
+        leads = before.intersection(node.output)
+        if index in weights and not leads:
+            last.add(weights[index])
+        if index in weights or leads:
+            before.update((*node.input, *captured(node)))
+    return frozenset(first | last)

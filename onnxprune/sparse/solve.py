@@ -1,0 +1,130 @@
+"""One layer made sparse: its mask by a method, and the weights that suit it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxprune.sparse.fit import Quadratic, masked
+from onnxprune.sparse.selection import admm, magnitude, obs, spread, wanda
+
+if TYPE_CHECKING:
+    from onnxprune.moments import Regression
+    from onnxprune.sparse.layers import Layer
+    from onnxprune.sparse.patterns import Mask, Pattern
+    from onnxprune.weights import Array
+
+__all__ = ["DAMPING", "Sparser"]
+
+DAMPING = (1e-3, 1e-2, 1e-1, 1.0)
+"""Ridges that are tried, relative to the mean diagonal; rows that the fit did not see decide."""
+ROUNDS = 2
+"""Steps towards the least error behind a rectifier."""
+
+
+@dataclass(frozen=True)
+class Sparser:
+    """Attributes:
+    pattern: what may be kept.
+    method: how the mask is chosen: ``admm``, ``obs``, ``wanda``, ``magnitude`` or ``random``.
+    refit: whether weights that stay make up for those that go. (``obs`` makes up for them as it goes; then it stops there.)
+    """
+
+    pattern: Pattern
+    method: str
+    refit: bool = True
+
+    def mask(self, layer: Layer, weights: Array, keep: int, rng: np.random.Generator) -> Mask:
+        """A mask that needs no data. [groups, features, outputs]"""
+        if keep >= layer.size:
+            return np.ones(weights.shape, bool)
+        if self.method == "random":
+            scores = spread(np.asarray(rng.random(weights.shape)), layer.reader.taps)
+            return self.pattern.mask(scores, keep).reshape(weights.shape)
+        return magnitude(weights, layer.reader.taps, self.pattern, keep)
+
+    def choose(
+        self, layer: Layer, problem: Quadratic, weights: Array, energy: Array, keep: int, rng: np.random.Generator
+    ) -> tuple[Array, Mask]:
+        """Weights and their mask.
+
+        Args:
+            layer: whose weights they are.
+            problem: what they shall solve.
+            weights: those of the original. [groups, features, outputs]
+            energy: mean square of the features. [groups, features]
+            keep: how many stay.
+            rng: for the method ``random``.
+        """
+        taps = layer.reader.taps
+        if keep >= layer.size:
+            return problem.dense() if self.refit else weights, np.ones(weights.shape, bool)
+        if self.method in {"magnitude", "random"}:
+            mask = self.mask(layer, weights, keep, rng)
+            return weights * mask, mask
+        if self.method == "wanda":
+            mask = wanda(weights, energy, taps, self.pattern, keep)
+            return weights * mask, mask
+        best = problem.dense() if self.refit else weights
+        return (admm if self.method == "admm" else obs)(problem, best, taps, self.pattern, keep)
+
+    def damping(self, layer: Layer, fit: Regression, judge: Regression, start: Array, keep: int) -> float:
+        """The ridge under which a quickly chosen mask does best on rows that were not fitted; arguments as those of `fit`."""
+        if fit is judge or fit.dual or not judge.y.size:
+            return DAMPING[1]
+        affine = fit.affine
+        weights = start[:, :-1] if affine else start
+        mask = wanda(weights, self._energy(fit, weights), layer.reader.taps, self.pattern, keep)
+        mask |= keep >= layer.size
+        errors = {}
+        for damping in DAMPING:
+            problem = Quadratic.of(fit, start, damping)
+            found = masked(problem, mask, weights)
+            errors[damping] = judge.error(problem.whole(found) if affine else found)
+        return min(errors, key=lambda damping: errors[damping])
+
+    @staticmethod
+    def _energy(rows: Regression, weights: Array) -> Array:
+        """Mean squares of the features. [groups, features]"""
+        found: Array = np.einsum("grf,grf->gf", rows.x, rows.x)[:, : weights.shape[1]] / max(rows.x.shape[1], 1)
+        return found
+
+    def fit(self, layer: Layer, rows: Regression, start: Array, damping: float, keep: int, rng: np.random.Generator) -> Array:
+        """The sparse weights that map rows to their targets.
+
+        Args:
+            layer: whose weights they are.
+            rows: what the layer reads in the sparse network, and what it shall put out.
+            start: the weights of the original, the bias last where there is one. [groups, features (+ 1), outputs]
+            damping: relative to the mean diagonal.
+            keep: how many weights stay.
+            rng: for the method ``random``.
+        """
+        affine = rows.affine
+        weights = start[:, :-1] if affine else start
+        energy = self._energy(rows, weights)
+        if rows.dual:
+            mask = self.mask(layer, weights * np.sqrt(energy)[:, :, None], keep, rng)
+            return _settled(rows, start, mask)
+        problem = Quadratic.of(rows, start, damping)
+        found, mask = self.choose(layer, problem, weights, energy, keep, rng)
+        if not self.refit:
+            return np.concatenate([found, start[:, -1:]], 1) if affine else found
+        found = masked(problem, mask, found)
+        for _ in range(ROUNDS if rows.rectified else 0):
+            present = problem.whole(found) if affine else found
+            targets = rows.x @ present.astype(np.float32) + rows.residual(present, rectified=True)
+            problem = problem.aim(rows, targets, start)
+            found = masked(problem, mask, found)
+        return problem.whole(found) if affine else found
+
+
+def _settled(rows: Regression, start: Array, mask: Mask) -> Array:
+    """Masked weights that stay as they are, and the bias that makes up for the mean of the others, if there is one."""
+    if not rows.affine:
+        return start * mask
+    found = start * np.pad(mask, ((0, 0), (0, 1), (0, 0)), constant_values=True)
+    found[:, -1] += rows.residual(found, rectified=False).mean(1)
+    return found

@@ -1,0 +1,148 @@
+"""Write sparse weights in few bytes, with the nodes that decode them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxprune.errors import ModelError
+from onnxprune.model import Model
+from onnxprune.passes.base import Facts, Pass
+from onnxprune.passes.bodies import replace_all
+from onnxprune.passes.normalize import gather_constants
+from onnxprune.sparse.accounting import Encoded
+from onnxprune.sparse.chain import OPSET, Chain
+from onnxprune.sparse.choose import Bundle, Piece, affordable, bundles, check_names, choose, laid_out
+from onnxprune.sparse.coo import coo, coo_bytes
+from onnxprune.sparse.decode import decode
+from onnxprune.sparse.flat import Flat, most_frequent
+from onnxprune.weights import FLOATS, Array, Weight
+
+__all__ = ["Encode"]
+
+TYPES = FLOATS | {TensorProto.INT8, TensorProto.UINT8}
+"""Types of weights; other constants are sizes and positions, which tools look for in the graph."""
+FOLDED = 1 << 30
+"""Bytes of the largest value that ONNX Runtime computes at load; a larger one it would compute at every run."""
+_IR = 5
+"""The first version of the file format with sparse tensors; from the fourth on, constants need not be inputs."""
+
+Values = Callable[[str], Array]
+
+
+@dataclass(frozen=True)
+class Encode(Pass):
+    """Sparse weights are made by nodes that ONNX Runtime folds away at load, or are sparse tensors; the rest stays as it is.
+
+    Constants of bodies move to the main graph, and what is encoded already is decoded first.
+
+    Attributes:
+        encoding: ``auto``, the smallest for each weight; or ``bitmask``, ``delta``, ``nm``, ``coo``, ``dense``.
+        mode: ``smallest``, or ``fast`` for encodings that are quick to decode.
+        negative_zeros: keep negative zeros, which masks make of negative weights; otherwise they become zeros.
+    """
+
+    name: ClassVar[str] = "encode"
+    encoding: str = "auto"
+    mode: str = "smallest"
+    negative_zeros: bool = False
+
+    def run(self, model: Model, facts: Facts) -> Model:
+        check_names(self.encoding, self.mode)
+        model = model.copy()
+        gather_constants(model)
+        decode(model)
+        outputs = {value.name for value in model.graph.output}
+        values = lru_cache(1)(lambda name: self._values(model.weights[name]))
+        rows: dict[str, Encoded] = {}
+        pieces: list[Piece] = []
+        for name, weight in model.weights.items():
+            if weight.dtype not in TYPES:
+                continue
+            facts.tell(f"reading {name}")
+            rows[name] = Encoded.of(name, values(name), most_frequent(values(name)))
+            if name not in outputs and (self.encoding != "auto" or weight.nbytes <= FOLDED):
+                pieces += choose(name, values(name), self.encoding, self.mode)
+                if self.encoding == "coo" and coo_bytes(values(name)) < weight.nbytes:
+                    rows[name] = replace(rows[name], encoding="coo", stored=coo_bytes(values(name)))
+        model.proto.ir_version = max(model.proto.ir_version, _IR)
+        if self.encoding == "coo":
+            _write_sparse(model, [name for name, row in rows.items() if row.encoding == "coo"], values)
+        if self.mode == "fast" and self.encoding in {"auto", "delta"}:
+            pieces = affordable(pieces, sum(row.elements for row in rows.values()))
+        if pieces:
+            if model.opset < OPSET:
+                raise ModelError(
+                    f"{model.name}: operator set {model.opset} lacks what decodes weights: it takes {OPSET}; "
+                    "convert the model with onnx.version_converter, or encode as coo"
+                )
+            chosen = bundles(pieces, {name: model.weights[name].dtype for name in rows}, self.mode)
+            facts.tell("writing decoders")
+            rows |= _accounts(rows, chosen)
+            _write(model, chosen, values)
+        facts.encoded = tuple(rows.values())
+        return model
+
+    def _values(self, weight: Weight) -> Array:
+        array = weight.array()
+        return array if self.negative_zeros or not weight.is_float else array + array.dtype.type(0)
+
+
+def _accounts(rows: Mapping[str, Encoded], chosen: Sequence[Bundle]) -> dict[str, Encoded]:
+    """The weights that are encoded, with how and in how many bytes."""
+    pieces: dict[str, list[Piece]] = defaultdict(list)
+    for bundle in chosen:
+        for piece in bundle.pieces:
+            pieces[piece.weight].append(piece)
+    return {
+        name: replace(rows[name], encoding="+".join(sorted({str(p.scheme) for p in parts})), stored=sum(p.nbytes for p in parts))
+        for name, parts in pieces.items()
+    }
+
+
+def _write_sparse(model: Model, names: Sequence[str], values: Values) -> None:
+    """Weights as ``sparse_initializer``."""
+    for name in names:
+        model.graph.sparse_initializer.append(coo(name, values(name)))
+        del model.weights[name]
+
+
+def _write(model: Model, chosen: Sequence[Bundle], values: Values) -> None:
+    """Replace weights by decoders, which come first in the graph."""
+    chain = Chain(model)
+    made: dict[str, list[tuple[Piece, str]]] = defaultdict(list)
+    for bundle in chosen:
+        row = _row(bundle, model, values)
+        names = chain.pieces(bundle.scheme.write(chain, row), [piece.size // bundle.scheme.unit for piece in bundle.pieces])
+        for piece, name in zip(bundle.pieces, names, strict=True):
+            made[piece.weight].append((piece, name))
+    for weight, parts in made.items():
+        _restore(chain, model.weights[weight], parts)
+        del model.weights[weight]
+    model.weights |= chain.weights
+    replace_all(model.graph.node, [*chain.nodes, *model.graph.node])
+
+
+def _row(bundle: Bundle, model: Model, values: Values) -> Flat:
+    """The elements of all pieces of a bundle."""
+    first = bundle.pieces[0]
+    parts = [laid_out(values(piece.weight), piece.layout)[piece.start : piece.stop] for piece in bundle.pieces]
+    return Flat(np.concatenate(parts), model.weights[first.weight].dtype, first.layout.fill)
+
+
+def _restore(chain: Chain, weight: Weight, parts: Sequence[tuple[Piece, str]]) -> None:
+    """A weight of its pieces, in its shape, under its name."""
+    ordered = sorted(parts, key=lambda part: part[0].start)
+    names = [name for _, name in ordered]
+    row = names[0] if len(names) == 1 else chain.node("Concat", *names, axis=0)
+    order = ordered[0][0].layout.order(len(weight.shape))
+    restored = chain.reshaped(row, *(weight.shape[axis] for axis in order))
+    if order != sorted(order):
+        chain.node("Transpose", restored, perm=[order.index(axis) for axis in range(len(order))])
+    chain.finish(weight.name)

@@ -1,0 +1,121 @@
+"""Make layers sparse: choose which weights stay, and let them put out what the original did, on calibration samples.
+
+Each layer in topological order, as repair does it: its inputs are those of the network that is sparse up to it, its targets are
+the original's outputs, residual sums and rectifiers taken into account.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from onnxprune.errors import PassError
+from onnxprune.pairs import Pair, tasks_of
+from onnxprune.passes.base import Facts, Pass, need
+from onnxprune.precision import carry, differing
+from onnxprune.readers import install, linear_readers, matrix_of
+from onnxprune.report import Repaired
+from onnxprune.sparse.patterns import parse_pattern
+from onnxprune.sparse.solve import DAMPING, Sparser
+from onnxprune.staged import Staged
+from onnxprune.weights import Weight
+
+if TYPE_CHECKING:
+    from onnxprune.model import Model
+    from onnxprune.moments import Regression
+    from onnxprune.sparse.layers import Layer
+    from onnxprune.sparse.patterns import Mask, Pattern
+    from onnxprune.weights import Array
+
+__all__ = ["Sparsify"]
+
+
+@dataclass(frozen=True)
+class Sparsify(Pass):
+    """Write zeros into the layers that the facts name, as many as they say, and refit what reads them."""
+
+    name: ClassVar[str] = "sparsify"
+    keeps: ClassVar[frozenset[str]] = frozenset({"shapes", "coupling", "sparse"})
+    pattern: str = "unstructured"
+    """What may be kept; see `onnxprune.sparse.patterns.parse_pattern`."""
+    method: str = "magnitude"
+    """How masks are chosen, see `onnxprune.sparse.solve.Sparser`."""
+    repair: bool = True
+    """Whether weights that stay make up for those that go; needs calibration."""
+    seed: int = 0
+    """Of everything drawn."""
+
+    def run(self, model: Model, facts: Facts) -> Model:
+        chosen = need(facts.sparse, "numbers of weights that stay")
+        pattern = parse_pattern(self.pattern)
+        if facts.calibration is None or (self.method in {"magnitude", "random"} and not self.repair):
+            result = self._blind(model, facts, pattern)
+        else:
+            original = need(facts.original, "original")
+            fitted = self._fitted(original, facts, pattern)
+            result = carry(model, fitted, differing(fitted, original))
+        for layer, keep in chosen:
+            if keep < layer.size and (layer.size - layer.zeros(result) > keep or not layer.obeys(result, pattern)):
+                raise PassError(f"{layer.name}: has not become {pattern} with {keep} weights")
+        return result
+
+    def _blind(self, model: Model, facts: Facts, pattern: Pattern) -> Model:
+        """Masks by weights alone."""
+        sparser, result = Sparser(pattern, self.method), model.copy()
+        for layer, keep in need(facts.sparse, "numbers of weights that stay"):
+            if keep >= layer.size:
+                continue
+            matrix = layer.reader.matrix(model.weights[layer.name].array().astype(np.float32))
+            _cut(result, layer, sparser.mask(layer, matrix, keep, self._draw(layer)))
+        return result
+
+    def _fitted(self, original: Model, facts: Facts, pattern: Pattern) -> Model:
+        """Masks and weights by what the layers read."""
+        chosen = {layer.name: (layer, keep) for layer, keep in need(facts.sparse, "numbers of weights that stay")}
+        sparser, result = Sparser(pattern, self.method, self.repair), original.copy()
+        readers, shapes = linear_readers(original, need(facts.coupling, "coupling")), need(facts.shapes, "shapes")
+        shrunk = {name for name, (layer, keep) in chosen.items() if keep < layer.size}
+        touched = chosen.keys() if self.repair else shrunk
+        tasks = [task for task in tasks_of(original, readers, shapes, shrunk) if task.reader.weight in touched]
+        feeds, done = need(facts.calibration, "calibration").every, []
+        with Staged(original, feeds, keep={task.target for task in tasks}) as large, Staged(result, feeds) as small:
+            pair = Pair(large, small, tasks, lambda _: ())
+            for count, task in enumerate(tasks):
+                facts.tell(f"making layers sparse ({count + 1} of {len(tasks)})")
+                reader = task.reader
+                layer, keep = chosen[reader.weight]
+                rng = self._draw(layer)
+                rows, fit, judge = pair.rows(task, reader, rng)
+                start = matrix_of(reader, original)
+                damping = sparser.damping(layer, fit, judge, start, keep) if self.repair else DAMPING[1]
+                found = sparser.fit(layer, rows, start, damping, keep, rng)
+                if self.repair or self.method in {"admm", "obs"}:
+                    install(result, reader, found + 0.0)  # no negative zeros
+                else:
+                    _cut(result, layer, found[:, : reader.features] != 0)
+                done.append(_judged(reader.name, judge, start, found))
+        facts.repairs = done
+        return result
+
+    def _draw(self, layer: Layer) -> np.random.Generator:
+        return np.random.default_rng([self.seed, layer.reader.node.index])
+
+
+def _cut(model: Model, layer: Layer, mask: Mask) -> None:
+    """Zeros outside of a mask [groups, features, outputs]; the rest stays to the bit."""
+    like = model.weights[layer.name].array()
+    kept = layer.reader.weight_of(mask * layer.reader.scale[0], np.zeros(like.shape, np.float32)) != 0
+    model.weights[layer.name] = Weight(layer.name, None, np.where(kept, like, np.zeros((), like.dtype)))
+
+
+def _judged(name: str, judge: Regression, start: Array, found: Array) -> Repaired:
+    """The errors of a layer whose weights were only cut, and of its new weights."""
+    if not judge.y.size:
+        return Repaired(name, 0.0, 0.0)
+    cut = start * (found != 0)
+    if judge.affine:
+        cut[:, -1] = start[:, -1]
+    scale = max(float(judge.y.var()), 1e-30)
+    return Repaired(name, judge.error(cut) / scale, judge.error(found) / scale)

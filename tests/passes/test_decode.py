@@ -1,0 +1,54 @@
+"""Weights as they were."""
+
+from __future__ import annotations
+
+from onnxprune.api import analyze
+from onnxprune.model import Model
+from onnxprune.passes import Decode, Encode, Facts, Normalize, Pipeline
+from test_coupling import parse
+
+NET = """(float[N,64] x) => (float[N,64] y) <float[64,64] w> {
+  h = MatMul(x, w)
+  y = Relu(h)
+}"""
+
+
+def sparse() -> Model:
+    model = Model.of(parse(NET))
+    array = model.weights["w"].array().copy()
+    array[:, ::3], array[1::2] = 0, 0
+    model.weights["w"] = model.weights["w"].derived(array.shape, lambda _: array)
+    return model
+
+
+def test_the_graph_is_the_one_before() -> None:
+    model = sparse()
+    encoded = Encode()(model, Facts())
+    assert len(encoded.graph.node) > 2
+    decoded = Decode()(encoded, Facts())
+    assert decoded.graph == model.graph
+    assert (decoded.weights["w"].array() == model.weights["w"].array()).all()
+    assert decoded.weights.keys() == {"w"}
+
+
+def test_a_model_without_decoders_is_left_alone() -> None:
+    model = sparse()
+    assert Decode()(model, Facts()) is model
+
+
+def test_it_is_a_step_of_a_pipeline() -> None:
+    from onnxprune.passes import PASSES
+
+    steps = Pipeline.parse("encode{encoding=bitmask,mode=fast},decode", PASSES)
+    assert str(steps) == "encode{encoding=bitmask,mode=fast},decode"
+    assert steps.run(sparse())[0].weights.keys() == {"w"}
+
+
+def test_encoded_models_can_be_pruned_like_others() -> None:
+    """Normalization decodes first, so that the weights are weights again."""
+    model = sparse()
+    encoded = Encode()(model, Facts()).to_proto()
+    assert Normalize()(Model.of(encoded), Facts()).weights.keys() == {"w"}
+    assert [group.id for group in analyze(encoded).coupling.groups] == [
+        group.id for group in analyze(model.to_proto()).coupling.groups
+    ]

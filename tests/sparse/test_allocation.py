@@ -1,0 +1,91 @@
+"""How a total is shared out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnxprune.sparse.allocation import ALLOCATIONS, by_curves, threshold
+from onnxprune.weights import Weight
+from sparse_nets import layers
+
+MODEL, LAYERS = layers()
+SIZES = {layer.name: layer.size for layer in LAYERS}
+for seed, layer in enumerate(LAYERS):
+    drawn = np.random.default_rng(seed).standard_normal(MODEL.weights[layer.name].shape).astype(np.float32)
+    MODEL.weights[layer.name] = Weight(layer.name, None, drawn)
+
+
+@given(st.sampled_from(sorted(ALLOCATIONS)), st.integers(0, sum(SIZES.values())))
+def test_shares_add_up(name: str, total: int) -> None:
+    counts = ALLOCATIONS[name](LAYERS, MODEL, total)
+    assert sum(counts.values()) == max(total, len(LAYERS))
+    assert all(1 <= counts[name] <= size for name, size in SIZES.items())
+
+
+def test_erk_keeps_more_of_small_layers() -> None:
+    counts = ALLOCATIONS["erk"](LAYERS, MODEL, sum(SIZES.values()) // 2)
+    shares = {name: counts[name] / size for name, size in SIZES.items()}
+    assert shares["depth"] == 1
+    assert shares["skip"] > shares["inner"]
+
+
+def test_lamp_is_its_definition() -> None:
+    scores = []
+    for layer in LAYERS:
+        squares = np.sort(MODEL.weights[layer.name].array().astype(float).ravel() ** 2)
+        scores += [(squares[at] / squares[at:].sum(), layer.name) for at in range(len(squares))]
+    best = [name for _, name in sorted(scores, reverse=True)[:600]]
+    assert ALLOCATIONS["lamp"](LAYERS, MODEL, 600) == {name: best.count(name) for name in SIZES}
+
+
+def test_global_is_one_threshold() -> None:
+    counts = ALLOCATIONS["global"](LAYERS, MODEL, 500)
+    values = {name: np.sort(np.abs(MODEL.weights[name].array().ravel()))[::-1] for name in SIZES}
+    smallest = min(values[name][count - 1] for name, count in counts.items())
+    largest = max(values[name][count] for name, count in counts.items() if count < SIZES[name])
+    assert smallest > largest
+
+
+def test_a_threshold_is_in_standard_deviations() -> None:
+    counts = threshold(LAYERS, MODEL, 1.0)
+    assert all(counts[name] == pytest.approx(0.317 * size, abs=3 * size**0.5) for name, size in SIZES.items())
+    assert threshold(LAYERS, MODEL, 0.0) == SIZES
+
+
+def test_curves_give_more_to_layers_that_cost_more() -> None:
+    cheap = {layer.name: {round(share * layer.size): (1 - share) ** 3 for share in (0.6, 0.3, 0.1)} for layer in LAYERS}
+    cheap["inner"] = {count: 30 * error for count, error in cheap["inner"].items()}
+    total = sum(SIZES.values()) // 3
+    counts = by_curves(LAYERS, cheap, total, 1.0)
+    assert sum(counts.values()) == total
+    shares = {name: counts[name] / size for name, size in SIZES.items()}
+    assert shares["inner"] > 1.5 * max(share for name, share in shares.items() if name == "first")
+
+
+@given(st.integers(5, sum(SIZES.values())), st.sampled_from([0.5, 1.0]), st.integers(0, 2**31))
+def test_curves_share_any_total(total: int, exponent: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    curves = {layer.name: {round(share * layer.size): float(rng.random()) for share in (0.6, 0.3, 0.1)} for layer in LAYERS}
+    counts = by_curves(LAYERS, curves, total, exponent)
+    assert sum(counts.values()) == total
+    assert all(1 <= counts[name] <= size for name, size in SIZES.items())
+
+
+def test_shares_by_curves_are_the_best_there_are() -> None:
+    """Two layers, every split tried."""
+    pair = LAYERS[:2]
+    curves = {"first": {200: 0.01, 100: 0.05, 30: 0.4}, "inner": {400: 0.02, 200: 0.07, 60: 0.3}}
+    counts = by_curves(pair, curves, 400, 1.0)
+
+    def error(name: str, count: float) -> float:
+        known = sorted(curves[name])
+        x, y = np.log(known), np.log([curves[name][at] for at in known])
+        inner = int(np.clip(np.searchsorted(x, np.log(count)) - 1, 0, 1))
+        slope = (y[inner + 1] - y[inner]) / (x[inner + 1] - x[inner])
+        return float(np.exp(y[inner] + slope * (np.log(count) - x[inner])))
+
+    best = min(error("first", k) + error("inner", 400 - k) for k in range(20, 280))
+    assert error("first", counts["first"]) + error("inner", counts["inner"]) == pytest.approx(best, rel=0.02)

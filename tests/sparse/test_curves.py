@@ -1,0 +1,47 @@
+"""What layers are measured to cost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxprune.calibration import Calibration
+from onnxprune.divergence import divergence
+from onnxprune.passes.base import need
+from onnxprune.runtime import Session
+from onnxprune.sparse.curves import LEVELS, measure
+from onnxprune.sparse.layers import find
+from onnxprune.sparse.patterns import Unstructured
+from onnxprune.sparse.solve import Sparser
+from onnxprune.statistics import collect
+from onnxprune.weights import Weight
+from sparse_nets import ready
+
+
+def curves(sparser: Sparser) -> dict[str, dict[int, float]]:
+    model, facts = ready()
+    layers = find(model, need(facts.coupling, "coupling"))
+    calibration: Calibration = need(facts.calibration, "calibration")
+    statistics = collect(model, need(facts.coupling, "coupling"), calibration.fit)
+    return measure(model, layers, statistics, calibration.held, sparser, lambda _: None)
+
+
+def test_errors_rise_as_weights_go_and_repair_lowers_them() -> None:
+    cut, fitted = (curves(Sparser(Unstructured(), "magnitude", refit)) for refit in (False, True))
+    for name, curve in fitted.items():
+        assert len(curve) == len(LEVELS)
+        assert list(curve.values()) == sorted(curve.values())
+        assert curve.keys() == cut[name].keys()
+    assert sum(sum(curve.values()) for curve in fitted.values()) < sum(sum(curve.values()) for curve in cut.values())
+
+
+def test_a_point_is_the_divergence_of_a_model_with_that_layer_cut() -> None:
+    model, facts = ready()
+    keep, error = next(iter(curves(Sparser(Unstructured(), "magnitude", refit=False))["inner"].items()))
+    w = model.weights["inner"].array()
+    bound = np.sort(np.abs(w).ravel())[-keep]
+    model_cut = model.copy()
+    model_cut.weights["inner"] = Weight("inner", None, np.where(np.abs(w) >= bound, w, 0).astype(np.float32))
+    held = need(facts.calibration, "calibration").held
+    expected = np.mean([divergence(Session(model_cut).run(feed), Session(model).run(feed)) for feed in held])
+    assert error == pytest.approx(expected, rel=1e-3)
