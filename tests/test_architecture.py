@@ -18,10 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "onnxprune"
 
 LAYERS = [
-    ["errors", "axes", "digest", "synthetic"],
+    ["errors", "axes", "digest"],
     ["equation", "slices"],
     ["weights"],
-    ["node"],
+    ["node", "synthetic"],
     ["flow", "model", "order"],
     ["precision"],
     ["runtime"],
