@@ -31,7 +31,7 @@ from onnxprune.compiler import Compiler
 from onnxprune.model import Model
 from onnxprune.recipe import Target
 from onnxprune.tune import at_latency
-from trials import ROOT, Network, Store, default_data, handwritten, name_of, resnet20
+from trials import ROOT, Network, OutOfTimeError, Store, default_data, handwritten, name_of, resnet20
 
 TARGETS = (1 / 1.35, 1 / 1.5, 1 / 2, 1 / 2.75)
 """Shares of the multiply-accumulates that remain."""
@@ -56,12 +56,12 @@ BASE = Recipe(align="1")
 def criteria(store: Store, network: Network) -> None:
     """Every criterion with and without repair at every target; the default one as the command runs it."""
     store.once(f"{network.name}/original", lambda: {"accuracy": network.accuracy(network.path)})
-    for criterion in CRITERIA:
-        for repair in (True, False):
-            sweep(store, network, criterion, repair=repair)
     for target in TARGETS:  # what there is without samples
         recipe = replace(BASE, target=f"macs={target}")
         pruned(store, network, f"{network.name}/nothing/cut/{name_of(target)}", recipe, data=False)
+    for repair in (True, False):
+        for criterion in CRITERIA:
+            sweep(store, network, criterion, repair=repair)
 
 
 def compiler_of(network: Network, recipe: Recipe) -> Compiler:
@@ -74,9 +74,10 @@ def sweep(store: Store, network: Network, criterion: str, *, repair: bool) -> No
     """One criterion at every target; what does not depend on the target is worked out once."""
     recipe = replace(BASE, criterion=criterion, repair=repair)
     compiler = compiler_of(network, recipe)
-    for target in TARGETS:
+    default = criterion == "obs" and repair
+    for target in PEER_TARGETS if default else TARGETS:
         key = f"{network.name}/{criterion}/{'repaired' if repair else 'cut'}/{name_of(target)}"
-        if criterion == "obs" and repair:
+        if default:
             pruned(store, network, key, replace(recipe, target=f"macs={target}"))
             continue
 
@@ -216,13 +217,17 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "accuracy", help="where results and models are kept")
     parser.add_argument("--data", type=Path, default=default_data(), help="folder of optional local data")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "accuracy.md")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin nothing more after so many; go on next time")
     options = parser.parse_args()
-    store = Store(options.work)
+    store = Store(options.work, 60 * options.minutes)
     chosen = options.part or [*PARTS, "page"]
     networks = [network for network in (resnet20(options.data), handwritten()) if network is not None]
     for part in chosen:
         if part != "page":
-            PARTS[part](store, networks)
+            try:
+                PARTS[part](store, networks)
+            except OutOfTimeError as error:
+                sys.exit(f"time is up before {error}; run it again to go on")
     if "page" in chosen:
         accuracy_page.write(store, options.output)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -56,6 +57,7 @@ def timed(store: Store, network: str) -> list[str]:
 def write(store: Store, output: Path) -> None:
     """The page, from whatever has been measured, and pictures beside it."""
     rcParams["svg.hashsalt"] = "onnxprune"  # the same bytes for the same numbers
+    rcParams["svg.fonttype"] = "none"
     parts = [HEAD]
     for network, title in TITLES.items():
         parts.append(f"## {title}\n\n")
@@ -89,7 +91,7 @@ def _version() -> str:
 
 
 def _criteria(store: Store, network: str) -> str:
-    targets = [name for name, _ in store.under(f"{network}/obs/repaired/")]
+    targets = [name for name, _ in store.under(f"{network}/nothing/cut/")]
     rows = [["", *(f"{target} {how}" for target in targets for how in ("repaired", "cut"))]]
     for criterion in ("obs", "flap", "wanda", "variance", "l2", "random", "nothing"):
         entries = [store.get(f"{network}/{criterion}/{how}/{target}") for target in targets for how in ("repaired", "cut")]
@@ -173,34 +175,41 @@ def _latency(store: Store, network: str) -> str:
         return ""
     rows = [["model", "latency", "MACs", "accuracy"]]
     for key, ratio in sorted(timings["ratios"].items(), key=lambda item: -item[1]):
-        entry, name = store.get(key), key.removeprefix(f"{network}/")
-        name = name.replace("obs/repaired/", "macs = ").replace("latency/", "target latency, ")
-        name = (
-            name.replace("best of torch-pruning/", "Torch-Pruning, widths of ").replace("/re-estimated/", ", ").replace("/", ": ")
-        )
+        entry, name = store.get(key), _named(key.removeprefix(f"{network}/"))
         rows.append([name, f"{ratio:.3f}", f"{entry['macs']:.3f}", f"{entry['accuracy']:.2f}"])
     return f"The original takes {timings['ms']:.3f} ms ({timings['machine']}).\n\n" + table(rows)
 
 
+def _named(key: str) -> str:
+    """A model's key as a reader would say it."""
+    kind, rest = key.split("/", 1)
+    if kind == "latency":
+        return f"--target latency, --{rest}"
+    if kind != "best of torch-pruning":
+        return f"--target macs, --align 1: {rest.removeprefix('repaired/')}"
+    round_to, _, target = rest.split("/", 2)
+    return f"Torch-Pruning{f', widths in {round_to}s' * (round_to != '1')}: {target}"
+
+
 def _verdict(store: Store, network: str) -> str:
-    """Where the other tool wins: its points that lie above our curve, and what accuracy ours has at no more cost."""
-    found = []
-    ours, theirs = (
-        _points(store, prefix) for prefix in (f"{network}/obs/repaired/", f"{network}/best of torch-pruning/1/re-estimated/")
-    )
+    """Where the other tool wins: its points that lie above our curve, or below its end."""
+    original = store.get(f"{network}/original")["accuracy"]
+    ours = _points(store, f"{network}/obs/repaired/")
+    theirs = [
+        (entry["macs"], entry["accuracy"]) for name, entry in store.under(f"{network}/best of torch-pruning/") if "/re-" in name
+    ]
     curves = _curves(store, network)
+    found = []
     for what, a, b in (("MACs", ours, theirs), ("latency", curves["onnxprune"], curves["Torch-Pruning"])):
-        if not a or not b:
-            continue
-        for cost, accuracy in b:
-            least = min(a)[0]
-            mine = max((score for price, score in a if price <= cost + 1e-3), default=None)
-            if mine is None:
-                found.append(f"at {what} {cost:.3f} it has {accuracy:.2f} %, and nothing of ours is as small (least {least:.3f})")
+        front = _columns([*best(a), (1.0, original)])
+        for cost, accuracy in sorted(b) if a else ():
+            mine = float(np.interp(cost, *front))
+            if cost < front[0][0] - 1e-3:
+                found.append(f"at {what} {cost:.3f} it has {accuracy:.2f} %, and nothing of ours is as small")
             elif accuracy > mine + ONE_POINT:
-                found.append(f"at {what} {cost:.3f} it has {accuracy:.2f} %, ours at no more has {mine:.2f} %")
+                found.append(f"at {what} {cost:.3f} it has {accuracy:.2f} %, ours {mine:.2f} % between its neighbours")
     if not found:
-        return "Torch-Pruning wins nowhere here: at each of its points a model of ours costs no more and is as accurate.\n\n"
+        return "Torch-Pruning wins nowhere here: each of its points lies below the curve of ours.\n\n"
     return "Where Torch-Pruning wins:\n\n" + "".join(f"- {line}\n" for line in found) + "\n"
 
 

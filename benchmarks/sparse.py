@@ -158,9 +158,9 @@ def loads(name: str, sparsities: Sequence[str]) -> Iterator[Row]:
             ):
                 files[label] = Path(folder) / f"{label}.onnx"
                 onnxprune.encode(proto, encoding, mode=mode).save(files[label], force=True)
-            created = _created(files)
+            first, created = _first(files), _created(files)
             exact = _same_outputs(files)
-            report = benchmark(list(files.values()), labels=list(files), seconds=1.0, memory=True)
+            report = benchmark(list(files.values()), labels=list(files), seconds=0.5, memory=True)
             for label, timed in zip(files, report.rows, strict=True):
                 yield {
                     "model": name,
@@ -168,6 +168,8 @@ def loads(name: str, sparsities: Sequence[str]) -> Iterator[Row]:
                     "stored": label,
                     "bytes": files[label].stat().st_size,
                     "size": files[label].stat().st_size / files["dense"].stat().st_size,
+                    "first ms": 1000 * median(first[label]),
+                    "first": median(one / base for one, base in zip(first[label], first["dense"], strict=True)),
                     "create ms": 1000 * median(created[label]),
                     "create": median(one / base for one, base in zip(created[label], created["dense"], strict=True)),
                     "run": timed.ratio.median if timed.ratio else 1.0,
@@ -186,8 +188,29 @@ def _session(path: Path) -> Any:
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
+FIRST = """
+import sys, time
+import onnxruntime as ort
+options = ort.SessionOptions()
+options.intra_op_num_threads, options.log_severity_level = 1, 3
+start = time.thread_time()
+ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+print(time.thread_time() - start)
+"""
+
+
+def _first(files: Mapping[str, Path]) -> dict[str, list[float]]:
+    """Processor seconds of creating the first session of a process, in turns."""
+    seconds: dict[str, list[float]] = {label: [] for label in files}
+    for _ in range(SESSIONS):
+        for label, path in files.items():
+            done = subprocess.run([sys.executable, "-c", FIRST, path], capture_output=True, text=True, check=True)
+            seconds[label].append(float(done.stdout))
+    return seconds
+
+
 def _created(files: Mapping[str, Path]) -> dict[str, list[float]]:
-    """Processor seconds of session creation, in turns; the first round warms up."""
+    """Processor seconds of session creation in this process, in turns; the first round warms up."""
     seconds: dict[str, list[float]] = {label: [] for label in files}
     for _ in range(SESSIONS + 1):
         for label, path in files.items():
@@ -216,16 +239,16 @@ def sizes_table(rows: Sequence[Row]) -> str:
 
 def loads_table(rows: Sequence[Row]) -> str:
     """Markdown."""
-    lines = [
-        "| model | zeros | stored | size | session creation ms | of dense | run time of dense (quartiles) | peak MiB | outputs |",
-        "|---|---|---|--:|--:|--:|--:|--:|---|",
-    ]
+    sessions = ("first session ms", "of dense", "later sessions ms", "of dense")
+    columns = ("model", "zeros", "stored", "size", *sessions, "run time of dense (quartiles)", "peak MiB", "outputs")
+    lines = [f"| {' | '.join(columns)} |", "|---|---|---|--:|--:|--:|--:|--:|--:|--:|---|"]
     for row in rows:
         zeros = row["sparsity"] if ":" in row["sparsity"] else f"{float(row['sparsity']):.0%}"
         low, high = row["run quartiles"]
         run = "" if row["stored"] == "dense" else f"{row['run']:.3f} ({low:.3f}-{high:.3f})"
         lines.append(
-            f"| {row['model']} | {zeros} | {row['stored']} | {row['size']:.3f} | {row['create ms']:.0f} | {row['create']:.2f} | "
+            f"| {row['model']} | {zeros} | {row['stored']} | {row['size']:.3f} | {row['first ms']:.0f} | "
+            f"{row['first']:.2f} | {row['create ms']:.0f} | {row['create']:.2f} | "
             f"{run} | {row['peak MiB']:.0f} | {'equal' if row['same outputs'] else 'DIFFERENT'} |"
         )
     machine = ", ".join(f"{key} {value}" for key, value in rows[0]["machine"].items()) if rows else ""

@@ -85,29 +85,44 @@ def handwritten(export: str = "digits") -> Network:
     return Network(export, folder / f"{export}.onnx", kept, data.calib_x, held, data.test_x, data.test_y)
 
 
+class OutOfTimeError(Exception):
+    """There is more to measure than there was time for."""
+
+
 class Store:
     """Results by key, in a folder, and the models that they are about."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, seconds: float = float("inf")) -> None:
+        """Open it; nothing more is begun after so many ``seconds``."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self._file = folder, folder / "results.json"
-        self._entries: dict[str, Any] = json.loads(self._file.read_text("utf-8")) if self._file.exists() else {}
+        self.folder, self._file, self._end = folder, folder / "results.json", time.monotonic() + seconds
+        self._entries = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self._file.read_text("utf-8")) if self._file.exists() else {}
+        return found
 
     def get(self, key: str) -> Any:
         """What was measured, ``None`` if it was not."""
         return self._entries.get(key)
 
     def put(self, key: str, value: Any) -> None:
-        """Keep a result; the file is whole at any time."""
-        self._entries[key] = value
-        draft = self._file.with_suffix(".new")
+        """Keep a result; the file is whole at any time, and other parts may be at work beside this one."""
+        self._entries = self._read() | {key: value}
+        draft = self._file.with_suffix(f".{os.getpid()}")
         draft.write_text(json.dumps(self._entries, indent=1), "utf-8")
         draft.replace(self._file)
         print(f"{key}: {json.dumps(value)[:160]}", file=sys.stderr, flush=True)
 
     def once(self, key: str, measure: Callable[[], Any]) -> Any:
-        """What was measured, measured now if it was not."""
+        """What was measured, measured now if it was not.
+
+        Raises:
+            OutOfTimeError: it was not, and time is up.
+        """
         if key not in self._entries:
+            if time.monotonic() > self._end:
+                raise OutOfTimeError(key)
             start = time.process_time()
             value = measure()
             if isinstance(value, dict):

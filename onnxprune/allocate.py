@@ -16,6 +16,7 @@ from onnxprune.axes import Factor, Positions, length
 from onnxprune.errors import TargetError
 from onnxprune.knapsack import Curve, Prices, choose
 from onnxprune.recipe import Target
+from onnxprune.rules.registry import Reason
 
 if TYPE_CHECKING:
     from onnxprune.coupling import Coupling, CouplingGroup
@@ -132,7 +133,11 @@ def by_curves(
 
 def _check_groups(coupling: Coupling, target: Target) -> None:
     if not coupling.groups and target.fraction < 1:
-        raise TargetError(f"target {target} cannot be reached: the model has no group that can be pruned; inspect says why")
+        mixed = any(refusal.reason is Reason.MIXES for refusal in coupling.refusals)
+        offer = "; --allow-inexact offers what normalisations run over" if mixed else ""
+        raise TargetError(
+            f"target {target} cannot be reached: the model has no group that can be pruned; inspect says why{offer}"
+        )
 
 
 def _spared(

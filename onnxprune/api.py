@@ -108,7 +108,7 @@ def make_plan(source: Source, recipe: Recipe | None = None, *, progress: Progres
     recipe, original = recipe or Recipe(), Model.of(source)
     if recipe.lossless:
         raise OptionError("lossless: a plan does not say what takes over removed positions; use prune")
-    compiler = Compiler(original, recipe, calibrate.given(recipe.calib, original.inputs, recipe.preprocess), Stages(progress))
+    compiler = Compiler(original, recipe, _given(recipe, original), Stages(progress))
     model, facts = compiler.planned(recipe.target)
     analysis = Analysis(model, need(facts.shapes, "shapes"), need(facts.coupling, "coupling"))
     return _signed(need(facts.plan, "plan"), source), analysis
@@ -140,7 +140,9 @@ def prune(
     recipe = recipe or Recipe()
     stage = Stages(progress)
     original = Model.of(source)
-    given = calibrate.given(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
+    if isinstance(samples, str):
+        recipe, samples = dataclasses.replace(recipe, calib=samples), None
+    given = _given(recipe, original) if samples is None else calibrate.given(samples, original.inputs, recipe.preprocess)
     first = None
     if recipe.lossless:
         with stage("lossless", "looking for what is dead, constant or duplicated"):
@@ -258,6 +260,11 @@ def check(original: Source, pruned: Source, chosen: Plan, *, seed: int = 0) -> v
     return verify.compare(small, masked, seed=seed, values=values, kept=kept_by(facts))
 
 
+def _given(recipe: Recipe, model: Model) -> Samples | None:
+    """The samples that a recipe names; ``None`` where it names none, or noise."""
+    return calibrate.given("" if recipe.blind else recipe.calib, model.inputs, recipe.preprocess)
+
+
 def _signed(chosen: Plan, source: Source) -> Plan:
     """The plan, with the file it was made for."""
     if not isinstance(source, str | Path):
@@ -295,6 +302,13 @@ def _result(
         notes.append(f"left whole, because they failed verification: {len(facts.frozen)} of {groups_in_all} groups")
     if any(not g.exact and g.kept < g.size for g in groups):
         notes.append("inexact groups were pruned: equality with the masked model was proven for the exact ones only")
+    if recipe.blind and recipe.repair:
+        helped = (
+            "repaired on noise, not on data: samples repair better"
+            if facts.repairs
+            else "repair on noise did not help, and was left out"
+        )
+        notes.append(helped)
     report = Report(
         model=original.name,
         requested="lossless" if recipe.only_exact else str(tuned.target if tuned else Target.parse(recipe.target)),

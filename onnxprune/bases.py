@@ -83,7 +83,11 @@ class Basis:
 
 
 class _Seen:
-    """How a tensor is seen along one strand of a leaf: as blocks [companions, size, others]."""
+    """How a tensor is seen along one strand of a leaf: as blocks [companions, size, others].
+
+    Attributes:
+        in_order: whether companions with an axis of their own come before those on the leaf's, as blocks are ordered.
+    """
 
     def __init__(self, factors: Sequence[Factor], leaf: Factor, strand: int, companions: Sequence[Factor]) -> None:
         self._axis, digit = _strands(factors, leaf)[strand]
@@ -95,6 +99,7 @@ class _Seen:
         belong = np.flatnonzero(digit >= 0)
         self._rows = belong[np.lexsort((digit[belong], which[belong]))]
         outer = [companion for companion in companions if companion not in along]
+        self.in_order = outer == list(companions[: len(outer)])
         self._front = [next(at for at, factor in enumerate(factors) if factor.root is companion) for companion in outer]
         self._count = math.prod(companion.size for companion in companions)
         self._size = leaf.size
@@ -265,6 +270,8 @@ def _linear(
         return None
     companions = _companions(values, {name for name, _ in constants}, leaf)
     seen = {(name, strand): _Seen(values[name], leaf, strand, companions) for name, strand in strands}
+    if not all(one.in_order for one in seen.values()):
+        return None
     turned = [replace(some, first=some.second, second=some.first) if sides.second(some.first) else some for some in sums]
     return _Found(group, seen, constants, tuple(turned))
 

@@ -14,6 +14,7 @@ from onnxprune.errors import OptionError
 from onnxprune.feeds import Batch, Block, Held, Intake, Table, assemble, first
 from onnxprune.shapes import bindings
 from onnxprune.sources import Source, arrays, find
+from onnxprune.synthetic import coloured
 
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
@@ -119,12 +120,23 @@ def _again(samples: Samples, intake: Intake) -> Source:
 
 
 def noise(
-    inputs: Sequence[ValueInfoProto], *, count: int = 16, seed: int = 0, shapes: Mapping[str, Shape] | None = None
+    inputs: Sequence[ValueInfoProto],
+    *,
+    count: int = 16,
+    seed: int = 0,
+    shapes: Mapping[str, Shape] | None = None,
+    natural: bool = False,
 ) -> Samples:
     """Seeded noise shaped like the inputs of a model: what there is where there are no samples.
 
-    ``count`` samples; of a model with a static batch as many of its batches as they fill, at least one. ``shapes`` are those of
-    the inputs, as `onnxprune.shapes.trials` gives them.
+    ``count`` samples; of a model with a static batch as many of its batches as they fill, at least one.
+
+    Args:
+        inputs: of the model.
+        count: how many samples.
+        seed: of the noise.
+        shapes: of the inputs, as `onnxprune.shapes.trials` gives them.
+        natural: whether inputs that are images get the spectrum of natural ones; see `coloured`.
     """
     intake = Intake.of(inputs)
     shapes = shapes or bindings(inputs)[0]
@@ -136,7 +148,9 @@ def noise(
         whole = runtime.random_feeds([value for value in inputs if value.name not in batched], single, seed)
         for number in range(count):
             drawn = runtime.random_feeds([value for value in inputs if value.name in batched], single, seed + number)
-            yield Table("seeded noise", {name: Held(array) for name, array in (whole | drawn).items()})
+            yield Table(
+                "seeded noise", {name: Held(coloured(array) if natural else array) for name, array in (whole | drawn).items()}
+            )
 
     return _Tables(Source("seeded noise", tables, count), intake, None)
 

@@ -13,12 +13,12 @@ import numpy as np
 from onnxprune import runtime, verify
 from onnxprune.allocate import widths
 from onnxprune.axes import Indices, Keeper
-from onnxprune.calibrate import Samples
+from onnxprune.calibrate import Samples, noise
 from onnxprune.calibration import Calibration, Feeds
 from onnxprune.cost import CostModel
 from onnxprune.coupling import Coupling
 from onnxprune.divergence import divergence
-from onnxprune.errors import ModelError, TargetError, VerificationError
+from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
 from onnxprune.knapsack import Curve, Prices
 from onnxprune.lossless import Removal
 from onnxprune.model import Model
@@ -40,6 +40,7 @@ from onnxprune.passes.base import need
 from onnxprune.plan import Plan
 from onnxprune.precision import as_float32, carry, differing, float_types
 from onnxprune.recipe import Recipe, parse_align
+from onnxprune.weights import FLOATS
 
 __all__ = ["Built", "Compiler", "Progress", "Stages", "kept_by", "law"]
 
@@ -49,6 +50,8 @@ Progress = Callable[[str], None]
 
 EXPONENTS = (1.0, 1.5)
 """Of predicted errors, before they are added."""
+_NOISE = 128
+"""Samples of noise that stand in for data."""
 _TRIALS = 5e11
 """Multiply-accumulates of the calibration set up to which several plans are repaired and compared."""
 
@@ -129,10 +132,33 @@ class Compiler:
                 if check.ok:
                     break
                 self._freeze(model, facts, check)
-        if self.samples is not None and self.recipe.repair:
+        if self.recipe.repair and (self.samples is not None or self.recipe.blind):
             with self.stage("repair", "repairing"):
-                pruned = self._repaired(pruned, facts)
+                pruned = self._repaired(pruned, facts) if self.samples is not None else self._blindly(pruned, facts)
         return Built(model, facts, pruned, check)
+
+    def _blindly(self, pruned: Model, facts: Facts) -> Model:
+        """The pruned model repaired on noise, if that brings it nearer to the original on other noise.
+
+        What a reader needs is how its inputs go together, and most of that is in the weights before it: noise shows it.
+        """
+        shapes = need(facts.shapes, "shapes")
+        inputs = self.original.inputs
+        for value in inputs:
+            if value.type.tensor_type.elem_type not in FLOATS:
+                raise OptionError(
+                    f"--calib noise: cannot stand in for input {value.name!r}, which is no floating-point data: give samples"
+                )
+        known = {value.name: shape for value in inputs if (shape := shapes.shapes[value.name]) is not None}
+        drawn = (noise(inputs, count=_NOISE, seed=self.recipe.seed + n * _NOISE, shapes=known, natural=True) for n in (0, 1))
+        float32 = facts.original is not self._model
+        facts.calibration, judging = (Calibration.of(samples, shapes, float32=float32) for samples in drawn)
+        repaired = self._repaired(pruned, facts)
+        before, after = (drifted(model, need(facts.original, "original"), judging.held) for model in (pruned, repaired))
+        if not after < before:
+            facts.repairs = None
+            return pruned
+        return repaired
 
     def _repaired(self, pruned: Model, facts: Facts) -> Model:
         """The pruned model with its readers re-solved, in float32, and written in the types they had."""

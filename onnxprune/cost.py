@@ -28,7 +28,7 @@ Term = tuple[float, tuple[Factor, ...]]
 class Cost:
     """Attributes:
     macs: multiply-accumulates of one inference; of one sample where the batch is dynamic.
-    params: elements of floating-point constants.
+    params: elements of floating-point constants, and of quantised ones.
     size: bytes of the constants and the graph.
     """
 
@@ -50,10 +50,11 @@ class CostModel:
             for letters in node.rule.macs:
                 known = (node.letters.get(letter) or node.sizes[letter] for letter in letters)
                 self._add("macs", 1 / batch, known, free, below)
+        quantized = {name for node in coupling.nodes for name in _quantized(node)}
         for weight in model.weights.values():
             factors = coupling.axes.get(weight.name, weight.shape)
             self._add("size", weight.nbytes / max(weight.size, 1), factors, free, below)
-            if weight.is_float:
+            if weight.is_float or weight.name in quantized:
                 self._add("params", 1, factors, free, below)
         self._constant["size"] += model.proto.ByteSize()
 
@@ -130,6 +131,11 @@ class Priced:
         return self.model.sharing(self.metric, factor)
 
 
+def _quantized(node: NodeAxes) -> list[str]:
+    """The names of what a node reads as quantised constants."""
+    return [node.view.inputs[position] for position in node.rule.quantized if node.view.has(position)]
+
+
 def _price(terms: Iterable[Term], counts: Mapping[Factor, int]) -> float:
     total = 0.0
     for coefficient, factors in terms:
@@ -143,4 +149,5 @@ def layer_costs(model: Model, node: NodeAxes, batch: int) -> tuple[int, int]:
     """Multiply-accumulates (of one sample) and floating-point parameters of one node."""
     macs = sum(math.prod(node.sizes[letter] for letter in letters) for letters in node.rule.macs)
     weights = (model.weights[name] for name in dict.fromkeys(node.view.inputs) if name in model.weights)
-    return macs // batch, sum(weight.size for weight in weights if weight.is_float)
+    quantized = _quantized(node)
+    return macs // batch, sum(weight.size for weight in weights if weight.is_float or weight.name in quantized)

@@ -21,6 +21,8 @@ CRITERIA = ("l1", "l2", "linf", "fpgm", "bn_scale", "random")
 """Their functions are in `onnxprune.criteria`; here are the names alone, which the command line can list without numpy."""
 CALIBRATED = ("obs", "wanda", "flap", "variance")
 """Criteria that need data; their functions are in `onnxprune.problems`."""
+NOISE = "noise"
+"""What ``calib`` names where there are no samples, and noise stands in for them."""
 _KINDS: dict[type, str] = {str: "a text", int: "a whole number", bool: "true or false", tuple: "a list of texts"}
 
 
@@ -86,7 +88,8 @@ class Recipe:
         verify: prove the surgery on the whole model before anything is returned.
         seed: of everything drawn.
         repair: re-solve what reads pruned channels, where there is data.
-        calib: samples: a file, a folder or ``package.module:function``; empty for none.
+        calib: samples: a file, a folder or ``package.module:function``; empty for none. ``noise`` stands in for samples of
+            images and other floats where there are none: widths are chosen as without data, and repaired on it.
         max_drop: what the score may lose, as ``1%``; the smallest model within it is searched, from ``target`` on. Empty: none.
         eval: samples that the score is taken on, which calibration should not see; forms as ``calib``.
         metric: the score: ``top1``, ``agreement``, ``mse``, ``cosine`` or ``package.module:function``; ``auto`` chooses.
@@ -136,6 +139,11 @@ class Recipe:
             raise OptionError(f"--eval {self.eval} is for --max-drop: add that, as 1%")
         if self.seed < 0:
             raise OptionError(f"seed {self.seed}: write 0 or a positive number")
+
+    @property
+    def blind(self) -> bool:
+        """Whether noise stands in for samples."""
+        return self.calib == NOISE
 
     def settled(self, *, data: bool) -> Recipe:
         """The same recipe with every ``auto`` decided, by whether there is calibration data.

@@ -57,8 +57,9 @@ class Shapes:
 def bindings(inputs: Sequence[ValueInfoProto], batches: tuple[int, int] = (2, 3)) -> list[dict[str, Shape]]:
     """Definite shapes for the graph inputs: one probe, and a second one if any size is open.
 
-    A batch becomes 2 and 3 (or what ``batches`` says), image sizes 64 and 96 pixels, other sizes 16, 24, 32, ... and twice as
-    much in the second probe; sizes with one name stay equal.
+    A batch becomes 2 and 3 (or what ``batches`` says), image sizes 64 and 95 pixels, other sizes 16, 24, 32, ... and one less
+    than twice as much in the second probe: what a graph computes from a remainder (padding to whole windows) must differ, too.
+    Sizes with one name stay equal.
     """
     return next(trials(inputs, batches))
 
@@ -66,26 +67,30 @@ def bindings(inputs: Sequence[ValueInfoProto], batches: tuple[int, int] = (2, 3)
 def trials(inputs: Sequence[ValueInfoProto], batches: tuple[int, int] = (2, 3)) -> Iterator[list[dict[str, Shape]]]:
     """`bindings`, then others for models that do not take sizes as free as they are declared.
 
-    Exporters give sizes that must be equal different names: then those on one axis of different inputs become equal. And they
-    leave sizes open for which there is one right value: then those that networks are commonly made for are tried.
+    Some take multiples of a power of two alone. Exporters give sizes that must be equal different names: then those on one axis
+    of different inputs become equal. And they leave sizes open for which there is one right value: then those that networks are
+    commonly made for are tried.
     """
-    plain = _bound(inputs, batches)
-    yield plain
-    if len(plain) == 1:
-        return
-    alike = _bound(inputs, batches, alike=True)
-    if alike != plain:
-        yield alike
-    for size in _COMMON:
-        fixed = _bound(inputs, batches, alike=True, size=size)
-        if fixed[0] not in (plain[0], alike[0]):
-            yield fixed
+    done: list[list[dict[str, Shape]]] = []
+    for alike, less, size in ((False, 1, 0), (False, 0, 0), (True, 1, 0), (True, 0, 0), *((True, 0, size) for size in _COMMON)):
+        found = _bound(inputs, batches, alike=alike, less=less, size=size)
+        if found not in done and (not size or found[0] not in [first for first, *_ in done]):
+            done.append(found)
+            yield found
 
 
 def _bound(
-    inputs: Sequence[ValueInfoProto], batches: tuple[int, int], *, alike: bool = False, size: int = 0
+    inputs: Sequence[ValueInfoProto], batches: tuple[int, int], *, alike: bool, less: int, size: int
 ) -> list[dict[str, Shape]]:
-    """Shapes for the inputs, once or twice; ``alike`` if open sizes on one axis are equal, ``size`` if they have one value."""
+    """Shapes for the inputs, once or twice.
+
+    Args:
+        inputs: of the model.
+        batches: sizes of the first axis.
+        alike: whether open sizes on one axis are equal.
+        less: by how much the second size is less than a multiple of 8.
+        size: the one value that open sizes have; 0 for two different ones.
+    """
     probes: list[dict[str, Shape]] = []
     for second in (False, True):
         named: dict[str, int] = {}
@@ -99,7 +104,7 @@ def _bound(
                     continue
                 name = f"axis {axis}" if alike else dim.dim_param or f"{value.name}.{axis}"
                 if name not in named:
-                    open_size = size or _open_size(axis, len(dims), len(named), second=second)
+                    open_size = size or _open_size(axis, len(dims), len(named), second=second) - less * second
                     named[name] = batches[second] if axis == 0 else open_size
                 shape.append(named[name])
             shapes[value.name] = tuple(shape)
@@ -147,14 +152,16 @@ def shapes_at(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
 
 def _probes(model: Model, constants: Mapping[str, Array]) -> tuple[list[dict[str, Shape]], Inferred, Inferred | None]:
     """The first sizes that do not contradict the graph; the plain ones, if all do."""
-    plain = None
+    found: list[tuple[list[dict[str, Shape]], Inferred, Inferred | None]] = []
     for probes in trials(model.inputs):
-        found = (probes, *_twice(model, probes, constants))
-        if not found[1].stuck:
-            return found
-        plain = plain or found
-    assert plain is not None  # noqa: S101 - there is always one trial
-    return plain
+        first, second = _twice(model, probes, constants)
+        if not first.stuck:
+            if second is None or not second.stuck:
+                return probes, first, second
+            if any(not other.stuck for _, other, _ in found):
+                break  # another second size is no better
+        found.append((probes, first, second))
+    return next((entry for entry in found if not entry[1].stuck), found[0])
 
 
 def _twice(

@@ -218,13 +218,18 @@ def _reference(masked: Model, watched: Sequence[str], seed: int) -> tuple[list[d
     Raises:
         ModelError: it does not run.
     """
-    failed = ""
+    failed, found = "", None
     for sizes in trials(masked.inputs, batches=(1, 2)):
         feeds = [runtime.random_feeds(masked.inputs, shapes, seed + number) for number, shapes in enumerate(sizes)]
         results = segments.run_each(masked, feeds, watched)
-        if not isinstance(results[0], Exception):
-            return feeds, results
-        failed = failed or f"the model does not run on {_show(sizes[0])}: {runtime.first_line(results[0])}"
+        if isinstance(results[0], Exception):
+            failed = failed or f"the model does not run on {_show(sizes[0])}: {runtime.first_line(results[0])}"
+        elif found or not any(isinstance(result, Exception) for result in results):
+            return found if found and isinstance(results[-1], Exception) else (feeds, results)
+        else:
+            found = feeds, results  # perhaps it takes another second size
+    if found:
+        return found
     raise ModelError(failed)
 
 

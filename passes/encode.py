@@ -18,7 +18,7 @@ from onnxprune.passes.bodies import replace_all
 from onnxprune.passes.normalize import gather_constants
 from onnxprune.sparse.accounting import Encoded
 from onnxprune.sparse.chain import OPSET, Chain
-from onnxprune.sparse.choose import Bundle, Piece, affordable, bundles, choose, laid_out
+from onnxprune.sparse.choose import Bundle, Piece, affordable, bundles, check_names, choose, laid_out
 from onnxprune.sparse.coo import coo, coo_bytes
 from onnxprune.sparse.decode import decode
 from onnxprune.sparse.flat import Flat, most_frequent
@@ -54,6 +54,7 @@ class Encode(Pass):
     negative_zeros: bool = False
 
     def run(self, model: Model, facts: Facts) -> Model:
+        check_names(self.encoding, self.mode)
         model = model.copy()
         gather_constants(model)
         decode(model)

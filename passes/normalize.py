@@ -131,10 +131,11 @@ def constant_of(node: NodeProto) -> Weight | None:
 def fold(model: Model) -> None:
     """Compute what only constants feed, unless the result is larger than what it is computed from (a mask).
 
-    Weights that the graph generates become constants whatever their size: only those can be pruned.
+    Weights that the graph generates become constants whatever their size: only those can be pruned. Sizes that pruning
+    refreshes stay where they are.
     """
     foldable: list[NodeProto] = []
-    known = set(model.weights)
+    known = model.weights.keys() - pinned_sizes(model).values()
     for node in every_node(model.graph):
         names = [name for name in node.input if name]
         random = node.op_type.startswith("Random") or node.op_type in _NOT_FOLDED
@@ -171,11 +172,13 @@ def fold(model: Model) -> None:
 def untie(model: Model) -> None:
     """Give every reader its own copy of a constant vector: exporters merge equal ones of unrelated layers.
 
-    Truly tied weights are matrices; they stay one tensor with several readers.
+    Truly tied weights are matrices; they stay one tensor with several readers. So do sizes that pruning refreshes.
     """
+    _untie_decoded(model)
+    pinned = set(pinned_sizes(model).values())
     for name, readers in list(model.consumers().items()):
         weight = model.weights.get(name)
-        if weight is None or len(readers) < 2 or sum(size != 1 for size in weight.shape) > 1:
+        if weight is None or name in pinned or len(readers) < 2 or sum(size != 1 for size in weight.shape) > 1:
             continue
         for node, position in readers[1:]:
             if position < 0:
@@ -183,6 +186,27 @@ def untie(model: Model) -> None:
             copy = model.fresh_name(f"{name}__copy")
             model.weights[copy] = weight.renamed(copy)
             node.input[position] = copy
+
+
+def _untie_decoded(model: Model) -> None:
+    """Give every reader of a quantised vector its own ``DequantizeLinear`` of it, whose constants can then be untied."""
+    consumers = model.consumers()
+    for graph in every_graph(model.graph):
+        nodes: list[NodeProto] = []
+        for node in graph.node:
+            nodes.append(node)
+            if node.op_type != "DequantizeLinear" or any(name not in model.weights for name in node.input):
+                continue
+            if sum(size != 1 for size in model.weights[node.input[0]].shape) > 1:
+                continue
+            for reader, position in consumers.get(node.output[0], [])[1:]:
+                if position >= 0:
+                    copy = NodeProto()
+                    copy.CopyFrom(node)
+                    copy.name = copy.output[0] = reader.input[position] = model.fresh_name(f"{node.output[0]}__copy")
+                    nodes.append(copy)
+        if len(nodes) > len(graph.node):
+            replace_all(graph.node, nodes)
 
 
 def remove_unused(model: Model) -> None:
@@ -231,8 +255,8 @@ def _pin_sizes_of(model: Model, shapes: Shapes, graph: GraphProto, pinned: Colle
             changed |= _pin(model, shapes, node, 0, nodes, static_only=True)
         for position in SIZE_INPUTS.get(node.op_type, ()):
             name = node.input[position] if position < len(node.input) else ""
-            if name and name not in model.weights and (name not in pinned or node.op_type == "Reshape"):
-                changed |= _pin(model, shapes, node, position, nodes, static_only=False, again=name in pinned)
+            if name and name not in model.weights and name not in pinned:
+                changed |= _pin(model, shapes, node, position, nodes, static_only=False)
         nodes.append(node)
     if changed:
         replace_all(graph.node, nodes)
@@ -280,20 +304,8 @@ def _constant(model: Model, stem: str, value: Array) -> str:
     return name
 
 
-def _pin(
-    model: Model,
-    shapes: Shapes,
-    node: NodeProto,
-    position: int,
-    nodes: list[NodeProto],
-    *,
-    static_only: bool,
-    again: bool = False,
-) -> bool:
-    """Replace one input by what is known of it; nodes that the replacement needs go to ``nodes``.
-
-    ``again`` if it was pinned before: then what is computed of it may have been made for sizes that are no more.
-    """
+def _pin(model: Model, shapes: Shapes, node: NodeProto, position: int, nodes: list[NodeProto], *, static_only: bool) -> bool:
+    """Replace one input by what is known of it; nodes that the replacement needs go to ``nodes``."""
     name = node.input[position]
     value, moved = shapes.values.get(name), shapes.moving.get(name)
     if value is None or not np.issubdtype(value.dtype, np.integer):
@@ -315,9 +327,6 @@ def _pin(
         return True
     if node.op_type == "Reshape":
         name = _from_input(model, shapes, node, spelled, pinned, nodes)
-    if again and name == node.input[position]:
-        del model.weights[pinned]
-        return False
     result = model.fresh_name(f"{name}__sizes")
     known = _constant(model, f"{name}__known", ~computed)
     nodes.append(helper.make_node("Where", [known, pinned, name], [result], name=result))

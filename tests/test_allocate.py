@@ -218,6 +218,17 @@ def test_what_cannot_be_reached_is_refused_with_what_can(name: str, target: str,
     assert choose(name, f"{metric}={least}", align=align).obtained <= least
 
 
+def test_no_group_but_what_a_normalisation_runs_over() -> None:
+    found = analyze(
+        parse("""(float[N,T,6] x) => (float[N,T,6] y) <float[6,8] w, float[8] scale, float[8,6] v> {
+          h = MatMul(x, w) n = LayerNormalization(h, scale) y = MatMul(n, v)
+        }""")
+    )
+    costs = CostModel(found.model, found.coupling, found.shapes.batch)
+    with pytest.raises(TargetError, match="inspect says why; --allow-inexact offers"):
+        allocate(found.coupling, {}, costs.of("macs"), Target("macs", 0.5), scope="global", align=1)
+
+
 def test_no_group_at_all() -> None:
     found = analyze(parse(NETS["chain"]), protect=["w*"])
     costs = CostModel(found.model, found.coupling, found.shapes.batch)

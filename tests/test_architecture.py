@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "onnxprune"
 
 LAYERS = [
-    ["errors", "axes", "digest"],
+    ["errors", "axes", "digest", "synthetic"],
     ["equation", "slices"],
     ["weights"],
     ["node"],

@@ -257,6 +257,19 @@ def test_noise(inputs: Sequence[ValueInfoProto], count: int, sizes: list[int]) -
         assert all(np.array_equal(array, again.feeds[name]) for name, array in batch.feeds.items())
 
 
+def test_natural_noise_differs_from_white_for_images_alone() -> None:
+    inputs = [value("x", "N", 3, 16, 16), value("t", "N", 5)]
+    (white,), (natural,) = (noise(inputs, natural=natural).batches(16) for natural in (False, True))
+    np.testing.assert_array_equal(white.feeds["t"], natural.feeds["t"])
+    steps = [np.abs(np.diff(batch.feeds["x"])).mean() for batch in (white, natural)]
+    assert steps[1] < 0.7 * steps[0]
+
+
+def test_noise_takes_shapes() -> None:
+    (batch,) = noise([value("x", "N", "T")], count=4, shapes={"x": (2, 7)}).batches(4)
+    assert batch.feeds["x"].shape == (4, 7)
+
+
 def test_noise_does_not_depend_on_the_batch() -> None:
     (one,), many = noise([X]).batches(16), list(noise([X]).batches(3))
     np.testing.assert_array_equal(one.feeds["x"], np.concatenate([batch.feeds["x"] for batch in many]))

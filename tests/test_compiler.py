@@ -9,7 +9,7 @@ from onnxprune.calibrate import open_samples
 from onnxprune.compiler import EXPONENTS, Compiler, Stages, drifted
 from onnxprune.errors import ModelError, OptionError, TargetError
 from onnxprune.model import Model
-from onnxprune.passes import Facts, Sensitivity
+from onnxprune.passes import Facts, MaskChannels, Sensitivity
 from onnxprune.passes.base import need
 from onnxprune.recipe import Recipe
 from onnxprune.verify import compare
@@ -47,6 +47,35 @@ def test_repair_brings_the_model_nearer() -> None:
     held = need(repaired.facts.calibration, "calibration").held
     assert drifted(repaired.pruned, repaired.model, held) < 0.7 * drifted(plain.pruned, plain.model, held)
     assert not plain.facts.repairs
+
+
+def test_repair_on_noise_brings_the_model_nearer_to_the_original_on_other_inputs() -> None:
+    made = [compiler(data=False, repair=repair, calib="noise") for repair in (False, True)]
+    plain, repaired = (one.build("macs=0.5") for one in made)
+    assert {name: kept.tolist() for name, kept in plain.plan.keep.items()} == {
+        name: kept.tolist() for name, kept in repaired.plan.keep.items()
+    }
+    assert repaired.facts.repairs
+    assert not plain.facts.repairs
+    feeds = [{"x": X}]
+    assert drifted(repaired.pruned, repaired.model, feeds) < 0.7 * drifted(plain.pruned, plain.model, feeds)  # type: ignore[arg-type]
+
+
+def test_repair_on_noise_that_does_not_help_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxprune.compiler.drifted", lambda *_: 1.0)
+    built = compiler(data=False, calib="noise").build("macs=0.5")
+    assert not built.facts.repairs
+    assert built.check is not None
+    assert built.check.ok
+    _, facts = compiler(data=False).planned("macs=0.5")
+    masked = MaskChannels()(built.model, Facts(facts.shapes, facts.coupling, plan=built.plan))
+    assert compare(built.pruned, masked).ok
+
+
+def test_noise_does_not_stand_in_for_indices() -> None:
+    model = parse("(int64[N,T] ids) => (float[N,T,4] y) <float[9,8] w, float[8,4] v> { e = Gather(w, ids) y = MatMul(e, v) }")
+    with pytest.raises(OptionError, match="input 'ids'"):
+        Compiler(Model.of(model), Recipe(align="1", calib="noise")).build("channels=0.5")
 
 
 def test_curves_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,3 +142,16 @@ def test_integers_are_bytes_and_no_parameters() -> None:
     cost = costs_of(found).cost({})
     assert dataclasses.replace(cost, size=0) == Cost(0, 0, 0)
     assert cost.size == 15 * 8 + found.model.proto.ByteSize()
+
+
+@pytest.mark.parametrize("axis", ["", "float[8] s, int8[8] z", "float s, int8 z"])
+def test_quantised_weights_are_parameters(axis: str) -> None:
+    read, weight = ("wf", "float[8,3,1,1] wf") if not axis else ("w", f"int8[8,3,1,1] q, {axis}")
+    decode = "w = DequantizeLinear<axis = 0>(q, s, z)" if axis else ""
+    nodes = f"{{ {decode} a = Conv(x, {read}) y = Conv(a, v) }}"
+    found = analyze(parse(f"(float[N,3,4,4] x) => (float[N,2,4,4] y) <{weight}, float[2,8,1,1] v> {nodes}"))
+    scales = 8 if "[8]" in axis else 1 if axis else 0
+    costs = CostModel(found.model, found.coupling, found.shapes.batch)
+    assert costs.cost({}).params == 24 + 16 + scales
+    (group,) = found.coupling.groups
+    assert costs.cost({group.factor: 4}).params == 12 + 8 + (4 if scales == 8 else scales)

@@ -20,8 +20,8 @@ def shapes_of(text: str, opset: int = 18) -> Shapes:
     [
         (("N", 3, 8, 8), [(2, 3, 8, 8), (3, 3, 8, 8)]),
         ((4, 3, 8, 8), [(4, 3, 8, 8)]),
-        (("N", 3, "H", "W"), [(2, 3, 64, 64), (3, 3, 96, 96)]),
-        ((1, "T", 8), [(1, 16, 8), (1, 32, 8)]),
+        (("N", 3, "H", "W"), [(2, 3, 64, 64), (3, 3, 95, 95)]),
+        ((1, "T", 8), [(1, 16, 8), (1, 31, 8)]),
         ((None, 5), [(2, 5), (3, 5)]),
         ((), [()]),
     ],
@@ -42,9 +42,11 @@ def test_sizes_with_one_name_stay_equal_and_others_differ() -> None:
 
 def test_trials_differ_and_end() -> None:
     infos = [helper.make_tensor_value_info(name, TensorProto.INT64, [name, f"{name} length"]) for name in ("a", "b")]
-    plain, alike, *fixed = trials(infos)
-    assert plain == bindings(infos)
-    assert alike == [{"a": (2, 24), "b": (2, 24)}, {"a": (3, 48), "b": (3, 48)}]
+    plain, even, alike, both, *fixed = trials(infos)
+    assert plain == bindings(infos) == [{"a": (2, 24), "b": (2, 40)}, {"a": (3, 47), "b": (3, 79)}]
+    assert even == [{"a": (2, 24), "b": (2, 40)}, {"a": (3, 48), "b": (3, 80)}]
+    assert alike == [{"a": (2, 24), "b": (2, 24)}, {"a": (3, 47), "b": (3, 47)}]
+    assert both == [{"a": (2, 24), "b": (2, 24)}, {"a": (3, 48), "b": (3, 48)}]
     assert all(first["a"] == first["b"] == (2, second["a"][1]) for first, second in fixed)
     assert len({first["a"] for first, _ in fixed}) == len(fixed) > 3
     static = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])]
@@ -58,6 +60,26 @@ def test_sizes_that_must_be_equal_are_found() -> None:
     }""")
     assert found.shapes["p"] == (2, 24, 4)
     assert found.dynamic["p"] == (True, True, False)
+
+
+def test_what_is_computed_from_a_remainder_is_dynamic() -> None:
+    """Sequences are padded to whole windows of four."""
+    found = shapes_of("""(float[N,T,3] x) => (float[N,S,3] y)
+    <int64[1] i1 = {1}, int64[1] four = {4}, int64[4] before = {0, 0, 0, 0}, int64[1] none = {0}> {
+      s = Shape(x) t = Gather(s, i1) r = Mod(t, four) d = Sub(four, r) more = Mod(d, four)
+      pads = Concat<axis = 0>(before, more, none) y = Pad(x, pads)
+    }""")
+    assert found.dynamic["y"] == (True, True, False)
+    assert found.values["more"] == [0]
+    assert found.moving["more"] == [1]
+
+
+def test_a_model_for_whole_windows_gets_them() -> None:
+    found = shapes_of("""(float[N,T,6] x) => (float[N,T,6] y) <int64[4] apart = {0, -1, 4, 6}, int64[3] whole = {0, -1, 6}> {
+      w = Reshape(x, apart) r = Relu(w) j = Reshape(r, whole) y = Add(j, x)
+    }""")
+    assert found.shapes["w"] == (2, 6, 4, 6)
+    assert found.dynamic["w"] == (True, True, False, False)
 
 
 def test_a_size_that_is_open_by_mistake_is_found() -> None:

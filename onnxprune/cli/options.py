@@ -55,7 +55,8 @@ Lossless = Annotated[
 Inexact = Annotated[bool, typer.Option("--allow-inexact", help="Also prune what a normalisation runs over.")]
 Seed = Annotated[int, typer.Option(help="Of everything drawn.", min=0)]
 CALIB = "Samples: .npz, .npy, folder of images or .npz files, package.module:function."
-Calib = Annotated[str, typer.Option(help=CALIB, metavar="DATA")]
+NOISE = " Or noise, where there are none: repair on noise like images."
+Calib = Annotated[str, typer.Option(help=CALIB + NOISE, metavar="DATA")]
 Preprocess = Annotated[
     str,
     typer.Option(help="How images become arrays: imagenet, cifar10, unit, none, resize=256,crop=224,mean=...", metavar="TEXT"),

@@ -116,11 +116,11 @@ class Chain:
         """What `pack` packed. [count] int32"""
         total = ""
         for part, (bits, start) in zip(packed, _planes(width), strict=True):
-            values = self.cast(self.payload(part))
-            if bits < 8:
-                values = self.reshaped(self.node("Gather", self._table(bits, start), values), -1)
-                if count * bits % 8:
-                    values = self.head(values, count)
+            values = self.payload(part)
+            if bits < 8:  # in bytes as long as it goes
+                values = self.reshaped(self.node("Gather", self._table(bits, start), self.cast(values)), -1)
+                values = self.head(values, count) if count * bits % 8 else values
+            values = self.cast(values)
             total = self.node("Add", total, values) if total else values
         return total
 
@@ -132,9 +132,9 @@ class Chain:
         return self.node("Mul", digits, self.constant(scale)) if scale > 1 else digits
 
     def _table(self, bits: int, start: int) -> str:
-        """The parts in each byte. [256, 8 / bits] int32"""
+        """The parts in each byte. [256, 8 / bits] uint8"""
         if (bits, start) not in self._tables:
-            self._tables[bits, start] = self.digits(1 << bits, 8 // bits, 1 << start)
+            self._tables[bits, start] = self.cast(self.digits(1 << bits, 8 // bits, 1 << start), TensorProto.UINT8)
         return self._tables[bits, start]
 
     def filled(self, flat: Flat, *shape: int) -> str:

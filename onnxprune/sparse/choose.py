@@ -19,7 +19,19 @@ from onnxprune.weights import Array
 if TYPE_CHECKING:
     from onnxprune.sparse.chain import Chain
 
-__all__ = ["ENCODINGS", "MODES", "Bundle", "Layout", "Piece", "Scheme", "affordable", "bundles", "choose", "laid_out"]
+__all__ = [
+    "ENCODINGS",
+    "MODES",
+    "Bundle",
+    "Layout",
+    "Piece",
+    "Scheme",
+    "affordable",
+    "bundles",
+    "check_names",
+    "choose",
+    "laid_out",
+]
 
 ENCODINGS = ("auto", "bitmask", "delta", "nm", "coo", "dense")
 MODES = ("smallest", "fast")
@@ -119,6 +131,17 @@ def laid_out(array: Array, layout: Layout) -> Array:
     return bits_of(array.transpose(layout.order(array.ndim)))
 
 
+def check_names(encoding: str, mode: str) -> None:
+    """Whether there are such an encoding and mode.
+
+    Raises:
+        OptionError: there are not; says what there is.
+    """
+    for option, value, known in (("encoding", encoding, ENCODINGS), ("mode", mode, MODES)):
+        if value not in known:
+            raise OptionError(f"--{option} {value!r}: there are {', '.join(known)}")
+
+
 def choose(name: str, array: Array, encoding: str, mode: str) -> list[Piece]:
     """The smallest encoding of a weight, piece by piece; nothing if it takes fewer bytes as it is.
 
@@ -127,13 +150,7 @@ def choose(name: str, array: Array, encoding: str, mode: str) -> list[Piece]:
         array: its values.
         encoding: ``auto``, or the one to take.
         mode: ``smallest``, or ``fast`` for encodings that are quick to decode, where there is a choice.
-
-    Raises:
-        OptionError: no such encoding or mode.
     """
-    if encoding not in ENCODINGS or mode not in MODES:
-        option, value, known = ("encoding", encoding, ENCODINGS) if encoding not in ENCODINGS else ("mode", mode, MODES)
-        raise OptionError(f"--{option} {value!r}: there are {', '.join(known)}")
     if not array.size:
         return []
     layout = Layout(fill=most_frequent(array))

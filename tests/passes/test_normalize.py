@@ -7,9 +7,11 @@ import onnx
 import pytest
 from onnx import ModelProto, numpy_helper
 
+from onnxprune import Recipe, prune
+from onnxprune.api import analyze
 from onnxprune.model import Model
 from onnxprune.passes import Facts, Normalize
-from test_coupling import NETS, assert_same_graph, assert_same_values, parse
+from test_coupling import NETS, assert_same_graph, assert_same_values, check_law, parse, some
 
 
 def normalized(model: ModelProto) -> Model:
@@ -113,6 +115,22 @@ def test_a_shared_vector_is_untied_and_a_shared_matrix_is_not() -> None:
     np.testing.assert_array_equal(weights["b"].array(), weights["b__copy__1"].array())
 
 
+def test_a_shared_quantised_vector_is_untied() -> None:
+    """Two layers of a quantised model had equal biases."""
+    text = """(float[N,4] x) => (float[N,3] y)
+    <float[4,6] w1, float[6,6] w2, float[6,3] w3, int32[6] b, float s = {0.01}> {
+      bias = DequantizeLinear(b, s)
+      h = MatMul(x, w1) i = Add(h, bias) r = Relu(i) j = MatMul(r, w2) k = Add(j, bias) y = MatMul(k, w3)
+    }"""
+    expected = """(float[N,4] x) => (float[N,3] y)
+    <float[4,6] w1, float[6,6] w2, float[6,3] w3, int32[6] b, float s = {0.01}, int32[6] b__copy, float s__copy = {0.01}> {
+      bias = DequantizeLinear(b, s) bias__copy = DequantizeLinear(b__copy, s__copy)
+      h = MatMul(x, w1) i = Add(h, bias) r = Relu(i) j = MatMul(r, w2) k = Add(j, bias__copy) y = MatMul(k, w3)
+    }"""
+    check(parse(text), parse(expected))
+    assert len(analyze(parse(text)).coupling.groups) == 2
+
+
 def test_what_nothing_reads_is_dropped() -> None:
     before = parse("(float[N,4] x) => (float[N,4] y) <float[4] c, float[4] d> { y = Add(x, c)\n z = Mul(x, d)\n q = Neg(z) }")
     check(before, parse("(float[N,4] x) => (float[N,4] y) <float[4] c> { y = Add(x, c) }"))
@@ -204,6 +222,86 @@ def test_several_dynamic_entries_leave_the_static_ones_pinned() -> None:
       y = Reshape(x, to__sizes)
     }"""
     check(parse(text), parse(expected))
+
+
+def test_zeros_that_are_allowed_do_not_stand_for_copies() -> None:
+    text = """(float[N,6,4] x) => (float[N,2,12] y) <int64 zero = {0}, int64[2] rest = {2, 12}, int64[1] first = {0}> {
+      s = Shape(x)
+      b = Gather(s, zero)
+      n = Unsqueeze(b, first)
+      to = Concat<axis = 0>(n, rest)
+      y = Reshape<allowzero = 1>(x, to)
+    }"""
+    check(
+        parse(text),
+        parse("(float[N,6,4] x) => (float[N,2,12] y) <int64[3] to__pinned = {0, 2, 12}> { y = Reshape(x, to__pinned) }"),
+    )
+
+
+HEADS = """(float[N,T,8] x) => (float[N,T,8] y)
+<float[8,24] w, float[8,8] u, int64 i0 = {0}, int64 i1 = {1}, int64[1] e = {0}, int64[3] qkv = {8, 8, 8},
+ int64 two = {2}, int64[4] apart = {0, 0, 2, 4}, int64[1] heads = {2}, int64[1] width = {4}, int64[3] whole = {0, 0, 8}> {
+  s = Shape(x)
+  n = Gather(s, i0)
+  t = Gather(s, i1)
+  nh = Mul(n, two)
+  n1 = Unsqueeze(n, e)
+  t1 = Unsqueeze(t, e)
+  nh1 = Unsqueeze(nh, e)
+  m = MatMul(x, w)
+  q, k, v = Split<axis = 2>(m, qkv)
+  q4 = Reshape(q, apart)
+  k4 = Reshape(k, apart)
+  v4 = Reshape(v, apart)
+  qt = Transpose<perm = [0,2,1,3]>(q4)
+  kt = Transpose<perm = [0,2,3,1]>(k4)
+  vt = Transpose<perm = [0,2,1,3]>(v4)
+  three = Concat<axis = 0>(nh1, t1, width)
+  turned = Concat<axis = 0>(nh1, width, t1)
+  q3 = Reshape<allowzero = 1>(qt, three)
+  k3 = Reshape<allowzero = 1>(kt, turned)
+  v3 = Reshape<allowzero = 1>(vt, three)
+  a = MatMul(q3, k3)
+  p = Softmax<axis = 2>(a)
+  c = MatMul(p, v3)
+  z = Shape(c)
+  z0 = Gather(z, i0)
+  b = Div(z0, two)
+  b1 = Unsqueeze(b, e)
+  four = Concat<axis = 0>(b1, heads, t1, width)
+  c4 = Reshape<allowzero = 1>(c, four)
+  ct = Transpose<perm = [0,2,1,3]>(c4)
+  o = Reshape(ct, whole)
+  y = MatMul(o, u)
+}"""
+"""Heads are merged with the batch, and taken apart again, by numbers of heads that are written into the size arithmetic."""
+
+
+def test_sizes_that_multiply_a_batch_by_heads_follow_the_heads() -> None:
+    model = parse(HEADS)
+    assert_same_values(normalized(model), Model.of(model))
+    assert_same_graph(normalized(normalized(model).to_proto()), normalized(model).to_proto())
+    heads, width = analyze(model).coupling.groups[0], analyze(model).coupling.groups[1:]
+    assert heads.size == 2
+    assert {group.size for group in width} == {4}
+    found = analyze(model)
+    check_law(found, {heads.id: [1]})
+    check_law(found, {group.id: some(group.size) for group in found.coupling.groups})
+
+
+def test_they_follow_the_heads_when_what_was_pruned_is_pruned_again() -> None:
+    text = (
+        HEADS.replace("float[8,24] w", "float[8,48] w")
+        .replace("float[8,8] u", "float[16,8] u")
+        .replace("{8, 8, 8}", "{16, 16, 16}")
+    )
+    text = text.replace("two = {2}", "two = {4}").replace("{0, 0, 2, 4}", "{0, 0, 4, 4}").replace("heads = {2}", "heads = {4}")
+    model = parse(text.replace("{0, 0, 8}", "{0, 0, 16}"))
+    for heads in (2, 1):
+        result = prune(model, Recipe(target="channels=0.5", align="1"))
+        assert not result.report.frozen
+        assert next(group.kept for group in result.report.groups if group.size == 2 * heads) == heads
+        model = result.model
 
 
 def test_expand_and_resize_and_slice_sizes_are_pinned_where_they_are_static() -> None:

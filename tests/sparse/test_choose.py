@@ -8,7 +8,7 @@ import pytest
 from codec import planted
 from onnxprune.errors import OptionError
 from onnxprune.sparse.bitmask import Bitmask
-from onnxprune.sparse.choose import PIECE, Bundle, Layout, Piece, affordable, bundles, choose, laid_out
+from onnxprune.sparse.choose import PIECE, Bundle, Layout, Piece, affordable, bundles, check_names, choose, laid_out
 from onnxprune.sparse.delta import Delta
 from onnxprune.sparse.gaps import Gaps
 from onnxprune.sparse.nm import NM
@@ -48,7 +48,7 @@ def test_what_does_not_pay_stays(encoding: str, mode: str) -> None:
 @pytest.mark.parametrize(("encoding", "mode", "word"), [("zip", "fast", "--encoding 'zip'"), ("auto", "slow", "--mode 'slow'")])
 def test_bad_names(encoding: str, mode: str, word: str) -> None:
     with pytest.raises(OptionError, match=f"{word}: there are"):
-        choose("w", np.zeros(9, np.float32), encoding, mode)
+        check_names(encoding, mode)
 
 
 def test_a_large_weight_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
