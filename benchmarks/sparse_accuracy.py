@@ -118,7 +118,7 @@ def _table(store: Store, network: Network, original: float) -> list[str]:
         if any(cells):
             lines.append(f"| {name} | {' | '.join(cells)} |")
     seconds = [store.get(f"{network.name}/{DEFAULT}/{sparsity}") for sparsity in SPARSITIES]
-    if all(seconds):
+    if all(entry and "seconds" in entry for entry in seconds):
         most = max(entry["seconds"] for entry in seconds)
         lines += ["", f"The default takes up to {most:.0f} s of processor time."]
     return lines
