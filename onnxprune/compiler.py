@@ -258,7 +258,7 @@ class Compiler:
         """What the model takes under any plan, by timing its layers here."""
         from onnxprune.latency import LatencyModel
 
-        coupling, align = need(facts.coupling, "coupling"), parse_align(self.recipe.align)
+        coupling, align = need(facts.coupling, "coupling"), parse_align(self.recipe.align, "latency")
         shapes = need(facts.shapes, "shapes")
         table = LatencyModel(model, coupling, shapes, align=align, progress=self._timing)
         table.prepare({group.factor: widths(group, coupling, align) for group in coupling.groups})

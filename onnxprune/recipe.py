@@ -57,14 +57,17 @@ class Target:
         return f"{self.metric}={self.fraction:g}"
 
 
-def parse_align(text: str) -> int:
-    """Read ``auto``, ``1`` or ``N``; ``auto`` is 16, the block of ONNX Runtime's fast convolution kernels.
+def parse_align(text: str, metric: str = "macs") -> int:
+    """Read ``auto``, ``1`` or ``N``.
+
+    ``auto`` is 16, the block of ONNX Runtime's fast convolution kernels. Where prices are measured they tell what a whole block
+    is worth, and narrow layers get finer steps: 4, below which those kernels do not run.
 
     Raises:
         OptionError: neither.
     """
     if text == "auto":
-        return 16
+        return 4 if metric == "latency" else 16
     if not re.fullmatch(r"[1-9]\d{0,4}", text):
         raise OptionError(f"align {text!r}: write auto, 1 or a number of channels")
     return int(text)

@@ -23,7 +23,7 @@ class Allocate(Pass):
     scope: str = "global"
     """Which groups are ranked together: uniform, global, isomorphic."""
     align: str = "auto"
-    """Widths are multiples of this: auto (16), 1 or N."""
+    """Widths are multiples of this: auto (16; 4 where latency is the target), 1 or N."""
 
     exponent: float = 1.0
     """By scope sensitivity, of predicted errors before they are added; above 1, many small losses are better than a large one."""
@@ -32,7 +32,7 @@ class Allocate(Pass):
         coupling, target = need(facts.coupling, "coupling"), Target.parse(self.target)
         facts.costs = CostModel(model, coupling, need(facts.shapes, "shapes").batch)
         prices = need(facts.prices, "latency") if target.metric == "latency" else facts.costs.of(target.metric)
-        align, gone = parse_align(self.align), facts.removal.gone if facts.removal else {}
+        align, gone = parse_align(self.align, target.metric), facts.removal.gone if facts.removal else {}
         if self.scope == "sensitivity" and target.metric != "channels":
             curves = need(facts.curves, "error curves")
             found = allocate.by_curves(coupling, curves, prices, target, align=align, exponent=self.exponent, gone=gone)

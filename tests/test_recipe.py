@@ -113,6 +113,7 @@ def test_integers_align(tmp_path: Path) -> None:
     path.write_text("[prune]\nalign = 8\n")
     assert Recipe.load(path).align == "8"
     assert [parse_align(text) for text in ("auto", "1", "8")] == [16, 1, 8]
+    assert [parse_align(text, "latency") for text in ("auto", "1", "8")] == [4, 1, 8]
 
 
 @pytest.mark.parametrize("metric", TARGETS)
