@@ -217,7 +217,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "accuracy", help="where results and models are kept")
     parser.add_argument("--data", type=Path, default=default_data(), help="folder of optional local data")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "accuracy.md")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin nothing more after so many; go on next time")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="of processor time, after which nothing more is begun"
+    )
     options = parser.parse_args()
     store = Store(options.work, 60 * options.minutes)
     chosen = options.part or [*PARTS, "page"]
