@@ -93,9 +93,9 @@ class Store:
     """Results by key, in a folder, and the models that they are about."""
 
     def __init__(self, folder: Path, seconds: float = float("inf")) -> None:
-        """Open it; nothing more is begun after so many ``seconds``."""
+        """Open it; nothing more is begun after so many ``seconds`` of processor time."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self._file, self._end = folder, folder / "results.json", time.monotonic() + seconds
+        self.folder, self._file, self._end = folder, folder / "results.json", time.process_time() + seconds
         self._entries = self._read()
 
     def _read(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class Store:
             OutOfTimeError: it was not, and time is up.
         """
         if key not in self._entries:
-            if time.monotonic() > self._end:
+            if time.process_time() > self._end:
                 raise OutOfTimeError(key)
             start = time.process_time()
             value = measure()
