@@ -23,6 +23,10 @@ __all__ = ["Additive", "Loss", "Quadratic", "removal"]
 Scores = npt.NDArray[np.float64]
 DAMPING = 1e-3
 """Added to the diagonal of a Gram matrix, relative to its mean."""
+_DEAD = 0.2
+"""Share of an inverse that is of no use any more from which on it is made smaller."""
+_ROWS = 256
+"""Rows that are down-dated at a time."""
 _CHUNK = 64
 """At most this part of the positions that are left goes at once, before the others are priced again."""
 
@@ -80,27 +84,44 @@ class Quadratic:
         h[at, at] += damping
         self._inverse = np.linalg.inv(h)
         self._blocks = blocks
+        self._left, self._place = at, at.copy()  # the features that the inverse holds, and where it holds each
+        self._dead = 0
 
     def costs(self, alive: Positions) -> Scores:
         blocks = self._blocks[alive]
-        inner = self._inverse[blocks[:, :, None], blocks[:, None, :]]
+        places = self._place[blocks]
+        inner = self._inverse[places[:, :, None], places[:, None, :]]
         weights = self.weights[blocks]
         found: Scores = np.einsum("pbo,pbo->p", weights, np.linalg.solve(inner, weights)) * self._share
         return found
 
     def remove(self, gone: Positions) -> float:
         features = self._blocks[gone].reshape(-1)
-        column = self._inverse[:, features]
-        step = np.linalg.solve(column[features], np.concatenate([self.weights[features], column.T], 1))
+        places = self._place[features]
+        column = self._inverse[:, places]
+        step = np.linalg.solve(column[places], np.concatenate([self.weights[features], column.T], 1))
         outputs = self.weights.shape[1]
         cost = float(np.vdot(self.weights[features], step[:, :outputs])) * self._share
-        self.weights -= column @ step[:, :outputs]
-        self._inverse -= column @ step[:, outputs:]
+        self.weights[self._left] -= column @ step[:, :outputs]
+        for at in range(0, len(column), _ROWS):  # a product of the whole size would be written to fresh memory each time
+            self._inverse[at : at + _ROWS] -= column[at : at + _ROWS] @ step[:, outputs:]
         self.weights[features] = 0
-        self._inverse[features] = 0
-        self._inverse[:, features] = 0
-        self._inverse[features, features] = 1
+        self._inverse[places] = 0
+        self._inverse[:, places] = 0
+        self._inverse[places, places] = 1
+        self._place[features] = -1
+        self._dead += len(features)
+        if self._dead > len(self._left) * _DEAD:
+            self._compact()
         return cost
+
+    def _compact(self) -> None:
+        """Give up the rows and columns of features that are gone: what follows gets cheaper."""
+        held = np.flatnonzero(self._place[self._left] >= 0)
+        self._left = self._left[held]
+        self._inverse = self._inverse[np.ix_(held, held)]
+        self._place[self._left] = np.arange(len(held))
+        self._dead = 0
 
 
 def removal(size: int, losses: Sequence[Loss]) -> Scores:
