@@ -98,7 +98,10 @@ class _Mean:
         self._count = 0
 
     def add(self, total: Array, count: int) -> None:
-        self._total = self._total + total
+        if self._count:
+            self._total += total  # in place: the moments of a wide layer fill 85 MB
+        else:
+            self._total = total
         self._count += count
 
     @property
