@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["Meeting", "Statistics", "collect", "meetings", "rows_wanted"]
 
 ROWS = 32768
-"""Rows of a reader that are taken in where the data has them; more where it has many features."""
+"""Rows of a reader that are taken in where the data has them."""
+_PRODUCTS = 4e10
+"""Products of two features that are summed up for one reader, about; fewer rows do for many features,"""
+_EACH = 6
+"""but so many for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,9 @@ class Statistics:
 
 def rows_wanted(features: int) -> int:
     """How many rows a regression on that many features is given; where features are too many, rows are what is inverted."""
-    return max(ROWS, 4 * features) if features <= MOST_FEATURES else MOST_FEATURES
+    if features > MOST_FEATURES:
+        return MOST_FEATURES
+    return max(_EACH * features, min(ROWS, int(_PRODUCTS / features**2)))
 
 
 def meetings(coupling: Coupling) -> Iterator[Meeting]:

@@ -113,10 +113,10 @@ def test_many_features_leave_squares_and_means(monkeypatch: pytest.MonkeyPatch) 
     close(centre[1], values["r"].mean((0, 2, 3)))
 
 
-def test_rows_are_as_many_as_features_need_but_where_rows_are_inverted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "ROWS", 100)
-    monkeypatch.setattr(statistics, "MOST_FEATURES", 50)
-    assert [rows_wanted(features) for features in (1, 25, 50, 51, 1000)] == [100, 100, 200, 50, 50]
+def test_rows_are_as_many_as_features_need_but_where_rows_are_inverted() -> None:
+    assert [rows_wanted(features) for features in (1, 577, 2305, 4609)] == [32768, 32768, 6 * 2305, 6 * 4609]
+    assert 6 * 1153 < rows_wanted(1153) < 32768  # as many products as there may be
+    assert rows_wanted(4701) == rows_wanted(10_000) == 4700
 
 
 def test_a_model_without_readers() -> None:
