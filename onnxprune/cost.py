@@ -99,6 +99,11 @@ class CostModel:
         counts[factor] = present
         return after - before
 
+    def sharing(self, metric: str, factor: Factor) -> set[Factor]:
+        """The factors that what a change of this one costs depends on."""
+        terms = self._touched[metric].get(factor, ())
+        return {leaf for _, factors in terms for below in factors for leaf in leaves(below)} - {factor}
+
     def of(self, metric: str) -> Priced:
         """One of the costs."""
         return Priced(self, metric)
@@ -120,6 +125,9 @@ class Priced:
 
     def change(self, counts: dict[Factor, int], factor: Factor, count: int) -> float:
         return self.model.change(self.metric, counts, factor, count)
+
+    def sharing(self, factor: Factor) -> set[Factor]:
+        return self.model.sharing(self.metric, factor)
 
 
 def _price(terms: Iterable[Term], counts: Mapping[Factor, int]) -> float:

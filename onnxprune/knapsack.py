@@ -9,7 +9,7 @@ wider, and what that frees is spent on others, or what it costs is saved on them
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -58,6 +58,7 @@ class Prices(Protocol):
 
     def total(self, counts: Mapping[Factor, int]) -> float: ...
     def change(self, counts: dict[Factor, int], factor: Factor, count: int) -> float: ...
+    def sharing(self, factor: Factor) -> Collection[Factor]: ...
 
 
 def choose(
@@ -97,6 +98,10 @@ class _Search:
         self.coarse = {factor: _thinned(widths) for factor, widths in self.allowed.items()}
         self.prices, self.budget = prices, budget
         self.trials = _TRIALS
+        self._near = {
+            factor: tuple(other for other in prices.sharing(factor) if other in self.allowed) for factor in self.allowed
+        }
+        self._known: dict[tuple[Factor, tuple[int, ...]], dict[int, float]] = {}
 
     def run(self) -> dict[str, int] | None:
         least = {factor: widths[0] for factor, widths in self.allowed.items()}
@@ -121,6 +126,20 @@ class _Search:
     def _at(self, factor: Factor, count: int) -> float:
         return float(self.errors[factor][bisect_left(self.allowed[factor], count)])
 
+    def _changes(self, counts: dict[Factor, int], factor: Factor, widths: Sequence[int]) -> list[float]:
+        """How the price changes when one group takes each of some widths.
+
+        That depends on the widths of the few groups that share layers with it, and exchanges pass by the same ones often.
+        """
+        present, near = counts[factor], tuple([counts[other] for other in self._near[factor]])
+        known = self._known.setdefault((factor, near), {})
+        missing = [width for width in (*widths, present) if width not in known]
+        counts[factor] = self.allowed[factor][0]
+        for width in missing:
+            known[width] = self.prices.change(counts, factor, width)
+        counts[factor] = present
+        return [known[width] - known[present] for width in widths]
+
     def _settle(self, price: float, start: Mapping[Factor, int]) -> dict[Factor, int]:
         """Each group's best width at a price per share of the budget, given the others', until none moves."""
         counts = dict(start)
@@ -128,8 +147,8 @@ class _Search:
             moved = False
             for factor, widths in self.coarse.items():
                 errors = [self._at(factor, width) for width in widths]
-                paid = [self.prices.change(counts, factor, width) / self.budget for width in widths]
-                best = widths[int(np.argmin(np.array(errors) + price * np.array(paid)))]
+                paid = np.array(self._changes(counts, factor, widths)) / self.budget
+                best = widths[int(np.argmin(np.array(errors) + price * paid))]
                 moved |= best != counts[factor]
                 counts[factor] = best
             if not moved:
@@ -142,12 +161,13 @@ class _Search:
         for factor, widths in self.allowed.items():
             if factor is held:
                 continue
-            at, step = bisect_left(widths, counts[factor]), direction
+            at, step, places = bisect_left(widths, counts[factor]), direction, []
             while 0 <= at + step < len(widths):
-                width = widths[at + step]
-                error = float(self.errors[factor][at + step] - self.errors[factor][at])
-                found.append(_Step(factor, width, error, self.prices.change(counts, factor, width)))
+                places.append(at + step)
                 step *= 2
+            near, errors = [widths[place] for place in places], self.errors[factor]
+            for place, width, price in zip(places, near, self._changes(counts, factor, near), strict=True):
+                found.append(_Step(factor, width, float(errors[place] - errors[at]), price))
         self.trials -= len(found)
         return found
 

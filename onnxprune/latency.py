@@ -162,6 +162,12 @@ class LatencyModel:
         tables = self._touched.get(factor, ())
         return self._sum(tables, {**counts, factor: count}) - self._sum(tables, counts)
 
+    def sharing(self, factor: Factor) -> set[Factor]:
+        """The factors that what a change of this one takes depends on."""
+        self._ready()
+        tables = self._touched.get(factor, ())
+        return {leaf for table in tables for axis in table.segment.coordinates for leaf in self._cut.below(axis)} - {factor}
+
     def prepare(self, widths: Mapping[Factor, Sequence[int]] | None = None) -> None:
         """Time what is needed to price plans with these widths; of a group without any, multiples of the alignment.
 

@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from onnxprune.weights import Array
 
-__all__ = ["MOST_FEATURES", "Regression", "with_ones"]
+__all__ = ["MOST_FEATURES", "Moments", "Regression", "Solver", "with_ones"]
 
 MOST_FEATURES = 4700
 """Features up to which Gram matrices of features are made; 512 channels under a 3 x 3 kernel are 4,608."""
@@ -64,6 +64,12 @@ class Regression:
         turned = self.x.transpose(0, 2, 1)
         return self.x @ turned if self.dual else turned @ self.x
 
+    def moments(self, start: Array) -> Moments:
+        """All that a least squares step away from some weights depends on, where features are not too many."""
+        residual = self.residual(start, rectified=False)
+        cross = self.x.transpose(0, 2, 1) @ residual
+        return Moments(self.gram, cross, float(np.vdot(residual, residual)), residual.size, self.affine)
+
     def part(self, rows: slice | Array) -> Regression:
         """The same for some of the rows."""
         offset = None if self.offset is None else self.offset[:, rows]
@@ -74,9 +80,9 @@ class Regression:
         predicted = self._predict(w)
         return float(np.square(np.clip(predicted, self.low, self.high) - np.clip(self.y, self.low, self.high)).mean())
 
-    def solver(self, damping: float) -> Solver:
-        """What solves it for a ridge relative to the mean diagonal of the Gram matrix."""
-        return Solver(self, damping)
+    def solver(self, damping: float, gram: Array | None = None) -> Solver:
+        """What solves it for a ridge relative to the mean diagonal of the Gram matrix, which may be known already."""
+        return Solver(self, damping, gram)
 
     def _predict(self, w: Array) -> Array:
         predicted: Array = self.x @ w.astype(np.float32)
@@ -93,24 +99,78 @@ class Regression:
         return result
 
 
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Second moments of features, and of what predictions lack; those of all rows are the sum of those of parts.
+
+    Attributes:
+        gram: products of features. float32 [groups, features, features]
+        cross: products of features with the residual. float32 [groups, features, outputs]
+        power: the residual, squared and summed.
+        count: its entries.
+        affine: whether the last feature is the bias, which is not damped.
+    """
+
+    gram: Array
+    cross: Array
+    power: float
+    count: int
+    affine: bool
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            self.gram + other.gram, self.cross + other.cross, self.power + other.power, self.count + other.count, self.affine
+        )
+
+    def step(self, damping: float) -> Array:
+        """The step that lowers the squared error most under a ridge. float64 [groups, features, outputs]"""
+        matrix, _ = _damped(self.gram, damping, affine=self.affine)
+        found: Array = np.linalg.solve(matrix, self.cross.astype(np.float64))
+        return found
+
+    def error(self, step: Array) -> float:
+        """Mean squared error after a step, whatever is behind."""
+        lowered = np.vdot(step, self.gram.astype(np.float64) @ step) - 2 * np.vdot(step, self.cross)
+        return (self.power + float(lowered)) / max(self.count, 1)
+
+
+def _dual(gram: Array, damping: float, features: int, *, affine: bool) -> tuple[Array, Array]:
+    """As `_damped`, for a Gram matrix of rows: a bias that is not damped takes up what rows have in common."""
+    matrix = gram.astype(np.float64)
+    rows = matrix.shape[1]
+    power = np.einsum("grr->g", matrix) - (rows if affine else 0)
+    ridge = np.repeat((damping * power / (features - affine))[:, None] + 1e-12, rows, 1)
+    if affine:
+        matrix -= matrix.mean(1, keepdims=True)
+        matrix -= matrix.mean(2, keepdims=True)
+    at = np.arange(rows)
+    matrix[:, at, at] += ridge
+    return matrix, ridge
+
+
+def _damped(gram: Array, damping: float, *, affine: bool) -> tuple[Array, Array]:
+    """A Gram matrix of features in double precision with a ridge on its diagonal, and the ridge. [groups, features]"""
+    matrix = gram.astype(np.float64)
+    diagonal = np.einsum("gff->gf", matrix)
+    ridge = np.repeat(damping * diagonal[:, : -1 if affine else None].mean(1, keepdims=True) + 1e-12, matrix.shape[1], 1)
+    if affine:
+        ridge[:, -1] = 1e-9 * diagonal[:, -1]
+    at = np.arange(matrix.shape[1])
+    matrix[:, at, at] += ridge
+    return matrix, ridge
+
+
 class Solver:
     """A regression whose Gram matrix is inverted once: that of the features, or where they are too many that of the rows."""
 
-    def __init__(self, problem: Regression, damping: float) -> None:
+    def __init__(self, problem: Regression, damping: float, gram: Array | None = None) -> None:
+        """``gram``: that of the problem, where it is known."""
         self._problem = problem
         self._turned = problem.x.transpose(0, 2, 1)
-        diagonal = np.einsum("grf,grf->gf", problem.x, problem.x).astype(np.float64)
-        level = damping * diagonal[:, : -1 if problem.affine else None].mean(1) + 1e-12
-        matrix = problem.gram.astype(np.float64)
-        ridge = np.repeat(level[:, None], matrix.shape[1], 1)
-        if problem.affine and problem.dual:  # a bias that is not damped takes up what rows have in common
-            matrix -= matrix.mean(1, keepdims=True)
-            matrix -= matrix.mean(2, keepdims=True)
-        elif problem.affine:
-            ridge[:, -1] = 1e-9 * diagonal[:, -1]
-        at = np.arange(matrix.shape[1])
-        matrix[:, at, at] += ridge
-        self._ridge, self._inverse = ridge, np.linalg.inv(matrix)
+        gram, affine = problem.gram if gram is None else gram, problem.affine
+        dual, features = problem.dual, problem.x.shape[2]
+        matrix, self._ridge = _dual(gram, damping, features, affine=affine) if dual else _damped(gram, damping, affine=affine)
+        self._inverse = np.linalg.inv(matrix)
 
     def solve(self, start: Array, near: Array, *, rectified: bool = False) -> Array:
         """The solution for the targets at ``start``, where what is rectified away gives way; drawn towards ``near``.

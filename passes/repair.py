@@ -8,7 +8,7 @@ is added to other activations, the sum is what is matched, so that errors do not
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,10 +17,11 @@ import numpy.typing as npt
 
 from onnxprune.axes import Indices, Keeper, take
 from onnxprune.model import Model
-from onnxprune.moments import Regression, Solver, with_ones
+from onnxprune.moments import Regression, with_ones
 from onnxprune.node import captured
 from onnxprune.passes.base import Facts, Pass, need
 from onnxprune.readers import Reader, install, linear_readers, matrix_of, outer_consumers
+from onnxprune.refit import refit
 from onnxprune.report import Repaired
 from onnxprune.staged import Staged
 from onnxprune.statistics import rows_wanted
@@ -29,14 +30,9 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
     from onnxprune.shapes import Shapes
-    from onnxprune.weights import Array
 
 __all__ = ["Repair"]
 
-DAMPING = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Ridges that are tried, relative to the mean diagonal; rows that the fit did not see decide."""
-ROUNDS = 3
-"""Steps towards the least error behind a rectifier."""
 _FOURTH = 4
 
 
@@ -133,37 +129,6 @@ def _clipped(model: Model, node: NodeProto) -> tuple[float, float]:
     return (limits[0], limits[1]) if len(limits) == 2 else (-np.inf, np.inf)
 
 
-def _best(whole: Regression, fit: Regression, judge: Regression, start: Array) -> tuple[Array | None, float, float]:
-    """The solution whose kind does best on rows that it was not fitted on, ``None`` where the present weights do; and the errors
-    of both there, over the variance of the target.
-    """
-    if not judge.y.size:
-        return None, 0.0, 0.0
-    solvers = {damping: fit.solver(damping) for damping in DAMPING}
-    linear = {damping: solver.solve(start, start) for damping, solver in solvers.items()}
-    errors = {damping: judge.error(solution) for damping, solution in linear.items()}
-    damping = min(errors, key=lambda d: errors[d])
-    rounds = 0
-    if fit.rectified:
-        steps = _steps(solvers[damping], linear[damping], start, ROUNDS)
-        rectified = [errors[damping], *(judge.error(solution) for solution in steps)]
-        rounds = int(np.argmin(rectified))
-        errors[damping] = rectified[rounds]
-    before, after = judge.error(start), errors[damping]
-    scale = max(float(judge.y.var()), 1e-30)
-    if not after < before:  # nor if either is not a number
-        return None, before / scale, before / scale
-    solver = whole.solver(damping)
-    solution = solver.solve(start, start)
-    return [solution, *_steps(solver, solution, start, rounds)][-1], before / scale, after / scale
-
-
-def _steps(solver: Solver, solution: Array, near: Array, rounds: int) -> Iterator[Array]:
-    for _ in range(rounds):
-        solution = solver.solve(solution, near, rectified=True)
-        yield solution
-
-
 class _Work:
     """Both networks, run side by side as far as the next reader needs it."""
 
@@ -176,13 +141,13 @@ class _Work:
         self._original.advance(task.stop)
         self._pruned.advance(reader.node.index)
         start = matrix_of(reader, self._pruned.model)
-        solution, before, after = _best(*self._regressions(task, reader, rng), start)
-        if solution is not None:
-            install(self._pruned.model, reader, solution)
+        found = refit(*self._regressions(task, reader, rng), start)
+        if found.weights is not None:
+            install(self._pruned.model, reader, found.weights)
         self._open[task.target] -= 1
         if not self._open[task.target]:
             self._original.release(task.target)
-        return Repaired(reader.name, before, after)
+        return Repaired(reader.name, found.before, found.after)
 
     def _regressions(self, task: _Task, reader: Reader, rng: np.random.Generator) -> tuple[Regression, Regression, Regression]:
         """All rows; those of three of four batches, or rows where there are fewer batches; and those of the fourth."""

@@ -36,7 +36,7 @@ LAYERS = [
     ["coupling"],
     ["_bench_worker", "affine", "cost", "criteria", "feeds", "frontier", "plan", "preprocess", "ranges", "recipe"],
     ["divergence", "geometry", "grid", "kernels", "knapsack", "latency_cache", "moments", "obs", "staged"],
-    ["readers", "sources"],
+    ["readers", "refit", "sources"],
     ["calibrate"],
     ["calibration"],
     ["statistics"],
@@ -69,6 +69,8 @@ LAYERS = [
     ["compiler", "exact"],
     ["tune"],
     ["api"],
+    ["cli.app", "cli.options", "cli.output"],
+    ["cli.*"],
     ["cli"],
     ["__main__"],
 ]
@@ -88,6 +90,11 @@ PROTOBUF |= {"passes.bodies", "passes.lossless", "passes.sequences", "passes.nor
 
 UNTESTED = {
     "__main__": "test_cli runs it",
+    "cli.app": "test_cli",
+    "cli.options": "test_cli",
+    "cli.output": "test_cli",
+    "cli.pruning": "test_cli",
+    "cli.timing": "test_cli",
     "_bench_worker": "test_bench",
     "node": "test_model and every rule",
     "weights": "test_model",

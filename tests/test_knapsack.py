@@ -30,6 +30,9 @@ class Products:
     def change(self, counts: dict[Factor, int], factor: Factor, count: int) -> float:
         return self.total({**counts, factor: count}) - self.total(counts)
 
+    def sharing(self, factor: Factor) -> set[Factor]:
+        return {other for _, factors in self.terms if factor in factors for other in factors} - {factor}
+
 
 @dataclass
 class Instance:

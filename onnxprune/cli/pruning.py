@@ -1,90 +1,43 @@
-"""The command line: a few lines per command over the API; tables on stdout, progress on stderr."""
+"""Commands that find, decide, remove and prove."""
 
 from __future__ import annotations
 
-import json
-import math
-import signal
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onnxprune.cli.app import app
+from onnxprune.cli.options import (
+    CALIB,
+    DEFAULT,
+    EVAL,
+    Align,
+    Calib,
+    Criterion,
+    Force,
+    Inexact,
+    Json,
+    Lossless,
+    MaxDrop,
+    Metric,
+    Model,
+    NoRepair,
+    Only,
+    Out,
+    Preprocess,
+    Protect,
+    Scope,
+    Seed,
+    TargetOption,
+)
+from onnxprune.cli.output import as_json_file, progress, show, warn
 from onnxprune.errors import OnnxPruneError, OptionError, VerificationError
 from onnxprune.recipe import Recipe
 
 if TYPE_CHECKING:
     from onnxprune.api import Result
-
-__all__ = ["app", "main"]
-
-app = typer.Typer(
-    name="onnxprune",
-    help="Make an exported ONNX model smaller and faster: channels are removed, the surgery is proven, the speed is measured.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-Model = Annotated[Path, typer.Argument(help="An .onnx file.", metavar="MODEL")]
-Out = Annotated[Path, typer.Option("-o", "--output", help="Where to write.", metavar="OUT")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
-TargetOption = Annotated[
-    str,
-    typer.Option("--target", help="What remains, as a fraction: macs=0.5, params=0.4, size=0.25, channels=0.5.", metavar="T"),
-]
-Criterion = Annotated[
-    str,
-    typer.Option(
-        help="How channels are ranked: obs, wanda, flap, variance (by data), l1, l2, linf, fpgm, bn_scale, random; "
-        "auto: obs with --calib, else l2."
-    ),
-]
-Scope = Annotated[
-    str,
-    typer.Option(
-        help="How the target is shared out: sensitivity (as measured on data), or by scores: uniform, global, isomorphic; "
-        "auto: sensitivity with --calib, else global."
-    ),
-]
-EVAL = "Samples that the score of --max-drop is taken on; forms as --calib."
-MaxDrop = Annotated[
-    str, typer.Option(help="Search the smallest model whose score is at most this much below the original's, as 1%.", metavar="D")
-]
-Metric = Annotated[str, typer.Option(help="The score: top1, agreement, mse, cosine, package.module:function, or auto.")]
-NoRepair = Annotated[bool, typer.Option("--no-repair", help="Leave the weights that remain as they are.")]
-Align = Annotated[str, typer.Option(help="Widths are multiples of this: auto (16), 1 or N.")]
-Protect = Annotated[
-    list[str] | None, typer.Option(help="Leave nodes and tensors of this name alone; may be repeated.", metavar="GLOB")
-]
-Only = Annotated[
-    list[str] | None,
-    typer.Option(help="Kinds of groups that may shrink: channels, heads, mlp, residual; may be repeated.", metavar="KIND"),
-]
-Lossless = Annotated[
-    bool,
-    typer.Option(
-        "--lossless", help="First remove dead, constant and duplicated channels, exactly; without --target, nothing else."
-    ),
-]
-Inexact = Annotated[bool, typer.Option("--allow-inexact", help="Also prune what a normalisation runs over.")]
-Seed = Annotated[int, typer.Option(help="Of everything drawn.", min=0)]
-CALIB = "Samples: .npz, .npy, folder of images or .npz files, package.module:function."
-Calib = Annotated[str, typer.Option(help=CALIB, metavar="DATA")]
-Preprocess = Annotated[
-    str,
-    typer.Option(help="How images become arrays: imagenet, cifar10, unit, none, resize=256,crop=224,mean=...", metavar="TEXT"),
-]
-Providers = Annotated[str, typer.Option(help="Execution providers, comma-separated: cpu, cuda.")]
-Batch = Annotated[str, typer.Option(help="Batch sizes, comma-separated.")]
-Threads = Annotated[int, typer.Option(help="Threads of each session.", min=1)]
-DEFAULT = Recipe()
 
 
 @app.command()
@@ -289,33 +242,6 @@ def verify(
         raise VerificationError(f"{pruned}: {outcome.text}")
 
 
-@app.command()
-def benchmark(
-    models: Annotated[list[Path], typer.Argument(help="One or more .onnx files; ratios are to the first.", metavar="MODEL...")],
-    providers: Providers = "cpu",
-    batch: Batch = "1",
-    threads: Threads = 1,
-    seconds: Annotated[float, typer.Option(help="Time for each candidate.", min=0.1)] = 2.0,
-    memory: Annotated[bool, typer.Option("--memory", help="Also measure peak memory, in fresh processes.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Time models side by side in ONNX Runtime."""
-    from onnxprune import tables
-    from onnxprune.bench import benchmark as run
-
-    with progress("preparing", quiet=as_json) as tell:
-        report = run(
-            models,
-            providers=[name.strip() for name in providers.split(",")],
-            batches=integers("--batch", batch),
-            threads=threads,
-            seconds=seconds,
-            memory=memory,
-            progress=lambda text, step, steps: tell(f"measuring {text} ({step}/{steps})"),
-        )
-    show(report.to_dict(), as_json, lambda: tables.timings(report))
-
-
 def with_benchmark(model: Path, result: Result) -> Result:
     """The result with the latency of the original and of the pruned model; where that cannot be measured, a note says why."""
     import dataclasses
@@ -334,77 +260,3 @@ def with_benchmark(model: Path, result: Result) -> Result:
         else:
             report = dataclasses.replace(report, benchmark=timed)
     return dataclasses.replace(result, report=report)
-
-
-def integers(option: str, text: str) -> list[int]:
-    """Positive integers, comma-separated."""
-    try:
-        values = [int(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if not values or min(values) < 1:
-        raise OptionError(f"{option} {text!r}: write positive numbers, comma-separated, as 1,8")
-    return values
-
-
-def as_json_file(document: dict[str, Any]) -> bytes:
-    """A document as the text of a file."""
-    return json.dumps(strict(document), indent=1, allow_nan=False).encode() + b"\n"
-
-
-def strict(value: Any) -> Any:
-    """Data that JSON can spell: what is not a finite number becomes null."""
-    if isinstance(value, Mapping):
-        return {str(name): strict(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def show(document: dict[str, Any], as_json: bool, draw: Callable[[], None]) -> None:
-    """Print for machines or for people."""
-    if as_json:
-        typer.echo(json.dumps(strict(document), allow_nan=False))
-    else:
-        draw()
-
-
-@contextmanager
-def progress(text: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """A spinner with what is being done; nothing where nobody watches."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(text, total=None)
-        yield lambda description: bar.update(task, description=description)
-
-
-def main() -> None:
-    """Run the command line; what onnxprune raises on purpose, and what the system refuses, becomes one line and a status."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # unwinds, so that no temporary file stays
-    try:
-        app()
-    except OnnxPruneError as error:
-        fail(str(error), error.exit_status)
-    except BrokenPipeError:  # the reader of our output went away
-        sys.exit(0)
-    except OSError as error:
-        fail(str(error), 2)
-
-
-def warn(text: str) -> list[str]:
-    """Say in one line, if at all, what may not be as the user thinks; also for a report."""
-    if text:
-        typer.echo(f"onnxprune: warning: {' '.join(text.split())}", err=True)
-    return [text] if text else []
-
-
-def fail(text: str, status: int) -> NoReturn:
-    """Say in one line what went wrong, and exit."""
-    typer.echo(f"onnxprune: {' '.join(text.split())}", err=True)
-    sys.exit(status)

@@ -1,0 +1,26 @@
+"""The command line: a few lines per command over the API, one module for each family of commands."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from onnxprune.cli import pruning, timing  # their commands register themselves
+from onnxprune.cli.app import app
+from onnxprune.cli.output import fail
+from onnxprune.errors import OnnxPruneError
+
+__all__ = ["app", "main", "pruning", "timing"]
+
+
+def main() -> None:
+    """Run the command line; what onnxprune raises on purpose, and what the system refuses, becomes one line and a status."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # unwinds, so that no temporary file stays
+    try:
+        app()
+    except OnnxPruneError as error:
+        fail(str(error), error.exit_status)
+    except BrokenPipeError:  # the reader of our output went away
+        sys.exit(0)
+    except OSError as error:
+        fail(str(error), 2)
