@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,10 @@ class Samples(ABC):
         Raises:
             OptionError: an array does not fit the model, cannot be read, or there are too few for one batch.
         """
+
+    def still(self) -> Table | None:
+        """All samples, if they are arrays in memory or mapped from a file, which can be read in any order."""
+        return None
 
 
 def open_samples(
@@ -162,6 +167,13 @@ class _Tables(Samples):
         if batch is None:
             self._enough(seen)
             raise OptionError(f"{self.source}: has no {rows} samples in a row of one shape; the model takes {rows} at a time")
+
+    def still(self) -> Table | None:
+        if self._limit is not None:
+            return None
+        first, *more = itertools.islice(self._found.tables(), 2)
+        lies = all(isinstance(column, Held) for column in first.columns.values())
+        return first if lies and not more and not first.single else None
 
     def _enough(self, count: int) -> None:
         least = self.intake.size or 1
