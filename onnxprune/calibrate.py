@@ -29,11 +29,13 @@ class Samples(ABC):
         source: where they come from, for messages: ``--calib data.npz``.
         count: how many there are; ``None`` where only a pass over them would tell.
         labelled: whether there are labels.
+        fresh: whether another pass may give other samples, as a function's.
     """
 
     source: str
     count: int | None
     labelled: bool
+    fresh: bool = False
 
     @abstractmethod
     def batches(self, size: int = 16) -> Iterator[Batch]:
@@ -132,7 +134,7 @@ class _Tables(Samples):
     """Samples that lie in tables."""
 
     def __init__(self, found: Source, intake: Intake, limit: int | None) -> None:
-        self.source, self.intake, self._found = found.text, intake, found
+        self.source, self.intake, self._found, self.fresh = found.text, intake, found, found.fresh
         least = intake.size or 1
         self._limit = None if limit is None else max(limit, least)
         self.count = None

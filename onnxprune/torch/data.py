@@ -84,7 +84,7 @@ class Data:
         self._samples, self._intake = samples, Intake.of(inputs, label)
         self._size = self._intake.size or batch
         self._seed, self._shard = seed, shard
-        self._tables = None if samples.count is None else self._stored()
+        self._tables = None if samples.fresh else self._stored()
         self._limit = steps or None
         whole = self._limit if self._tables is None else min(len(self._cuts(0)), self._limit or math.inf)
         if whole is None:
@@ -169,7 +169,7 @@ class _Spool:
         try:
             for name, array in arrays.items():
                 if name not in self._files:
-                    self._files[name] = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as what is mapped from it
+                    self._files[name] = tempfile.TemporaryFile()  # noqa: SIM115 - `table` closes it
                     self._likes[name] = array[:0]
                 self._files[name].write(np.ascontiguousarray(array).tobytes())
         except OSError as error:
@@ -180,7 +180,7 @@ class _Spool:
         """All of them, mapped from the files."""
         columns = {name: Held(array) for name, array in self.whole.items()}
         for name, file in self._files.items():
-            file.flush()
             like = self._likes[name]
-            columns[name] = Held(np.memmap(file, like.dtype, "r", shape=(self.count, *like.shape[1:])))
+            with file:  # what is mapped needs no open file
+                columns[name] = Held(np.memmap(file, like.dtype, "r", shape=(self.count, *like.shape[1:])))
         return Table(where, columns)
