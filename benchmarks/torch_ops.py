@@ -25,6 +25,7 @@ from onnx import TensorProto, numpy_helper
 from onnxprune.node import STANDARD_DOMAINS, domain_of, every_node
 from onnxprune.torch import to_module
 from onnxprune.torch.registry import find, registered
+from onnxprune.torch.tensors import from_array
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
@@ -122,10 +123,7 @@ def _given(value: Any) -> Any:
         value = numpy_helper.to_array(value)
     if value is None:
         return None
-    array = np.asarray(value)
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
-    return torch.from_numpy(np.array(array))
+    return from_array(np.asarray(value))
 
 
 def _agrees(ours: Any, theirs: Any, case: Case) -> bool:
@@ -144,7 +142,7 @@ def _agrees(ours: Any, theirs: Any, case: Case) -> bool:
 def failure(case: Case) -> str:
     """Why a test fails; empty if it passes."""
     try:
-        module = to_module(case.model).eval()
+        module = to_module(case.model)
         for given, expected in case.data:
             names = [value.name for value in case.model.graph.input]
             with torch.no_grad():

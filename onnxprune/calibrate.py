@@ -19,6 +19,8 @@ from onnxprune.sources import Source, arrays, find
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
 
+    from onnxprune.equation import Shape
+
 __all__ = ["Batch", "Samples", "noise", "open_samples"]
 
 
@@ -110,13 +112,16 @@ def _again(samples: Samples, intake: Intake) -> Source:
     return Source(samples.source, tables, samples.count)
 
 
-def noise(inputs: Sequence[ValueInfoProto], *, count: int = 16, seed: int = 0) -> Samples:
+def noise(
+    inputs: Sequence[ValueInfoProto], *, count: int = 16, seed: int = 0, shapes: Mapping[str, Shape] | None = None
+) -> Samples:
     """Seeded noise shaped like the inputs of a model: what there is where there are no samples.
 
-    ``count`` samples; of a model with a static batch as many of its batches as they fill, at least one.
+    ``count`` samples; of a model with a static batch as many of its batches as they fill, at least one. ``shapes`` are those of
+    the inputs, as `onnxprune.shapes.trials` gives them.
     """
     intake = Intake.of(inputs)
-    shapes = bindings(inputs)[0]
+    shapes = shapes or bindings(inputs)[0]
     batched = {slot.name for slot in intake.slots if slot.batched}
     single = {name: (1, *shape[1:]) if name in batched else shape for name, shape in shapes.items()}
     count = max(count, intake.size or 1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from onnxprune.calibrate import Samples
 from onnxprune.precision import feeds_as_float32
@@ -14,32 +16,74 @@ if TYPE_CHECKING:
     from onnxprune.shapes import Shapes
     from onnxprune.weights import Array
 
-__all__ = ["Calibration", "Feeds"]
+__all__ = ["Calibration", "Feeds", "unpadded"]
 
 MEMORY = 1 << 28
 """Bytes of activations of one batch, about, that are held at the same time."""
 LARGEST = 64
 """Samples in a batch, at most."""
 _FOURTH = 4
+MASK = "attention_mask"
+_TOKENS = 8
+"""Lengths of sequences that go together differ by less."""
 
 
 class Feeds:
     """Batches of inputs; gone through as often as needed, never held together."""
 
-    def __init__(self, samples: Samples, size: int, *, float32: bool = False, held: bool | None = None) -> None:
-        """All batches, in float32 if that is asked for; with ``held``, each fourth one, or the others."""
+    def __init__(
+        self,
+        samples: Samples,
+        size: int,
+        *,
+        float32: bool = False,
+        held: bool | None = None,
+        open_length: Collection[str] = (),
+    ) -> None:
+        """All batches, in float32 if that is asked for; with ``held``, each fourth one, or the others.
+
+        Padding is cut off inputs named in ``open_length``, see `unpadded`.
+        """
         self._samples, self._size, self._float32, self._held = samples, size, float32, held
+        self._open = open_length
         self._count: int | None = None
 
     def __iter__(self) -> Iterator[Mapping[str, Array]]:
         for number, batch in enumerate(self._samples.batches(self._size)):
             if self._held is None or (number % _FOURTH == _FOURTH - 1) == self._held:
-                yield feeds_as_float32(batch.feeds) if self._float32 else batch.feeds
+                for feeds in unpadded(batch.feeds, self._open):
+                    yield feeds_as_float32(feeds) if self._float32 else feeds
 
     def __len__(self) -> int:
         if self._count is None:
             self._count = sum(1 for _ in self)
         return self._count
+
+
+def unpadded(feeds: Mapping[str, Array], names: Collection[str]) -> Iterator[Mapping[str, Array]]:
+    """A batch of sequences in parts of about one length, without the padding behind them.
+
+    What a model puts out for padding is arbitrary and nobody reads it, but it would count with every row that is fitted. The
+    mask is the input `attention_mask` [samples, tokens]; ``names`` are the inputs whose second axis is as long, and may be
+    shorter. A batch without such a mask, or padded elsewhere than at the end, stays as it is.
+    """
+    mask = feeds.get(MASK)
+    if mask is None or MASK not in names or mask.ndim != 2 or not mask.size:
+        return iter([feeds])
+    tokens = mask.shape[1]
+    lengths = tokens - np.argmax(mask[:, ::-1] != 0, 1)
+    if not (mask[:, 0] != 0).all():
+        return iter([feeds])
+    steps = np.minimum(-(-lengths // _TOKENS) * _TOKENS, tokens)
+    cut = [name for name in names if name in feeds and feeds[name].ndim > 1 and feeds[name].shape[1] == tokens]
+
+    def part(length: int) -> Mapping[str, Array]:
+        rows = np.flatnonzero(steps == length)
+        whole = {name: array[rows] if array.ndim and len(array) == len(mask) else array for name, array in feeds.items()}
+        stop = int(lengths[rows].max())
+        return whole | {name: np.ascontiguousarray(whole[name][:, :stop]) for name in cut}
+
+    return map(part, np.unique(steps).tolist())
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +112,9 @@ class Calibration:
         if samples.count is not None:
             size = max(1, min(size, samples.count // (2 * _FOURTH)))
         size = size if shapes.batch > 1 else 1
-        every = Feeds(samples, size, float32=float32)
+        moving = {name for name, axes in shapes.dynamic.items() if len(axes) > 1 and axes[0] and axes[1]}
+        every = Feeds(samples, size, float32=float32, open_length=moving)
         if len(every) < _FOURTH:
             return cls(every, every, every, size)
-        fit, held = (Feeds(samples, size, float32=float32, held=held) for held in (False, True))
+        fit, held = (Feeds(samples, size, float32=float32, held=held, open_length=moving) for held in (False, True))
         return cls(every, fit, held, size)

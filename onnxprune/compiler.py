@@ -22,7 +22,20 @@ from onnxprune.errors import ModelError, TargetError, VerificationError
 from onnxprune.knapsack import Curve, Prices
 from onnxprune.lossless import Removal
 from onnxprune.model import Model
-from onnxprune.passes import Allocate, Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels, Repair, Score, Sensitivity
+from onnxprune.passes import (
+    Allocate,
+    Couple,
+    Facts,
+    MaskChannels,
+    Normalize,
+    Pipeline,
+    PruneChannels,
+    Repair,
+    Rotate,
+    Score,
+    Sensitivity,
+    turned,
+)
 from onnxprune.passes.base import need
 from onnxprune.plan import Plan
 from onnxprune.precision import as_float32, float_types
@@ -124,8 +137,11 @@ class Compiler:
 
     def _repaired(self, pruned: Model, facts: Facts) -> Model:
         """The pruned model with its readers re-solved, in float32, and written in the types they had."""
-        cut = PruneChannels().run(need(facts.original, "original"), facts)
-        fitted = Repair(self.recipe.seed).run(cut, facts)
+        original = need(facts.original, "original")
+        basis, within = turned(original, facts)
+        cut = PruneChannels().run(basis, within)
+        fitted = Repair(self.recipe.seed).run(cut, within)
+        facts.repairs = within.repairs
         result = pruned.copy()
         for node, grown in zip(result.graph.node, fitted.graph.node, strict=True):
             for name in grown.input[len(node.input) :]:
@@ -133,7 +149,7 @@ class Compiler:
                 result.weights[name] = Weight(name, None, fitted.weights[name].array().astype(dtype))
                 node.input.append(name)
         for name, weight in pruned.weights.items():
-            if fitted.weights[name] is not cut.weights[name]:
+            if fitted.weights[name] is not cut.weights[name] or basis.weights[name] is not original.weights[name]:
                 result.weights[name] = Weight(name, None, fitted.weights[name].array().astype(weight.array().dtype))
         return result
 
@@ -186,7 +202,8 @@ class Compiler:
             self.stage.tell(f"trying ways to share the target out ({count + 1} of {len(EXPONENTS)})")
             trial = dataclasses.replace(facts, calibration=fitting, tell=lambda _: None)
             Allocate(target, recipe.scope, recipe.align, exponent)(model, trial)
-            pruned = Repair(recipe.seed).run(PruneChannels().run(model, trial), trial)
+            basis, within = turned(model, trial)
+            pruned = Repair(recipe.seed).run(PruneChannels().run(basis, within), within)
             errors[exponent] = drifted(pruned, model, calibration.held)
         return min(errors, key=lambda exponent: errors[exponent])
 
@@ -208,6 +225,8 @@ class Compiler:
         if facts.scores is None:
             with self.stage("scoring", f"scoring by {recipe.criterion}"):
                 Pipeline([Score(recipe.criterion, recipe.seed)]).run(need(facts.original, "original"), facts)
+                if self.samples is not None and recipe.repair:
+                    Pipeline([Rotate()]).run(need(facts.original, "original"), facts)
         groups = {group.id for group in need(facts.coupling, "coupling").groups}
         needed = recipe.scope == "sensitivity" and not target.startswith("channels") and groups
         if needed and not groups <= (facts.curves or {}).keys():

@@ -45,11 +45,13 @@ class Inferred:
         shapes: the shape of each value; ``None`` where it stayed unknown.
         values: the small values that are known.
         assumed: axes, by value, of size 1 or another one, which were taken to have the other one because broadcasting does.
+        stuck: whether a standard operator whose inputs are known gives nothing: sizes contradict each other.
     """
 
     shapes: Known
     values: dict[str, Array]
     assumed: frozenset[tuple[str, int]]
+    stuck: bool
 
 
 def infer(
@@ -76,7 +78,7 @@ def infer(
         changes = inference.changes()
         assumed |= inference.assumed
         if changes.items() <= carried.items():
-            return Inferred(inference.shapes, inference.values, frozenset(assumed))
+            return Inferred(inference.shapes, inference.values, frozenset(assumed), inference.stuck)
         carried |= changes
 
 
@@ -95,11 +97,12 @@ class _Inference:
         self.model, self.stand_in, self.carried = model, stand_in, carried
         self.proto = model.skeleton()
         self.steps = _flatten(self.proto, model.opset)
-        _bind(self.proto, model, inputs)
+        self.declared = _bind(self.proto, inputs)
         self.values = dict(constants)
         self.shapes: Known = {**inputs, **{weight.name: weight.shape for weight in model.weights.values()}}
         self.infos: dict[str, ValueInfoProto] = {value.name: value for value in self.proto.graph.input}
         self.assumed: set[tuple[str, int]] = set()
+        self.stuck = False
         self.doubted = self._from(doubted)
 
     def settle(self) -> None:
@@ -113,6 +116,7 @@ class _Inference:
                 part = []
                 self._pass(step)
         self._infer(part)
+        self.shapes |= {name: shape for name, shape in self.declared.items() if self.shapes.get(name) is None}
 
     # One part
 
@@ -139,7 +143,10 @@ class _Inference:
         if any(self._reached(node) and node.op_type not in CONTROL_FLOW | _DATA_DEPENDENT for node in unknown):
             no_tensors = {value.name for value in inferred.value_info if value.type.WhichOneof("value") != "tensor_type"}
             made = (name for node in unknown for name in node.output if name and name not in no_tensors)
-            self._run(nodes, [name for name in made if self.shapes.get(name) is None])
+            missing = [name for name in made if self.shapes.get(name) is None]
+            self._run(nodes, missing)
+            standard = (name for node in unknown if not domain_of(node) and self._reached(node) for name in node.output)
+            self.stuck |= any(self.shapes.get(name) is None for name in {*standard}.intersection(missing))
         for name in (name for node in unknown for name in node.output):
             self.shapes.setdefault(name, None)
 
@@ -354,8 +361,11 @@ def _fill(
     return filled
 
 
-def _bind(proto: ModelProto, model: Model, inputs: Mapping[str, Shape]) -> None:
-    """Write the probe's sizes into the graph; drop recorded shapes, which spell the open ones."""
+def _bind(proto: ModelProto, inputs: Mapping[str, Shape]) -> Known:
+    """Write the probe's sizes into the graph; drop recorded shapes, which spell the open ones.
+
+    Those of outputs are returned, as far as they are definite: if inference were given them, it would not find contradictions.
+    """
     names: dict[str, int] = {}
     for value in proto.graph.input:
         if value.name not in inputs:
@@ -374,6 +384,14 @@ def _bind(proto: ModelProto, model: Model, inputs: Mapping[str, Shape]) -> None:
                 dim.dim_value = names[dim.dim_param]
             elif not dim.HasField("dim_value"):
                 dim.Clear()
+    declared: Known = {}
+    for value in proto.graph.output:
+        tensor = value.type.tensor_type
+        if value.name not in custom and tensor.HasField("shape"):
+            if all(dim.HasField("dim_value") for dim in tensor.shape.dim):
+                declared[value.name] = tuple(dim.dim_value for dim in tensor.shape.dim)
+            tensor.ClearField("shape")
+    return declared
 
 
 def _substitute(proto: ModelProto, values: Mapping[str, Array]) -> None:

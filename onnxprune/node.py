@@ -174,6 +174,11 @@ class NodeView:
         flags = self._dynamic.get(self.inputs[position])
         return flags is not None and flags[axis]
 
+    def makes_dynamic(self, axis: int, position: int = 0) -> bool:
+        """Whether the size of an axis of an output changes from call to call."""
+        flags = self._dynamic.get(self.outputs[position])
+        return flags is not None and flags[axis]
+
     def const(self, position: int) -> Array | None:
         """The value of an input that is a small constant (or is known from the probe), else ``None``."""
         return self._constants.get(self.inputs[position]) if self.has(position) else None

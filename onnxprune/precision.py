@@ -1,7 +1,8 @@
-"""Copies of models that compute in float32.
+"""Copies of models in another floating-point type.
 
 ONNX Runtime has no CPU kernels for much of bfloat16 and for some of float64, and rounding in half precision hides errors. The
-law is about what a graph computes, not about how it is rounded, so it can be checked on copies of both models in float32.
+law is about what a graph computes, not about how it is rounded, so it can be checked on copies of both models in float32. How
+they compute in float64 is up to `onnxprune.doubles`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from onnxprune.model import Model
 from onnxprune.weights import FLOATS
 
 if TYPE_CHECKING:
-    from onnxprune.weights import Array, Weight
+    from onnxprune.weights import Array
 
-__all__ = ["as_float32", "feeds_as_float32", "float_types"]
+__all__ = ["as_float32", "feeds_as_float32", "float_types", "retyped"]
 
 _TYPE_ATTRIBUTES = frozenset({"dtype", "output_datatype", "output_dtype", "precision", "softmax_precision", "stash_type", "to"})
 """Attributes whose integer is a ``TensorProto.DataType``."""
@@ -35,19 +36,27 @@ def float_types(model: Model) -> frozenset[str]:
 
 
 def as_float32(model: Model) -> Model:
-    """A copy in which every floating-point type is float32: inputs, outputs, weights, casts, bodies.
+    """A copy in which every floating-point type is float32; see `retyped`."""
+    return retyped(model, TensorProto.FLOAT)
+
+
+def retyped(model: Model, to: int) -> Model:
+    """A copy with one floating-point type, ``FLOAT`` or ``DOUBLE``: of inputs, outputs, weights, casts, in bodies, too.
 
     What a float64 weight has beyond float32's range becomes the largest float32. No weight is read before it is needed.
     """
+    change = _narrow if to == TensorProto.FLOAT else _widen
     copy = model.copy()
     for message, name in list(_places(copy.proto)):
         if getattr(message, name) not in FLOATS:
             continue
         if isinstance(message, TensorProto):
-            message.CopyFrom(numpy_helper.from_array(_narrow(numpy_helper.to_array(message)), message.name))
+            message.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(message)), message.name))
         else:
-            setattr(message, name, TensorProto.FLOAT)
-    copy.weights = {name: _weight_as_float32(weight) for name, weight in model.weights.items()}
+            setattr(message, name, to)
+    for name, weight in model.weights.items():
+        if weight.dtype in FLOATS - {to}:
+            copy.weights[name] = weight.derived(weight.shape, change, to)
     return copy
 
 
@@ -60,18 +69,16 @@ def _is_float(value: Any) -> bool:
     return str(getattr(value, "dtype", "")) in {"bfloat16", "float16", "float64"}
 
 
-def _weight_as_float32(weight: Weight) -> Weight:
-    if weight.dtype not in FLOATS - {TensorProto.FLOAT}:
-        return weight
-    return weight.derived(weight.shape, _narrow, TensorProto.FLOAT)
-
-
 def _narrow(array: Array) -> Array:
     """The values as float32; infinities stay, finite values stay finite."""
     largest = np.finfo(np.float32).max
     if array.dtype == np.float64:
         array = np.where(np.isinf(array), array, np.clip(array, -largest, largest))
     return array.astype(np.float32)
+
+
+def _widen(array: Array) -> Array:
+    return array.astype(np.float64)
 
 
 def _places(proto: ModelProto) -> Iterator[Place]:

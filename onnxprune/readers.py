@@ -17,6 +17,7 @@ import numpy as np
 from onnxprune.axes import labels, length
 from onnxprune.equation import ANONYMOUS, Axis
 from onnxprune.geometry import Geometry
+from onnxprune.norms import Norm, norm_behind
 from onnxprune.weights import Array, Weight
 
 if TYPE_CHECKING:
@@ -44,11 +45,12 @@ class Reader:
         data: the activation it reads.
         weight: its matrix.
         bias: the constant that is added to its output; empty if there is none.
-        output: its output, after the bias (a `MatMul` and the `Add` of its bias are two nodes).
+        output: its output, after the bias (a `MatMul` and the `Add` of its bias are two nodes) and the batch normalisation.
         can_add_bias: whether there is no bias, but one can be written.
         roles: for each letter: ``row``, ``group``, ``feature`` or ``output``.
         sizes: of the letters.
         scale: what the product, and the bias, are multiplied by in the node.
+        norm: the batch normalisation behind, which then has the bias.
     """
 
     node: NodeAxes
@@ -60,6 +62,7 @@ class Reader:
     roles: Mapping[str, str] = field(repr=False)
     sizes: Mapping[str, int] = field(repr=False)
     scale: tuple[float, float] = (1.0, 1.0)
+    norm: Norm | None = None
 
     @property
     def name(self) -> str:
@@ -255,7 +258,12 @@ def _reader(model: Model, node: NodeAxes, consumers: Consumers) -> Reader | None
     if roles is None or "feature" not in roles.values() or 0 in scale:
         return None
     bias, output, can_add = _bias(model, node, roles, consumers, columns=data == view.inputs[0])
-    return None if bias is None else Reader(node, data, weight, bias, output, can_add, roles, node.sizes, scale)
+    if bias is None:
+        return None
+    norm = norm_behind(model, view, bias, consumers) if view.op in CONVOLUTIONS else None
+    if norm:
+        return Reader(node, data, weight, norm.shift, norm.output, False, roles, node.sizes, (scale[0], 1.0), norm)
+    return Reader(node, data, weight, bias, output, can_add, roles, node.sizes, scale)
 
 
 def _bias(
@@ -316,16 +324,25 @@ def matrix_of(reader: Reader, model: Model) -> Array:
     if not reader.affine:
         return matrix
     width = matrix.shape[2]
-    bias = reader.bias_matrix(model.weights[reader.bias].array()) if reader.bias else np.zeros((len(matrix), width))
+    if reader.norm:
+        matrix = matrix * reader.norm.gain(model).reshape(len(matrix), 1, width)
+        bias = reader.norm.folded(model).reshape(len(matrix), width)
+    else:
+        bias = reader.bias_matrix(model.weights[reader.bias].array()) if reader.bias else np.zeros((len(matrix), width))
     return np.concatenate([matrix, bias.astype(np.float64)[:, None]], 1)
 
 
 def install(model: Model, reader: Reader, matrix: Array) -> None:
-    """Give a reader the weights that `matrix_of` would return, and a bias where it lacks one that it may have."""
+    """Give a reader the weights that `matrix_of` would return, and a bias where it lacks one that it may have.
+
+    A batch normalisation behind it does no more than add the bias from then on.
+    """
     like = model.weights[reader.weight].array()
     model.weights[reader.weight] = Weight(reader.weight, None, reader.weight_of(matrix[:, : reader.features], like))
     if not reader.affine:
         return
+    if reader.norm:
+        reader.norm.pass_on(model)
     bias = matrix[:, reader.features]
     name = reader.bias or model.fresh_name(f"{reader.weight}__bias")
     like = model.weights[name].array() if reader.bias else np.zeros(bias.size, like.dtype)

@@ -21,6 +21,8 @@ CRITERIA = ("l1", "l2", "linf", "fpgm", "bn_scale", "random")
 """Their functions are in `onnxprune.criteria`; here are the names alone, which the command line can list without numpy."""
 CALIBRATED = ("obs", "wanda", "flap", "variance")
 """Criteria that need data; their functions are in `onnxprune.problems`."""
+GRADIENT = ("taylor",)
+"""Criteria that need data and PyTorch; their functions are in `onnxprune.torch.criteria`."""
 _KINDS: dict[type, str] = {str: "a text", int: "a whole number", bool: "true or false", tuple: "a list of texts"}
 
 
@@ -74,8 +76,9 @@ class Recipe:
         target: what remains, as a fraction of the original: ``macs=0.5``, ``params=0.4``, ``size=0.25``, ``channels=0.5``, or
             ``latency=0.5``, measured here;
             ``auto`` is ``macs=0.5``, and with ``lossless`` everything that is not removed without loss.
-        criterion: how positions are ranked: by data ``obs``, ``wanda``, ``flap``, ``variance``, by weights ``l1``, ``l2``,
-            ``linf``, ``fpgm``, ``bn_scale``, or ``random``; ``auto`` is ``obs`` where there is data, else ``l2``.
+        criterion: how positions are ranked: by data ``obs``, ``wanda``, ``flap``, ``variance``, by gradients ``taylor``, which
+            needs PyTorch, by weights ``l1``, ``l2``, ``linf``, ``fpgm``, ``bn_scale``, or ``random``; ``auto`` is ``obs`` where
+            there is data, else ``l2``.
         scope: how the target is shared out: ``sensitivity`` by what each group is measured to cost, which needs data; or by the
             scores, of groups that are ranked together: ``uniform``, ``global``, ``isomorphic``. ``auto`` is ``sensitivity`` where
             there is data, else ``global``.
@@ -120,7 +123,7 @@ class Recipe:
         Target.parse(self.target)
         parse_align(str(self.align))
         object.__setattr__(self, "align", str(self.align))
-        known = ("auto", *CALIBRATED, *CRITERIA)
+        known = ("auto", *CALIBRATED, *GRADIENT, *CRITERIA)
         if self.criterion not in known:
             raise OptionError(f"there is no criterion {self.criterion!r}; there are {', '.join(known)}")
         for kind in self.only:
@@ -143,7 +146,7 @@ class Recipe:
         Raises:
             OptionError: it needs data and there is none.
         """
-        if not data and self.criterion in CALIBRATED:
+        if not data and self.criterion in {*CALIBRATED, *GRADIENT}:
             raise OptionError(f"criterion {self.criterion!r} needs samples: add --calib DATA, or use --criterion l2")
         if not data and self.scope == "sensitivity":
             raise OptionError("scope 'sensitivity' needs samples: add --calib DATA, or use --scope global")

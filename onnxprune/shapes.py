@@ -21,16 +21,18 @@ from onnxprune.model import Model
 from onnxprune.weights import Array
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from onnx import ValueInfoProto
 
     from onnxprune.equation import Shape
 
-__all__ = ["Shapes", "bindings", "probe", "shapes_at"]
+__all__ = ["Shapes", "bindings", "probe", "shapes_at", "trials"]
 
 _STAND_INS = (13, 17)
 """Sizes, in the two probes, of what depends on data."""
+_COMMON = (224, 32, 28, 256, 128, 384, 299, 512)
+"""Image sizes and sequence lengths that models are made for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,32 @@ def bindings(inputs: Sequence[ValueInfoProto], batches: tuple[int, int] = (2, 3)
     A batch becomes 2 and 3 (or what ``batches`` says), image sizes 64 and 96 pixels, other sizes 16, 24, 32, ... and twice as
     much in the second probe; sizes with one name stay equal.
     """
+    return next(trials(inputs, batches))
+
+
+def trials(inputs: Sequence[ValueInfoProto], batches: tuple[int, int] = (2, 3)) -> Iterator[list[dict[str, Shape]]]:
+    """`bindings`, then others for models that do not take sizes as free as they are declared.
+
+    Exporters give sizes that must be equal different names: then those on one axis of different inputs become equal. And they
+    leave sizes open for which there is one right value: then those that networks are commonly made for are tried.
+    """
+    plain = _bound(inputs, batches)
+    yield plain
+    if len(plain) == 1:
+        return
+    alike = _bound(inputs, batches, alike=True)
+    if alike != plain:
+        yield alike
+    for size in _COMMON:
+        fixed = _bound(inputs, batches, alike=True, size=size)
+        if fixed[0] not in (plain[0], alike[0]):
+            yield fixed
+
+
+def _bound(
+    inputs: Sequence[ValueInfoProto], batches: tuple[int, int], *, alike: bool = False, size: int = 0
+) -> list[dict[str, Shape]]:
+    """Shapes for the inputs, once or twice; ``alike`` if open sizes on one axis are equal, ``size`` if they have one value."""
     probes: list[dict[str, Shape]] = []
     for second in (False, True):
         named: dict[str, int] = {}
@@ -69,9 +97,10 @@ def bindings(inputs: Sequence[ValueInfoProto], batches: tuple[int, int] = (2, 3)
                 if dim.HasField("dim_value"):
                     shape.append(dim.dim_value)
                     continue
-                name = dim.dim_param or f"{value.name}.{axis}"
+                name = f"axis {axis}" if alike else dim.dim_param or f"{value.name}.{axis}"
                 if name not in named:
-                    named[name] = batches[second] if axis == 0 else _open_size(axis, len(dims), len(named), second=second)
+                    open_size = size or _open_size(axis, len(dims), len(named), second=second)
+                    named[name] = batches[second] if axis == 0 else open_size
                 shape.append(named[name])
             shapes[value.name] = tuple(shape)
         probes.append(shapes)
@@ -89,8 +118,7 @@ def _open_size(axis: int, rank: int, count: int, *, second: bool) -> int:
 def probe(model: Model) -> Shapes:
     """Shapes of every value of ``model`` and its bodies; no weight is read unless the model has to be run."""
     constants = small_constants(model)
-    probes = bindings(model.inputs)
-    first, second = _twice(model, probes, constants)
+    probes, first, second = _probes(model, constants)
     doubted = {name for name, axis in first.assumed if _size(first, name, axis) == _size(second or first, name, axis)}
     if doubted:
         first, second = _twice(model, probes, constants, doubted)  # static and yet not always the same
@@ -115,6 +143,18 @@ def shapes_at(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
     """Shapes and computed sizes of every value for inputs of these shapes; what is dynamic is not told."""
     found = infer(model, inputs, small_constants(model), _STAND_INS[0])
     return Shapes(found.shapes, values=found.values)
+
+
+def _probes(model: Model, constants: Mapping[str, Array]) -> tuple[list[dict[str, Shape]], Inferred, Inferred | None]:
+    """The first sizes that do not contradict the graph; the plain ones, if all do."""
+    plain = None
+    for probes in trials(model.inputs):
+        found = (probes, *_twice(model, probes, constants))
+        if not found[1].stuck:
+            return found
+        plain = plain or found
+    assert plain is not None  # noqa: S101 - there is always one trial
+    return plain
 
 
 def _twice(

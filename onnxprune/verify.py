@@ -15,15 +15,17 @@ import numpy as np
 
 from onnxprune import calibrate, runtime, segments
 from onnxprune.axes import Indices, take
+from onnxprune.doubles import as_float64
 from onnxprune.errors import ModelError
 from onnxprune.frontier import frontier, ways
 from onnxprune.precision import as_float32, feeds_as_float32, float_types
-from onnxprune.shapes import bindings
+from onnxprune.shapes import trials
 
 if TYPE_CHECKING:
     from onnxprune.calibrate import Samples
     from onnxprune.equation import Shape
     from onnxprune.model import Model
+    from onnxprune.weights import Array
 
 __all__ = ["TOLERANCE", "Check", "Drift", "compare", "drift", "isolate"]
 
@@ -32,7 +34,7 @@ TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1
 
 Sums over fewer terms are added in another order; nothing else differs.
 """
-FLOAT32 = "float32"
+FLOAT32, FLOAT64 = "float32", "float64"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,8 @@ def compare(
     Where outputs differ that hang on a choice (``TopK``, a threshold), what goes into the choices decides; see `frontier`. Where
     the inputs decide which branch is taken, or how often a loop runs, every branch is compared, and a loop that runs twice.
     Where ONNX Runtime does not run the model in its floating-point types, or rounding in half precision could hide what
-    differs, copies of both in float32 decide, to float32's tolerance.
+    differs, copies of both in float32 decide, to float32's tolerance. Where float32 finds a difference, rounding that the model
+    amplifies may be all of it: copies in float64 decide, to float64's tolerance; see `doubles`.
 
     Args:
         pruned: the small model.
@@ -114,13 +117,31 @@ def compare(
     except ModelError as error:
         outcome, why = Check(ok=False, error=np.inf, text=str(error)), str(error)
         needed = types != {FLOAT32}
-    if not needed:
+    if needed:
+        try:
+            settled = _settle(as_float32(pruned), as_float32(masked), seed, exact, values=values, kept=kept, against=against)
+            outcome = replace(settled, notes=(*settled.notes, f"compared as float32 copies: {why}"))
+        except ModelError:
+            return outcome
+    if outcome.ok or rounded or not np.isfinite(outcome.error):
         return outcome
+    return _in_float64(pruned, masked, outcome, seed, kept=kept, against=against)
+
+
+def _in_float64(
+    pruned: Model, masked: Model, found: Check, seed: int, *, kept: Callable[[str], Indices] | None, against: str
+) -> Check:
+    """What float64 says of a difference that was found in a coarser type; what was found, if it cannot say."""
     try:
-        settled = _settle(as_float32(pruned), as_float32(masked), seed, exact, values=values, kept=kept, against=against)
+        small, large = as_float64(pruned), as_float64(masked)
+        limit = TOLERANCE[FLOAT32 if large.narrow else FLOAT64]
+        settled = _settle(small.model, large.model, seed, limit, values=True, kept=kept, against=against)
     except ModelError:
-        return outcome
-    return replace(settled, notes=(*settled.notes, f"compared as float32 copies: {why}"))
+        return found
+    if not np.isfinite(settled.error):
+        return found
+    why = f"decided by float64 copies: outputs differ by {found.error:.0e} before"
+    return replace(settled, notes=(*dict.fromkeys((*found.notes, *settled.notes)), why))
 
 
 def _settle(
@@ -165,11 +186,7 @@ def _compare(
     Raises:
         ModelError: the masked model does not run.
     """
-    sizes = bindings(masked.inputs, batches=(1, 2))
-    feeds = [runtime.random_feeds(masked.inputs, shapes, seed + number) for number, shapes in enumerate(sizes)]
-    wanted = segments.run_each(masked, feeds, watched)
-    if isinstance(wanted[0], Exception):
-        raise ModelError(f"the model does not run on {_show(sizes[0])}: {runtime.first_line(wanted[0])}")
+    feeds, wanted = _reference(masked, watched, seed)
     try:
         results = segments.run_each(pruned, feeds, watched)
     except ModelError as error:
@@ -193,6 +210,22 @@ def _compare(
     parts = len(segments.split(masked, watched))
     notes = (f"run in {parts} segments of the graph, one after the other",) if parts > 1 else ()
     return Check(ok=True, error=worst, runs=len(pairs), notes=notes)
+
+
+def _reference(masked: Model, watched: Sequence[str], seed: int) -> tuple[list[dict[str, Array]], list[list[Any] | Exception]]:
+    """Inputs of the first sizes that a model takes, and what it computes from them.
+
+    Raises:
+        ModelError: it does not run.
+    """
+    failed = ""
+    for sizes in trials(masked.inputs, batches=(1, 2)):
+        feeds = [runtime.random_feeds(masked.inputs, shapes, seed + number) for number, shapes in enumerate(sizes)]
+        results = segments.run_each(masked, feeds, watched)
+        if not isinstance(results[0], Exception):
+            return feeds, results
+        failed = failed or f"the model does not run on {_show(sizes[0])}: {runtime.first_line(results[0])}"
+    raise ModelError(failed)
 
 
 def _shape(model: Model, name: str) -> Shape | None:
@@ -243,13 +276,26 @@ def drift(pruned: Model, original: Model, samples: Samples | None, *, seed: int 
         OptionError: the samples do not fit the model.
         ModelError: a model does not run on them.
     """
-    given = calibrate.noise(original.inputs, seed=seed) if samples is None else samples
+    shapes = (sizes[0] for sizes in trials(original.inputs))
+    noises = (calibrate.noise(original.inputs, seed=seed, shapes=one) for one in shapes)
+    failed: ModelError | None = None
+    for given in noises if samples is None else [samples]:
+        try:
+            return _drift_in_any(pruned, original, given, count)
+        except ModelError as error:
+            failed = failed or error
+    assert failed is not None  # noqa: S101 - there is always one trial
+    raise failed
+
+
+def _drift_in_any(pruned: Model, original: Model, samples: Samples, count: int) -> Drift:
+    """The drift, of copies in float32 where the models do not run as they are."""
     try:
-        return _drift_of(pruned, original, given, count, dict)
+        return _drift_of(pruned, original, samples, count, dict)
     except ModelError:
         if float_types(original) <= {FLOAT32}:
             raise
-    found = _drift_of(as_float32(pruned), as_float32(original), given, count, feeds_as_float32)
+    found = _drift_of(as_float32(pruned), as_float32(original), samples, count, feeds_as_float32)
     return replace(found, source=f"{found.source}, float32 copies")
 
 

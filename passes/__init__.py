@@ -7,6 +7,7 @@ from onnxprune.passes.lossless import Lossless
 from onnxprune.passes.normalize import Normalize
 from onnxprune.passes.prune_channels import MaskChannels, PruneChannels
 from onnxprune.passes.repair import Repair
+from onnxprune.passes.rotate import Rotate, turned
 from onnxprune.passes.score import Score
 from onnxprune.passes.sensitivity import Sensitivity
 
@@ -22,10 +23,12 @@ __all__ = [
     "Pipeline",
     "PruneChannels",
     "Repair",
+    "Rotate",
     "Score",
     "Sensitivity",
+    "turned",
 ]
 
-KINDS = (Normalize, Couple, Lossless, Score, Sensitivity, Allocate, PruneChannels, MaskChannels, Repair)
+KINDS = (Normalize, Couple, Lossless, Score, Rotate, Sensitivity, Allocate, PruneChannels, MaskChannels, Repair)
 PASSES: dict[str, type[Pass]] = {kind.name: kind for kind in KINDS}
 """Every pass by name."""

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import numpy as np
 
+from onnxprune.bases import Basis
 from onnxprune.calibration import Calibration
 from onnxprune.cost import CostModel
 from onnxprune.coupling import Coupling
@@ -46,6 +47,7 @@ class Facts:
         frozen: groups that must stay, by id, with the reason; true of every later graph too.
         removal: what goes without loss; of every later graph too.
         statistics: what the original does on calibration samples.
+        bases: of groups that only linear maps touch, by group id.
         curves: what each group costs, by group id.
         original: the graph before any position went, in float32: what calibration runs.
         calibration: samples to run on; of every later graph too.
@@ -60,6 +62,7 @@ class Facts:
     costs: CostModel | None = None
     prices: Prices | None = None
     statistics: Statistics | None = None
+    bases: Mapping[str, Basis] | None = None
     curves: Mapping[str, Curve] | None = None
     original: Model | None = None
     calibration: Calibration | None = None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx.inliner
@@ -23,6 +23,7 @@ from onnxprune.passes.bodies import (
     unique_names,
 )
 from onnxprune.passes.sequences import lists_to_tensors
+from onnxprune.rules.layout import runs
 from onnxprune.runtime import evaluate
 from onnxprune.shapes import Shapes, probe
 from onnxprune.weights import Array, Weight, densify
@@ -218,8 +219,8 @@ def _pin_sizes_of(model: Model, shapes: Shapes, graph: GraphProto, pinned: Colle
             changed |= _pin(model, shapes, node, 0, nodes, static_only=True)
         for position in SIZE_INPUTS.get(node.op_type, ()):
             name = node.input[position] if position < len(node.input) else ""
-            if name and name not in model.weights and name not in pinned:
-                changed |= _pin(model, shapes, node, position, nodes, static_only=False)
+            if name and name not in model.weights and (name not in pinned or node.op_type == "Reshape"):
+                changed |= _pin(model, shapes, node, position, nodes, static_only=False, again=name in pinned)
         nodes.append(node)
     if changed:
         replace_all(graph.node, nodes)
@@ -267,8 +268,20 @@ def _constant(model: Model, stem: str, value: Array) -> str:
     return name
 
 
-def _pin(model: Model, shapes: Shapes, node: NodeProto, position: int, nodes: list[NodeProto], *, static_only: bool) -> bool:
-    """Replace one input by what is known of it; nodes that the replacement needs go to ``nodes``."""
+def _pin(
+    model: Model,
+    shapes: Shapes,
+    node: NodeProto,
+    position: int,
+    nodes: list[NodeProto],
+    *,
+    static_only: bool,
+    again: bool = False,
+) -> bool:
+    """Replace one input by what is known of it; nodes that the replacement needs go to ``nodes``.
+
+    ``again`` if it was pinned before: then what is computed of it may have been made for sizes that are no more.
+    """
     name = node.input[position]
     value, moved = shapes.values.get(name), shapes.moving.get(name)
     if value is None or not np.issubdtype(value.dtype, np.integer):
@@ -288,6 +301,11 @@ def _pin(model: Model, shapes: Shapes, node: NodeProto, position: int, nodes: li
     if not computed.any():
         node.input[position] = pinned
         return True
+    if node.op_type == "Reshape":
+        name = _from_input(model, shapes, node, spelled, pinned, nodes)
+    if again and name == node.input[position]:
+        del model.weights[pinned]
+        return False
     result = model.fresh_name(f"{name}__sizes")
     known = _constant(model, f"{name}__known", ~computed)
     nodes.append(helper.make_node("Where", [known, pinned, name], [result], name=result))
@@ -296,15 +314,65 @@ def _pin(model: Model, shapes: Shapes, node: NodeProto, position: int, nodes: li
 
 
 def _copy_or_infer(shapes: Shapes, node: NodeProto, value: Array, spelled: Array) -> None:
-    """Spell dynamic entries of a ``Reshape`` as copies of the input's size (0), and one of the others as inferred (-1)."""
-    if any(a.name == "allowzero" and a.i for a in node.attribute) or (spelled == 0).any():
+    """Spell dynamic entries of a ``Reshape`` as copies of the input's size (0), and one of the others as inferred (-1).
+
+    Where zeros are allowed as sizes, a copy is spelled otherwise: then all entries are spelled so, or none.
+    """
+    allowed = next((a for a in node.attribute if a.name == "allowzero" and a.i), None)
+    if (spelled == 0).any():
         return
+    entries = spelled.copy()
     source = shapes.shapes.get(node.input[0]) or ()
     moves = shapes.dynamic.get(node.input[0], (False,) * len(source))
-    for entry in np.flatnonzero(spelled == _COMPUTED):
+    for entry in np.flatnonzero(entries == _COMPUTED):
         if entry < len(source) and moves[entry] and source[entry] == value[entry]:
-            spelled[entry] = 0
-    left = np.flatnonzero(spelled == _COMPUTED)
-    if len(left) and not (spelled == -1).any():
+            entries[entry] = 0
+    left = np.flatnonzero(entries == _COMPUTED)
+    if len(left) and not (entries == -1).any():
         # The largest: a batch times heads is refreshed by inference, a lone sequence length needs no refreshing.
-        spelled[left[np.argmax(value[left])]] = -1
+        entries[left[np.argmax(value[left])]] = -1
+    if allowed is not None:
+        if (entries == _COMPUTED).any():
+            return
+        node.attribute.remove(allowed)
+    spelled[:] = entries
+
+
+def _from_input(model: Model, shapes: Shapes, node: NodeProto, spelled: Array, pinned: str, nodes: list[NodeProto]) -> str:
+    """The sizes of a ``Reshape``, with entries that static sizes are a factor of computed from the sizes of its input.
+
+    Exporters compute a batch times heads, or the batch from that, by a number of heads that is written into the arithmetic,
+    where pruning does not refresh it. What is read from the input shrinks with it, and ``pinned`` is refreshed.
+    """
+    name: str = node.input[1]
+    source, out = shapes.shapes.get(node.input[0]), shapes.shapes.get(node.output[0])
+    if source is None or out is None:
+        return name
+    moves = shapes.dynamic.get(node.input[0], (False,) * len(source))
+    entries: dict[int, str] = {}
+    for read, made in runs(source, out):
+        open_ = [entry for entry in made if spelled[entry] == _COMPUTED]
+        others = [entry for entry in made if entry not in open_]
+        if len(open_) != 1 or any(spelled[entry] <= 0 for entry in others) or (not others and all(moves[axis] for axis in read)):
+            continue
+        sizes = _node(model, nodes, "Shape", node.input[0])
+        entry = _product(model, nodes, sizes, read)
+        entries[open_[0]] = _node(model, nodes, "Div", entry, _product(model, nodes, pinned, others)) if others else entry
+    if not entries:
+        return name
+    parts = [entries.get(entry) or _picked(model, nodes, name, [entry]) for entry in range(len(out))]
+    return _node(model, nodes, "Concat", *parts, axis=0)
+
+
+def _picked(model: Model, nodes: list[NodeProto], sizes: str, places: Sequence[int]) -> str:
+    return _node(model, nodes, "Gather", sizes, _constant(model, f"{sizes}__places", np.array(places, np.int64)), axis=0)
+
+
+def _product(model: Model, nodes: list[NodeProto], sizes: str, places: Sequence[int]) -> str:
+    return _node(model, nodes, "ReduceProd", _picked(model, nodes, sizes, places), keepdims=1)
+
+
+def _node(model: Model, nodes: list[NodeProto], op: str, *inputs: str, **attributes: Any) -> str:
+    name = model.fresh_name(f"{inputs[0]}__{op}")
+    nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
+    return name

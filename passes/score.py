@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -11,7 +11,14 @@ from onnxprune import criteria
 from onnxprune.model import Model
 from onnxprune.passes.base import Facts, Pass, need
 from onnxprune.problems import CALIBRATED, calibrated
+from onnxprune.recipe import GRADIENT
 from onnxprune.statistics import collect
+
+if TYPE_CHECKING:
+    from onnxprune.calibration import Feeds
+    from onnxprune.coupling import Coupling
+
+Scores = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Score(Pass):
                 facts.scores[name][gone] = 0  # nothing is lost with them, whatever the criterion
         return model
 
-    def _scores(self, model: Model, facts: Facts) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+    def _scores(self, model: Model, facts: Facts) -> dict[str, Scores]:
         coupling = need(facts.coupling, "coupling")
         if facts.calibration is None or not coupling.groups:
             return criteria.score(model, coupling, self.criterion, self.seed)
@@ -39,6 +46,18 @@ class Score(Pass):
             facts.tell("gathering statistics of what the layers read")
             facts.statistics = collect(model, coupling, facts.calibration.fit, seed=self.seed)
         facts.tell(f"scoring by {self.criterion}")
+        if self.criterion in GRADIENT:
+            return _by_gradients(model, coupling, facts.calibration.fit, self.seed)
         if self.criterion in CALIBRATED:
             return calibrated(model, coupling, self.criterion, facts.statistics)
         return criteria.score(model, coupling, self.criterion, self.seed)
+
+
+def _by_gradients(model: Model, coupling: Coupling, batches: Feeds, seed: int) -> dict[str, Scores]:
+    """What groups without a trained weight get is what ``l2`` says."""
+    from onnxprune.torch import to_module
+    from onnxprune.torch.criteria import positions, sampled
+
+    silent = criteria.score(model, coupling, "l2")
+    found = positions(to_module(model), model, coupling, batches, sampled(seed))
+    return {name: scores / scores.mean() if scores.any() else silent[name] for name, scores in found.items()}

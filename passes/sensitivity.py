@@ -21,6 +21,7 @@ from onnxprune.model import Model
 from onnxprune.obs import Additive, Loss, Quadratic
 from onnxprune.passes.base import Facts, Pass, need
 from onnxprune.passes.prune_channels import PruneChannels
+from onnxprune.passes.rotate import turned_problem
 from onnxprune.plan import Plan
 from onnxprune.problems import Problem
 from onnxprune.readers import Reader, install
@@ -64,6 +65,10 @@ class Sensitivity(Pass):
         coupling = need(facts.coupling, "coupling")
         order = np.argsort(scores, kind="stable")
         problem = Problem.of(model, coupling, group, need(facts.statistics, "statistics"))
+        basis = (facts.bases or {}).get(group.id)
+        if basis and self.repair:
+            model, problem = turned_problem(model, basis, problem, order)
+            problem = replace(problem, meetings=tuple(np.diff(basis.lost)[np.argsort(order)] for _ in problem.meetings))
         losses = problem.losses() or [Additive(np.square(scores) / max(float(np.square(scores).sum()), 1e-30))]
         levels = {max(1, min(group.size - 1, round(level * group.size))) for level in LEVELS}
         stops = sorted(levels | set(np.linspace(group.size, 1, _POINTS).round().astype(int).tolist()), reverse=True)
@@ -82,10 +87,9 @@ class Sensitivity(Pass):
         self, model: Model, facts: Facts, group: CouplingGroup, keep: Array, problem: Problem, losses: Sequence[Loss]
     ) -> Model:
         """The model with one group cut, and its readers as the losses have them by now."""
-        coupling = need(facts.coupling, "coupling")
+        coupling, plan = need(facts.coupling, "coupling"), Plan({group.id: np.sort(keep)})
         if self.repair:
             model, coupling = _repaired(model, coupling, problem, losses)
-        plan = Plan({group.id: np.sort(keep)})
         return PruneChannels().run(model, Facts(shapes=facts.shapes, coupling=coupling, plan=plan))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 from onnxprune import calibration
 from onnxprune.calibrate import Batch, Samples, open_samples
-from onnxprune.calibration import Calibration, Feeds
+from onnxprune.calibration import Calibration, Feeds, unpadded
 from onnxprune.model import Model
 from onnxprune.shapes import probe
 from test_coupling import parse
@@ -73,3 +74,32 @@ def test_samples_without_a_count() -> None:
 
     found = Calibration.of(Endless(), probe(model))
     assert (found.size, len(found.every), len(found.held)) == (64, 5, 1)
+
+
+def test_padding_behind_sequences_is_cut_off() -> None:
+    model = Model.of(
+        parse(
+            "(int64[N,T] ids, int64[N,T] attention_mask, float[N,30] other) => (float[N,30] y, int64[N,T] z) "
+            "{ y = Relu(other)  z = Add(ids, attention_mask) }"
+        )
+    )
+    lengths = np.random.default_rng(0).integers(1, 31, 64)
+    mask = (np.arange(30) < lengths[:, None]).astype(np.int64)
+    ids = np.arange(64 * 30).reshape(64, 30) * mask
+    samples = open_samples({"ids": ids, "attention_mask": mask, "other": ids.astype(np.float32)}, model.inputs)
+    seen = []
+    for feeds in Calibration.of(samples, probe(model)).every:
+        tokens = feeds["attention_mask"].sum(1)
+        assert feeds["ids"].shape[1] == feeds["attention_mask"].shape[1] == tokens.max() < tokens.min() + 8
+        assert feeds["other"].shape[1] == 30  # as long as the sequences of the file, by chance
+        whole = feeds["other"].astype(np.int64)
+        np.testing.assert_array_equal(whole[:, : feeds["ids"].shape[1]], feeds["ids"])
+        seen += whole[:, 0].tolist()
+    assert sorted(seen) == sorted(ids[:, 0].tolist())
+
+
+@pytest.mark.parametrize("mask", [[[0, 1, 1], [1, 1, 1]], [[0, 0, 0], [0, 0, 0]], [1, 1]])
+def test_batches_that_are_not_padded_behind_stay(mask: list[Any]) -> None:
+    feeds = {"ids": np.ones((2, 3)), "attention_mask": np.array(mask)}
+    assert list(unpadded(feeds, ["ids", "attention_mask"])) == [feeds]
+    assert list(unpadded({"ids": feeds["ids"]}, ["ids"])) == [{"ids": feeds["ids"]}]

@@ -16,7 +16,7 @@ from onnxprune.axes import Keeper, mask
 from onnxprune.model import Model
 from onnxprune.passes import Facts, PruneChannels
 from onnxprune.plan import Plan
-from onnxprune.readers import Reader, linear_readers, positions_read
+from onnxprune.readers import Reader, linear_readers, matrix_of, positions_read
 from onnxprune.weights import Array
 from test_coupling import NETS, parse, some
 
@@ -54,12 +54,14 @@ def check_product(reader: Reader, model: Model) -> None:
     rows, outputs, matrix = reader.design(x, picked), reader.targets(y, picked), reader.matrix(w)
     assert matrix.shape == (reader.groups, reader.features, outputs.shape[2])
     assert reader.groups * outputs[0].size == y.size
-    predicted = rows @ matrix
+    whole = matrix_of(reader, model)
+    predicted = rows @ whole[:, : reader.features]
+    if reader.affine:
+        predicted = predicted + whole[:, reader.features :]
     if reader.bias:
         bias = model.weights[reader.bias].array()
-        predicted = predicted + reader.bias_matrix(bias)[:, None]
         close(reader.bias_of(reader.bias_matrix(bias), bias), bias)
-    close(predicted, outputs)
+    close(predicted.astype(np.float32), outputs)
     back = reader.weight_of(matrix, w)
     assert back.dtype == w.dtype
     np.testing.assert_allclose(back, w, rtol=1e-6)

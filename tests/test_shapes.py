@@ -7,7 +7,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from onnxprune.arithmetic import SMALL
 from onnxprune.model import Model
-from onnxprune.shapes import Shapes, bindings, probe
+from onnxprune.shapes import Shapes, bindings, probe, trials
 from test_coupling import NETS, parse
 
 
@@ -38,6 +38,42 @@ def test_sizes_with_one_name_stay_equal_and_others_differ() -> None:
     ]
     for found in bindings(infos):
         assert found["a"] == found["c"] != found["b"]
+
+
+def test_trials_differ_and_end() -> None:
+    infos = [helper.make_tensor_value_info(name, TensorProto.INT64, [name, f"{name} length"]) for name in ("a", "b")]
+    plain, alike, *fixed = trials(infos)
+    assert plain == bindings(infos)
+    assert alike == [{"a": (2, 24), "b": (2, 24)}, {"a": (3, 48), "b": (3, 48)}]
+    assert all(first["a"] == first["b"] == (2, second["a"][1]) for first, second in fixed)
+    assert len({first["a"] for first, _ in fixed}) == len(fixed) > 3
+    static = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])]
+    assert len(list(trials(static))) == 1
+
+
+def test_sizes_that_must_be_equal_are_found() -> None:
+    """An exporter gave one size two names."""
+    found = shapes_of("""(int64[N,S] ids, int64[M,T] mask) => (float[N,S,4] y) <float[9,4] w> {
+      e = Gather(w, ids) f = Cast<to = 1>(mask) a = Constant<value_ints = [2]>() m = Unsqueeze(f, a) p = Mul(e, m) y = Relu(p)
+    }""")
+    assert found.shapes["p"] == (2, 24, 4)
+    assert found.dynamic["p"] == (True, True, False)
+
+
+def test_a_size_that_is_open_by_mistake_is_found() -> None:
+    found = shapes_of("""(float[N,3,H,W] x) => (float[N,5] y) <float[4,3,3,3] w, float[576,5] v> {
+      c = Conv<strides = [2,2]>(x, w) p = MaxPool<kernel_shape = [2,2], strides = [1,1]>(c) f = Flatten(p) m = MatMul(f, v)
+      y = Relu(m)
+    }""")
+    assert found.shapes["c"] == (2, 4, 13, 13)
+    assert found.shapes["m"] == (2, 5)
+    assert found.dynamic["c"] == (True, False, False, False)
+
+
+def test_a_contradiction_that_nothing_resolves_keeps_the_plain_sizes() -> None:
+    found = shapes_of("(float[N,H] x) => (float[N,5] y) <float[7,5] v> { m = MatMul(x, v) y = Relu(m) }")
+    assert found.shapes["x"] == (2, 24)
+    assert found.shapes["m"] is None
 
 
 def test_nothing_to_feed() -> None:

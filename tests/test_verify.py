@@ -345,3 +345,31 @@ def test_the_memory_of_drift_is_that_of_a_batch() -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 3 * peaks[0]
+
+
+# --- Sizes that are not as free as they are declared ------------------------------------------------------------------
+
+
+def test_sizes_that_must_be_equal_though_their_names_differ() -> None:
+    report = prune(
+        parse("""(int64[N,S] ids, int64[M,T] mask) => (float[N,S,4] y) <float[9,8] w, float[8,12] v, float[12,4] u> {
+          e = Gather(w, ids) f = Cast<to = 1>(mask) a = Constant<value_ints = [2]>() m = Unsqueeze(f, a) p = Mul(e, m)
+          q = MatMul(p, v) r = Relu(q) y = MatMul(r, u)
+        }"""),
+        Recipe(target="channels=0.5", align="1"),
+    ).report
+    assert report.verification is not None
+    assert report.verification.runs == 2
+    assert {group.id for group in report.groups} == {"w:1", "v:1"}
+
+
+def test_an_image_size_that_was_left_open_by_mistake() -> None:
+    report = prune(
+        parse("""(float[N,1,H,W] x) => (float[N,5] y) <float[8,1,5,5] w, float[4608,5] v> {
+          c = Conv(x, w) r = Relu(c) f = Flatten(r) y = MatMul(f, v)
+        }"""),
+        Recipe(target="channels=0.5", align="1"),
+    ).report
+    assert report.verification is not None
+    assert report.verification.ok
+    assert [(group.kept, group.size) for group in report.groups] == [(4, 8)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from onnxprune.equation import AxisRule, Shape
 from onnxprune.node import NodeView
@@ -70,9 +71,7 @@ def regroup(shape: Shape, out: Shape) -> tuple[list[str], list[str], dict[str, i
     """
     left, right = ["1"] * len(shape), ["1"] * len(out)
     sizes: dict[str, int] = {}
-    i = j = 0
-    while i < len(shape) or j < len(out):
-        run_in, run_out, i, j = _run(shape, out, i, j)
+    for run_in, run_out in runs(shape, out):
         factors = _common_radices([shape[k] for k in run_in], [out[k] for k in run_out])
         for positions, axes_text, side in ((run_in, left, 0), (run_out, right, 1)):
             for at, k in enumerate(positions):
@@ -83,6 +82,14 @@ def regroup(shape: Shape, out: Shape) -> tuple[list[str], list[str], dict[str, i
                 axes_text[k] = digits[0] if len(digits) == 1 else f"({' '.join(digits)})" if digits else "1"
         sizes |= {f"f{len(sizes) + n}": size for n, (size, _) in enumerate(factors or [])}
     return left, right, sizes
+
+
+def runs(shape: Shape, out: Shape) -> Iterator[tuple[list[int], list[int]]]:
+    """The shortest runs of axes of the two sides of a reshape that have equal products, unit axes left out."""
+    i = j = 0
+    while i < len(shape) or j < len(out):
+        run_in, run_out, i, j = _run(shape, out, i, j)
+        yield run_in, run_out
 
 
 def _run(shape: Shape, out: Shape, i: int, j: int) -> tuple[list[int], list[int], int, int]:
@@ -166,7 +173,7 @@ def cut(node: NodeView) -> AxisRule | Refused:
         size, begin = shape[axis], min(max(starts[entry] + (starts[entry] < 0) * shape[axis], 0), shape[axis])
         if steps[entry] == 1 and out[axis] == size and (ends[entry] >= _END or node.is_dynamic(axis)):
             continue
-        if steps[entry] != 1 or node.is_dynamic(axis):
+        if steps[entry] != 1 or node.is_dynamic(axis) or node.makes_dynamic(axis):
             left[axis] = right[axis] = "_"
             continue
         p, q, r = (f"{letter}{axis}" for letter in "pqr")

@@ -15,7 +15,7 @@ from onnxprune.errors import OptionError
 try:
     import torch as _torch
 except ImportError as error:
-    raise OptionError("training needs PyTorch: run pip install 'onnxprune[torch]'") from error
+    raise OptionError("this needs PyTorch: run pip install 'onnxprune[torch]'") from error
 
 from onnxprune.torch.back import write_back
 from onnxprune.torch.module import GraphModule, initializer_name, to_module

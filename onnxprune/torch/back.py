@@ -72,12 +72,12 @@ def _constants_in(model: Model, way: Way) -> dict[str, Weight]:
 
 
 def _checked(model: str, constant: Constant, found: Weight | None) -> Weight:
-    name, made = constant.place[1], constant.weight
+    name = constant.place[1]
     if found is None:
         raise ModelError(f"{model}: there is no constant {name!r}: pass the model that the module was made from")
-    if (found.shape, found.dtype) != (made.shape, made.dtype):
+    if (found.shape, found.dtype) != (constant.shape, constant.dtype):
         raise ModelError(
-            f"{model}: constant {name!r} is {list(found.shape)} and the module's is {list(made.shape)}: "
+            f"{model}: constant {name!r} is {list(found.shape)} and the module's is {list(constant.shape)}: "
             "pass the model that the module was made from"
         )
     return found

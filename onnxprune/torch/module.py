@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ from onnxprune.model import Model, Source
 from onnxprune.torch import ops
 from onnxprune.torch.program import Constant, Run, compiled
 from onnxprune.torch.roles import Role
-from onnxprune.torch.tensors import to_tensor
+from onnxprune.torch.tensors import from_array, to_tensor
 
 __all__ = ["GraphModule", "initializer_name", "to_module"]
 
@@ -42,15 +43,14 @@ class GraphModule(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.program, self.constants = compiled(model)
+        self.program, self.constants, weights = compiled(model)
         self.title, self.inputs, self.outputs = model.name, self.program.inputs, self.program.outputs
         self._holders: dict[str, tuple[nn.Module, str]] = {}
         self._host: dict[str, Tensor] = {}
         for constant in self.constants.values():
-            self._hold(constant)
+            self._hold(constant, to_tensor(weights[constant.key]))
 
-    def _hold(self, constant: Constant) -> None:
-        tensor = to_tensor(constant.weight)
+    def _hold(self, constant: Constant, tensor: Tensor) -> None:
         if constant.role is Role.CONSTANT and not tensor.is_floating_point() and tensor.dim() < 2 and tensor.numel() <= _HOST:
             self._host[constant.key] = tensor
             return
@@ -102,8 +102,15 @@ class GraphModule(nn.Module):
         results = tuple(self.compute(given).values())
         return results[0] if len(results) == 1 else results
 
-    def compute(self, inputs: Mapping[str, Any], wanted: Sequence[str] | None = None) -> dict[str, Any]:
+    def compute(
+        self, inputs: Mapping[str, Any], wanted: Sequence[str] | None = None, weights: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Any]:
         """The outputs, or any values of the graph that are wanted, by name.
+
+        Args:
+            inputs: tensors or arrays by name.
+            wanted: values of the main graph, constants too; the outputs unless told.
+            weights: tensors to use in place of constants of the module, by their names in the graph.
 
         Raises:
             InputError: an input is missing or unknown.
@@ -111,7 +118,12 @@ class GraphModule(nn.Module):
         self._check(inputs)
         device = self.device
         feeds = {name: _fed(value, device) for name, value in inputs.items()}
-        return self.program.run(feeds, Run(self.value_of, self.training), wanted=wanted)
+        given = weights or {}
+
+        def fetch(name: str) -> Tensor:
+            return given[name] if name in given else self.value_of(name)
+
+        return self.program.run(feeds, Run(fetch, self.training), wanted=wanted)
 
     def _check(self, inputs: Mapping[str, Any]) -> None:
         missing = [name for name in self.inputs if name not in inputs]
@@ -128,10 +140,17 @@ class GraphModule(nn.Module):
 class _Holder(nn.Module):
     """Holds what names put below a dot."""
 
+    def extra_repr(self) -> str:
+        return ", ".join(
+            f"{name} {list(x.shape)}" for name, x in [*self._parameters.items(), *self._buffers.items()] if x is not None
+        )
+
 
 def _fed(value: Any, device: torch.device) -> Any:
     if isinstance(value, list | tuple):
         return [_fed(item, device) for item in value]
+    if isinstance(value, np.ndarray):
+        value = from_array(value)
     return value if value is None else torch.as_tensor(value, device=device)
 
 
@@ -161,7 +180,7 @@ def initializer_name(name: str) -> str:
 
 
 def to_module(model: Source) -> GraphModule:
-    """The graph of a model as a module whose parameters carry the names of the graph's constants.
+    """The graph of a model as a module whose parameters carry the names of the graph's constants, in evaluation mode.
 
     Args:
         model: a path, a ``ModelProto``, its bytes, or what `Model.of` takes otherwise; it is not changed. The module has
@@ -171,4 +190,5 @@ def to_module(model: Source) -> GraphModule:
         ModelError: the model cannot be read, or an operator cannot be computed in PyTorch.
     """
     assert ops.FAMILIES  # noqa: S101 - importing them registered every operator
-    return GraphModule(Model.of(model))
+    module = GraphModule(Model.of(model))
+    return module.eval()

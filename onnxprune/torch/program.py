@@ -16,7 +16,7 @@ from onnxprune.node import captured, domain_of
 from onnxprune.torch.registry import Node, Operator, find
 from onnxprune.torch.roles import Role, Use, role
 from onnxprune.torch.tensors import dtype_of, to_tensor
-from onnxprune.weights import Array, Weight, densify
+from onnxprune.weights import PACKED, Array, Weight, densify
 
 __all__ = ["Constant", "Place", "Program", "Run", "Way", "compiled", "constants_of"]
 
@@ -33,13 +33,15 @@ class Constant:
     Attributes:
         key: its name, made unique over all bodies.
         place: where it is.
-        weight: its values as the model has them.
+        shape: its dimensions.
+        dtype: its ``TensorProto.DataType``.
         role: what it is to training.
     """
 
     key: str
     place: Place
-    weight: Weight
+    shape: tuple[int, ...]
+    dtype: int
     role: Role
 
 
@@ -272,11 +274,20 @@ class _Compiler:
     def constants(self) -> dict[str, Constant]:
         """All constants with their roles, by key."""
         return {
-            key: Constant(key, place, weight, role(weight, self.uses.get(key, ())))
+            key: Constant(key, place, weight.shape, weight.dtype, role(weight, self.uses.get(key, ())))
             for key, (place, weight) in self.weights.items()
         }
 
     def check(self) -> None:
+        for step, read in self.steps:
+            written = {step.node.attr("to"), step.node.attr("output_dtype")}
+            if step.node.op == "QuantizeLinear":
+                written |= {self.weights[key][1].dtype for key in read[2:] if key is not None}
+            if not written.isdisjoint(PACKED):
+                raise ModelError(
+                    f"{self.model.name}: node {step.node} writes numbers of less than eight bits, which PyTorch does not have: "
+                    "train the model before it is quantised"
+                )
         if self.missing:
             (domain, op), where = next(iter(self.missing.items()))
             others = ", ".join(f"{d or 'ai.onnx'}::{o}" for d, o in list(self.missing)[1:])
@@ -305,8 +316,8 @@ def _free(steps: list[Step], kept: set[str]) -> None:
         seen |= names
 
 
-def compiled(model: Model) -> tuple[Program, dict[str, Constant]]:
-    """A model as a program, and its constants by key.
+def compiled(model: Model) -> tuple[Program, dict[str, Constant], dict[str, Weight]]:
+    """A model as a program, its constants by key, and their values.
 
     Raises:
         ModelError: an operator has no function; names the node, the operator and the way out.
@@ -318,4 +329,4 @@ def compiled(model: Model) -> tuple[Program, dict[str, Constant]]:
     for step, read in compiler.steps:
         keys = [read[at] for at in step.operator.statistics if at < len(read)]
         step.trains = all(key is not None and constants[key].role is Role.STATISTIC for key in keys)
-    return program, constants
+    return program, constants, {key: weight for key, (_, weight) in compiler.weights.items()}

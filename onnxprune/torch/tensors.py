@@ -10,7 +10,7 @@ from torch import Tensor
 from onnxprune.errors import ModelError
 from onnxprune.weights import Array, Weight
 
-__all__ = ["dtype_of", "elem_type_of", "to_array", "to_tensor"]
+__all__ = ["dtype_of", "from_array", "to_array", "to_tensor"]
 
 _TORCH = {
     "FLOAT": torch.float32, "DOUBLE": torch.float64, "FLOAT16": torch.float16, "BFLOAT16": torch.bfloat16,
@@ -38,12 +38,6 @@ def dtype_of(elem_type: int) -> torch.dtype:
     return _BY_NUMBER[elem_type]
 
 
-def elem_type_of(dtype: torch.dtype) -> int:
-    """The ``TensorProto.DataType`` for a type of PyTorch."""
-    number: int = next(number for number, known in _BY_NUMBER.items() if known == dtype)
-    return number
-
-
 def to_tensor(weight: Weight) -> Tensor:
     """A copy of a constant, in memory of its own.
 
@@ -54,16 +48,23 @@ def to_tensor(weight: Weight) -> Tensor:
         dtype = dtype_of(weight.dtype)
     except ModelError as error:
         raise ModelError(f"constant {weight.name!r}: {error}") from error
-    array = np.array(weight.array(), order="C")  # 0-d stays 0-d
+    return from_array(np.array(weight.array(), order="C"), dtype)  # a copy that keeps its rank where that is 0
+
+
+def from_array(array: Array, dtype: torch.dtype | None = None) -> Tensor:
+    """An array as a tensor, in memory shared with it if that can be written; of any type that ONNX and PyTorch have."""
+    array = array if array.flags.writeable and array.flags.c_contiguous and array.dtype.isnative else _copied(array)
+    dtype = dtype_of(helper.np_dtype_to_tensor_dtype(array.dtype)) if dtype is None else dtype
     if dtype in _NARROW:
-        bits = torch.from_numpy(array.reshape(-1).view(_BITS[_NARROW[dtype]])).view(dtype)
-        return bits.reshape(array.shape)
-    if array.dtype.kind not in "fiubc":
+        bits = np.int16 if _NARROW[dtype] == torch.int16 else np.uint8
+        return torch.from_numpy(array.reshape(-1).view(bits)).view(dtype).reshape(array.shape)
+    if array.dtype.kind not in "fiubc":  # less than eight bits
         array = array.astype(np.int8 if dtype == torch.int8 else np.uint8)
-    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False)).to(dtype)
+    return torch.from_numpy(array)
 
 
-_BITS = {torch.int16: np.int16, torch.uint8: np.uint8}
+def _copied(array: Array) -> Array:
+    return np.array(array, array.dtype.newbyteorder("="), order="C")
 
 
 def to_array(tensor: Tensor, elem_type: int) -> Array:

@@ -48,7 +48,7 @@ def test_spaces_and_defaults_are_not_printed(text: str, printed: str) -> None:
     assert str(Pipeline.parse(text, PASSES)) == printed
 
 
-NAMES = "allocate, couple, lossless, mask_channels, normalize, prune_channels, repair, score, sensitivity"
+NAMES = "allocate, couple, lossless, mask_channels, normalize, prune_channels, repair, rotate, score, sensitivity"
 
 
 @pytest.mark.parametrize(

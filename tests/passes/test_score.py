@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from onnxprune import criteria
+from onnxprune.calibrate import open_samples
+from onnxprune.calibration import Calibration
 from onnxprune.lossless import Removal
 from onnxprune.model import Model
-from onnxprune.passes import Couple, Facts, Score
+from onnxprune.passes import Couple, Facts, Normalize, Pipeline, Score
+from onnxprune.passes.base import need
 from test_coupling import NETS, parse
 
 
@@ -34,3 +37,21 @@ def test_what_goes_without_loss_is_worth_nothing(step: Score) -> None:
     assert facts.scores is not None
     assert np.flatnonzero(facts.scores["w1:0"] == 0).tolist() == [2, 5]
     assert (facts.scores["w2:0"] > 0).all()
+
+
+def test_taylor_is_scored_by_gradients_without_labels() -> None:
+    """Positions whose weights reach the output most, by samples; what the module knows of labels it draws itself."""
+    model, facts = Model.of(parse(NETS["chain"])), Facts()
+    Pipeline([Normalize(), Couple()]).run(model, facts)
+    x = np.random.default_rng(0).standard_normal((12, 3, 8, 8), np.float32)
+    facts.calibration = Calibration.of(open_samples({"x": x}, model.inputs), need(facts.shapes, "shapes"))
+    scores = []
+    for _ in range(2):
+        Score("taylor").run(model, facts)
+        assert facts.scores is not None
+        scores.append(facts.scores)
+    assert scores[0].keys() == {"w1:0", "w2:0"}
+    for name, one in scores[0].items():
+        assert one.mean() == pytest.approx(1)
+        assert len(set(one)) > 1
+        np.testing.assert_array_equal(one, scores[1][name])

@@ -50,7 +50,7 @@ def test_types_are_kept(kind: str) -> None:
 
 def test_training_changes_weights_and_nothing_else(tmp_path: Path) -> None:
     path = DIGITS / "digits__bn.onnx"
-    module, model = to_module(path), Model.of(path)
+    module, model = to_module(path).train(), Model.of(path)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
     x = torch.randn(8, *[d.dim_value for d in model.inputs[0].type.tensor_type.shape.dim][1:])
     module(x).square().mean().backward()

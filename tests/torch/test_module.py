@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +18,9 @@ from onnx import parser
 
 from onnxprune import InputError, ModelError
 from onnxprune.model import Model
-from onnxprune.torch import initializer_name, to_module
+from onnxprune.torch import GraphModule, initializer_name, to_module
 from onnxprune.torch.roles import Role
-from reference import check_forward
+from reference import check_forward, feeds_of
 
 DIGITS = Path(__file__).resolve().parents[2] / "models"
 
@@ -86,7 +90,7 @@ LAYER = """g (float[N,2] x) => (float[N,2] y)
 
 
 def test_train_mode_moves_statistics_as_pytorch_does() -> None:
-    module, reference = to_module(text(LAYER)), torch.nn.BatchNorm1d(2)
+    module, reference = to_module(text(LAYER)).train(), torch.nn.BatchNorm1d(2)
     reference.load_state_dict({"weight": torch.tensor([1.0, 2]), "bias": torch.tensor([0.0, 1])}, strict=False)
     x = torch.randn(7, 2) * 3 + 1
     assert torch.equal(module(x), reference(x))
@@ -99,7 +103,7 @@ def test_train_mode_moves_statistics_as_pytorch_does() -> None:
 
 
 def test_statistics_that_another_layer_reads_stay() -> None:
-    module = to_module(text(LAYER.replace("scale, bias, mean, var)", "var, bias, mean, var)")))
+    module = to_module(text(LAYER.replace("scale, bias, mean, var)", "var, bias, mean, var)"))).train()
     x = torch.randn(7, 2) * 3 + 1
     before = module.value_of("var").clone()
     assert module.constants["var"].role is Role.CONSTANT
@@ -109,7 +113,7 @@ def test_statistics_that_another_layer_reads_stay() -> None:
 
 def test_dropout_drops_in_train_mode_alone() -> None:
     source = "g (float[1000] x) => (float[1000] y) <float ratio = {0.25}> { y = Dropout(x, ratio) }"
-    module, x = to_module(text(source)), torch.ones(1000)
+    module, x = to_module(text(source)).train(), torch.ones(1000)
     y = module(x)
     assert 0.65 < float((y != 0).float().mean()) < 0.85
     assert y.unique().tolist() == pytest.approx([0, 4 / 3])
@@ -123,9 +127,11 @@ def test_intermediate_values_can_be_asked_for() -> None:
     assert list(found) == ["a", "y"]
 
 
-def test_a_copy_trains_on_its_own() -> None:
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_a_copy_trains_on_its_own(copied: Callable[[GraphModule], GraphModule]) -> None:
     module = to_module(DIGITS / "digits__bn.onnx")
-    other = copy.deepcopy(module)
+    other = copied(module)
+    assert "weight [" in repr(other)
     with torch.no_grad():
         other.value_of("stem.0.weight").zero_()
     assert module.value_of("stem.0.weight").any()
@@ -194,3 +200,75 @@ def test_gradients_by_finite_differences() -> None:
             for w, d in zip(weights, directions, strict=True):
                 w -= sign * step * d
     assert (values[0] - values[1]) / (2 * step) == pytest.approx(slope, rel=1e-5)
+
+
+def test_four_bits_are_refused_where_they_are_written() -> None:
+    source = "g (float[2] x) => (int4[2] y) <float s = {1}> { y = QuantizeLinear <output_dtype = 22> (x, s) }"
+    with pytest.raises(ModelError, match=r"less than eight bits, .* train the model before it is quantised"):
+        to_module(text(source))
+
+
+def test_values_go_after_their_last_reader() -> None:
+    source = "g (float[2] x) => (float[2] b, float[2] y) { a = Relu(x) b = Neg(a) c = Exp(a) d = Abs(c) y = Add(b, d) }"
+    module = to_module(text(source))
+    assert [set(step.last) for step in module.program.steps] == [{"x"}, set(), {"a"}, {"c"}, {"d"}]
+
+
+FLOW = {
+    "if": "g (bool c, float[2] x) => (float[2] y) "
+    "{ y = If (c) <then_branch = t () => (float[2] a) { a = Exp(x) }, else_branch = e () => (float[2] b) { b = Sin(x) }> }",
+    "loop": "g (float[2] x) => (float[2] y, float[n,2] z) <int64 n = {3}, bool c = {1}> "
+    "{ y, z = Loop (n, c, x) <body = b (int64 i, bool ci, float[2] s) => (bool co, float[2] so, float[2] r) "
+    "{ co = Identity(ci) f = CastLike(i, s) t = Add(s, f) so = Sin(t) r = Mul(so, x) }> }",
+    "no rows": "g (float[2] x) => (float[2] y, float[n,2] z) <int64 n = {0}, bool c = {1}> "
+    "{ y, z = Loop (n, c, x) <body = b (int64 i, bool ci, float[2] s) => (bool co, float[2] so, float[2] r) "
+    "{ co = Identity(ci) so = Sin(s) r = Mul(so, x) }> }",
+    "scan": "g (float[2] x, float[3,2] w) => (float[2] y, float[2,3] z) "
+    "{ y, z = Scan <num_scan_inputs = 1, scan_input_directions = [1], scan_output_axes = [1], "
+    "body = b (float[2] s, float[2] v) => (float[2] so, float[2] r) { t = Mul(s, v) so = Sin(t) r = Add(so, x) }> (x, w) }",
+}
+
+
+@pytest.mark.parametrize("name", FLOW)
+def test_control_flow(name: str) -> None:
+    """Equal to ONNX Runtime, and to the slope in float64."""
+    module = check_forward(text(FLOW[name])).double()
+    given = [torch.tensor(data=True)] if name == "if" else []
+    given += [torch.randn(2, dtype=torch.float64, requires_grad=True)]
+    given += [torch.randn(3, 2, dtype=torch.float64, requires_grad=True)] if name == "scan" else []
+    torch.autograd.gradcheck(module, given)
+
+
+@pytest.mark.parametrize("name", ["digits", "digits__bn", "digits__ts"])
+def test_sizes_need_no_look_at_the_device(name: str) -> None:
+    """On a device without data, where reading one number would fail, shapes come out right."""
+    module, model = to_module(DIGITS / f"{name}.onnx").to("meta"), Model.of(DIGITS / f"{name}.onnx")
+    feeds = {name: torch.as_tensor(x, device="meta") for name, x in feeds_of(model, 3).items()}
+    assert {y.device.type for y in module.compute(feeds).values()} == {"meta"}
+    assert module(*feeds.values()).shape == to_module(model)(*feeds_of(model, 3).values()).shape
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", ["digits__bn", "digits__ts"])
+def test_cuda_computes_the_same(name: str) -> None:
+    path = DIGITS / f"{name}.onnx"
+    feeds = feeds_of(Model.of(path))
+    ours = to_module(path).to("cuda")(*feeds.values())
+    assert ours.is_cuda
+    torch.testing.assert_close(ours.cpu(), to_module(path)(*feeds.values()), rtol=1e-3, atol=1e-4)
+
+
+def test_mixed_precision_trains() -> None:
+    path = DIGITS / "digits__bn.onnx"
+    module = to_module(path).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = module(*feeds_of(Model.of(path), 4).values())
+        y.float().square().mean().backward()
+    assert all(w.grad is not None and w.grad.dtype == torch.float32 for w in module.parameters())
+
+
+def test_without_pytorch_the_way_out_is_named() -> None:
+    code = "import sys; sys.modules['torch'] = None\nimport onnxprune\ntry:\n    import onnxprune.torch\n"
+    code += "except onnxprune.OptionError as error:\n    print(error)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=DIGITS.parent, capture_output=True, text=True, check=True)
+    assert run.stdout == "this needs PyTorch: run pip install 'onnxprune[torch]'\n"

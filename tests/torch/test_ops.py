@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import torch_ops
 from onnxprune.torch.registry import find, op
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "benchmarks"))  # last, as it holds names of packages
+import torch_ops  # noqa: E402
+
 _DRAWN, _ROUNDED, _UNSIGNED = "NumPy draws it", "half precision rounds in another order", "PyTorch does not compute in uint64"
 KNOWN = {
     "Dropout test_training_dropout_default": _DRAWN,
     "Dropout test_training_dropout_default_mask": _DRAWN,
     "Dropout test_training_dropout": _DRAWN,
     "Dropout test_training_dropout_mask": _DRAWN,
+    "RoiAlign test_roialign_mode_max": "not implemented",
     "Attention test_attention_4d_causal_bf16": _ROUNDED,
     "Attention test_attention_4d_causal_bf16_expanded": _ROUNDED,
     "Attention test_attention_4d_causal_fp16": _ROUNDED,

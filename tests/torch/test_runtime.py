@@ -28,7 +28,7 @@ def fed(sample: Sample, inputs: list[Any]) -> dict[str, Any]:
 def test_forward(sample: Sample) -> None:
     """Equal to float tolerance (`same`: 1e-5 of the largest value in float32)."""
     inputs = draw(sample, "mixed")
-    module = to_module(build(sample, inputs)).eval()
+    module = to_module(build(sample, inputs))
     feeds = fed(sample, inputs)
     with torch.no_grad():
         results = module.compute(feeds)
@@ -50,7 +50,7 @@ SLOPED = [
 def test_gradient(sample: Sample) -> None:
     """In float64 by finite differences, for every floating-point input together."""
     inputs = draw(sample, "mixed")
-    module = to_module(build(sample, inputs)).double().eval()
+    module = to_module(build(sample, inputs)).double()
     feeds = {name: torch.as_tensor(x) for name, x in fed(sample, inputs).items()}
     feeds = {name: x.double() if x.is_floating_point() else x for name, x in feeds.items()}
     varied = [name for name, x in feeds.items() if x.is_floating_point()]

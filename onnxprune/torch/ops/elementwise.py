@@ -136,7 +136,7 @@ def _dropped(x: Tensor, ratio: float, training: bool) -> tuple[Tensor, Tensor]:
     if not training or ratio == 0:
         return x, torch.ones_like(x, dtype=torch.bool)
     kept = torch.rand_like(x, dtype=torch.float32) >= ratio
-    return x * kept / (1 - ratio), kept
+    return x * kept / (1 - ratio) if ratio < 1 else x * 0, kept
 
 
 @op("IsInf")

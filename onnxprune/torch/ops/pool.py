@@ -140,3 +140,36 @@ def grid_sample(node: Node, x: Tensor, grid: Tensor) -> Tensor:
 @op("AffineGrid", host=(1,))
 def affine_grid(node: Node, theta: Tensor, size: Tensor) -> Tensor:
     return F.affine_grid(theta, [int(n) for n in size.tolist()], align_corners=bool(node.attr("align_corners", 0)))
+
+
+@op("RoiAlign", since=10)
+def roi_align(node: Node, x: Tensor, boxes: Tensor, images: Tensor) -> Tensor:
+    """Means of bilinear samples in the bins of boxes (He et al. 2017, "Mask R-CNN"): one matrix for rows and one for columns."""
+    if node.attr("mode", "avg") != "avg":
+        raise NotImplementedError("mode=max: write the node with mode=avg")
+    aligned = node.opset >= 16 and node.attr("coordinate_transformation_mode", "half_pixel") == "half_pixel"
+    corners = boxes * node.attr("spatial_scale", 1.0) - (0.5 if aligned else 0.0)
+    sizes = corners[:, 2:] - corners[:, :2]
+    sizes = sizes if aligned else sizes.clamp(min=1)
+    ratio = node.attr("sampling_ratio", 0)
+    columns = _bins(corners[:, 0], sizes[:, 0], x.shape[3], node.attr("output_width", 1), ratio)
+    rows = _bins(corners[:, 1], sizes[:, 1], x.shape[2], node.attr("output_height", 1), ratio)
+    y = x.new_zeros(len(boxes), x.shape[1], rows.shape[1], columns.shape[1])
+    for image in range(len(x)):
+        own = (images == image).nonzero()[:, 0]
+        y = y.index_copy(0, own, torch.einsum("rph,chw,rqw->rcpq", rows[own], x[image], columns[own]))
+    return y
+
+
+def _bins(start: Tensor, size: Tensor, length: int, bins: int, ratio: int) -> Tensor:
+    """For each box and bin the weights of the positions of one axis. [boxes, bins, length]"""
+    counts = torch.full_like(size, ratio) if ratio > 0 else (size / bins).ceil()
+    steps = torch.arange(int(counts.max()) if len(counts) else 0, device=size.device, dtype=size.dtype)
+    taken = steps < counts[:, None]
+    inside = (steps + 0.5) / counts.clamp(min=1)[:, None]
+    width = (size / bins)[:, None, None]
+    places = start[:, None, None] + (torch.arange(bins, device=size.device)[:, None] + inside[:, None]) * width
+    kept = (places >= -1) & (places <= length) & taken[:, None]
+    places = places.clamp(0, length - 1)[..., None]
+    weights = (1 - (places - torch.arange(length, device=size.device)).abs()).clamp(min=0)
+    return (weights * kept[..., None]).sum(2) / counts.clamp(min=1)[:, None, None]

