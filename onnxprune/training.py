@@ -129,3 +129,73 @@ class Training:
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return dataclasses.asdict(self)
+
+
+METHODS = (
+    "gradual", "constant", "oneshot", "iterative", "random", "snip", "grasp", "synflow", "lottery", "weight_rewinding",
+    "rate_rewinding", "supermask", "movement", "soft_movement", "scratch",
+)  # fmt: skip
+"""Their functions are in `onnxprune.torch.recipes`; here are the names alone, which the command line can list without torch."""
+ALLOCATIONS = (_AUTO, "global", "uniform")
+
+
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """How a model becomes sparse while it is trained.
+
+    Attributes:
+        method: ``gradual``, ``constant`` (Zhu and Gupta 2017), ``oneshot`` (Han et al. 2015), ``iterative``, ``random``,
+            ``snip``, ``grasp``, ``synflow``, ``lottery`` (Frankle and Carbin 2019), ``weight_rewinding``, ``rate_rewinding``
+            (Renda et al. 2020), ``supermask`` (Ramanujan et al. 2020), ``movement``, ``soft_movement`` (Sanh et al. 2020) or
+            ``scratch`` (Liu et al. 2019).
+        sparsity: share of zeros in the weights of layers at the end.
+        threshold: instead of a share, with ``oneshot``: weights below this many standard deviations of their layer go; 0 for
+            ``sparsity``.
+        pattern: which weights may stay: ``unstructured``, or N:M of the channels that are summed over, as ``2:4``, which says
+            the sparsity.
+        allocation: whether weights compete in all layers together, ``global``, or each layer loses the same share, ``uniform``;
+            ``auto`` is what the method's paper does.
+        rounds: of methods that prune and train in turns; 0 for a fifth of the weights that remain at a time.
+        start: the weights that training begins with: ``given``, ``random``, or an .onnx file of the same graph; ``auto`` is what
+            the method's paper does.
+        rewind: what ``lottery`` and ``weight_rewinding`` go back to: ``epoch:N`` of the first training, or an .onnx file of the
+            same graph; ``auto`` is the start of it, for ``weight_rewinding`` a fifth of it.
+        protect: globs over names of weights that stay dense.
+
+    Raises:
+        OptionError: a field has no sensible value.
+    """
+
+    method: str = "gradual"
+    sparsity: float = 0.8
+    threshold: float = 0.0
+    pattern: str = "unstructured"
+    allocation: str = _AUTO
+    rounds: int = 0
+    start: str = _AUTO
+    rewind: str = _AUTO
+    protect: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for option, value, known in (("method", self.method, METHODS), ("allocation", self.allocation, ALLOCATIONS)):
+            if value not in known:
+                raise OptionError(f"--{option} {value!r}: write one of {', '.join(known)}")
+        if not 0 <= self.sparsity < 1:
+            raise OptionError(f"--sparsity {self.sparsity}: write the share of zeros, at least 0 and below 1, as 0.8")
+        if not 0 <= self.threshold < float("inf") or (self.threshold and self.method != "oneshot"):
+            raise OptionError(f"--threshold {self.threshold}: write standard deviations, as 1.5, with --method oneshot")
+        if self.rounds < 0:
+            raise OptionError(f"--rounds {self.rounds}: write 0 or more")
+        if self.rewind != _AUTO and self.method not in {"lottery", "weight_rewinding"}:
+            raise OptionError(f"--rewind {self.rewind}: is for --method lottery and weight_rewinding")
+        if self.rewind.startswith("epoch:") and not self.rewind[6:].isdecimal():
+            raise OptionError(f"--rewind {self.rewind}: write epoch:N, as epoch:2, or an .onnx file")
+
+    @property
+    def turns(self) -> int:
+        """How many rounds it takes, a fifth of what remains at a time."""
+        return self.rounds or max(1, math.ceil(math.log(1 - self.sparsity) / math.log(0.8) - 1e-9))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return dataclasses.asdict(self)

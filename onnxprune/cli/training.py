@@ -11,7 +11,7 @@ from onnxprune.cli.app import app
 from onnxprune.cli.derived import options_of
 from onnxprune.cli.options import CALIB, Force, Json, Model, Out, Preprocess
 from onnxprune.cli.output import progress, show
-from onnxprune.training import Training
+from onnxprune.training import Sparse, Training
 
 Data = Annotated[str, typer.Option("--data", help=f"{CALIB} Labels by the name label.", metavar="DATA")]
 Teacher = Annotated[
@@ -58,6 +58,42 @@ def finetune(
     material = Material(data, teacher, evaluation or None, preprocess, resume, log)
     with progress("reading", quiet=as_json) as tell:
         result = run(model, material, training, progress=tell)
+        result.save(out, force=force)
+    if not result.first:
+        return
+    report = {**result.report, "output": str(out), "bytes": out.stat().st_size}
+    show(report, as_json, lambda: tables.trained(report))
+
+
+@app.command()
+@options_of(Training, "training")
+@options_of(Sparse, "recipe")
+def train(
+    model: Model,
+    output: Out,
+    data: Data,
+    training: Training,
+    recipe: Sparse,
+    teacher: Teacher = None,
+    evaluation: Eval = "",
+    preprocess: Preprocess = "",
+    resume: Resume = None,
+    log: Log = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Make a model sparse while it is trained, by one of the recipes of the literature."""
+    from onnxprune import files, tables
+    from onnxprune.torch.sparsify import train as run
+    from onnxprune.torch.tuning import Material
+
+    inputs = (model, *([teacher] if teacher else []))
+    out = files.check_output(output, inputs=inputs, force=force)
+    if resume:
+        files.check_output(resume, inputs=(*inputs, output), force=True)
+    material = Material(data, teacher, evaluation or None, preprocess, resume, log)
+    with progress("reading", quiet=as_json) as tell:
+        result = run(model, material, recipe, training, progress=tell)
         result.save(out, force=force)
     if not result.first:
         return

@@ -39,7 +39,7 @@ class Phase:
         name: what it is called in progress and reports.
         epochs: how long.
         begin: called before it, once; prunes or rewinds.
-        each: called before each step with the share of the phase that is done, from 0 to below 1; tightens masks.
+        each: called before each step with its number, from 0, and how many the phase has; tightens masks.
         penalty: added to the loss of each step.
         factor: of the learning rate, at a share of the phase; as the options say if ``None``.
         ready: share of the phase from which on its states may be the result.
@@ -51,7 +51,7 @@ class Phase:
     name: str
     epochs: int
     begin: Callable[[], None] | None = None
-    each: Callable[[float], None] | None = None
+    each: Callable[[int, int], None] | None = None
     penalty: Callable[[], Tensor] | None = None
     factor: Callable[[float], float] | None = None
     ready: float = 0.0
@@ -66,7 +66,7 @@ class Epoch:
 
     Attributes:
         phase: the name of its phase.
-        number: of the epoch in it, from 1.
+        number: of the epoch in it, from 1; 0 is what it begins with, which has no loss.
         loss: the mean over its steps.
         score: on evaluation samples, if there are any.
         rate: the learning rate of its last step.
@@ -98,6 +98,7 @@ class Trainer:
     Attributes:
         module: is changed.
         epochs: what each epoch came to.
+        objective: the loss.
         snapshots: weights that were kept for rewinding, by names of parameters and buffers.
     """
 
@@ -133,8 +134,8 @@ class Trainer:
         self.module, self.options, self.epochs = module.to(where.device), options, list[Epoch]()
         self.snapshots: dict[str, Tensor] = {}
         self._data, self._where, self._score, self._checkpoint, self._log = data, where, score, checkpoint, log
-        self._teacher = None if teacher is None else teacher.to(where.device).eval()
-        self._objective = Objective.of(
+        self.teacher = None if teacher is None else teacher.to(where.device).eval()
+        self.objective = Objective.of(
             options.loss, module, teacher, options.match, options.match_weight, options.temperature
         )
         self._tell, self._told, self._done, self._begun = tell, 0.0, 0, time.monotonic()
@@ -168,9 +169,10 @@ class Trainer:
         if state is None:
             if phase.begin:
                 phase.begin()
+                self._judged(phase.name)
             self._best, self._stale = None, 0
             seed_all(options.seed, number)
-        student = _Student(self.module, (*self._objective.outputs, *self._objective.match))
+        student = _Student(self.module, (*self.objective.outputs, *self.objective.match))
         optimizer = _optimizer(self.module, options, phase.groups)
         model, optimizer = self._where.prepare(student, optimizer)
         start, skip, losses = 0, 0, 0.0
@@ -192,9 +194,8 @@ class Trainer:
                 _set_random(state["random"])
                 state = None
             for batch in batches:
-                share = (epoch * steps + at) / length
                 if phase.each:
-                    phase.each(share)
+                    phase.each(epoch * steps + at, length)
                 factor = (phase.factor or options.factor)((epoch * steps + at + 0.5) / length)
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * factor
@@ -218,14 +219,14 @@ class Trainer:
         feeds = {name: torch.as_tensor(array, device=device) for name, array in batch.feeds.items()}
         labels = None if batch.labels is None else torch.as_tensor(batch.labels, device=device)
         given = None
-        if self._teacher is not None:
-            wanted = (*self._objective.reference, *self._objective.match)
+        if self.teacher is not None:
+            wanted = (*self.objective.reference, *self.objective.match)
             with torch.no_grad(), self._where.autocast():
-                given = self._teacher.compute(feeds, wanted)
+                given = self.teacher.compute(feeds, wanted)
         model.train()
         optimizer.zero_grad(set_to_none=True)
         with self._where.autocast():
-            loss = self._objective(model(feeds), given, labels)
+            loss = self.objective(model(feeds), given, labels)
         if phase.penalty:
             loss = loss + phase.penalty()
         value = float(loss.detach())
@@ -236,6 +237,13 @@ class Trainer:
         parameters = [tensor for group in optimizer.param_groups for tensor in group["params"]]
         self._where.step(loss, parameters, optimizer, self.options.clip)
         return value
+
+    def _judged(self, phase: str) -> None:
+        """Note the score that a phase begins with."""
+        if self._score:
+            self.module.eval()
+            with torch.no_grad():
+                self.epochs.append(Epoch(phase, 0, math.nan, self._score(self.module), 0.0, 0.0))
 
     def _finish(
         self, phase: Phase, epoch: int, loss: float, optimizer: torch.optim.Optimizer, seconds: float, *, last: bool

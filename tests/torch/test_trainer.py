@@ -135,7 +135,7 @@ def test_states_before_a_phase_is_ready_are_no_result() -> None:
     scores = iter([0.9, 0.1, 0.2])
     run = trainer(Training(epochs=3), score=lambda _: next(scores))
     kept = []
-    run.run([Phase("fit", 3, ready=0.5, each=lambda share: kept.append(share))])
+    run.run([Phase("fit", 3, ready=0.5, each=lambda step, steps: kept.append(step / steps))])
     assert kept == pytest.approx([at / 15 for at in range(15)])
     assert run._best is not None
     assert run._best[0] == 0.2
