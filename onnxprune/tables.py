@@ -268,7 +268,7 @@ def trained(report: Mapping[str, Any]) -> None:
     if score:
         _say(
             console,
-            f"{score['metric']} {score['before']:.4f} before, {score['after']:.4f} after, {score['original']:.4f} of the original, "
+            f"{score['metric']} {score['before']:.4f} before, {score['after']:.4f} after, {score['original']:.4f} the original "
             f"on {counted(score['samples'], 'sample')} ({score['source']})",
         )
     _say(console, f"{report['sparsity']:.1%} of the weights are zero; {_bytes(report['bytes'])}; {report['seconds']:.1f} s")

@@ -108,7 +108,9 @@ class Training:
         if not teacher and "distill" in loss:
             raise OptionError(f"--loss {loss} needs the model whose outputs are right: add --teacher ORIGINAL")
         if not labelled and "cross_entropy" in loss:
-            raise OptionError(f"--loss {loss} needs labels, and the data has none: add them, or --teacher ORIGINAL for distillation")
+            raise OptionError(
+                f"--loss {loss} needs labels, and the data has none: add them, or --teacher ORIGINAL for distillation"
+            )
         if not labelled and not teacher and loss == "mse":
             raise OptionError("--loss mse needs labels or the model whose outputs are right: add --teacher ORIGINAL")
         if not teacher and self.match:

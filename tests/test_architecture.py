@@ -56,8 +56,14 @@ LAYERS = [
     ["torch.module"],
     ["torch.back", "torch.criteria"],
     ["torch.checkpoint", "torch.data", "torch.devices", "torch.judge", "torch.losses", "torch.masks"],
-    ["torch.trainer"],
+    ["torch.layers"],
+    ["torch.selection", "torch.trainer"],
     ["torch.tuning"],
+    ["torch.recipes.registry"],
+    ["torch.recipes.gradual", "torch.recipes.magnitude"],  # schedules that others use
+    ["torch.recipes.*"],
+    ["torch.recipes"],
+    ["torch.sparsify"],
     ["torch"],
     ["lossless"],
     ["report"],
@@ -106,6 +112,7 @@ UNTESTED = {
     "rules": "tests/rules/test_law.py",
     "passes": "test_architecture and every test of a pass",
     "torch": "test_architecture and tests/torch",
+    "torch.recipes": "tests/torch/test_sparsify.py",
     "torch.program": "tests/torch/test_module.py",
     "torch.registry": "tests/torch/test_ops.py",
 }
@@ -265,8 +272,8 @@ def test_every_pass_has_a_test(name: str) -> None:
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_every_module_has_a_test(module: str) -> None:
     family, _, name = module.rpartition(".")
-    if family in {"rules", "torch.ops"}:
-        return  # the law, and the conformance, run over the registry
+    if family in {"rules", "torch.ops", "torch.recipes"}:
+        return  # the law, the conformance, and tests/torch/test_sparsify.py run over the registry
     file = ROOT.joinpath("tests", *family.split("."), f"test_{name}.py")
     assert file.is_file() != (module in UNTESTED), f"{file.relative_to(ROOT)}: {UNTESTED.get(module, 'missing')}"
 

@@ -22,7 +22,9 @@ def helps(kind: type) -> dict[str, str]:
     return {name: " ".join(said.replace("``", "").split()) for name, said in plain.items()}
 
 
-def options_of(kind: type, name: str, renamed: dict[str, str] | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def options_of(
+    kind: type, name: str, renamed: dict[str, str] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The command takes each field of a dataclass as an option, and gets an instance of it as ``name``.
 
     A field that is a tuple may be repeated; one that is true or false has ``--no-`` before it to say no. ``renamed`` are options
@@ -50,12 +52,14 @@ def options_of(kind: type, name: str, renamed: dict[str, str] | None = None) -> 
         @functools.wraps(command)
         def run(**given: Any) -> None:
             values = {field.name: given.pop(field.name) for field in fields}
-            values = {key: tuple(value or ()) if hints[key] not in {str, int, float, bool} else value for key, value in values.items()}
+            values = {
+                key: tuple(value or ()) if hints[key] not in {str, int, float, bool} else value for key, value in values.items()
+            }
             command(**given, **{name: kind(**values)})
 
         run.__signature__ = signature.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in [*kept, *added]} | {"return": None}
-        del run.__wrapped__  # type: ignore[attr-defined] - typer reads through it
+        del run.__wrapped__  # type: ignore[attr-defined]  # typer reads through it
         return run
 
     return decorate

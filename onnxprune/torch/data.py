@@ -102,7 +102,7 @@ class Data:
         rank, world = self._shard
         if self._tables is None:
             seed_all(self._seed, number)
-            batches = itertools.islice(self._samples.batches(self._size), self._limit)
+            batches: Iterator[Batch] = itertools.islice(self._samples.batches(self._size), self._limit)
         else:
             batches = itertools.starmap(self._batch, self._cuts(number)[: self._limit])
         # Of as many in a row as there are processes each takes one; those left over at the end are nobody's.

@@ -73,7 +73,7 @@ class Accelerated(Devices):
         return cast("tuple[nn.Module, torch.optim.Optimizer]", self._inner.prepare(module, optimizer))
 
     def autocast(self) -> AbstractContextManager[Any]:
-        return cast(AbstractContextManager[Any], self._inner.autocast())
+        return cast("AbstractContextManager[Any]", self._inner.autocast())
 
     def step(self, loss: Tensor, parameters: list[Tensor], optimizer: torch.optim.Optimizer, clip: float) -> None:
         self._inner.backward(loss)

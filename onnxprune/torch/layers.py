@@ -119,5 +119,5 @@ def reinitialize(module: GraphModule, seed: int) -> None:
                 fresh[constant.key] = torch.zeros_like(old)
             elif old.dim() > 1:
                 fresh[constant.key] = normal(old, float(old.std()))
-    for name, value in fresh.items():
-        parametrized(module, name).copy_(value)
+    for name, tensor in fresh.items():
+        parametrized(module, name).copy_(tensor)

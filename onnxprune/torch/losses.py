@@ -147,7 +147,9 @@ def matched(student: GraphModule, teacher: GraphModule, globs: Sequence[str]) ->
     for glob in globs:
         names = [name for name in common if fnmatchcase(name, glob)]
         if not names:
-            raise OptionError(f"--match {glob}: no value of that name in both graphs; {student.title} has {', '.join(common[:5])}...")
+            raise OptionError(
+                f"--match {glob}: no value of that name in both graphs; {student.title} has {', '.join(common[:5])}..."
+            )
         found += names
     return tuple(dict.fromkeys(found))
 

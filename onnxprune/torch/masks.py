@@ -46,12 +46,12 @@ class _Straight(torch.autograd.Function):
     """``where(keep, weight, 0)`` whose gradient passes straight through the choice of ``keep`` to the scores."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, weight: Tensor, scores: Tensor, keep: Tensor) -> Tensor:
+    def forward(ctx: torch.autograd.function.FunctionCtx, weight: Tensor, scores: Tensor, keep: Tensor) -> Tensor:  # noqa: ARG004
         ctx.save_for_backward(weight, keep)
         return torch.where(keep, weight, 0.0)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         weight, keep = ctx.saved_tensors  # type: ignore[attr-defined]
         return torch.where(keep, grad, 0.0), grad * weight, None
 
@@ -71,7 +71,7 @@ class ScoredMask(Mask):
         self.scores = nn.Parameter(scores.clone())
 
     def forward(self, weight: Tensor) -> Tensor:
-        return cast(Tensor, _Straight.apply(weight, self.scores, self.keep))
+        return cast("Tensor", _Straight.apply(weight, self.scores, self.keep))  # type: ignore[no-untyped-call]
 
 
 def mask(module: GraphModule, keep: Mapping[str, Tensor]) -> None:
@@ -122,8 +122,8 @@ def parametrized(module: GraphModule, name: str) -> Tensor:
     """The parameter behind a weight, which an optimizer sees: without its mask."""
     holder, attribute = module.holder_of(name)
     if parametrize.is_parametrized(holder, attribute):
-        return cast(Tensor, holder.parametrizations[attribute].original)  # type: ignore[index, union-attr]
-    return cast(Tensor, getattr(holder, attribute))
+        return cast("Tensor", holder.parametrizations[attribute].original)  # type: ignore[index, union-attr]
+    return cast("Tensor", getattr(holder, attribute))
 
 
 def strip(module: GraphModule) -> None:

@@ -54,7 +54,7 @@ class Selection:
         filled = torch.full((groups, -(-channels // m) * m, taps, outputs), -torch.inf, device=scores.device)
         filled[:, :channels] = spread
         cells = filled.reshape(groups, -1, m, taps, outputs)
-        order = cells.argsort(2, descending=True, stable=True)
+        order = cells.argsort(dim=2, descending=True, stable=True)
         kept = torch.zeros_like(cells, dtype=torch.bool).scatter_(2, order[:, :, :n], value=True)
         return layer.gather(kept.reshape(filled.shape)[:, :channels], scores)
 

@@ -6,6 +6,7 @@ the state of the random generators. The order of the samples follows from the se
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Epoch", "Phase", "Trainer"]
 
 Tell = Callable[[str], None]
+_APART = 1000
+"""Numbers of epochs between phases: each has orders of its own."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,16 @@ class Epoch:
     score: float | None
     rate: float
     seconds: float
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where a training is: its phase, the epoch in it, steps in that, and the sum of their losses."""
+
+    phase: int
+    epoch: int
+    step: int = 0
+    loss: float = 0.0
 
 
 class _Student(nn.Module):
@@ -135,10 +148,8 @@ class Trainer:
         self.snapshots: dict[str, Tensor] = {}
         self._data, self._where, self._score, self._checkpoint, self._log = data, where, score, checkpoint, log
         self.teacher = None if teacher is None else teacher.to(where.device).eval()
-        self.objective = Objective.of(
-            options.loss, module, teacher, options.match, options.match_weight, options.temperature
-        )
-        self._tell, self._told, self._done, self._begun = tell, 0.0, 0, time.monotonic()
+        self.objective = Objective.of(options.loss, module, teacher, options.match, options.match_weight, options.temperature)
+        self._tell, self._told, self._done, self._skipped, self._begun = tell, 0.0, 0, 0, time.monotonic()
         self._best: tuple[float, dict[str, Tensor]] | None = None
         self._stale = 0
 
@@ -159,60 +170,78 @@ class Trainer:
                 self._done += phase.epochs * self._data.steps
                 continue
             resumed = state if number == first else None
+            if resumed is not None:
+                self._skipped = self._done + resumed["epoch"] * self._data.steps + resumed["step"]
             self._phase(phase, number, resumed, last=number == len(phases) - 1)
         if self._best is not None:
             self.module.load_state_dict(self._best[1])
         self.module.eval()
 
     def _phase(self, phase: Phase, number: int, state: dict[str, Any] | None, *, last: bool) -> None:
-        options, steps = self.options, self._data.steps
+        steps = self._data.steps
         if state is None:
-            if phase.begin:
-                phase.begin()
-                self._judged(phase.name)
-            self._best, self._stale = None, 0
-            seed_all(options.seed, number)
+            self._enter(phase, number)
         student = _Student(self.module, (*self.objective.outputs, *self.objective.match))
-        optimizer = _optimizer(self.module, options, phase.groups)
-        model, optimizer = self._where.prepare(student, optimizer)
-        start, skip, losses = 0, 0, 0.0
+        model, optimizer = self._where.prepare(student, _optimizer(self.module, self.options, phase.groups))
+        first = 0
         if state is not None:
-            start, skip, losses = state["epoch"], state["step"], state["loss"]
+            first = state["epoch"]
             optimizer.load_state_dict(state["optimizer"])
-        self._done += start * steps + skip
-        length = phase.epochs * steps
-        for epoch in range(start, phase.epochs):
-            if self._stale and options.patience and self._stale >= options.patience:
+            self._done += first * steps + state["step"]
+        for epoch in range(first, phase.epochs):
+            if self.options.patience and self._stale >= self.options.patience:
                 self._done += (phase.epochs - epoch) * steps
                 break
-            if epoch == phase.snapshot and not skip:
-                self.snapshots = _copied(self.module)
-            begun = time.monotonic()
-            at = skip
-            batches = self._data.epoch(epoch + 1000 * number, skip)
-            if state is not None:
-                _set_random(state["random"])
-                state = None
-            for batch in batches:
-                if phase.each:
-                    phase.each(epoch * steps + at, length)
-                factor = (phase.factor or options.factor)((epoch * steps + at + 0.5) / length)
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * factor
-                loss = self._step(model, optimizer, batch, phase)
-                losses += loss
-                at += 1
-                self._done += 1
-                self._progress(phase, epoch, losses / at)
-                if self._checkpoint and self._checkpoint.due:
-                    self._keep(number, epoch, at, losses, optimizer)
-            mean = self._where.mean(losses / max(at, 1))
-            self._finish(phase, epoch, mean, optimizer, time.monotonic() - begun, last=last)
-            skip, losses = 0, 0.0
-            if self._checkpoint:
-                self._keep(number, epoch + 1, 0, 0.0, optimizer)
+            self._epoch(phase, _Place(number, epoch), model, optimizer, state if epoch == first else None, last=last)
         if phase.end:
             phase.end()
+
+    def _enter(self, phase: Phase, number: int) -> None:
+        """Begin a phase, and note the score that it begins with."""
+        if phase.begin:
+            phase.begin()
+            if self._score:
+                self.module.eval()
+                with torch.no_grad():
+                    self.epochs.append(Epoch(phase.name, 0, math.nan, self._score(self.module), 0.0, 0.0))
+        self._best, self._stale = None, 0
+        seed_all(self.options.seed, number)
+
+    def _epoch(
+        self,
+        phase: Phase,
+        place: _Place,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        state: dict[str, Any] | None,
+        *,
+        last: bool,
+    ) -> None:
+        steps, begun = self._data.steps, time.monotonic()
+        if state is not None:
+            place.step, place.loss = state["step"], state["loss"]
+        if place.epoch == phase.snapshot and not place.step:
+            self.snapshots = _copied(self.module)
+        batches = self._data.epoch(place.epoch + _APART * place.phase, place.step)
+        if state is not None:
+            _set_random(state["random"])  # after the batches that have been seen were drawn again
+        for batch in batches:
+            done, length = place.epoch * steps + place.step, phase.epochs * steps
+            if phase.each:
+                phase.each(done, length)
+            factor = (phase.factor or self.options.factor)((done + 0.5) / length)
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * factor
+            place.loss += self._step(model, optimizer, batch, phase)
+            place.step += 1
+            self._done += 1
+            self._progress(phase, place)
+            if self._checkpoint and self._checkpoint.due:
+                self._keep(place, optimizer)
+        loss = self._where.mean(place.loss / max(place.step, 1))
+        self._finish(phase, place.epoch, loss, optimizer, time.monotonic() - begun, last=last)
+        if self._checkpoint:
+            self._keep(_Place(place.phase, place.epoch + 1), optimizer)
 
     def _step(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, phase: Phase) -> float:
         device = self._where.device
@@ -238,13 +267,6 @@ class Trainer:
         self._where.step(loss, parameters, optimizer, self.options.clip)
         return value
 
-    def _judged(self, phase: str) -> None:
-        """Note the score that a phase begins with."""
-        if self._score:
-            self.module.eval()
-            with torch.no_grad():
-                self.epochs.append(Epoch(phase, 0, math.nan, self._score(self.module), 0.0, 0.0))
-
     def _finish(
         self, phase: Phase, epoch: int, loss: float, optimizer: torch.optim.Optimizer, seconds: float, *, last: bool
     ) -> None:
@@ -264,32 +286,30 @@ class Trainer:
         if self._log:
             self._log({"loss": loss, "rate": rate} | ({} if score is None else {"score": score}), self._done)
 
-    def _progress(self, phase: Phase, epoch: int, loss: float) -> None:
+    def _progress(self, phase: Phase, place: _Place) -> None:
         now = time.monotonic()
         if now - self._told < 0.2:
             return
         self._told = now
-        left = (now - self._begun) / max(self._done, 1) * max(self._total - self._done, 0)
+        left = (now - self._begun) / max(self._done - self._skipped, 1) * max(self._total - self._done, 0)
         score = next((f", score {e.score:.4f}" for e in reversed(self.epochs) if e.score is not None), "")
-        self._tell(f"{phase.name}: epoch {epoch + 1}/{phase.epochs}, loss {loss:.4f}{score}, {left:.0f} s left")
+        loss = place.loss / place.step
+        self._tell(f"{phase.name}: epoch {place.epoch + 1}/{phase.epochs}, loss {loss:.4f}{score}, {left:.0f} s left")
 
-    def _keep(self, phase: int, epoch: int, step: int, loss: float, optimizer: torch.optim.Optimizer) -> None:
+    def _keep(self, place: _Place, optimizer: torch.optim.Optimizer) -> None:
         assert self._checkpoint is not None  # noqa: S101 - asked before
         if self._where.rank:
             return
         self._checkpoint.save(
             {
-                "phase": phase,
-                "epoch": epoch,
-                "step": step,
-                "loss": loss,
+                **dataclasses.asdict(place),
                 "module": self.module.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "random": _random(),
                 "best": self._best,
                 "stale": self._stale,
                 "snapshots": self.snapshots,
-                "epochs": [_plain(one) for one in self.epochs],
+                "epochs": [dataclasses.astuple(one) for one in self.epochs],
             }
         )
 
@@ -297,10 +317,6 @@ class Trainer:
         self.module.load_state_dict(state["module"])
         self._best, self._stale, self.snapshots = state["best"], state["stale"], state["snapshots"]
         self.epochs = [Epoch(*values) for values in state["epochs"]]
-
-
-def _plain(epoch: Epoch) -> tuple[Any, ...]:
-    return epoch.phase, epoch.number, epoch.loss, epoch.score, epoch.rate, epoch.seconds
 
 
 def _copied(module: nn.Module) -> dict[str, Tensor]:
@@ -330,7 +346,10 @@ def _optimizer(module: nn.Module, options: Training, groups: Mapping[str, float]
     sorts: list[dict[str, Any]] = [
         {"params": [p for n, p in named if p.dim() > 1 and not special(n)], "peak": options.rate},
         {"params": [p for n, p in named if p.dim() <= 1 and not special(n)], "peak": options.rate, "weight_decay": 0.0},
-        *({"params": [p for n, p in named if special(n) == end], "peak": rate, "weight_decay": 0.0} for end, rate in groups.items()),
+        *(
+            {"params": [p for n, p in named if special(n) == end], "peak": rate, "weight_decay": 0.0}
+            for end, rate in groups.items()
+        ),
     ]
     sorts = [sort for sort in sorts if sort["params"]]
     if not sorts:

@@ -22,7 +22,7 @@ from onnxprune.torch.checkpoint import Checkpoint
 from onnxprune.torch.data import Data
 from onnxprune.torch.devices import devices
 from onnxprune.torch.judge import Judge
-from onnxprune.torch.module import GraphModule, to_module
+from onnxprune.torch.module import to_module
 from onnxprune.torch.trainer import Phase, Trainer
 from onnxprune.training import Training
 
@@ -125,9 +125,7 @@ class Session:
             raise OptionError(f"--patience {options.patience} needs samples to judge by: add --eval DATA")
         self._judged, self._judge = None, None
         if material.evaluation is not None:
-            judged = open_samples(
-                material.evaluation, self.model.inputs, option="--eval", preprocess=material.preprocess or None
-            )
+            judged = open_samples(material.evaluation, self.model.inputs, option="--eval", preprocess=material.preprocess or None)
             reference = teacher or to_module(self.model).to(self.where.device)
             self._judged, self._judge = judged, Judge(judged, self.model, reference, options.metric)
         self._stack = ExitStack()

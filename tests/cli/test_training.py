@@ -73,7 +73,9 @@ def test_without_pytorch_it_says_what_to_install(tmp_path: Path, data: Path) -> 
 
 def killed_and_repeated(tmp_path: Path, data: Path, kills: int, epochs: int) -> int:
     """Kill a run at random moments until it ends by itself; how often it was killed."""
-    given = [str(x) for x in ("finetune", DIGITS, "--data", data, "--batch", 8, "--epochs", epochs, "--seed", 5, "--device", "cpu")]
+    given = [
+        str(x) for x in ("finetune", DIGITS, "--data", data, "--batch", 8, "--epochs", epochs, "--seed", 5, "--device", "cpu")
+    ]
     whole = call(*given, "-o", tmp_path / "whole.onnx")
     assert whole.returncode == 0, whole.stderr
     rng, killed = random.Random(0), 0

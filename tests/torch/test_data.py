@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,12 @@ from onnxprune import OptionError
 from onnxprune.feeds import Batch
 from onnxprune.torch.data import Data
 
-OPEN = parser.parse_model('<ir_version: 10, opset_import: ["" : 21]> g (float[N,2] x) => (float[N,2] y) { y = Neg(x) }').graph.input
-FIXED = parser.parse_model('<ir_version: 10, opset_import: ["" : 21]> g (float[4,2] x) => (float[4,2] y) { y = Neg(x) }').graph.input
+OPEN = parser.parse_model(
+    '<ir_version: 10, opset_import: ["" : 21]> g (float[N,2] x) => (float[N,2] y) { y = Neg(x) }'
+).graph.input
+FIXED = parser.parse_model(
+    '<ir_version: 10, opset_import: ["" : 21]> g (float[4,2] x) => (float[4,2] y) { y = Neg(x) }'
+).graph.input
 X = np.arange(22, dtype=np.float32).reshape(11, 2)
 LABELS = np.arange(11)
 
@@ -44,7 +49,7 @@ def test_each_sample_once_and_another_order_each_epoch(source: object) -> None:
     assert data.steps == 3
     first, second = (numbers(list(data.epoch(number))) for number in (0, 1))
     assert [len(part) for part in first] == [4, 4, 3]
-    assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(11))
+    assert sorted(itertools.chain(*first)) == sorted(itertools.chain(*second)) == list(range(11))
     assert first != second
     assert first == numbers(list(Data(source, OPEN, batch=4, seed=1).epoch(0)))  # type: ignore[arg-type]
     assert first != numbers(list(Data(source, OPEN, batch=4, seed=2).epoch(0)))  # type: ignore[arg-type]
@@ -73,7 +78,7 @@ def test_batches_are_no_smaller_than_they_must() -> None:
 def test_an_array_on_disk_is_read_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "d.npy", X)
     monkeypatch.setattr("tempfile.TemporaryFile", None)
-    assert sorted(sum(numbers(list(Data(tmp_path / "d.npy", OPEN, batch=4).epoch(0))), [])) == list(range(11))
+    assert sorted(itertools.chain(*numbers(list(Data(tmp_path / "d.npy", OPEN, batch=4).epoch(0))))) == list(range(11))
 
 
 STREAM = """
@@ -93,7 +98,7 @@ def test_functions_are_called_for_every_epoch_and_draw_alike(here: Path) -> None
     data = Data("streams:batches", OPEN, batch=4, seed=5)
     assert data.steps == 3
     first, second = (numbers(list(data.epoch(number))) for number in (0, 1))
-    assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(11))
+    assert sorted(itertools.chain(*first)) == sorted(itertools.chain(*second)) == list(range(11))
     assert first != second
     assert numbers(list(data.epoch(0, skip=1))) == first[1:]
 

@@ -27,8 +27,7 @@ GRAPH = """<ir_version: 10, opset_import: ["" : 21]> g (float[N,4] x) => (float[
 
 
 def network() -> Any:
-    proto = parser.parse_model(GRAPH.replace("w,", "w = {%s},").replace("v,", "v = {%s},") % _fill())
-    return proto
+    return parser.parse_model(GRAPH.replace("w,", "w = {%s},").replace("v,", "v = {%s},") % _fill())
 
 
 def _fill() -> tuple[str, str]:
@@ -63,7 +62,7 @@ def weights(module: GraphModule) -> dict[str, torch.Tensor]:
     return {name: w.detach().clone() for name, w in module.weights().items()}
 
 
-class _Killed(Exception):
+class _KilledError(Exception):
     pass
 
 
@@ -80,7 +79,7 @@ class _Dying(Checkpoint):
         super().save(state)
         self.left -= 1
         if self.left == 0:
-            raise _Killed
+            raise _KilledError
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -94,7 +93,7 @@ def test_killed_anywhere_it_ends_at_the_same_weights(tmp_path: Path, optimizer: 
         path = tmp_path / f"{step}.ckpt"
         dying = _Dying(path, {"a": 1})
         dying.left = step
-        with pytest.raises(_Killed):
+        with pytest.raises(_KilledError):
             trainer(options, checkpoint=dying).run(phases)
         deaths += 1
         again = trainer(options, checkpoint=Checkpoint(path, {"a": 1}))
@@ -143,7 +142,9 @@ def test_states_before_a_phase_is_ready_are_no_result() -> None:
 
 def test_rates_and_logs() -> None:
     logged: list[tuple[Mapping[str, float], int]] = []
-    run = trainer(Training(epochs=2, lr=0.1, warmup=0, schedule="constant"), log=lambda values, step: logged.append((values, step)))
+    run = trainer(
+        Training(epochs=2, lr=0.1, warmup=0, schedule="constant"), log=lambda values, step: logged.append((values, step))
+    )
     run.run([Phase("fit", 2, factor=lambda share: 1 if share < 0.5 else 0.5)])
     assert [values["rate"] for values, _ in logged] == [0.1, 0.05]
     assert [step for _, step in logged] == [5, 10]

@@ -1,4 +1,4 @@
-"""Sparsity that grows, or is there from the first step, while a model is trained (Zhu and Gupta 2017, "To prune, or not to prune")."""
+"""Sparsity that grows, or is there from the first step, while a model is trained (Zhu and Gupta 2017)."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def iterative(run: Run) -> list[Phase]:
 
 def after(run: Run, turn: int, turns: int) -> float:
     """The share of zeros after some of the turns, each of which leaves the same part of what the one before left."""
-    return 1 - (1 - run.recipe.sparsity) ** (turn / turns)
+    return float(1 - (1 - run.recipe.sparsity) ** (turn / turns))
 
 
 @method("random", allocation="uniform")
@@ -64,7 +64,7 @@ def random(run: Run) -> list[Phase]:
 
 @method("scratch", allocation="global", start="random")
 def scratch(run: Run) -> list[Phase]:
-    """The mask of the largest weights of the model as it came, on new weights that are trained (Liu et al. 2019, "Rethinking")."""
+    """The mask of the largest weights of the model as it came, on new weights that are trained (Liu et al. 2019)."""
 
     def begin() -> None:
         run.prune(run.magnitudes(), run.recipe.sparsity)

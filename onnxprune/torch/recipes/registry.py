@@ -40,7 +40,9 @@ class Method:
 _METHODS: dict[str, Method] = {}
 
 
-def method(name: str, *, allocation: str, start: str = "given") -> Callable[[Callable[[Run], list[Phase]]], Callable[[Run], list[Phase]]]:
+def method(
+    name: str, *, allocation: str, start: str = "given"
+) -> Callable[[Callable[[Run], list[Phase]]], Callable[[Run], list[Phase]]]:
     """Register a method.
 
     Raises:
