@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,11 +32,13 @@ class Samples(ABC):
         source: where they come from, for messages: ``--calib data.npz``.
         count: how many there are; ``None`` where only a pass over them would tell.
         labelled: whether there are labels.
+        fresh: whether another pass may give other samples, as a function's.
     """
 
     source: str
     count: int | None
     labelled: bool
+    fresh: bool = False
 
     @abstractmethod
     def batches(self, size: int = 16) -> Iterator[Batch]:
@@ -46,6 +49,10 @@ class Samples(ABC):
         Raises:
             OptionError: an array does not fit the model, cannot be read, or there are too few for one batch.
         """
+
+    def still(self) -> Table | None:
+        """All samples, if they are arrays in memory or mapped from a file, which can be read in any order."""
+        return None
 
 
 def open_samples(
@@ -159,7 +166,7 @@ class _Tables(Samples):
     """Samples that lie in tables."""
 
     def __init__(self, found: Source, intake: Intake, limit: int | None) -> None:
-        self.source, self.intake, self._found = found.text, intake, found
+        self.source, self.intake, self._found, self.fresh = found.text, intake, found, found.fresh
         least = intake.size or 1
         self._limit = None if limit is None else max(limit, least)
         self.count = None
@@ -194,6 +201,13 @@ class _Tables(Samples):
         if batch is None:
             self._enough(seen)
             raise OptionError(f"{self.source}: has no {rows} samples in a row of one shape; the model takes {rows} at a time")
+
+    def still(self) -> Table | None:
+        if self._limit is not None:
+            return None
+        first, *more = itertools.islice(self._found.tables(), 2)
+        lies = all(isinstance(column, Held) for column in first.columns.values())
+        return first if lies and not more and not first.single else None
 
     def _enough(self, count: int) -> None:
         least = self.intake.size or 1

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from onnxprune.model import Model
     from onnxprune.weights import Array
 
-__all__ = ["METRICS", "Evaluation", "Metric", "parse_drop"]
+__all__ = ["METRICS", "Evaluation", "Metric", "find", "parse_drop", "settled"]
 
 Metric = Callable[[Sequence[Any], Sequence[Any], Any], float]
 """From a batch's outputs, the original's, and the labels (``None`` if there are none), to a score; higher is better."""
@@ -91,7 +91,27 @@ def parse_drop(text: str) -> float:
     return value
 
 
-def _find(name: str) -> Metric:
+def settled(metric: str, model: Model, samples: Samples) -> str:
+    """A metric by name: for ``auto`` ``top1`` where there are labels, ``agreement`` where outputs are [samples, classes], and
+    ``cosine`` otherwise.
+
+    Raises:
+        OptionError: it needs labels that the samples lack.
+    """
+    if metric == "top1" and not samples.labelled:
+        raise OptionError(f"--metric top1 needs labels, and {samples.source} has none: use --metric agreement")
+    if metric != "auto":
+        return metric
+    shape = model.graph.output[0].type.tensor_type.shape.dim
+    return "top1" if samples.labelled else "agreement" if len(shape) == 2 else "cosine"
+
+
+def find(name: str) -> Metric:
+    """A metric, by its name or as ``package.module:function``.
+
+    Raises:
+        OptionError: there is none.
+    """
     if name in METRICS:
         return METRICS[name]
     module, colon, function = name.partition(":")
@@ -131,19 +151,13 @@ class Evaluation:
     """Scores models on the same samples; the samples are streamed."""
 
     def __init__(self, original: Model, samples: Samples, metric: str = "auto") -> None:
-        """Choose a metric: ``auto`` is ``top1`` where there are labels, ``agreement`` where outputs are [samples, classes], and
-        ``cosine`` otherwise.
+        """Take the original's score.
 
         Raises:
             OptionError: there is no such metric, or it needs labels that the samples lack.
         """
-        if metric == "top1" and not samples.labelled:
-            raise OptionError(f"--metric top1 needs labels, and {samples.source} has none: use --metric agreement")
-        if metric == "auto":
-            shape = original.graph.output[0].type.tensor_type.shape.dim
-            metric = "top1" if samples.labelled else "agreement" if len(shape) == 2 else "cosine"
-        self.metric = metric
-        self._score, self._samples, self._model = _find(metric), samples, original
+        self.metric = settled(metric, original, samples)
+        self._score, self._samples, self._model = find(self.metric), samples, original
         self._names = [output.name for output in original.graph.output]
         self._session = runtime.Session(original, self._names, threads=0)
         self.original = self._run(original)

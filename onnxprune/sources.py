@@ -41,12 +41,14 @@ class Source:
         tables: the tables, for one pass.
         count: how many samples there are, where that is known.
         images: whether they are images that are preprocessed.
+        fresh: whether another pass may give other samples, as a function may.
     """
 
     text: str
     tables: Callable[[], Iterator[Table]]
     count: int | None = None
     images: bool = False
+    fresh: bool = False
 
 
 def find(name: str | Path, option: str, intake: Intake, preprocess: str | None) -> Source:
@@ -258,7 +260,7 @@ def _function(name: str, where: str, intake: Intake) -> Source:
         except Exception as error:
             raise OptionError(f"{where}: raised {_told(error)}") from error
 
-    return Source(where, tables)
+    return Source(where, tables, fresh=True)
 
 
 def _told(error: Exception) -> str:

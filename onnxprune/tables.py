@@ -16,7 +16,7 @@ from onnxprune.lossless import KINDS
 from onnxprune.report import Repaired, Report, SparseReport
 from onnxprune.verify import Check, Drift
 
-__all__ = ["applied", "inspection", "planned", "pruning", "sparse", "stored", "timings", "verified"]
+__all__ = ["applied", "inspection", "planned", "pruning", "sparse", "stored", "timings", "trained", "verified"]
 
 _SHOWN = 40
 """Groups or reasons listed before the rest is counted."""
@@ -290,6 +290,26 @@ def applied(done: dict[str, Any]) -> None:
     """What `apply` wrote."""
     verb = "masked" if done["masked"] else "pruned"
     _say(_console(), f"{done['output']}: {counted(done['groups'], 'group')} {verb}, {_bytes(done['bytes'])}")
+
+
+def trained(report: Mapping[str, Any]) -> None:
+    """What `finetune` and `train` did."""
+    console = _console()
+    table = _table(f"{report['model']} -> {report['output']}", "epoch", "loss", "score", "learning rate", "s")
+    epochs = report["epochs"]
+    for epoch in epochs[-_SHOWN:]:
+        score = "" if epoch["score"] is None else f"{epoch['score']:.4f}"
+        cells = (f"{epoch['loss']:.4f}", score, f"{epoch['rate']:.2e}", f"{epoch['seconds']:.1f}")
+        table.add_row(f"{epoch['phase']} {epoch['number']}", *cells)
+    console.print(table)
+    score = report["score"]
+    if score:
+        _say(
+            console,
+            f"{score['metric']} {score['before']:.4f} before, {score['after']:.4f} after, {score['original']:.4f} the original "
+            f"on {counted(score['samples'], 'sample')} ({score['source']})",
+        )
+    _say(console, f"{report['sparsity']:.1%} of the weights are zero; {_bytes(report['bytes'])}; {report['seconds']:.1f} s")
 
 
 def timings(report: BenchReport) -> None:

@@ -1,0 +1,215 @@
+"""What training makes small: distances to the teacher's outputs, to labels, or whatever a user writes."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onnxprune.errors import OptionError
+from onnxprune.torch.module import GraphModule
+
+__all__ = ["Loss", "Objective", "cross_entropy", "distill", "matched", "mse", "parse_loss", "relative"]
+
+Outputs = Sequence[Tensor]
+Loss = Callable[[Outputs, Outputs | None, Tensor | None], Tensor]
+"""From a batch's outputs, the teacher's (``None`` without one) and the labels (``None`` if there are none), to a number."""
+
+
+def distill(outputs: Outputs, reference: Outputs | None, labels: Tensor | None, temperature: float = 2.0) -> Tensor:
+    """What the distribution over classes differs from the teacher's: ``T^2 KL(softmax(t / T) || softmax(s / T))``, the mean over
+    samples and places (Hinton et al. 2015). Outputs of one axis have no classes; of these it is the mean squared error.
+    """
+    assert reference is not None  # noqa: S101 - `Training.settled` saw to it
+    terms = []
+    for student, teacher in _pairs(outputs, reference):
+        if student.dim() < 2:
+            terms.append(F.mse_loss(student, teacher))
+            continue
+        axis = _classes(student)
+        s, t = (F.log_softmax(x.float() / temperature, axis) for x in (student, teacher))
+        terms.append((t.exp() * (t - s)).sum(axis).mean() * temperature**2)
+    return torch.stack(terms).sum()
+
+
+def cross_entropy(outputs: Outputs, reference: Outputs | None, labels: Tensor | None) -> Tensor:
+    """Of the first output, scores of classes on the second axis or on the last, with class indices.
+
+    Raises:
+        OptionError: the labels are not one class for each sample or place of the output.
+    """
+    scores = outputs[0].float()
+    assert labels is not None  # noqa: S101 - `Training.settled` saw to it
+    if labels.dim() == scores.dim() and labels.shape[-1] == 1:
+        labels = labels[..., 0]
+    if labels.shape == scores.shape[:-1] and not labels.is_floating_point():
+        return F.cross_entropy(scores.reshape(-1, scores.shape[-1]), labels.reshape(-1))
+    if labels.shape == (scores.shape[0], *scores.shape[2:]) and not labels.is_floating_point():
+        return F.cross_entropy(scores, labels)
+    raise OptionError(
+        f"--loss cross_entropy: labels {list(labels.shape)} of {labels.dtype} are not class indices for an output of shape "
+        f"{list(scores.shape)}: use --loss mse, or package.module:function"
+    )
+
+
+def mse(outputs: Outputs, reference: Outputs | None, labels: Tensor | None) -> Tensor:
+    """The mean squared error of the first output to the labels, or of all outputs to the teacher's where there are no labels.
+
+    Raises:
+        OptionError: the labels do not have the shape of the output.
+    """
+    if labels is None:
+        assert reference is not None  # noqa: S101 - `Training.settled` saw to it
+        return torch.stack([F.mse_loss(a, b) for a, b in _pairs(outputs, reference)]).sum()
+    if labels.numel() != outputs[0].numel():
+        raise OptionError(f"--loss mse: labels are of shape {list(labels.shape)}, the output of {list(outputs[0].shape)}")
+    return F.mse_loss(outputs[0], labels.reshape(outputs[0].shape).to(outputs[0].dtype))
+
+
+def relative(outputs: Outputs, reference: Outputs) -> Tensor:
+    """The mean over tensors of the squared error, each over the mean square of the teacher's."""
+    terms = [F.mse_loss(a, b) / b.square().mean().clamp_min(1e-12) for a, b in zip(outputs, reference, strict=True)]
+    return torch.stack(terms).mean()
+
+
+def _pairs(outputs: Outputs, reference: Outputs) -> list[tuple[Tensor, Tensor]]:
+    pairs = [(a, b) for a, b in zip(outputs, reference, strict=True) if a.is_floating_point()]
+    if not pairs:
+        raise OptionError("the model has no floating-point output to train: use --loss package.module:function")
+    return pairs
+
+
+def _classes(output: Tensor) -> int:
+    """The axis of classes: of images the second, otherwise the last."""
+    return 1 if output.dim() > 3 else output.dim() - 1
+
+
+def parse_loss(text: str, temperature: float = 2.0) -> Loss:
+    """Read a loss, or a sum of losses with weights: ``0.9*distill+0.1*cross_entropy``.
+
+    Raises:
+        OptionError: there is no such loss.
+    """
+    terms = []
+    for part in text.split("+"):
+        found = re.fullmatch(r"\s*(?:(\d+\.?\d*|\.\d+)\s*\*)?\s*([\w.:]+)\s*", part)
+        if not found:
+            raise OptionError(f"--loss {text!r}: write distill, cross_entropy, mse, package.module:function, or 0.9*A+0.1*B")
+        terms.append((float(found[1] or 1), _find(found[2], temperature)))
+
+    def total(outputs: Outputs, reference: Outputs | None, labels: Tensor | None) -> Tensor:
+        return torch.stack([weight * loss(outputs, reference, labels) for weight, loss in terms]).sum()
+
+    return total
+
+
+def _find(name: str, temperature: float) -> Loss:
+    if name == "distill":
+        return lambda outputs, reference, labels: distill(outputs, reference, labels, temperature)
+    known: dict[str, Loss] = {"cross_entropy": cross_entropy, "mse": mse}
+    if name in known:
+        return known[name]
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise OptionError(f"there is no loss {name!r}; there are distill, {', '.join(known)}, or write package.module:function")
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        found: Any = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise OptionError(f"--loss {name}: {error}") from error
+    if not callable(found):
+        raise OptionError(f"--loss {name}: is not a function of (outputs, reference, labels)")
+    loss: Loss = found
+    return loss
+
+
+def matched(student: GraphModule, teacher: GraphModule, globs: Sequence[str]) -> tuple[str, ...]:
+    """The values inside both graphs whose names fit, that are computed and no outputs.
+
+    Raises:
+        OptionError: a glob fits none.
+    """
+    sides = [{name for step in module.program.steps for name in step.outputs if name} for module in (student, teacher)]
+    common = sorted(sides[0] & sides[1])
+    found = []
+    for glob in globs:
+        names = [name for name in common if fnmatchcase(name, glob)]
+        if not names:
+            raise OptionError(
+                f"--match {glob}: no value of that name in both graphs; {student.title} has {', '.join(common[:5])}..."
+            )
+        found += names
+    return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss, made ready for a module.
+
+    Attributes:
+        loss: of the outputs.
+        outputs: their names in the student's graph; ``reference`` in the teacher's.
+        match: names of values inside both graphs that shall be the same.
+        match_weight: what their error is multiplied by.
+        logs: outputs that are probabilities, of which losses get the logarithms; scores of classes up to a constant.
+    """
+
+    loss: Loss
+    outputs: tuple[str, ...]
+    reference: tuple[str, ...]
+    match: tuple[str, ...]
+    match_weight: float
+    logs: frozenset[int]
+
+    @classmethod
+    def of(
+        cls, text: str, student: GraphModule, teacher: GraphModule | None, match: Sequence[str], weight: float, temperature: float
+    ) -> Objective:
+        """A loss by its name.
+
+        Raises:
+            OptionError: there is no such loss, or the two graphs do not put out the same.
+        """
+        reference = () if teacher is None else teacher.outputs
+        if teacher is not None and len(reference) != len(student.outputs):
+            raise OptionError(f"--teacher {teacher.title}: has {len(reference)} outputs, the model {len(student.outputs)}")
+        found = () if teacher is None else matched(student, teacher, match)
+        ends = {name: step.node.op for step in student.program.steps for name in step.outputs}
+        own = any(name in text for name in ("distill", "cross_entropy"))
+        logs = frozenset(at for at, name in enumerate(student.outputs) if own and ends.get(name) == "Softmax")
+        return cls(parse_loss(text, temperature), student.outputs, reference, found, weight, logs)
+
+    def __call__(self, values: dict[str, Tensor], given: dict[str, Tensor] | None, labels: Tensor | None) -> Tensor:
+        """The loss of a batch, from values by name of the student and of the teacher.
+
+        Raises:
+            OptionError: a value that shall be matched has another shape than the teacher's.
+        """
+        reference = None if given is None else self._scores(given, self.reference)
+        total = self.loss(self._scores(values, self.outputs), reference, labels)
+        if not self.match or given is None:
+            return total
+        for name in self.match:
+            if values[name].shape != given[name].shape:
+                mine, theirs = list(values[name].shape), list(given[name].shape)
+                raise OptionError(f"--match {name}: is {mine}, the teacher's {theirs}: match values whose channels all remain")
+        return total + self.match_weight * relative([values[n] for n in self.match], [given[n] for n in self.match])
+
+    def _scores(self, values: dict[str, Tensor], names: Sequence[str]) -> list[Tensor]:
+        return [_log(values[name]) if at in self.logs else values[name] for at, name in enumerate(names)]
+
+
+def _log(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp_min(math.exp(-30)).log()

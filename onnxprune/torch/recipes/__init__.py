@@ -1,0 +1,10 @@
+"""Recipes: how a model becomes sparse while it is trained. A family of methods per module, a method per function."""
+
+from __future__ import annotations
+
+from onnxprune.torch.recipes import gradual, initial, learned, magnitude, rewinding  # their methods register themselves
+from onnxprune.torch.recipes.registry import Method, Run, methods
+
+FAMILIES = (magnitude, gradual, initial, rewinding, learned)
+
+__all__ = ["FAMILIES", "Method", "Run", "methods"]

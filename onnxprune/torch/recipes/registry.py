@@ -1,0 +1,139 @@
+"""What a method is given, and where it registers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxprune.errors import OptionError
+from onnxprune.torch import masks
+from onnxprune.torch.layers import Layer, reinitialize
+from onnxprune.torch.module import GraphModule, to_module
+from onnxprune.torch.selection import Selection
+from onnxprune.torch.trainer import Phase
+from onnxprune.torch.tuning import Session
+from onnxprune.training import Sparse, Training
+
+__all__ = ["Method", "Run", "method", "methods"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method and what its paper does where a user does not say.
+
+    Attributes:
+        phases: the phases of its training.
+        allocation: ``global`` or ``uniform``.
+        start: ``given`` or ``random``.
+    """
+
+    phases: Callable[[Run], list[Phase]]
+    allocation: str
+    start: str
+
+
+_METHODS: dict[str, Method] = {}
+
+
+def method(
+    name: str, *, allocation: str, start: str = "given"
+) -> Callable[[Callable[[Run], list[Phase]]], Callable[[Run], list[Phase]]]:
+    """Register a method.
+
+    Raises:
+        ValueError: there is one of that name.
+    """
+
+    def register(phases: Callable[[Run], list[Phase]]) -> Callable[[Run], list[Phase]]:
+        if name in _METHODS:
+            msg = f"there is a method {name!r} already"
+            raise ValueError(msg)
+        _METHODS[name] = Method(phases, allocation, start)
+        return phases
+
+    return register
+
+
+def methods() -> Mapping[str, Method]:
+    """Every method by name."""
+    return _METHODS
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that makes a model sparse.
+
+    Attributes:
+        session: the module, its data and its trainer.
+        recipe: what is asked for.
+        layers: whose weights become sparse, by name.
+        selection: how weights are chosen by scores.
+    """
+
+    session: Session
+    recipe: Sparse
+    layers: Mapping[str, Layer]
+    selection: Selection
+
+    @property
+    def module(self) -> GraphModule:
+        return self.session.module
+
+    @property
+    def options(self) -> Training:
+        return self.session.options
+
+    def begin(self) -> None:
+        """Take the weights that training begins with."""
+        start = self.recipe.start
+        start = methods()[self.recipe.method].start if start == "auto" else start
+        if start == "random":
+            reinitialize(self.module, self.options.seed)
+        elif start != "given":
+            self.take(start)
+
+    def take(self, path: str) -> None:
+        """Weights and statistics of a file with the same graph; masks stay.
+
+        Raises:
+            ModelError: it is no model.
+            OptionError: it has not the same weights.
+        """
+        copy_weights(to_module(Path(path)), self.module)
+
+    def prune(self, scores: Mapping[str, Tensor], share: float) -> None:
+        """Keep the weights with the highest scores, so that a share of them is zero."""
+        masks.mask(self.module, self.selection(scores, share))
+
+    def magnitudes(self) -> dict[str, Tensor]:
+        """The absolute values of the weights as they act: zero where they are pruned."""
+        with torch.no_grad():
+            return {name: self.module.value_of(name).abs() for name in self.layers}
+
+    def noise(self) -> dict[str, Tensor]:
+        """Random scores."""
+        rng = np.random.default_rng(self.options.seed)
+        return {name: torch.from_numpy(rng.random(self.module.value_of(name).shape)) for name in self.layers}
+
+
+@torch.no_grad()
+def copy_weights(source: GraphModule, target: GraphModule) -> None:
+    """Weights and statistics of a module, into another one of the same graph.
+
+    Raises:
+        OptionError: one is missing, or has another shape.
+    """
+    from onnxprune.torch.roles import Role
+
+    for name, constant in target.constants.items():
+        if constant.role is Role.CONSTANT:
+            continue
+        found = source.constants.get(name)
+        if found is None or found.shape != constant.shape:
+            raise OptionError(f"{source.title}: has no constant {name!r} of shape {list(constant.shape)}: give the same graph")
+        masks.parametrized(target, name).copy_(source.value_of(name))

@@ -1,0 +1,73 @@
+"""Training that makes a model sparse: one of the recipes, from a file to a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+import torch
+
+from onnxprune.errors import OptionError
+from onnxprune.model import Source
+from onnxprune.torch import masks
+from onnxprune.torch.layers import layers
+from onnxprune.torch.recipes import Run, methods
+from onnxprune.torch.selection import Selection
+from onnxprune.torch.tuning import Material, Session, Tuned
+from onnxprune.training import Sparse, Training
+
+__all__ = ["train"]
+
+
+def train(
+    source: Source,
+    material: Material,
+    recipe: Sparse | None = None,
+    options: Training | None = None,
+    *,
+    progress: Callable[[str], None] | None = None,
+) -> Tuned:
+    """Make a model sparse while it is trained; the graph stays as it is.
+
+    Args:
+        source: a path, a ``ModelProto``, bytes; it is not changed.
+        material: what to train with.
+        recipe: how it becomes sparse.
+        options: how it is trained; the epochs are those of each training, of which some methods do many.
+        progress: told how it goes.
+
+    Raises:
+        ModelError: a model cannot be read, or not be computed in PyTorch.
+        OptionError: samples do not fit, or options do not go together.
+        RequirementError: training diverged.
+    """
+    recipe = recipe or Sparse()
+    session = Session(source, material, options or Training(), tell=progress, run=str(recipe))
+    found = layers(session.module, recipe.protect)
+    method = methods()[recipe.method]
+    allocation = method.allocation if recipe.allocation == "auto" else recipe.allocation
+    pattern = _pattern(recipe.pattern)
+    device = session.where.device
+    ones = {name: torch.ones(session.module.value_of(name).shape, dtype=torch.bool, device=device) for name in found}
+    masks.mask(session.module, {name: one for name, one in ones.items() if name not in masks.masks_of(session.module)})
+    run = Run(session, recipe, found, Selection(found, allocation == "global", pattern))
+    tuned = session.train(method.phases(run))
+    weights = {name: session.module.value_of(name) for name in found}
+    report = {**tuned.report, "recipe": recipe.to_dict(), "sparsity": masks.sparsity(weights)}
+    report["layers"] = {name: masks.sparsity({name: weight}) for name, weight in weights.items()}
+    return dataclasses.replace(tuned, report=report)
+
+
+def _pattern(text: str) -> tuple[int, int] | None:
+    """Read ``unstructured`` or ``N:M``.
+
+    Raises:
+        OptionError: neither.
+    """
+    if text == "unstructured":
+        return None
+    found = re.fullmatch(r"([1-9]\d{0,3}):([1-9]\d{0,3})", text)
+    if not found or int(found[1]) >= int(found[2]):
+        raise OptionError(f"--pattern {text!r}: write unstructured, or N:M as 2:4")
+    return int(found[1]), int(found[2])

@@ -1,0 +1,237 @@
+"""A model trained and written back: what `finetune` does, and what every recipe of training begins and ends with."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onnxprune import files
+from onnxprune.calibrate import Samples, open_samples
+from onnxprune.errors import OptionError
+from onnxprune.metrics import Evaluation
+from onnxprune.model import Model, Source
+from onnxprune.torch import masks
+from onnxprune.torch.back import write_back
+from onnxprune.torch.checkpoint import Checkpoint
+from onnxprune.torch.data import Data
+from onnxprune.torch.devices import devices
+from onnxprune.torch.judge import Judge
+from onnxprune.torch.module import to_module
+from onnxprune.torch.trainer import Phase, Trainer
+from onnxprune.training import Training
+
+__all__ = ["Material", "Session", "Tuned", "finetune"]
+
+Tell = Callable[[str], None]
+Samplable = str | Path | Mapping[str, Any] | Samples
+
+
+@dataclass(frozen=True)
+class Material:
+    """What to train with.
+
+    Attributes:
+        data: samples, in any form of `open_samples`; labels by the name ``label``.
+        teacher: the model whose outputs are right.
+        evaluation: samples to judge by; training should not see them.
+        preprocess: how the images of folders become arrays.
+        resume: a checkpoint; written while training goes on, and where there is one, training goes on from it.
+        log: a folder for TensorBoard.
+        every: seconds between checkpoints within an epoch.
+    """
+
+    data: Samplable
+    teacher: Source | None = None
+    evaluation: Samplable | None = None
+    preprocess: str = ""
+    resume: str | Path | None = None
+    log: str | Path | None = None
+    every: float = 30.0
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A trained model.
+
+    Attributes:
+        report: what happened, as plain data.
+        compiled: the model.
+        first: whether this process writes files, of several.
+    """
+
+    report: dict[str, Any]
+    compiled: Model = field(repr=False)
+    first: bool = True
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write the model: whole or not at all; of several processes, the first does.
+
+        Raises:
+            OutputError: the path cannot be written, or exists and ``force`` is not set.
+        """
+        if self.first:
+            files.save(self.compiled, files.check_output(path, force=force))
+
+
+class Session:
+    """A module, its data and a trainer; begun with a model and ended with one.
+
+    Attributes:
+        model: the model as it came.
+        module: what is trained.
+        options: the options, settled.
+        trainer: trains it.
+    """
+
+    def __init__(self, source: Source, material: Material, options: Training, *, tell: Tell | None = None, run: str = "") -> None:
+        """Open everything.
+
+        Args:
+            source: the model.
+            material: what to train with.
+            options: how to train.
+            tell: told what goes on.
+            run: what else tells this run from others.
+
+        Raises:
+            ModelError: a model cannot be read, or not be computed in PyTorch.
+            OptionError: samples do not fit, or options do not go together.
+        """
+        tell = tell or (lambda _: None)
+        tell("reading")
+        self._begun, self._tell = time.monotonic(), tell
+        self.model = Model.of(source)
+        self.where = devices(options.device, options.precision)
+        self.module = to_module(self.model)
+        self._original = self.model if material.teacher is None else Model.of(material.teacher)
+        teacher = None if material.teacher is None else to_module(self._original)
+        data = Data(
+            material.data,
+            self.model.inputs,
+            batch=options.batch,
+            steps=options.steps,
+            seed=options.seed,
+            shard=(self.where.rank, self.where.world),
+            preprocess=material.preprocess or None,
+        )
+        self.options = options.settled(teacher=teacher is not None, labelled=data.labelled)
+        if options.patience and material.evaluation is None:
+            raise OptionError(f"--patience {options.patience} needs samples to judge by: add --eval DATA")
+        self._judged, self._judge = None, None
+        if material.evaluation is not None:
+            judged = open_samples(material.evaluation, self.model.inputs, option="--eval", preprocess=material.preprocess or None)
+            reference = teacher or to_module(self.model).to(self.where.device)
+            self._judged, self._judge = judged, Judge(judged, self.model, reference, options.metric)
+        self._stack = ExitStack()
+        self.data, self._material = data, material
+        self.trainer = Trainer(
+            self.module,
+            data,
+            self.options,
+            self.where,
+            teacher=teacher,
+            score=self._judge,
+            checkpoint=self._checkpoint(material, run),
+            tell=tell,
+            log=self._logger(material.log),
+        )
+        if options.keep_zeros:
+            masks.mask(self.module, masks.of_zeros(self.module))
+
+    def train(self, phases: Sequence[Phase]) -> Tuned:
+        """Train in phases, take masks away, and put the weights into the model.
+
+        Raises:
+            RequirementError: training diverged.
+            OptionError: the checkpoint is of another run.
+        """
+        with self._stack:
+            self.trainer.run(phases)
+        masks.strip(self.module)
+        result = write_back(self.module, self.model)
+        self._tell("comparing")
+        return Tuned(self._report(result), result, first=self.where.rank == 0)
+
+    def _report(self, result: Model) -> dict[str, Any]:
+        score = None
+        if self._judged is not None and self._judge is not None:
+            judge = Evaluation(self._original, self._judged, self._judge.metric)
+            before, after = judge.of(self.model), judge.of(result)
+            score = {
+                "metric": judge.metric,
+                "original": before.original,
+                "before": before.pruned,
+                "after": after.pruned,
+                "samples": after.samples,
+                "source": after.source,
+            }
+        weights = {name: weight for name, weight in self.module.weights().items() if weight.dim() > 1}
+        return {
+            "model": self.model.name,
+            "teacher": None if self._material.teacher is None else self._original.name,
+            "loss": self.options.loss,
+            "epochs": [dataclasses.asdict(epoch) for epoch in self.trainer.epochs],
+            "steps_per_epoch": self.data.steps,
+            "score": score,
+            "sparsity": masks.sparsity(weights),
+            "device": str(self.where.device),
+            "processes": self.where.world,
+            "seconds": time.monotonic() - self._begun,
+        }
+
+    def _checkpoint(self, material: Material, run: str) -> Checkpoint | None:
+        if material.resume is None:
+            return None
+        told = {f"--{name.replace('_', '-')}": value for name, value in self.options.to_dict().items() if name != "device"}
+        told = {name: list(value) if isinstance(value, tuple) else value for name, value in told.items()}
+        known = {"model": _digest(self.model), "teacher": _digest(self._original), "data": self.data.source, "run": run, **told}
+        return Checkpoint(Path(material.resume), known, material.every)
+
+    def _logger(self, folder: str | Path | None) -> Callable[[Mapping[str, float], int], None] | None:
+        if folder is None or self.where.rank:
+            return None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise OptionError("--log needs TensorBoard: run pip install tensorboard") from error
+        writer = SummaryWriter(str(folder))
+        self._stack.callback(writer.close)
+
+        def log(values: Mapping[str, float], step: int) -> None:
+            for name, value in values.items():
+                writer.add_scalar(name, value, step)
+
+        return log
+
+
+def _digest(model: Model) -> str:
+    """A hash of the graph and the weights."""
+    found = hashlib.sha256(model.proto.SerializeToString(deterministic=True))
+    for name, weight in sorted(model.weights.items()):
+        found.update(name.encode())
+        found.update(weight.array().tobytes())
+    return found.hexdigest()[:16]
+
+
+def finetune(source: Source, material: Material, options: Training | None = None, *, progress: Tell | None = None) -> Tuned:
+    """Train a model with the weights it has; zeros stay zeros.
+
+    Args:
+        source: a path, a ``ModelProto``, bytes; it is not changed.
+        material: what to train with.
+        options: how to train.
+        progress: told how it goes.
+
+    Raises:
+        ModelError: a model cannot be read, or not be computed in PyTorch.
+        OptionError: samples do not fit, or options do not go together.
+        RequirementError: training diverged.
+    """
+    session = Session(source, material, options or Training(), tell=progress)
+    return session.train([Phase("finetune", session.options.epochs)])

@@ -1,0 +1,203 @@
+"""How a model is trained, as data: the same fields for the Python API and the command line. Needs no PyTorch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from onnxprune.errors import OptionError
+
+__all__ = ["LOSSES", "OPTIMIZERS", "PRECISIONS", "SCHEDULES", "Training"]
+
+LOSSES = ("distill", "cross_entropy", "mse")
+OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
+SCHEDULES = ("cosine", "step", "constant")
+PRECISIONS = ("float32", "bfloat16", "float16")
+_RATES = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2, "rmsprop": 1e-4}
+_AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How to train.
+
+    Attributes:
+        loss: ``distill`` (to put out what the teacher does), ``cross_entropy`` (by labels), ``mse`` (to labels, or to the
+            teacher's outputs where there are none), ``package.module:function`` of (outputs, reference, labels), or a sum such as
+            ``0.9*distill+0.1*cross_entropy``. ``auto`` is ``distill`` where there is a teacher, else ``cross_entropy``.
+        temperature: that ``distill`` divides logits by (Hinton et al. 2015).
+        match: globs over names of values inside the graph that shall be the teacher's, too.
+        match_weight: what the mean relative squared error of those is multiplied by.
+        epochs: passes over the data.
+        steps: batches per epoch at most, for data without end; 0 for all.
+        batch: samples at a time; of a static batch the model's.
+        optimizer: ``adamw``, ``adam``, ``sgd`` (with Nesterov momentum) or ``rmsprop``.
+        lr: the largest learning rate; 0 for what suits the optimizer: 0.001, with sgd 0.01, with rmsprop 0.0001.
+        momentum: of sgd and rmsprop.
+        weight_decay: of weights with more than one axis.
+        schedule: of the learning rate: ``cosine`` to zero, ``step`` (a tenth after half, and after three quarters) or
+            ``constant``.
+        warmup: share of the steps in which the learning rate rises from zero.
+        clip: largest norm of all gradients together; 0 for any.
+        precision: that layers compute in: ``float32``, ``bfloat16`` or ``float16``; weights stay as they are.
+        patience: epochs without a better score after which training stops; 0 for never. Needs evaluation samples.
+        metric: the score on evaluation samples, as for ``prune``: ``top1``, ``agreement``, ``mse``, ``cosine``, a function.
+        keep_zeros: whether weights of which at least 1 % are zero keep their zeros.
+        device: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` is a CUDA device if there is one.
+        seed: of everything drawn.
+
+    Raises:
+        OptionError: a field has no sensible value.
+    """
+
+    loss: str = _AUTO
+    temperature: float = 2.0
+    match: tuple[str, ...] = ()
+    match_weight: float = 1.0
+    epochs: int = 10
+    steps: int = 0
+    batch: int = 64
+    optimizer: str = "adamw"
+    lr: float = 0.0
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: str = "cosine"
+    warmup: float = 0.05
+    clip: float = 0.0
+    precision: str = "float32"
+    patience: int = 0
+    metric: str = _AUTO
+    keep_zeros: bool = True
+    device: str = _AUTO
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for option, value, known in (
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("schedule", self.schedule, SCHEDULES),
+            ("precision", self.precision, PRECISIONS),
+        ):
+            if value not in known:
+                raise OptionError(f"--{option} {value!r}: write one of {', '.join(known)}")
+        for option, least in (("epochs", 1), ("batch", 1), ("steps", 0), ("patience", 0), ("seed", 0)):
+            if getattr(self, option) < least:
+                raise OptionError(f"--{option} {getattr(self, option)}: write {least} or more")
+        for option in ("lr", "weight_decay", "clip", "match_weight"):
+            if not 0 <= getattr(self, option) < float("inf"):
+                raise OptionError(f"--{option.replace('_', '-')} {getattr(self, option)}: write 0 or a positive number")
+        if not 0 < self.temperature < float("inf"):
+            raise OptionError(f"--temperature {self.temperature}: write a positive number")
+        for option in ("momentum", "warmup"):
+            if not 0 <= getattr(self, option) < 1:
+                raise OptionError(f"--{option} {getattr(self, option)}: write a number from 0 to below 1")
+
+    @property
+    def rate(self) -> float:
+        """The largest learning rate."""
+        return self.lr or _RATES[self.optimizer]
+
+    def settled(self, *, teacher: bool, labelled: bool) -> Training:
+        """The same with the loss decided, by what there is.
+
+        Raises:
+            OptionError: it needs a teacher or labels and there are none.
+        """
+        loss = ("distill" if teacher else "cross_entropy") if self.loss == _AUTO else self.loss
+        if not teacher and "distill" in loss:
+            raise OptionError(f"--loss {loss} needs the model whose outputs are right: add --teacher ORIGINAL")
+        if not labelled and "cross_entropy" in loss:
+            raise OptionError(
+                f"--loss {loss} needs labels, and the data has none: add them, or --teacher ORIGINAL for distillation"
+            )
+        if not labelled and not teacher and loss == "mse":
+            raise OptionError("--loss mse needs labels or the model whose outputs are right: add --teacher ORIGINAL")
+        if not teacher and self.match:
+            raise OptionError("--match compares values with a teacher's: add --teacher ORIGINAL")
+        return dataclasses.replace(self, loss=loss)
+
+    def factor(self, progress: float) -> float:
+        """What the learning rate is multiplied by at a share of the steps, from 0 to 1."""
+        if progress < self.warmup:
+            return progress / self.warmup
+        rest = (progress - self.warmup) / (1 - self.warmup)
+        if self.schedule == "cosine":
+            return (1 + math.cos(math.pi * rest)) / 2
+        if self.schedule == "step":
+            return 0.1 ** ((rest >= 0.5) + (rest >= 0.75))
+        return 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return dataclasses.asdict(self)
+
+
+METHODS = (
+    "gradual", "constant", "oneshot", "iterative", "random", "snip", "grasp", "synflow", "lottery", "weight_rewinding",
+    "rate_rewinding", "supermask", "movement", "soft_movement", "scratch",
+)  # fmt: skip
+"""Their functions are in `onnxprune.torch.recipes`; here are the names alone, which the command line can list without torch."""
+ALLOCATIONS = (_AUTO, "global", "uniform")
+
+
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """How a model becomes sparse while it is trained.
+
+    Attributes:
+        method: ``gradual``, ``constant`` (Zhu and Gupta 2017), ``oneshot`` (Han et al. 2015), ``iterative``, ``random``,
+            ``snip``, ``grasp``, ``synflow``, ``lottery`` (Frankle and Carbin 2019), ``weight_rewinding``, ``rate_rewinding``
+            (Renda et al. 2020), ``supermask`` (Ramanujan et al. 2020), ``movement``, ``soft_movement`` (Sanh et al. 2020) or
+            ``scratch`` (Liu et al. 2019).
+        sparsity: share of zeros in the weights of layers at the end.
+        threshold: instead of a share, with ``oneshot``: weights below this many standard deviations of their layer go; 0 for
+            ``sparsity``.
+        pattern: which weights may stay: ``unstructured``, or N:M of the channels that are summed over, as ``2:4``, which says
+            the sparsity.
+        allocation: whether weights compete in all layers together, ``global``, or each layer loses the same share, ``uniform``;
+            ``auto`` is what the method's paper does.
+        rounds: of methods that prune and train in turns; 0 for a fifth of the weights that remain at a time.
+        start: the weights that training begins with: ``given``, ``random``, or an .onnx file of the same graph; ``auto`` is what
+            the method's paper does.
+        rewind: what ``lottery`` and ``weight_rewinding`` go back to: ``epoch:N`` of the first training, or an .onnx file of the
+            same graph; ``auto`` is the start of it, for ``weight_rewinding`` a fifth of it.
+        protect: globs over names of weights that stay dense.
+
+    Raises:
+        OptionError: a field has no sensible value.
+    """
+
+    method: str = "gradual"
+    sparsity: float = 0.8
+    threshold: float = 0.0
+    pattern: str = "unstructured"
+    allocation: str = _AUTO
+    rounds: int = 0
+    start: str = _AUTO
+    rewind: str = _AUTO
+    protect: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for option, value, known in (("method", self.method, METHODS), ("allocation", self.allocation, ALLOCATIONS)):
+            if value not in known:
+                raise OptionError(f"--{option} {value!r}: write one of {', '.join(known)}")
+        if not 0 <= self.sparsity < 1:
+            raise OptionError(f"--sparsity {self.sparsity}: write the share of zeros, at least 0 and below 1, as 0.8")
+        if not 0 <= self.threshold < float("inf") or (self.threshold and self.method != "oneshot"):
+            raise OptionError(f"--threshold {self.threshold}: write standard deviations, as 1.5, with --method oneshot")
+        if self.rounds < 0:
+            raise OptionError(f"--rounds {self.rounds}: write 0 or more")
+        if self.rewind != _AUTO and self.method not in {"lottery", "weight_rewinding"}:
+            raise OptionError(f"--rewind {self.rewind}: is for --method lottery and weight_rewinding")
+        if self.rewind.startswith("epoch:") and not self.rewind[6:].isdecimal():
+            raise OptionError(f"--rewind {self.rewind}: write epoch:N, as epoch:2, or an .onnx file")
+
+    @property
+    def turns(self) -> int:
+        """How many rounds it takes, a fifth of what remains at a time."""
+        return self.rounds or max(1, math.ceil(math.log(1 - self.sparsity) / math.log(0.8) - 1e-9))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return dataclasses.asdict(self)

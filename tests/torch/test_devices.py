@@ -1,0 +1,65 @@
+"""Devices: the one that was asked for, and several processes that end at the same weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from onnxprune import OptionError
+from onnxprune.torch import to_module
+from onnxprune.torch.devices import Devices, devices
+from onnxprune.torch.masks import sparsity
+
+ROOT = Path(__file__).resolve().parents[2]
+DIGITS = ROOT / "models" / "digits.onnx"
+
+
+def test_devices_that_are_not_there_are_refused() -> None:
+    assert devices("cpu").device == torch.device("cpu")
+    for name in ("gpu", "cpu:x", *([] if torch.cuda.is_available() else ["cuda"])):
+        with pytest.raises(OptionError, match=f"--device {name}: this machine has none"):
+            devices(name)
+    if not torch.cuda.is_available():
+        with pytest.raises(OptionError, match="float16 needs a CUDA device"):
+            devices("cpu", "float16")
+
+
+def test_gradients_are_clipped_and_layers_compute_in_half() -> None:
+    where = Devices("cpu", "bfloat16")
+    weight = torch.nn.Parameter(torch.ones(4, 4))
+    optimizer = torch.optim.SGD([weight], lr=1)
+    with where.autocast():
+        product = torch.ones(2, 4) @ weight
+    assert product.dtype == torch.bfloat16
+    where.step(product.float().sum() * 100, [weight], optimizer, clip=1.0)
+    assert float((1 - weight.detach()).norm()) == pytest.approx(1, rel=1e-3)
+
+
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "d.npz", x=rng.random((64, 1, 8, 8), np.float32), label=rng.integers(10, size=64))
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),  # what accelerate launches by
+        *("-m", "onnxprune", "finetune", str(DIGITS), "--data", str(tmp_path / "d.npz"), "--teacher", str(DIGITS)),
+        *("--eval", str(tmp_path / "d.npz"), "--epochs", "2", "--batch", "16", "--loss", "cross_entropy"),
+        *("--device", "cpu", "--json", "-o", str(tmp_path / "o.onnx"), "--resume", str(tmp_path / "c")),
+    ]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout.strip().splitlines()[-1])
+    assert report["processes"] == 2
+    assert report["steps_per_epoch"] == 2
+    assert len(report["epochs"]) == 2
+    moved = to_module(tmp_path / "o.onnx").weights()
+    kept = to_module(DIGITS).weights()
+    assert any(not torch.equal(moved[name], kept[name]) for name in kept)
+    assert sparsity(moved) < 0.01
