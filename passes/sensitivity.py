@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["Sensitivity"]
 
 Scores = npt.NDArray[np.float64]
-LEVELS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
+LEVELS = (0.8, 0.6, 0.4, 0.2)
 """Shares of a group's positions at which the divergence is measured."""
-_WORK = 2e13
+_WORK = 1e13
 """Multiply-accumulates, about, up to which more samples measure what groups cost."""
 _POINTS = 20
 """Widths at which the loss of a group's readers is worked out."""
