@@ -67,7 +67,7 @@ def test_without_pytorch_it_says_what_to_install(tmp_path: Path, data: Path) -> 
     env = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     done = call("finetune", DIGITS, "--data", data, "-o", tmp_path / "o.onnx", env=env)
     assert done.returncode == 2
-    assert done.stderr == "onnxprune: training needs PyTorch: run pip install 'onnxprune[torch]'\n"
+    assert done.stderr == "onnxprune: this needs PyTorch: run pip install 'onnxprune[torch]'\n"
     assert call("finetune", "--help", env=env).returncode == 0
 
 
