@@ -44,6 +44,8 @@ class Training:
         precision: that layers compute in: ``float32``, ``bfloat16`` or ``float16``; weights stay as they are.
         patience: epochs without a better score after which training stops; 0 for never. Needs evaluation samples.
         metric: the score on evaluation samples, as for ``prune``: ``top1``, ``agreement``, ``mse``, ``cosine``, a function.
+        restore_norms: whether convolutions with a bias get back, for the training, the batch normalisation that exporters fold
+            into them; at the end it is folded again. Only where a batch has at least 8 samples.
         keep_zeros: whether weights of which at least 1 % are zero keep their zeros.
         device: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` is a CUDA device if there is one.
         seed: of everything drawn.
@@ -69,6 +71,7 @@ class Training:
     precision: str = "float32"
     patience: int = 0
     metric: str = _AUTO
+    restore_norms: bool = True
     keep_zeros: bool = True
     device: str = _AUTO
     seed: int = 0
@@ -138,7 +141,7 @@ METHODS = (
     "rate_rewinding", "supermask", "movement", "soft_movement", "scratch",
 )  # fmt: skip
 """Their functions are in `onnxprune.torch.recipes`; here are the names alone, which the command line can list without torch."""
-ALLOCATIONS = (_AUTO, "global", "uniform")
+ALLOCATIONS = (_AUTO, "erk", "global", "lamp", "uniform")
 
 
 @dataclass(frozen=True, slots=True)

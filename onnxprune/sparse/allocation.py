@@ -8,12 +8,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxprune.sparse.patterns import Unstructured
+
 if TYPE_CHECKING:
     from onnxprune.model import Model
     from onnxprune.sparse.layers import Layer
     from onnxprune.weights import Array
 
-__all__ = ["ALLOCATIONS", "by_curves", "erk", "lamp", "magnitudes", "threshold", "uniform"]
+__all__ = [
+    "ALLOCATIONS",
+    "by_curves",
+    "edges",
+    "erk",
+    "lamp",
+    "magnitudes",
+    "ranked",
+    "relative",
+    "shared",
+    "threshold",
+    "uniform",
+]
 
 Counts = dict[str, int]
 _GRID = 200
@@ -24,34 +38,51 @@ _FLOOR = 0.02
 
 def uniform(layers: Sequence[Layer], model: Model, total: int) -> Counts:
     """The same share of every layer."""
-    share = total / sum(layer.size for layer in layers)
-    return _rounded({layer.name: share * layer.size for layer in layers}, layers, total)
+    sizes = {layer.name: layer.size for layer in layers}
+    return shared(sizes, sizes, total)
 
 
 def erk(layers: Sequence[Layer], model: Model, total: int) -> Counts:
     """Shares that fall with size: (inputs + outputs + kernel sizes) / their product (Evci et al. 2020, "RigL")."""
     sums = {}
     for layer in layers:
-        groups, channels, _, outputs = layer.array(model).shape
         kernel = model.weights[layer.name].shape[2:] if layer.reader.taps > 1 else ()
-        sums[layer.name] = groups * (channels + outputs + sum(kernel))
-    return _capped(sums, layers, total)
+        sums[layer.name] = edges(layer.array(model).shape, kernel)
+    return shared(sums, {layer.name: layer.size for layer in layers}, total)
+
+
+def edges(shape: Sequence[int], kernel: Sequence[int]) -> int:
+    """What the number of kept weights is in proportion to by ``erk``: inputs + outputs + kernel sizes, for each group.
+
+    Args:
+        shape: of the weight as patterns see it. [groups, channels, taps, outputs]
+        kernel: sizes of the kernel.
+    """
+    groups, channels, _, outputs = shape
+    return groups * (channels + outputs + sum(kernel))
 
 
 def lamp(layers: Sequence[Layer], model: Model, total: int) -> Counts:
     """By layer-adaptive magnitude: a square over the sum of those of its layer that are not smaller (Lee et al. 2021)."""
 
     def scores(weights: Array) -> Array:
-        squares = np.sort(np.square(weights.astype(np.float64)).reshape(-1))[::-1]
-        found: Array = squares / np.maximum(np.cumsum(squares), 1e-300)
-        return found
+        return relative(np.square(weights.astype(np.float64)).reshape(-1))
 
-    return _ranked(layers, model, total, scores)
+    return ranked({layer.name: scores(model.weights[layer.name].array()) for layer in layers}, total)
+
+
+def relative(squares: Array) -> Array:
+    """Each over the sum of those of its layer that are not smaller, the largest first. [n]"""
+    ordered = np.sort(squares)[::-1]
+    found: Array = ordered / np.maximum(np.cumsum(ordered), 1e-300)
+    return found
 
 
 def magnitudes(layers: Sequence[Layer], model: Model, total: int) -> Counts:
     """The largest weights of all layers together."""
-    return _ranked(layers, model, total, lambda weights: np.abs(weights.astype(np.float64)).reshape(-1))
+    return ranked(
+        {layer.name: np.abs(model.weights[layer.name].array().astype(np.float64)).reshape(-1) for layer in layers}, total
+    )
 
 
 ALLOCATIONS: Mapping[str, Callable[[Sequence[Layer], Model, int], Counts]] = {
@@ -103,7 +134,7 @@ def by_curves(layers: Sequence[Layer], curves: Mapping[str, Mapping[int, float]]
     gap = sum(many) - sum(few)
     share = min(max((total - sum(few)) / gap, 0.0), 1.0) if gap else 0.0
     wanted = {layer.name: a + share * (b - a) for layer, a, b in zip(layers, few, many, strict=True)}
-    return _rounded(wanted, layers, total)
+    return rounded(wanted, {layer.name: layer.size for layer in layers}, total)
 
 
 def _line(x: Array, known: Array, values: Array) -> Array:
@@ -116,20 +147,23 @@ def _line(x: Array, known: Array, values: Array) -> Array:
     return found
 
 
-def _ranked(layers: Sequence[Layer], model: Model, total: int, score: Callable[[Array], Array]) -> Counts:
-    """As many of each layer as are among the best of all."""
-    scores = [score(model.weights[layer.name].array()) for layer in layers]
-    flat = np.concatenate(scores)
-    owners = np.repeat(np.arange(len(layers)), [len(part) for part in scores])
-    best = np.argsort(-flat, kind="stable")[:total]
-    counts = np.bincount(owners[best], minlength=len(layers))
-    floors = {layer.name: max(float(count), _FLOOR * layer.size) for layer, count in zip(layers, counts, strict=True)}
-    return _rounded(floors, layers, total)
+def ranked(scores: Mapping[str, Array], total: int) -> Counts:
+    """As many of each layer as have the highest scores of all, and some of every layer.
+
+    Args:
+        scores: of the weights of each layer. [n]
+        total: how many weights all keep.
+    """
+    sizes = {name: len(part) for name, part in scores.items()}
+    kept = Unstructured().mask(np.concatenate([*scores.values()]), total)
+    parts = np.split(kept, np.cumsum([*sizes.values()])[:-1])
+    counts = {name: float(np.count_nonzero(part)) for name, part in zip(sizes, parts, strict=True)}
+    floors = {name: max(count, _FLOOR * sizes[name]) for name, count in counts.items()}
+    return rounded(floors, sizes, total)
 
 
-def _capped(weights: Mapping[str, float], layers: Sequence[Layer], total: int) -> Counts:
+def shared(weights: Mapping[str, float], sizes: Mapping[str, int], total: int) -> Counts:
     """Counts in proportion to some weights, none above the size of its layer."""
-    sizes = {layer.name: layer.size for layer in layers}
     full: set[str] = set()
     while True:
         rest = total - sum(sizes[name] for name in full)
@@ -139,12 +173,11 @@ def _capped(weights: Mapping[str, float], layers: Sequence[Layer], total: int) -
             break
         full |= over
     wanted = {name: float(sizes[name]) if name in full else unit * weight for name, weight in weights.items()}
-    return _rounded(wanted, layers, total)
+    return rounded(wanted, sizes, total)
 
 
-def _rounded(wanted: Mapping[str, float], layers: Sequence[Layer], total: int) -> Counts:
+def rounded(wanted: Mapping[str, float], sizes: Mapping[str, int], total: int) -> Counts:
     """Whole numbers, at least one and at most all of each layer, whose sum is the total if that is possible."""
-    sizes = {layer.name: layer.size for layer in layers}
     total = min(max(total, len(sizes)), sum(sizes.values()))
     found = {name: min(max(1, math.floor(count)), sizes[name]) for name, count in wanted.items()}
     order = sorted(found, key=lambda name: found[name] - wanted[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from onnxprune.weights import Array, Weight
 __all__ = ["write_back"]
 
 
-def write_back(module: GraphModule, model: Source, output: str | Path | None = None) -> Model:
+def write_back(module: GraphModule, model: Source, output: str | Path | None = None, *, leave: Collection[str] = ()) -> Model:
     """The model with the weights and statistics of a module made from it, in the types the model has.
 
     What did not change stays as it is in the model, bit by bit, and so does everything but weights and statistics. With
@@ -30,6 +31,7 @@ def write_back(module: GraphModule, model: Source, output: str | Path | None = N
         module: made by `to_module`, trained or not.
         model: the model it was made from, or one with the same graph; it is not changed.
         output: where to save the result, whole or not at all, with external data where the model had some.
+        leave: names of constants of the module that are not written.
 
     Raises:
         ModelError: the model has no such constant, or one of another shape or type.
@@ -38,7 +40,7 @@ def write_back(module: GraphModule, model: Source, output: str | Path | None = N
     result, known = Model.of(model), {}
     with torch.no_grad():
         for constant in module.constants.values():
-            if constant.role is Role.CONSTANT:
+            if constant.role is Role.CONSTANT or constant.key in leave:
                 continue
             way = constant.place[0]
             if way not in known:
@@ -75,7 +77,7 @@ def _checked(model: str, constant: Constant, found: Weight | None) -> Weight:
     name = constant.place[1]
     if found is None:
         raise ModelError(f"{model}: there is no constant {name!r}: pass the model that the module was made from")
-    if (found.shape, found.dtype) != (constant.shape, constant.dtype):
+    if found.shape != constant.shape or not found.is_float:  # floats are written in the type they have there
         raise ModelError(
             f"{model}: constant {name!r} is {list(found.shape)} and the module's is {list(constant.shape)}: "
             "pass the model that the module was made from"

@@ -49,6 +49,7 @@ class Data:
     Attributes:
         source: where they come from, for messages.
         labelled: whether there are labels.
+        size: samples of a batch, at most.
         steps: batches in an epoch of each process.
     """
 
@@ -82,13 +83,13 @@ class Data:
         samples = open_samples(source, inputs, option="--data", preprocess=preprocess, label=label)
         self.source, self.labelled = samples.source, samples.labelled
         self._samples, self._intake = samples, Intake.of(inputs, label)
-        self._size = self._intake.size or batch
+        self.size = self._intake.size or batch
         self._seed, self._shard = seed, shard
         self._tables = None if samples.fresh else self._stored()
         self._limit = steps or None
         whole = self._limit if self._tables is None else min(len(self._cuts(0)), self._limit or math.inf)
         if whole is None:
-            whole = sum(1 for _ in samples.batches(self._size))
+            whole = sum(1 for _ in samples.batches(self.size))
         self.steps = int(whole) // shard[1]
         if not self.steps:
             raise OptionError(f"{self.source}: has {whole} batches for {shard[1]} processes: make --batch smaller")
@@ -102,7 +103,7 @@ class Data:
         rank, world = self._shard
         if self._tables is None:
             seed_all(self._seed, number)
-            batches: Iterator[Batch] = itertools.islice(self._samples.batches(self._size), self._limit)
+            batches: Iterator[Batch] = itertools.islice(self._samples.batches(self.size), self._limit)
         else:
             batches = itertools.starmap(self._batch, self._cuts(number)[: self._limit])
         # Of as many in a row as there are processes each takes one; those left over at the end are nobody's.
@@ -117,8 +118,8 @@ class Data:
         for table in self._tables or ():
             order = rng.permutation(self._intake.count(table))
             exact = self._intake.size is not None
-            parts = len(order) // self._size if exact else -(-len(order) // self._size)
-            order = order[: parts * self._size] if exact else order
+            parts = len(order) // self.size if exact else -(-len(order) // self.size)
+            order = order[: parts * self.size] if exact else order
             found += [(table, rows) for rows in np.array_split(order, parts)] if parts else []
         return [found[at] for at in rng.permutation(len(found))] if self._tables and len(self._tables) > 1 else found
 

@@ -38,11 +38,16 @@ class Layer:
     groups: int = 1
     flipped: bool = False
 
+    @property
+    def kernel(self) -> bool:
+        """Whether it slides over places."""
+        return self.op in _KERNELS
+
     def spread(self, weight: Tensor) -> Tensor:
         """A view as patterns see it: [groups, channels that are summed over, taps of the kernel, outputs]."""
         if self.op == "ConvTranspose":
             return weight.reshape(self.groups, weight.shape[0] // self.groups, weight.shape[1], -1).permute(0, 1, 3, 2)
-        if self.op in _KERNELS:
+        if self.kernel:
             return weight.reshape(self.groups, weight.shape[0] // self.groups, weight.shape[1], -1).permute(0, 2, 3, 1)
         matrix = weight.reshape(-1, *weight.shape[-2:])
         return (matrix.mT if self.flipped else matrix)[:, :, None, :]

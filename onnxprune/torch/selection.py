@@ -1,14 +1,18 @@
-"""Which weights stay, by their scores."""
+"""Which weights stay, by their scores: how many of each layer, and which of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from onnxprune.sparse.allocation import edges, ranked, relative, shared
+from onnxprune.sparse.patterns import Pattern, Unstructured
 from onnxprune.torch.layers import Layer
+from onnxprune.weights import Array
 
 __all__ = ["Selection"]
 
@@ -19,49 +23,47 @@ class Selection:
 
     Attributes:
         layers: the layers that compete, by names of their weights.
-        together: whether in all layers together; otherwise each keeps the same share.
-        pattern: N and M, if at most N of M channels in a row are kept, whatever the share.
+        allocation: how many each of them keeps: ``uniform``, ``erk``, ``lamp`` or ``global``, as in `onnxprune.sparse.allocation`.
+        pattern: which of a layer may be kept.
     """
 
     layers: Mapping[str, Layer]
-    together: bool
-    pattern: tuple[int, int] | None = None
+    allocation: str
+    pattern: Pattern = Unstructured()  # noqa: RUF009 - has no state
 
     def __call__(self, scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
         """The weights with the highest scores, of equal ones the first.
 
         Args:
-            scores: of each weight, by name.
-            share: of the weights that go.
+            scores: of each weight, by name; of any sign.
+            share: of the weights that go; a pattern that says how many does not ask.
 
         Returns:
-            What stays: bool, by name.
+            What stays: bool, by name, where the scores are.
         """
-        chosen = {name: scores[name].detach() for name in self.layers}
-        if self.pattern:
-            return {name: self._cells(self.layers[name], one) for name, one in chosen.items()}
-        if not self.together:
-            return {name: _highest(one.reshape(-1), share).reshape(one.shape) for name, one in chosen.items()}
-        flat = _highest(torch.cat([one.reshape(-1) for one in chosen.values()]), share)
-        parts = flat.split([one.numel() for one in chosen.values()])
-        return {name: part.reshape(one.shape) for (name, one), part in zip(chosen.items(), parts, strict=True)}
+        known = {name: scores[name].detach() for name in self.layers}
+        arrays = {name: np.asarray(one.double().cpu().numpy()) for name, one in known.items()}
+        counts = {} if self.pattern.fixed else self._counts(arrays, share)
+        kept = {}
+        for name, array in arrays.items():
+            layer = self.layers[name]
+            spread = np.asarray(layer.spread(torch.from_numpy(array - array.min())).numpy())
+            mask = torch.from_numpy(self.pattern.mask(spread, counts.get(name, 0)))
+            kept[name] = layer.gather(mask, known[name]).to(known[name].device)
+        return kept
 
-    def _cells(self, layer: Layer, scores: Tensor) -> Tensor:
-        assert self.pattern is not None  # noqa: S101 - asked before
-        n, m = self.pattern
-        spread = layer.spread(scores.float())
-        groups, channels, taps, outputs = spread.shape
-        filled = torch.full((groups, -(-channels // m) * m, taps, outputs), -torch.inf, device=scores.device)
-        filled[:, :channels] = spread
-        cells = filled.reshape(groups, -1, m, taps, outputs)
-        order = cells.argsort(dim=2, descending=True, stable=True)
-        kept = torch.zeros_like(cells, dtype=torch.bool).scatter_(2, order[:, :, :n], value=True)
-        return layer.gather(kept.reshape(filled.shape)[:, :channels], scores)
+    def _counts(self, scores: Mapping[str, Array], share: float) -> Mapping[str, int]:
+        sizes = {name: array.size for name, array in scores.items()}
+        total = sum(sizes.values()) - round(share * sum(sizes.values()))
+        match self.allocation:
+            case "uniform":
+                return {name: size - round(share * size) for name, size in sizes.items()}
+            case "erk":
+                return shared({name: self._edges(name, array) for name, array in scores.items()}, sizes, total)
+            case "lamp":
+                return ranked({name: relative(np.square(array).reshape(-1)) for name, array in scores.items()}, total)
+        return ranked({name: array.reshape(-1) for name, array in scores.items()}, total)
 
-
-def _highest(scores: Tensor, share: float) -> Tensor:
-    """All but a share of the entries, those with the highest scores. [n]"""
-    keep = scores.numel() - round(share * scores.numel())
-    kept = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
-    kept[scores.argsort(descending=True, stable=True)[:keep]] = True
-    return kept
+    def _edges(self, name: str, array: Array) -> int:
+        layer = self.layers[name]
+        return edges(layer.spread(torch.from_numpy(array)).shape, array.shape[2:] if layer.kernel else ())

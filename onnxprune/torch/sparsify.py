@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable
 
 import torch
 
-from onnxprune.errors import OptionError
 from onnxprune.model import Source
+from onnxprune.sparse.patterns import parse_pattern
 from onnxprune.torch import masks
 from onnxprune.torch.layers import layers
 from onnxprune.torch.recipes import Run, methods
@@ -47,27 +46,13 @@ def train(
     found = layers(session.module, recipe.protect)
     method = methods()[recipe.method]
     allocation = method.allocation if recipe.allocation == "auto" else recipe.allocation
-    pattern = _pattern(recipe.pattern)
+    pattern = parse_pattern(recipe.pattern)
     device = session.where.device
     ones = {name: torch.ones(session.module.value_of(name).shape, dtype=torch.bool, device=device) for name in found}
     masks.mask(session.module, {name: one for name, one in ones.items() if name not in masks.masks_of(session.module)})
-    run = Run(session, recipe, found, Selection(found, allocation == "global", pattern))
+    run = Run(session, recipe, found, Selection(found, allocation, pattern))
     tuned = session.train(method.phases(run))
     weights = {name: session.module.value_of(name) for name in found}
     report = {**tuned.report, "recipe": recipe.to_dict(), "sparsity": masks.sparsity(weights)}
     report["layers"] = {name: masks.sparsity({name: weight}) for name, weight in weights.items()}
     return dataclasses.replace(tuned, report=report)
-
-
-def _pattern(text: str) -> tuple[int, int] | None:
-    """Read ``unstructured`` or ``N:M``.
-
-    Raises:
-        OptionError: neither.
-    """
-    if text == "unstructured":
-        return None
-    found = re.fullmatch(r"([1-9]\d{0,3}):([1-9]\d{0,3})", text)
-    if not found or int(found[1]) >= int(found[2]):
-        raise OptionError(f"--pattern {text!r}: write unstructured, or N:M as 2:4")
-    return int(found[1]), int(found[2])

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from onnxprune import files
 from onnxprune.calibrate import Samples, open_samples
 from onnxprune.errors import OptionError
 from onnxprune.metrics import Evaluation
 from onnxprune.model import Model, Source
+from onnxprune.precision import as_float32, float_types
 from onnxprune.torch import masks
 from onnxprune.torch.back import write_back
 from onnxprune.torch.checkpoint import Checkpoint
@@ -24,11 +28,16 @@ from onnxprune.torch.devices import devices
 from onnxprune.torch.judge import Judge
 from onnxprune.torch.module import to_module
 from onnxprune.torch.trainer import Phase, Trainer
+from onnxprune.torch.unfold import Feeds, Norm, fold, measure, unfold
 from onnxprune.training import Training
 
 __all__ = ["Material", "Session", "Tuned", "finetune"]
 
 Tell = Callable[[str], None]
+_LEAST = 8
+"""Samples of a batch from which its statistics are worth something."""
+_EXAMPLES = 10
+"""Batches that statistics are taken of."""
 Samplable = str | Path | Mapping[str, Any] | Samples
 
 
@@ -85,17 +94,28 @@ class Session:
     Attributes:
         model: the model as it came.
         module: what is trained.
+        norms: normalisations that it has for the training alone.
         options: the options, settled.
         trainer: trains it.
     """
 
-    def __init__(self, source: Source, material: Material, options: Training, *, tell: Tell | None = None, run: str = "") -> None:
+    def __init__(
+        self,
+        source: Source,
+        material: Material,
+        options: Training,
+        *,
+        itself: bool = False,
+        tell: Tell | None = None,
+        run: str = "",
+    ) -> None:
         """Open everything.
 
         Args:
             source: the model.
             material: what to train with.
             options: how to train.
+            itself: whether the model as it came is the teacher where none is named.
             tell: told what goes on.
             run: what else tells this run from others.
 
@@ -108,31 +128,28 @@ class Session:
         self._begun, self._tell = time.monotonic(), tell
         self.model = Model.of(source)
         self.where = devices(options.device, options.precision)
-        self.module = to_module(self.model)
+        self.data, self._material = self._opened(material, options), material
+        form, self.norms = self.form(self.model), tuple[Norm, ...]()
+        if options.restore_norms and self.data.size >= _LEAST:
+            form, self.norms = unfold(form)
+        self.module = to_module(form).to(self.where.device)
+        self.measure()
         self._original = self.model if material.teacher is None else Model.of(material.teacher)
-        teacher = None if material.teacher is None else to_module(self._original)
-        data = Data(
-            material.data,
-            self.model.inputs,
-            batch=options.batch,
-            steps=options.steps,
-            seed=options.seed,
-            shard=(self.where.rank, self.where.world),
-            preprocess=material.preprocess or None,
-        )
-        self.options = options.settled(teacher=teacher is not None, labelled=data.labelled)
+        teacher = to_module(self.form(self._original)) if material.teacher is not None or itself else None
+
+        self.options = options.settled(teacher=teacher is not None, labelled=self.data.labelled)
         if options.patience and material.evaluation is None:
             raise OptionError(f"--patience {options.patience} needs samples to judge by: add --eval DATA")
         self._judged, self._judge = None, None
         if material.evaluation is not None:
             judged = open_samples(material.evaluation, self.model.inputs, option="--eval", preprocess=material.preprocess or None)
-            reference = teacher or to_module(self.model).to(self.where.device)
+            reference = teacher or to_module(self.form(self.model))
+            reference.to(self.where.device)
             self._judged, self._judge = judged, Judge(judged, self.model, reference, options.metric)
         self._stack = ExitStack()
-        self.data, self._material = data, material
         self.trainer = Trainer(
             self.module,
-            data,
+            self.data,
             self.options,
             self.where,
             teacher=teacher,
@@ -144,6 +161,37 @@ class Session:
         if options.keep_zeros:
             masks.mask(self.module, masks.of_zeros(self.module))
 
+    def _opened(self, material: Material, options: Training) -> Data:
+        return Data(
+            material.data,
+            self.form(self.model).inputs,
+            batch=options.batch,
+            steps=options.steps,
+            seed=options.seed,
+            shard=(self.where.rank, self.where.world),
+            preprocess=material.preprocess or None,
+        )
+
+    @staticmethod
+    def form(model: Model) -> Model:
+        """The model as it is trained: weights of half precision are float32, since steps may be too small for them to see."""
+        return as_float32(model) if float_types(model) & {"float16", "bfloat16"} else model
+
+    @property
+    def added(self) -> frozenset[str]:
+        """The constants of the module that the model does not have."""
+        return frozenset(name for norm in self.norms for name in norm.constants)
+
+    def examples(self) -> Iterator[Feeds]:
+        """The first batches of the data."""
+        for batch in itertools.islice(self.data.epoch(0), _EXAMPLES):
+            yield {name: torch.as_tensor(array, device=self.where.device) for name, array in batch.feeds.items()}
+
+    def measure(self) -> None:
+        """Let the normalisations of the training change nothing at the weights that the module has."""
+        if self.norms:
+            measure(self.module, self.norms, self.examples())
+
     def train(self, phases: Sequence[Phase]) -> Tuned:
         """Train in phases, take masks away, and put the weights into the model.
 
@@ -154,7 +202,8 @@ class Session:
         with self._stack:
             self.trainer.run(phases)
         masks.strip(self.module)
-        result = write_back(self.module, self.model)
+        fold(self.module, self.norms)
+        result = write_back(self.module, self.model, leave=self.added)
         self._tell("comparing")
         return Tuned(self._report(result), result, first=self.where.rank == 0)
 

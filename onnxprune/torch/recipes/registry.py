@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from onnxprune.errors import OptionError
+from onnxprune.model import Model
 from onnxprune.torch import masks
 from onnxprune.torch.layers import Layer, reinitialize
 from onnxprune.torch.module import GraphModule, to_module
 from onnxprune.torch.selection import Selection
 from onnxprune.torch.trainer import Phase
 from onnxprune.torch.tuning import Session
+from onnxprune.torch.unfold import settle
 from onnxprune.training import Sparse, Training
 
 __all__ = ["Method", "Run", "method", "methods"]
@@ -94,6 +96,7 @@ class Run:
         start = methods()[self.recipe.method].start if start == "auto" else start
         if start == "random":
             reinitialize(self.module, self.options.seed)
+            settle(self.module, self.session.examples())
         elif start != "given":
             self.take(start)
 
@@ -104,7 +107,9 @@ class Run:
             ModelError: it is no model.
             OptionError: it has not the same weights.
         """
-        copy_weights(to_module(Path(path)), self.module)
+        source = to_module(self.session.form(Model.of(Path(path))))
+        copy_weights(source, self.module, leave=self.session.added)
+        self.session.measure()
 
     def prune(self, scores: Mapping[str, Tensor], share: float) -> None:
         """Keep the weights with the highest scores, so that a share of them is zero."""
@@ -122,8 +127,8 @@ class Run:
 
 
 @torch.no_grad()
-def copy_weights(source: GraphModule, target: GraphModule) -> None:
-    """Weights and statistics of a module, into another one of the same graph.
+def copy_weights(source: GraphModule, target: GraphModule, leave: Collection[str] = ()) -> None:
+    """Weights and statistics of a module, into another one of the same graph, but for some constants.
 
     Raises:
         OptionError: one is missing, or has another shape.
@@ -131,7 +136,7 @@ def copy_weights(source: GraphModule, target: GraphModule) -> None:
     from onnxprune.torch.roles import Role
 
     for name, constant in target.constants.items():
-        if constant.role is Role.CONSTANT:
+        if constant.role is Role.CONSTANT or name in leave:
             continue
         found = source.constants.get(name)
         if found is None or found.shape != constant.shape:
