@@ -101,6 +101,11 @@ class Training:
         """The largest learning rate."""
         return self.lr or _RATES[self.optimizer]
 
+    @property
+    def fresh_rate(self) -> float:
+        """The largest learning rate for new weights, of which retraining takes a tenth (Han et al. 2015)."""
+        return self.lr or 10 * _RATES[self.optimizer]
+
     def settled(self, *, teacher: bool, labelled: bool) -> Training:
         """The same with the loss decided, by what there is.
 
@@ -119,6 +124,11 @@ class Training:
         if not teacher and self.match:
             raise OptionError("--match compares values with a teacher's: add --teacher ORIGINAL")
         return dataclasses.replace(self, loss=loss)
+
+    def compares(self, *, labelled: bool) -> bool:
+        """Whether the loss looks at a teacher, if there is one."""
+        own = {"cross_entropy", "mse"} if labelled else {"cross_entropy"}
+        return bool(self.match) or any(term.rpartition("*")[2].strip() not in own for term in self.loss.split("+"))
 
     def factor(self, progress: float) -> float:
         """What the learning rate is multiplied by at a share of the steps, from 0 to 1."""

@@ -158,8 +158,10 @@ def ranked(scores: Mapping[str, Array], total: int) -> Counts:
     kept = Unstructured().mask(np.concatenate([*scores.values()]), total)
     parts = np.split(kept, np.cumsum([*sizes.values()])[:-1])
     counts = {name: float(np.count_nonzero(part)) for name, part in zip(sizes, parts, strict=True)}
-    floors = {name: max(count, _FLOOR * sizes[name]) for name, count in counts.items()}
-    return rounded(floors, sizes, total)
+    floors = {name: _FLOOR * size for name, size in sizes.items()}
+    above = {name: max(0.0, count - floors[name]) for name, count in counts.items()}
+    unit = max(0.0, total - sum(floors.values())) / max(sum(above.values()), 1e-300)  # those above give to those below
+    return rounded({name: floors[name] + unit * above[name] for name in sizes}, sizes, total)
 
 
 def shared(weights: Mapping[str, float], sizes: Mapping[str, int], total: int) -> Counts:

@@ -41,10 +41,14 @@ def train(
         OptionError: samples do not fit, or options do not go together.
         RequirementError: training diverged.
     """
-    recipe = recipe or Sparse()
-    session = Session(source, material, options or Training(), tell=progress, run=str(recipe))
-    found = layers(session.module, recipe.protect)
+    recipe, options = recipe or Sparse(), options or Training()
     method = methods()[recipe.method]
+    fresh = (method.start if recipe.start == "auto" else recipe.start) == "random"
+    if method.rate == "training" or fresh:
+        options = dataclasses.replace(options, lr=options.fresh_rate)
+    itself = "unlabelled" if fresh else "always"
+    session = Session(source, material, options, itself=itself, tell=progress, run=str(recipe))
+    found = layers(session.module, recipe.protect)
     allocation = method.allocation if recipe.allocation == "auto" else recipe.allocation
     pattern = parse_pattern(recipe.pattern)
     device = session.where.device

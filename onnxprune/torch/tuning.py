@@ -105,7 +105,7 @@ class Session:
         material: Material,
         options: Training,
         *,
-        itself: bool = False,
+        itself: str = "never",
         tell: Tell | None = None,
         run: str = "",
     ) -> None:
@@ -115,7 +115,8 @@ class Session:
             source: the model.
             material: what to train with.
             options: how to train.
-            itself: whether the model as it came is the teacher where none is named.
+            itself: when the model as it came is the teacher, where none is named: ``never``, ``always``, or where the data is
+                ``unlabelled``.
             tell: told what goes on.
             run: what else tells this run from others.
 
@@ -135,7 +136,10 @@ class Session:
         self.module = to_module(form).to(self.where.device)
         self.measure()
         self._original = self.model if material.teacher is None else Model.of(material.teacher)
-        teacher = to_module(self.form(self._original)) if material.teacher is not None or itself else None
+        self.taught = material.teacher is not None or (
+            options.compares(labelled=self.data.labelled) and (itself == "always" or (itself == "unlabelled" and not self.data.labelled))
+        )
+        teacher = to_module(self.form(self._original)) if self.taught else None
 
         self.options = options.settled(teacher=teacher is not None, labelled=self.data.labelled)
         if options.patience and material.evaluation is None:
@@ -223,7 +227,7 @@ class Session:
         weights = {name: weight for name, weight in self.module.weights().items() if weight.dim() > 1}
         return {
             "model": self.model.name,
-            "teacher": None if self._material.teacher is None else self._original.name,
+            "teacher": self._original.name if self.taught else None,
             "loss": self.options.loss,
             "epochs": [dataclasses.asdict(epoch) for epoch in self.trainer.epochs],
             "steps_per_epoch": self.data.steps,

@@ -31,7 +31,7 @@ def stepwise(act: Callable[[float], None]) -> Callable[[int, int], None]:
     return each
 
 
-@method("gradual", allocation="uniform")
+@method("gradual", allocation="lamp")
 def gradual(run: Run) -> list[Phase]:
     """The smallest weights go step by step, fast at first and slower towards the end; every layer loses the same share."""
 
@@ -41,7 +41,7 @@ def gradual(run: Run) -> list[Phase]:
     return [Phase("gradual", run.options.epochs, run.begin, stepwise(tighten), ready=RAMP)]
 
 
-@method("constant", allocation="uniform")
+@method("constant", allocation="lamp")
 def constant(run: Run) -> list[Phase]:
     """The smallest weights go at once; then all of the training is under the mask."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from onnxprune.torch import criteria
 from onnxprune.torch.criteria import Batch
+from onnxprune.torch.module import GraphModule
 from onnxprune.torch.recipes.registry import Run, method
 from onnxprune.torch.trainer import Phase
 
@@ -29,7 +31,7 @@ def snip(run: Run) -> list[Phase]:
 
     def begin() -> None:
         run.begin()
-        run.prune(criteria.snip(run.module.eval(), _batches(run), _loss(run)), run.recipe.sparsity)
+        run.prune(_judged(run, criteria.snip), run.recipe.sparsity)
 
     return [Phase("snip", run.options.epochs, begin)]
 
@@ -40,7 +42,7 @@ def grasp(run: Run) -> list[Phase]:
 
     def begin() -> None:
         run.begin()
-        run.prune(criteria.grasp(run.module.eval(), _batches(run), _loss(run)), run.recipe.sparsity)
+        run.prune(_judged(run, criteria.grasp), run.recipe.sparsity)
 
     return [Phase("grasp", run.options.epochs, begin)]
 
@@ -56,6 +58,17 @@ def synflow(run: Run) -> list[Phase]:
             run.prune(criteria.synflow(run.module.eval(), example), 1 - (1 - run.recipe.sparsity) ** ((turn + 1) / _ROUNDS))
 
     return [Phase("synflow", run.options.epochs, begin)]
+
+
+def _judged(run: Run, criterion: Callable[[GraphModule, list[Batch], criteria.Loss], criteria.Scores]) -> criteria.Scores:
+    """Scores as in training, where normalisations take the statistics of the batch, as the papers have it."""
+    before = {name: buffer.clone() for name, buffer in run.module.named_buffers()}
+    scores = criterion(run.module.train(), _batches(run), _loss(run))
+    with torch.no_grad():
+        for name, buffer in run.module.named_buffers():
+            buffer.copy_(before[name])
+    run.module.eval()
+    return scores
 
 
 def _feeds(run: Run) -> Any:

@@ -22,7 +22,7 @@ _PULL = 1.0
 """What the mean gate is multiplied by in the loss of soft movement pruning."""
 
 
-@method("supermask", allocation="uniform", start="random")
+@method("supermask", allocation="erk", start="random")
 def supermask(run: Run) -> list[Phase]:
     """Choose among random weights without ever changing one, by scores that are trained (Ramanujan et al. 2020, "edge-popup").
 
@@ -50,7 +50,7 @@ def supermask(run: Run) -> list[Phase]:
     return [Phase("supermask", run.options.epochs, begin, choose, groups={".scores": _FASTER * run.options.rate})]
 
 
-@method("movement", allocation="uniform")
+@method("movement", allocation="erk")
 def movement(run: Run) -> list[Phase]:
     """Keep the weights that move away from zero: scores add up minus weight times gradient (Sanh et al. 2020).
 

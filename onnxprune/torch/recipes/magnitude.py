@@ -10,13 +10,10 @@ from onnxprune.torch.trainer import Phase
 
 __all__ = ["iterative", "oneshot", "random", "scratch"]
 
-_TENTH = 0.1
-"""Of the learning rate, for training after pruning (Han et al. 2015)."""
 
-
-@method("oneshot", allocation="global")
+@method("oneshot", allocation="lamp")
 def oneshot(run: Run) -> list[Phase]:
-    """Prune once, by a share or by a threshold of each layer, and retrain at a tenth of the learning rate (Han et al. 2015)."""
+    """Prune once, by a share or by a threshold of each layer, and retrain (Han et al. 2015)."""
 
     def begin() -> None:
         run.begin()
@@ -26,12 +23,12 @@ def oneshot(run: Run) -> list[Phase]:
         else:
             run.prune(scores, run.recipe.sparsity)
 
-    return [Phase("oneshot", run.options.epochs, begin, factor=lambda share: _TENTH * run.options.factor(share))]
+    return [Phase("oneshot", run.options.epochs, begin)]
 
 
-@method("iterative", allocation="global")
+@method("iterative", allocation="lamp")
 def iterative(run: Run) -> list[Phase]:
-    """Prune a part of what remains, retrain at a tenth of the learning rate with a new optimizer, and again (Han et al. 2015)."""
+    """Prune a part of what remains, retrain with a new optimizer, and again (Han et al. 2015)."""
     turns = run.recipe.turns
 
     def begin(turn: int) -> None:
@@ -39,11 +36,8 @@ def iterative(run: Run) -> list[Phase]:
             run.begin()
         run.prune(run.magnitudes(), after(run, turn + 1, turns))
 
-    def factor(share: float) -> float:
-        return _TENTH * run.options.factor(share)
-
     names = [f"iterative {turn + 1}/{turns}" for turn in range(turns)]
-    return [Phase(name, run.options.epochs, partial(begin, turn), factor=factor) for turn, name in enumerate(names)]
+    return [Phase(name, run.options.epochs, partial(begin, turn)) for turn, name in enumerate(names)]
 
 
 def after(run: Run, turn: int, turns: int) -> float:
@@ -51,7 +45,7 @@ def after(run: Run, turn: int, turns: int) -> float:
     return float(1 - (1 - run.recipe.sparsity) ** (turn / turns))
 
 
-@method("random", allocation="uniform")
+@method("random", allocation="erk")
 def random(run: Run) -> list[Phase]:
     """Prune by lot, the same share of every layer, and train."""
 
@@ -62,7 +56,7 @@ def random(run: Run) -> list[Phase]:
     return [Phase("random", run.options.epochs, begin)]
 
 
-@method("scratch", allocation="global", start="random")
+@method("scratch", allocation="lamp", start="random")
 def scratch(run: Run) -> list[Phase]:
     """The mask of the largest weights of the model as it came, on new weights that are trained (Liu et al. 2019)."""
 

@@ -30,20 +30,22 @@ class Method:
 
     Attributes:
         phases: the phases of its training.
-        allocation: ``global`` or ``uniform``.
+        allocation: one of `onnxprune.training.ALLOCATIONS`.
         start: ``given`` or ``random``.
+        rate: whether weights that are given are trained with the rate of ``retraining`` or that of a ``training`` from the start.
     """
 
     phases: Callable[[Run], list[Phase]]
     allocation: str
     start: str
+    rate: str = "retraining"
 
 
 _METHODS: dict[str, Method] = {}
 
 
 def method(
-    name: str, *, allocation: str, start: str = "given"
+    name: str, *, allocation: str, start: str = "given", rate: str = "retraining"
 ) -> Callable[[Callable[[Run], list[Phase]]], Callable[[Run], list[Phase]]]:
     """Register a method.
 
@@ -55,7 +57,7 @@ def method(
         if name in _METHODS:
             msg = f"there is a method {name!r} already"
             raise ValueError(msg)
-        _METHODS[name] = Method(phases, allocation, start)
+        _METHODS[name] = Method(phases, allocation, start, rate)
         return phases
 
     return register

@@ -14,7 +14,7 @@ from onnxprune.torch.trainer import Phase
 __all__ = ["lottery", "rate_rewinding", "weight_rewinding"]
 
 
-@method("lottery", allocation="global", start="random")
+@method("lottery", allocation="lamp", start="random")
 def lottery(run: Run) -> list[Phase]:
     """Train, prune, go back to the first weights or early ones, train again, and so on (Frankle and Carbin 2019).
 
@@ -24,14 +24,14 @@ def lottery(run: Run) -> list[Phase]:
     return _rewound(run, run.recipe.rewind if run.recipe.rewind != "auto" else "epoch:0")
 
 
-@method("weight_rewinding", allocation="global", start="random")
+@method("weight_rewinding", allocation="lamp", start="random")
 def weight_rewinding(run: Run) -> list[Phase]:
     """As the lottery, going back to weights and learning rate of a fifth of the training (Renda et al. 2020)."""
     late = f"epoch:{max(1, run.options.epochs // 5)}"
     return _rewound(run, late if run.recipe.rewind == "auto" else run.recipe.rewind)
 
 
-@method("rate_rewinding", allocation="global")
+@method("rate_rewinding", allocation="lamp", rate="training")
 def rate_rewinding(run: Run) -> list[Phase]:
     """Prune a part of what remains and train with the whole schedule of the learning rate, and again (Renda et al. 2020)."""
     turns = run.recipe.turns
