@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -63,19 +64,27 @@ class Network:
         return 100 * digits.accuracy(model, *self.held, batch=100)
 
 
-def resnet20(data: Path) -> Network | None:
-    """The ResNet-20 and the CIFAR-10 images of the optional local data; nothing where they are absent."""
-    path, script = data / "models" / "resnet20-cifar10.onnx", data / "data" / "cifar10.py"
-    if not (path.exists() and script.exists()):
+def cifar10(data: Path) -> ModuleType | None:
+    """What loads the CIFAR-10 images of the optional local data; nothing where they are absent."""
+    script = data / "data" / "cifar10.py"
+    if not script.exists():
         return None
     spec = importlib.util.spec_from_file_location("cifar10", script)
     assert spec is not None
     assert spec.loader is not None
-    cifar10 = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(cifar10)
-    calibration, _ = cifar10.load("train-20k", n=CALIBRATION)
-    held = cifar10.load("train-20k", n=HELD, start=CALIBRATION)
-    return Network("resnet20", path, path.with_stem(f"{path.stem}-bn"), calibration, held, *cifar10.load("val-5k"))
+    images = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(images)
+    return images
+
+
+def resnet20(data: Path) -> Network | None:
+    """The ResNet-20 and the CIFAR-10 images of the optional local data; nothing where they are absent."""
+    path, images = data / "models" / "resnet20-cifar10.onnx", cifar10(data)
+    if images is None or not path.exists():
+        return None
+    calibration, _ = images.load("train-20k", n=CALIBRATION)
+    held = images.load("train-20k", n=HELD, start=CALIBRATION)
+    return Network("resnet20", path, path.with_stem(f"{path.stem}-bn"), calibration, held, *images.load("val-5k"))
 
 
 def handwritten(export: str = "digits") -> Network:

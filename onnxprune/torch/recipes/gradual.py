@@ -9,7 +9,7 @@ from onnxprune.torch.trainer import Phase
 
 __all__ = ["constant", "cubic", "gradual", "stepwise"]
 
-RAMP = 0.7
+RAMP = 0.5
 """Share of the steps after which the sparsity is reached."""
 UPDATES = 100
 """How often masks are made anew in a training."""

@@ -45,7 +45,7 @@ def after(run: Run, turn: int, turns: int) -> float:
     return float(1 - (1 - run.recipe.sparsity) ** (turn / turns))
 
 
-@method("random", allocation="erk")
+@method("random", allocation="erk", rate="training")
 def random(run: Run) -> list[Phase]:
     """Prune by lot, the same share of every layer, and train."""
 

@@ -1,0 +1,248 @@
+"""Pruning with training: every recipe at four sparsities, channels with fine-tuning, tickets, and what masks are worth in time.
+
+    python benchmarks/training.py [--part PART ...] [--epochs 10] [--steps 0] [--work build/training] [-o docs/training.md]
+
+Parts: the networks `digits` (models/) and `resnet20` (optional local data: a ResNet-20 and CIFAR-10 images); what is measured of
+them: `methods` (every method at 50, 80, 90 and 95 %), `channels` (2x and 3x fewer multiply-accumulates, repaired, then
+distilled), `lottery` (tickets against new weights under the same masks, three seeds), `question` (60 % of the weights masked, or
+removed as channels), `latency` (of what was made, in turns); and `page`, which writes docs/training.md from what has been
+measured. What is in the work folder is not measured again, whatever `--epochs`, `--steps` and `--rounds` say.
+
+Options are the defaults of the command line but for length and rounds. Nothing is chosen by the images that judge.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import digits
+import onnxprune
+import training_page
+from onnxprune import Recipe, storage
+from onnxprune.bench import benchmark
+from onnxprune.model import Model
+from onnxprune.torch.sparsify import train
+from onnxprune.torch.tuning import Material, Tuned, finetune
+from onnxprune.training import METHODS, Sparse, Training
+from training_page import CHANNELS, CONTROL, MASKED, REMOVED, SEEDS, SHARE, SPARSITIES, TICKET, TICKETS
+from trials import ROOT, Images, Labels, Network, OutOfTimeError, Store, cifar10, default_data, handwritten, resnet20
+
+TURNS = ("iterative", "rate_rewinding", "lottery", "weight_rewinding")
+"""Methods that train once a round."""
+SECONDS = 1.0
+"""Of measuring, for each model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A network with what it is trained on, and for how long.
+
+    Attributes:
+        network: the network.
+        images: that it is trained on, with ``labels``.
+        options: how.
+        rounds: of methods that prune and train in turns.
+    """
+
+    network: Network
+    images: Images
+    labels: Labels
+    options: Training
+    rounds: int
+
+    @property
+    def material(self) -> Material:
+        return Material({Model.of(self.network.path).inputs[0].name: self.images, "label": self.labels})
+
+    def key(self, name: str) -> str:
+        """Of a result."""
+        return f"{self.network.name}/{name}"
+
+    def sparse(self, method: str, sparsity: float) -> Sparse:
+        """A recipe with its defaults."""
+        return Sparse(method, sparsity, rounds=self.rounds if method in TURNS else 0)
+
+
+def measured(store: Store, trial: Trial, name: str, make: Callable[[], Tuned]) -> Any:
+    """A model that training made: its accuracy and sizes; it is kept."""
+
+    def build() -> dict[str, Any]:
+        tuned = make()
+        model = tuned.compiled.to_proto().SerializeToString()
+        store.model(trial.key(name)).write_bytes(model)
+        epochs = [epoch for epoch in tuned.report["epochs"] if epoch["number"]]
+        return {
+            "accuracy": trial.network.accuracy(model),
+            "sparsity": tuned.report["sparsity"],
+            "loss": tuned.report["loss"],
+            "epochs": len(epochs),
+            "steps": tuned.report["steps_per_epoch"],
+            **sizes(model),
+        }
+
+    return store.once(trial.key(name), build)
+
+
+def sizes(model: bytes) -> dict[str, int]:
+    """Bytes of a model as it is, packed, and with encoded weights."""
+    encoded = storage.encode(model).model.SerializeToString()
+    return {"raw": len(model), "gzip": len(gzip.compress(model)), "encoded": len(encoded)}
+
+
+def methods(store: Store, trial: Trial) -> None:
+    """Every method, and the largest weights of the trained net without any training; cheap methods first."""
+    path, material = trial.network.path, trial.material
+    nothing = replace(trial.options, epochs=1, steps=1, lr=1e-30, restore_norms=False)
+    for sparsity in SPARSITIES:
+        make = partial(train, path, material, Sparse("oneshot", sparsity), nothing)
+        measured(store, trial, f"{CONTROL}/{sparsity}", make)
+    for method in sorted(METHODS, key=TURNS.__contains__):
+        for sparsity in SPARSITIES:
+            make = partial(train, path, material, trial.sparse(method, sparsity), trial.options)
+            measured(store, trial, f"{method}/{sparsity}", make)
+
+
+def channels(store: Store, trial: Trial) -> None:
+    """Fewer channels: repaired with unlabelled images, then trained to do what the original does."""
+    for name, share in CHANNELS.items():
+        _removed(store, trial, name, f"macs={share}")
+
+
+def _removed(store: Store, trial: Trial, name: str, target: str) -> None:
+    network, key = trial.network, trial.key(f"{name}, repaired")
+
+    def prune() -> dict[str, Any]:
+        samples = {Model.of(network.path).inputs[0].name: network.calibration}
+        result = onnxprune.prune(network.path, Recipe(target=target, align="1"), samples=samples, agreement=False)
+        model = result.model.SerializeToString()
+        store.model(key).write_bytes(model)
+        return {"accuracy": network.accuracy(model), **sizes(model)}
+
+    store.once(key, prune)
+    material = replace(trial.material, teacher=network.path)
+    measured(store, trial, name, lambda: finetune(store.model(key), material, trial.options))
+
+
+def lottery(store: Store, trial: Trial) -> None:
+    """Tickets, and the same masks on other weights, drawn anew; both are trained for as long."""
+    for seed in SEEDS:
+        options = replace(trial.options, seed=seed)
+        for sparsity in TICKETS:
+            name = f"{TICKET}/{sparsity}/{seed}"
+            recipe = trial.sparse("lottery", sparsity)
+            measured(store, trial, name, partial(train, trial.network.path, trial.material, recipe, options))
+            ticket = store.model(trial.key(name))
+            again = replace(options, seed=len(SEEDS) + seed)
+            measured(store, trial, f"{name}/new", partial(_drawn_anew, ticket, trial.material, sparsity, again))
+
+
+def _drawn_anew(ticket: Path, material: Material, sparsity: float, options: Training) -> Tuned:
+    """The mask of a ticket, on new weights."""
+    tuned = train(ticket, material, Sparse("scratch", sparsity, allocation="global"), options)
+    before = Model.of(ticket).weights
+    for name in tuned.report["layers"]:
+        assert np.array_equal(before[name].array() != 0, tuned.compiled.weights[name].array() != 0), name
+    return tuned
+
+
+def question(store: Store, trial: Trial) -> None:
+    """The same share of the weights masked, and removed as channels; both learn from the original for as long."""
+    recipe = Sparse("oneshot", SHARE)
+    material = replace(trial.material, teacher=trial.network.path)
+    measured(store, trial, MASKED, partial(train, trial.network.path, material, recipe, trial.options))
+    _removed(store, trial, REMOVED, f"params={1 - SHARE}")
+
+
+def latency(store: Store, trial: Trial) -> None:
+    """Of models that are as fast as each other but for their graphs or zeros, in turns with the original, batch 1, one thread."""
+    names = [f"gradual/{sparsity}" for sparsity in SPARSITIES] + [*CHANNELS, MASKED, REMOVED]
+    names = [name for name in names if store.get(trial.key(name))]
+
+    def measure() -> dict[str, Any]:
+        files = [trial.network.path, *(store.model(trial.key(name)) for name in names)]
+        report = benchmark(files, labels=["original", *names], seconds=SECONDS, sessions=1)
+        ratios = {name: row.ratio.median for name, row in zip(names, report.rows[1:], strict=True) if row.ratio}
+        machine = f"{report.machine['cpu']}, ONNX Runtime {report.machine['onnxruntime']}"
+        return {"ratios": ratios, "ms": report.rows[0].latency.median_ms, "machine": machine}
+
+    store.once(trial.key("latency"), measure)
+
+
+STEPS = {"methods": methods, "channels": channels, "question": question, "lottery": lottery, "latency": latency}
+NETWORKS = ("digits", "resnet20")
+
+
+def trial_of(name: str, options: argparse.Namespace) -> Trial | None:
+    """A network with its images; nothing, with a word about it, where they are absent."""
+    training = Training(epochs=options.epochs, steps=options.steps, batch=options.batch, device=options.device)
+    if name == "digits":
+        data = digits.load()
+        return Trial(handwritten(), data.train_x, data.train_y, training, options.rounds)
+    network, images = resnet20(options.data), cifar10(options.data)
+    if network is None or images is None:
+        print(f"{name}: the optional local data is absent", file=sys.stderr)
+        return None
+    return Trial(network, *images.load("train-20k", n=options.images or None), training, options.rounds)
+
+
+def measure(parts: Sequence[str], store: Store, options: argparse.Namespace) -> None:
+    """Everything that was asked for.
+
+    Raises:
+        OutOfTimeError: there was no time for all of it.
+    """
+    steps = [step for name, step in STEPS.items() if name in parts] or list(STEPS.values())
+    for name in [name for name in NETWORKS if name in parts] or NETWORKS:
+        trial = trial_of(name, options)
+        if trial is None:
+            continue
+        original = trial.network.path.read_bytes()
+        store.once(
+            trial.key("original"),
+            lambda trial=trial, original=original: {  # type: ignore[misc]
+                "accuracy": trial.network.accuracy(original),
+                "images": len(trial.images),
+                "judged": len(trial.network.x),
+                **sizes(original),
+            },
+        )
+        for step in steps:
+            step(store, trial)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", action="append", choices=[*NETWORKS, *STEPS, "page"], help="may be repeated; all if none")
+    parser.add_argument("--data", type=Path, default=default_data(), help="folder of optional local data")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "training", help="where results and models are kept")
+    parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "training.md")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin nothing after so much processor time")
+    parser.add_argument("--epochs", type=int, default=10, help="of each training")
+    parser.add_argument("--steps", type=int, default=0, help="batches of an epoch at most; 0 for all")
+    parser.add_argument("--images", type=int, default=0, help="of CIFAR-10 that are trained on; 0 for all")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3, help="of methods that prune and train in turns")
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    parts = options.part or [*NETWORKS, "page"]
+    store = Store(options.work, 60 * options.minutes)
+    if set(parts) - {"page"}:
+        try:
+            measure(parts, store, options)
+        except OutOfTimeError as error:
+            sys.exit(f"time is up before {error}; run it again to go on")
+    if "page" in parts:
+        options.output.write_text(training_page.page(store), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""docs/training.md, from what `training.py` has measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean, stdev
+from typing import Any
+
+from onnxprune.training import METHODS
+from trials import Store
+
+SPARSITIES = (0.5, 0.8, 0.9, 0.95)
+CONTROL = "magnitude, no training"
+CHANNELS = {"channels, 2x fewer MACs": 1 / 2, "channels, 3x fewer MACs": 1 / 3}
+"""Shares of the multiply-accumulates that remain; other ways to the same targets get rows of their own."""
+TICKET, TICKETS, SEEDS = "ticket", (0.9,), (0, 1, 2)
+SHARE = 0.6
+MASKED, REMOVED = f"{SHARE:.0%} of the weights masked", f"{SHARE:.0%} of the weights removed as channels"
+TITLES = {"digits": "Digits, the small classifier of models/", "resnet20": "ResNet-20, CIFAR-10"}
+
+Entry = dict[str, Any]
+
+
+def page(store: Store) -> str:
+    """Everything measured, as Markdown."""
+    lines = [
+        "# Pruning with training",
+        "",
+        "Accuracy is top-1 in per cent on images that neither training nor choice has seen; in brackets the points to the original.",
+        "All options are those of the command line by default but for the epochs, and for three rounds in methods that prune and",
+        f"train in turns. The sparsity is that of all layers together. *{CONTROL}* is the control: the largest weights of the",
+        "trained net as they are. One seed unless a row says otherwise: differences of some tenths mean nothing. Written by",
+        "`python benchmarks/training.py`.",
+    ]
+    for network, title in TITLES.items():
+        original = store.get(f"{network}/original")
+        if original:
+            lines += ["", f"## {title}", "", *_network(store, network, original)]
+    return "\n".join(lines) + "\n"
+
+
+def _network(store: Store, network: str, original: Entry) -> list[str]:
+    lines = [
+        f"The original: {original['accuracy']:.2f} %. {original['images']:,} images train, {original['judged']:,} others judge.",
+    ]
+    known = [entry for name in METHODS for s in SPARSITIES if (entry := store.get(f"{network}/{name}/{s}"))]
+    if known:
+        lengths = sorted({(entry["epochs"], entry["steps"]) for entry in known})
+        steps = ", ".join(dict.fromkeys(str(count) for _, count in lengths))
+        lines += [f"Each training is {lengths[0][0]} epochs of {steps} batches; methods in turns train once a round."]
+        lines += ["", *_methods(store, network, original), "", *_sizes(store, network, original)]
+    timing = store.get(f"{network}/latency")
+    lines += _channels(store, network, original, timing)
+    lines += _question(store, network, original, timing)
+    lines += _tickets(store, network)
+    if timing:
+        lines += [
+            "",
+            f"Latency: batch 1, one thread, models in turns; the original takes {timing['ms']:.3g} ms. {timing['machine']}.",
+        ]
+    return lines
+
+
+def _methods(store: Store, network: str, original: Entry) -> list[str]:
+    columns = " | ".join(f"{sparsity:.0%}" for sparsity in SPARSITIES)
+    lines = [f"| method | {columns} | seconds |", "|---|" + "--:|" * (len(SPARSITIES) + 1)]
+    for name in (CONTROL, *METHODS):
+        found = [store.get(f"{network}/{name}/{sparsity}") for sparsity in SPARSITIES]
+        if any(found):
+            cells = [_accuracy(entry, original) for entry in found]
+            seconds = max(entry["seconds"] for entry in found if entry)
+            lines.append(f"| {name} | {' | '.join(cells)} | {seconds:.0f} |")
+    return lines
+
+
+def _sizes(store: Store, network: str, original: Entry) -> list[str]:
+    """Of one method: bytes hang on the sparsity, and hardly on what chose the zeros."""
+    lines = ["| bytes, `gradual` | raw | gzip | encoded |", "|---|--:|--:|--:|", _bytes("original", original)]
+    for sparsity in SPARSITIES:
+        entry = store.get(f"{network}/gradual/{sparsity}")
+        lines += [_bytes(f"{sparsity:.0%}", entry)] if entry else []
+    timing = store.get(f"{network}/latency")
+    ratios = [timing["ratios"][f"gradual/{s}"] for s in SPARSITIES if f"gradual/{s}" in timing["ratios"]] if timing else []
+    if ratios:
+        lines += ["", f"Zeros alone change no time: {min(ratios):.2f} to {max(ratios):.2f} of the original's latency."]
+    return lines
+
+
+def _bytes(name: str, entry: Entry) -> str:
+    return f"| {name} | {entry['raw']:,} | {entry['gzip']:,} | {entry['encoded']:,} |"
+
+
+def _channels(store: Store, network: str, original: Entry, timing: Entry | None) -> list[str]:
+    rows = [(name, store.get(f"{network}/{name}, repaired"), store.get(f"{network}/{name}")) for name in CHANNELS]
+    if not all(entry for _, _, entry in rows):
+        return []
+    lines = ["", "| channels | repaired | after training | raw | gzip | encoded | latency |", "|---|" + "--:|" * 6]
+    for name, before, after in rows:
+        cells = f"{_accuracy(before, original)} | {_accuracy(after, original)}"
+        lines.append(
+            f"| {name} | {cells} | {after['raw']:,} | {after['gzip']:,} | {after['encoded']:,} | {_ratio(timing, name)} |"
+        )
+    return lines
+
+
+def _question(store: Store, network: str, original: Entry, timing: Entry | None) -> list[str]:
+    rows = [(name, store.get(f"{network}/{name}")) for name in (MASKED, REMOVED)]
+    if not all(entry for _, entry in rows):
+        return []
+    lines = ["", "The old question: masks, or fewer channels? Both learn from the original for as long."]
+    lines += ["", "| | top-1 | raw | gzip | encoded | latency |", "|---|" + "--:|" * 5]
+    for name, entry in rows:
+        sizes = f"{entry['raw']:,} | {entry['gzip']:,} | {entry['encoded']:,}"
+        lines.append(f"| {name} | {_accuracy(entry, original)} | {sizes} | {_ratio(timing, name)} |")
+    return lines
+
+
+def _tickets(store: Store, network: str) -> list[str]:
+    lines: list[str] = []
+    for sparsity in TICKETS:
+        prefix = f"{network}/{TICKET}/{sparsity}"
+        found = [[store.get(f"{prefix}/{seed}{end}") for seed in SEEDS] for end in ("", "/new")]
+        if not all(entry for one in found for entry in one):
+            continue
+        ticket, anew = ([entry["accuracy"] for entry in one] for one in found)
+        gap = mean(ticket) - mean(anew)
+        verdict = "The ticket won" if gap > 0 else "The ticket did not win"
+        lines += [
+            "",
+            f"The lottery ticket at {sparsity:.0%}, mean and deviation of {len(SEEDS)} seeds: {_spread(ticket)}; new weights",
+        ]
+        lines += [f"under the same masks, trained for as long: {_spread(anew)}. {verdict}: {gap:+.2f} points."]
+    return lines
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{mean(values):.2f} ± {stdev(values):.2f}"
+
+
+def _accuracy(entry: Entry | None, original: Entry) -> str:
+    return f"{entry['accuracy']:.2f} ({entry['accuracy'] - original['accuracy']:+.2f})" if entry else ""
+
+
+def _ratio(timing: Entry | None, name: str) -> str:
+    return f"{timing['ratios'][name]:.2f}x" if timing and name in timing["ratios"] else ""
