@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 
-import digits
 import onnxprune
 import training_page
 from onnxprune import Recipe, storage
@@ -185,13 +184,13 @@ def trial_of(name: str, options: argparse.Namespace) -> Trial | None:
     """A network with its images; nothing, with a word about it, where they are absent."""
     training = Training(epochs=options.epochs, steps=options.steps, batch=options.batch, device=options.device)
     if name == "digits":
-        data = digits.load()
-        return Trial(handwritten(), data.train_x, data.train_y, training, options.rounds)
-    network, images = resnet20(options.data), cifar10(options.data)
-    if network is None or images is None:
+        network = handwritten()
+        return Trial(network, *network.held, training, options.rounds)  # all that the network was trained on
+    found, images = resnet20(options.data), cifar10(options.data)
+    if found is None or images is None:
         print(f"{name}: the optional local data is absent", file=sys.stderr)
         return None
-    return Trial(network, *images.load("train-20k", n=options.images or None), training, options.rounds)
+    return Trial(found, *images.load("train-20k", n=options.images or None), training, options.rounds)
 
 
 def measure(parts: Sequence[str], store: Store, options: argparse.Namespace) -> None:

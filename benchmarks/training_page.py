@@ -26,11 +26,11 @@ def page(store: Store) -> str:
     lines = [
         "# Pruning with training",
         "",
-        "Accuracy is top-1 in per cent on images that neither training nor choice has seen; in brackets the points to the original.",
-        "All options are those of the command line by default but for the epochs, and for three rounds in methods that prune and",
-        f"train in turns. The sparsity is that of all layers together. *{CONTROL}* is the control: the largest weights of the",
-        "trained net as they are. One seed unless a row says otherwise: differences of some tenths mean nothing. Written by",
-        "`python benchmarks/training.py`.",
+        "Accuracy is top-1 in per cent on images that neither training nor choice has seen; in brackets the points to the",
+        "original. All options are those of the command line by default but for the epochs, and for three rounds in methods that",
+        f"prune and train in turns. The sparsity is that of all layers together. *{CONTROL}* is the control: the largest weights",
+        "of the trained net as they are. One seed unless a row says otherwise: differences of some tenths mean nothing. Written",
+        "by `python benchmarks/training.py`.",
     ]
     for network, title in TITLES.items():
         original = store.get(f"{network}/original")
