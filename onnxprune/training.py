@@ -32,6 +32,9 @@ class Training:
         match_weight: what the mean relative squared error of those is multiplied by.
         epochs: passes over the data.
         steps: batches per epoch at most, for data without end; 0 for all.
+        augment: what is done to images, each time they are seen: ``flip`` (half of them mirrored), ``shift`` (moved by up to an
+            eighth), ``shift:N`` (by up to N pixels), ``flip,shift``, ``none``. ``auto`` is ``flip,shift`` for images of three
+            channels where a teacher alone says what is right, else ``none``: labels may not survive a mirror.
         batch: samples at a time; of a static batch the model's.
         optimizer: ``adamw``, ``adam``, ``sgd`` (with Nesterov momentum) or ``rmsprop``.
         lr: the largest learning rate; 0 for what suits the optimizer: 0.001, with sgd 0.01, with rmsprop 0.0001.
@@ -60,6 +63,7 @@ class Training:
     match_weight: float = 1.0
     epochs: int = 10
     steps: int = 0
+    augment: str = _AUTO
     batch: int = 64
     optimizer: str = "adamw"
     lr: float = 0.0
@@ -124,6 +128,11 @@ class Training:
         if not teacher and self.match:
             raise OptionError("--match compares values with a teacher's: add --teacher ORIGINAL")
         return dataclasses.replace(self, loss=loss)
+
+    @property
+    def by_labels(self) -> bool:
+        """Whether a settled loss asks labels."""
+        return "distill" not in self.loss or "cross_entropy" in self.loss
 
     def compares(self, *, labelled: bool) -> bool:
         """Whether the loss looks at a teacher, if there is one."""

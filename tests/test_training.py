@@ -56,3 +56,10 @@ def test_rates_suit_the_optimizer() -> None:
     assert Training().rate == 1e-3
     assert Training(optimizer="sgd").rate == 1e-2
     assert Training(optimizer="sgd", lr=0.5).rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("loss", "asked"), [("distill", False), ("0.9*distill+0.1*cross_entropy", True), ("cross_entropy", True), ("mse", True)]
+)
+def test_a_loss_may_ask_labels(loss: str, asked: bool) -> None:
+    assert Training(loss=loss).by_labels is asked

@@ -25,6 +25,7 @@ from onnxprune.training import Training
 
 if TYPE_CHECKING:
     from onnxprune.feeds import Batch
+    from onnxprune.torch.augment import Augment
     from onnxprune.torch.checkpoint import Checkpoint
 
 __all__ = ["Epoch", "Phase", "Trainer"]
@@ -123,6 +124,7 @@ class Trainer:
         where: Devices,
         *,
         teacher: GraphModule | None = None,
+        augment: Augment | None = None,
         score: Callable[[GraphModule], float] | None = None,
         checkpoint: Checkpoint | None = None,
         tell: Tell = lambda _: None,
@@ -136,6 +138,7 @@ class Trainer:
             options: how; the loss must be settled.
             where: the devices.
             teacher: what is right.
+            augment: changes what is trained on.
             score: of the module in evaluation mode; higher is better.
             checkpoint: where the run is kept.
             tell: told how it goes, several times a second at most.
@@ -147,6 +150,7 @@ class Trainer:
         self.module, self.options, self.epochs = module.to(where.device), options, list[Epoch]()
         self.snapshots: dict[str, Tensor] = {}
         self._data, self._where, self._score, self._checkpoint, self._log = data, where, score, checkpoint, log
+        self._augment = augment
         self.teacher = None if teacher is None else teacher.to(where.device).eval()
         self.objective = Objective.of(options.loss, module, teacher, options.match, options.match_weight, options.temperature)
         self._tell, self._told, self._done, self._skipped, self._begun = tell, 0.0, 0, 0, time.monotonic()
@@ -222,7 +226,10 @@ class Trainer:
             place.step, place.loss = state["step"], state["loss"]
         if place.epoch == phase.snapshot and not place.step:
             self.snapshots = _copied(self.module)
-        batches = self._data.epoch(place.epoch + _APART * place.phase, place.step)
+        number = place.epoch + _APART * place.phase
+        batches = self._data.epoch(number, place.step)
+        if self._augment:
+            batches = self._augment(batches, number, place.step)
         if state is not None:
             _set_random(state["random"])  # after the batches that have been seen were drawn again
         for batch in batches:

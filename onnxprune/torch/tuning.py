@@ -21,6 +21,7 @@ from onnxprune.metrics import Evaluation
 from onnxprune.model import Model, Source
 from onnxprune.precision import as_float32, float_types
 from onnxprune.torch import masks
+from onnxprune.torch.augment import Augment
 from onnxprune.torch.back import write_back
 from onnxprune.torch.checkpoint import Checkpoint
 from onnxprune.torch.data import Data
@@ -137,7 +138,8 @@ class Session:
         self.measure()
         self._original = self.model if material.teacher is None else Model.of(material.teacher)
         self.taught = material.teacher is not None or (
-            options.compares(labelled=self.data.labelled) and (itself == "always" or (itself == "unlabelled" and not self.data.labelled))
+            options.compares(labelled=self.data.labelled)
+            and (itself == "always" or (itself == "unlabelled" and not self.data.labelled))
         )
         teacher = to_module(self.form(self._original)) if self.taught else None
 
@@ -157,6 +159,7 @@ class Session:
             self.options,
             self.where,
             teacher=teacher,
+            augment=Augment.of(options.augment, self.model.inputs, taught=not self.options.by_labels, seed=options.seed),
             score=self._judge,
             checkpoint=self._checkpoint(material, run),
             tell=tell,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from onnx import parser
 
 from onnxprune import RequirementError
+from onnxprune.feeds import Batch
 from onnxprune.torch import masks, to_module
 from onnxprune.torch.checkpoint import Checkpoint
 from onnxprune.torch.data import Data
@@ -40,13 +41,15 @@ X = np.random.default_rng(1).normal(size=(40, 4)).astype(np.float32)
 LABELS = X[:, :3].argmax(1)
 
 
-def trainer(options: Training, *, checkpoint: Checkpoint | None = None, score: Any = None, log: Any = None) -> Trainer:
+def trainer(
+    options: Training, *, checkpoint: Checkpoint | None = None, score: Any = None, log: Any = None, augment: Any = None
+) -> Trainer:
     proto = network()
     module = to_module(proto)
     masks.mask(module, {"w": torch.arange(32).reshape(4, 8) % 3 > 0})
     data = Data({"x": X, "label": LABELS}, proto.graph.input, batch=8, seed=options.seed)
     settled = options.settled(teacher=False, labelled=True)
-    return Trainer(module, data, settled, devices("cpu"), checkpoint=checkpoint, score=score, log=log)
+    return Trainer(module, data, settled, devices("cpu"), checkpoint=checkpoint, score=score, log=log, augment=augment)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "rmsprop"])
@@ -56,6 +59,20 @@ def test_it_learns_under_a_mask(optimizer: str) -> None:
     assert run.epochs[-1].loss < run.epochs[0].loss * 0.9
     assert torch.equal(run.module.value_of("w") != 0, masks.masks_of(run.module)["w"])
     assert not run.module.training
+
+
+def test_it_trains_on_what_augmentation_makes_of_the_samples() -> None:
+    calls = []
+
+    def nothing(batches: Iterable[Batch], epoch: int, skip: int) -> Iterator[Batch]:
+        calls.append((epoch, skip))
+        return (Batch({"x": 0 * batch.feeds["x"]}, batch.labels, batch.size) for batch in batches)
+
+    run = trainer(Training(epochs=2), augment=nothing)
+    before = weights(run.module)
+    run.run([Phase("fit", 2), Phase("again", 1)])
+    assert calls == [(0, 0), (1, 0), (1000, 0)]
+    assert all(torch.equal(before[name], one) for name, one in weights(run.module).items())  # there was nothing to learn from
 
 
 def weights(module: GraphModule) -> dict[str, torch.Tensor]:
