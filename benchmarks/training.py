@@ -190,7 +190,8 @@ def trial_of(name: str, options: argparse.Namespace) -> Trial | None:
     if found is None or images is None:
         print(f"{name}: the optional local data is absent", file=sys.stderr)
         return None
-    return Trial(found, *images.load("train-20k", n=options.images or None), training, options.rounds)
+    x, y = images.load("train-20k", n=options.images or None)
+    return Trial(found, x, y, training, options.rounds)
 
 
 def measure(parts: Sequence[str], store: Store, options: argparse.Namespace) -> None:

@@ -67,7 +67,7 @@ LAYERS = [
     ["torch.module"],
     ["torch.back", "torch.criteria"],
     ["torch.checkpoint", "torch.data", "torch.devices", "torch.judge", "torch.losses", "torch.masks"],
-    ["torch.layers"],
+    ["torch.layers", "torch.unfold"],
     ["torch.selection", "torch.trainer"],
     ["torch.tuning"],
     ["torch.recipes.registry"],

@@ -98,7 +98,8 @@ def test_the_ticket_goes_back_to_a_file(tmp_path: Path) -> None:
     onnx.save(network(7), tmp_path / "first.onnx")
     none = Training(epochs=1, batch=96, lr=1e-30)
     trained = Model.of(network(8))
-    model = train(trained, Material(DATA), Sparse("lottery", 0.5, rounds=1, rewind=str(tmp_path / "first.onnx")), none).compiled
+    recipe = Sparse("lottery", 0.5, rounds=1, rewind=str(tmp_path / "first.onnx"), allocation="global")
+    model = train(trained, Material(DATA), recipe, none).compiled
     first = Model.of(network(7))
     for name, array in layers(model).items():
         kept = array != 0
@@ -172,7 +173,7 @@ def test_the_cubic_schedule() -> None:
         ({"threshold": 1.0}, "with --method oneshot"),
         ({"rewind": "epoch:1"}, "is for --method lottery"),
         ({"method": "lottery", "rewind": "epoch:x"}, "write epoch:N"),
-        ({"pattern": "4:2"}, "--pattern '4:2'"),
+        ({"pattern": "4:2"}, "pattern '4:2'"),
         ({"method": "lottery", "rewind": "absent.onnx"}, "absent.onnx: no such file"),
     ],
 )
