@@ -50,6 +50,7 @@ class Trial:
         images: that it is trained on, with ``labels``.
         options: how.
         rounds: of methods that prune and train in turns.
+        methods: those that are measured.
     """
 
     network: Network
@@ -57,6 +58,7 @@ class Trial:
     labels: Labels
     options: Training
     rounds: int
+    methods: Sequence[str]
 
     @property
     def material(self) -> Material:
@@ -104,7 +106,7 @@ def methods(store: Store, trial: Trial) -> None:
     for sparsity in SPARSITIES:
         make = partial(train, path, material, Sparse("oneshot", sparsity), nothing)
         measured(store, trial, f"{CONTROL}/{sparsity}", make)
-    for method in sorted(METHODS, key=TURNS.__contains__):
+    for method in sorted(trial.methods, key=TURNS.__contains__):
         for sparsity in SPARSITIES:
             make = partial(train, path, material, trial.sparse(method, sparsity), trial.options)
             measured(store, trial, f"{method}/{sparsity}", make)
@@ -185,12 +187,15 @@ def trial_of(name: str, options: argparse.Namespace) -> Trial | None:
     training = Training(epochs=options.epochs, steps=options.steps, batch=options.batch, device=options.device)
     if name == "digits":
         network = handwritten()
-        return Trial(network, *network.held, training, options.rounds)  # all that the network was trained on
+        return Trial(
+            network, *network.held, training, options.rounds, options.method or METHODS
+        )  # all that the network was trained on
     found, images = resnet20(options.data), cifar10(options.data)
     if found is None or images is None:
         print(f"{name}: the optional local data is absent", file=sys.stderr)
         return None
-    return Trial(found, *images.load("train-20k", n=options.images or None), training, options.rounds)
+    x, y = images.load("train-20k", n=options.images or None)
+    return Trial(found, x, y, training, options.rounds, options.method or METHODS)
 
 
 def measure(parts: Sequence[str], store: Store, options: argparse.Namespace) -> None:
@@ -221,6 +226,7 @@ def measure(parts: Sequence[str], store: Store, options: argparse.Namespace) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=[*NETWORKS, *STEPS, "page"], help="may be repeated; all if none")
+    parser.add_argument("--method", action="append", choices=METHODS, help="of the part methods; may be repeated; all if none")
     parser.add_argument("--data", type=Path, default=default_data(), help="folder of optional local data")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "training", help="where results and models are kept")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "training.md")

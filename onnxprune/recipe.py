@@ -23,8 +23,9 @@ CALIBRATED = ("obs", "wanda", "flap", "variance")
 """Criteria that need data; their functions are in `onnxprune.problems`."""
 NOISE = "noise"
 """What ``calib`` names where there are no samples, and noise stands in for them."""
-GRADIENT = ("taylor",)
-"""Criteria that need data and PyTorch; their functions are in `onnxprune.torch.criteria`."""
+GRADIENT = ("taylor", "fisher", "synflow")
+"""Criteria that need data and PyTorch; their functions are in `onnxprune.torch.criteria`. The others there
+(snip, grasp, movement) ask how a loss falls, of which a trained model without labels shows only noise: `train` has them."""
 _KINDS: dict[type, str] = {str: "a text", int: "a whole number", bool: "true or false", tuple: "a list of texts"}
 
 
@@ -81,9 +82,9 @@ class Recipe:
         target: what remains, as a fraction of the original: ``macs=0.5``, ``params=0.4``, ``size=0.25``, ``channels=0.5``, or
             ``latency=0.5``, measured here;
             ``auto`` is ``macs=0.5``, and with ``lossless`` everything that is not removed without loss.
-        criterion: how positions are ranked: by data ``obs``, ``wanda``, ``flap``, ``variance``, by gradients ``taylor``, which
-            needs PyTorch, by weights ``l1``, ``l2``, ``linf``, ``fpgm``, ``bn_scale``, or ``random``; ``auto`` is ``obs`` where
-            there is data, else ``l2``.
+        criterion: how positions are ranked: by data ``obs``, ``wanda``, ``flap``, ``variance``; by gradients, which need PyTorch,
+            ``taylor``, ``fisher``, ``synflow`` (of its data only shapes are read); by weights ``l1``, ``l2``, ``linf``, ``fpgm``,
+            ``bn_scale``; or ``random``. ``auto`` is ``obs`` where there is data, else ``l2``.
         scope: how the target is shared out: ``sensitivity`` by what each group is measured to cost, which needs data; or by the
             scores, of groups that are ranked together: ``uniform``, ``global``, ``isomorphic``. ``auto`` is ``sensitivity`` where
             there is data, else ``global``.

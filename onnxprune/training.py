@@ -26,7 +26,9 @@ class Training:
     Attributes:
         loss: ``distill`` (to put out what the teacher does), ``cross_entropy`` (by labels), ``mse`` (to labels, or to the
             teacher's outputs where there are none), ``package.module:function`` of (outputs, reference, labels), or a sum such as
-            ``0.9*distill+0.1*cross_entropy``. ``auto`` is ``distill`` where there is a teacher, else ``cross_entropy``.
+            ``0.9*distill+0.1*cross_entropy``. ``auto`` is ``distill`` where there is a teacher, else ``cross_entropy``. Where no
+            teacher is named, the model as it came is the one of methods that make it sparse from the weights it has (and of
+            the others, too, where there are no labels).
         temperature: that ``distill`` divides logits by (Hinton et al. 2015).
         match: globs over names of values inside the graph that shall be the teacher's, too.
         match_weight: what the mean relative squared error of those is multiplied by.
@@ -37,7 +39,8 @@ class Training:
             channels where a teacher alone says what is right, else ``none``: labels may not survive a mirror.
         batch: samples at a time; of a static batch the model's.
         optimizer: ``adamw``, ``adam``, ``sgd`` (with Nesterov momentum) or ``rmsprop``.
-        lr: the largest learning rate; 0 for what suits the optimizer: 0.001, with sgd 0.01, with rmsprop 0.0001.
+        lr: the largest learning rate; 0 for what suits the optimizer: 0.001, with sgd 0.01, with rmsprop 0.0001; ten times that
+            for methods that train from the start.
         momentum: of sgd and rmsprop.
         weight_decay: of weights with more than one axis.
         schedule: of the learning rate: ``cosine`` to zero, ``step`` (a tenth after half, and after three quarters) or
@@ -175,10 +178,13 @@ class Sparse:
         sparsity: share of zeros in the weights of layers at the end.
         threshold: instead of a share, with ``oneshot``: weights below this many standard deviations of their layer go; 0 for
             ``sparsity``.
-        pattern: which weights may stay: ``unstructured``, or N:M of the channels that are summed over, as ``2:4``, which says
-            the sparsity.
-        allocation: whether weights compete in all layers together, ``global``, or each layer loses the same share, ``uniform``;
-            ``auto`` is what the method's paper does.
+        pattern: which weights may stay: ``unstructured``; N:M of the channels that are summed over, as ``2:4``, which says the
+            sparsity; blocks of outputs and channels, as ``4x1``; ``channel`` or ``filter``.
+        allocation: how many weights each layer keeps: as many as have the highest scores of all layers, ``global``; by shares
+            that fall with its size, so that small layers stay whole, ``erk`` (Evci et al. 2020); as many as have the highest
+            squares among those of their layer that are not smaller, ``lamp`` (Lee et al. 2021); or the same share, ``uniform``.
+            ``auto`` is ``lamp`` for what is ranked by magnitude, ``erk`` for draws, masks that are learnt layer by layer, and
+            ``global`` where the method's paper has layers compete.
         rounds: of methods that prune and train in turns; 0 for a fifth of the weights that remain at a time.
         start: the weights that training begins with: ``given``, ``random``, or an .onnx file of the same graph; ``auto`` is what
             the method's paper does.

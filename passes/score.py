@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from onnxprune.coupling import Coupling
 
 Scores = np.ndarray[Any, np.dtype[np.float64]]
+_SINGLES = 512
+"""Samples, at most, that the Fisher matrix is taken of one by one."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +50,21 @@ class Score(Pass):
             facts.statistics = collect(model, coupling, facts.calibration.fit, seed=self.seed)
         facts.tell(f"scoring by {self.criterion}")
         if self.criterion in GRADIENT:
-            return _by_gradients(model, coupling, facts.calibration.fit, self.seed)
+            return _by_gradients(model, coupling, self.criterion, facts.calibration.fit, self.seed)
         if self.criterion in CALIBRATED:
             return calibrated(model, coupling, self.criterion, facts.statistics)
         return criteria.score(model, coupling, self.criterion, self.seed)
 
 
-def _by_gradients(model: Model, coupling: Coupling, batches: Feeds, seed: int) -> dict[str, Scores]:
+def _by_gradients(model: Model, coupling: Coupling, criterion: str, batches: Feeds, seed: int) -> dict[str, Scores]:
     """What groups without a trained weight get is what ``l2`` says."""
     from onnxprune.torch import to_module
-    from onnxprune.torch.criteria import positions, sampled
+    from onnxprune.torch.criteria import positions, sampled, singles, summed, synflow
 
-    silent = criteria.score(model, coupling, "l2")
-    found = positions(to_module(model), model, coupling, batches, sampled(seed))
+    silent, module = criteria.score(model, coupling, "l2"), to_module(model)
+    if criterion == "synflow":
+        found = summed(synflow(module, next(singles(batches))), model, coupling)
+    else:
+        some = islice(singles(batches), _SINGLES) if criterion == "fisher" else batches
+        found = positions(module, model, coupling, some, sampled(seed))
     return {name: scores / scores.mean() if scores.any() else silent[name] for name, scores in found.items()}

@@ -67,7 +67,7 @@ LAYERS = [
     ["torch.module"],
     ["torch.back", "torch.criteria"],
     ["torch.checkpoint", "torch.data", "torch.devices", "torch.judge", "torch.losses", "torch.masks"],
-    ["torch.layers"],
+    ["torch.layers", "torch.unfold"],
     ["torch.selection", "torch.trainer"],
     ["torch.tuning"],
     ["torch.recipes.registry"],
@@ -108,7 +108,7 @@ UPWARD = {
 PROTOBUF = {"weights", "node", "flow", "model", "precision", "runtime", "segments", "arithmetic", "inference", "shapes"}
 PROTOBUF |= {"doubles", "frontier", "feeds", "files", "kernels", "stopwatch", "staged", "passes.repair"}
 PROTOBUF |= {"sparse.chain", "sparse.coo", "sparse.decode", "sparse.flat", "passes.encode", "passes.fold_masks"}
-PROTOBUF |= {"torch.back", "torch.program", "torch.tensors"}
+PROTOBUF |= {"torch.back", "torch.program", "torch.tensors", "torch.unfold"}
 PROTOBUF |= {"passes.bodies", "passes.lossless", "passes.sequences", "passes.normalize", "passes.prune_channels"}
 """Modules that use onnx when they run; annotations may name its types anywhere."""
 

@@ -21,8 +21,8 @@ TargetOption = Annotated[
 Criterion = Annotated[
     str,
     typer.Option(
-        help="How channels are ranked: obs, wanda, flap, variance (by data), taylor (by gradients, needs PyTorch), l1, l2, "
-        "linf, fpgm, bn_scale, random; auto: obs with --calib, else l2."
+        help="How channels are ranked: obs, wanda, flap, variance (by data), taylor, fisher, synflow (by gradients, need "
+        "PyTorch), l1, l2, linf, fpgm, bn_scale, random; auto: obs with --calib, else l2."
     ),
 ]
 Scope = Annotated[

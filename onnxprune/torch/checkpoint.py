@@ -14,7 +14,7 @@ from onnxprune.files import replace_file
 
 __all__ = ["Checkpoint"]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Checkpoint:

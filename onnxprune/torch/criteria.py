@@ -28,7 +28,22 @@ if TYPE_CHECKING:
     from onnxprune.coupling import Coupling
     from onnxprune.model import Model
 
-__all__ = ["Batch", "Loss", "Movement", "fisher", "gradients", "grasp", "positions", "sampled", "snip", "synflow", "taylor"]
+__all__ = [
+    "Batch",
+    "Loss",
+    "Movement",
+    "Scores",
+    "fisher",
+    "gradients",
+    "grasp",
+    "positions",
+    "sampled",
+    "singles",
+    "snip",
+    "summed",
+    "synflow",
+    "taylor",
+]
 
 Batch = Mapping[str, Any]
 Loss = Callable[[dict[str, Tensor], Batch], Tensor]
@@ -212,6 +227,31 @@ def positions(
             for member in members:
                 total[group.id] += view.total((member,), _SUM) ** 2
     return {name: value / max(count, 1) for name, value in total.items()}
+
+
+def summed(scores: Scores, model: Model, coupling: Coupling) -> dict[str, npt.NDArray[np.float64]]:
+    """For each coupling group the scores of its positions: those of all weights that go with a position, added up.
+
+    Args:
+        scores: of weights, by name.
+        model: the one that was coupled.
+        coupling: its groups.
+    """
+    magnitudes, found = Magnitudes(_with(model, scores), coupling), {}
+    for group in coupling.groups:
+        members = tuple(member for member in group.members if member.value in scores)
+        found[group.id] = GroupView(group, members, magnitudes, coupling.axes, 0).total(members, _SUM)
+    return found
+
+
+def singles(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Samples one by one; batches whose inputs are not of one length stay whole."""
+    for batch in batches:
+        sizes = {value.shape[0] if value.ndim else 0 for value in batch.values()}
+        if len(sizes) > 1 or not sizes:
+            yield batch
+            continue
+        yield from ({name: value[at : at + 1] for name, value in batch.items()} for at in range(sizes.pop()))
 
 
 def _with(model: Model, parts: Scores) -> Model:

@@ -54,6 +54,15 @@ class Devices:
         """The mean over all processes."""
         return value
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must know besides weights and optimizer: how losses are scaled in float16."""
+        return self._scaler.state_dict()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        if state:
+            self._scaler.load_state_dict(state)
+
 
 class Accelerated(Devices):
     """One device per process, gradients averaged."""
@@ -80,6 +89,13 @@ class Accelerated(Devices):
         if clip:
             self._inner.clip_grad_norm_(parameters, clip)
         optimizer.step()
+
+    def state(self) -> dict[str, Any]:
+        return {} if self._inner.scaler is None else cast("dict[str, Any]", self._inner.scaler.state_dict())
+
+    def restore(self, state: dict[str, Any]) -> None:
+        if state and self._inner.scaler is not None:
+            self._inner.scaler.load_state_dict(state)
 
     def mean(self, value: float) -> float:
         return float(self._inner.reduce(torch.tensor(value, device=self.device), "mean"))

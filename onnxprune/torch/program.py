@@ -80,6 +80,8 @@ class Step:
             options |= {"outer": values, "run": run}
         try:
             results = operator.function(self.node, *settled(inputs, operator.host), **options)
+        except ModelError as error:
+            raise ModelError(f"node {self.node} cannot be computed in PyTorch: {error}") from error
         except Exception as error:
             shapes = ", ".join(str(list(x.shape)) if isinstance(x, Tensor) else "-" for x in inputs)
             error.add_note(f"in node {self.node} with inputs of shapes {shapes}")

@@ -23,7 +23,7 @@ class Selection:
 
     Attributes:
         layers: the layers that compete, by names of their weights.
-        allocation: how many each of them keeps: ``uniform``, ``erk``, ``lamp`` or ``global``, as in `onnxprune.sparse.allocation`.
+        allocation: how many each of them keeps: ``uniform``, ``erk``, ``lamp`` or ``global``; see `onnxprune.sparse.allocation`.
         pattern: which of a layer may be kept.
     """
 

@@ -313,6 +313,7 @@ class Trainer:
                 "module": self.module.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "random": _random(),
+                "scaler": self._where.state(),
                 "best": self._best,
                 "stale": self._stale,
                 "snapshots": self.snapshots,
@@ -322,6 +323,7 @@ class Trainer:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.module.load_state_dict(state["module"])
+        self._where.restore(state["scaler"])
         self._best, self._stale, self.snapshots = state["best"], state["stale"], state["snapshots"]
         self.epochs = [Epoch(*values) for values in state["epochs"]]
 

@@ -142,16 +142,16 @@ class Session:
             and (itself == "always" or (itself == "unlabelled" and not self.data.labelled))
         )
         teacher = to_module(self.form(self._original)) if self.taught else None
-
         self.options = options.settled(teacher=teacher is not None, labelled=self.data.labelled)
         if options.patience and material.evaluation is None:
             raise OptionError(f"--patience {options.patience} needs samples to judge by: add --eval DATA")
         self._judged, self._judge = None, None
         if material.evaluation is not None:
             judged = open_samples(material.evaluation, self.model.inputs, option="--eval", preprocess=material.preprocess or None)
+            seen = open_samples(material.evaluation, self.form(self.model).inputs, preprocess=material.preprocess or None)
             reference = teacher or to_module(self.form(self.model))
             reference.to(self.where.device)
-            self._judged, self._judge = judged, Judge(judged, self.model, reference, options.metric)
+            self._judged, self._judge = judged, Judge(seen, self.model, reference, options.metric)
         self._stack = ExitStack()
         self.trainer = Trainer(
             self.module,

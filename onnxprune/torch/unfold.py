@@ -1,9 +1,10 @@
 """Batch normalisation that exporters folded into convolutions, back for as long as a model is trained.
 
-Exported convolutions carry a bias that was a batch normalisation once. Without it a net that loses nine tenths of its weights loses
-the size of its signals too, layer by layer, and fresh weights do not train at all: every recipe of the literature was made for nets
-that normalise. `unfold` puts a normalisation behind each convolution with a bias of its own. At first it changes nothing: it has the
-statistics of the data, and takes them back by its scale and shift. `fold` multiplies what it has become into weights and biases.
+The bias of an exported convolution was a batch normalisation once. Without it a net that loses nine tenths of its weights loses
+the size of its signals too, layer by layer, and new weights do not train at all: the recipes of the literature were made for nets
+that normalise. `unfold` puts a normalisation behind each convolution with a bias of its own. At first it changes nothing: it has
+the statistics of the data, and takes them back by its scale and shift. `fold` multiplies what became of it into weights and
+biases.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Norm:
 def unfold(model: Model) -> tuple[Model, tuple[Norm, ...]]:
     """A copy in which convolutions are followed by normalisations that change nothing; see `measure`.
 
-    Those with a weight and a bias that nothing else reads are, unless their output is one of the model's or is normalised as it is.
+    Those with a weight and a bias that nothing else reads are, unless the model puts out what they do, or normalises it anyway.
     Values keep their names: what a convolution put out is now put out by the normalisation.
     """
     copy, norms = model.copy(), list[Norm]()

@@ -39,7 +39,8 @@ def test_what_goes_without_loss_is_worth_nothing(step: Score) -> None:
     assert (facts.scores["w2:0"] > 0).all()
 
 
-def test_taylor_is_scored_by_gradients_without_labels() -> None:
+@pytest.mark.parametrize("criterion", ["taylor", "fisher", "synflow"])
+def test_gradients_score_without_labels(criterion: str) -> None:
     """Positions whose weights reach the output most, by samples; what the module knows of labels it draws itself."""
     model, facts = Model.of(parse(NETS["chain"])), Facts()
     Pipeline([Normalize(), Couple()]).run(model, facts)
@@ -47,7 +48,7 @@ def test_taylor_is_scored_by_gradients_without_labels() -> None:
     facts.calibration = Calibration.of(open_samples({"x": x}, model.inputs), need(facts.shapes, "shapes"))
     scores = []
     for _ in range(2):
-        Score("taylor").run(model, facts)
+        Score(criterion).run(model, facts)
         assert facts.scores is not None
         scores.append(facts.scores)
     assert scores[0].keys() == {"w1:0", "w2:0"}

@@ -42,6 +42,19 @@ def test_gradients_are_clipped_and_layers_compute_in_half() -> None:
     assert float((1 - weight.detach()).norm()) == pytest.approx(1, rel=1e-3)
 
 
+def test_how_losses_are_scaled_goes_on_from_a_checkpoint() -> None:
+    one, other = Devices("cpu", "float32"), Devices("cpu", "float32")
+    assert one.state() == {}
+    one.restore({})
+    for where in (one, other):
+        where._scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=1)
+    weight = torch.nn.Parameter(torch.ones(2))
+    one.step(weight.sum(), [weight], torch.optim.SGD([weight], lr=0.1), clip=0.0)
+    other.restore(one.state())
+    assert other.state() == one.state()
+    assert other.state()["scale"] == 2.0**11
+
+
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
     pytest.importorskip("accelerate", reason="accelerate is not installed")
     rng = np.random.default_rng(0)

@@ -6,7 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from onnx import parser
 
+from onnxprune import ModelError
+from onnxprune.torch import to_module
 from onnxprune.torch.registry import find, op
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,3 +70,12 @@ def test_versions_choose_the_function() -> None:
 def test_two_functions_for_one_version_are_refused() -> None:
     with pytest.raises(ValueError, match=r"ai.onnx::Softmax has a function already in versions 12 to 12"):
         op("Softmax", since=12, until=12)(find)
+
+
+def test_forms_that_are_not_there_are_errors_of_the_model() -> None:
+    proto = parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 16]> g (float[1,1,4,4] x, float[1,4] b) => (float[1,1,1,1] y)'
+        ' <int64[1] i = {0}> { [roi] y = RoiAlign <mode = "max"> (x, b, i) }'
+    )
+    with pytest.raises(ModelError, match=r"roi.* cannot be computed in PyTorch: mode=max: write the node with mode=avg"):
+        to_module(proto)(torch.ones(1, 1, 4, 4), torch.ones(1, 4))

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from onnxprune.errors import ModelError
 from onnxprune.torch.registry import Node, op
 from onnxprune.torch.tensors import dtype_of
 
@@ -126,7 +127,7 @@ def _key_mask(node: Node, mask: Tensor | None, queries: int, keys: int) -> Tenso
         return None
     if mask.dim() == 1:
         if len(mask) % 3 == 2 and len(mask) > 2:
-            raise NotImplementedError("packed lengths of queries and keys: give a mask [batch, keys]")
+            raise ModelError("packed lengths of queries and keys: give a mask [batch, keys]")
         return torch.arange(keys, device=mask.device) < mask.reshape(-1, 1, 1, 1)
     flags = mask != 0
     return flags[:, None, None] if mask.dim() == 2 else flags[:, None] if mask.dim() == 3 else flags
@@ -155,7 +156,7 @@ def packed_attention(
 ) -> tuple[Tensor, ...]:
     """Projection and attention in one node; queries, keys and values side by side in one matrix."""
     if node.attr("do_rotary", 0):
-        raise NotImplementedError("do_rotary: rotate queries and keys with RotaryEmbedding")
+        raise ModelError("do_rotary: rotate queries and keys with RotaryEmbedding")
     heads = node.attr("num_heads")
     widths = node.attr("qkv_hidden_sizes") or [w.shape[1] // 3] * 3
     packed = torch.matmul(x, w) if bias is None else torch.matmul(x, w) + bias
@@ -181,7 +182,7 @@ def multi_head_attention(
 ) -> tuple[Tensor, ...]:
     heads = node.attr("num_heads")
     if k is None or v is None:
-        raise NotImplementedError("queries, keys and values packed in one tensor: split them before the node")
+        raise ModelError("queries, keys and values packed in one tensor: split them before the node")
     if bias is not None:
         q_bias, k_bias, v_bias = bias.split([q.shape[-1], q.shape[-1], len(bias) - 2 * q.shape[-1]])
         q, k, v = q + q_bias, k + k_bias if k.dim() == 3 else k, v + v_bias if v.dim() == 3 else v

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from onnxprune.errors import ModelError
 from onnxprune.torch.ops.conv import pads_of
 from onnxprune.torch.registry import Node, op
 
@@ -146,7 +147,7 @@ def affine_grid(node: Node, theta: Tensor, size: Tensor) -> Tensor:
 def roi_align(node: Node, x: Tensor, boxes: Tensor, images: Tensor) -> Tensor:
     """Means of bilinear samples in the bins of boxes (He et al. 2017, "Mask R-CNN"): one matrix for rows and one for columns."""
     if node.attr("mode", "avg") != "avg":
-        raise NotImplementedError("mode=max: write the node with mode=avg")
+        raise ModelError("mode=max: write the node with mode=avg")
     aligned = node.opset >= 16 and node.attr("coordinate_transformation_mode", "half_pixel") == "half_pixel"
     corners = boxes * node.attr("spatial_scale", 1.0) - (0.5 if aligned else 0.0)
     sizes = corners[:, 2:] - corners[:, :2]

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from onnxprune.errors import ModelError
 from onnxprune.torch.ops.conv import conv
 from onnxprune.torch.ops.pool import average_pool
 from onnxprune.torch.registry import Node, op
@@ -214,7 +215,7 @@ def matmul_nbits(
 ) -> Tensor:
     """A matrix [k, n] in blocks along k, each with its scale; numbers of few bits share bytes, low bits first."""
     if order is not None:
-        raise NotImplementedError("g_idx: sort the rows of the matrix before it is quantised")
+        raise ModelError("g_idx: sort the rows of the matrix before it is quantised")
     k, n, bits, block = (node.attr(name) for name in ("K", "N", "bits", "block_size"))
     blocks = -(-k // block)
     values = _unpacked(packed.reshape(n, blocks, -1), bits).to(scales.dtype)[..., :block]
