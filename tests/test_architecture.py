@@ -18,14 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "onnxprune"
 
 LAYERS = [
-    ["errors", "axes", "digest"],
+    ["errors", "axes", "digest", "turns"],
     ["equation", "slices"],
     ["weights"],
     ["node", "synthetic"],
     ["flow", "model", "order"],
     ["precision"],
     ["runtime"],
-    ["arithmetic", "doubles", "segments"],
+    ["arithmetic", "definite", "doubles", "segments"],
     ["inference"],
     ["shapes"],
     ["sparse.flat"],
@@ -57,6 +57,7 @@ LAYERS = [
     ["timings"],
     ["latency"],
     ["allocate", "files", "metrics", "values", "verify"],
+    ["written"],
     ["torch.registry", "torch.tensors"],
     ["torch.roles"],
     ["torch.program"],
@@ -106,7 +107,7 @@ UPWARD = {
 """Imports against the current, and why they do no harm; all are under TYPE_CHECKING."""
 
 PROTOBUF = {"weights", "node", "flow", "model", "precision", "runtime", "segments", "arithmetic", "inference", "shapes"}
-PROTOBUF |= {"doubles", "frontier", "feeds", "files", "kernels", "stopwatch", "staged", "passes.repair"}
+PROTOBUF |= {"definite", "doubles", "frontier", "feeds", "files", "kernels", "stopwatch", "staged", "passes.repair"}
 PROTOBUF |= {"sparse.chain", "sparse.coo", "sparse.decode", "sparse.flat", "passes.encode", "passes.fold_masks"}
 PROTOBUF |= {"torch.back", "torch.program", "torch.tensors"}
 PROTOBUF |= {"passes.bodies", "passes.lossless", "passes.sequences", "passes.normalize", "passes.prune_channels"}
@@ -121,8 +122,10 @@ UNTESTED = {
     "cli.sparsity": "test_cli",
     "cli.timing": "test_cli",
     "_bench_worker": "test_bench",
+    "definite": "test_inference",
     "node": "test_model and every rule",
     "weights": "test_model",
+    "written": "test_api and test_storage",
     "refusals": "test_coupling",
     "sparse": "every test of what is in it",
     "rules": "tests/rules/test_law.py",

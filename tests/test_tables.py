@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from onnxprune import tables
-from onnxprune.bench import BenchReport, BenchRow, Spread, Timing
+from onnxprune.bench import BenchReport, BenchRow, Timing
 from onnxprune.cost import Cost
 from onnxprune.report import GroupReport, Report
+from onnxprune.turns import Spread
 from onnxprune.verify import Check, Drift
 
 ODD = "/model/[bold]layer.0[/red]/:smile:/conv"

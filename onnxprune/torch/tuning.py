@@ -7,11 +7,10 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxprune import files
 from onnxprune.calibrate import Samples, open_samples
 from onnxprune.errors import OptionError
 from onnxprune.metrics import Evaluation
@@ -25,6 +24,7 @@ from onnxprune.torch.judge import Judge
 from onnxprune.torch.module import to_module
 from onnxprune.torch.trainer import Phase, Trainer
 from onnxprune.training import Training
+from onnxprune.written import Written
 
 __all__ = ["Material", "Session", "Tuned", "finetune"]
 
@@ -56,17 +56,15 @@ class Material:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class Tuned(Written):
     """A trained model.
 
     Attributes:
         report: what happened, as plain data.
-        compiled: the model.
         first: whether this process writes files, of several.
     """
 
     report: dict[str, Any]
-    compiled: Model = field(repr=False)
     first: bool = True
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
@@ -76,7 +74,7 @@ class Tuned:
             OutputError: the path cannot be written, or exists and ``force`` is not set.
         """
         if self.first:
-            files.save(self.compiled, files.check_output(path, force=force))
+            super().save(path, force=force)
 
 
 class Session:
@@ -156,7 +154,7 @@ class Session:
         masks.strip(self.module)
         result = write_back(self.module, self.model)
         self._tell("comparing")
-        return Tuned(self._report(result), result, first=self.where.rank == 0)
+        return Tuned(self._report(result), self.where.rank == 0, compiled=result)
 
     def _report(self, result: Model) -> dict[str, Any]:
         score = None
