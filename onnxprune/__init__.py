@@ -29,8 +29,10 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from onnxprune.plan import Plan
+    from onnxprune.quantization import QuantRecipe
+    from onnxprune.quantizer import QuantResult, quantize
     from onnxprune.recipe import Recipe
-    from onnxprune.report import Report, SparseReport
+    from onnxprune.report import QuantReport, Report, SparseReport
     from onnxprune.sparse.recipe import SparseRecipe
     from onnxprune.sparsifier import SparseResult, sparsify
     from onnxprune.storage import Stored, decode, encode
@@ -47,6 +49,9 @@ __all__ = [
     "Plan",
     "PlanError",
     "ProviderError",
+    "QuantRecipe",
+    "QuantReport",
+    "QuantResult",
     "Recipe",
     "Report",
     "RequirementError",
@@ -66,6 +71,7 @@ __all__ = [
     "encode",
     "make_plan",
     "prune",
+    "quantize",
     "sparsify",
 ]
 
@@ -73,8 +79,10 @@ _HOMES = {
     "onnxprune.api": ("Analysis", "Result", "analyze", "apply", "check", "make_plan", "prune"),
     "onnxprune.bench": ("benchmark",),
     "onnxprune.plan": ("Plan",),
+    "onnxprune.quantization": ("QuantRecipe",),
+    "onnxprune.quantizer": ("QuantResult", "quantize"),
     "onnxprune.recipe": ("Recipe",),
-    "onnxprune.report": ("Report", "SparseReport"),
+    "onnxprune.report": ("QuantReport", "Report", "SparseReport"),
     "onnxprune.sparse.recipe": ("SparseRecipe",),
     "onnxprune.sparsifier": ("SparseResult", "sparsify"),
     "onnxprune.storage": ("Stored", "decode", "encode"),

@@ -13,10 +13,11 @@ from rich.table import Table
 
 from onnxprune.bench import BenchReport, BenchRow
 from onnxprune.lossless import KINDS
-from onnxprune.report import Repaired, Report, SparseReport
+from onnxprune.metrics import Score
+from onnxprune.report import QuantReport, Repaired, Report, SparseReport
 from onnxprune.verify import Check, Drift
 
-__all__ = ["applied", "inspection", "planned", "pruning", "sparse", "stored", "timings", "trained", "verified"]
+__all__ = ["applied", "inspection", "planned", "pruning", "quantized", "sparse", "stored", "timings", "trained", "verified"]
 
 _SHOWN = 40
 """Groups or reasons listed before the rest is counted."""
@@ -95,12 +96,7 @@ def pruning(report: Report, output: str) -> None:
     if report.drift:
         _drift(console, report.drift)
     if report.score:
-        score = report.score
-        _say(
-            console,
-            f"{score.metric} on {counted(score.samples, 'sample')} ({score.source}): {score.original:.4f} -> {score.pruned:.4f}; "
-            f"{counted(len(report.tried), 'target')} tried",
-        )
+        _scored(console, report.score, f"; {counted(len(report.tried), 'target')} tried")
     for note in report.notes:
         _say(console, f"note: {note}")
     for name, why in report.frozen.items():
@@ -290,6 +286,40 @@ def applied(done: dict[str, Any]) -> None:
     """What `apply` wrote."""
     verb = "masked" if done["masked"] else "pruned"
     _say(_console(), f"{done['output']}: {counted(done['groups'], 'group')} {verb}, {_bytes(done['bytes'])}")
+
+
+def quantized(report: QuantReport, output: str) -> None:
+    """What `quantize` did."""
+    console = _console()
+    kept = Counter((node["op"], node["why"]) for node in report.kept)
+    table = _table(f"{report.model} -> {output}", "operator", "nodes", "computes in", "why", text=("computes in", "why"))
+    for op, count in sorted(report.nodes.items()):
+        table.add_row(op, str(count), "int8", "")
+    for (op, why), count in sorted(kept.items()):
+        table.add_row(op, str(count), "float", why)
+    console.print(table)
+    recipe = report.recipe
+    scales = "one scale for each channel" if recipe["per_channel"] else "one scale for each weight"
+    bits = "7 bits" if recipe["reduce_range"] == "yes" else "8 bits"
+    _say(
+        console,
+        f"{counted(report.weights, 'weight')} in {bits}, {scales}; activations {recipe['activations']}, {recipe['method']}",
+    )
+    old, new = report.size
+    _say(console, f"{_bytes(old)} -> {_bytes(new)} ({new / max(old, 1):.3f})")
+    before, after = (zeros / max(report.elements, 1) for zeros in report.zeros)
+    _say(console, f"zeros: {before:.1%} of the weights before, {after:.1%} after; every zero stayed zero")
+    if report.drift:
+        _drift(console, report.drift)
+    if report.score:
+        _scored(console, report.score)
+    for note in report.notes:
+        _say(console, f"note: {note}")
+
+
+def _scored(console: Console, score: Score, more: str = "") -> None:
+    found = f"{score.metric} on {counted(score.samples, 'sample')} ({score.source})"
+    _say(console, f"{found}: {score.original:.4f} -> {score.pruned:.4f}{more}")
 
 
 def trained(report: Mapping[str, Any]) -> None:

@@ -40,6 +40,7 @@ LAYERS = [
     ["refusals", "zeros"],
     ["coupling"],
     ["_bench_worker", "affine", "cost", "criteria", "feeds", "frontier", "plan", "preprocess", "ranges", "recipe", "training"],
+    ["quantization"],
     ["divergence", "geometry", "grid", "kernels", "knapsack", "latency_cache", "moments", "norms", "obs", "staged"],
     ["readers", "refit", "sources"],
     ["calibrate"],
@@ -57,7 +58,7 @@ LAYERS = [
     ["timings"],
     ["latency"],
     ["allocate", "files", "metrics", "values", "verify"],
-    ["written"],
+    ["written", "qdq"],
     ["torch.registry", "torch.tensors"],
     ["torch.roles"],
     ["torch.program"],
@@ -91,7 +92,7 @@ LAYERS = [
     ["compiler", "exact"],
     ["tune"],
     ["storage"],
-    ["sparsifier"],
+    ["quantizer", "sparsifier"],
     ["api"],
     ["cli.app", "cli.derived", "cli.options", "cli.output"],
     ["cli.*"],
@@ -107,7 +108,7 @@ UPWARD = {
 """Imports against the current, and why they do no harm; all are under TYPE_CHECKING."""
 
 PROTOBUF = {"weights", "node", "flow", "model", "precision", "runtime", "segments", "arithmetic", "inference", "shapes"}
-PROTOBUF |= {"definite", "doubles", "frontier", "feeds", "files", "kernels", "stopwatch", "staged", "passes.repair"}
+PROTOBUF |= {"definite", "doubles", "qdq", "frontier", "feeds", "files", "kernels", "stopwatch", "staged", "passes.repair"}
 PROTOBUF |= {"sparse.chain", "sparse.coo", "sparse.decode", "sparse.flat", "passes.encode", "passes.fold_masks"}
 PROTOBUF |= {"torch.back", "torch.program", "torch.tensors"}
 PROTOBUF |= {"passes.bodies", "passes.lossless", "passes.sequences", "passes.normalize", "passes.prune_channels"}
@@ -119,10 +120,13 @@ UNTESTED = {
     "cli.options": "test_cli",
     "cli.output": "test_cli",
     "cli.pruning": "test_cli",
+    "cli.quantizing": "test_quantizer",
     "cli.sparsity": "test_cli",
     "cli.timing": "test_cli",
     "_bench_worker": "test_bench",
     "definite": "test_inference",
+    "qdq": "test_quantizer",
+    "quantization": "test_quantizer",
     "node": "test_model and every rule",
     "weights": "test_model",
     "written": "test_api and test_storage",
@@ -222,9 +226,9 @@ def test_few_modules_touch_protobufs() -> None:
     assert {module for module in MODULES if "onnx" in external(module, types=False)} <= PROTOBUF
 
 
-def test_one_module_makes_sessions() -> None:
+def test_few_modules_know_the_runtime() -> None:
     users = {module for module in MODULES if "onnxruntime" in external(module, types=False)}
-    assert users <= {"runtime", "_bench_worker"}
+    assert users <= {"runtime", "_bench_worker", "qdq"}
 
 
 def test_extras_are_no_requirement() -> None:
