@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         TargetError,
         VerificationError,
     )
+    from onnxprune.pipeline import Build, run
     from onnxprune.plan import Plan
     from onnxprune.quantization import QuantRecipe
     from onnxprune.quantizer import QuantResult, quantize
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Analysis",
+    "Build",
     "ContractError",
     "InputError",
     "ModelError",
@@ -72,12 +74,14 @@ __all__ = [
     "make_plan",
     "prune",
     "quantize",
+    "run",
     "sparsify",
 ]
 
 _HOMES = {
     "onnxprune.api": ("Analysis", "Result", "analyze", "apply", "check", "make_plan", "prune"),
     "onnxprune.bench": ("benchmark",),
+    "onnxprune.pipeline": ("Build", "run"),
     "onnxprune.plan": ("Plan",),
     "onnxprune.quantization": ("QuantRecipe",),
     "onnxprune.quantizer": ("QuantResult", "quantize"),

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from onnxprune.bench import BenchReport, BenchRow
+from onnxprune.console import console as _console
+from onnxprune.console import counted, quantity
+from onnxprune.console import in_bytes as _bytes
+from onnxprune.console import say as _say
+from onnxprune.console import table as _table
 from onnxprune.lossless import KINDS
 from onnxprune.metrics import Score
 from onnxprune.report import QuantReport, Repaired, Report, SparseReport
 from onnxprune.verify import Check, Drift
 
-__all__ = ["applied", "inspection", "planned", "pruning", "quantized", "sparse", "stored", "timings", "trained", "verified"]
+__all__ = [
+    "applied",
+    "inspection",
+    "planned",
+    "pruning",
+    "quantized",
+    "sparse",
+    "stored",
+    "timings",
+    "trained",
+    "verified",
+]
 
 _SHOWN = 40
 """Groups or reasons listed before the rest is counted."""
@@ -26,45 +40,6 @@ _REFUSAL = ("axis", "reason", "node", "why")
 
 _SPARSE = 0.1
 """Zeros from which `inspect` lists a weight: rounding leaves some in any."""
-_WHOLE = 1000
-"""Columns of a pipe or a file: a name is never folded there."""
-
-
-def _console() -> Console:
-    """Prints text as it is: names of nodes are full of brackets and colons."""
-    width = None if sys.stdout.isatty() else _WHOLE
-    return Console(width=width, markup=False, highlight=False, emoji=False)
-
-
-def _say(console: Console, text: str) -> None:
-    """Print a sentence; the terminal wraps it, so that it is copied in one piece."""
-    console.print(text, soft_wrap=True)
-
-
-def _table(title: str, *columns: str, text: tuple[str, ...] = ()) -> Table:
-    """A table whose first column and those in ``text`` are flush left, the numbers flush right."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 or column in text else "right", overflow="fold")
-    return table
-
-
-def counted(count: int, singular: str, plural: str = "") -> str:
-    """A number with its noun: 1 group, 2 groups."""
-    return f"{count} {singular if count == 1 else plural or f'{singular}s'}"
-
-
-def quantity(value: float) -> str:
-    """A count with a unit prefix: 4.09 G, 25.6 M."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3g} {unit}" if value / limit < 100 else f"{value / limit:.0f} {unit}"
-    return f"{value:.0f}"
-
-
-def _bytes(value: float) -> str:
-    text = quantity(value)
-    return f"{text}B" if " " in text else f"{text} B"
 
 
 def pruning(report: Report, output: str) -> None:
