@@ -153,12 +153,12 @@ def run(
     build, tell = recipe if isinstance(recipe, Build) else Build.load(recipe), progress or (lambda _: None)
     out = files.check_output(build.output, inputs=(build.model,), force=force)
     original = Model.of(build.model)
-    score = _scorer(build, original)
-    before = score(original) if score else None
     found: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:
         folder = _folder(keep) if keep else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxprune-")))
         stack.enter_context(_importable(build.path.parent))
+        score = _scorer(build, original)
+        before = score(original) if score else None
         model = build.model
         for number, step in enumerate(build.steps, 1):
             title = f"{number}/{len(build.steps)} {step.name}"

@@ -17,7 +17,7 @@ from onnxprune.compiler import Progress, Stages
 from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
 from onnxprune.metrics import Evaluation
 from onnxprune.model import Model, Source
-from onnxprune.node import domain_of, every_node
+from onnxprune.node import LINEAR, domain_of, every_node
 from onnxprune.passes import Decode, Facts, FoldMasks, Pipeline
 from onnxprune.precision import float_types
 from onnxprune.quantization import QuantRecipe
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["QuantResult", "quantize"]
 
-LINEAR = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _BLOCK = 4
 """Channels below which, and between multiples of which, int8 convolutions leave their fast kernels."""
 _OVERFLOW = 0.05

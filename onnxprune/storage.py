@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from onnxprune.model import Model, Source
+from onnxprune.node import LINEAR, every_node
 from onnxprune.passes import Decode, Encode, Facts, FoldMasks, Pipeline
 from onnxprune.passes.base import need
 from onnxprune.passes.encode import FOLDED, TYPES
@@ -108,8 +109,9 @@ def survey(source: Source) -> tuple[Encoded, ...]:
     gather_constants(model)
     made = Decoders(model)
     rows = []
+    points = {node.input[2] for node in every_node(model.graph) if node.op_type in LINEAR and len(node.input) > 2}
     for name, weight in (model.weights | made.weights).items():
-        if weight.dtype in TYPES and name not in made.stored:
+        if weight.dtype in TYPES and name not in made.stored and name not in points:  # zero points are zeros, and no weights
             array = weight.array()
             row = Encoded.of(name, array, most_frequent(array))
             rows.append(replace(row, encoding=made.families.get(name, "coo" if name in coo else row.encoding)))

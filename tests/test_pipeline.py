@@ -133,6 +133,11 @@ def test_what_makes_no_sense_is_named(recipe: Write, head: str, text: str, words
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*.toml")), ids=lambda path: path.name)
+def test_the_examples_are_read(path: Path) -> None:
+    assert len(Build.load(path).steps) >= 3
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path, recipe: Write) -> None:
     with pytest.raises(OptionError, match=r"gone\.toml: cannot be read"):
         Build.load(tmp_path / "gone.toml")

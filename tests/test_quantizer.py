@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper, parser
 
 import onnxprune
-from onnxprune import files, qdq
+from onnxprune import files, qdq, storage
 from onnxprune.errors import ModelError, OptionError, TargetError
 from onnxprune.model import Model
 from onnxprune.quantization import METHODS, QuantRecipe
@@ -290,6 +290,8 @@ def test_a_sparse_model_is_smaller_encoded_and_decodes_to_the_bit(sparse: Path) 
 
 def test_it_is_inspected_and_pruned_again(sparse: Path) -> None:
     assert len(onnxprune.analyze(sparse).coupling.groups) == len(onnxprune.analyze(DIGITS).coupling.groups)
+    listed = storage.describe(sparse)["weights"]
+    assert not [row["name"] for row in listed if "zero_point" in row["name"]]
     report = onnxprune.prune(sparse, onnxprune.Recipe(target="macs=0.8", align="4")).report
     assert report.verification is not None
     assert report.verification.ok
