@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["QuantResult", "quantize"]
 
+_SIZES = frozenset({"Shape", "Size"})
+"""Read floats, and compute nothing of them."""
 _BLOCK = 4
 """Channels below which, and between multiples of which, int8 convolutions leave their fast kernels."""
 _OVERFLOW = 0.05
@@ -192,7 +194,7 @@ def _computing(model: Model) -> Iterator[NodeProto]:
     made = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     for node in model.graph.node:
         floats = any(name in made or types.get(name) in FLOATS for name in node.input)
-        if floats and node.op_type not in LINEAR:
+        if floats and node.op_type not in LINEAR | _SIZES:
             yield node
 
 

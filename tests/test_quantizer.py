@@ -221,6 +221,19 @@ def test_a_model_in_several_files_stays_on_disk(monkeypatch: pytest.MonkeyPatch,
         small(net(text=text.replace('"": 17', '"": 11')))
 
 
+def test_widths_at_which_int8_is_slow_are_noted() -> None:
+    text = NET.replace("c = Relu (b)", "c = Relu (b) s = Shape (c)")
+    assert not [note for note in small(net(text=text)).report.notes if "no multiple of 4" in note]
+    proto = parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> n (float[N, 4, 8, 8] x) => (float[N, 6, 6, 6] y) {y = Conv (x, w)}'
+    )
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones((6, 4, 3, 3), np.float32), "w"))
+    assert (
+        "convolutions whose width is no multiple of 4, at which int8 is slow: 1; prune with --align 16"
+        in small(proto).report.notes
+    )
+
+
 # What cannot be
 
 
@@ -255,11 +268,18 @@ def test_options_that_make_no_sense_are_refused(fields: dict[str, Any], words: s
         QuantRecipe(**fields)
 
 
-def test_the_quantizer_is_quiet_and_leaves_logging_alone(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_quantizer_is_quiet_and_what_it_warns_of_is_a_note(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "n (float[N, 4, 8, 8] x) => (float[N, 4, 8, 8] y) { y = LayerNormalization (x, w) }"
+    proto = parser.parse_model('<ir_version: 8, opset_import: ["": 17]>' + text)
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones(8, np.float32), "w"))
     handlers = list(logging.getLogger().handlers)
-    small(net(), method="percentile")
+    report = small(proto, method="percentile").report
     assert capfd.readouterr() == ("", "")
+    assert not caplog.records
     assert logging.getLogger().handlers == handlers
+    assert any(note.startswith("ONNX Runtime: Axis 1 is out-of-range for weight") for note in report.notes)
 
 
 # Afterwards
