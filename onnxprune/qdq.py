@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -35,8 +36,6 @@ PER_TENSOR, PER_CHANNEL = 10, 13
 """The first operator sets of ``QuantizeLinear``, and of its axis."""
 _BATCH = 16
 """Samples in memory at a time, with every value inside the graph where histograms are taken."""
-_TOLD = 5
-"""Warnings of the quantizer that are passed on; the next ones say the same of other nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,16 +174,18 @@ class Workshop:
 
 
 class _Keeper(logging.Handler):
-    """Keeps warnings, the first of many."""
+    """Keeps warnings, one of those that differ in quoted names alone."""
 
     def __init__(self, said: list[str]) -> None:
         super().__init__(logging.WARNING)
-        self._said = said
+        self._said, self._known = said, set[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage().strip()
-        if text not in self._said and len(self._said) < _TOLD and "pre-processing" not in text:
+        kind = re.sub(r"'[^']*'|`[^`]*`", "", text)
+        if kind not in self._known and "pre-processing" not in text:
             self._said.append(text)
+        self._known.add(kind)
 
 
 class _Reader:
