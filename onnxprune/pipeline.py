@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import sys
 import tempfile
 import time
@@ -120,6 +121,8 @@ def _step(path: Path, name: str, table: Mapping[str, Any]) -> Step:
     table = dict(table)
     do = table.pop("do", name)
     try:
+        if not re.fullmatch(r"[\w-]+", name):
+            raise OptionError("is no name for a step, which files are called by: write letters, digits and hyphens")
         if do not in KINDS:
             raise OptionError(f"there is no step {do!r}{meant(str(do), list(KINDS))}")
         return Step(name, do, read(do, table, path.parent), table)
@@ -163,7 +166,7 @@ def run(
         for number, step in enumerate(build.steps, 1):
             title = f"{number}/{len(build.steps)} {step.name}"
             tell(title)
-            model, report = _carried_out(step, number, model, build, folder, lambda text, title=title: tell(f"{title}: {text}"))  # type: ignore[misc]
+            model, report = _carried_out(step, number, model, build, folder, _titled(tell, title))
             if score and "score" not in report:
                 report["score"] = score(Model.of(model))
             found.append(report)
@@ -171,6 +174,10 @@ def run(
         files.save(Model.of(model), out)
     scored = {"score": before} if score else {}
     return {**build.to_dict(), **scored, "bytes": [files.size(build.model), files.size(out)], "steps": found}
+
+
+def _titled(tell: Callable[[str], None], title: str) -> Callable[[str], None]:
+    return lambda text: tell(f"{title}: {text}")
 
 
 def _carried_out(
@@ -203,10 +210,9 @@ def _carried_out(
 
 def _signature(step: Step, model: Path, original: Path) -> str:
     """What a step's result hangs on: its options, the models, and the files that are named."""
-    options = [asdict(one) for one in step.options.values()]
-    named = [
-        Path(value) for one in options for value in one.values() if isinstance(value, str) and value and Path(value).exists()
-    ]
+    options = [{name: value for name, value in asdict(one).items() if name != "log"} for one in step.options.values()]
+    texts = [value for one in options for value in one.values() if isinstance(value, str) and value]
+    named = [path for path in map(Path, texts) if path.exists()]
     stamps = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in named]
     told = json.dumps([step.do, options, _digest(model), _digest(original), stamps])
     return hashlib.sha256(told.encode()).hexdigest()

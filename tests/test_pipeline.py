@@ -111,6 +111,7 @@ def test_every_option_of_the_command_is_an_option_of_the_step(do: str) -> None:
         (HEAD, "", r"has no steps: write a table for each, as \[prune\]; there are prune, sparsify"),
         (HEAD + 'modell = "x"\n', "[prune]", "no key 'modell' above the first table; did you mean 'model'"),
         (HEAD, "[prun]", r"\[prun\] there is no step 'prun'; did you mean 'prune'"),
+        (HEAD, '["../a"]\ndo = "prune"', r"\[\.\./a\] is no name for a step"),
         (HEAD, '[a]\ndo = "sing"', r"\[a\] there is no step 'sing'; there are prune, sparsify"),
         (HEAD, "[prune]\ntargets = 1", r"\[prune\] there is no option 'targets'; did you mean 'target'"),
         (HEAD, '[prune]\ntarget = "speed=2"', r"\[prune\] target 'speed=2': write one of"),
