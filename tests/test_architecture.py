@@ -69,7 +69,7 @@ LAYERS = [
     ["torch.checkpoint", "torch.data", "torch.devices", "torch.judge", "torch.losses", "torch.masks"],
     ["torch.layers"],
     ["torch.selection", "torch.trainer"],
-    ["torch.tuning"],
+    ["torch.groups", "torch.tuning"],
     ["torch.recipes.registry"],
     ["torch.recipes.gradual", "torch.recipes.magnitude"],  # schedules that others use
     ["torch.recipes.*"],
@@ -92,6 +92,7 @@ LAYERS = [
     ["storage"],
     ["sparsifier"],
     ["api"],
+    ["torch.channels"],  # prunes between trainings
     ["cli.app", "cli.derived", "cli.options", "cli.output"],
     ["cli.*"],
     ["cli"],

@@ -82,10 +82,14 @@ def train(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Make a model sparse while it is trained, by one of the recipes of the literature."""
+    """Make a model sparse, or with --target smaller, while it is trained, by one of the recipes of the literature."""
     from onnxprune import files, tables
-    from onnxprune.torch.sparsify import train as run
     from onnxprune.torch.tuning import Material
+
+    if recipe.target:
+        from onnxprune.torch.channels import train as run
+    else:
+        from onnxprune.torch.sparsify import train as run
 
     inputs = (model, *([teacher] if teacher else []))
     out = files.check_output(output, inputs=inputs, force=force)
