@@ -156,8 +156,8 @@ class Sparse:
         method: on weights ``gradual``, ``constant`` (Zhu and Gupta 2017), ``oneshot`` (Han et al. 2015), ``iterative``,
             ``random``, ``snip``, ``grasp``, ``synflow``, ``lottery`` (Frankle and Carbin 2019), ``weight_rewinding``,
             ``rate_rewinding`` (Renda et al. 2020), ``supermask`` (Ramanujan et al. 2020), ``movement``, ``soft_movement`` (Sanh
-            et al. 2020) or ``scratch`` (Liu et al. 2019); on channels, with a target, ``iterative``, ``group_sl`` (Fang et al. 2023) or
-            ``oneshot``. ``auto`` is ``gradual``, with a target ``iterative``.
+            et al. 2020) or ``scratch`` (Liu et al. 2019); on channels, with a target, ``iterative``, ``group_sl`` (Fang et al.
+            2023) or ``oneshot``. ``auto`` is ``gradual``, with a target ``iterative``.
         sparsity: share of zeros in the weights of layers at the end; 0 for 0.8.
         target: removes channels instead: what remains, as a fraction: ``macs=0.5``, ``params=0.4``, ``size=0.25``,
             ``channels=0.5``, or ``latency=0.5``, measured here.
@@ -215,6 +215,8 @@ class Sparse:
             raise OptionError(f"--threshold {self.threshold}: write standard deviations, as 1.5, with --method oneshot")
         if self.rounds < 0:
             raise OptionError(f"--rounds {self.rounds}: write 0 or more")
+        if not 0 <= self.penalty < float("inf"):
+            raise OptionError(f"--penalty {self.penalty}: write 0 or a positive number")
         if self.rewind != _AUTO and self.method not in {"lottery", "weight_rewinding"}:
             raise OptionError(f"--rewind {self.rewind}: is for --method lottery and weight_rewinding")
         if self.rewind.startswith("epoch:") and not self.rewind[6:].isdecimal():

@@ -67,9 +67,9 @@ LAYERS = [
     ["torch.module"],
     ["torch.back", "torch.criteria"],
     ["torch.checkpoint", "torch.data", "torch.devices", "torch.judge", "torch.losses", "torch.masks"],
-    ["torch.layers"],
+    ["torch.groups", "torch.layers"],
     ["torch.selection", "torch.trainer"],
-    ["torch.groups", "torch.tuning"],
+    ["torch.tuning"],
     ["torch.recipes.registry"],
     ["torch.recipes.gradual", "torch.recipes.magnitude"],  # schedules that others use
     ["torch.recipes.*"],

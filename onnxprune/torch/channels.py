@@ -1,6 +1,6 @@
 """Training that makes a model smaller: channels go between stages of training, until a target holds; one run that can be killed.
 
-    group_sl    train with a penalty on the norms of channels (`onnxprune.torch.groups`), prune, fine-tune
+    group_sl    train while weak channels shrink (`onnxprune.torch.groups`), prune, fine-tune
     iterative   prune a part, fine-tune, and again, each time leaving the same fraction
     oneshot     prune, fine-tune
 
@@ -73,7 +73,7 @@ def train(
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """What is done at a time: ``learn`` under a penalty, ``prune`` to a fraction of the original, or ``tune``."""
+    """What is done at a time: ``learn`` while channels shrink, ``prune`` to a fraction of the original, or ``tune``."""
 
     kind: str
     name: str
@@ -185,9 +185,13 @@ class _Course:
         phase = Phase(stage.name, self._options.epochs)
         if stage.kind == "learn":
             norms = GroupNorms(session.module, api.analyze(model, protect=self._recipe.protect).coupling)
-            strength = self._recipe.penalty
+
+            def shrink(step: int, steps: int) -> None:
+                # With the learning rate, so that what matters can be learnt back before the end.
+                norms.shrink(self._recipe.penalty * self._options.factor((step + 0.5) / steps) / steps)
+
             # Only the end of the phase is as sparse as it shall be: no epoch before it is the result, however good.
-            phase = dataclasses.replace(phase, penalty=lambda: strength * norms.penalty(), ready=1.0)
+            phase = dataclasses.replace(phase, each=shrink, ready=1.0)
         return session.train([phase])
 
     def _prune(self, stage: _Stage, model: Model, place: _Place) -> dict[str, Any]:
@@ -195,15 +199,17 @@ class _Course:
         fraction = min(stage.fraction / place.remaining, 1.0)
         recipe = self._surgery(fraction, criterion="l2" if self._recipe.method == "group_sl" else "auto")
         result = api.prune(model, recipe, samples=_Drawn(self._data), agreement=False, progress=self._tell)
-        place.remaining *= result.report.obtained.get(self._target.metric, fraction)
+        place.remaining *= float(result.report.obtained.get(self._target.metric, fraction))
         place.model = _bytes(result.compiled)
-        verified = None if result.report.verification is None else result.report.verification.text
+        proof = result.report.verification
+        assert proof is not None  # noqa: S101 - the recipe asks for it
         row = self._row(stage.name, result.compiled, dataclasses.asdict(result.report.after))
+        verified = {"ok": proof.ok, "error": float(proof.error), "runs": proof.runs}
         return {**row, "verification": verified, "repaired": len(result.report.repairs)}
 
     def _row(self, name: str, model: Model, cost: Mapping[str, Any]) -> dict[str, Any]:
         """What a stage came to."""
-        score = None if self._evaluation is None else self._evaluation.of(model).pruned
+        score = None if self._evaluation is None else float(self._evaluation.of(model).pruned)
         return {"stage": name, **{metric: cost[metric] for metric in METRICS}, "score": score}
 
     def _surgery(self, fraction: float, criterion: str = "auto", scope: str = "auto") -> Recipe:

@@ -1,8 +1,11 @@
-"""Norms of the channels of a module, for a penalty that makes whole coupling groups sparse (Fang et al. 2023, "DepGraph").
+"""Channels that shrink while a module is trained, until whole coupling groups are sparse (Fang et al. 2023, "DepGraph", group-SL).
 
-A channel is worth what all weights that go with it are worth: filters that make it, slices that read it. The penalty is the sum
-of the squared norms, each times ``2^(4 (largest - own) / (largest - least))`` of its group, so that the weak shrink up to sixteen
-times as fast as the strong, and are gone when surgery comes.
+A channel is worth what all weights that go with it are worth: filters that make it, slices that read it. The penalty of the paper is
+the sum of the squared norms, each times ``2^(4 (largest - own) / (largest - least))`` of its group, so that the weak shrink up to
+sixteen times as fast as the strong, and are gone when surgery comes.
+
+Here it acts on the weights and not through the loss: adaptive optimizers divide each gradient by what it mostly is, which would take
+away just that difference between weak and strong (Loshchilov and Hutter 2019, of weight decay).
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import torch
 from torch import Tensor
 
 from onnxprune.axes import labels
+from onnxprune.torch import masks
 from onnxprune.torch.module import GraphModule
 
 if TYPE_CHECKING:
@@ -56,27 +60,33 @@ class GroupNorms:
             owners.append(np.full(group.size, len(self.sizes)))
             self.sizes[group.id] = group.size
             start += group.size
+        self._lengths = [len(one) for one in places]
         self._count, device = start, module.device
         # What belongs to no position of the group (its neighbours on a concatenated axis) goes to a place behind all others.
         found = np.concatenate(places) if places else np.zeros(0, np.int64)
         self._places = torch.from_numpy(np.where(found >= 0, found, start)).to(device)
         self._owners = torch.from_numpy(np.concatenate(owners) if owners else np.zeros(0, np.int64)).to(device)
 
+    @torch.no_grad()
     def squared(self) -> Tensor:
         """For each position of each group the sum of the squares of all weights that go with it. [positions of all groups]"""
         weights = self._module.weights()
         squares = {name: weights[name].float().square() for name in dict.fromkeys(name for name, _ in self._reads)}
         sums = [squares[name].movedim(axis, 0).reshape(weights[name].shape[axis], -1).sum(1) for name, axis in self._reads]
         total = torch.zeros(self._count + 1, device=self._places.device)
-        return total.index_add(0, self._places, torch.cat(sums))[:-1] if sums else total[:-1]
+        return (total.index_add(0, self._places, torch.cat(sums)) if sums else total)[:-1]
 
-    def penalty(self) -> Tensor:
-        """The sum of the squared norms, the weak of each group weighing more; a scalar."""
-        norms = self.squared()
-        return (self.shrinkage(norms.detach()) * norms).sum()
+    @torch.no_grad()
+    def shrink(self, rate: float) -> None:
+        """Shrink each weight by ``exp(-rate * pull)`` for each channel it goes with: a step along the gradient of the penalty."""
+        keep = torch.exp(-rate * self.pull(self.squared()))
+        factors = torch.cat([keep, torch.ones(1, device=keep.device)])[self._places].split(self._lengths)
+        for (name, axis), factor in zip(self._reads, factors, strict=True):
+            weight = masks.parametrized(self._module, name)
+            weight *= factor.reshape([-1 if at == axis else 1 for at in range(weight.dim())])
 
-    def shrinkage(self, norms: Tensor) -> Tensor:
-        """What each squared norm is multiplied by: 1 for the strongest position of a group, 16 for its weakest."""
+    def pull(self, norms: Tensor) -> Tensor:
+        """What the penalty multiplies each squared norm by: 1 for the strongest position of a group, 16 for its weakest."""
         ends = [
             torch.zeros(len(self.sizes), device=norms.device).scatter_reduce(0, self._owners, norms, end, include_self=False)
             for end in ("amax", "amin")
