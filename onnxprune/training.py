@@ -159,8 +159,6 @@ class Sparse:
             et al. 2020) or ``scratch`` (Liu et al. 2019); on channels, with a target, ``iterative``, ``group_sl`` (Fang et al.
             2023) or ``oneshot``. ``auto`` is ``gradual``, with a target ``iterative``.
         sparsity: share of zeros in the weights of layers at the end; 0 for 0.8.
-        target: removes channels instead: what remains, as a fraction: ``macs=0.5``, ``params=0.4``, ``size=0.25``,
-            ``channels=0.5``, or ``latency=0.5``, measured here.
         threshold: instead of a share, with ``oneshot``: weights below this many standard deviations of their layer go; 0 for
             ``sparsity``.
         pattern: which weights may stay: ``unstructured``, or N:M of the channels that are summed over, as ``2:4``, which says
@@ -173,8 +171,11 @@ class Sparse:
         rewind: what ``lottery`` and ``weight_rewinding`` go back to: ``epoch:N`` of the first training, or an .onnx file of the
             same graph; ``auto`` is the start of it, for ``weight_rewinding`` a fifth of it.
         protect: globs over names of weights that stay dense; with a target of nodes and tensors that stay as they are.
-        penalty: with ``group_sl``, what the squared norms of channels are multiplied by in the loss.
-        criterion: with a target, how channels are ranked, as for ``prune``; ``auto`` is ``obs``, with ``group_sl`` ``l2``.
+        target: removes channels instead: what remains, as a fraction: ``macs=0.5``, ``params=0.4``, ``size=0.25``,
+            ``channels=0.5``, or ``latency=0.5``, measured here.
+        penalty: with ``group_sl``, how much channels shrink in the whole training: the strongest by a factor of
+            ``exp(-penalty)`` at most, the weakest by its 16th power.
+        criterion: with a target, how channels are ranked, as for ``prune``; ``auto`` is ``obs``.
         scope: with a target, how it is shared out, as for ``prune``; ``auto`` is ``sensitivity``.
         align: with a target, what widths are multiples of: ``auto`` (16; 4 where latency is the target), ``1`` or a number.
 
@@ -184,7 +185,6 @@ class Sparse:
 
     method: str = _AUTO
     sparsity: float = 0.0
-    target: str = ""
     threshold: float = 0.0
     pattern: str = "unstructured"
     allocation: str = _AUTO
@@ -192,7 +192,8 @@ class Sparse:
     start: str = _AUTO
     rewind: str = _AUTO
     protect: tuple[str, ...] = ()
-    penalty: float = 1e-3
+    target: str = ""
+    penalty: float = 0.1
     criterion: str = _AUTO
     scope: str = _AUTO
     align: str = _AUTO
@@ -216,7 +217,7 @@ class Sparse:
         if self.rounds < 0:
             raise OptionError(f"--rounds {self.rounds}: write 0 or more")
         if not 0 <= self.penalty < float("inf"):
-            raise OptionError(f"--penalty {self.penalty}: write 0 or a positive number")
+            raise OptionError(f"--penalty {self.penalty}: write 0 or a positive number, as 0.1")
         if self.rewind != _AUTO and self.method not in {"lottery", "weight_rewinding"}:
             raise OptionError(f"--rewind {self.rewind}: is for --method lottery and weight_rewinding")
         if self.rewind.startswith("epoch:") and not self.rewind[6:].isdecimal():

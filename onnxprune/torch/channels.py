@@ -187,7 +187,7 @@ class _Course:
             norms = GroupNorms(session.module, api.analyze(model, protect=self._recipe.protect).coupling)
 
             def shrink(step: int, steps: int) -> None:
-                # With the learning rate, so that what matters can be learnt back before the end.
+                # As much in a long training as in a short one; with the learning rate, so that what matters can be learnt back.
                 norms.shrink(self._recipe.penalty * self._options.factor((step + 0.5) / steps) / steps)
 
             # Only the end of the phase is as sparse as it shall be: no epoch before it is the result, however good.
@@ -197,7 +197,7 @@ class _Course:
     def _prune(self, stage: _Stage, model: Model, place: _Place) -> dict[str, Any]:
         """Prune the model of a place to a fraction of the original, less what went before."""
         fraction = min(stage.fraction / place.remaining, 1.0)
-        recipe = self._surgery(fraction, criterion="l2" if self._recipe.method == "group_sl" else "auto")
+        recipe = self._surgery(fraction)
         result = api.prune(model, recipe, samples=_Drawn(self._data), agreement=False, progress=self._tell)
         place.remaining *= float(result.report.obtained.get(self._target.metric, fraction))
         place.model = _bytes(result.compiled)
@@ -212,13 +212,13 @@ class _Course:
         score = None if self._evaluation is None else float(self._evaluation.of(model).pruned)
         return {"stage": name, **{metric: cost[metric] for metric in METRICS}, "score": score}
 
-    def _surgery(self, fraction: float, criterion: str = "auto", scope: str = "auto") -> Recipe:
-        """What pruning is told; what a user asked for by name goes before."""
+    def _surgery(self, fraction: float) -> Recipe:
+        """What pruning is told."""
         asked = self._recipe
         return Recipe(
             target=f"{self._target.metric}={max(math.floor(fraction * 1e6), 1) / 1e6}",  # never above what is asked for
-            criterion=criterion if asked.criterion == "auto" else asked.criterion,
-            scope=scope if asked.scope == "auto" else asked.scope,
+            criterion=asked.criterion,
+            scope=asked.scope,
             align=asked.align,
             protect=asked.protect,
             seed=self._options.seed,

@@ -1,11 +1,11 @@
-"""Channels that shrink while a module is trained, until whole coupling groups are sparse (Fang et al. 2023, "DepGraph", group-SL).
+"""Channels that shrink while a module is trained, until coupling groups are sparse (Fang et al. 2023, "DepGraph", group-SL).
 
-A channel is worth what all weights that go with it are worth: filters that make it, slices that read it. The penalty of the paper is
-the sum of the squared norms, each times ``2^(4 (largest - own) / (largest - least))`` of its group, so that the weak shrink up to
-sixteen times as fast as the strong, and are gone when surgery comes.
+A channel is worth what all weights that go with it are worth: filters that make it, slices that read it. The penalty of the paper
+is the sum of the squared norms, each times ``2^(4 (largest - own) / (largest - least))`` of its group, so that the weak shrink up
+to sixteen times as fast as the strong, and are next to nothing when surgery comes.
 
-Here it acts on the weights and not through the loss: adaptive optimizers divide each gradient by what it mostly is, which would take
-away just that difference between weak and strong (Loshchilov and Hutter 2019, of weight decay).
+Here it acts on the weights and not through the loss: adaptive optimizers divide each gradient by what it mostly is, which would
+take away just that difference between weak and strong (as Loshchilov and Hutter 2019 found of weight decay).
 """
 
 from __future__ import annotations
