@@ -176,7 +176,7 @@ def test_killed_between_stages_it_ends_at_the_same_bytes(tmp_path: Path, small: 
     assert whole.returncode == 0, whole.stderr
     out, checkpoint, seen = tmp_path / "o.onnx", tmp_path / "c", set[int]()
     command = [sys.executable, "-m", "onnxprune", *map(str, given), "-o", str(out), "--resume", str(checkpoint)]
-    for _ in range(3):
+    for _ in range(2):
         running = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while running.poll() is None:
             found = torch.load(checkpoint, weights_only=True)["beside"].get("number", 0) if checkpoint.exists() else 0
@@ -186,7 +186,7 @@ def test_killed_between_stages_it_ends_at_the_same_bytes(tmp_path: Path, small: 
             time.sleep(0.01)
         running.kill()
         running.wait()
-    assert len(seen) == 3
+    assert len(seen) == 2
     assert not out.exists()
     done = call(*given, "-o", out, "--resume", checkpoint)
     assert done.returncode == 0, done.stderr
@@ -201,10 +201,7 @@ def test_killed_between_stages_it_ends_at_the_same_bytes(tmp_path: Path, small: 
             2,
             "--sparsity 0.8 is for zeros in weights, --target macs=0.5 for channels",
         ),
-        (("--target", "macs=0.5", "--pattern", "2:4"), 2, "--pattern 2:4 is for zeros in weights"),
-        (("--target", "macs=0.5", "--method", "snip"), 2, "with --target write one of iterative, group_sl, oneshot"),
         (("--method", "group_sl"), 2, "--method group_sl removes channels: say what remains, as --target macs=0.5"),
-        (("--target", "half"), 2, "target 'half': write one of latency=0.5, macs=0.5"),
         (("--target", "macs=0.001"), 1, "target macs=0.001 cannot be reached"),
     ],
 )

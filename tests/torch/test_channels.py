@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from onnxprune.torch.checkpoint import Checkpoint
 from onnxprune.torch.tuning import Material, Tuned
 from onnxprune.training import CHANNEL_METHODS, Sparse, Training
 
+ROOT = Path(__file__).resolve().parents[2]
 SHAPES = {"u": (6, 24), "a": (24,), "v": (24, 24), "b": (24,), "w": (24, 3)}
 
 
@@ -221,3 +226,32 @@ def test_what_cannot_be_reached_is_said_before_anything_is_trained() -> None:
 def test_defaults_follow_from_the_target() -> None:
     assert (Sparse().method, Sparse().sparsity) == ("gradual", 0.8)
     assert (Sparse(target="macs=0.5").method, Sparse(target="macs=0.5").sparsity) == ("iterative", 0)
+
+
+def test_two_processes_remove_the_same_channels(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
+    onnx.save(network(), tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=X)
+    command = [
+        *(
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "-m",
+            "onnxprune",
+            "train",
+            "m.onnx",
+        ),
+        *("--data", "d.npz", "--eval", "d.npz", "--method", "group_sl", "--target", "macs=0.5", "--align", "1", "--epochs", "2"),
+        *("--batch", "32", "--device", "cpu", "--json", "-o", "o.onnx", "--resume", "c"),
+    ]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout.strip().splitlines()[-1])
+    assert (report["processes"], report["steps_per_epoch"]) == (2, 3)
+    assert [row["stage"] for row in report["stages"]] == ["original", "group_sl", "prune", "finetune"]
+    assert macs(tmp_path / "o.onnx") == report["stages"][-1]["macs"] <= 0.5 * macs(tmp_path / "m.onnx")
