@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GroupNorms"]
 
+_NORMS = {"BatchNormalization", "InstanceNormalization"}
 _ALPHA = 4.0
 """The weakest channel of a group is shrunk ``2 ** alpha`` times as fast as the strongest."""
 
@@ -96,6 +97,9 @@ class GroupNorms:
 
 
 def _members(group: CouplingGroup, weights: dict[str, Tensor]) -> list[Member]:
-    """The members that count, as for criteria: matrices that are trained, or all that is trained where there are none."""
+    """The members that count: matrices that are trained, and scales of normalisations, behind which the size of a filter says
+    nothing; or all that is trained where there are none.
+    """
     trained = [member for member in group.members if member.value in weights]
-    return [member for member in trained if weights[member.value].dim() > 1] or trained
+    scales = [member for member in trained if member.op in _NORMS and member.position == 1]
+    return [member for member in trained if weights[member.value].dim() > 1 or member in scales] or trained

@@ -46,12 +46,15 @@ def test_filters_and_slices_count() -> None:
 
 
 @pytest.mark.parametrize("source", ["digits.onnx", "digits__ts.onnx", "digits__bn.onnx"])
-def test_it_is_what_the_criterion_measures(source: str) -> None:
+def test_it_is_what_the_criterion_measures_and_scales_of_normalisations(source: str) -> None:
     measured, found = norms(DIGITS.with_name(source))
-    magnitudes, expected = Magnitudes(found.model, found.coupling), []
+    magnitudes, expected, normalised = Magnitudes(found.model, found.coupling), [], 0
     for group in found.coupling.groups:
-        matrices = tuple(m for m in group.members if len(found.model.weights[m.value].shape) > 1)
-        expected.append(GroupView(group, matrices, magnitudes, found.coupling.axes, 0).total(matrices, SQUARE))
+        scales = [m.value for m in group.members if (m.op, m.position) == ("BatchNormalization", 1)]
+        normalised += len(scales)
+        counted = tuple(m for m in group.members if len(found.model.weights[m.value].shape) > 1 or m.value in scales)
+        expected.append(GroupView(group, counted, magnitudes, found.coupling.axes, 0).total(counted, SQUARE))
+    assert (normalised > 0) == ("bn" in source)
     assert list(measured.sizes) == [group.id for group in found.coupling.groups]
     assert measured.squared().numpy() == pytest.approx(np.concatenate(expected), rel=1e-4)
 
