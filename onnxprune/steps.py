@@ -125,7 +125,7 @@ def _finetune(place: Place, options: Options) -> Outcome:
 
 
 def _train(place: Place, options: Options) -> Outcome:
-    from onnxprune.torch.sparsify import train
+    from onnxprune.torch.training import train
 
     given = (options[Sparse], options[Training])
     result = train(place.model, _material(place, options[Lesson]), *given, progress=place.tell)

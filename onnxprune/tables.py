@@ -307,6 +307,8 @@ def trained(report: Mapping[str, Any]) -> None:
         cells = (f"{epoch['loss']:.4f}", score, f"{epoch['rate']:.2e}", f"{epoch['seconds']:.1f}")
         table.add_row(f"{epoch['phase']} {epoch['number']}", *cells)
     console.print(table)
+    if "stages" in report:
+        _stages(console, report)
     score = report["score"]
     if score:
         _say(
@@ -315,6 +317,19 @@ def trained(report: Mapping[str, Any]) -> None:
             f"on {counted(score['samples'], 'sample')} ({score['source']})",
         )
     _say(console, f"{report['sparsity']:.1%} of the weights are zero; {_bytes(report['bytes'])}; {report['seconds']:.1f} s")
+
+
+def _stages(console: Console, report: Mapping[str, Any]) -> None:
+    """What was left after each stage of training that removes channels."""
+    table = _table("", "stage", "MACs", "parameters", "size", "score", "s")
+    table.title = None
+    for row in report["stages"]:
+        score = "" if row["score"] is None else f"{row['score']:.4f}"
+        costs = (quantity(row["macs"]), quantity(row["params"]), _bytes(row["size"]))
+        table.add_row(row["stage"], *costs, score, f"{row['seconds']:.1f}")
+    console.print(table)
+    obtained = ", ".join(f"{metric}={share:.3f}" for metric, share in report["obtained"].items())
+    _say(console, f"requested {report['requested']}, obtained {obtained}")
 
 
 def timings(report: BenchReport) -> None:

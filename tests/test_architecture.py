@@ -69,7 +69,7 @@ LAYERS = [
     ["torch.module"],
     ["torch.back", "torch.criteria"],
     ["torch.checkpoint", "torch.data", "torch.devices", "torch.judge", "torch.losses", "torch.masks"],
-    ["torch.layers"],
+    ["torch.groups", "torch.layers"],
     ["torch.selection", "torch.trainer"],
     ["torch.tuning"],
     ["torch.recipes.registry"],
@@ -95,6 +95,8 @@ LAYERS = [
     ["storage"],
     ["quantizer", "sparsifier"],
     ["api"],
+    ["torch.channels"],  # prunes between trainings
+    ["torch.training"],
     ["steps"],
     ["pipeline"],
     ["cli.app", "cli.derived", "cli.options", "cli.output"],

@@ -79,10 +79,10 @@ def train(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Make a model sparse while it is trained, by one of the recipes of the literature."""
+    """Make a model sparse, or with --target smaller, while it is trained, by one of the recipes of the literature."""
 
     def run(tell: Tell) -> Tuned:
-        from onnxprune.torch.sparsify import train as tune
+        from onnxprune.torch.training import train as tune
         from onnxprune.torch.tuning import Material
 
         return tune(model, Material(data, teacher, evaluation or None, preprocess, resume, log), recipe, training, progress=tell)

@@ -54,6 +54,10 @@ class Devices:
         """The mean over all processes."""
         return value
 
+    def share(self, value: Any) -> Any:
+        """The value that the first process has, in all of them; the others wait for it."""
+        return value
+
 
 class Accelerated(Devices):
     """One device per process, gradients averaged."""
@@ -83,6 +87,11 @@ class Accelerated(Devices):
 
     def mean(self, value: float) -> float:
         return float(self._inner.reduce(torch.tensor(value, device=self.device), "mean"))
+
+    def share(self, value: Any) -> Any:
+        from accelerate.utils import broadcast_object_list
+
+        return broadcast_object_list([value])[0]
 
 
 def devices(device: str = "auto", precision: str = "float32") -> Devices:

@@ -19,7 +19,7 @@ from onnxprune.torch import masks
 from onnxprune.torch.back import write_back
 from onnxprune.torch.checkpoint import Checkpoint
 from onnxprune.torch.data import Data
-from onnxprune.torch.devices import devices
+from onnxprune.torch.devices import Devices, devices
 from onnxprune.torch.judge import Judge
 from onnxprune.torch.module import to_module
 from onnxprune.torch.trainer import Phase, Trainer
@@ -87,7 +87,17 @@ class Session:
         trainer: trains it.
     """
 
-    def __init__(self, source: Source, material: Material, options: Training, *, tell: Tell | None = None, run: str = "") -> None:
+    def __init__(
+        self,
+        source: Source,
+        material: Material,
+        options: Training,
+        *,
+        tell: Tell | None = None,
+        run: str = "",
+        data: Data | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
         """Open everything.
 
         Args:
@@ -96,6 +106,8 @@ class Session:
             options: how to train.
             tell: told what goes on.
             run: what else tells this run from others.
+            data: that of the material, if it is open already.
+            checkpoint: in place of the material's.
 
         Raises:
             ModelError: a model cannot be read, or not be computed in PyTorch.
@@ -109,15 +121,7 @@ class Session:
         self.module = to_module(self.model)
         self._original = self.model if material.teacher is None else Model.of(material.teacher)
         teacher = None if material.teacher is None else to_module(self._original)
-        data = Data(
-            material.data,
-            self.model.inputs,
-            batch=options.batch,
-            steps=options.steps,
-            seed=options.seed,
-            shard=(self.where.rank, self.where.world),
-            preprocess=material.preprocess or None,
-        )
+        data = data or opened(material, self.model, options, self.where)
         self.options = options.settled(teacher=teacher is not None, labelled=data.labelled)
         if options.patience and material.evaluation is None:
             raise OptionError(f"--patience {options.patience} needs samples to judge by: add --eval DATA")
@@ -135,7 +139,7 @@ class Session:
             self.where,
             teacher=teacher,
             score=self._judge,
-            checkpoint=self._checkpoint(material, run),
+            checkpoint=checkpoint or kept(material, self.options, run, self.model, self._original, data.source),
             tell=tell,
             log=self._logger(material.log),
         )
@@ -183,14 +187,6 @@ class Session:
             "seconds": time.monotonic() - self._begun,
         }
 
-    def _checkpoint(self, material: Material, run: str) -> Checkpoint | None:
-        if material.resume is None:
-            return None
-        told = {f"--{name.replace('_', '-')}": value for name, value in self.options.to_dict().items() if name != "device"}
-        told = {name: list(value) if isinstance(value, tuple) else value for name, value in told.items()}
-        known = {"model": _digest(self.model), "teacher": _digest(self._original), "data": self.data.source, "run": run, **told}
-        return Checkpoint(Path(material.resume), known, material.every)
-
     def _logger(self, folder: str | Path | None) -> Callable[[Mapping[str, float], int], None] | None:
         if folder is None or self.where.rank:
             return None
@@ -206,6 +202,33 @@ class Session:
                 writer.add_scalar(name, value, step)
 
         return log
+
+
+def opened(material: Material, model: Model, options: Training, where: Devices) -> Data:
+    """The samples that a model is trained on here.
+
+    Raises:
+        OptionError: they do not fit.
+    """
+    return Data(
+        material.data,
+        model.inputs,
+        batch=options.batch,
+        steps=options.steps,
+        seed=options.seed,
+        shard=(where.rank, where.world),
+        preprocess=material.preprocess or None,
+    )
+
+
+def kept(material: Material, options: Training, run: str, model: Model, teacher: Model, data: str) -> Checkpoint | None:
+    """Where a run is kept, if it is, and what tells it from others."""
+    if material.resume is None:
+        return None
+    told = {f"--{name.replace('_', '-')}": value for name, value in options.to_dict().items() if name != "device"}
+    told = {name: list(value) if isinstance(value, tuple) else value for name, value in told.items()}
+    known = {"model": _digest(model), "teacher": _digest(teacher), "data": data, "run": run, **told}
+    return Checkpoint(Path(material.resume), known, material.every)
 
 
 def _digest(model: Model) -> str:
