@@ -8,6 +8,7 @@ writer, so the accuracies are higher than those on unseen writers would be.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -56,6 +57,25 @@ def load() -> Digits:
     calib = train[::_CALIB_STRIDE]
     train, test, calib = rng.permutation(train), rng.permutation(test), rng.permutation(calib)
     return Digits(images[train], labels[train], images[calib], images[test], labels[test])
+
+
+Batches = Iterator[tuple[dict[str, Images], Labels]]
+"""As a recipe file reads them."""
+
+
+def training() -> Batches:
+    """The training images, with labels."""
+    yield {"image": load().train_x}, load().train_y
+
+
+def testing() -> Batches:
+    """The test images, with labels."""
+    yield {"image": load().test_x}, load().test_y
+
+
+def calibration() -> Iterator[dict[str, Images]]:
+    """Training images without labels."""
+    yield {"image": load().calib_x}
 
 
 def accuracy(model: ort.InferenceSession | str | os.PathLike[str] | bytes, x: Images, y: Labels, batch: int = 256) -> float:

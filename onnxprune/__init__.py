@@ -28,15 +28,19 @@ if TYPE_CHECKING:
         TargetError,
         VerificationError,
     )
+    from onnxprune.pipeline import Build, run
     from onnxprune.plan import Plan
+    from onnxprune.quantization import QuantRecipe
+    from onnxprune.quantizer import QuantResult, quantize
     from onnxprune.recipe import Recipe
-    from onnxprune.report import Report, SparseReport
+    from onnxprune.report import QuantReport, Report, SparseReport
     from onnxprune.sparse.recipe import SparseRecipe
     from onnxprune.sparsifier import SparseResult, sparsify
     from onnxprune.storage import Stored, decode, encode
 
 __all__ = [
     "Analysis",
+    "Build",
     "ContractError",
     "InputError",
     "ModelError",
@@ -47,6 +51,9 @@ __all__ = [
     "Plan",
     "PlanError",
     "ProviderError",
+    "QuantRecipe",
+    "QuantReport",
+    "QuantResult",
     "Recipe",
     "Report",
     "RequirementError",
@@ -66,15 +73,20 @@ __all__ = [
     "encode",
     "make_plan",
     "prune",
+    "quantize",
+    "run",
     "sparsify",
 ]
 
 _HOMES = {
     "onnxprune.api": ("Analysis", "Result", "analyze", "apply", "check", "make_plan", "prune"),
     "onnxprune.bench": ("benchmark",),
+    "onnxprune.pipeline": ("Build", "run"),
     "onnxprune.plan": ("Plan",),
+    "onnxprune.quantization": ("QuantRecipe",),
+    "onnxprune.quantizer": ("QuantResult", "quantize"),
     "onnxprune.recipe": ("Recipe",),
-    "onnxprune.report": ("Report", "SparseReport"),
+    "onnxprune.report": ("QuantReport", "Report", "SparseReport"),
     "onnxprune.sparse.recipe": ("SparseRecipe",),
     "onnxprune.sparsifier": ("SparseResult", "sparsify"),
     "onnxprune.storage": ("Stored", "decode", "encode"),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +21,9 @@ from onnxprune.plan import Plan
 from onnxprune.recipe import Recipe, Target
 from onnxprune.report import GroupReport, Report
 from onnxprune.shapes import Shapes
+from onnxprune.written import Written
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
-
     from onnxprune.calibrate import Samples
 
 __all__ = [
@@ -53,7 +51,7 @@ class Analysis:
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Written):
     """A pruned model.
 
     Attributes:
@@ -65,20 +63,6 @@ class Result:
     report: Report
     plan: Plan
     coupling: Coupling
-    compiled: Model = field(repr=False)
-
-    @cached_property
-    def model(self) -> ModelProto:
-        """The small model, as a protobuf; one over 2 GB can only be saved."""
-        return self.compiled.to_proto()
-
-    def save(self, path: str | Path, *, force: bool = False) -> None:
-        """Write the model: whole or not at all.
-
-        Raises:
-            OutputError: the path cannot be written, or exists and ``force`` is not set.
-        """
-        files.save(self.compiled, files.check_output(path, force=force))
 
 
 def analyze(source: Source, *, protect: Sequence[str] = (), allow_inexact: bool = False) -> Analysis:
@@ -327,7 +311,7 @@ def _result(
         notes=tuple(notes),
         lossless=first.to_dict(chosen) if first else None,
     )
-    return Result(report, _signed(chosen, source), coupling, pruned)
+    return Result(report, _signed(chosen, source), coupling, compiled=pruned)
 
 
 def describe(analysis: Analysis) -> dict[str, Any]:

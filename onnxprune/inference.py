@@ -17,6 +17,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxprune import segments
 from onnxprune.arithmetic import size_arithmetic
+from onnxprune.definite import DATA_DEPENDENT, Known, bind, fill, substitute
 from onnxprune.flow import Along, End, Phi, Trips, walk
 from onnxprune.model import Model
 from onnxprune.node import CONTROL_FLOW, captured, domain_of, every_graph, is_followed
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["Inferred", "infer"]
 
 _ROUNDS = 32
-_DATA_DEPENDENT = frozenset({"NonZero", "NonMaxSuppression", "Unique", "Compress"})
-
-Known = dict[str, "Shape | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +95,7 @@ class _Inference:
         self.model, self.stand_in, self.carried = model, stand_in, carried
         self.proto = model.skeleton()
         self.steps = _flatten(self.proto, model.opset)
-        self.declared = _bind(self.proto, inputs)
+        self.declared = bind(self.proto, inputs)
         self.values = dict(constants)
         self.shapes: Known = {**inputs, **{weight.name: weight.shape for weight in model.weights.values()}}
         self.infos: dict[str, ValueInfoProto] = {value.name: value for value in self.proto.graph.input}
@@ -134,13 +132,13 @@ class _Inference:
             unknown = [node for node in nodes if any(n and self.shapes.get(n) is None for n in node.output)]
             if not unknown:
                 break
-            _substitute(proto, self.values)
+            substitute(proto, self.values)
             reached = [node for node in unknown if self._reached(node)]
-            if not _fill(proto, reached, self.shapes, incomplete, self.stand_in) and len(self.values) == before:
+            if not fill(proto, reached, self.shapes, incomplete, self.stand_in) and len(self.values) == before:
                 break
         if len(nodes) < len(self.steps):
             self.infos |= {value.name: value for value in (*inferred.value_info, *inferred.output)}
-        if any(self._reached(node) and node.op_type not in CONTROL_FLOW | _DATA_DEPENDENT for node in unknown):
+        if any(self._reached(node) and node.op_type not in CONTROL_FLOW | DATA_DEPENDENT for node in unknown):
             no_tensors = {value.name for value in inferred.value_info if value.type.WhichOneof("value") != "tensor_type"}
             made = (name for node in unknown for name in node.output if name and name not in no_tensors)
             missing = [name for name in made if self.shapes.get(name) is None]
@@ -335,72 +333,3 @@ def _flatten(proto: ModelProto, opset: int) -> list[NodeProto | Phi]:
 def _reads(nodes: Iterable[NodeProto]) -> dict[str, None]:
     """What nodes and their bodies read, in order."""
     return dict.fromkeys(name for node in nodes for name in (*node.input, *sorted(captured(node))))
-
-
-def _fill(
-    proto: ModelProto,
-    open_nodes: Iterable[NodeProto],
-    shapes: Known,
-    incomplete: Mapping[str, ValueInfoProto],
-    stand_in: int,
-) -> bool:
-    """Give sizes that depend on data a definite value; whether there were any."""
-    filled = False
-    for node in open_nodes:
-        if domain_of(node) or node.op_type not in _DATA_DEPENDENT:
-            continue
-        for name in node.output:
-            value = incomplete.get(name)
-            if value is None or shapes.get(name) is not None:
-                continue
-            for dim in value.type.tensor_type.shape.dim:
-                if not dim.HasField("dim_value"):
-                    dim.dim_value = stand_in
-            proto.graph.value_info.append(value)
-            filled = True
-    return filled
-
-
-def _bind(proto: ModelProto, inputs: Mapping[str, Shape]) -> Known:
-    """Write the probe's sizes into the graph; drop recorded shapes, which spell the open ones.
-
-    Those of outputs are returned, as far as they are definite: if inference were given them, it would not find contradictions.
-    """
-    names: dict[str, int] = {}
-    for value in proto.graph.input:
-        if value.name not in inputs:
-            continue
-        for dim, size in zip(value.type.tensor_type.shape.dim, inputs[value.name], strict=True):
-            if dim.dim_param:
-                names[dim.dim_param] = size
-            dim.dim_value = size
-    custom = {name for node in proto.graph.node if domain_of(node) or captured(node) for name in node.output}
-    recorded = [value for value in proto.graph.value_info if value.name in custom]
-    del proto.graph.value_info[:]
-    proto.graph.value_info.extend(recorded)
-    for value in (*proto.graph.value_info, *proto.graph.output):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in names:
-                dim.dim_value = names[dim.dim_param]
-            elif not dim.HasField("dim_value"):
-                dim.Clear()
-    declared: Known = {}
-    for value in proto.graph.output:
-        tensor = value.type.tensor_type
-        if value.name not in custom and tensor.HasField("shape"):
-            if all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-                declared[value.name] = tuple(dim.dim_value for dim in tensor.shape.dim)
-            tensor.ClearField("shape")
-    return declared
-
-
-def _substitute(proto: ModelProto, values: Mapping[str, Array]) -> None:
-    """Put computed values in the place of the nodes that compute them, so that inference sees numbers."""
-    present = {tensor.name for tensor in proto.graph.initializer}
-    nodes: Iterable[NodeProto] = list(proto.graph.node)
-    del proto.graph.node[:]
-    for node in nodes:
-        if len(node.output) == 1 and node.output[0] in values and node.output[0] not in present:
-            proto.graph.initializer.append(numpy_helper.from_array(values[node.output[0]], node.output[0]))
-        else:
-            proto.graph.node.append(node)

@@ -159,7 +159,7 @@ class Evaluation:
         self.metric = settled(metric, original, samples)
         self._score, self._samples, self._model = find(self.metric), samples, original
         self._names = [output.name for output in original.graph.output]
-        self._session = runtime.Session(original, self._names, threads=0)
+        self._session = runtime.Session(original, self._names, fuse=True, threads=0)
         self.original = self._run(original)
 
     def of(self, model: Model) -> Score:
@@ -167,7 +167,7 @@ class Evaluation:
         return Score(self.metric, self.original, self._run(model), self._count, self._samples.source)
 
     def _run(self, model: Model) -> float:
-        session = runtime.Session(model, self._names, threads=0)
+        session = runtime.Session(model, self._names, fuse=True, threads=0)
         total, self._count = 0.0, 0
         for batch in self._samples.batches(64):
             outputs = session.run(batch.feeds)

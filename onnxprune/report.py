@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from onnxprune.recipe import Target
     from onnxprune.verify import Check, Drift
 
-__all__ = ["GroupReport", "Repaired", "Report", "SparseLayer", "SparseReport"]
+__all__ = ["GroupReport", "QuantReport", "Repaired", "Report", "SparseLayer", "SparseReport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,3 +158,42 @@ class SparseReport:
         """As plain data."""
         overall = self.zeros / max(self.parameters, 1)
         return {**dataclasses.asdict(self), "sparsity": self.sparsity, "overall": overall}
+
+
+@dataclass(frozen=True, slots=True)
+class QuantReport:
+    """What was quantised, and what came of it.
+
+    Attributes:
+        model: the input.
+        recipe: how, with what was decided.
+        nodes: how many nodes compute in int8, by operator.
+        kept: nodes that compute in floating point, each with its name ``node``, its ``op`` and ``why``.
+        weights: how many weights are in int8.
+        elements: how many elements they have.
+        zeros: how many of these are zero, before and after; every one that was zero is.
+        size: bytes of the original and of the result.
+        drift: outputs against the original's, in exact arithmetic; ``None`` when it was switched off.
+        arithmetic: how far outputs of int8 kernels, here, are from exact arithmetic: the relative difference.
+        score: how good both are on evaluation samples, computed by int8 kernels, here; ``None`` if there were none.
+        seconds: wall time of each stage.
+        notes: what else the user should know.
+    """
+
+    model: str
+    recipe: Mapping[str, Any]
+    nodes: Mapping[str, int]
+    kept: tuple[Mapping[str, str], ...]
+    weights: int
+    elements: int
+    zeros: tuple[int, int]
+    size: tuple[int, int]
+    drift: Drift | None = None
+    arithmetic: float = 0.0
+    score: Score | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return dataclasses.asdict(self)

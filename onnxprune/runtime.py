@@ -57,8 +57,19 @@ class Session:
     load, and fast.
     """
 
-    def __init__(self, model: Model, outputs: Sequence[str] | None = None, *, optimize: bool = True, threads: int = 1) -> None:
+    def __init__(
+        self,
+        model: Model,
+        outputs: Sequence[str] | None = None,
+        *,
+        optimize: bool = True,
+        fuse: bool = False,
+        threads: int = 1,
+    ) -> None:
         """Load a model, with its own or other values as outputs.
+
+        With ``fuse`` it computes as it does for users: kernels of int8 take the place of quantised nodes, which otherwise compute
+        in floating point, exactly.
 
         One thread adds in one order, so that a run repeats to the bit, and takes the least processor time; 0 takes all cores.
 
@@ -73,7 +84,7 @@ class Session:
             del proto.graph.output[:]
             proto.graph.output.extend(chosen)
         self._weights = lend(proto, model.weights.values())
-        options = _options(optimize=optimize)
+        options = _options(optimize=optimize, fuse=fuse)
         options.intra_op_num_threads = threads
         options.add_external_initializers(list(self._weights), list(self._weights.values()))
         self._session = _load(proto, options, model.name)
@@ -96,14 +107,15 @@ def _hand_over(array: Array, dtype: int) -> Any:
     return ort.OrtValue.ortvalue_from_numpy(array) if array.dtype.kind in "fiub" else None
 
 
-def _options(*, optimize: bool) -> onnxruntime.SessionOptions:
+def _options(*, optimize: bool, fuse: bool = False) -> onnxruntime.SessionOptions:
     import onnxruntime as ort  # 0.1 s; only what runs a model needs it
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     level = ort.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_BASIC if optimize else level.ORT_DISABLE_ALL
+    wanted = level.ORT_ENABLE_ALL if fuse else level.ORT_ENABLE_BASIC
+    options.graph_optimization_level = wanted if optimize else level.ORT_DISABLE_ALL
     return options
 
 

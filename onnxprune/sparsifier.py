@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,10 +30,9 @@ from onnxprune.sparse.patterns import NofM
 from onnxprune.sparse.recipe import Goal, SparseRecipe
 from onnxprune.sparse.solve import Sparser
 from onnxprune.statistics import collect
+from onnxprune.written import Written
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
-
     from onnxprune.axes import Positions
     from onnxprune.calibrate import Samples
     from onnxprune.coupling import Coupling
@@ -260,7 +258,7 @@ def gzipped(model: Model) -> int:
 
 
 @dataclass(frozen=True)
-class SparseResult:
+class SparseResult(Written):
     """A sparse model.
 
     Attributes:
@@ -268,20 +266,6 @@ class SparseResult:
     """
 
     report: SparseReport
-    written: Model = field(repr=False)
-
-    @cached_property
-    def model(self) -> ModelProto:
-        """The sparse model, as a protobuf; one over 2 GB can only be saved."""
-        return self.written.to_proto()
-
-    def save(self, path: str | Path, *, force: bool = False) -> None:
-        """Write the model: whole or not at all.
-
-        Raises:
-            OutputError: the path cannot be written, or exists and ``force`` is not set.
-        """
-        files.save(self.written, files.check_output(path, force=force))
 
 
 def sparsify(
@@ -333,7 +317,7 @@ def sparsify(
         seconds=dict(stage.seconds),
         notes=tuple(_notes(worker, made)),
     )
-    return SparseResult(report, made.written)
+    return SparseResult(report, compiled=made.written)
 
 
 def _notes(worker: Sparsifier, made: Sparsified) -> Iterator[str]:

@@ -16,9 +16,9 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
 from onnxprune import _bench_worker as worker
-from onnxprune.bench import Run, interleave, spread
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.runtime import lend
+from onnxprune.turns import Run, interleave, spread
 from onnxprune.weights import FLOATS, Weight
 
 if TYPE_CHECKING:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
-from onnxprune import files
 from onnxprune.model import Model, Source
+from onnxprune.node import LINEAR, every_node
 from onnxprune.passes import Decode, Encode, Facts, FoldMasks, Pipeline
 from onnxprune.passes.base import need
 from onnxprune.passes.encode import FOLDED, TYPES
@@ -17,9 +15,7 @@ from onnxprune.passes.normalize import gather_constants
 from onnxprune.sparse.accounting import Encoded, totals
 from onnxprune.sparse.decode import Decoders
 from onnxprune.sparse.flat import most_frequent
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
+from onnxprune.written import Written
 
 __all__ = ["Stored", "decode", "describe", "encode", "survey"]
 
@@ -27,7 +23,7 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Stored:
+class Stored(Written):
     """A model whose weights are stored in another way.
 
     Attributes:
@@ -39,20 +35,6 @@ class Stored:
     weights: tuple[Encoded, ...]
     rest: int
     notes: tuple[str, ...] = ()
-    compiled: Model = field(kw_only=True, repr=False)
-
-    @cached_property
-    def model(self) -> ModelProto:
-        """The model, as a protobuf; one over 2 GB can only be saved."""
-        return self.compiled.to_proto()
-
-    def save(self, path: str | Path, *, force: bool = False) -> None:
-        """Write the model: whole or not at all.
-
-        Raises:
-            OutputError: the path cannot be written, or exists and ``force`` is not set.
-        """
-        files.save(self.compiled, files.check_output(path, force=force))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data: the weights one by one and all together."""
@@ -127,8 +109,9 @@ def survey(source: Source) -> tuple[Encoded, ...]:
     gather_constants(model)
     made = Decoders(model)
     rows = []
+    points = {node.input[2] for node in every_node(model.graph) if node.op_type in LINEAR and len(node.input) > 2}
     for name, weight in (model.weights | made.weights).items():
-        if weight.dtype in TYPES and name not in made.stored:
+        if weight.dtype in TYPES and name not in made.stored and name not in points:  # zero points are zeros, and no weights
             array = weight.array()
             row = Encoded.of(name, array, most_frequent(array))
             rows.append(replace(row, encoding=made.families.get(name, "coo" if name in coo else row.encoding)))

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from onnxprune.bench import BenchReport, BenchRow
+from onnxprune.console import console as _console
+from onnxprune.console import counted, quantity
+from onnxprune.console import in_bytes as _bytes
+from onnxprune.console import say as _say
+from onnxprune.console import table as _table
 from onnxprune.lossless import KINDS
-from onnxprune.report import Repaired, Report, SparseReport
+from onnxprune.metrics import Score
+from onnxprune.report import QuantReport, Repaired, Report, SparseReport
 from onnxprune.verify import Check, Drift
 
-__all__ = ["applied", "inspection", "planned", "pruning", "sparse", "stored", "timings", "trained", "verified"]
+__all__ = [
+    "applied",
+    "inspection",
+    "planned",
+    "pruning",
+    "quantized",
+    "sparse",
+    "stored",
+    "timings",
+    "trained",
+    "verified",
+]
 
 _SHOWN = 40
 """Groups or reasons listed before the rest is counted."""
@@ -25,45 +40,6 @@ _REFUSAL = ("axis", "reason", "node", "why")
 
 _SPARSE = 0.1
 """Zeros from which `inspect` lists a weight: rounding leaves some in any."""
-_WHOLE = 1000
-"""Columns of a pipe or a file: a name is never folded there."""
-
-
-def _console() -> Console:
-    """Prints text as it is: names of nodes are full of brackets and colons."""
-    width = None if sys.stdout.isatty() else _WHOLE
-    return Console(width=width, markup=False, highlight=False, emoji=False)
-
-
-def _say(console: Console, text: str) -> None:
-    """Print a sentence; the terminal wraps it, so that it is copied in one piece."""
-    console.print(text, soft_wrap=True)
-
-
-def _table(title: str, *columns: str, text: tuple[str, ...] = ()) -> Table:
-    """A table whose first column and those in ``text`` are flush left, the numbers flush right."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 or column in text else "right", overflow="fold")
-    return table
-
-
-def counted(count: int, singular: str, plural: str = "") -> str:
-    """A number with its noun: 1 group, 2 groups."""
-    return f"{count} {singular if count == 1 else plural or f'{singular}s'}"
-
-
-def quantity(value: float) -> str:
-    """A count with a unit prefix: 4.09 G, 25.6 M."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3g} {unit}" if value / limit < 100 else f"{value / limit:.0f} {unit}"
-    return f"{value:.0f}"
-
-
-def _bytes(value: float) -> str:
-    text = quantity(value)
-    return f"{text}B" if " " in text else f"{text} B"
 
 
 def pruning(report: Report, output: str) -> None:
@@ -95,12 +71,7 @@ def pruning(report: Report, output: str) -> None:
     if report.drift:
         _drift(console, report.drift)
     if report.score:
-        score = report.score
-        _say(
-            console,
-            f"{score.metric} on {counted(score.samples, 'sample')} ({score.source}): {score.original:.4f} -> {score.pruned:.4f}; "
-            f"{counted(len(report.tried), 'target')} tried",
-        )
+        _scored(console, report.score, f"; {counted(len(report.tried), 'target')} tried")
     for note in report.notes:
         _say(console, f"note: {note}")
     for name, why in report.frozen.items():
@@ -292,6 +263,40 @@ def applied(done: dict[str, Any]) -> None:
     _say(_console(), f"{done['output']}: {counted(done['groups'], 'group')} {verb}, {_bytes(done['bytes'])}")
 
 
+def quantized(report: QuantReport, output: str) -> None:
+    """What `quantize` did."""
+    console = _console()
+    kept = Counter((node["op"], node["why"]) for node in report.kept)
+    table = _table(f"{report.model} -> {output}", "operator", "nodes", "computes in", "why", text=("computes in", "why"))
+    for op, count in sorted(report.nodes.items()):
+        table.add_row(op, str(count), "int8", "")
+    for (op, why), count in sorted(kept.items()):
+        table.add_row(op, str(count), "float", why)
+    console.print(table)
+    recipe = report.recipe
+    scales = "one scale for each channel" if recipe["per_channel"] else "one scale for each weight"
+    bits = "7 bits" if recipe["reduce_range"] == "yes" else "8 bits"
+    _say(
+        console,
+        f"{counted(report.weights, 'weight')} in {bits}, {scales}; activations {recipe['activations']}, {recipe['method']}",
+    )
+    old, new = report.size
+    _say(console, f"{_bytes(old)} -> {_bytes(new)} ({new / max(old, 1):.3f})")
+    before, after = (zeros / max(report.elements, 1) for zeros in report.zeros)
+    _say(console, f"zeros: {before:.1%} of the weights before, {after:.1%} after; every zero stayed zero")
+    if report.drift:
+        _drift(console, report.drift)
+    if report.score:
+        _scored(console, report.score)
+    for note in report.notes:
+        _say(console, f"note: {note}")
+
+
+def _scored(console: Console, score: Score, more: str = "") -> None:
+    found = f"{score.metric} on {counted(score.samples, 'sample')} ({score.source})"
+    _say(console, f"{found}: {score.original:.4f} -> {score.pruned:.4f}{more}")
+
+
 def trained(report: Mapping[str, Any]) -> None:
     """What `finetune` and `train` did."""
     console = _console()
@@ -302,6 +307,8 @@ def trained(report: Mapping[str, Any]) -> None:
         cells = (f"{epoch['loss']:.4f}", score, f"{epoch['rate']:.2e}", f"{epoch['seconds']:.1f}")
         table.add_row(f"{epoch['phase']} {epoch['number']}", *cells)
     console.print(table)
+    if "stages" in report:
+        _stages(console, report)
     score = report["score"]
     if score:
         _say(
@@ -310,6 +317,19 @@ def trained(report: Mapping[str, Any]) -> None:
             f"on {counted(score['samples'], 'sample')} ({score['source']})",
         )
     _say(console, f"{report['sparsity']:.1%} of the weights are zero; {_bytes(report['bytes'])}; {report['seconds']:.1f} s")
+
+
+def _stages(console: Console, report: Mapping[str, Any]) -> None:
+    """What was left after each stage of training that removes channels."""
+    table = _table("", "stage", "MACs", "parameters", "size", "score", "s")
+    table.title = None
+    for row in report["stages"]:
+        score = "" if row["score"] is None else f"{row['score']:.4f}"
+        costs = (quantity(row["macs"]), quantity(row["params"]), _bytes(row["size"]))
+        table.add_row(row["stage"], *costs, score, f"{row['seconds']:.1f}")
+    console.print(table)
+    obtained = ", ".join(f"{metric}={share:.3f}" for metric, share in report["obtained"].items())
+    _say(console, f"requested {report['requested']}, obtained {obtained}")
 
 
 def timings(report: BenchReport) -> None:

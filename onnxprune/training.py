@@ -158,24 +158,32 @@ class Training:
         return dataclasses.asdict(self)
 
 
+def turns(remaining: float) -> int:
+    """In how many rounds a fraction remains, if each leaves four fifths."""
+    return max(1, math.ceil(math.log(remaining) / math.log(0.8) - 1e-9))
+
+
 METHODS = (
     "gradual", "constant", "oneshot", "iterative", "random", "snip", "grasp", "synflow", "lottery", "weight_rewinding",
     "rate_rewinding", "supermask", "movement", "soft_movement", "scratch",
 )  # fmt: skip
 """Their functions are in `onnxprune.torch.recipes`; here are the names alone, which the command line can list without torch."""
+CHANNEL_METHODS = ("iterative", "group_sl", "oneshot")
+"""Those that remove channels; `onnxprune.torch.channels` carries them out."""
 ALLOCATIONS = (_AUTO, "erk", "global", "lamp", "uniform")
 
 
 @dataclass(frozen=True, slots=True)
 class Sparse:
-    """How a model becomes sparse while it is trained.
+    """How a model becomes sparse, or smaller, while it is trained.
 
     Attributes:
-        method: ``gradual``, ``constant`` (Zhu and Gupta 2017), ``oneshot`` (Han et al. 2015), ``iterative``, ``random``,
-            ``snip``, ``grasp``, ``synflow``, ``lottery`` (Frankle and Carbin 2019), ``weight_rewinding``, ``rate_rewinding``
-            (Renda et al. 2020), ``supermask`` (Ramanujan et al. 2020), ``movement``, ``soft_movement`` (Sanh et al. 2020) or
-            ``scratch`` (Liu et al. 2019).
-        sparsity: share of zeros in the weights of layers at the end.
+        method: on weights ``gradual``, ``constant`` (Zhu and Gupta 2017), ``oneshot`` (Han et al. 2015), ``iterative``,
+            ``random``, ``snip``, ``grasp``, ``synflow``, ``lottery`` (Frankle and Carbin 2019), ``weight_rewinding``,
+            ``rate_rewinding`` (Renda et al. 2020), ``supermask`` (Ramanujan et al. 2020), ``movement``, ``soft_movement`` (Sanh
+            et al. 2020) or ``scratch`` (Liu et al. 2019); on channels, with a target, ``iterative``, ``group_sl`` (Fang et al.
+            2023) or ``oneshot``. ``auto`` is ``gradual``, with a target ``iterative``.
+        sparsity: share of zeros in the weights of layers at the end; 0 for 0.8.
         threshold: instead of a share, with ``oneshot``: weights below this many standard deviations of their layer go; 0 for
             ``sparsity``.
         pattern: which weights may stay: ``unstructured``; N:M of the channels that are summed over, as ``2:4``, which says the
@@ -185,19 +193,26 @@ class Sparse:
             squares among those of their layer that are not smaller, ``lamp`` (Lee et al. 2021); or the same share, ``uniform``.
             ``auto`` is ``lamp`` for what is ranked by magnitude, ``erk`` for draws, masks that are learnt layer by layer, and
             ``global`` where the method's paper has layers compete.
-        rounds: of methods that prune and train in turns; 0 for a fifth of the weights that remain at a time.
+        rounds: of methods that prune and train in turns; 0 for a fifth of what remains at a time.
         start: the weights that training begins with: ``given``, ``random``, or an .onnx file of the same graph; ``auto`` is what
             the method's paper does.
         rewind: what ``lottery`` and ``weight_rewinding`` go back to: ``epoch:N`` of the first training, or an .onnx file of the
             same graph; ``auto`` is the start of it, for ``weight_rewinding`` a fifth of it.
-        protect: globs over names of weights that stay dense.
+        protect: globs over names of weights that stay dense; with a target of nodes and tensors that stay as they are.
+        target: removes channels instead: what remains, as a fraction: ``macs=0.5``, ``params=0.4``, ``size=0.25``,
+            ``channels=0.5``, or ``latency=0.5``, measured here.
+        penalty: with ``group_sl``, how much channels shrink in the whole training: the strongest by a factor of
+            ``exp(-penalty)`` at most, the weakest by its 16th power. With sgd less, as 0.03: it recovers more slowly.
+        criterion: with a target, how channels are ranked, as for ``prune``; ``auto`` is ``obs``.
+        scope: with a target, how it is shared out, as for ``prune``; ``auto`` is ``sensitivity``.
+        align: with a target, what widths are multiples of: ``auto`` (16; 4 where latency is the target), ``1`` or a number.
 
     Raises:
-        OptionError: a field has no sensible value.
+        OptionError: a field has no sensible value, or fields do not go together.
     """
 
-    method: str = "gradual"
-    sparsity: float = 0.8
+    method: str = _AUTO
+    sparsity: float = 0.0
     threshold: float = 0.0
     pattern: str = "unstructured"
     allocation: str = _AUTO
@@ -205,9 +220,22 @@ class Sparse:
     start: str = _AUTO
     rewind: str = _AUTO
     protect: tuple[str, ...] = ()
+    target: str = ""
+    penalty: float = 0.1
+    criterion: str = _AUTO
+    scope: str = _AUTO
+    align: str = _AUTO
 
     def __post_init__(self) -> None:
-        for option, value, known in (("method", self.method, METHODS), ("allocation", self.allocation, ALLOCATIONS)):
+        self._check_kind()
+        if self.method == _AUTO:
+            object.__setattr__(self, "method", "iterative" if self.target else "gradual")
+        if not self.sparsity and not self.target:
+            object.__setattr__(self, "sparsity", 0.8)
+        for option, value, known in (
+            ("method", self.method, CHANNEL_METHODS if self.target else METHODS),
+            ("allocation", self.allocation, ALLOCATIONS),
+        ):
             if value not in known:
                 raise OptionError(f"--{option} {value!r}: write one of {', '.join(known)}")
         if not 0 <= self.sparsity < 1:
@@ -216,15 +244,36 @@ class Sparse:
             raise OptionError(f"--threshold {self.threshold}: write standard deviations, as 1.5, with --method oneshot")
         if self.rounds < 0:
             raise OptionError(f"--rounds {self.rounds}: write 0 or more")
+        if not 0 <= self.penalty < float("inf"):
+            raise OptionError(f"--penalty {self.penalty}: write 0 or a positive number, as 0.1")
         if self.rewind != _AUTO and self.method not in {"lottery", "weight_rewinding"}:
             raise OptionError(f"--rewind {self.rewind}: is for --method lottery and weight_rewinding")
         if self.rewind.startswith("epoch:") and not self.rewind[6:].isdecimal():
             raise OptionError(f"--rewind {self.rewind}: write epoch:N, as epoch:2, or an .onnx file")
 
+    def _check_kind(self) -> None:
+        """Weights, or channels: options of the one say nothing of the other."""
+        if not self.target:
+            if self.method in set(CHANNEL_METHODS) - set(METHODS):
+                raise OptionError(f"--method {self.method} removes channels: say what remains, as --target macs=0.5")
+            if self.pattern == "channels":
+                raise OptionError("--pattern channels: say what remains instead, as --target macs=0.5")
+            wrong = [name for name in ("criterion", "scope", "align") if getattr(self, name) != _AUTO]
+            if wrong:
+                raise OptionError(f"--{wrong[0]} {getattr(self, wrong[0])}: is for channels: add --target, as macs=0.5")
+            return
+        if self.method in set(METHODS) - set(CHANNEL_METHODS):
+            raise OptionError(f"--method {self.method} makes zeros: with --target write one of {', '.join(CHANNEL_METHODS)}")
+        for name, nothing in (("sparsity", 0), ("threshold", 0), ("pattern", "unstructured"), ("allocation", _AUTO),
+                              ("start", _AUTO), ("rewind", _AUTO)):  # fmt: skip
+            if getattr(self, name) != nothing:
+                said = f"--{name} {getattr(self, name)} is for zeros in weights, --target {self.target} for channels"
+                raise OptionError(f"{said}: give one of them")
+
     @property
     def turns(self) -> int:
         """How many rounds it takes, a fifth of what remains at a time."""
-        return self.rounds or max(1, math.ceil(math.log(1 - self.sparsity) / math.log(0.8) - 1e-9))
+        return self.rounds or turns(1 - self.sparsity)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

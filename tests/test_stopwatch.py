@@ -14,10 +14,10 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxprune import stopwatch
-from onnxprune.bench import Run
 from onnxprune.errors import ModelError, OptionError, ProviderError
 from onnxprune.model import Model
 from onnxprune.stopwatch import OrtTimer, measure_ratio, yardstick
+from onnxprune.turns import Run
 from test_coupling import NETS, parse
 
 

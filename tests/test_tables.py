@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from onnxprune import tables
-from onnxprune.bench import BenchReport, BenchRow, Spread, Timing
+from onnxprune import console, tables
+from onnxprune.bench import BenchReport, BenchRow, Timing
+from onnxprune.console import quantity
 from onnxprune.cost import Cost
 from onnxprune.report import GroupReport, Report
+from onnxprune.turns import Spread
 from onnxprune.verify import Check, Drift
 
 ODD = "/model/[bold]layer.0[/red]/:smile:/conv"
@@ -50,7 +52,7 @@ def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
     """Columns to print in; 0 is a pipe."""
     columns = int(request.param)
     if columns:
-        monkeypatch.setattr(tables, "_WHOLE", columns)
+        monkeypatch.setattr(console, "_WHOLE", columns)
     return columns
 
 
@@ -229,4 +231,4 @@ def test_apply_says_what_was_written(capsys: pytest.CaptureFixture[str]) -> None
     ("value", "text"), [(0, "0"), (999, "999"), (1000, "1 k"), (67_600, "67.6 k"), (4.09e9, "4.09 G"), (999_600, "1000 k")]
 )
 def test_quantities(value: float, text: str) -> None:
-    assert tables.quantity(value) == text
+    assert quantity(value) == text

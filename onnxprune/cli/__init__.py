@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 
-from onnxprune.cli import pruning, sparsity, timing, training  # their commands register themselves
+from onnxprune.cli import building, pruning, quantizing, sparsity, timing, training  # their commands register themselves
 from onnxprune.cli.app import app
 from onnxprune.cli.output import fail
 from onnxprune.errors import OnnxPruneError
 
-__all__ = ["app", "main", "pruning", "sparsity", "timing", "training"]
+__all__ = ["app", "building", "main", "pruning", "quantizing", "sparsity", "timing", "training"]
 
 
 def main() -> None:

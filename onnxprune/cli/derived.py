@@ -36,7 +36,7 @@ def options_of(
     def parameter(field: dataclasses.Field[Any]) -> inspect.Parameter:
         repeated, flag = hints[field.name] not in {str, int, float, bool}, hints[field.name] is bool
         option = (renamed or {}).get(field.name, f"--{field.name.replace('_', '-')}")
-        option = f"{option}/--no-{option[2:]}" if flag else option
+        option = f"{option}/--no-{option[2:]}" if flag and "/" not in option else option
         info = typer.Option(option, help=said[field.name])
         shown: Any = Annotated[list[str] | None if repeated else hints[field.name], info]
         default = None if repeated else field.default

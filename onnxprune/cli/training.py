@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +14,10 @@ from onnxprune.cli.options import CALIB, Force, Json, Model, Out, Preprocess
 from onnxprune.cli.output import progress, show
 from onnxprune.training import Sparse, Training
 
+if TYPE_CHECKING:
+    from onnxprune.torch.tuning import Tuned
+
+Tell = Callable[[str], None]
 Data = Annotated[str, typer.Option("--data", help=f"{CALIB} Labels by the name label.", metavar="DATA")]
 Teacher = Annotated[
     Path | None, typer.Option("--teacher", help="The model whose outputs are right: the original.", metavar="ORIGINAL")
@@ -47,22 +52,14 @@ def finetune(
     as_json: Json = False,
 ) -> None:
     """Train a model, pruned or sparse, by labels or to do what the original does; zeros stay zeros."""
-    from onnxprune import files, tables
-    from onnxprune.torch.tuning import Material
-    from onnxprune.torch.tuning import finetune as run
 
-    inputs = (model, *([teacher] if teacher else []))
-    out = files.check_output(output, inputs=inputs, force=force)
-    if resume:
-        files.check_output(resume, inputs=(*inputs, output), force=True)
-    material = Material(data, teacher, evaluation or None, preprocess, resume, log)
-    with progress("reading", quiet=as_json) as tell:
-        result = run(model, material, training, progress=tell)
-        result.save(out, force=force)
-    if not result.first:
-        return
-    report = {**result.report, "output": str(out), "bytes": out.stat().st_size}
-    show(report, as_json, lambda: tables.trained(report))
+    def run(tell: Tell) -> Tuned:
+        from onnxprune.torch.tuning import Material
+        from onnxprune.torch.tuning import finetune as tune
+
+        return tune(model, Material(data, teacher, evaluation or None, preprocess, resume, log), training, progress=tell)
+
+    _carry_out(run, model, output, teacher, resume, force=force, as_json=as_json)
 
 
 @app.command()
@@ -82,18 +79,36 @@ def train(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Make a model sparse while it is trained, by one of the recipes of the literature."""
+    """Make a model sparse, or with --target smaller, while it is trained, by one of the recipes of the literature."""
+
+    def run(tell: Tell) -> Tuned:
+        from onnxprune.torch.training import train as tune
+        from onnxprune.torch.tuning import Material
+
+        return tune(model, Material(data, teacher, evaluation or None, preprocess, resume, log), recipe, training, progress=tell)
+
+    _carry_out(run, model, output, teacher, resume, force=force, as_json=as_json)
+
+
+def _carry_out(
+    run: Callable[[Tell], Tuned],
+    model: Path,
+    output: Path,
+    teacher: Path | None,
+    resume: Path | None,
+    *,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Check what would be written before PyTorch is loaded, train, write, and report."""
     from onnxprune import files, tables
-    from onnxprune.torch.sparsify import train as run
-    from onnxprune.torch.tuning import Material
 
     inputs = (model, *([teacher] if teacher else []))
     out = files.check_output(output, inputs=inputs, force=force)
     if resume:
         files.check_output(resume, inputs=(*inputs, output), force=True)
-    material = Material(data, teacher, evaluation or None, preprocess, resume, log)
     with progress("reading", quiet=as_json) as tell:
-        result = run(model, material, recipe, training, progress=tell)
+        result = run(tell)
         result.save(out, force=force)
     if not result.first:
         return

@@ -24,10 +24,11 @@ class Checkpoint:
         path: the file.
         run: what tells the run from others: options, and hashes of the models. Plain data.
         every: seconds between checkpoints within an epoch.
+        beside: what else is kept: of a run of several trainings, where it is. Plain data and bytes.
     """
 
     def __init__(self, path: Path, run: Mapping[str, Any], every: float = 30.0) -> None:
-        self.path, self.run, self.every = path, dict(run), every
+        self.path, self.run, self.every, self.beside = path, dict(run), every, dict[str, Any]()
         self._last = time.monotonic()
 
     @property
@@ -42,11 +43,11 @@ class Checkpoint:
             OutputError: it cannot be written.
         """
         with replace_file(self.path) as file:
-            torch.save({"format": _FORMAT, "run": self.run, "state": dict(state)}, file)
+            torch.save({"format": _FORMAT, "run": self.run, "beside": self.beside, "state": dict(state)}, file)
         self._last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """What was saved; ``None`` where there is no file.
+        """What was saved; ``None`` where there is no file, or nothing but what is kept ``beside`` in it.
 
         Raises:
             OptionError: the file is no checkpoint, or one of another run.
@@ -57,6 +58,7 @@ class Checkpoint:
             found = torch.load(self.path, map_location="cpu", weights_only=True)  # no code is run from it
             known = found["run"] if found["format"] == _FORMAT else None
             state: dict[str, Any] = found["state"]
+            beside = found.get("beside", {})
         except Exception as error:  # torch.load raises what pickle, zipfile and the system do
             raise OptionError(f"--resume {self.path}: is no checkpoint of onnxprune: name another file, or delete it") from error
         if known is None:
@@ -67,4 +69,5 @@ class Checkpoint:
                     f"--resume {self.path}: was written with {name} {known.get(name)!r}, not {value!r}: "
                     "repeat the command that wrote it, or delete it to begin anew"
                 )
-        return state
+        self.beside = beside
+        return state or None

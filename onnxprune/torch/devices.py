@@ -63,6 +63,10 @@ class Devices:
         if state:
             self._scaler.load_state_dict(state)
 
+    def share(self, value: Any) -> Any:
+        """The value that the first process has, in all of them; the others wait for it."""
+        return value
+
 
 class Accelerated(Devices):
     """One device per process, gradients averaged."""
@@ -99,6 +103,11 @@ class Accelerated(Devices):
 
     def mean(self, value: float) -> float:
         return float(self._inner.reduce(torch.tensor(value, device=self.device), "mean"))
+
+    def share(self, value: Any) -> Any:
+        from accelerate.utils import broadcast_object_list
+
+        return broadcast_object_list([value])[0]
 
 
 def devices(device: str = "auto", precision: str = "float32") -> Devices:

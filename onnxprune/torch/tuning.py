@@ -8,13 +8,12 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from onnxprune import files
 from onnxprune.calibrate import Samples, open_samples
 from onnxprune.errors import OptionError
 from onnxprune.metrics import Evaluation
@@ -25,14 +24,15 @@ from onnxprune.torch.augment import Augment
 from onnxprune.torch.back import write_back
 from onnxprune.torch.checkpoint import Checkpoint
 from onnxprune.torch.data import Data
-from onnxprune.torch.devices import devices
+from onnxprune.torch.devices import Devices, devices
 from onnxprune.torch.judge import Judge
 from onnxprune.torch.module import to_module
 from onnxprune.torch.trainer import Phase, Trainer
 from onnxprune.torch.unfold import Feeds, Norm, fold, measure, unfold
 from onnxprune.training import Training
+from onnxprune.written import Written
 
-__all__ = ["Material", "Session", "Tuned", "finetune"]
+__all__ = ["Material", "Session", "Tuned", "finetune", "form_of", "kept", "opened"]
 
 Tell = Callable[[str], None]
 _LEAST = 8
@@ -66,17 +66,15 @@ class Material:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class Tuned(Written):
     """A trained model.
 
     Attributes:
         report: what happened, as plain data.
-        compiled: the model.
         first: whether this process writes files, of several.
     """
 
     report: dict[str, Any]
-    compiled: Model = field(repr=False)
     first: bool = True
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
@@ -86,7 +84,7 @@ class Tuned:
             OutputError: the path cannot be written, or exists and ``force`` is not set.
         """
         if self.first:
-            files.save(self.compiled, files.check_output(path, force=force))
+            super().save(path, force=force)
 
 
 class Session:
@@ -109,6 +107,8 @@ class Session:
         itself: str = "never",
         tell: Tell | None = None,
         run: str = "",
+        data: Data | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         """Open everything.
 
@@ -120,6 +120,8 @@ class Session:
                 ``unlabelled``.
             tell: told what goes on.
             run: what else tells this run from others.
+            data: that of the material, if it is open already.
+            checkpoint: in place of the material's.
 
         Raises:
             ModelError: a model cannot be read, or not be computed in PyTorch.
@@ -130,8 +132,8 @@ class Session:
         self._begun, self._tell = time.monotonic(), tell
         self.model = Model.of(source)
         self.where = devices(options.device, options.precision)
-        self.data, self._material = self._opened(material, options), material
-        form, self.norms = self.form(self.model), tuple[Norm, ...]()
+        self.data, self._material = data or opened(material, self.model, options, self.where), material
+        form, self.norms = form_of(self.model), tuple[Norm, ...]()
         if options.restore_norms and self.data.size >= _LEAST:
             form, self.norms = unfold(form)
         self.module = to_module(form).to(self.where.device)
@@ -141,15 +143,15 @@ class Session:
             options.compares(labelled=self.data.labelled)
             and (itself == "always" or (itself == "unlabelled" and not self.data.labelled))
         )
-        teacher = to_module(self.form(self._original)) if self.taught else None
+        teacher = to_module(form_of(self._original)) if self.taught else None
         self.options = options.settled(teacher=teacher is not None, labelled=self.data.labelled)
         if options.patience and material.evaluation is None:
             raise OptionError(f"--patience {options.patience} needs samples to judge by: add --eval DATA")
         self._judged, self._judge = None, None
         if material.evaluation is not None:
             judged = open_samples(material.evaluation, self.model.inputs, option="--eval", preprocess=material.preprocess or None)
-            seen = open_samples(material.evaluation, self.form(self.model).inputs, preprocess=material.preprocess or None)
-            reference = teacher or to_module(self.form(self.model))
+            seen = open_samples(material.evaluation, form_of(self.model).inputs, preprocess=material.preprocess or None)
+            reference = teacher or to_module(form_of(self.model))
             reference.to(self.where.device)
             self._judged, self._judge = judged, Judge(seen, self.model, reference, options.metric)
         self._stack = ExitStack()
@@ -161,28 +163,12 @@ class Session:
             teacher=teacher,
             augment=Augment.of(options.augment, self.model.inputs, taught=not self.options.by_labels, seed=options.seed),
             score=self._judge,
-            checkpoint=self._checkpoint(material, run),
+            checkpoint=checkpoint or kept(material, self.options, run, self.model, self._original, self.data.source),
             tell=tell,
             log=self._logger(material.log),
         )
         if options.keep_zeros:
             masks.mask(self.module, masks.of_zeros(self.module))
-
-    def _opened(self, material: Material, options: Training) -> Data:
-        return Data(
-            material.data,
-            self.form(self.model).inputs,
-            batch=options.batch,
-            steps=options.steps,
-            seed=options.seed,
-            shard=(self.where.rank, self.where.world),
-            preprocess=material.preprocess or None,
-        )
-
-    @staticmethod
-    def form(model: Model) -> Model:
-        """The model as it is trained: weights of half precision are float32, since steps may be too small for them to see."""
-        return as_float32(model) if float_types(model) & {"float16", "bfloat16"} else model
 
     @property
     def added(self) -> frozenset[str]:
@@ -212,7 +198,7 @@ class Session:
         fold(self.module, self.norms)
         result = write_back(self.module, self.model, leave=self.added)
         self._tell("comparing")
-        return Tuned(self._report(result), result, first=self.where.rank == 0)
+        return Tuned(self._report(result), self.where.rank == 0, compiled=result)
 
     def _report(self, result: Model) -> dict[str, Any]:
         score = None
@@ -241,14 +227,6 @@ class Session:
             "seconds": time.monotonic() - self._begun,
         }
 
-    def _checkpoint(self, material: Material, run: str) -> Checkpoint | None:
-        if material.resume is None:
-            return None
-        told = {f"--{name.replace('_', '-')}": value for name, value in self.options.to_dict().items() if name != "device"}
-        told = {name: list(value) if isinstance(value, tuple) else value for name, value in told.items()}
-        known = {"model": _digest(self.model), "teacher": _digest(self._original), "data": self.data.source, "run": run, **told}
-        return Checkpoint(Path(material.resume), known, material.every)
-
     def _logger(self, folder: str | Path | None) -> Callable[[Mapping[str, float], int], None] | None:
         if folder is None or self.where.rank:
             return None
@@ -264,6 +242,38 @@ class Session:
                 writer.add_scalar(name, value, step)
 
         return log
+
+
+def form_of(model: Model) -> Model:
+    """The model as it is trained: weights of half precision are float32, since steps may be too small for them to see."""
+    return as_float32(model) if float_types(model) & {"float16", "bfloat16"} else model
+
+
+def opened(material: Material, model: Model, options: Training, where: Devices) -> Data:
+    """The samples that a model is trained on here.
+
+    Raises:
+        OptionError: they do not fit.
+    """
+    return Data(
+        material.data,
+        form_of(model).inputs,
+        batch=options.batch,
+        steps=options.steps,
+        seed=options.seed,
+        shard=(where.rank, where.world),
+        preprocess=material.preprocess or None,
+    )
+
+
+def kept(material: Material, options: Training, run: str, model: Model, teacher: Model, data: str) -> Checkpoint | None:
+    """Where a run is kept, if it is, and what tells it from others."""
+    if material.resume is None:
+        return None
+    told = {f"--{name.replace('_', '-')}": value for name, value in options.to_dict().items() if name != "device"}
+    told = {name: list(value) if isinstance(value, tuple) else value for name, value in told.items()}
+    known = {"model": _digest(model), "teacher": _digest(teacher), "data": data, "run": run, **told}
+    return Checkpoint(Path(material.resume), known, material.every)
 
 
 def _digest(model: Model) -> str:

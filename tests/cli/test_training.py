@@ -1,4 +1,4 @@
-"""`finetune` as a user calls it."""
+"""`finetune` and `train` as a user calls them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+import torch
+from onnx import numpy_helper, parser
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "models" / "digits.onnx"
@@ -114,3 +117,100 @@ def test_a_checkpoint_of_other_options_is_refused(tmp_path: Path, data: Path) ->
     done = call(*given, "--lr", 0.1, "-o", tmp_path / "p.onnx")
     assert done.returncode == 2
     assert "was written with --lr 0.0, not 0.1" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model of two hidden layers, and data for it."""
+    folder = tmp_path_factory.mktemp("small")
+    proto = parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[N,6] x) => (float[N,3] y) '
+        "{ a = MatMul(x, u) b = Relu(a) c = MatMul(b, v) d = Relu(c) y = MatMul(d, w) }"
+    )
+    rng = np.random.default_rng(0)
+    for name, shape in {"u": (6, 32), "v": (32, 32), "w": (32, 3)}.items():
+        array = rng.normal(size=shape).astype(np.float32) / np.float32(shape[0] ** 0.5)
+        proto.graph.initializer.append(numpy_helper.from_array(array, name))
+    onnx.save(proto, folder / "m.onnx")
+    np.savez(folder / "d.npz", x=rng.normal(size=(256, 6)).astype(np.float32))
+    return folder / "m.onnx", folder / "d.npz"
+
+
+def test_train_removes_channels_and_says_what_each_stage_came_to(tmp_path: Path, small: tuple[Path, Path]) -> None:
+    model, data = small
+    given = ("train", model, "--data", data, "--eval", data, "--target", "macs=0.5", "--epochs", 1, "--rounds", 2)
+    done = call(*given, "-o", tmp_path / "o.onnx", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    stages = ["original", "prune 1/2", "finetune 1/2", "prune 2/2", "finetune 2/2"]
+    assert [row["stage"] for row in report["stages"]] == stages
+    assert report["obtained"]["macs"] <= 0.5
+    assert report["bytes"] == (tmp_path / "o.onnx").stat().st_size < model.stat().st_size
+    done = call(*given, "-o", tmp_path / "p.onnx")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "p.onnx").read_bytes() == (tmp_path / "o.onnx").read_bytes()
+    assert all(stage in done.stdout for stage in stages)
+    assert "requested macs=0.5, obtained macs=0." in done.stdout
+
+
+@pytest.mark.parametrize("method", ["group_sl", "iterative"])
+def test_killed_between_stages_it_ends_at_the_same_bytes(tmp_path: Path, small: tuple[Path, Path], method: str) -> None:
+    model, data = small
+    given = [
+        "train",
+        model,
+        "--data",
+        data,
+        "--target",
+        "macs=0.4",
+        "--method",
+        method,
+        "--epochs",
+        8,
+        "--batch",
+        8,
+        "--align",
+        1,
+    ]
+    whole = call(*given, "-o", tmp_path / "whole.onnx")
+    assert whole.returncode == 0, whole.stderr
+    out, checkpoint, seen = tmp_path / "o.onnx", tmp_path / "c", set[int]()
+    command = [sys.executable, "-m", "onnxprune", *map(str, given), "-o", str(out), "--resume", str(checkpoint)]
+    for _ in range(2):
+        running = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while running.poll() is None:
+            found = torch.load(checkpoint, weights_only=True)["beside"].get("number", 0) if checkpoint.exists() else 0
+            if found not in seen and checkpoint.exists():
+                seen.add(found)  # a stage further than the last time
+                break
+            time.sleep(0.01)
+        running.kill()
+        running.wait()
+    assert len(seen) == 2
+    assert not out.exists()
+    done = call(*given, "-o", out, "--resume", checkpoint)
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes() == (tmp_path / "whole.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "said"),
+    [
+        (
+            ("--target", "macs=0.5", "--sparsity", 0.8),
+            2,
+            "--sparsity 0.8 is for zeros in weights, --target macs=0.5 for channels",
+        ),
+        (("--method", "group_sl"), 2, "--method group_sl removes channels: say what remains, as --target macs=0.5"),
+        (("--target", "macs=0.001"), 1, "target macs=0.001 cannot be reached"),
+    ],
+)
+def test_channels_that_cannot_be_removed_are_one_line(
+    tmp_path: Path, small: tuple[Path, Path], args: tuple[object, ...], status: int, said: str
+) -> None:
+    model, data = small
+    done = call("train", model, "--data", data, "-o", tmp_path / "o.onnx", *args)
+    assert done.returncode == status
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []

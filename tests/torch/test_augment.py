@@ -10,15 +10,13 @@ from onnxprune import OptionError
 from onnxprune.feeds import Batch
 from onnxprune.torch.augment import Augment
 
-PHOTO, GREY, LAST, WORDS = (
-    helper.make_tensor_value_info(name, kind, shape)
-    for name, kind, shape in (
-        ("photo", TensorProto.FLOAT, ["N", 3, 16, 24]),
-        ("grey", TensorProto.FLOAT, ["N", 1, 8, 8]),
-        ("last", TensorProto.FLOAT, ["N", 16, 24, 3]),
-        ("words", TensorProto.INT64, ["N", 7]),
-    )
+SHAPES: tuple[tuple[str, int, list[str | int | None]], ...] = (
+    ("photo", TensorProto.FLOAT, ["N", 3, 16, 24]),
+    ("grey", TensorProto.FLOAT, ["N", 1, 8, 8]),
+    ("last", TensorProto.FLOAT, ["N", 16, 24, 3]),
+    ("words", TensorProto.INT64, ["N", 7]),
 )
+PHOTO, GREY, LAST, WORDS = (helper.make_tensor_value_info(*each) for each in SHAPES)
 
 
 def batch(count: int = 40, seed: int = 0) -> Batch:

@@ -51,3 +51,16 @@ class _Evil:
 def test_checkpoints_are_due_after_a_while(tmp_path: Path) -> None:
     assert Checkpoint(tmp_path / "a", {}, every=0).due
     assert not Checkpoint(tmp_path / "a", {}, every=60).due
+
+
+def test_a_run_of_several_trainings_is_kept_beside_them(tmp_path: Path) -> None:
+    one = Checkpoint(tmp_path / "a", {"--lr": 0.1})
+    one.beside = {"number": 2, "model": b"\x00bytes", "rows": [{"score": None}]}
+    one.save({"w": torch.arange(3)})
+    again = Checkpoint(tmp_path / "a", {"--lr": 0.1})
+    assert again.load() is not None
+    assert again.beside == one.beside
+    again.save({})
+    fresh = Checkpoint(tmp_path / "a", {"--lr": 0.1})
+    assert fresh.load() is None  # no training has begun
+    assert fresh.beside == one.beside

@@ -17,7 +17,7 @@ from onnxprune.torch.layers import Layer, reinitialize
 from onnxprune.torch.module import GraphModule, to_module
 from onnxprune.torch.selection import Selection
 from onnxprune.torch.trainer import Phase
-from onnxprune.torch.tuning import Session
+from onnxprune.torch.tuning import Session, form_of
 from onnxprune.torch.unfold import settle
 from onnxprune.training import Sparse, Training
 
@@ -109,7 +109,7 @@ class Run:
             ModelError: it is no model.
             OptionError: it has not the same weights.
         """
-        source = to_module(self.session.form(Model.of(Path(path))))
+        source = to_module(form_of(Model.of(Path(path))))
         copy_weights(source, self.module, leave=self.session.added)
         self.session.measure()
 

@@ -1,0 +1,50 @@
+"""How tables and sentences are printed, for people."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["console", "counted", "in_bytes", "quantity", "say", "table"]
+
+_WHOLE = 1000
+"""Columns of a pipe or a file: a name is never folded there."""
+
+
+def console() -> Console:
+    """Prints text as it is: names of nodes are full of brackets and colons."""
+    width = None if sys.stdout.isatty() else _WHOLE
+    return Console(width=width, markup=False, highlight=False, emoji=False)
+
+
+def say(out: Console, text: str) -> None:
+    """Print a sentence; the terminal wraps it, so that it is copied in one piece."""
+    out.print(text, soft_wrap=True)
+
+
+def table(title: str, *columns: str, text: tuple[str, ...] = ()) -> Table:
+    """A table whose first column and those in ``text`` are flush left, the numbers flush right."""
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        made.add_column(column, justify="left" if number == 0 or column in text else "right", overflow="fold")
+    return made
+
+
+def counted(count: int, singular: str, plural: str = "") -> str:
+    """A number with its noun: 1 group, 2 groups."""
+    return f"{count} {singular if count == 1 else plural or f'{singular}s'}"
+
+
+def quantity(value: float) -> str:
+    """A count with a unit prefix: 4.09 G, 25.6 M."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g} {unit}" if value / limit < 100 else f"{value / limit:.0f} {unit}"
+    return f"{value:.0f}"
+
+
+def in_bytes(value: float) -> str:
+    text = quantity(value)
+    return f"{text}B" if " " in text else f"{text} B"
