@@ -137,7 +137,7 @@ def test_nets_whose_normalisation_was_folded_learn_with_a_tenth_of_their_weights
     label = np.arange(320) % 10
     x = marks[label] + 0.3 * rng.standard_normal((320, 1, 8, 8), np.float32)
     model = Model.of(MODELS / "digits.onnx")
-    options = Training(epochs=8, batch=32, loss="cross_entropy", device="cpu")
+    options = Training(epochs=8, batch=32, lr=0.01, loss="cross_entropy", device="cpu")
     result = train(model, Material({model.inputs[0].name: x, "label": label}), Sparse(name, 0.9), options)
     assert [epoch["loss"] for epoch in result.report["epochs"]][-1] < 1.5
     found = to_module(result.compiled)(torch.from_numpy(x)).argmax(1).numpy()
@@ -165,11 +165,13 @@ def test_half_precision_is_trained_in_float32() -> None:
     proto.graph.initializer.append(numpy_helper.from_array(np.ones((4, 2), np.float16), "w"))
     data = {"x": np.ones((32, 4), np.float16), "label": np.zeros(32, np.int64)}
     options = Training(epochs=40, batch=8, lr=1e-4, optimizer="adam", schedule="constant", loss="cross_entropy")
-    result = train(proto, Material(data, evaluation=data), Sparse("oneshot", 0.0), options).compiled
+    result = train(proto, Material(data), Sparse("oneshot", 0.0), options).compiled
     weight = result.weights["w"].array()
     assert weight.dtype == np.float16
     assert (weight[:, 0] > 1.01).all()
     assert result.proto == Model.of(proto).proto
+    judged = train(proto, Material(data, evaluation=data), Sparse("oneshot", 0.0), replace(options, epochs=1))
+    assert judged.report["score"]["after"] == 1.0
 
 
 class _KilledError(Exception):
