@@ -51,6 +51,7 @@ class Trial:
         options: how.
         rounds: of methods that prune and train in turns.
         methods: those that are measured.
+        sparsities: that they are measured at.
     """
 
     network: Network
@@ -59,6 +60,7 @@ class Trial:
     options: Training
     rounds: int
     methods: Sequence[str]
+    sparsities: Sequence[float]
 
     @property
     def material(self) -> Material:
@@ -103,11 +105,11 @@ def methods(store: Store, trial: Trial) -> None:
     """Every method, and the largest weights of the trained net without any training; cheap methods first."""
     path, material = trial.network.path, trial.material
     nothing = replace(trial.options, epochs=1, steps=1, lr=1e-30, restore_norms=False)
-    for sparsity in SPARSITIES:
+    for sparsity in trial.sparsities:
         make = partial(train, path, material, Sparse("oneshot", sparsity), nothing)
         measured(store, trial, f"{CONTROL}/{sparsity}", make)
     for method in sorted(trial.methods, key=TURNS.__contains__):
-        for sparsity in SPARSITIES:
+        for sparsity in trial.sparsities:
             make = partial(train, path, material, trial.sparse(method, sparsity), trial.options)
             measured(store, trial, f"{method}/{sparsity}", make)
 
@@ -185,17 +187,22 @@ NETWORKS = ("digits", "resnet20")
 def trial_of(name: str, options: argparse.Namespace) -> Trial | None:
     """A network with its images; nothing, with a word about it, where they are absent."""
     training = Training(epochs=options.epochs, steps=options.steps, batch=options.batch, device=options.device)
+    trial = partial(
+        Trial,
+        options=training,
+        rounds=options.rounds,
+        methods=options.method or METHODS,
+        sparsities=options.sparsity or SPARSITIES,
+    )
     if name == "digits":
         network = handwritten()
-        return Trial(
-            network, *network.held, training, options.rounds, options.method or METHODS
-        )  # all that the network was trained on
+        return trial(network, *network.held)  # all that the network was trained on
     found, images = resnet20(options.data), cifar10(options.data)
     if found is None or images is None:
         print(f"{name}: the optional local data is absent", file=sys.stderr)
         return None
     x, y = images.load("train-20k", n=options.images or None)
-    return Trial(found, x, y, training, options.rounds, options.method or METHODS)
+    return trial(found, x, y)
 
 
 def measure(parts: Sequence[str], store: Store, options: argparse.Namespace) -> None:
@@ -227,6 +234,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=[*NETWORKS, *STEPS, "page"], help="may be repeated; all if none")
     parser.add_argument("--method", action="append", choices=METHODS, help="of the part methods; may be repeated; all if none")
+    parser.add_argument("--sparsity", action="append", type=float, choices=SPARSITIES, help="as --method")
     parser.add_argument("--data", type=Path, default=default_data(), help="folder of optional local data")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "training", help="where results and models are kept")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "training.md")

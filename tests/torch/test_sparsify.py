@@ -165,7 +165,7 @@ def test_half_precision_is_trained_in_float32() -> None:
     proto.graph.initializer.append(numpy_helper.from_array(np.ones((4, 2), np.float16), "w"))
     data = {"x": np.ones((32, 4), np.float16), "label": np.zeros(32, np.int64)}
     options = Training(epochs=40, batch=8, lr=1e-4, optimizer="adam", schedule="constant", loss="cross_entropy")
-    result = train(proto, Material(data), Sparse("oneshot", 0.0), options).compiled
+    result = train(proto, Material(data), Sparse("oneshot", 0.05), options).compiled
     weight = result.weights["w"].array()
     assert weight.dtype == np.float16
     assert (weight[:, 0] > 1.01).all()
