@@ -29,10 +29,10 @@ import training_page
 from onnxprune import Recipe, storage
 from onnxprune.bench import benchmark
 from onnxprune.model import Model
-from onnxprune.torch.sparsify import train
+from onnxprune.torch.training import train
 from onnxprune.torch.tuning import Material, Tuned, finetune
 from onnxprune.training import METHODS, Sparse, Training
-from training_page import CHANNELS, CONTROL, MASKED, REMOVED, SEEDS, SHARE, SPARSITIES, TICKET, TICKETS
+from training_page import CHANNELS, CONTROL, COURSES, MASKED, REMOVED, SEEDS, SHARE, SPARSITIES, TICKET, TICKETS
 from trials import ROOT, Images, Labels, Network, OutOfTimeError, Store, cifar10, default_data, handwritten, resnet20
 
 TURNS = ("iterative", "rate_rewinding", "lottery", "weight_rewinding")
@@ -115,9 +115,14 @@ def methods(store: Store, trial: Trial) -> None:
 
 
 def channels(store: Store, trial: Trial) -> None:
-    """Fewer channels: repaired with unlabelled images, then trained to do what the original does."""
+    """Fewer channels: repaired with unlabelled images, then trained to do what the original does; and in turns with training."""
     for name, share in CHANNELS.items():
         _removed(store, trial, name, f"macs={share}")
+        for method in COURSES:
+            rounds = trial.rounds if method in TURNS else 0
+            recipe = Sparse(method, target=f"macs={share}", align="1", rounds=rounds)
+            make = partial(train, trial.network.path, trial.material, recipe, trial.options)
+            measured(store, trial, f"{name}, {method}", make)
 
 
 def _removed(store: Store, trial: Trial, name: str, target: str) -> None:
@@ -167,7 +172,12 @@ def question(store: Store, trial: Trial) -> None:
 
 def latency(store: Store, trial: Trial) -> None:
     """Of models that are as fast as each other but for their graphs or zeros, in turns with the original, batch 1, one thread."""
-    names = [f"gradual/{sparsity}" for sparsity in SPARSITIES] + [*CHANNELS, MASKED, REMOVED]
+    names = [f"gradual/{sparsity}" for sparsity in SPARSITIES] + [
+        *CHANNELS,
+        *(f"{name}, {method}" for name in CHANNELS for method in COURSES),
+        MASKED,
+        REMOVED,
+    ]
     names = [name for name in names if store.get(trial.key(name))]
 
     def measure() -> dict[str, Any]:

@@ -12,7 +12,9 @@ from trials import Store
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
 CONTROL = "magnitude, no training"
 CHANNELS = {"channels, 2x fewer MACs": 1 / 2, "channels, 3x fewer MACs": 1 / 3}
-"""Shares of the multiply-accumulates that remain; other ways to the same targets get rows of their own."""
+"""Shares of the multiply-accumulates that remain."""
+COURSES = ("iterative", "group_sl")
+"""Methods that prune between trainings, to the same targets."""
 TICKET, TICKETS, SEEDS = "ticket", (0.9,), (0, 1, 2)
 SHARE = 0.6
 MASKED, REMOVED = f"{SHARE:.0%} of the weights masked", f"{SHARE:.0%} of the weights removed as channels"
@@ -91,8 +93,10 @@ def _bytes(name: str, entry: Entry) -> str:
 
 
 def _channels(store: Store, network: str, original: Entry, timing: Entry | None) -> list[str]:
-    rows = [(name, store.get(f"{network}/{name}, repaired"), store.get(f"{network}/{name}")) for name in CHANNELS]
-    if not all(entry for _, _, entry in rows):
+    names = [*CHANNELS, *(f"{name}, {method}" for name in CHANNELS for method in COURSES)]
+    found = [(name, store.get(f"{network}/{name}, repaired"), store.get(f"{network}/{name}")) for name in names]
+    rows = [(name, before, after) for name, before, after in found if after]
+    if not rows:
         return []
     lines = ["", "| channels | repaired | after training | raw | gzip | encoded | latency |", "|---|" + "--:|" * 6]
     for name, before, after in rows:

@@ -33,7 +33,7 @@ def stepwise(act: Callable[[float], None]) -> Callable[[int, int], None]:
 
 @method("gradual", allocation="lamp")
 def gradual(run: Run) -> list[Phase]:
-    """The smallest weights go step by step, fast at first and slower towards the end; every layer loses the same share."""
+    """The smallest weights go step by step, fast at first and slower towards the end."""
 
     def tighten(share: float) -> None:
         run.prune(run.magnitudes(), cubic(run.recipe.sparsity, share))
@@ -41,9 +41,9 @@ def gradual(run: Run) -> list[Phase]:
     return [Phase("gradual", run.options.epochs, run.begin, stepwise(tighten), ready=RAMP)]
 
 
-@method("constant", allocation="lamp")
+@method("constant", allocation="lamp", rate="training")
 def constant(run: Run) -> list[Phase]:
-    """The smallest weights go at once; then all of the training is under the mask."""
+    """The smallest weights go at once; then all of a training, with its full learning rate, is under the mask."""
 
     def begin() -> None:
         run.begin()
