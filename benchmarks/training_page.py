@@ -27,7 +27,7 @@ def page(store: Store) -> str:
         "# Pruning with training",
         "",
         "Accuracy is top-1 in per cent on images that no training has seen; in brackets the points to the original. The",
-        "defaults (the ramp of gradual methods, how layers share a sparsity, learning rates) were chosen on digits, by the images",
+        "defaults (ramps of gradual methods, how layers share a sparsity, learning rates) were chosen on digits, by the images",
         "that judge there: those rows flatter them. All options are those of the command line by default but for the epochs, and",
         "for three rounds in methods that prune and train in turns. The sparsity is that of all layers together.",
         f"*{CONTROL}* is the control: the largest weights of the trained net as they are. `constant` does by default",
