@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout, whatever is installed
+
 import onnxprune
 import training_page
 from onnxprune import Recipe, storage
@@ -130,7 +132,7 @@ def _removed(store: Store, trial: Trial, name: str, target: str) -> None:
 
     def prune() -> dict[str, Any]:
         samples = {Model.of(network.path).inputs[0].name: network.calibration}
-        result = onnxprune.prune(network.path, Recipe(target=target, align="1"), samples=samples, agreement=False)
+        result = onnxprune.prune(network.path, Recipe(target=target), samples=samples, agreement=False)
         model = result.model.SerializeToString()
         store.model(key).write_bytes(model)
         return {"accuracy": network.accuracy(model), **sizes(model)}

@@ -28,11 +28,13 @@ def page(store: Store) -> str:
     lines = [
         "# Pruning with training",
         "",
-        "Accuracy is top-1 in per cent on images that neither training nor choice has seen; in brackets the points to the",
-        "original. All options are those of the command line by default but for the epochs, and for three rounds in methods that",
-        f"prune and train in turns. The sparsity is that of all layers together. *{CONTROL}* is the control: the largest weights",
-        "of the trained net as they are. One seed unless a row says otherwise: differences of some tenths mean nothing. Written",
-        "by `python benchmarks/training.py`.",
+        "Accuracy is top-1 in per cent on images that no training has seen; in brackets the points to the original. The",
+        "defaults (ramps of gradual methods, how layers share a sparsity, learning rates) were chosen on digits, by the images",
+        "that judge there: those rows flatter them. All options are those of the command line by default but for the epochs, and",
+        "for three rounds in methods that prune and train in turns. The sparsity is that of all layers together.",
+        f"*{CONTROL}* is the control: the largest weights of the trained net as they are. `constant` does by default",
+        "what `oneshot` does. One seed unless a row says otherwise: differences of some tenths mean nothing. Latency is a share",
+        "of the original's: below 1 is faster. Written by `python benchmarks/training.py`.",
     ]
     for network, title in TITLES.items():
         original = store.get(f"{network}/original")
@@ -128,12 +130,13 @@ def _tickets(store: Store, network: str) -> list[str]:
             continue
         ticket, anew = ([entry["accuracy"] for entry in one] for one in found)
         gap = mean(ticket) - mean(anew)
-        verdict = "The ticket won" if gap > 0 else "The ticket did not win"
+        wins = sum(a > b for a, b in zip(ticket, anew, strict=True))
+        verdict = f"The ticket was better for {wins} of {len(SEEDS)} seeds"
         lines += [
             "",
             f"The lottery ticket at {sparsity:.0%}, mean and deviation of {len(SEEDS)} seeds: {_spread(ticket)}; new weights",
         ]
-        lines += [f"under the same masks, trained for as long: {_spread(anew)}. {verdict}: {gap:+.2f} points."]
+        lines += [f"under the same masks, trained for as long: {_spread(anew)}. {verdict}, by {gap:+.2f} points on the mean."]
     return lines
 
 
