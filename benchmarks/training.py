@@ -122,7 +122,7 @@ def channels(store: Store, trial: Trial) -> None:
         _removed(store, trial, name, f"macs={share}")
         for method in COURSES:
             rounds = trial.rounds if method in TURNS else 0
-            recipe = Sparse(method, target=f"macs={share}", align="1", rounds=rounds)
+            recipe = Sparse(method, target=f"macs={share}", rounds=rounds)
             make = partial(train, trial.network.path, trial.material, recipe, trial.options)
             measured(store, trial, f"{name}, {method}", make)
 

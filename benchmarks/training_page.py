@@ -32,9 +32,9 @@ def page(store: Store) -> str:
         "defaults (ramps of gradual methods, how layers share a sparsity, learning rates) were chosen on digits, by the images",
         "that judge there: those rows flatter them. All options are those of the command line by default but for the epochs, and",
         "for three rounds in methods that prune and train in turns. The sparsity is that of all layers together.",
-        f"*{CONTROL}* is the control: the largest weights of the trained net as they are. `constant` does by default",
-        "what `oneshot` does. One seed unless a row says otherwise: differences of some tenths mean nothing. Latency is a share",
-        "of the original's: below 1 is faster. Written by `python benchmarks/training.py`.",
+        f"*{CONTROL}* is the control: the largest weights of the trained net as they are. One seed unless a row says",
+        "otherwise: differences of some tenths mean nothing. Latency is a share of the original's: below 1 is faster. Written by",
+        "`python benchmarks/training.py`.",
     ]
     for network, title in TITLES.items():
         original = store.get(f"{network}/original")
