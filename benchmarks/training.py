@@ -106,7 +106,7 @@ def sizes(model: bytes) -> dict[str, int]:
 def methods(store: Store, trial: Trial) -> None:
     """Every method, and the largest weights of the trained net without any training; cheap methods first."""
     path, material = trial.network.path, trial.material
-    nothing = replace(trial.options, epochs=1, steps=1, lr=1e-30, restore_norms=False)
+    nothing = replace(trial.options, epochs=1, steps=1, lr=1e-30, restore_norms="no")
     for sparsity in trial.sparsities:
         make = partial(train, path, material, Sparse("oneshot", sparsity), nothing)
         measured(store, trial, f"{CONTROL}/{sparsity}", make)

@@ -51,7 +51,8 @@ class Training:
         patience: epochs without a better score after which training stops; 0 for never. Needs evaluation samples.
         metric: the score on evaluation samples, as for ``prune``: ``top1``, ``agreement``, ``mse``, ``cosine``, a function.
         restore_norms: whether convolutions with a bias get back, for the training, the batch normalisation that exporters fold
-            into them; at the end it is folded again. Only where a batch has at least 8 samples.
+            into them; at the end it is folded again. ``auto`` is ``yes`` where weights are zero or shall be, else ``no``: dense
+            nets learn faster as they are. Only where a batch has at least 8 samples.
         keep_zeros: whether weights of which at least 1 % are zero keep their zeros.
         device: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` is a CUDA device if there is one.
         seed: of everything drawn.
@@ -78,7 +79,7 @@ class Training:
     precision: str = "float32"
     patience: int = 0
     metric: str = _AUTO
-    restore_norms: bool = True
+    restore_norms: str = _AUTO
     keep_zeros: bool = True
     device: str = _AUTO
     seed: int = 0
@@ -88,6 +89,7 @@ class Training:
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("schedule", self.schedule, SCHEDULES),
             ("precision", self.precision, PRECISIONS),
+            ("restore-norms", self.restore_norms, (_AUTO, "yes", "no")),
         ):
             if value not in known:
                 raise OptionError(f"--{option} {value!r}: write one of {', '.join(known)}")

@@ -182,7 +182,7 @@ class _Course:
         log = self._material.log and Path(self._material.log) / stage.name.replace("/", " of ")
         material = dataclasses.replace(self._material, log=log)
         learn = stage.kind == "learn"  # without normalisations, which would take back what shrinks before them
-        options = dataclasses.replace(self._options, restore_norms=self._options.restore_norms and not learn)
+        options = dataclasses.replace(self._options, restore_norms="no" if learn else self._options.restore_norms)
         session = Session(model, material, options, tell=self._tell, data=self._data, checkpoint=self._checkpoint)
         phase = Phase(stage.name, self._options.epochs)
         if learn:

@@ -47,7 +47,7 @@ def train(
     if method.rate == "training" or fresh:
         options = dataclasses.replace(options, lr=options.fresh_rate)
     itself = "unlabelled" if fresh else "always"
-    session = Session(source, material, options, itself=itself, tell=progress, run=str(recipe))
+    session = Session(source, material, options, itself=itself, sparse=True, tell=progress, run=str(recipe))
     found = layers(session.module, recipe.protect)
     allocation = method.allocation if recipe.allocation == "auto" else recipe.allocation
     pattern = parse_pattern(recipe.pattern)

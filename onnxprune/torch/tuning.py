@@ -105,6 +105,7 @@ class Session:
         options: Training,
         *,
         itself: str = "never",
+        sparse: bool = False,
         tell: Tell | None = None,
         run: str = "",
         data: Data | None = None,
@@ -118,6 +119,7 @@ class Session:
             options: how to train.
             itself: when the model as it came is the teacher, where none is named: ``never``, ``always``, or where the data is
                 ``unlabelled``.
+            sparse: whether weights shall be zero, if none is yet.
             tell: told what goes on.
             run: what else tells this run from others.
             data: that of the material, if it is open already.
@@ -134,9 +136,14 @@ class Session:
         self.where = devices(options.device, options.precision)
         self.data, self._material = data or opened(material, self.model, options, self.where), material
         form, self.norms = form_of(self.model), tuple[Norm, ...]()
-        if options.restore_norms and self.data.size >= _LEAST:
+        self.module = to_module(form)
+        restore = options.restore_norms == "yes" or (
+            options.restore_norms == "auto" and (sparse or bool(masks.of_zeros(self.module)))
+        )
+        if restore and self.data.size >= _LEAST:
             form, self.norms = unfold(form)
-        self.module = to_module(form).to(self.where.device)
+            self.module = to_module(form)
+        self.module.to(self.where.device)
         self.measure()
         self._original = self.model if material.teacher is None else Model.of(material.teacher)
         self.taught = material.teacher is not None or (

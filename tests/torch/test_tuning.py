@@ -10,7 +10,7 @@ import pytest
 
 from onnxprune import OptionError
 from onnxprune.model import Model
-from onnxprune.torch.tuning import Material, finetune
+from onnxprune.torch.tuning import Material, Session, finetune
 from onnxprune.training import Training
 
 DIGITS = Path(__file__).resolve().parents[2] / "models" / "digits.onnx"
@@ -91,3 +91,21 @@ def test_logs_for_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     finetune(DIGITS, Material(images(16), DIGITS, images(8), log=tmp_path / "log"), Training(epochs=1))
     assert [path.name.startswith("events") for path in (tmp_path / "log").iterdir()] == [True]
+
+
+@pytest.mark.parametrize(
+    ("how", "share", "sparse_later", "restored"),
+    [
+        ("auto", 0, False, False),
+        ("auto", 0.7, False, True),
+        ("auto", 0, True, True),
+        ("yes", 0, False, True),
+        ("no", 0.7, True, False),
+    ],
+)
+def test_normalisation_comes_back_where_weights_are_zero_or_shall_be(
+    how: str, share: float, sparse_later: bool, restored: bool
+) -> None:
+    start = sparse(share) if share else DIGITS
+    session = Session(start, Material(images()), Training(restore_norms=how, device="cpu"), sparse=sparse_later)
+    assert bool(session.norms) is restored
