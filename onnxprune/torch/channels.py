@@ -39,7 +39,7 @@ __all__ = ["train"]
 
 Tell = Callable[[str], None]
 _CALIBRATION = 512
-"""Samples of the training data that repair and the choice of widths go by: more change little (docs/accuracy.md)."""
+"""Samples of the training data that repair and the choice of widths go by."""
 _LARGEST = 2_000_000_000
 """Bytes of weights that fit in one message, with the graph."""
 

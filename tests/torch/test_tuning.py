@@ -109,3 +109,26 @@ def test_normalisation_comes_back_where_weights_are_zero_or_shall_be(
     start = sparse(share) if share else DIGITS
     session = Session(start, Material(images()), Training(restore_norms=how, device="cpu"), sparse=sparse_later)
     assert bool(session.norms) is restored
+
+
+def test_the_loss_says_whether_photographs_are_augmented() -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[N,3,4,4] x) => (float[N,2] y) { f = Flatten(x) y = MatMul(f, w) }'
+    )
+    weight = np.random.default_rng(0).normal(size=(48, 2)).astype(np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    rng = np.random.default_rng(1)
+    material = Material({"x": rng.normal(size=(32, 3, 4, 4)).astype(np.float32), "label": rng.integers(2, size=32)}, proto)
+
+    def trained(loss: str, augment: str) -> list[float]:
+        options = Training(epochs=2, loss=loss, augment=augment, device="cpu")
+        return [epoch["loss"] for epoch in finetune(proto, material, options).report["epochs"]]
+
+    assert trained("cross_entropy", "auto") == trained("cross_entropy", "none") != trained("cross_entropy", "flip,shift:1")
+    mixed = "0.5*distill+0.5*cross_entropy"
+    assert trained(mixed, "auto") == trained(mixed, "none")
+    start = proto.SerializeToString()
+    proto.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weight * 0.5, "w"))
+    other = finetune(proto, Material(material.data, start), Training(epochs=2, augment="none", device="cpu")).report["epochs"]
+    moved = finetune(proto, Material(material.data, start), Training(epochs=2, device="cpu")).report["epochs"]
+    assert [epoch["loss"] for epoch in moved] != [epoch["loss"] for epoch in other]

@@ -26,7 +26,7 @@ _PULL = 1.0
 def supermask(run: Run) -> list[Phase]:
     """Choose among random weights without ever changing one, by scores that are trained (Ramanujan et al. 2020, "edge-popup").
 
-    Random weights have one magnitude in each layer, that of He et al. over the share that stays; each layer keeps the same share.
+    Random weights have one magnitude in each layer, that of He et al. over the share that stays in all layers together.
     """
     scored = _scored(run)
     for name, parameter in run.module.named_parameters():
