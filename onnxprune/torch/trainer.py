@@ -126,6 +126,7 @@ class Trainer:
         teacher: GraphModule | None = None,
         augment: Augment | None = None,
         score: Callable[[GraphModule], float] | None = None,
+        settle: Callable[[], None] = lambda: None,
         checkpoint: Checkpoint | None = None,
         tell: Tell = lambda _: None,
         log: Callable[[Mapping[str, float], int], None] | None = None,
@@ -140,6 +141,7 @@ class Trainer:
             teacher: what is right.
             augment: changes what is trained on.
             score: of the module in evaluation mode; higher is better.
+            settle: called before a module is judged or is the result; makes statistics those of its weights.
             checkpoint: where the run is kept.
             tell: told how it goes, several times a second at most.
             log: called after each epoch with numbers by name and the number of steps so far.
@@ -150,7 +152,7 @@ class Trainer:
         self.module, self.options, self.epochs = module.to(where.device), options, list[Epoch]()
         self.snapshots: dict[str, Tensor] = {}
         self._data, self._where, self._score, self._checkpoint, self._log = data, where, score, checkpoint, log
-        self._augment = augment
+        self._augment, self._settle = augment, settle
         self.teacher = None if teacher is None else teacher.to(where.device).eval()
         self.objective = Objective.of(options.loss, module, teacher, options.match, options.match_weight, options.temperature)
         self._tell, self._told, self._done, self._skipped, self._begun = tell, 0.0, 0, 0, time.monotonic()
@@ -179,6 +181,8 @@ class Trainer:
             self._phase(phase, number, resumed, last=number == len(phases) - 1)
         if self._best is not None:
             self.module.load_state_dict(self._best[1])
+        else:
+            self._settle()
         self.module.eval()
 
     def _phase(self, phase: Phase, number: int, state: dict[str, Any] | None, *, last: bool) -> None:
@@ -205,9 +209,7 @@ class Trainer:
         if phase.begin:
             phase.begin()
             if self._score:
-                self.module.eval()
-                with torch.no_grad():
-                    self.epochs.append(Epoch(phase.name, 0, math.nan, self._score(self.module), 0.0, 0.0))
+                self.epochs.append(Epoch(phase.name, 0, math.nan, self._judged(self._score), 0.0, 0.0))
         self._best, self._stale = None, 0
         seed_all(self.options.seed, number)
 
@@ -280,9 +282,8 @@ class Trainer:
         """Judge an epoch, and remember its weights if they are the best."""
         score = None
         if self._score:
-            self.module.eval()
-            with torch.no_grad():
-                score = self._score(self.module)
+            self._settle()
+            score = self._judged(self._score)
             if last and (epoch + 1) / phase.epochs >= phase.ready:
                 better = self._best is None or score > self._best[0]
                 if better:
@@ -292,6 +293,12 @@ class Trainer:
         self.epochs.append(Epoch(phase.name, epoch + 1, loss, score, rate, seconds))
         if self._log:
             self._log({"loss": loss, "rate": rate} | ({} if score is None else {"score": score}), self._done)
+
+    def _judged(self, score: Callable[[GraphModule], float]) -> float:
+        """The same in all processes: whether they stop hangs on it."""
+        self.module.eval()
+        with torch.no_grad():
+            return self._where.mean(score(self.module))
 
     def _progress(self, phase: Phase, place: _Place) -> None:
         now = time.monotonic()

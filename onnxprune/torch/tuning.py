@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -28,7 +29,7 @@ from onnxprune.torch.devices import Devices, devices
 from onnxprune.torch.judge import Judge
 from onnxprune.torch.module import to_module
 from onnxprune.torch.trainer import Phase, Trainer
-from onnxprune.torch.unfold import Feeds, Norm, fold, measure, unfold
+from onnxprune.torch.unfold import Feeds, Norm, fold, measure, settle, unfold
 from onnxprune.training import Training
 from onnxprune.written import Written
 
@@ -37,8 +38,8 @@ __all__ = ["Material", "Session", "Tuned", "finetune", "form_of", "kept", "opene
 Tell = Callable[[str], None]
 _LEAST = 8
 """Samples of a batch from which its statistics are worth something."""
-_EXAMPLES = 10
-"""Batches that statistics are taken of."""
+_EXAMPLES = 1024
+"""Samples that statistics are taken of."""
 Samplable = str | Path | Mapping[str, Any] | Samples
 
 
@@ -170,6 +171,7 @@ class Session:
             teacher=teacher,
             augment=Augment.of(options.augment, self.model.inputs, taught=not self.options.by_labels, seed=options.seed),
             score=self._judge,
+            settle=self.settle,
             checkpoint=checkpoint or kept(material, self.options, run, self.model, self._original, self.data.source),
             tell=tell,
             log=self._logger(material.log),
@@ -183,14 +185,21 @@ class Session:
         return frozenset(name for norm in self.norms for name in norm.constants)
 
     def examples(self) -> Iterator[Feeds]:
-        """The first batches of the data."""
-        for batch in itertools.islice(self.data.epoch(0), _EXAMPLES):
+        """Some batches of the data."""
+        for batch in itertools.islice(self.data.epoch(0), math.ceil(_EXAMPLES / self.data.size)):
             yield {name: torch.as_tensor(array, device=self.where.device) for name, array in batch.feeds.items()}
 
     def measure(self) -> None:
         """Let the normalisations of the training change nothing at the weights that the module has."""
         if self.norms:
             measure(self.module, self.norms, self.examples())
+
+    def settle(self) -> None:
+        """Give batch normalisations the statistics of the weights as they are.
+
+        Those that training keeps mix in what earlier weights did, and where few weights are left, each step changes them much.
+        """
+        settle(self.module, self.examples())
 
     def train(self, phases: Sequence[Phase]) -> Tuned:
         """Train in phases, take masks away, and put the weights into the model.

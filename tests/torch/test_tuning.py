@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from onnxprune import OptionError
 from onnxprune.model import Model
+from onnxprune.torch.trainer import Phase
 from onnxprune.torch.tuning import Material, Session, finetune
 from onnxprune.training import Training
 
@@ -109,6 +111,18 @@ def test_normalisation_comes_back_where_weights_are_zero_or_shall_be(
     start = sparse(share) if share else DIGITS
     session = Session(start, Material(images()), Training(restore_norms=how, device="cpu"), sparse=sparse_later)
     assert bool(session.norms) is restored
+
+
+@pytest.mark.parametrize("judged", [False, True])
+def test_at_the_end_statistics_are_those_of_the_weights(*, judged: bool) -> None:
+    evaluation = {"x": images()["x"]} if judged else None
+    material = Material(images(), DIGITS, evaluation)
+    session = Session(sparse(0.9), material, Training(lr=0.01, batch=16, device="cpu", restore_norms="yes", metric="mse"))
+    session.trainer.run([Phase("finetune", 2)])
+    ended = {norm.mean: session.module.value_of(norm.mean).clone() for norm in session.norms}
+    session.settle()
+    for name, mean in ended.items():
+        torch.testing.assert_close(session.module.value_of(name), mean)
 
 
 def test_the_loss_says_whether_photographs_are_augmented() -> None:

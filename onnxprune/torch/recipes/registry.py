@@ -18,7 +18,6 @@ from onnxprune.torch.module import GraphModule, to_module
 from onnxprune.torch.selection import Selection
 from onnxprune.torch.trainer import Phase
 from onnxprune.torch.tuning import Session, form_of
-from onnxprune.torch.unfold import settle
 from onnxprune.training import Sparse, Training
 
 __all__ = ["Method", "Run", "method", "methods"]
@@ -98,7 +97,7 @@ class Run:
         start = methods()[self.recipe.method].start if start == "auto" else start
         if start == "random":
             reinitialize(self.module, self.options.seed)
-            settle(self.module, self.session.examples())
+            self.session.settle()
         elif start != "given":
             self.take(start)
 
