@@ -54,7 +54,7 @@ class Job:
 
     def carry_out(self, run: Callable[[Path, Material, Tell], Tuned]) -> None:
         """Check what would be written before PyTorch is loaded, train, write, and report."""
-        from onnxprune import files, tables
+        from onnxprune import files, summaries
 
         inputs = (self.model, *([self.teacher] if self.teacher else []))
         out = files.check_output(self.output, inputs=inputs, force=self.force)
@@ -69,7 +69,7 @@ class Job:
         if not result.first:
             return
         report = {**result.report, "output": str(out), "bytes": out.stat().st_size}
-        show(report, self.as_json, lambda: tables.trained(report))
+        show(report, self.as_json, lambda: summaries.trained(report))
 
 
 @app.command()
