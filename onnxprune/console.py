@@ -25,8 +25,8 @@ def say(out: Console, text: str) -> None:
 
 
 def table(title: str, *columns: str, text: tuple[str, ...] = ()) -> Table:
-    """A table whose first column and those in ``text`` are flush left, the numbers flush right."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    """A table, with a title or without; its first column and those in ``text`` are flush left, the numbers flush right."""
+    made = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     for number, column in enumerate(columns):
         made.add_column(column, justify="left" if number == 0 or column in text else "right", overflow="fold")
     return made

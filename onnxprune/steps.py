@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_type_hints
 
 from onnxprune.errors import OptionError
 from onnxprune.quantization import QuantRecipe
@@ -189,7 +190,12 @@ class Kind:
 
     def names(self) -> dict[str, Any]:
         """Every option with its type."""
-        return {one.name: get_type_hints(kind)[one.name] for kind in self.options for one in fields(kind)}
+        return {one.name: _written(get_type_hints(kind)[one.name]) for kind in self.options for one in fields(kind)}
+
+
+def _written(hint: Any) -> Any:
+    """The type of what is written, where nothing may be."""
+    return get_args(hint)[0] if isinstance(hint, UnionType) else hint
 
 
 def _same(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Recipe files as tables, for people: what they would do, and what they did."""
+"""What goes on in steps, as tables, for people: recipe files, and training."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from onnxprune.console import console, counted, in_bytes, say, table
+from rich.console import Console
 
-__all__ = ["built", "steps"]
+from onnxprune.console import console, counted, in_bytes, quantity, say, table
+
+__all__ = ["built", "steps", "trained"]
+
+_SHOWN = 40
+"""Epochs that are listed: the last ones."""
 
 
 def built(report: Mapping[str, Any]) -> None:
@@ -38,3 +43,35 @@ def steps(planned: Mapping[str, Any]) -> None:
         options = ", ".join(f"{name} = {json.dumps(value)}" for name, value in step["options"].items())
         listed.add_row(str(number), step["name"], step["do"], options)
     out.print(listed)
+
+
+def trained(report: Mapping[str, Any]) -> None:
+    """What `finetune` and `train` did."""
+    out = console()
+    listed = table(f"{report['model']} -> {report['output']}", "epoch", "loss", "score", "learning rate", "s")
+    for epoch in report["epochs"][-_SHOWN:]:
+        cells = (f"{epoch['loss']:.4f}", _score(epoch), f"{epoch['rate']:.2e}", f"{epoch['seconds']:.1f}")
+        listed.add_row(f"{epoch['phase']} {epoch['number']}", *cells)
+    out.print(listed)
+    if "stages" in report:
+        _stages(out, report)
+    score = report["score"]
+    if score:
+        scores = f"{score['before']:.4f} before, {score['after']:.4f} after, {score['original']:.4f} the original"
+        say(out, f"{score['metric']} {scores} on {counted(score['samples'], 'sample')} ({score['source']})")
+    say(out, f"{report['sparsity']:.1%} of the weights are zero; {in_bytes(report['bytes'])}; {report['seconds']:.1f} s")
+
+
+def _stages(out: Console, report: Mapping[str, Any]) -> None:
+    """What was left after each stage of training that removes channels."""
+    listed = table("", "stage", "MACs", "parameters", "size", "score", "s")
+    for row in report["stages"]:
+        costs = (quantity(row["macs"]), quantity(row["params"]), in_bytes(row["size"]))
+        listed.add_row(row["stage"], *costs, _score(row), f"{row['seconds']:.1f}")
+    out.print(listed)
+    obtained = ", ".join(f"{metric}={share:.3f}" for metric, share in report["obtained"].items())
+    say(out, f"requested {report['requested']}, obtained {obtained}")
+
+
+def _score(row: Mapping[str, Any]) -> str:
+    return "" if row["score"] is None else f"{row['score']:.4f}"

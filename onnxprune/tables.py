@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
@@ -20,24 +20,11 @@ from onnxprune.metrics import Score
 from onnxprune.report import QuantReport, Repaired, Report, SparseReport
 from onnxprune.verify import Check, Drift
 
-__all__ = [
-    "applied",
-    "inspection",
-    "planned",
-    "pruning",
-    "quantized",
-    "sparse",
-    "stored",
-    "timings",
-    "trained",
-    "verified",
-]
+__all__ = ["applied", "inspection", "planned", "pruning", "quantized", "sensitivities", "sparse", "stored", "timings", "verified"]
 
 _SHOWN = 40
 """Groups or reasons listed before the rest is counted."""
 _REFUSAL = ("axis", "reason", "node", "why")
-
-
 _SPARSE = 0.1
 """Zeros from which `inspect` lists a weight: rounding leaves some in any."""
 
@@ -55,7 +42,8 @@ def pruning(report: Report, output: str) -> None:
     table.add_row("channels in groups", *(str(count) for count in channels), f"{report.obtained['channels']:.3f}")
     if report.benchmark:
         old_row, new_row = report.benchmark.rows[:2]
-        table.add_row(_latency_name(new_row), _milliseconds(old_row), _milliseconds(new_row), _ratio(new_row))
+        name = f"latency, {new_row.provider}, batch {new_row.batch}, {counted(new_row.threads, 'thread')}"
+        table.add_row(name, _milliseconds(old_row), _milliseconds(new_row), _ratio(new_row))
     console.print(table)
     metric = report.requested.partition("=")[0]
     if report.lossless:
@@ -72,8 +60,7 @@ def pruning(report: Report, output: str) -> None:
         _drift(console, report.drift)
     if report.score:
         _scored(console, report.score, f"; {counted(len(report.tried), 'target')} tried")
-    for note in report.notes:
-        _say(console, f"note: {note}")
+    _notes(console, report.notes)
     for name, why in report.frozen.items():
         _say(console, f"  {name}: {why}")
 
@@ -84,13 +71,11 @@ def _lossless(console: Console, found: Mapping[str, Any]) -> None:
     kept = f", but for {found['kept']} that alignment keeps (--align 1 removes them)" if found["kept"] else ""
     _say(console, f"removed without loss: {parts}{kept}")
     if found["check"]:
-        check = found["check"]
-        text = f"largest difference {check['error']:.1e} of the largest output, {counted(check['runs'], 'input size')}"
-        _say(console, f"verified: lossless == original ({text})")
+        _proof(console, "lossless == original", found["check"]["error"], found["check"]["runs"])
 
 
-def _latency_name(row: BenchRow) -> str:
-    return f"latency, {row.provider}, batch {row.batch}, {counted(row.threads, 'thread')}"
+def _proof(console: Console, what: str, error: float, runs: int) -> None:
+    _say(console, f"verified: {what} (largest difference {error:.1e} of the largest output, {counted(runs, 'input size')})")
 
 
 def _milliseconds(row: BenchRow) -> str:
@@ -103,9 +88,8 @@ def _ratio(row: BenchRow) -> str:
 
 def verified(check: Check) -> None:
     """A proof that succeeded."""
-    text = f"largest difference {check.error:.1e} of the largest output, {counted(check.runs, 'input size')}"
     console = _console()
-    _say(console, f"verified: pruned == masked ({text})")
+    _proof(console, "pruned == masked", check.error, check.runs)
     for note in check.notes:
         _say(console, f"  {note}")
 
@@ -201,6 +185,15 @@ def _rest(console: Console, count: int, shown: int | None, option: str, singular
         _say(console, f"... and {counted(count - shown, f'more {singular}')}; {option} lists all")
 
 
+def _notes(console: Console, notes: Iterable[str]) -> None:
+    for note in notes:
+        _say(console, f"note: {note}")
+
+
+def _change(old: int, new: int) -> str:
+    return f"{_bytes(old)} -> {_bytes(new)} ({new / max(old, 1):.3f})"
+
+
 def _repairs(console: Console, what: str, repairs: Sequence[Repaired]) -> None:
     before, after = (mean(getattr(done, which) for done in repairs) for which in ("before", "after"))
     layers = counted(len(repairs), "layer")
@@ -237,9 +230,8 @@ def sparse(report: SparseReport, output: str) -> None:
     if report.drift:
         _drift(console, report.drift)
     sizes = zip(("file", "after gzip"), (report.size, report.gzip), strict=True)
-    _say(console, ", ".join(f"{name} {_bytes(old)} -> {_bytes(new)} ({new / max(old, 1):.3f})" for name, (old, new) in sizes))
-    for note in report.notes:
-        _say(console, f"note: {note}")
+    _say(console, ", ".join(f"{name} {_change(old, new)}" for name, (old, new) in sizes))
+    _notes(console, report.notes)
 
 
 def planned(document: dict[str, Any], output: str, obtained: Mapping[str, float]) -> None:
@@ -280,56 +272,19 @@ def quantized(report: QuantReport, output: str) -> None:
         console,
         f"{counted(report.weights, 'weight')} in {bits}, {scales}; activations {recipe['activations']}, {recipe['method']}",
     )
-    old, new = report.size
-    _say(console, f"{_bytes(old)} -> {_bytes(new)} ({new / max(old, 1):.3f})")
+    _say(console, _change(*report.size))
     before, after = (zeros / max(report.elements, 1) for zeros in report.zeros)
     _say(console, f"zeros: {before:.1%} of the weights before, {after:.1%} after; every zero stayed zero")
     if report.drift:
         _drift(console, report.drift)
     if report.score:
         _scored(console, report.score)
-    for note in report.notes:
-        _say(console, f"note: {note}")
+    _notes(console, report.notes)
 
 
 def _scored(console: Console, score: Score, more: str = "") -> None:
     found = f"{score.metric} on {counted(score.samples, 'sample')} ({score.source})"
     _say(console, f"{found}: {score.original:.4f} -> {score.pruned:.4f}{more}")
-
-
-def trained(report: Mapping[str, Any]) -> None:
-    """What `finetune` and `train` did."""
-    console = _console()
-    table = _table(f"{report['model']} -> {report['output']}", "epoch", "loss", "score", "learning rate", "s")
-    epochs = report["epochs"]
-    for epoch in epochs[-_SHOWN:]:
-        score = "" if epoch["score"] is None else f"{epoch['score']:.4f}"
-        cells = (f"{epoch['loss']:.4f}", score, f"{epoch['rate']:.2e}", f"{epoch['seconds']:.1f}")
-        table.add_row(f"{epoch['phase']} {epoch['number']}", *cells)
-    console.print(table)
-    if "stages" in report:
-        _stages(console, report)
-    score = report["score"]
-    if score:
-        _say(
-            console,
-            f"{score['metric']} {score['before']:.4f} before, {score['after']:.4f} after, {score['original']:.4f} the original "
-            f"on {counted(score['samples'], 'sample')} ({score['source']})",
-        )
-    _say(console, f"{report['sparsity']:.1%} of the weights are zero; {_bytes(report['bytes'])}; {report['seconds']:.1f} s")
-
-
-def _stages(console: Console, report: Mapping[str, Any]) -> None:
-    """What was left after each stage of training that removes channels."""
-    table = _table("", "stage", "MACs", "parameters", "size", "score", "s")
-    table.title = None
-    for row in report["stages"]:
-        score = "" if row["score"] is None else f"{row['score']:.4f}"
-        costs = (quantity(row["macs"]), quantity(row["params"]), _bytes(row["size"]))
-        table.add_row(row["stage"], *costs, score, f"{row['seconds']:.1f}")
-    console.print(table)
-    obtained = ", ".join(f"{metric}={share:.3f}" for metric, share in report["obtained"].items())
-    _say(console, f"requested {report['requested']}, obtained {obtained}")
 
 
 def timings(report: BenchReport) -> None:
@@ -339,7 +294,6 @@ def timings(report: BenchReport) -> None:
     memory = any(row.peak_mib is not None for row in report.rows)
     columns = ["model", "provider", "batch", "latency ms (quartiles)", "ratio to first", "load s", *["peak MiB"] * memory]
     table = _table("", *columns, text=("provider",))
-    table.title = None
     for row in report.rows:
         timing = row.latency
         cells = [
@@ -353,8 +307,7 @@ def timings(report: BenchReport) -> None:
         peak = "" if row.peak_mib is None else f"{row.peak_mib:.0f}"
         table.add_row(*cells, *[peak] * memory)
     console.print(table)
-    for note in dict.fromkeys(note for row in report.rows for note in row.notes):
-        _say(console, f"note: {note}")
+    _notes(console, dict.fromkeys(note for row in report.rows for note in row.notes))
 
 
 def stored(done: Mapping[str, Any]) -> None:
@@ -372,8 +325,7 @@ def stored(done: Mapping[str, Any]) -> None:
     )
     for kind, sizes in done.get("compressed", {}).items():
         _say(console, f"{kind}: {_bytes(sizes['output'])}; of the dense file {_bytes(sizes['dense'])}")
-    for note in done["notes"]:
-        _say(console, f"note: {note}")
+    _notes(console, done["notes"])
     if "benchmark" in done:
         timings(done["benchmark"])
 

@@ -185,7 +185,7 @@ class Sparse:
             ``rate_rewinding`` (Renda et al. 2020), ``supermask`` (Ramanujan et al. 2020), ``movement``, ``soft_movement`` (Sanh
             et al. 2020) or ``scratch`` (Liu et al. 2019); on channels, with a target, ``iterative``, ``group_sl`` (Fang et al.
             2023) or ``oneshot``. ``auto`` is ``gradual``, with a target ``iterative``.
-        sparsity: share of zeros in the weights of layers at the end; 0 for 0.8.
+        sparsity: share of zeros in the weights of layers at the end; 0.8 if it is not given, and with 0 every weight stays.
         threshold: instead of a share, with ``oneshot``: weights below this many standard deviations of their layer go; 0 for
             ``sparsity``.
         pattern: which weights may stay: ``unstructured``; N:M of the channels that are summed over, as ``2:4``, which says the
@@ -214,7 +214,7 @@ class Sparse:
     """
 
     method: str = _AUTO
-    sparsity: float = 0.0
+    sparsity: float | None = None
     threshold: float = 0.0
     pattern: str = "unstructured"
     allocation: str = _AUTO
@@ -232,7 +232,7 @@ class Sparse:
         self._check_kind()
         if self.method == _AUTO:
             object.__setattr__(self, "method", "iterative" if self.target else "gradual")
-        if not self.sparsity and not self.target:
+        if self.sparsity is None and not self.target:
             object.__setattr__(self, "sparsity", 0.8)
         for option, value, known in (
             ("method", self.method, CHANNEL_METHODS if self.target else METHODS),
@@ -240,7 +240,7 @@ class Sparse:
         ):
             if value not in known:
                 raise OptionError(f"--{option} {value!r}: write one of {', '.join(known)}")
-        if not 0 <= self.sparsity < 1:
+        if not 0 <= self.share < 1:
             raise OptionError(f"--sparsity {self.sparsity}: write the share of zeros, at least 0 and below 1, as 0.8")
         if not 0 <= self.threshold < float("inf") or (self.threshold and self.method != "oneshot"):
             raise OptionError(f"--threshold {self.threshold}: write standard deviations, as 1.5, with --method oneshot")
@@ -266,16 +266,21 @@ class Sparse:
             return
         if self.method in set(METHODS) - set(CHANNEL_METHODS):
             raise OptionError(f"--method {self.method} makes zeros: with --target write one of {', '.join(CHANNEL_METHODS)}")
-        for name, nothing in (("sparsity", 0), ("threshold", 0), ("pattern", "unstructured"), ("allocation", _AUTO),
+        for name, nothing in (("sparsity", None), ("threshold", 0), ("pattern", "unstructured"), ("allocation", _AUTO),
                               ("start", _AUTO), ("rewind", _AUTO)):  # fmt: skip
             if getattr(self, name) != nothing:
                 said = f"--{name} {getattr(self, name)} is for zeros in weights, --target {self.target} for channels"
                 raise OptionError(f"{said}: give one of them")
 
     @property
+    def share(self) -> float:
+        """The share of zeros at the end; none where channels go instead."""
+        return self.sparsity or 0.0
+
+    @property
     def turns(self) -> int:
         """How many rounds it takes, a fifth of what remains at a time."""
-        return self.rounds or turns(1 - self.sparsity)
+        return self.rounds or turns(1 - self.share)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

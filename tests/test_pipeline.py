@@ -25,7 +25,7 @@ from onnxprune.quantization import QuantRecipe
 from onnxprune.recipe import Recipe
 from onnxprune.sparse.recipe import SparseRecipe
 from onnxprune.steps import KINDS, Lesson, Place
-from onnxprune.training import Training
+from onnxprune.training import Sparse, Training
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = ROOT / "models" / "digits.onnx"
@@ -68,6 +68,9 @@ def test_options_become_those_of_the_api_and_paths_are_relative_to_the_file(reci
     [finetune]
     data = "calib.npz"
     match-weight = 2
+    [train]
+    data = "calib.npz"
+    sparsity = 0
     [quantize]
     per-tensor = true
     calib = "calib.npz"
@@ -75,14 +78,16 @@ def test_options_become_those_of_the_api_and_paths_are_relative_to_the_file(reci
     build = Build.load(recipe(text))
     assert build.output == tmp_path / "small.onnx"
     assert [(step.name, step.do) for step in build.steps] == [
-        ("prune", "prune"), ("again", "sparsify"), ("finetune", "finetune"), ("quantize", "quantize"),
+        ("prune", "prune"), ("again", "sparsify"), ("finetune", "finetune"), ("train", "train"),
+        ("quantize", "quantize"),
     ]  # fmt: skip
     data = str(tmp_path / "calib.npz")
-    prune, sparsify, finetune, quantize = (step.options for step in build.steps)
+    prune, sparsify, finetune, train, quantize = (step.options for step in build.steps)
     assert prune[Recipe] == Recipe("params=0.7", align="4", protect=("stem*",), repair=False, calib=data)
     assert sparsify[SparseRecipe] == SparseRecipe("sparsity=0.5", layers=("*=0.2",), permute=False, calib="noise:noise")
     assert finetune[Training] == Training(match_weight=2.0)
     assert finetune[Lesson] == Lesson(data, teacher="original")
+    assert train[Sparse] == Sparse(sparsity=0.0)
     assert quantize[QuantRecipe] == QuantRecipe(calib=data, per_channel=False)
 
 
@@ -119,6 +124,7 @@ def test_every_option_of_the_command_is_an_option_of_the_step(do: str) -> None:
         (HEAD, "[prune]\nprotect = 3", r"\[prune\] protect = 3 is not a list of texts"),
         (HEAD, '[prune]\ncalib = "gone.npz"', r"\[prune\] calib = 'gone.npz': there is no .*gone.npz"),
         (HEAD, '[finetune]\nepochs = "five"\ndata = "calib.npz"', r"\[finetune\] epochs = 'five' is not a whole number"),
+        (HEAD, '[train]\nsparsity = "most"\ndata = "calib.npz"', r"\[train\] sparsity = 'most' is not a number"),
         (HEAD, "[finetune]\nepochs = 5", r"\[finetune\] needs samples to train with: write data"),
         (HEAD, '[finetune]\ndata = "calib.npz"\nteacher = "me"', r"teacher = 'me': write original, none or an .onnx file"),
         (HEAD, "[quantize]\nper-tensor = true\nper-channel = true", r"\[quantize\] per-channel says again what per_channel says"),

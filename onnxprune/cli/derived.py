@@ -1,4 +1,4 @@
-"""Options of a command that are the fields of a frozen dataclass: names, defaults, and help from its docstring."""
+"""Options of a command that are the fields of a dataclass: names, defaults, and help from its docstring."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_origin, get_type_hints
 
 import typer
 
@@ -28,13 +28,17 @@ def options_of(
     """The command takes each field of a dataclass as an option, and gets an instance of it as ``name``.
 
     A field that is a tuple may be repeated; one that is true or false has ``--no-`` before it to say no. ``renamed`` are options
-    that are not called like their fields.
+    that are not called like their fields. A field that says with `Annotated` what it is on the command line is that.
     """
-    hints, said = get_type_hints(kind), helps(kind)
+    hints, said = get_type_hints(kind, include_extras=True), helps(kind)
     fields = dataclasses.fields(kind)
+    tuples = {field.name for field in fields if get_origin(hints[field.name]) is tuple}
 
     def parameter(field: dataclasses.Field[Any]) -> inspect.Parameter:
-        repeated, flag = hints[field.name] not in {str, int, float, bool}, hints[field.name] is bool
+        if get_origin(hints[field.name]) is Annotated:
+            default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+            return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[field.name])
+        repeated, flag = field.name in tuples, hints[field.name] is bool
         option = (renamed or {}).get(field.name, f"--{field.name.replace('_', '-')}")
         option = f"{option}/--no-{option[2:]}" if flag and "/" not in option else option
         info = typer.Option(option, help=said[field.name])
@@ -52,9 +56,7 @@ def options_of(
         @functools.wraps(command)
         def run(**given: Any) -> None:
             values = {field.name: given.pop(field.name) for field in fields}
-            values = {
-                key: tuple(value or ()) if hints[key] not in {str, int, float, bool} else value for key, value in values.items()
-            }
+            values = {key: tuple(value or ()) if key in tuples else value for key, value in values.items()}
             command(**given, **{name: kind(**values)})
 
         run.__signature__ = signature.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ from onnxprune.cli.output import progress, show
 from onnxprune.training import Sparse, Training
 
 if TYPE_CHECKING:
-    from onnxprune.torch.tuning import Tuned
+    from onnxprune.torch.tuning import Material, Tuned
 
 Tell = Callable[[str], None]
 Data = Annotated[str, typer.Option("--data", help=f"{CALIB} Labels by the name label.", metavar="DATA")]
@@ -36,81 +37,65 @@ Resume = Annotated[
 Log = Annotated[Path | None, typer.Option("--log", help="Write logs for TensorBoard to this folder.", metavar="FOLDER")]
 
 
+@dataclass(frozen=True)
+class Job:
+    """What every command that trains reads and writes."""
+
+    model: Model
+    output: Out
+    data: Data
+    teacher: Teacher = None
+    evaluation: Eval = ""
+    preprocess: Preprocess = ""
+    resume: Resume = None
+    log: Log = None
+    force: Force = False
+    as_json: Json = False
+
+    def carry_out(self, run: Callable[[Path, Material, Tell], Tuned]) -> None:
+        """Check what would be written before PyTorch is loaded, train, write, and report."""
+        from onnxprune import files, summaries
+
+        inputs = (self.model, *([self.teacher] if self.teacher else []))
+        out = files.check_output(self.output, inputs=inputs, force=self.force)
+        if self.resume:
+            files.check_output(self.resume, inputs=(*inputs, self.output), force=True)
+        with progress("reading", quiet=self.as_json) as tell:
+            from onnxprune.torch.tuning import Material
+
+            material = Material(self.data, self.teacher, self.evaluation or None, self.preprocess, self.resume, self.log)
+            result = run(self.model, material, tell)
+            result.save(out, force=self.force)
+        if not result.first:
+            return
+        report = {**result.report, "output": str(out), "bytes": out.stat().st_size}
+        show(report, self.as_json, lambda: summaries.trained(report))
+
+
 @app.command()
 @options_of(Training, "training")
-def finetune(
-    model: Model,
-    output: Out,
-    data: Data,
-    training: Training,
-    teacher: Teacher = None,
-    evaluation: Eval = "",
-    preprocess: Preprocess = "",
-    resume: Resume = None,
-    log: Log = None,
-    force: Force = False,
-    as_json: Json = False,
-) -> None:
+@options_of(Job, "job")
+def finetune(job: Job, training: Training) -> None:
     """Train a model, pruned or sparse, by labels or to do what the original does; zeros stay zeros."""
 
-    def run(tell: Tell) -> Tuned:
-        from onnxprune.torch.tuning import Material
+    def run(model: Path, material: Material, tell: Tell) -> Tuned:
         from onnxprune.torch.tuning import finetune as tune
 
-        return tune(model, Material(data, teacher, evaluation or None, preprocess, resume, log), training, progress=tell)
+        return tune(model, material, training, progress=tell)
 
-    _carry_out(run, model, output, teacher, resume, force=force, as_json=as_json)
+    job.carry_out(run)
 
 
 @app.command()
 @options_of(Training, "training")
 @options_of(Sparse, "recipe")
-def train(
-    model: Model,
-    output: Out,
-    data: Data,
-    training: Training,
-    recipe: Sparse,
-    teacher: Teacher = None,
-    evaluation: Eval = "",
-    preprocess: Preprocess = "",
-    resume: Resume = None,
-    log: Log = None,
-    force: Force = False,
-    as_json: Json = False,
-) -> None:
+@options_of(Job, "job")
+def train(job: Job, recipe: Sparse, training: Training) -> None:
     """Make a model sparse, or with --target smaller, while it is trained, by one of the recipes of the literature."""
 
-    def run(tell: Tell) -> Tuned:
+    def run(model: Path, material: Material, tell: Tell) -> Tuned:
         from onnxprune.torch.training import train as tune
-        from onnxprune.torch.tuning import Material
 
-        return tune(model, Material(data, teacher, evaluation or None, preprocess, resume, log), recipe, training, progress=tell)
+        return tune(model, material, recipe, training, progress=tell)
 
-    _carry_out(run, model, output, teacher, resume, force=force, as_json=as_json)
-
-
-def _carry_out(
-    run: Callable[[Tell], Tuned],
-    model: Path,
-    output: Path,
-    teacher: Path | None,
-    resume: Path | None,
-    *,
-    force: bool,
-    as_json: bool,
-) -> None:
-    """Check what would be written before PyTorch is loaded, train, write, and report."""
-    from onnxprune import files, tables
-
-    inputs = (model, *([teacher] if teacher else []))
-    out = files.check_output(output, inputs=inputs, force=force)
-    if resume:
-        files.check_output(resume, inputs=(*inputs, output), force=True)
-    with progress("reading", quiet=as_json) as tell:
-        result = run(tell)
-        result.save(out, force=force)
-    if not result.first:
-        return
-    report = {**result.report, "output": str(out), "bytes": out.stat().st_size}
-    show(report, as_json, lambda: tables.trained(report))
+    job.carry_out(run)

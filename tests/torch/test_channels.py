@@ -197,6 +197,7 @@ def test_logs_for_tensorboard_by_stage(tmp_path: Path) -> None:
     ("values", "said"),
     [
         ({"sparsity": 0.8}, "--sparsity 0.8 is for zeros in weights, --target macs=0.5 for channels: give one of them"),
+        ({"sparsity": 0.0}, "--sparsity 0.0 is for zeros"),
         ({"pattern": "2:4"}, "--pattern 2:4 is for zeros"),
         ({"start": "random"}, "--start random is for zeros"),
         ({"method": "movement"}, "--method movement makes zeros: with --target write one of iterative, group_sl, oneshot"),
@@ -225,7 +226,7 @@ def test_what_cannot_be_reached_is_said_before_anything_is_trained() -> None:
 
 def test_defaults_follow_from_the_target() -> None:
     assert (Sparse().method, Sparse().sparsity) == ("gradual", 0.8)
-    assert (Sparse(target="macs=0.5").method, Sparse(target="macs=0.5").sparsity) == ("iterative", 0)
+    assert (Sparse(target="macs=0.5").method, Sparse(target="macs=0.5").sparsity) == ("iterative", None)
 
 
 def test_two_processes_remove_the_same_channels(tmp_path: Path) -> None:

@@ -74,6 +74,12 @@ def test_the_sparsity_is_what_was_asked_for(name: str) -> None:
     assert report["score"]["after"] <= best + 1e-6
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_without_sparsity_every_weight_stays(name: str) -> None:
+    report = train(network(), Material(DATA), Sparse(name, 0), Training(epochs=1, batch=32)).report
+    assert (report["recipe"]["sparsity"], report["sparsity"]) == (0, 0)
+
+
 @pytest.mark.parametrize("name", ["oneshot", "gradual", "movement", "snip"])
 def test_n_of_m_channels(name: str) -> None:
     model = train(network(), Material(DATA), Sparse(name, pattern="2:4"), FAST).compiled
@@ -217,6 +223,7 @@ def test_the_cubic_schedule() -> None:
     [
         ({"method": "magic"}, "--method 'magic': write one of gradual"),
         ({"sparsity": 1.0}, "--sparsity 1.0: write the share of zeros"),
+        ({"sparsity": -0.1}, "--sparsity -0.1: write the share of zeros"),
         ({"threshold": 1.0}, "with --method oneshot"),
         ({"rewind": "epoch:1"}, "is for --method lottery"),
         ({"method": "lottery", "rewind": "epoch:x"}, "write epoch:N"),

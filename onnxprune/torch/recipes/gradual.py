@@ -36,7 +36,7 @@ def gradual(run: Run) -> list[Phase]:
     """The smallest weights go step by step, fast at first and slower towards the end."""
 
     def tighten(share: float) -> None:
-        run.prune(run.magnitudes(), cubic(run.recipe.sparsity, share))
+        run.prune(run.magnitudes(), cubic(run.recipe.share, share))
 
     return [Phase("gradual", run.options.epochs, run.begin, stepwise(tighten), ready=RAMP)]
 
@@ -47,6 +47,6 @@ def constant(run: Run) -> list[Phase]:
 
     def begin() -> None:
         run.begin()
-        run.prune(run.magnitudes(), run.recipe.sparsity)
+        run.prune(run.magnitudes(), run.recipe.share)
 
     return [Phase("constant", run.options.epochs, begin)]

@@ -31,7 +31,7 @@ def snip(run: Run) -> list[Phase]:
 
     def begin() -> None:
         run.begin()
-        run.prune(_judged(run, criteria.snip), run.recipe.sparsity)
+        run.prune(_judged(run, criteria.snip), run.recipe.share)
 
     return [Phase("snip", run.options.epochs, begin)]
 
@@ -42,7 +42,7 @@ def grasp(run: Run) -> list[Phase]:
 
     def begin() -> None:
         run.begin()
-        run.prune(_judged(run, criteria.grasp), run.recipe.sparsity)
+        run.prune(_judged(run, criteria.grasp), run.recipe.share)
 
     return [Phase("grasp", run.options.epochs, begin)]
 
@@ -55,7 +55,7 @@ def synflow(run: Run) -> list[Phase]:
         run.begin()
         example = {name: array[:1] for name, array in next(_feeds(run)).items()}
         for turn in range(_ROUNDS):
-            run.prune(criteria.synflow(run.module.eval(), example), 1 - (1 - run.recipe.sparsity) ** ((turn + 1) / _ROUNDS))
+            run.prune(criteria.synflow(run.module.eval(), example), 1 - (1 - run.recipe.share) ** ((turn + 1) / _ROUNDS))
 
     return [Phase("synflow", run.options.epochs, begin)]
 

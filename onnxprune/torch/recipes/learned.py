@@ -40,12 +40,12 @@ def supermask(run: Run) -> list[Phase]:
             weight = masks.parametrized(run.module, name)
             fan = layer.fan_in(weight)
             if run.recipe.start in {"auto", "random"}:
-                weight.copy_(weight.sign() * math.sqrt(2 / (fan * (1 - run.recipe.sparsity))))
+                weight.copy_(weight.sign() * math.sqrt(2 / (fan * (1 - run.recipe.share))))
             scored[name].scores.copy_(torch.rand(weight.shape, generator=generator) / math.sqrt(fan))
-        run.prune(_scores(scored), run.recipe.sparsity)
+        run.prune(_scores(scored), run.recipe.share)
 
     def choose(step: int, steps: int) -> None:
-        run.prune(_scores(scored), run.recipe.sparsity)
+        run.prune(_scores(scored), run.recipe.share)
 
     return [Phase("supermask", run.options.epochs, begin, choose, groups={".scores": _FASTER * run.options.rate})]
 
@@ -63,7 +63,7 @@ def movement(run: Run) -> list[Phase]:
         _zero(scored)
 
     def choose(step: int, steps: int) -> None:
-        run.prune(_scores(scored), cubic(run.recipe.sparsity, step / steps, _WARMUP))
+        run.prune(_scores(scored), cubic(run.recipe.share, step / steps, _WARMUP))
 
     groups = {".scores": _FASTER * run.options.rate}
     return [Phase("movement", run.options.epochs, begin, choose, ready=RAMP, groups=groups)]
@@ -83,7 +83,7 @@ def soft_movement(run: Run) -> list[Phase]:
         _zero(scored)
 
     def choose(step: int, steps: int) -> None:
-        run.prune(_scores(scored), cubic(run.recipe.sparsity, step / steps, _WARMUP))
+        run.prune(_scores(scored), cubic(run.recipe.share, step / steps, _WARMUP))
 
     def pull() -> Tensor:
         return _PULL * torch.cat([torch.sigmoid(one.scores).reshape(-1) for one in scored.values()]).mean()

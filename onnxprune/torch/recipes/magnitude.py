@@ -21,7 +21,7 @@ def oneshot(run: Run) -> list[Phase]:
         if run.recipe.threshold:
             masks.mask(run.module, {n: one >= run.recipe.threshold * run.module.value_of(n).std() for n, one in scores.items()})
         else:
-            run.prune(scores, run.recipe.sparsity)
+            run.prune(scores, run.recipe.share)
 
     return [Phase("oneshot", run.options.epochs, begin)]
 
@@ -42,7 +42,7 @@ def iterative(run: Run) -> list[Phase]:
 
 def after(run: Run, turn: int, turns: int) -> float:
     """The share of zeros after some of the turns, each of which leaves the same part of what the one before left."""
-    return float(1 - (1 - run.recipe.sparsity) ** (turn / turns))
+    return float(1 - (1 - run.recipe.share) ** (turn / turns))
 
 
 @method("random", allocation="erk", rate="training")
@@ -51,7 +51,7 @@ def random(run: Run) -> list[Phase]:
 
     def begin() -> None:
         run.begin()
-        run.prune(run.noise(), run.recipe.sparsity)
+        run.prune(run.noise(), run.recipe.share)
 
     return [Phase("random", run.options.epochs, begin)]
 
@@ -61,7 +61,7 @@ def scratch(run: Run) -> list[Phase]:
     """The mask of the largest weights of the model as it came, on new weights that are trained (Liu et al. 2019)."""
 
     def begin() -> None:
-        run.prune(run.magnitudes(), run.recipe.sparsity)
+        run.prune(run.magnitudes(), run.recipe.share)
         run.begin()
 
     return [Phase("scratch", run.options.epochs, begin)]
