@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,7 +51,8 @@ def trained(report: Mapping[str, Any]) -> None:
     out = console()
     listed = table(f"{report['model']} -> {report['output']}", "epoch", "loss", "score", "learning rate", "s")
     for epoch in report["epochs"][-_SHOWN:]:
-        cells = (f"{epoch['loss']:.4f}", _score(epoch), f"{epoch['rate']:.2e}", f"{epoch['seconds']:.1f}")
+        loss = "" if math.isnan(epoch["loss"]) else f"{epoch['loss']:.4f}"
+        cells = (loss, _score(epoch), f"{epoch['rate']:.2e}", f"{epoch['seconds']:.1f}")
         listed.add_row(f"{epoch['phase']} {epoch['number']}", *cells)
     out.print(listed)
     if "stages" in report:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxprune.errors import OptionError
+from onnxprune.recipe import Target
 
 __all__ = ["LOSSES", "OPTIMIZERS", "PRECISIONS", "SCHEDULES", "Training"]
 
@@ -170,7 +171,9 @@ METHODS = (
     "rate_rewinding", "supermask", "movement", "soft_movement", "scratch",
 )  # fmt: skip
 """Their functions are in `onnxprune.torch.recipes`; here are the names alone, which the command line can list without torch."""
-CHANNEL_METHODS = ("iterative", "group_sl", "oneshot")
+SURGICAL = ("iterative", "group_sl", "oneshot")
+"""Those that with a target remove channels between trainings, with repair; the others mask channels while they train."""
+CHANNEL_METHODS = (*SURGICAL, *(name for name in METHODS if name not in SURGICAL))
 """Those that remove channels; `onnxprune.torch.channels` carries them out."""
 ALLOCATIONS = (_AUTO, "erk", "global", "lamp", "uniform")
 
@@ -183,8 +186,10 @@ class Sparse:
         method: on weights ``gradual``, ``constant`` (Zhu and Gupta 2017), ``oneshot`` (Han et al. 2015), ``iterative``,
             ``random``, ``snip``, ``grasp``, ``synflow``, ``lottery`` (Frankle and Carbin 2019), ``weight_rewinding``,
             ``rate_rewinding`` (Renda et al. 2020), ``supermask`` (Ramanujan et al. 2020), ``movement``, ``soft_movement`` (Sanh
-            et al. 2020) or ``scratch`` (Liu et al. 2019); on channels, with a target, ``iterative``, ``group_sl`` (Fang et al.
-            2023) or ``oneshot``. ``auto`` is ``gradual``, with a target ``iterative``.
+            et al. 2020) or ``scratch`` (Liu et al. 2019). With a target the same on channels: each is worth what its weights
+            are together, is masked wherever it goes, and is cut out at the end; but ``iterative``, ``oneshot`` and ``group_sl``
+            (Fang et al. 2023) prune as ``prune`` does, repaired, and train in between. ``auto`` is ``gradual``, with a target
+            ``iterative``.
         sparsity: share of zeros in the weights of layers at the end; 0.8 if it is not given, and with 0 every weight stays.
         threshold: instead of a share, with ``oneshot``: weights below this many standard deviations of their layer go; 0 for
             ``sparsity``.
@@ -205,8 +210,9 @@ class Sparse:
             ``channels=0.5``, or ``latency=0.5``, measured here.
         penalty: with ``group_sl``, how much channels shrink in the whole training: the strongest by a factor of
             ``exp(-penalty)`` at most, the weakest by its 16th power. With sgd less, as 0.03: it recovers more slowly.
-        criterion: with a target, how channels are ranked, as for ``prune``; ``auto`` is ``obs``.
-        scope: with a target, how it is shared out, as for ``prune``; ``auto`` is ``sensitivity``.
+        criterion: of methods that prune between trainings, how channels are ranked, as for ``prune``; ``auto`` is ``obs``.
+        scope: with a target, how it is shared out, as for ``prune``; ``auto`` is ``sensitivity``, for methods that mask
+            ``global``.
         align: with a target, what widths are multiples of: ``auto`` (16; 4 where latency is the target), ``1`` or a number.
 
     Raises:
@@ -264,18 +270,25 @@ class Sparse:
             if wrong:
                 raise OptionError(f"--{wrong[0]} {getattr(self, wrong[0])}: is for channels: add --target, as macs=0.5")
             return
-        if self.method in set(METHODS) - set(CHANNEL_METHODS):
-            raise OptionError(f"--method {self.method} makes zeros: with --target write one of {', '.join(CHANNEL_METHODS)}")
+        foreign = {"criterion": self.criterion != _AUTO, "scope": self.scope == "sensitivity", "target": "latency" in self.target}
+        for name in [name for name, given in foreign.items() if given and self.masks]:
+            said = f"--{name} {getattr(self, name)} is for --method {', '.join(SURGICAL)}"
+            raise OptionError(f"{said}: {self.method} masks channels by scores of its own")
         for name, nothing in (("sparsity", None), ("threshold", 0), ("pattern", "unstructured"), ("allocation", _AUTO),
-                              ("start", _AUTO), ("rewind", _AUTO)):  # fmt: skip
+                              *((option, _AUTO) for option in ("start", "rewind") if not self.masks)):  # fmt: skip
             if getattr(self, name) != nothing:
                 said = f"--{name} {getattr(self, name)} is for zeros in weights, --target {self.target} for channels"
                 raise OptionError(f"{said}: give one of them")
 
     @property
     def share(self) -> float:
-        """The share of zeros at the end; none where channels go instead."""
-        return self.sparsity or 0.0
+        """The share of zeros at the end, or of the target's metric that goes."""
+        return 1 - Target.parse(self.target).fraction if self.target else self.sparsity or 0.0
+
+    @property
+    def masks(self) -> bool:
+        """Whether a training masks channels, which are cut out at its end."""
+        return bool(self.target) and self.method not in {_AUTO, *SURGICAL}
 
     @property
     def turns(self) -> int:

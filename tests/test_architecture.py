@@ -39,7 +39,8 @@ LAYERS = [
     ["rules"],
     ["refusals", "zeros"],
     ["coupling"],
-    ["_bench_worker", "affine", "cost", "criteria", "feeds", "frontier", "plan", "preprocess", "ranges", "recipe", "training"],
+    ["_bench_worker", "affine", "cost", "criteria", "feeds", "frontier", "plan", "preprocess", "ranges", "recipe"],
+    ["training"],
     ["quantization"],
     ["divergence", "geometry", "grid", "kernels", "knapsack", "latency_cache", "moments", "norms", "obs", "staged"],
     ["readers", "refit", "sources"],
@@ -70,7 +71,7 @@ LAYERS = [
     ["torch.back", "torch.criteria"],
     ["torch.checkpoint", "torch.data", "torch.devices", "torch.judge", "torch.losses", "torch.masks"],
     ["torch.augment", "torch.groups", "torch.importance", "torch.layers", "torch.unfold"],
-    ["torch.selection", "torch.trainer"],
+    ["torch.channel_masks", "torch.selection", "torch.trainer"],
     ["torch.tuning"],
     ["torch.recipes.registry"],
     ["torch.recipes.gradual", "torch.recipes.magnitude"],  # schedules that others use

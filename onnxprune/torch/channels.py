@@ -3,6 +3,7 @@
     group_sl    train while weak channels shrink (`onnxprune.torch.groups`), prune, fine-tune
     iterative   prune a part, fine-tune, and again, each time leaving the same fraction
     oneshot     prune, fine-tune
+    any other   train under masks on channels, by a recipe of `onnxprune.torch.recipes`, and cut out what is masked at its end
 
 Pruning is `onnxprune.api.prune`: proven, and repaired on samples of the training data. Unless told otherwise training is to put
 out what the model did as it came, which needs no labels.
@@ -23,14 +24,17 @@ import numpy as np
 from onnxprune import api
 from onnxprune.calibrate import Samples, open_samples
 from onnxprune.cost import METRICS, CostModel
-from onnxprune.errors import OptionError
+from onnxprune.errors import OptionError, VerificationError
 from onnxprune.feeds import Batch
 from onnxprune.metrics import Evaluation
 from onnxprune.model import Model, Source
 from onnxprune.recipe import Recipe, Target
+from onnxprune.torch.channel_masks import ChannelSelection
 from onnxprune.torch.data import Data
 from onnxprune.torch.devices import devices
 from onnxprune.torch.groups import GroupNorms
+from onnxprune.torch.layers import layers
+from onnxprune.torch.recipes import Run, methods, rated
 from onnxprune.torch.trainer import Phase
 from onnxprune.torch.tuning import Material, Session, Tuned, kept, opened
 from onnxprune.training import Sparse, Training, turns
@@ -73,7 +77,7 @@ def train(
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """What is done at a time: ``learn`` while channels shrink, ``prune`` to a fraction of the original, or ``tune``."""
+    """What is done at a time: ``learn`` while channels shrink, ``prune`` to a fraction of the original, ``tune``, or ``mask``."""
 
     kind: str
     name: str
@@ -82,6 +86,8 @@ class _Stage:
 
 def _stages(recipe: Sparse, target: Target) -> list[_Stage]:
     """A method as stages; a fraction is reached in rounds that each leave the same fraction."""
+    if recipe.masks:
+        return [_Stage("mask", recipe.method, target.fraction)]
     if recipe.method != "iterative":
         learn = [_Stage("learn", "group_sl")] if recipe.method == "group_sl" else []
         return [*learn, _Stage("prune", "prune", target.fraction), _Stage("tune", "finetune")]
@@ -147,6 +153,8 @@ class _Course:
             model = _read(place.model, self._source)
             if stage.kind == "prune":
                 row = self._prune(stage, model, place) if not self._where.rank else {}
+            elif stage.kind == "mask":
+                row = self._mask(stage, model, place)
             else:
                 trained = self._train(stage, model)
                 place.model, place.epochs = _bytes(trained.compiled), place.epochs + trained.report["epochs"]
@@ -195,6 +203,40 @@ class _Course:
             # Only the end of the phase is as sparse as it shall be: no epoch before it is the result, however good.
             phase = dataclasses.replace(phase, each=shrink, ready=1.0)
         return session.train([phase])
+
+    def _mask(self, stage: _Stage, model: Model, place: _Place) -> dict[str, Any]:
+        """Train under masks by a recipe of sparsity, and cut out what they have left nothing of.
+
+        Raises:
+            VerificationError: cutting it out changes what the model computes.
+        """
+        recipe, options = self._recipe, rated(self._recipe, self._options)
+        proven = api.prune(model, self._surgery(stage.fraction), agreement=False)  # groups that cannot be cut stay whole
+        found = api.analyze(model, protect=recipe.protect)
+        session = Session(
+            model, self._material, options, sparse=True, tell=self._tell, data=self._data, checkpoint=self._checkpoint
+        )
+        selection = ChannelSelection(
+            session.module,
+            found.model,
+            found.coupling,
+            found.shapes.batch,
+            metric=self._target.metric,
+            scope="global" if recipe.scope == "auto" else recipe.scope,
+            align=recipe.align,
+            whole=proven.report.frozen,
+        )
+        run = Run(session, recipe, layers(session.module), selection)
+        trained = session.train(methods()[recipe.method].phases(run))
+        plan = selection.plan({name: session.module.value_of(name) for name in run.layers})
+        small = api.apply(trained.compiled, plan)
+        proof = api.check(trained.compiled, small, plan, seed=options.seed)
+        if not proof.ok:
+            raise VerificationError(f"{self._source.name}: what was masked cannot be cut out: {proof.text}")
+        cost = dataclasses.asdict(api.price(found, plan)[1])
+        place.model, place.epochs = _bytes(small), place.epochs + trained.report["epochs"]
+        row = self._row(stage.name, small, cost)
+        return {**row, "verification": {"ok": proof.ok, "error": float(proof.error), "runs": proof.runs}}
 
     def _prune(self, stage: _Stage, model: Model, place: _Place) -> dict[str, Any]:
         """Prune the model of a place to a fraction of the original, less what went before."""

@@ -1,4 +1,5 @@
-"""Channels that shrink while a module is trained, until coupling groups are sparse (Fang et al. 2023, "DepGraph", group-SL).
+"""Which entries of weights go with which channel; and channels that shrink while a module is trained, until coupling groups are
+sparse (Fang et al. 2023, "DepGraph", group-SL).
 
 A channel is worth what all weights that go with it are worth: filters that make it, slices that read it. The penalty of the paper
 is the sum of the squared norms, each times ``2^(4 (largest - own) / (largest - least))`` of its group, so that the weak shrink up
@@ -10,6 +11,7 @@ take away just that difference between weak and strong (as Loshchilov and Hutter
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,11 +25,70 @@ from onnxprune.torch.module import GraphModule
 if TYPE_CHECKING:
     from onnxprune.coupling import Coupling, CouplingGroup, Member
 
-__all__ = ["GroupNorms"]
+__all__ = ["Entries", "GroupNorms"]
 
 _NORMS = {"BatchNormalization", "InstanceNormalization"}
 _ALPHA = 4.0
 """The weakest channel of a group is shrunk ``2 ** alpha`` times as fast as the strongest."""
+
+
+class Entries:
+    """For each position of each coupling group what goes with it: as one vector over the positions of all groups.
+
+    Groups without a member are left out.
+
+    Attributes:
+        sizes: how many positions each group has, by its id, in the order of the vector.
+        names: the weights, each once.
+    """
+
+    def __init__(
+        self, module: GraphModule, coupling: Coupling, members: Callable[[CouplingGroup, Mapping[str, Tensor]], list[Member]]
+    ) -> None:
+        """Work out which entries go with which position.
+
+        Args:
+            module: made from the model that was coupled, on its device.
+            coupling: the groups.
+            members: of a group those that count, given all weights that are trained.
+        """
+        self.device, weights = module.device, module.weights()
+        self.sizes: dict[str, int] = {}
+        self._reads: list[tuple[str, int, Tensor]] = []
+        self._ranks = {name: weight.dim() for name, weight in weights.items()}
+        self._count = 0
+        for group in coupling.groups:
+            chosen = members(group, weights)
+            if not chosen:
+                continue
+            for member in chosen:
+                digits = labels(coupling.axes[member.value][member.axis], group.factor)
+                # What belongs to no position (neighbours on a concatenated axis) goes to a place of its own, before all others.
+                places = torch.from_numpy(np.where(digits >= 0, digits + self._count + 1, 0)).to(self.device)
+                self._reads.append((member.value, member.axis, places))
+            self.sizes[group.id] = group.size
+            self._count += group.size
+        self.names = tuple(dict.fromkeys(name for name, _, _ in self._reads))
+
+    @torch.no_grad()
+    def totals(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The sums of the entries that go with each position, of tensors in the shapes of weights, by name."""
+        total = torch.zeros(self._count + 1, device=self.device)
+        for name, axis, places in self._reads:
+            if name in tensors:
+                total.index_add_(0, places, tensors[name].float().movedim(axis, 0).reshape(len(places), -1).sum(1))
+        return total[1:]
+
+    def spread(self, values: Tensor, rest: float) -> Iterator[tuple[str, Tensor]]:
+        """Values of positions along each axis of a weight that a group runs along, in a shape that broadcasts to the weight.
+
+        Args:
+            values: one for each position.
+            rest: of entries that belong to no position.
+        """
+        padded = torch.cat([values.new_full((1,), rest), values])
+        for name, axis, places in self._reads:
+            yield name, padded[places].reshape([-1 if at == axis else 1 for at in range(self._ranks[name])])
 
 
 class GroupNorms:
@@ -46,45 +107,23 @@ class GroupNorms:
             module: made from the model that was coupled, on its device.
             coupling: the groups.
         """
-        self._module = module
-        self.sizes: dict[str, int] = {}
-        self._reads: list[tuple[str, int]] = []
-        weights, places, owners, start = module.weights(), [], [], 0
-        for group in coupling.groups:
-            members = _members(group, weights)
-            if not members:
-                continue
-            for member in members:
-                digits = labels(coupling.axes[member.value][member.axis], group.factor)
-                places.append(np.where(digits >= 0, digits + start, -1))
-                self._reads.append((member.value, member.axis))
-            owners.append(np.full(group.size, len(self.sizes)))
-            self.sizes[group.id] = group.size
-            start += group.size
-        self._lengths = [len(one) for one in places]
-        self._count, device = start, module.device
-        # What belongs to no position of the group (its neighbours on a concatenated axis) goes to a place behind all others.
-        found = np.concatenate(places) if places else np.zeros(0, np.int64)
-        self._places = torch.from_numpy(np.where(found >= 0, found, start)).to(device)
-        self._owners = torch.from_numpy(np.concatenate(owners) if owners else np.zeros(0, np.int64)).to(device)
+        self._module, self._entries = module, Entries(module, coupling, _members)
+        self.sizes = self._entries.sizes
+        owners = [np.full(size, number) for number, size in enumerate(self.sizes.values())]
+        self._owners = torch.from_numpy(np.concatenate(owners) if owners else np.zeros(0, np.int64)).to(module.device)
 
     @torch.no_grad()
     def squared(self) -> Tensor:
         """For each position of each group the sum of the squares of all weights that go with it. [positions of all groups]"""
         weights = self._module.weights()
-        squares = {name: weights[name].float().square() for name in dict.fromkeys(name for name, _ in self._reads)}
-        sums = [squares[name].movedim(axis, 0).reshape(weights[name].shape[axis], -1).sum(1) for name, axis in self._reads]
-        total = torch.zeros(self._count + 1, device=self._places.device)
-        return (total.index_add(0, self._places, torch.cat(sums)) if sums else total)[:-1]
+        return self._entries.totals({name: weights[name].float().square() for name in self._entries.names})
 
     @torch.no_grad()
     def shrink(self, rate: float) -> None:
         """Shrink each weight by ``exp(-rate * pull)`` for each channel it goes with: a step along the gradient of the penalty."""
-        keep = torch.exp(-rate * self.pull(self.squared()))
-        factors = torch.cat([keep, torch.ones(1, device=keep.device)])[self._places].split(self._lengths)
-        for (name, axis), factor in zip(self._reads, factors, strict=True):
+        for name, factor in self._entries.spread(torch.exp(-rate * self.pull(self.squared())), 1.0):
             weight = masks.parametrized(self._module, name)
-            weight *= factor.reshape([-1 if at == axis else 1 for at in range(weight.dim())])
+            weight *= factor
 
     def pull(self, norms: Tensor) -> Tensor:
         """What the penalty multiplies each squared norm by: 1 for the strongest position of a group, 16 for its weakest."""
@@ -96,7 +135,7 @@ class GroupNorms:
         return torch.exp2(_ALPHA * (most - norms) / (most - least).clamp(min=1e-30))
 
 
-def _members(group: CouplingGroup, weights: dict[str, Tensor]) -> list[Member]:
+def _members(group: CouplingGroup, weights: Mapping[str, Tensor]) -> list[Member]:
     """The members that count: matrices that are trained, and scales of normalisations, behind which the size of a filter says
     nothing; or all that is trained where there are none.
     """

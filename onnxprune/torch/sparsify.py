@@ -11,7 +11,7 @@ from onnxprune.model import Source
 from onnxprune.sparse.patterns import parse_pattern
 from onnxprune.torch import masks
 from onnxprune.torch.layers import layers
-from onnxprune.torch.recipes import Run, methods
+from onnxprune.torch.recipes import Run, anew, methods, rated
 from onnxprune.torch.selection import Selection
 from onnxprune.torch.tuning import Material, Session, Tuned
 from onnxprune.training import Sparse, Training
@@ -43,11 +43,8 @@ def train(
     """
     recipe, options = recipe or Sparse(), options or Training()
     method = methods()[recipe.method]
-    fresh = (method.start if recipe.start == "auto" else recipe.start) == "random"
-    if method.rate == "training" or fresh:
-        options = dataclasses.replace(options, lr=options.fresh_rate)
-    itself = "unlabelled" if fresh else "always"
-    session = Session(source, material, options, itself=itself, sparse=True, tell=progress, run=str(recipe))
+    itself = "unlabelled" if anew(recipe) else "always"
+    session = Session(source, material, rated(recipe, options), itself=itself, sparse=True, tell=progress, run=str(recipe))
     found = layers(session.module, recipe.protect)
     allocation = method.allocation if recipe.allocation == "auto" else recipe.allocation
     pattern = parse_pattern(recipe.pattern)

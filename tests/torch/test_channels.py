@@ -15,13 +15,14 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from onnxprune import OptionError, TargetError, api
+from onnxprune import OptionError, TargetError, api, runtime
 from onnxprune.model import Model
+from onnxprune.plan import Plan
 from onnxprune.recipe import Recipe
 from onnxprune.torch.channels import train
 from onnxprune.torch.checkpoint import Checkpoint
 from onnxprune.torch.tuning import Material, Tuned
-from onnxprune.training import CHANNEL_METHODS, Sparse, Training
+from onnxprune.training import CHANNEL_METHODS, SURGICAL, Sparse, Training
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = {"u": (6, 24), "a": (24,), "v": (24, 24), "b": (24,), "w": (24, 3)}
@@ -51,7 +52,7 @@ def macs(source: Any) -> int:
     return int(found["cost"]["macs"])
 
 
-@pytest.mark.parametrize("method", CHANNEL_METHODS)
+@pytest.mark.parametrize("method", SURGICAL)
 @pytest.mark.parametrize("target", ["macs=0.5", "params=0.4"])
 def test_the_target_holds_and_what_is_left_learns_what_the_original_does(method: str, target: str) -> None:
     start, options = network(), replace(FAST, loss="mse", metric="mse", epochs=12)
@@ -71,6 +72,36 @@ def test_the_target_holds_and_what_is_left_learns_what_the_original_does(method:
     assert len(rounds) == (0 if method != "iterative" else 4 if metric == "macs" else 5)
     assert rounds == sorted(set(rounds), reverse=True)  # each round takes something
     assert all(row["verification"]["ok"] for row in report["stages"] if row["stage"].startswith("prune"))
+
+
+@pytest.mark.parametrize("method", sorted({*CHANNEL_METHODS} - {*SURGICAL}))
+def test_every_recipe_of_sparsity_removes_channels(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was trained under masks is what is left when they are cut out."""
+    masked: list[Model] = []
+
+    def applied(source: Model, chosen: Plan) -> Model:
+        masked.append(source)
+        return apply(source, chosen)
+
+    apply = api.apply
+    monkeypatch.setattr(api, "apply", applied)
+    rounds = 2 if "rewinding" in method or method == "lottery" else 0
+    recipe = replace(HALF, method=method, rounds=rounds)
+    result = train(network(), Material(DATA, evaluation=DATA), recipe, replace(FAST, loss="mse", metric="mse"))
+    report = result.report
+    assert 0.4 <= report["obtained"]["macs"] <= 0.5
+    assert macs(result.compiled) == report["stages"][-1]["macs"] == round(report["obtained"]["macs"] * macs(network()))
+    assert [row["stage"] for row in report["stages"]] == ["original", method]
+    assert report["stages"][-1]["verification"]["ok"]
+    y, expected = (runtime.Session(model).run({"x": X})[0] for model in (result.compiled, masked[0]))
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+    assert all(weight.array().all() for weight in result.compiled.weights.values() if len(weight.shape) > 1)
+
+
+def test_masks_that_grow_keep_what_learns_what_the_original_does() -> None:
+    report = train(network(), Material(DATA, evaluation=DATA), replace(HALF, method="gradual"),
+                   replace(FAST, loss="mse", metric="mse", epochs=24)).report  # fmt: skip
+    assert report["score"]["after"] > 0.9
 
 
 def test_rounds_leave_the_same_fraction_each() -> None:
@@ -137,9 +168,10 @@ def _bytes(done: Tuned) -> bytes:
     return bytes(done.compiled.to_proto().SerializeToString())
 
 
-@pytest.mark.parametrize("method", ["group_sl", "iterative"])
+@pytest.mark.parametrize("method", ["group_sl", "iterative", "gradual"])
 def test_killed_anywhere_it_ends_at_the_same_bytes(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe, options = replace(HALF, method=method, rounds=2 * (method == "iterative")), replace(FAST, epochs=2, batch=64)
+    recipe = replace(HALF, method=method, rounds=2 * (method == "iterative"))
+    options = replace(FAST, epochs=5 if method == "gradual" else 2, batch=64)  # that has one training, the others two
     material = Material(DATA, evaluation=DATA)
     whole = train(network(), material, recipe, options)
     material = replace(material, resume=tmp_path / "c")
@@ -200,7 +232,13 @@ def test_logs_for_tensorboard_by_stage(tmp_path: Path) -> None:
         ({"sparsity": 0.0}, "--sparsity 0.0 is for zeros"),
         ({"pattern": "2:4"}, "--pattern 2:4 is for zeros"),
         ({"start": "random"}, "--start random is for zeros"),
-        ({"method": "movement"}, "--method movement makes zeros: with --target write one of iterative, group_sl, oneshot"),
+        (
+            {"method": "movement", "criterion": "l2"},
+            "--criterion l2 is for --method iterative, group_sl, oneshot: movement",
+        ),
+        ({"method": "movement", "scope": "sensitivity"}, "--scope sensitivity is for --method iterative"),
+        ({"method": "movement", "target": "latency=0.5"}, "--target latency=0.5 is for --method iterative"),
+        ({"method": "movement", "allocation": "erk"}, "--allocation erk is for zeros"),
         ({"method": "magic"}, "--method 'magic': write one of iterative"),
         ({"target": ""}, "--method group_sl removes channels: say what remains, as --target macs=0.5"),
         ({"target": "", "method": "iterative", "align": "4"}, "--align 4: is for channels: add --target"),

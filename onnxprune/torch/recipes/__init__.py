@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from onnxprune.torch.recipes import gradual, initial, learned, magnitude, rewinding  # their methods register themselves
-from onnxprune.torch.recipes.registry import Method, Run, methods
+from onnxprune.torch.recipes.registry import Method, Run, anew, methods, rated
 
 FAMILIES = (magnitude, gradual, initial, rewinding, learned)
 
-__all__ = ["FAMILIES", "Method", "Run", "methods"]
+__all__ = ["FAMILIES", "Method", "Run", "anew", "methods", "rated"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,11 @@ from onnxprune.model import Model
 from onnxprune.torch import masks
 from onnxprune.torch.layers import Layer, reinitialize
 from onnxprune.torch.module import GraphModule, to_module
-from onnxprune.torch.selection import Selection
 from onnxprune.torch.trainer import Phase
 from onnxprune.torch.tuning import Session, form_of
 from onnxprune.training import Sparse, Training
 
-__all__ = ["Method", "Run", "method", "methods"]
+__all__ = ["Method", "Run", "anew", "method", "methods", "rated"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,17 @@ def methods() -> Mapping[str, Method]:
     return _METHODS
 
 
+def anew(recipe: Sparse) -> bool:
+    """Whether training begins with weights that are drawn."""
+    return (methods()[recipe.method].start if recipe.start == "auto" else recipe.start) == "random"
+
+
+def rated(recipe: Sparse, options: Training) -> Training:
+    """The options with the learning rate that suits a method, where they give none."""
+    full = methods()[recipe.method].rate == "training" or anew(recipe)
+    return dataclasses.replace(options, lr=options.fresh_rate) if full else options
+
+
 @dataclass(frozen=True)
 class Run:
     """A training that makes a model sparse.
@@ -75,13 +86,13 @@ class Run:
         session: the module, its data and its trainer.
         recipe: what is asked for.
         layers: whose weights become sparse, by name.
-        selection: how weights are chosen by scores.
+        selection: what stays, by scores and the share that goes: a `Selection` of weights, or of channels.
     """
 
     session: Session
     recipe: Sparse
     layers: Mapping[str, Layer]
-    selection: Selection
+    selection: Callable[[Mapping[str, Tensor], float], Mapping[str, Tensor]]
 
     @property
     def module(self) -> GraphModule:
