@@ -3,10 +3,10 @@
     python benchmarks/training.py [--part PART ...] [--epochs 10] [--steps 0] [--work build/training] [-o docs/training.md]
 
 Parts: the networks `digits` (models/) and `resnet20` (optional local data: a ResNet-20 and CIFAR-10 images); what is measured of
-them: `methods` (every method at 50, 80, 90 and 95 %), `channels` (2x and 3x fewer multiply-accumulates, repaired, then
-distilled), `lottery` (tickets against new weights under the same masks, three seeds), `question` (60 % of the weights masked, or
-removed as channels), `latency` (of what was made, in turns); and `page`, which writes docs/training.md from what has been
-measured. What is in the work folder is not measured again, whatever `--epochs`, `--steps` and `--rounds` say.
+them: `methods` (every method at 50, 80, 90 and 95 %), `channels` (2x and 3x fewer multiply-accumulates: repaired, then
+distilled; and by every method), `lottery` (tickets against new weights under the same masks, three seeds), `question` (60 % of
+the weights masked, or removed as channels), `latency` (of what was made, in turns); and `page`, which writes docs/training.md
+from what has been measured. What is in the work folder is not measured again, whatever `--epochs`, `--steps` and `--rounds` say.
 
 Options are the defaults of the command line but for length and rounds. Nothing is chosen by the images that judge.
 """
@@ -33,12 +33,13 @@ from onnxprune.bench import benchmark
 from onnxprune.model import Model
 from onnxprune.torch.training import train
 from onnxprune.torch.tuning import Material, Tuned, finetune
-from onnxprune.training import METHODS, Sparse, Training
+from onnxprune.training import CHANNEL_METHODS, METHODS, Sparse, Training
 from training_page import CHANNELS, CONTROL, COURSES, MASKED, REMOVED, SEEDS, SHARE, SPARSITIES, TICKET, TICKETS
 from trials import ROOT, Images, Labels, Network, OutOfTimeError, Store, cifar10, default_data, handwritten, resnet20
 
 TURNS = ("iterative", "rate_rewinding", "lottery", "weight_rewinding")
 """Methods that train once a round."""
+EVERY = tuple(dict.fromkeys((*METHODS, *CHANNEL_METHODS)))
 SECONDS = 1.0
 """Of measuring, for each model."""
 
@@ -110,7 +111,7 @@ def methods(store: Store, trial: Trial) -> None:
     for sparsity in trial.sparsities:
         make = partial(train, path, material, Sparse("oneshot", sparsity), nothing)
         measured(store, trial, f"{CONTROL}/{sparsity}", make)
-    for method in sorted(trial.methods, key=TURNS.__contains__):
+    for method in sorted((method for method in METHODS if method in trial.methods), key=TURNS.__contains__):
         for sparsity in trial.sparsities:
             make = partial(train, path, material, trial.sparse(method, sparsity), trial.options)
             measured(store, trial, f"{method}/{sparsity}", make)
@@ -120,7 +121,7 @@ def channels(store: Store, trial: Trial) -> None:
     """Fewer channels: repaired with unlabelled images, then trained to do what the original does; and in turns with training."""
     for name, share in CHANNELS.items():
         _removed(store, trial, name, f"macs={share}")
-        for method in COURSES:
+        for method in (method for method in COURSES if method in trial.methods):
             rounds = trial.rounds if method in TURNS else 0
             recipe = Sparse(method, target=f"macs={share}", rounds=rounds)
             make = partial(train, trial.network.path, trial.material, recipe, trial.options)
@@ -203,7 +204,7 @@ def trial_of(name: str, options: argparse.Namespace) -> Trial | None:
         Trial,
         options=training,
         rounds=options.rounds,
-        methods=options.method or METHODS,
+        methods=options.method or EVERY,
         sparsities=options.sparsity or SPARSITIES,
     )
     if name == "digits":
@@ -245,7 +246,7 @@ def measure(parts: Sequence[str], store: Store, options: argparse.Namespace) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=[*NETWORKS, *STEPS, "page"], help="may be repeated; all if none")
-    parser.add_argument("--method", action="append", choices=METHODS, help="of the part methods; may be repeated; all if none")
+    parser.add_argument("--method", action="append", choices=EVERY, help="on weights and channels; may be repeated; all if none")
     parser.add_argument("--sparsity", action="append", type=float, choices=SPARSITIES, help="as --method")
     parser.add_argument("--data", type=Path, default=default_data(), help="folder of optional local data")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "training", help="where results and models are kept")

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from onnxprune.training import METHODS
+from onnxprune.training import CHANNEL_METHODS, METHODS
 from trials import Store
 
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
 CONTROL = "magnitude, no training"
 CHANNELS = {"channels, 2x fewer MACs": 1 / 2, "channels, 3x fewer MACs": 1 / 3}
 """Shares of the multiply-accumulates that remain."""
-COURSES = ("iterative", "group_sl")
-"""Methods that prune between trainings, to the same targets."""
+COURSES = tuple(method for method in CHANNEL_METHODS if method != "oneshot")
+"""Methods on channels, to the same targets; that at once is in a row of its own, before and after its training."""
 TICKET, TICKETS, SEEDS = "ticket", (0.9,), (0, 1, 2)
 SHARE = 0.6
 MASKED, REMOVED = f"{SHARE:.0%} of the weights masked", f"{SHARE:.0%} of the weights removed as channels"
