@@ -251,6 +251,7 @@ def _resnet20(store: Store, networks: list[Network]) -> None:
 def _digits(store: Store, networks: list[Network]) -> None:
     for network in _of("digits", networks):
         criteria(store, network)
+        latency_targets(store, network)
     drops(store)
 
 
