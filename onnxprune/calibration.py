@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnxprune.shapes import Shapes
     from onnxprune.weights import Array
 
-__all__ = ["Calibration", "Feeds", "unpadded"]
+__all__ = ["LABELS", "Calibration", "Feeds", "unpadded"]
 
 MEMORY = 1 << 28
 """Bytes of activations of one batch, about, that are held at the same time."""
@@ -24,6 +24,8 @@ LARGEST = 64
 """Samples in a batch, at most."""
 _FOURTH = 4
 MASK = "attention_mask"
+LABELS = "labels of the batch"
+"""What labels are called among the inputs, none of which has such a name."""
 _TOKENS = 8
 """Lengths of sequences that go together differ by less."""
 
@@ -49,9 +51,15 @@ class Feeds:
         self._count: int | None = None
 
     def __iter__(self) -> Iterator[Mapping[str, Array]]:
+        for feeds in self.labelled():
+            yield {name: array for name, array in feeds.items() if name != LABELS}
+
+    def labelled(self) -> Iterator[Mapping[str, Array]]:
+        """The batches with their labels, where they have any, by the name `LABELS`."""
         for number, batch in enumerate(self._samples.batches(self._size)):
             if self._held is None or (number % _FOURTH == _FOURTH - 1) == self._held:
-                for feeds in unpadded(batch.feeds, self._open):
+                labels = {} if batch.labels is None else {LABELS: batch.labels}
+                for feeds in unpadded({**batch.feeds, **labels}, self._open):
                     yield feeds_as_float32(feeds) if self._float32 else feeds
 
     def __len__(self) -> int:

@@ -23,9 +23,8 @@ CALIBRATED = ("obs", "wanda", "flap", "variance")
 """Criteria that need data; their functions are in `onnxprune.problems`."""
 NOISE = "noise"
 """What ``calib`` names where there are no samples, and noise stands in for them."""
-GRADIENT = ("taylor", "fisher", "synflow")
-"""Criteria that need data and PyTorch; their functions are in `onnxprune.torch.criteria`. The others there
-(snip, grasp, movement) ask how a loss falls, of which a trained model without labels shows only noise: `train` has them."""
+GRADIENT = ("taylor", "fisher", "synflow", "snip", "grasp", "movement")
+"""Criteria that need data and PyTorch, the last three labels, too; their functions are in `onnxprune.torch.importance`."""
 _KINDS: dict[type, str] = {str: "a text", int: "a whole number", bool: "true or false", tuple: "a list of texts"}
 
 
@@ -83,7 +82,8 @@ class Recipe:
             ``latency=0.5``, measured here;
             ``auto`` is ``macs=0.5``, and with ``lossless`` everything that is not removed without loss.
         criterion: how positions are ranked: by data ``obs``, ``wanda``, ``flap``, ``variance``; by gradients, which need PyTorch,
-            ``taylor``, ``fisher``, ``synflow`` (of its data only shapes are read); by weights ``l1``, ``l2``, ``linf``, ``fpgm``,
+            ``taylor``, ``fisher``, ``synflow`` (of its data only shapes are read), and with labels ``snip``, ``grasp``,
+            ``movement``; by weights ``l1``, ``l2``, ``linf``, ``fpgm``,
             ``bn_scale``; or ``random``. ``auto`` is ``obs`` where there is data, else ``l2``.
         scope: how the target is shared out: ``sensitivity`` by what each group is measured to cost, which needs data; or by the
             scores, of groups that are ranked together: ``uniform``, ``global``, ``isomorphic``. ``auto`` is ``sensitivity`` where

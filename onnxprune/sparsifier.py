@@ -21,10 +21,11 @@ from onnxprune.model import Model, Source
 from onnxprune.passes import Couple, Encode, Facts, Normalize, Pipeline, Sparsify
 from onnxprune.passes.base import need
 from onnxprune.precision import as_float32, float_types
+from onnxprune.recipe import GRADIENT
 from onnxprune.report import SparseLayer, SparseReport
 from onnxprune.sparse import layers as sparse_layers
 from onnxprune.sparse import permute
-from onnxprune.sparse.allocation import ALLOCATIONS, by_curves, threshold
+from onnxprune.sparse.allocation import ALLOCATIONS, by_curves, important, threshold
 from onnxprune.sparse.curves import LEVELS, measure
 from onnxprune.sparse.patterns import NofM
 from onnxprune.sparse.recipe import Goal, SparseRecipe
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from onnxprune.calibrate import Samples
     from onnxprune.coupling import Coupling
     from onnxprune.sparse.layers import Layer
+    from onnxprune.weights import Array
 
 __all__ = ["SparseResult", "Sparsified", "Sparsifier", "gzipped", "sparsify"]
 
@@ -107,6 +109,9 @@ class Sparsifier:
             with stage("permutation", "looking for an order of channels"):
                 self._permute(pattern, coupling)
         facts.original = as_float32(self.model) if wide else self.model
+        if self.recipe.method in GRADIENT:
+            with stage("scores", f"scoring by {self.recipe.method}"):
+                facts.importance = self._important(facts.original)
         self._curves: dict[str, dict[int, float]] | None = None
         self._exponent: float | None = None
 
@@ -135,6 +140,8 @@ class Sparsifier:
         if not rest:
             return counts
         total = round(sum(layer.size for layer in rest) * (1 - sparsity))
+        if recipe.allocation == "global" and self.facts.importance is not None:
+            return counts | important(rest, self.facts.importance, total)
         if recipe.allocation != "sensitivity":
             return counts | ALLOCATIONS[recipe.allocation](rest, self.model, total)
         if self._curves is None:
@@ -142,6 +149,18 @@ class Sparsifier:
         if self._exponent is None:
             self._exponent = self._tried(rest, counts, total)
         return counts | by_curves(rest, self._curves, total, self._exponent)
+
+    def _important(self, model: Model) -> dict[str, Array]:
+        """The importance of each weight by gradients; by magnitude where a layer has none.
+
+        Raises:
+            OptionError: PyTorch is not installed, or there are no labels and the method needs them.
+        """
+        from onnxprune.torch.importance import of_weights
+
+        found = of_weights(model, self.recipe.method, need(self.facts.calibration, "calibration").fit, self.recipe.seed)
+        arrays = {layer.name: model.weights[layer.name].array() for layer in self.every if layer.name not in found}
+        return found | {name: np.abs(array) for name, array in arrays.items()}
 
     def _fixed(self) -> dict[str, int]:
         """How many weights stay of layers that have a sparsity of their own."""
@@ -169,7 +188,7 @@ class Sparsifier:
         original, calibration = need(facts.original, "original"), need(facts.calibration, "calibration")
         with self._stage("sensitivity", "measuring what each layer costs"):
             statistics = collect(original, need(facts.coupling, "coupling"), calibration.fit, seed=recipe.seed)
-            sparser = Sparser(recipe.shape, recipe.method, recipe.repair)
+            sparser = Sparser(recipe.shape, recipe.method, recipe.repair, facts.importance or {})
             runs = self._macs * calibration.size * len(layers) * len(LEVELS)
             held = list(islice(calibration.held, max(1, int(_MEASURED / max(runs, 1)))))
             return measure(original, layers, statistics, held, sparser, self._stage.tell, recipe.seed)

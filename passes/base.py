@@ -43,6 +43,7 @@ class Facts:
         shapes: sizes of every value.
         coupling: what may be pruned.
         scores: importance of each position of each group, by group id.
+        importance: of each weight by gradients, by name.
         plan: the positions that remain.
         costs: what the graph costs under any plan.
         prices: its latency under any plan.
@@ -62,6 +63,7 @@ class Facts:
     shapes: Shapes | None = None
     coupling: Coupling | None = None
     scores: Mapping[str, np.ndarray[Any, np.dtype[np.float64]]] | None = None
+    importance: Mapping[str, np.ndarray[Any, np.dtype[np.float32]]] | None = None
     plan: Plan | None = None
     costs: CostModel | None = None
     prices: Prices | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from onnxprune.coupling import Coupling
 
 Scores = np.ndarray[Any, np.dtype[np.float64]]
-_SINGLES = 512
-"""Samples, at most, that the Fisher matrix is taken of one by one."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,8 @@ class Score(Pass):
         facts.scores = self._scores(model, facts)
         for name, gone in facts.removal.gone.items() if facts.removal else ():
             if name in facts.scores:
-                facts.scores[name][gone] = 0  # nothing is lost with them, whatever the criterion
+                # Nothing is lost with them, whatever the criterion; some of those by gradients are negative.
+                facts.scores[name][gone] = min(0.0, facts.scores[name].min())
         return model
 
     def _scores(self, model: Model, facts: Facts) -> dict[str, Scores]:
@@ -58,13 +56,7 @@ class Score(Pass):
 
 def _by_gradients(model: Model, coupling: Coupling, criterion: str, batches: Feeds, seed: int) -> dict[str, Scores]:
     """What groups without a trained weight get is what ``l2`` says."""
-    from onnxprune.torch import to_module
-    from onnxprune.torch.criteria import positions, sampled, singles, summed, synflow
+    from onnxprune.torch.importance import of_positions
 
-    silent, module = criteria.score(model, coupling, "l2"), to_module(model)
-    if criterion == "synflow":
-        found = summed(synflow(module, next(singles(batches))), model, coupling)
-    else:
-        some = islice(singles(batches), _SINGLES) if criterion == "fisher" else batches
-        found = positions(module, model, coupling, some, sampled(seed))
-    return {name: scores / scores.mean() if scores.any() else silent[name] for name, scores in found.items()}
+    silent, found = criteria.score(model, coupling, "l2"), of_positions(model, coupling, criterion, batches, seed)
+    return {name: scores / np.abs(scores).mean() if scores.any() else silent[name] for name, scores in found.items()}

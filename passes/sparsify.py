@@ -18,6 +18,7 @@ from onnxprune.precision import carry, differing
 from onnxprune.readers import install, linear_readers, matrix_of
 from onnxprune.report import Repaired
 from onnxprune.sparse.patterns import parse_pattern
+from onnxprune.sparse.recipe import FITTED
 from onnxprune.sparse.solve import DAMPING, Sparser
 from onnxprune.staged import Staged
 from onnxprune.weights import Weight
@@ -37,7 +38,7 @@ class Sparsify(Pass):
     """Write zeros into the layers that the facts name, as many as they say, and refit what reads them."""
 
     name: ClassVar[str] = "sparsify"
-    keeps: ClassVar[frozenset[str]] = frozenset({"shapes", "coupling", "sparse"})
+    keeps: ClassVar[frozenset[str]] = frozenset({"shapes", "coupling", "sparse", "importance"})
     pattern: str = "unstructured"
     """What may be kept; see `onnxprune.sparse.patterns.parse_pattern`."""
     method: str = "magnitude"
@@ -50,7 +51,7 @@ class Sparsify(Pass):
     def run(self, model: Model, facts: Facts) -> Model:
         chosen = need(facts.sparse, "numbers of weights that stay")
         pattern = parse_pattern(self.pattern)
-        if facts.calibration is None or (self.method in {"magnitude", "random"} and not self.repair):
+        if facts.calibration is None or (self.method not in FITTED and not self.repair):
             result = self._blind(model, facts, pattern)
         else:
             original = need(facts.original, "original")
@@ -63,7 +64,7 @@ class Sparsify(Pass):
 
     def _blind(self, model: Model, facts: Facts, pattern: Pattern) -> Model:
         """Masks by weights alone."""
-        sparser, result = Sparser(pattern, self.method), model.copy()
+        sparser, result = Sparser(pattern, self.method, importance=facts.importance or {}), model.copy()
         for layer, keep in need(facts.sparse, "numbers of weights that stay"):
             if keep >= layer.size:
                 continue
@@ -74,7 +75,7 @@ class Sparsify(Pass):
     def _fitted(self, original: Model, facts: Facts, pattern: Pattern) -> Model:
         """Masks and weights by what the layers read."""
         chosen = {layer.name: (layer, keep) for layer, keep in need(facts.sparse, "numbers of weights that stay")}
-        sparser, result = Sparser(pattern, self.method, self.repair), original.copy()
+        sparser, result = Sparser(pattern, self.method, self.repair, facts.importance or {}), original.copy()
         readers, shapes = linear_readers(original, need(facts.coupling, "coupling")), need(facts.shapes, "shapes")
         shrunk = {name for name, (layer, keep) in chosen.items() if keep < layer.size}
         touched = chosen.keys() if self.repair else shrunk

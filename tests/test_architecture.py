@@ -69,7 +69,7 @@ LAYERS = [
     ["torch.module"],
     ["torch.back", "torch.criteria"],
     ["torch.checkpoint", "torch.data", "torch.devices", "torch.judge", "torch.losses", "torch.masks"],
-    ["torch.augment", "torch.groups", "torch.layers", "torch.unfold"],
+    ["torch.augment", "torch.groups", "torch.importance", "torch.layers", "torch.unfold"],
     ["torch.selection", "torch.trainer"],
     ["torch.tuning"],
     ["torch.recipes.registry"],

@@ -11,6 +11,9 @@ import pytest
 
 import onnxprune
 from onnxprune import SparseRecipe, sparsify
+from onnxprune.api import analyze
+from onnxprune.calibrate import open_samples
+from onnxprune.calibration import Calibration
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.model import Model
 from onnxprune.runtime import Session
@@ -153,3 +156,29 @@ def test_notes_say_what_would_help() -> None:
 
 def test_what_is_public() -> None:
     assert onnxprune.sparsify is sparsify
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+def test_gradients_choose_weights(allocation: str) -> None:
+    """Without repair what stays is as it was: of each layer the weights of highest importance, or of all layers together."""
+    importance = pytest.importorskip("onnxprune.torch.importance", reason="PyTorch is not installed")
+    samples = {"x": np.random.default_rng(0).random((16, 1, 8, 8), np.float32), "label": np.arange(16) % 10}
+    recipe = SparseRecipe("sparsity=0.7", method="snip", allocation=allocation, repair=False)
+    result = sparsify(DIGITS, recipe, samples=samples, agreement=False)
+    before, after = Model.of(DIGITS), Model.of(result.model)
+    opened = open_samples(samples, before.inputs)
+    scores = importance.of_weights(before, "snip", Calibration.of(opened, analyze(DIGITS).shapes).fit)
+    kept = {layer.weight: after.weights[layer.weight].array() != 0 for layer in result.report.layers}
+    for name, mask in kept.items():
+        assert scores[name][mask].min() >= scores[name][~mask].max()
+        assert np.array_equal(after.weights[name].array()[mask], before.weights[name].array()[mask])
+    shares = {round(float(mask.mean()), 2) for mask in kept.values()}
+    assert (len(shares) == 1) is (allocation == "uniform")
+
+
+def test_gradients_that_ask_how_a_loss_falls_need_labels() -> None:
+    pytest.importorskip("onnxprune.torch.importance", reason="PyTorch is not installed")
+    with pytest.raises(OptionError, match="grasp asks how a loss falls"):
+        sparsify(DIGITS, SparseRecipe(method="grasp"), samples={"x": np.zeros((16, 1, 8, 8), np.float32)})
+    with pytest.raises(OptionError, match="method 'taylor' needs samples"):
+        sparsify(DIGITS, SparseRecipe(method="taylor"))

@@ -22,7 +22,8 @@ Criterion = Annotated[
     str,
     typer.Option(
         help="How channels are ranked: obs, wanda, flap, variance (by data), taylor, fisher, synflow (by gradients, need "
-        "PyTorch), l1, l2, linf, fpgm, bn_scale, random; auto: obs with --calib, else l2."
+        "PyTorch), snip, grasp, movement (need labels, too), l1, l2, linf, fpgm, bn_scale, random; auto: obs with --calib, "
+        "else l2."
     ),
 ]
 Scope = Annotated[

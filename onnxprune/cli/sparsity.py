@@ -40,7 +40,11 @@ def sparsify(
         ),
     ] = DEFAULT.pattern,
     method: Annotated[
-        str, typer.Option(help=f"How they are chosen: {', '.join(METHODS)}. auto: admm with --calib, else magnitude.")
+        str,
+        typer.Option(
+            help=f"How they are chosen: {', '.join(METHODS)}. auto: admm with --calib, else magnitude. Those from taylor on go "
+            "by gradients and need PyTorch; snip, grasp and movement need labels, too."
+        ),
     ] = DEFAULT.method,
     allocation: Annotated[
         str,

@@ -20,6 +20,7 @@ __all__ = [
     "by_curves",
     "edges",
     "erk",
+    "important",
     "lamp",
     "magnitudes",
     "ranked",
@@ -83,6 +84,11 @@ def magnitudes(layers: Sequence[Layer], model: Model, total: int) -> Counts:
     return ranked(
         {layer.name: np.abs(model.weights[layer.name].array().astype(np.float64)).reshape(-1) for layer in layers}, total
     )
+
+
+def important(layers: Sequence[Layer], importance: Mapping[str, Array], total: int) -> Counts:
+    """The weights of all layers together that some criterion finds most important."""
+    return ranked({layer.name: importance[layer.name].reshape(-1) for layer in layers}, total)
 
 
 ALLOCATIONS: Mapping[str, Callable[[Sequence[Layer], Model, int], Counts]] = {

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import OptionError
+from onnxprune.recipe import GRADIENT
 
 if TYPE_CHECKING:
     from onnxprune.sparse.patterns import Pattern
 
-__all__ = ["ALLOCATIONS", "ENCODINGS", "METHODS", "Goal", "SparseRecipe"]
+__all__ = ["ALLOCATIONS", "ENCODINGS", "FITTED", "METHODS", "Goal", "SparseRecipe"]
 
-METHODS = ("auto", "admm", "obs", "wanda", "magnitude", "random")
+FITTED = ("admm", "obs", "wanda")
+"""Methods that go by what layers read."""
+METHODS = ("auto", *FITTED, *GRADIENT, "magnitude", "random")
 ALLOCATIONS = ("auto", "sensitivity", "uniform", "erk", "lamp", "global")
 ENCODINGS = ("dense", "auto", "bitmask", "delta", "nm", "coo")
 _BLIND = frozenset({"magnitude", "random"})
@@ -69,10 +72,12 @@ class SparseRecipe:
         target: what is asked for, see `Goal`; a pattern N:M needs none.
         pattern: which weights may stay, see `onnxprune.sparse.patterns.parse_pattern`.
         method: how they are chosen: ``admm`` or ``obs`` (by the layer's error, after the others made up for it), ``wanda``
-            (weights times what they read), ``magnitude`` or ``random``; ``auto`` is ``admm`` where there is data, else
+            (weights times what they read), by gradients, which need PyTorch, ``taylor``, ``fisher``, ``synflow``, and with
+            labels ``snip``, ``grasp``, ``movement``; ``magnitude`` or ``random``; ``auto`` is ``admm`` where there is data, else
             ``magnitude``.
         allocation: how a sparsity is shared out: ``sensitivity``, by what each layer is measured to cost, which needs data;
-            ``uniform``, ``erk``, ``lamp``, or ``global``, by magnitude; ``auto`` is ``sensitivity`` with data, else ``erk``.
+            ``uniform``, ``erk``, ``lamp``, or ``global``, by magnitude, or by gradients where the method goes by them; ``auto``
+            is ``sensitivity`` with data, else ``erk``.
         layers: sparsities of their own for layers, as ``GLOB=0.5`` over names of nodes and weights; the first that fits counts.
         protect: globs over names of nodes and weights that stay as they are.
         ends: whether the first and the last layers may be sparse, too.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxprune.sparse.fit import Quadratic, masked
+from onnxprune.sparse.recipe import FITTED
 from onnxprune.sparse.selection import admm, magnitude, obs, spread, wanda
 
 if TYPE_CHECKING:
@@ -28,13 +30,15 @@ ROUNDS = 2
 class Sparser:
     """Attributes:
     pattern: what may be kept.
-    method: how the mask is chosen: ``admm``, ``obs``, ``wanda``, ``magnitude`` or ``random``.
+    method: how the mask is chosen: ``admm``, ``obs``, ``wanda``, ``magnitude``, ``random``, or any other by ``importance``.
     refit: whether weights that stay make up for those that go. (``obs`` makes up for them as it goes; then it stops there.)
+    importance: of each weight, by the name of the layer, in the shape of its weight; higher stays.
     """
 
     pattern: Pattern
     method: str
     refit: bool = True
+    importance: Mapping[str, Array] = field(default_factory=dict)
 
     def mask(self, layer: Layer, weights: Array, keep: int, rng: np.random.Generator) -> Mask:
         """A mask that needs no data. [groups, features, outputs]"""
@@ -43,6 +47,9 @@ class Sparser:
         if self.method == "random":
             scores = spread(np.asarray(rng.random(weights.shape)), layer.reader.taps)
             return self.pattern.mask(scores, keep).reshape(weights.shape)
+        if self.method not in {*FITTED, "magnitude"}:
+            scores = layer.reader.matrix(self.importance[layer.name]) / layer.reader.scale[0]
+            return self.pattern.mask(spread(scores, layer.reader.taps), keep).reshape(weights.shape)
         return magnitude(weights, layer.reader.taps, self.pattern, keep)
 
     def choose(
@@ -61,7 +68,7 @@ class Sparser:
         taps = layer.reader.taps
         if keep >= layer.size:
             return problem.dense() if self.refit else weights, np.ones(weights.shape, bool)
-        if self.method in {"magnitude", "random"}:
+        if self.method not in FITTED:
             mask = self.mask(layer, weights, keep, rng)
             return weights * mask, mask
         if self.method == "wanda":
