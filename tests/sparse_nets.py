@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nets import parse
 from onnxprune.calibrate import open_samples
 from onnxprune.calibration import Calibration
 from onnxprune.model import Model
@@ -11,7 +12,6 @@ from onnxprune.passes import Couple, Facts, Normalize, Pipeline
 from onnxprune.passes.base import need
 from onnxprune.precision import as_float32
 from onnxprune.sparse.layers import Layer, find
-from test_coupling import parse
 
 NET = """(float[N,4,8,8] x) => (float[N,10] y)
     <float[8,4,3,3] first, float[8,8,3,3] inner, float[8,1,3,3] depth, float[8,8,1,1] skip, float[8] scale, float[8,10] last> {

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
+from nets import parse
 from onnxprune import runtime, shapes
 from onnxprune.affine import Affine, affine, merged
 from onnxprune.api import analyze
 from onnxprune.weights import Array
-from test_coupling import parse
 
 CONV = "(float[N,6,5,5] x) => (float[N,4,4,3] y) <float[4,3,2,3] w, float[4] b> {{ y = Conv<group = 2{more}>(x, w, b) }}"
 

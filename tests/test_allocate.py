@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nets import NETS, parse
 from onnxprune.allocate import FLOOR, Allocation, allocate, nearest, structure, widths
 from onnxprune.api import Analysis, analyze
 from onnxprune.cost import CostModel
 from onnxprune.criteria import Scores, score
 from onnxprune.errors import TargetError
 from onnxprune.recipe import SCOPES, Target
-from test_coupling import NETS, parse
 
 WIDE = """(float[N,3,8,8] x) => (float[N,4,8,8] y)
 <float[64,3,1,1] w0, float[96,64,1,1] w1, float[64,96,1,1] w2, float[48,64,3,3] w3, float[64,48,1,1] w4,

@@ -14,6 +14,8 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 import onnxprune
+from nets import GROUPS, NETS, parse
+from nets import describe as lines
 from onnxprune import (
     ModelError,
     OptionError,
@@ -31,8 +33,6 @@ from onnxprune import (
 from onnxprune.api import describe, foreign
 from onnxprune.model import Model
 from onnxprune.verify import compare
-from test_coupling import GROUPS, NETS, parse
-from test_coupling import describe as lines
 
 HALF = Recipe(target="channels=0.5", align="1")
 

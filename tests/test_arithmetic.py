@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nets import parse
 from onnxprune.arithmetic import SMALL, size_arithmetic
 from onnxprune.model import Model
-from test_coupling import parse
 
 TEXT = """(float[N,6] x, int64[2] fed) => (int64[1] y, int64[2] z, float[2] r) <int64[1] one = {1}, int64[1] two = {2}> {
   s = Shape(x)

@@ -7,13 +7,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from nets import NETS, parse
 from onnxprune.api import Analysis, analyze
 from onnxprune.bases import Basis, find
 from onnxprune.calibrate import open_samples
 from onnxprune.calibration import Calibration
 from onnxprune.passes import Facts, PruneChannels
 from onnxprune.plan import Plan
-from test_coupling import NETS, parse
 from test_readers import close, values
 
 STREAM = """(float[N,3,6,6] x) => (float[N,4,6,6] y)

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nets import parse
 from onnxprune import calibration
 from onnxprune.calibrate import Batch, Samples, open_samples
 from onnxprune.calibration import Calibration, Feeds, unpadded
 from onnxprune.model import Model
 from onnxprune.shapes import probe
-from test_coupling import parse
 
 
 def opened(count: int, *, batch: str = "N") -> tuple[Calibration, Samples]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nets import NETS, parse
 from onnxprune.calibrate import open_samples
 from onnxprune.compiler import EXPONENTS, Compiler, Stages, drifted
 from onnxprune.errors import ModelError, OptionError, TargetError
@@ -13,7 +14,6 @@ from onnxprune.passes import Facts, MaskChannels, Sensitivity
 from onnxprune.passes.base import need
 from onnxprune.recipe import Recipe
 from onnxprune.verify import compare
-from test_coupling import NETS, parse
 
 X = np.random.default_rng(0).standard_normal((64, 3, 8, 8)).astype(np.float32)
 

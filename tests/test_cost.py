@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper
 
+from nets import NETS, both, parse, some
 from onnxprune.api import Analysis, analyze
 from onnxprune.cost import METRICS, Cost, CostModel, layer_costs
 from onnxprune.model import Model
-from test_coupling import NETS, both, parse, some
 from test_flow import net
 
 EXPECTED = {  # by hand: multiply-accumulates of one sample, parameters

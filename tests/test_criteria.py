@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
+from nets import NETS, parse
 from onnxprune.api import Analysis, analyze
 from onnxprune.axes import index
 from onnxprune.coupling import CouplingGroup
@@ -15,7 +16,6 @@ from onnxprune.criteria import CRITERIA, score
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.recipe import CRITERIA as NAMES
 from onnxprune.weights import Array
-from test_coupling import NETS, parse
 
 PLAIN = ["chain", "residual", "shuffle", "concat_split", "flatten", "attention"]
 """Nets of plain axes, axes with a group's digit first and in the middle, and sums."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
+from nets import NETS, both, parse, some
 from onnxprune import Recipe, prune, verify
 from onnxprune.api import analyze
 from onnxprune.doubles import as_float64
@@ -19,7 +20,6 @@ from onnxprune.model import Model
 from onnxprune.precision import retyped
 from onnxprune.runtime import Session
 from onnxprune.verify import compare
-from test_coupling import NETS, both, parse, some
 
 
 def computed(model: Model, *inputs: Any) -> Any:

@@ -9,13 +9,13 @@ import onnx
 import pytest
 from onnx import ModelProto
 
+from nets import NETS, parse
 from onnxprune import exact, lossless, verify
 from onnxprune.api import make_plan, prune
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.model import Model
 from onnxprune.recipe import Recipe, Target
 from onnxprune.report import Report
-from test_coupling import NETS, parse
 from test_lossless import ROWS
 from test_values import edited, fill
 from test_verify import TWO_WAYS, inject, same

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from onnx import ModelProto, NodeProto
 
+from nets import assert_same_values, both, check_law, describe, parse, refusals, some
 from onnxprune import Recipe, prune
 from onnxprune.api import analyze
 from onnxprune.flow import Along, End, Phi, Trips, node_at, walk
 from onnxprune.model import Model
 from onnxprune.passes import Facts, Normalize
 from onnxprune.rules.registry import Reason
-from test_coupling import assert_same_values, both, check_law, describe, parse, refusals, some
 
 NETS: dict[str, str] = {}
 NETS["branches"] = """(float[N,3,4,4] x, bool c) => (float[N,4,4,4] y)

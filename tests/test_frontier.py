@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nets import parse
 from onnxprune import runtime
 from onnxprune.frontier import dtypes, frontier, ways
 from onnxprune.model import Model
 from onnxprune.verify import compare
 from onnxprune.weights import Weight
-from test_coupling import parse
 
 TEXT = """
 (float[16, 2] x) => (int64[16, 1] choice, float[16, 2] score)

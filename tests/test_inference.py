@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
+from nets import parse
 from onnxprune.inference import Inferred, infer
 from onnxprune.model import Model
 from onnxprune.passes import Facts, Normalize
 from onnxprune.shapes import Shapes, probe
-from test_coupling import parse
 from test_flow import NETS, net
 
 STAND_IN = 13

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from nets import NETS, parse
 from onnxprune.api import Analysis, analyze
 from onnxprune.axes import Factor
 from onnxprune.kernels import Cut, Segment, constant_bytes
 from onnxprune.passes import Facts, PruneChannels
 from onnxprune.plan import Plan
 from onnxprune.stopwatch import OrtTimer
-from test_coupling import NETS, parse
 
 ANALYSES = {name: analyze(parse(NETS[name])) for name in NETS}
 

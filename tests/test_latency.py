@@ -19,13 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import ModelProto
 
+from nets import NETS, parse
 from onnxprune import latency, timings
 from onnxprune.api import Analysis, analyze
 from onnxprune.axes import Factor
 from onnxprune.bench import machine_of
 from onnxprune.errors import ModelError, OptionError, ProviderError
 from onnxprune.latency import LatencyModel
-from test_coupling import NETS, parse
 
 ANALYSES = {name: analyze(parse(NETS[name])) for name in NETS}
 

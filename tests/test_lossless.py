@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, numpy_helper
 
+from nets import NETS, parse
 from onnxprune import runtime, shapes, verify
 from onnxprune.api import Analysis, analyze
 from onnxprune.axes import leaves
@@ -17,7 +18,6 @@ from onnxprune.lossless import KINDS, places, search
 from onnxprune.model import Model
 from onnxprune.passes import Couple, Facts, Lossless, Normalize, Pipeline, PruneChannels
 from onnxprune.weights import Weight
-from test_coupling import NETS, parse
 from test_random_graphs import models
 from test_values import copy, degraded, edited, fill
 

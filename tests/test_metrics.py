@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nets import parse
 from onnxprune.calibrate import open_samples
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.metrics import METRICS, Evaluation, parse_drop
 from onnxprune.model import Model
 from onnxprune.weights import Weight
-from test_coupling import parse
 
 SCORES = "(float[N,4] x) => (float[N,3] y) <float[4,3] w> { y = MatMul(x, w) }"
 IMAGES = "(float[N,4,2,2] x) => (float[N,3,2,2] y) <float[3,4,1,1] w> { y = Conv(x, w) }"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nets import parse
 from onnxprune.api import analyze
 from onnxprune.readers import install, linear_readers, matrix_of
-from test_coupling import parse
 from test_readers import check_product, values
 
 NET = """(float[N,4,5,5] x) => (float[N,2,3,3] y{outputs})

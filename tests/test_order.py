@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import ModelProto
 
+from nets import NETS, parse
 from onnxprune import ModelError, Recipe, prune
 from onnxprune.order import in_order
 from onnxprune.runtime import session
-from test_coupling import NETS, parse
 
 
 def shuffled(model: ModelProto, order: list[int]) -> ModelProto:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
+from nets import NETS, parse
 from onnxprune import Recipe, prune
 from onnxprune.api import analyze
 from onnxprune.errors import PlanError
 from onnxprune.plan import FORMAT, Plan
-from test_coupling import NETS, parse
 
 
 def plan_of(**keep: list[int]) -> Plan:

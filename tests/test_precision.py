@@ -12,6 +12,7 @@ from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 import digits
+from nets import NETS, both, parse, some
 from onnxprune import ModelError, Recipe, api, prune
 from onnxprune.api import analyze
 from onnxprune.model import Model
@@ -20,7 +21,6 @@ from onnxprune.runtime import Session, random_feeds, session
 from onnxprune.segments import run_for_shapes
 from onnxprune.verify import compare, drift
 from onnxprune.weights import Weight
-from test_coupling import NETS, both, parse, some
 
 FOLDER = Path(digits.__file__).resolve().parent
 TYPES = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16, "float64": TensorProto.DOUBLE}

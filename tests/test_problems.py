@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nets import NETS, parse
 from onnxprune.calibrate import open_samples
 from onnxprune.calibration import Calibration
 from onnxprune.model import Model
@@ -13,7 +14,6 @@ from onnxprune.passes.base import need
 from onnxprune.problems import CALIBRATED, Problem, calibrated
 from onnxprune.statistics import Statistics, collect
 from onnxprune.weights import Weight
-from test_coupling import NETS, parse
 
 MLP = """(float[N,6] x) => (float[N,3] y) <float[6,8] a, float[8] b, float[8,3] c, float[3] d> {
   h = MatMul(x, a)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 
+from nets import assert_same_values
 from onnxprune.model import Model
 from onnxprune.passes import Facts, Normalize
-from test_coupling import assert_same_values
 from test_random_graphs import LAYERS, SIDE, Net, check, dense
 
 

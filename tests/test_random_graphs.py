@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from nets import both
 from onnxprune import verify
 from onnxprune.api import analyze
-from test_coupling import both
 
 SIDE = 4
 """Height and width of every image; the batch is dynamic."""

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
 
+from nets import both
 from onnxprune import verify
 from onnxprune.api import Analysis, analyze
 from onnxprune.axes import leaves
 from rules.compositions import COMPOSED, Composer, compose, deals, pool
 from rules.conformance import letters_of
-from test_coupling import both
 from test_random_graphs import plan_for
 
 OPSETS = sorted({sample.opset for sample in COMPOSED})

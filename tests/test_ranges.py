@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from nets import parse
 from onnxprune.api import analyze
 from onnxprune.coupling import NodeAxes
 from onnxprune.ranges import CONVEX, MONOTONE, POINTWISE, Operand, Ranges, hull, limits, product_bounds
@@ -16,7 +17,6 @@ from rules import samples
 from rules.conformance import draw, stated, whole
 from rules.more_samples import MORE
 from rules.samples import Sample
-from test_coupling import parse
 
 SAMPLES = [*samples.SAMPLES, *MORE]
 FLOAT = np.dtype(np.float32)

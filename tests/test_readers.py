@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
 
+from nets import NETS, parse, some
 from onnxprune import runtime
 from onnxprune.api import Analysis, analyze
 from onnxprune.axes import Keeper, mask
@@ -18,7 +19,6 @@ from onnxprune.passes import Facts, PruneChannels
 from onnxprune.plan import Plan
 from onnxprune.readers import Reader, linear_readers, matrix_of, positions_read
 from onnxprune.weights import Array
-from test_coupling import NETS, parse, some
 
 ALL = 10**9
 

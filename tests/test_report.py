@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nets import LAYER_NORM, NETS, parse
 from onnxprune import Recipe, Report, prune
 from onnxprune.api import analyze, check
 from onnxprune.cost import CostModel
 from onnxprune.errors import OptionError
 from onnxprune.verify import Check
 from test_allocate import WIDE
-from test_coupling import LAYER_NORM, NETS, parse
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from nets import NETS, parse
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
 from onnxprune.runtime import Session, evaluate, random_feeds, session
-from test_coupling import NETS, parse
 
 OPSETS = [helper.make_opsetid("", 18)]
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from onnx import ModelProto
 
 import digits
+from nets import NETS, both, parse
 from onnxprune import ModelError, Recipe, prune, segments
 from onnxprune.api import analyze
 from onnxprune.model import Model
@@ -19,7 +20,6 @@ from onnxprune.segments import Runner, run_each, run_for_shapes, split
 from onnxprune.shapes import bindings
 from onnxprune.verify import compare
 from onnxprune.weights import Weight
-from test_coupling import NETS, both, parse
 from test_random_graphs import models
 
 FOLDER = Path(digits.__file__).resolve().parent

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
+from nets import NETS, parse
 from onnxprune.arithmetic import SMALL
 from onnxprune.model import Model
 from onnxprune.shapes import Shapes, bindings, probe, trials
-from test_coupling import NETS, parse
 
 
 def shapes_of(text: str, opset: int = 18) -> Shapes:

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 import onnxprune
+from nets import parse
 from onnxprune import SparseRecipe, sparsify
 from onnxprune.api import analyze
 from onnxprune.calibrate import open_samples
@@ -19,7 +20,6 @@ from onnxprune.model import Model
 from onnxprune.runtime import Session
 from onnxprune.sparsifier import gzipped
 from sparse_nets import NET, X
-from test_coupling import parse
 
 DIGITS = str(Path(__file__).resolve().parent.parent / "models" / "digits.onnx")
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from nets import NETS, parse
 from onnxprune import runtime
 from onnxprune.model import Model
 from onnxprune.staged import Staged, part
 from onnxprune.weights import Array, Weight
-from test_coupling import NETS, parse
 
 CASES: dict[str, str] = NETS | {
     "a branch that captures": """(float[N,3,4,4] x, bool c) => (float[N,4,4,4] y)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
+from nets import NETS, parse
 from onnxprune import runtime, statistics
 from onnxprune.api import Analysis, analyze
 from onnxprune.calibrate import open_samples
 from onnxprune.calibration import Feeds
 from onnxprune.statistics import Statistics, collect, rows_wanted
 from onnxprune.weights import Array
-from test_coupling import NETS, parse
 
 SAMPLES = 10
 

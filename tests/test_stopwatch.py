@@ -13,12 +13,12 @@ import onnxruntime as ort
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from nets import NETS, parse
 from onnxprune import stopwatch
 from onnxprune.errors import ModelError, OptionError, ProviderError
 from onnxprune.model import Model
 from onnxprune.stopwatch import OrtTimer, measure_ratio, yardstick
 from onnxprune.turns import Run
-from test_coupling import NETS, parse
 
 
 def sum_of(size: int, kind: int = TensorProto.FLOAT, op: str = "Add") -> ModelProto:

@@ -12,9 +12,9 @@ from onnx import numpy_helper
 
 import onnxprune
 from codec import planted, same
+from command import names, refused, shell, within
 from onnxprune import storage
 from onnxprune.errors import OptionError
-from test_cli import names, refused, shell, within
 
 NET = Path(__file__).resolve().parent.parent / "models" / "digits.onnx"
 

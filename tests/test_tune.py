@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import onnxprune.stopwatch
+from nets import NETS, parse
 from onnxprune.calibrate import open_samples
 from onnxprune.compiler import Compiler
 from onnxprune.errors import TargetError
@@ -13,7 +14,6 @@ from onnxprune.metrics import Evaluation
 from onnxprune.model import Model
 from onnxprune.recipe import Recipe, Target
 from onnxprune.tune import at_latency, within_drop
-from test_coupling import NETS, parse
 
 X = np.random.default_rng(0).standard_normal((96, 3, 8, 8)).astype(np.float32)
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, numpy_helper
 
+from nets import parse
 from onnxprune import runtime, shapes
 from onnxprune.api import analyze
 from onnxprune.axes import labels
@@ -24,7 +25,6 @@ from rules import samples
 from rules.conformance import DRAWS, draw, letters_of, same, stated, whole
 from rules.more_samples import MORE
 from rules.samples import Sample
-from test_coupling import parse
 from test_random_graphs import models
 
 Change = Callable[[Array], Any]

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import ModelProto, numpy_helper
 
+from nets import NETS, both, parse
 from onnxprune import Recipe, VerificationError, prune
 from onnxprune.api import analyze
 from onnxprune.calibrate import open_samples
@@ -22,7 +23,6 @@ from onnxprune.node import NodeView
 from onnxprune.rules import registry
 from onnxprune.rules.registry import Rule, axes
 from onnxprune.verify import compare, drift, isolate
-from test_coupling import NETS, both, parse
 
 # --- Wrong rules -----------------------------------------------------------------------------------------------------
 

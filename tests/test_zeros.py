@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pytest
 
+from nets import parse
 from onnxprune.api import analyze
 from onnxprune.rules.registry import Reason
-from test_coupling import parse
 
 
 def reason(text: str, value: str = "w", axis: int = 0) -> Reason | None:

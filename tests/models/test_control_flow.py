@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import pytest
 
+from nets import check_law, some
 from onnxprune import Recipe, prune
 from onnxprune.api import analyze
 from onnxprune.node import every_node
-from test_coupling import check_law, some
 
 if TYPE_CHECKING:
     import torch

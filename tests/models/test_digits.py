@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 import digits
+from nets import check_law, some
 from onnxprune import Recipe, analyze, prune
-from test_coupling import check_law, some
 
 FOLDER = Path(digits.__file__).resolve().parent
 MODELS = sorted(path.name for path in FOLDER.glob("*.onnx"))

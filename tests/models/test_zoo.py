@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from nets import check_law, some
 from onnxprune import Recipe, prune
 from onnxprune.api import analyze
-from test_coupling import check_law, some
 
 SMALL = [
     "hand_convlstm__ts", "hand_einsum_attn", "hand_glu", "hand_instancenorm", "hand_nonlocal", "hand_packed_qkv",

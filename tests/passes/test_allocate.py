@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nets import NETS, parse
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.model import Model
 from onnxprune.passes import Allocate, Couple, Facts, Pipeline, Score
-from test_coupling import NETS, parse
 
 
 def planned(step: Allocate) -> Facts:

@@ -8,12 +8,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from nets import NETS, parse
 from onnxprune.errors import ModelError, OptionError, PassError
 from onnxprune.model import Model
 from onnxprune.passes import PASSES, Allocate, Couple, Facts, MaskChannels, Normalize, Pass, Pipeline, PruneChannels, Score
 from onnxprune.passes.base import need
 from onnxprune.plan import Plan
-from test_coupling import NETS, parse
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from itertools import pairwise
 import pytest
 from onnx import ModelProto, helper
 
+from nets import assert_same_graph, assert_same_values, parse
 from onnxprune.model import Model
 from onnxprune.node import every_body, every_graph
 from onnxprune.passes import Facts, Normalize
 from onnxprune.passes.bodies import hoist, unique_names
-from test_coupling import assert_same_graph, assert_same_values, parse
 from test_flow import NETS, net
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from nets import GROUPS, LAYER_NORM, NETS, describe, parse
 from onnxprune.model import Model
 from onnxprune.passes import Couple, Facts, Normalize, Pipeline
 from onnxprune.rules.registry import Reason
-from test_coupling import GROUPS, LAYER_NORM, NETS, describe, parse
 
 
 def test_it_establishes_the_coupling_and_changes_nothing() -> None:

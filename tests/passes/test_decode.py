@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from nets import parse
 from onnxprune.api import analyze
 from onnxprune.model import Model
 from onnxprune.passes import Decode, Encode, Facts, Normalize, Pipeline
-from test_coupling import parse
 
 NET = """(float[N,64] x) => (float[N,64] y) <float[64,64] w> {
   h = MatMul(x, w)

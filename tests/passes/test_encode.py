@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from codec import BFLOAT16, Array, planted, same, sparse
+from nets import parse
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
 from onnxprune.node import every_graph
 from onnxprune.passes import Decode, Encode, Facts
 from onnxprune.passes.encode import FOLDED
 from onnxprune.sparse.choose import ENCODINGS, MODES
-from test_coupling import parse
 
 LEVELS = ("ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
 NET = """(float[N,8,9,9] x) => (float[N,10] y) <

@@ -11,10 +11,10 @@ import onnxruntime as ort
 import pytest
 from onnx import ModelProto, numpy_helper
 
+from nets import assert_same_graph, parse
 from onnxprune import storage
 from onnxprune.model import Model
 from onnxprune.passes import Facts, FoldMasks
-from test_coupling import assert_same_graph, parse
 
 
 def masked(text: str, density: float = 0.3) -> ModelProto:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
 
+from nets import NETS, assert_same_graph, assert_same_values, parse
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
 from onnxprune.passes import PASSES, Couple, Lossless, Normalize, Pipeline, PruneChannels
-from test_coupling import NETS, assert_same_graph, assert_same_values, parse
 from test_lossless import ROWS
 from test_values import copy, edited, fill
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nets import NETS, assert_same_graph, both, parse, some
 from onnxprune.api import analyze
 from onnxprune.axes import index
 from onnxprune.model import Model
 from onnxprune.passes import Facts, MaskChannels
 from onnxprune.plan import Plan
-from test_coupling import NETS, assert_same_graph, both, parse, some
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -7,11 +7,11 @@ import onnx
 import pytest
 from onnx import ModelProto, numpy_helper
 
+from nets import NETS, assert_same_graph, assert_same_values, check_law, parse, some
 from onnxprune import Recipe, prune
 from onnxprune.api import analyze
 from onnxprune.model import Model
 from onnxprune.passes import Facts, Normalize
-from test_coupling import NETS, assert_same_graph, assert_same_values, check_law, parse, some
 
 
 def normalized(model: ModelProto) -> Model:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
+from nets import NETS, assert_same_graph, both, parse
 from onnxprune.api import analyze
 from onnxprune.errors import PlanError
 from onnxprune.model import Model
 from onnxprune.passes import Facts, PruneChannels
 from onnxprune.plan import Plan
 from onnxprune.verify import compare
-from test_coupling import NETS, assert_same_graph, both, parse
 
 
 def check(before: ModelProto, keep: dict[str, list[int]], expected: ModelProto) -> Model:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nets import NETS, parse
 from onnxprune.calibrate import open_samples
 from onnxprune.calibration import Calibration
 from onnxprune.model import Model
@@ -13,7 +14,6 @@ from onnxprune.passes.base import need
 from onnxprune.plan import Plan
 from onnxprune.runtime import Session
 from onnxprune.weights import Weight
-from test_coupling import NETS, parse
 
 X = np.random.default_rng(0).standard_normal((64, 3, 8, 8)).astype(np.float32)
 DEPENDENT = {

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nets import NETS, parse
 from onnxprune.calibrate import open_samples
 from onnxprune.calibration import Calibration
 from onnxprune.model import Model
 from onnxprune.passes import Couple, Facts, Normalize, Pipeline, Rotate, Score, Sensitivity, turned
 from onnxprune.passes.base import need
 from onnxprune.plan import Plan
-from test_coupling import NETS, parse
 from test_readers import close, values
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nets import NETS, parse
 from onnxprune import criteria
 from onnxprune.calibrate import open_samples
 from onnxprune.calibration import Calibration
@@ -12,7 +13,6 @@ from onnxprune.lossless import Removal
 from onnxprune.model import Model
 from onnxprune.passes import Couple, Facts, Normalize, Pipeline, Score
 from onnxprune.passes.base import need
-from test_coupling import NETS, parse
 
 
 @pytest.mark.parametrize("step", [Score(), Score("l1"), Score("random", seed=3), Score("bn_scale")])

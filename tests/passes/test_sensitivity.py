@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from nets import NETS, parse
 from onnxprune.calibrate import open_samples
 from onnxprune.calibration import Calibration
 from onnxprune.divergence import divergence
@@ -15,7 +16,6 @@ from onnxprune.passes import Couple, Facts, Normalize, Pipeline, PruneChannels, 
 from onnxprune.passes.base import need
 from onnxprune.plan import Plan
 from onnxprune.runtime import Session
-from test_coupling import NETS, parse
 
 IMAGES = {name: NETS[name] for name in ("chain", "residual", "depthwise", "concat_split", "gate")}
 

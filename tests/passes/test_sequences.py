@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from onnx import ModelProto
 
+from nets import assert_same_graph, assert_same_values, check_law, describe, parse, some
 from onnxprune.api import analyze
 from onnxprune.model import Model
 from onnxprune.node import every_node
 from onnxprune.passes import Facts, Normalize
-from test_coupling import assert_same_graph, assert_same_values, check_law, describe, parse, some
 
 
 def normalized(model: ModelProto) -> Model:

@@ -8,10 +8,10 @@ import pytest
 from onnx import ModelProto, numpy_helper, version_converter
 
 from codec import planted, same
+from nets import parse
 from onnxprune.model import Model
 from onnxprune.passes import Encode, Facts
 from onnxprune.sparse.decode import Decoders, decode
-from test_coupling import parse
 
 NET = """(float[N,64] x) => (float[N,64] y) <float[64,64] a, float[64,64] b> {
   h = MatMul(x, a)

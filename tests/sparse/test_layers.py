@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nets import parse
 from onnxprune.errors import OptionError
 from onnxprune.model import Model
 from onnxprune.passes import Couple, Normalize, Pipeline
@@ -13,7 +14,6 @@ from onnxprune.sparse.layers import find
 from onnxprune.sparse.patterns import NofM
 from onnxprune.weights import Weight
 from sparse_nets import layers
-from test_coupling import parse
 
 
 def test_matrices_are_layers_and_the_ends_are_marked() -> None:

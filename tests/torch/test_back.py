@@ -9,12 +9,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import helper, numpy_helper, parser
+from onnx import helper, numpy_helper
 
 from onnxprune import ModelError
 from onnxprune.model import Model
 from onnxprune.torch import to_module, write_back
 from reference import check_forward
+from trainable import graph
 
 DIGITS = Path(__file__).resolve().parents[2] / "models"
 
@@ -31,9 +32,7 @@ def test_untrained_round_trip_is_byte_equal(name: str) -> None:
 
 @pytest.mark.parametrize("kind", ["float", "double", "float16", "bfloat16"])
 def test_types_are_kept(kind: str) -> None:
-    proto = parser.parse_model(
-        f'<ir_version: 10, opset_import: ["" : 21]> g ({kind}[N,2] x) => ({kind}[N,3] y) {{ y = MatMul(x, w) }}'
-    )
+    proto = graph(f"({kind}[N,2] x) => ({kind}[N,3] y) {{ y = MatMul(x, w) }}")
     elem_type = proto.graph.input[0].type.tensor_type.elem_type
     values = np.arange(1, 7).reshape(2, 3).astype(helper.tensor_dtype_to_np_dtype(elem_type))
     proto.graph.initializer.append(numpy_helper.from_array(values, "w"))
@@ -84,7 +83,7 @@ def test_parametrized_values_are_written() -> None:
     assert list(back.weights) == list(model.weights)
 
 
-BODY = """<ir_version: 10, opset_import: ["" : 21]> g (bool c, float[2] x) => (float[2] y) {
+BODY = """(bool c, float[2] x) => (float[2] y) {
     w = Constant <value = float[2] {1, 2}> ()
     y = If (c) <then_branch = t () => (float[2] a) <float[2] v = {3, 4}> { b = Mul(x, w) a = Add(b, v) },
                 else_branch = e () => (float[2] d) <float[2] v = {5, 6}> { d = Mul(x, v) }>
@@ -92,7 +91,7 @@ BODY = """<ir_version: 10, opset_import: ["" : 21]> g (bool c, float[2] x) => (f
 
 
 def test_constants_of_nodes_and_of_bodies_are_trained() -> None:
-    model = Model.of(parser.parse_model(BODY))
+    model = Model.of(graph(BODY))
     module = to_module(model)
     assert set(module.weights()) == {"w", "v", "v__1"}
     assert same(write_back(module, model), model)

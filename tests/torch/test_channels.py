@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,32 +9,15 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper, parser
 
 from onnxprune import OptionError, TargetError, api, runtime
 from onnxprune.model import Model
 from onnxprune.plan import Plan
 from onnxprune.recipe import Recipe
 from onnxprune.torch.channels import train
-from onnxprune.torch.checkpoint import Checkpoint
 from onnxprune.torch.tuning import Material, Tuned
 from onnxprune.training import CHANNEL_METHODS, SURGICAL, Sparse, Training
-
-ROOT = Path(__file__).resolve().parents[2]
-SHAPES = {"u": (6, 24), "a": (24,), "v": (24, 24), "b": (24,), "w": (24, 3)}
-
-
-def network(seed: int = 0) -> onnx.ModelProto:
-    proto = parser.parse_model(
-        '<ir_version: 10, opset_import: ["" : 21]> g (float[N,6] x) => (float[N,3] y) '
-        "{ h = Gemm(x, u, a) r = Relu(h) i = Gemm(r, v, b) s = Relu(i) y = MatMul(s, w) }"
-    )
-    rng = np.random.default_rng(seed)
-    for name, shape in SHAPES.items():
-        array = rng.normal(size=shape).astype(np.float32) / np.float32(shape[0] ** 0.5)
-        proto.graph.initializer.append(numpy_helper.from_array(array, name))
-    return proto
-
+from trainable import Dying, KilledError, in_two_processes, perceptron
 
 X = np.random.default_rng(1).normal(size=(192, 6)).astype(np.float32)
 DATA = {"x": X}
@@ -55,7 +34,7 @@ def macs(source: Any) -> int:
 @pytest.mark.parametrize("method", SURGICAL)
 @pytest.mark.parametrize("target", ["macs=0.5", "params=0.4"])
 def test_the_target_holds_and_what_is_left_learns_what_the_original_does(method: str, target: str) -> None:
-    start, options = network(), replace(FAST, loss="mse", metric="mse", epochs=12)
+    start, options = perceptron(24), replace(FAST, loss="mse", metric="mse", epochs=12)
     recipe = replace(HALF, method=method, target=target)
     result = train(start, Material(DATA, evaluation=DATA), recipe, options)
     report, (metric, fraction) = result.report, target.split("=")
@@ -87,10 +66,10 @@ def test_every_recipe_of_sparsity_removes_channels(method: str, monkeypatch: pyt
     monkeypatch.setattr(api, "apply", applied)
     rounds = 2 if "rewinding" in method or method == "lottery" else 0
     recipe = replace(HALF, method=method, rounds=rounds)
-    result = train(network(), Material(DATA, evaluation=DATA), recipe, replace(FAST, loss="mse", metric="mse"))
+    result = train(perceptron(24), Material(DATA, evaluation=DATA), recipe, replace(FAST, loss="mse", metric="mse"))
     report = result.report
     assert 0.4 <= report["obtained"]["macs"] <= 0.5
-    assert macs(result.compiled) == report["stages"][-1]["macs"] == round(report["obtained"]["macs"] * macs(network()))
+    assert macs(result.compiled) == report["stages"][-1]["macs"] == round(report["obtained"]["macs"] * macs(perceptron(24)))
     assert [row["stage"] for row in report["stages"]] == ["original", method]
     assert report["stages"][-1]["verification"]["ok"]
     y, expected = (runtime.Session(model).run({"x": X})[0] for model in (result.compiled, masked[0]))
@@ -99,13 +78,13 @@ def test_every_recipe_of_sparsity_removes_channels(method: str, monkeypatch: pyt
 
 
 def test_masks_that_grow_keep_what_learns_what_the_original_does() -> None:
-    report = train(network(), Material(DATA, evaluation=DATA), replace(HALF, method="gradual"),
+    report = train(perceptron(24), Material(DATA, evaluation=DATA), replace(HALF, method="gradual"),
                    replace(FAST, loss="mse", metric="mse", epochs=24)).report  # fmt: skip
     assert report["score"]["after"] > 0.9
 
 
 def test_rounds_leave_the_same_fraction_each() -> None:
-    report = train(network(), Material(DATA), replace(HALF, method="iterative", rounds=3), FAST).report
+    report = train(perceptron(24), Material(DATA), replace(HALF, method="iterative", rounds=3), FAST).report
     assert (report["loss"], report["score"]) == ("distill", None)
     rows = [row["macs"] / report["stages"][0]["macs"] for row in report["stages"] if row["stage"].startswith("prune")]
     assert rows == pytest.approx([0.5 ** (turn / 3) for turn in (1, 2, 3)], abs=0.03)
@@ -113,7 +92,7 @@ def test_rounds_leave_the_same_fraction_each() -> None:
 
 def test_after_group_sparsity_channels_can_be_cut_without_repair() -> None:
     """The weak channels of each group are next to nothing, so that cutting them is next to no change."""
-    start, long = network(), replace(FAST, epochs=30)
+    start, long = perceptron(24), replace(FAST, epochs=30)
     cut = Recipe(target="macs=0.5", criterion="l2", align="1")
     errors = {}
     for penalty in (0.0, 1.0):
@@ -127,41 +106,23 @@ def test_after_group_sparsity_channels_can_be_cut_without_repair() -> None:
 
 def test_labels_are_used_where_they_are_asked_for() -> None:
     report = train(
-        network(), Material(LABELLED, evaluation=LABELLED), HALF, replace(FAST, loss="cross_entropy", epochs=16)
+        perceptron(24), Material(LABELLED, evaluation=LABELLED), HALF, replace(FAST, loss="cross_entropy", epochs=16)
     ).report
     assert (report["loss"], report["score"]["metric"]) == ("cross_entropy", "top1")
     assert report["score"]["after"] > report["score"]["original"] + 0.2  # the original is nothing but noise
 
 
 def test_protected_layers_keep_their_width() -> None:
-    model = train(network(), Material(DATA), replace(HALF, protect=("u",), target="macs=0.8"), FAST).compiled
+    model = train(perceptron(24), Material(DATA), replace(HALF, protect=("u",), target="macs=0.8"), FAST).compiled
     assert model.weights["u"].shape == (6, 24)
     assert model.weights["w"].shape[0] < 24
 
 
 def test_the_source_stays_and_sees_no_change() -> None:
-    start = Model.of(network())
+    start = Model.of(perceptron(24))
     before = {name: weight.array().copy() for name, weight in start.weights.items()}
     train(start, Material(DATA), HALF, FAST)
     assert all(np.array_equal(array, start.weights[name].array()) for name, array in before.items())
-
-
-class _KilledError(Exception):
-    pass
-
-
-class _Dying(Checkpoint):
-    left = 0
-
-    @property
-    def due(self) -> bool:
-        return True
-
-    def save(self, state: Any) -> None:
-        super().save(state)
-        type(self).left -= 1
-        if type(self).left == 0:
-            raise _KilledError
 
 
 def _bytes(done: Tuned) -> bytes:
@@ -173,15 +134,15 @@ def test_killed_anywhere_it_ends_at_the_same_bytes(method: str, tmp_path: Path, 
     recipe = replace(HALF, method=method, rounds=2 * (method == "iterative"))
     options = replace(FAST, epochs=5 if method == "gradual" else 2, batch=64)  # that has one training, the others two
     material = Material(DATA, evaluation=DATA)
-    whole = train(network(), material, recipe, options)
+    whole = train(perceptron(24), material, recipe, options)
     material = replace(material, resume=tmp_path / "c")
     kills, again = 0, None
-    monkeypatch.setattr("onnxprune.torch.tuning.Checkpoint", _Dying)
+    monkeypatch.setattr("onnxprune.torch.tuning.Checkpoint", Dying)
     while again is None:
-        _Dying.left = 3  # saves at each step, epoch and stage; the next run gets two further
+        Dying.left = 3  # saves at each step, epoch and stage; the next run gets two further
         try:
-            again = train(network(), material, recipe, options)
-        except _KilledError:
+            again = train(perceptron(24), material, recipe, options)
+        except KilledError:
             kills += 1
     assert kills >= 6
     assert _bytes(again) == _bytes(whole)
@@ -193,9 +154,9 @@ def test_killed_anywhere_it_ends_at_the_same_bytes(method: str, tmp_path: Path, 
 
 def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
     material = Material(DATA, resume=tmp_path / "c")
-    once = train(network(), material, HALF, FAST)
+    once = train(perceptron(24), material, HALF, FAST)
     told: list[str] = []
-    assert _bytes(train(network(), material, HALF, FAST, progress=told.append)) == _bytes(once)
+    assert _bytes(train(perceptron(24), material, HALF, FAST, progress=told.append)) == _bytes(once)
     assert not any("epoch" in text or "cutting" in text for text in told)
 
 
@@ -204,12 +165,12 @@ def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
     [
         ({"recipe": replace(HALF, target="macs=0.4")}, "was written with run"),
         ({"options": replace(FAST, lr=0.1)}, "was written with --lr 0.01, not 0.1"),
-        ({"source": network(1)}, "was written with model"),
+        ({"source": perceptron(24, 1)}, "was written with model"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     given: dict[str, Any] = {
-        "source": network(),
+        "source": perceptron(24),
         "material": Material(DATA, resume=tmp_path / "c"),
         "recipe": HALF,
         "options": FAST,
@@ -221,7 +182,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, change: dict[str
 
 def test_logs_for_tensorboard_by_stage(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
-    train(network(), Material(DATA, log=tmp_path), replace(HALF, method="iterative", rounds=2), replace(FAST, epochs=1))
+    train(perceptron(24), Material(DATA, log=tmp_path), replace(HALF, method="iterative", rounds=2), replace(FAST, epochs=1))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["finetune 1 of 2", "finetune 2 of 2"]
 
 
@@ -252,13 +213,13 @@ def test_logs_for_tensorboard_by_stage(tmp_path: Path) -> None:
 )
 def test_options_that_do_not_go_together_are_refused(values: dict[str, Any], said: str) -> None:
     with pytest.raises(OptionError, match=said):
-        train(network(), Material(DATA), Sparse(**{"method": "group_sl", "target": "macs=0.5", **values}), FAST)
+        train(perceptron(24), Material(DATA), Sparse(**{"method": "group_sl", "target": "macs=0.5", **values}), FAST)
 
 
 def test_what_cannot_be_reached_is_said_before_anything_is_trained() -> None:
     told: list[str] = []
     with pytest.raises(TargetError, match=r"target macs=0.01 cannot be reached"):
-        train(network(), Material(DATA), replace(HALF, method="group_sl", target="macs=0.01"), FAST, progress=told.append)
+        train(perceptron(24), Material(DATA), replace(HALF, method="group_sl", target="macs=0.01"), FAST, progress=told.append)
     assert not any("epoch" in text for text in told)
 
 
@@ -269,28 +230,13 @@ def test_defaults_follow_from_the_target() -> None:
 
 def test_two_processes_remove_the_same_channels(tmp_path: Path) -> None:
     pytest.importorskip("accelerate", reason="accelerate is not installed")
-    onnx.save(network(), tmp_path / "m.onnx")
+    onnx.save(perceptron(24), tmp_path / "m.onnx")
     np.savez(tmp_path / "d.npz", x=X)
-    command = [
-        *(
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            "-m",
-            "onnxprune",
-            "train",
-            "m.onnx",
-        ),
-        *("--data", "d.npz", "--eval", "d.npz", "--method", "group_sl", "--target", "macs=0.5", "--align", "1", "--epochs", "2"),
-        *("--batch", "32", "--device", "cpu", "--json", "-o", "o.onnx", "--resume", "c"),
-    ]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    report = json.loads(done.stdout.strip().splitlines()[-1])
+    report = in_two_processes(
+        *("train", "m.onnx", "--data", "d.npz", "--eval", "d.npz", "--method", "group_sl", "--target", "macs=0.5", "--align", 1),
+        *("--epochs", 2, "--batch", 32, "-o", "o.onnx", "--resume", "c"),
+        cwd=tmp_path,
+    )
     assert (report["processes"], report["steps_per_epoch"]) == (2, 3)
     assert [row["stage"] for row in report["stages"]] == ["original", "group_sl", "prune", "finetune"]
     assert macs(tmp_path / "o.onnx") == report["stages"][-1]["macs"] <= 0.5 * macs(tmp_path / "m.onnx")

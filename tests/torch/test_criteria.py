@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from onnx import parser
 
 from onnxprune.api import analyze
 from onnxprune.model import Model
 from onnxprune.torch import GraphModule, criteria, to_module
 from reference import feeds_of
+from trainable import graph
 
 DIGITS = Path(__file__).resolve().parents[2] / "models"
-LINEAR = """<ir_version: 10, opset_import: ["" : 21]> g (float[N,2] x) => (float[N,1] y)
+LINEAR = """(float[N,2] x) => (float[N,1] y)
     <float[2,2] a = {1, -2, 3, 0.5}, float[2,1] b = {2, -1}> { h = MatMul(x, a) y = MatMul(h, b) }"""
 X = torch.tensor([[1.0, 2.0], [-1.0, 0.5]])
 LABELS = torch.tensor([[3.0], [-2.0]])
@@ -28,7 +28,7 @@ def squared(outputs: dict[str, torch.Tensor], batch: criteria.Batch) -> torch.Te
 
 
 def linear() -> tuple[GraphModule, list[criteria.Batch]]:
-    return to_module(parser.parse_model(LINEAR)), [{"x": X, "label": LABELS}]
+    return to_module(graph(LINEAR)), [{"x": X, "label": LABELS}]
 
 
 def by_hand() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

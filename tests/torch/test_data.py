@@ -7,18 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import parser
 
 from onnxprune import OptionError
 from onnxprune.feeds import Batch
 from onnxprune.torch.data import Data
+from trainable import graph
 
-OPEN = parser.parse_model(
-    '<ir_version: 10, opset_import: ["" : 21]> g (float[N,2] x) => (float[N,2] y) { y = Neg(x) }'
-).graph.input
-FIXED = parser.parse_model(
-    '<ir_version: 10, opset_import: ["" : 21]> g (float[4,2] x) => (float[4,2] y) { y = Neg(x) }'
-).graph.input
+OPEN = graph("(float[N,2] x) => (float[N,2] y) { y = Neg(x) }").graph.input
+FIXED = graph("(float[4,2] x) => (float[4,2] y) { y = Neg(x) }").graph.input
 X = np.arange(22, dtype=np.float32).reshape(11, 2)
 LABELS = np.arange(11)
 
@@ -111,7 +107,7 @@ def test_data_without_end_has_steps(here: Path) -> None:
 
 
 def test_samples_of_many_shapes_are_kept_apart(tmp_path: Path) -> None:
-    wide = parser.parse_model('<ir_version: 10, opset_import: ["" : 21]> g (float[N,T] x) => (float[N,T] y) { y = Neg(x) }')
+    wide = graph("(float[N,T] x) => (float[N,T] y) { y = Neg(x) }")
     for at in range(6):
         np.savez(tmp_path / f"{at}.npz", x=np.full((2, 3 + at % 2), at, np.float32))
     found = list(Data(tmp_path, wide.graph.input, batch=4).epoch(0))

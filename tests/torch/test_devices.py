@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +12,7 @@ from onnxprune import OptionError
 from onnxprune.torch import to_module
 from onnxprune.torch.devices import Devices, devices
 from onnxprune.torch.masks import sparsity
+from trainable import in_two_processes
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "models" / "digits.onnx"
@@ -59,16 +56,11 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     pytest.importorskip("accelerate", reason="accelerate is not installed")
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "d.npz", x=rng.random((64, 1, 8, 8), np.float32), label=rng.integers(10, size=64))
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),  # what accelerate launches by
-        *("-m", "onnxprune", "finetune", str(DIGITS), "--data", str(tmp_path / "d.npz"), "--teacher", str(DIGITS)),
-        *("--eval", str(tmp_path / "d.npz"), "--epochs", "2", "--batch", "16", "--loss", "cross_entropy"),
-        *("--device", "cpu", "--json", "-o", str(tmp_path / "o.onnx"), "--resume", str(tmp_path / "c")),
-    ]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    report = json.loads(done.stdout.strip().splitlines()[-1])
+    report = in_two_processes(
+        *("finetune", DIGITS, "--data", "d.npz", "--teacher", DIGITS, "--eval", "d.npz", "--epochs", 2, "--batch", 16),
+        *("--loss", "cross_entropy", "-o", "o.onnx", "--resume", "c"),
+        cwd=tmp_path,
+    )
     assert report["processes"] == 2
     assert report["steps_per_epoch"] == 2
     assert len(report["epochs"]) == 2

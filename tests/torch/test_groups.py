@@ -8,27 +8,25 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper, parser
+from onnx import numpy_helper
 
 from onnxprune import api
 from onnxprune.criteria import SQUARE, GroupView, Magnitudes
 from onnxprune.torch import masks
 from onnxprune.torch.groups import GroupNorms
 from onnxprune.torch.module import to_module
+from trainable import filled, graph
 
 DIGITS = Path(__file__).resolve().parents[2] / "models" / "digits.onnx"
 
 
 def network() -> onnx.ModelProto:
     """Two convolutions side by side, concatenated, flattened to pixels and read by a matrix: axes that are sums and products."""
-    proto = parser.parse_model(
-        '<ir_version: 10, opset_import: ["" : 21]> g (float[N,2,4,4] x) => (float[N,3] y) '
-        "{ a = Conv(x, u, p) b = Conv(x, v) c = Concat<axis=1>(a, b) r = Relu(c) f = Flatten(r) y = MatMul(f, w) }"
-    )
-    rng = np.random.default_rng(0)
-    for name, shape in {"u": (5, 2, 3, 3), "p": (5,), "v": (3, 2, 3, 3), "w": (32, 3)}.items():
-        proto.graph.initializer.append(numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
-    return proto
+    return filled(
+        "(float[N,2,4,4] x) => (float[N,3] y) "
+        "{ a = Conv(x, u, p) b = Conv(x, v) c = Concat<axis=1>(a, b) r = Relu(c) f = Flatten(r) y = MatMul(f, w) }",
+        u=(5, 2, 3, 3), p=(5,), v=(3, 2, 3, 3), w=(32, 3),
+    )  # fmt: skip
 
 
 def norms(source: onnx.ModelProto | Path) -> tuple[GroupNorms, api.Analysis]:
@@ -84,14 +82,8 @@ def test_weights_shrink_with_every_channel_they_go_with() -> None:
 
 
 def test_a_weight_between_two_groups_shrinks_with_both() -> None:
-    proto = parser.parse_model(
-        '<ir_version: 10, opset_import: ["" : 21]> g (float[N,6] x) => (float[N,3] y) '
-        "{ a = MatMul(x, u) b = Relu(a) c = MatMul(b, v) d = Relu(c) y = MatMul(d, w) }"
-    )
-    rng = np.random.default_rng(0)
-    for name, shape in {"u": (6, 4), "v": (4, 5), "w": (5, 3)}.items():
-        proto.graph.initializer.append(numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
-    found = api.analyze(proto)
+    text = "(float[N,6] x) => (float[N,3] y) { a = MatMul(x, u) b = Relu(a) c = MatMul(b, v) d = Relu(c) y = MatMul(d, w) }"
+    found = api.analyze(filled(text, u=(6, 4), v=(4, 5), w=(5, 3)))
     module = to_module(found.model)
     measured = GroupNorms(module, found.coupling)
     a, b = torch.exp(-0.1 * measured.pull(measured.squared())).split([4, 5])
@@ -114,9 +106,7 @@ def test_masked_weights_shrink_behind_their_masks() -> None:
 
 
 def test_without_groups_it_is_nothing() -> None:
-    proto = parser.parse_model(
-        '<ir_version: 10, opset_import: ["" : 21]> g (float[N,6] x) => (float[N,6] y) { y = MatMul(x, u) }'
-    )
+    proto = graph("(float[N,6] x) => (float[N,6] y) { y = MatMul(x, u) }")
     proto.graph.initializer.append(numpy_helper.from_array(np.eye(6, dtype=np.float32), "u"))
     measured, _ = norms(proto)
     assert (measured.sizes, len(measured.squared())) == ({}, 0)

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from onnx import numpy_helper, parser
 
 from onnxprune import OptionError
 from onnxprune.torch import to_module
 from onnxprune.torch.layers import layers, reinitialize
-from onnxprune.torch.module import GraphModule
+from trainable import filled, graph
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
-
-
-def graph(text: str, **weights: tuple[int, ...]) -> GraphModule:
-    proto = parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> g {text}')
-    rng = np.random.default_rng(0)
-    for name, shape in weights.items():
-        proto.graph.initializer.append(numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
-    return to_module(proto)
 
 
 CASES = {
@@ -43,7 +33,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_channels_are_what_is_summed_over(name: str) -> None:
     text, shape, spread = CASES[name]
-    module = graph(text, w=shape)
+    module = to_module(filled(text, w=shape))
     layer = layers(module)["w"]
     weight = module.value_of("w").detach()
     assert layer.spread(weight).shape == spread
@@ -71,7 +61,7 @@ def test_layers_can_be_protected() -> None:
     with pytest.raises(OptionError, match="layers are protected"):
         layers(module, ["*"])
     with pytest.raises(OptionError, match="there is no convolution or matrix product"):
-        layers(graph("(float[2,4] x) => (float[2,4] y) { y = Neg (x) }"))
+        layers(to_module(graph("(float[2,4] x) => (float[2,4] y) { y = Neg (x) }")))
 
 
 def test_new_weights() -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from onnx import parser
 
 from onnxprune import OptionError
 from onnxprune.torch import losses, to_module
 from onnxprune.torch.losses import Objective
+from trainable import graph
 
 DIGITS = Path(__file__).resolve().parents[2] / "models" / "digits.onnx"
 
@@ -62,8 +62,8 @@ def test_sums_and_functions(here: Path) -> None:
 
 
 def test_probabilities_are_taken_for_what_they_are() -> None:
-    text = '<ir_version: 10, opset_import: ["" : 21]> g (float[N,4] x) => (float[N,4] y) { %s y = %s(h) }'
-    ends = [to_module(parser.parse_model(text % ("h = Neg(x)", op))) for op in ("Softmax", "LogSoftmax")]
+    text = "(float[N,4] x) => (float[N,4] y) { %s y = %s(h) }"
+    ends = [to_module(graph(text % ("h = Neg(x)", op))) for op in ("Softmax", "LogSoftmax")]
     labels, x = torch.tensor([0, 3]), draw(2, 4)
     found = []
     for module in ends:

@@ -8,16 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from onnx import parser
 from torch import nn
 
 from onnxprune.model import Model
 from onnxprune.torch import masks, to_module, write_back
 from onnxprune.torch.module import GraphModule
+from trainable import filled
 
 DIGITS = Path(__file__).resolve().parents[2] / "models" / "digits.onnx"
-GRAPH = """<ir_version: 10, opset_import: ["" : 21]> g (float[N,6] x) => (float[N,4] y)
-    <float[6,5] w = {%s}, float[5,4] v = {%s}> { h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) }"""
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True),
     "adam": lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.1),
@@ -27,9 +25,9 @@ OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
 
 
 def small() -> GraphModule:
-    rng = np.random.default_rng(0)
-    fill = [", ".join(f"{v:.6f}" for v in rng.normal(size=count)) for count in (30, 20)]
-    return to_module(parser.parse_model(GRAPH % tuple(fill)))
+    return to_module(
+        filled("(float[N,6] x) => (float[N,4] y) { h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) }", w=(6, 5), v=(5, 4))
+    )
 
 
 def train(module: GraphModule, optimizer: torch.optim.Optimizer, steps: int = 5) -> None:

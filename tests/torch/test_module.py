@@ -14,19 +14,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import parser
 
 from onnxprune import InputError, ModelError
 from onnxprune.model import Model
 from onnxprune.torch import GraphModule, initializer_name, to_module
 from onnxprune.torch.roles import Role
 from reference import check_forward, feeds_of
+from trainable import graph
 
 DIGITS = Path(__file__).resolve().parents[2] / "models"
-
-
-def text(source: str) -> onnx.ModelProto:
-    return parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {source}')
 
 
 @pytest.mark.parametrize("name", ["digits", "digits__bn", "digits__ts"])
@@ -57,7 +53,7 @@ def test_every_name_can_be_told(name: str) -> None:
     others = ["a", "a.b", "a.b.c"]
     tensors = [onnx.numpy_helper.from_array(np.full(2, at, np.float32), one) for at, one in enumerate([*others, name][::-1])]
     tensors = list({tensor.name: tensor for tensor in tensors}.values())
-    proto = text("g (float[2] x0) => (float[2] y) { y = Neg(x0) }")
+    proto = graph("(float[2] x0) => (float[2] y) { y = Neg(x0) }")
     total = "x0"
     del proto.graph.node[:]
     for at, tensor in enumerate(tensors):
@@ -84,13 +80,13 @@ def test_names_of_parametrized_weights_are_told() -> None:
     assert {initializer_name(name) for name, _ in module.named_parameters()} == set(module.weights())
 
 
-LAYER = """g (float[N,2] x) => (float[N,2] y)
+LAYER = """(float[N,2] x) => (float[N,2] y)
     <float[2] scale = {1, 2}, float[2] bias = {0, 1}, float[2] mean = {0, 0}, float[2] var = {1, 1}>
     { y = BatchNormalization(x, scale, bias, mean, var) }"""
 
 
 def test_train_mode_moves_statistics_as_pytorch_does() -> None:
-    module, reference = to_module(text(LAYER)).train(), torch.nn.BatchNorm1d(2)
+    module, reference = to_module(graph(LAYER)).train(), torch.nn.BatchNorm1d(2)
     reference.load_state_dict({"weight": torch.tensor([1.0, 2]), "bias": torch.tensor([0.0, 1])}, strict=False)
     x = torch.randn(7, 2) * 3 + 1
     assert torch.equal(module(x), reference(x))
@@ -103,7 +99,7 @@ def test_train_mode_moves_statistics_as_pytorch_does() -> None:
 
 
 def test_statistics_that_another_layer_reads_stay() -> None:
-    module = to_module(text(LAYER.replace("scale, bias, mean, var)", "var, bias, mean, var)"))).train()
+    module = to_module(graph(LAYER.replace("scale, bias, mean, var)", "var, bias, mean, var)"))).train()
     x = torch.randn(7, 2) * 3 + 1
     before = module.value_of("var").clone()
     assert module.constants["var"].role is Role.CONSTANT
@@ -112,8 +108,8 @@ def test_statistics_that_another_layer_reads_stay() -> None:
 
 
 def test_dropout_drops_in_train_mode_alone() -> None:
-    source = "g (float[1000] x) => (float[1000] y) <float ratio = {0.25}> { y = Dropout(x, ratio) }"
-    module, x = to_module(text(source)).train(), torch.ones(1000)
+    source = "(float[1000] x) => (float[1000] y) <float ratio = {0.25}> { y = Dropout(x, ratio) }"
+    module, x = to_module(graph(source)).train(), torch.ones(1000)
     y = module(x)
     assert 0.65 < float((y != 0).float().mean()) < 0.85
     assert y.unique().tolist() == pytest.approx([0, 4 / 3])
@@ -121,7 +117,7 @@ def test_dropout_drops_in_train_mode_alone() -> None:
 
 
 def test_intermediate_values_can_be_asked_for() -> None:
-    module = to_module(text("g (float[2] x) => (float[2] y) { a = Relu(x) b = Neg(a) y = Exp(b) }"))
+    module = to_module(graph("(float[2] x) => (float[2] y) { a = Relu(x) b = Neg(a) y = Exp(b) }"))
     found = module.compute({"x": torch.tensor([-1.0, 2])}, ["a", "y"])
     assert found["a"].tolist() == [0, 2]
     assert list(found) == ["a", "y"]
@@ -154,13 +150,13 @@ def test_a_copy_trains_on_its_own(copied: Callable[[GraphModule], GraphModule]) 
     ],
 )
 def test_wrong_inputs_are_named(args: tuple[Any, ...], kwargs: dict[str, Any], words: str) -> None:
-    module = to_module(text("g (float[2] x) => (float[2] y) { y = Relu(x) }"))
+    module = to_module(graph("(float[2] x) => (float[2] y) { y = Relu(x) }"))
     with pytest.raises(InputError, match=words):
         module(*args, **kwargs)
 
 
 def test_unknown_operators_are_named() -> None:
-    proto = text("g (float[2] x) => (float[2] y) { y = Relu(x) }")
+    proto = graph("(float[2] x) => (float[2] y) { y = Relu(x) }")
     proto.graph.node[0].op_type = "Wobble"
     proto.graph.node[0].name = "n1"
     with pytest.raises(
@@ -170,7 +166,7 @@ def test_unknown_operators_are_named() -> None:
 
 
 def test_errors_name_the_node() -> None:
-    module = to_module(text("g (float[a,b] x, float[c,d] z) => (float[e,f] y) { y = MatMul(x, z) }"))
+    module = to_module(graph("(float[a,b] x, float[c,d] z) => (float[e,f] y) { y = MatMul(x, z) }"))
     with pytest.raises(RuntimeError) as caught:
         module(torch.ones(2, 3), torch.ones(2, 3))
     assert "'MatMul(y)' (ai.onnx::MatMul) with inputs of shapes [2, 3], [2, 3]" in caught.value.__notes__[0]
@@ -208,27 +204,27 @@ def test_gradients_by_finite_differences() -> None:
 
 
 def test_four_bits_are_refused_where_they_are_written() -> None:
-    source = "g (float[2] x) => (int4[2] y) <float s = {1}> { y = QuantizeLinear <output_dtype = 22> (x, s) }"
+    source = "(float[2] x) => (int4[2] y) <float s = {1}> { y = QuantizeLinear <output_dtype = 22> (x, s) }"
     with pytest.raises(ModelError, match=r"less than eight bits, .* train the model before it is quantised"):
-        to_module(text(source))
+        to_module(graph(source))
 
 
 def test_values_go_after_their_last_reader() -> None:
-    source = "g (float[2] x) => (float[2] b, float[2] y) { a = Relu(x) b = Neg(a) c = Exp(a) d = Abs(c) y = Add(b, d) }"
-    module = to_module(text(source))
+    source = "(float[2] x) => (float[2] b, float[2] y) { a = Relu(x) b = Neg(a) c = Exp(a) d = Abs(c) y = Add(b, d) }"
+    module = to_module(graph(source))
     assert [set(step.last) for step in module.program.steps] == [{"x"}, set(), {"a"}, {"c"}, {"d"}]
 
 
 FLOW = {
-    "if": "g (bool c, float[2] x) => (float[2] y) "
+    "if": "(bool c, float[2] x) => (float[2] y) "
     "{ y = If (c) <then_branch = t () => (float[2] a) { a = Exp(x) }, else_branch = e () => (float[2] b) { b = Sin(x) }> }",
-    "loop": "g (float[2] x) => (float[2] y, float[n,2] z) <int64 n = {3}, bool c = {1}> "
+    "loop": "(float[2] x) => (float[2] y, float[n,2] z) <int64 n = {3}, bool c = {1}> "
     "{ y, z = Loop (n, c, x) <body = b (int64 i, bool ci, float[2] s) => (bool co, float[2] so, float[2] r) "
     "{ co = Identity(ci) f = CastLike(i, s) t = Add(s, f) so = Sin(t) r = Mul(so, x) }> }",
-    "no rows": "g (float[2] x) => (float[2] y, float[n,2] z) <int64 n = {0}, bool c = {1}> "
+    "no rows": "(float[2] x) => (float[2] y, float[n,2] z) <int64 n = {0}, bool c = {1}> "
     "{ y, z = Loop (n, c, x) <body = b (int64 i, bool ci, float[2] s) => (bool co, float[2] so, float[2] r) "
     "{ co = Identity(ci) so = Sin(s) r = Mul(so, x) }> }",
-    "scan": "g (float[2] x, float[3,2] w) => (float[2] y, float[2,3] z) "
+    "scan": "(float[2] x, float[3,2] w) => (float[2] y, float[2,3] z) "
     "{ y, z = Scan <num_scan_inputs = 1, scan_input_directions = [1], scan_output_axes = [1], "
     "body = b (float[2] s, float[2] v) => (float[2] so, float[2] r) { t = Mul(s, v) so = Sin(t) r = Add(so, x) }> (x, w) }",
 }
@@ -237,7 +233,7 @@ FLOW = {
 @pytest.mark.parametrize("name", FLOW)
 def test_control_flow(name: str) -> None:
     """Equal to ONNX Runtime, and to the slope in float64."""
-    module = check_forward(text(FLOW[name])).double()
+    module = check_forward(graph(FLOW[name])).double()
     given = [torch.tensor(data=True)] if name == "if" else []
     given += [torch.randn(2, dtype=torch.float64, requires_grad=True)]
     given += [torch.randn(3, 2, dtype=torch.float64, requires_grad=True)] if name == "scan" else []

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from onnx import parser
 
 from onnxprune.torch import to_module
+from trainable import graph
 
 WEIGHTS = [
     ("float[2] w = {1, 2}", "y = Add(x, w)", "weight"),
@@ -24,9 +24,7 @@ WEIGHTS = [
 
 @pytest.mark.parametrize(("constant", "nodes", "role"), WEIGHTS)
 def test_roles(constant: str, nodes: str, role: str) -> None:
-    proto = parser.parse_model(
-        f'<ir_version: 10, opset_import: ["" : 21]> g (float[N,2] x) => (float[a,b] y) <{constant}> {{ {nodes} }}'
-    )
+    proto = graph(f"(float[N,2] x) => (float[a,b] y) <{constant}> {{ {nodes} }}")
     module = to_module(proto)
     assert module.constants["w"].role.value == role
     assert ("w" in dict(module.named_parameters())) == (role == "weight")
@@ -35,9 +33,7 @@ def test_roles(constant: str, nodes: str, role: str) -> None:
 def test_a_layer_that_runs_twice_keeps_its_statistics() -> None:
     constants = ", ".join(f"float[2] {name} = {{{at}, 1}}" for at, name in enumerate(("s", "b", "m", "v"), 1))
     nodes = "a = BatchNormalization(x, s, b, m, v) y = BatchNormalization(a, s, b, m, v)"
-    proto = parser.parse_model(
-        f'<ir_version: 10, opset_import: ["" : 21]> g (float[N,2] x) => (float[N,2] y) <{constants}> {{ {nodes} }}'
-    )
+    proto = graph(f"(float[N,2] x) => (float[N,2] y) <{constants}> {{ {nodes} }}")
     roles = {name: constant.role.value for name, constant in to_module(proto).constants.items()}
     assert roles == {"s": "weight", "b": "weight", "m": "statistic", "v": "statistic"}
     merged = {name: c.role.value for name, c in to_module(_merged(proto)).constants.items()}

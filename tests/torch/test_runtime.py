@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from onnx import parser
 
 from onnxprune.torch import to_module
 from onnxprune.torch.registry import find
 from rules.conformance import build, draw, same, whole
 from rules.more_samples import MORE
 from rules.samples import SAMPLES, Sample
+from trainable import graph
 
 COVERED = [sample for sample in (*SAMPLES, *MORE) if find(sample.domain, sample.op, sample.opset if not sample.domain else 1)]
 
@@ -65,8 +65,8 @@ def test_gradient(sample: Sample) -> None:
 
 
 def test_gradient_of_scattered_values() -> None:
-    proto = parser.parse_model(
-        '<ir_version: 10, opset_import: ["" : 21]> g (double[2,4] x, double[2,2] v) => (double[2,4] y) '
+    proto = graph(
+        "(double[2,4] x, double[2,2] v) => (double[2,4] y) "
         "<int64[2,2] at = {3, 1, 0, -2}> { y = ScatterElements <axis = 1> (x, at, v) }"
     )
     xs = torch.randn(2, 4, dtype=torch.float64, requires_grad=True), torch.randn(2, 2, dtype=torch.float64, requires_grad=True)
@@ -75,8 +75,8 @@ def test_gradient_of_scattered_values() -> None:
 
 def test_gradients_pass_straight_through_rounding() -> None:
     """As 1 where the rounded value fits the type, as 0 where it was cut off; weights behind the pair are trained."""
-    proto = parser.parse_model(
-        '<ir_version: 10, opset_import: ["" : 21]> g (float[N] x) => (float[N] y) <float s = {0.5}, int8 z = {3}> '
+    proto = graph(
+        "(float[N] x) => (float[N] y) <float s = {0.5}, int8 z = {3}> "
         "{ q = QuantizeLinear(x, s, z) r = Identity(q) y = DequantizeLinear(r, s, z) }"
     )
     module, x = to_module(proto), torch.tensor([0.3, -1.1, 61.9, 62.1, 1000, -1000], requires_grad=True)

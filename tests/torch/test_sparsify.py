@@ -10,34 +10,20 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper, parser
+from onnx import numpy_helper
 
 from onnxprune import OptionError
 from onnxprune.model import Model
 from onnxprune.torch import to_module
-from onnxprune.torch.checkpoint import Checkpoint
 from onnxprune.torch.recipes import methods
 from onnxprune.torch.recipes.gradual import cubic
 from onnxprune.torch.sparsify import train
 from onnxprune.torch.tuning import Material
 from onnxprune.training import METHODS, Sparse, Training
+from trainable import Dying, KilledError, graph, perceptron
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
-SHAPES = {"u": (6, 20), "a": (20,), "v": (20, 20), "b": (20,), "w": (20, 3)}
-
-
-def network(seed: int = 0) -> onnx.ModelProto:
-    proto = parser.parse_model(
-        '<ir_version: 10, opset_import: ["" : 21]> g (float[N,6] x) => (float[N,3] y) '
-        "{ h = Gemm(x, u, a) r = Relu(h) i = Gemm(r, v, b) s = Relu(i) y = MatMul(s, w) }"
-    )
-    rng = np.random.default_rng(seed)
-    for name, shape in SHAPES.items():
-        array = rng.normal(size=shape).astype(np.float32) / np.float32(shape[0] ** 0.5)
-        proto.graph.initializer.append(numpy_helper.from_array(array, name))
-    return proto
-
-
+WEIGHTS = list("uavbw")
 X = np.random.default_rng(1).normal(size=(96, 6)).astype(np.float32)
 DATA = {"x": X, "label": np.abs(X[:, :3]).argmax(1)}
 FAST = Training(epochs=4, batch=16, lr=0.01)
@@ -58,14 +44,14 @@ def test_every_method_is_there() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_sparsity_is_what_was_asked_for(name: str) -> None:
-    start = network()
+    start = perceptron(20)
     long = replace(FAST, epochs=16)  # masks chosen before any training leave more to learn
     result = train(start, Material(DATA, evaluation=DATA), Sparse(name, 0.75, rounds=2), long)
     model, report = result.compiled, result.report
     assert share(model) == pytest.approx(0.75, abs=0.005)
     assert report["sparsity"] == pytest.approx(share(model))
     assert model.proto == Model.of(start).proto
-    assert list(model.weights) == list(SHAPES)
+    assert list(model.weights) == WEIGHTS
     if methods()[name].allocation == "uniform":
         assert list(report["layers"].values()) == pytest.approx([0.75] * 3, abs=0.01)
     trained = [epoch for epoch in report["epochs"] if epoch["number"]]
@@ -76,13 +62,13 @@ def test_the_sparsity_is_what_was_asked_for(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_without_sparsity_every_weight_stays(name: str) -> None:
-    report = train(network(), Material(DATA), Sparse(name, 0), Training(epochs=1, batch=32)).report
+    report = train(perceptron(20), Material(DATA), Sparse(name, 0), Training(epochs=1, batch=32)).report
     assert (report["recipe"]["sparsity"], report["sparsity"]) == (0, 0)
 
 
 @pytest.mark.parametrize("name", ["oneshot", "gradual", "movement", "snip"])
 def test_n_of_m_channels(name: str) -> None:
-    model = train(network(), Material(DATA), Sparse(name, pattern="2:4"), FAST).compiled
+    model = train(perceptron(20), Material(DATA), Sparse(name, pattern="2:4"), FAST).compiled
     for array in layers(model).values():
         whole = array[: len(array) // 4 * 4]
         assert (np.count_nonzero(whole.reshape(-1, 4, array.shape[1]), axis=1) <= 2).all()
@@ -90,25 +76,25 @@ def test_n_of_m_channels(name: str) -> None:
 
 
 def test_a_threshold_is_in_deviations_of_the_layer() -> None:
-    start = Model.of(network())
+    start = Model.of(perceptron(20))
     model = train(start, Material(DATA), Sparse("oneshot", threshold=1.0), FAST).compiled
     for name, old in layers(start).items():
         assert np.array_equal(layers(model)[name] != 0, np.abs(old) >= old.std(ddof=1))
 
 
 def test_protected_layers_stay_dense() -> None:
-    model = train(network(), Material(DATA), Sparse("oneshot", 0.5, protect=("w",)), FAST).compiled
+    model = train(perceptron(20), Material(DATA), Sparse("oneshot", 0.5, protect=("w",)), FAST).compiled
     assert np.count_nonzero(layers(model)["w"]) == 60
     assert np.count_nonzero(layers(model)["u"]) < 120
 
 
 def test_the_ticket_goes_back_to_a_file(tmp_path: Path) -> None:
-    onnx.save(network(7), tmp_path / "first.onnx")
+    onnx.save(perceptron(20, 7), tmp_path / "first.onnx")
     none = Training(epochs=1, batch=96, lr=1e-30)
-    trained = Model.of(network(8))
+    trained = Model.of(perceptron(20, 8))
     recipe = Sparse("lottery", 0.5, rounds=1, rewind=str(tmp_path / "first.onnx"), allocation="global")
     model = train(trained, Material(DATA), recipe, none).compiled
-    first = Model.of(network(7))
+    first = Model.of(perceptron(20, 7))
     for name, array in layers(model).items():
         kept = array != 0
         assert np.array_equal(array[kept], layers(first)[name][kept])
@@ -120,7 +106,7 @@ def test_the_ticket_goes_back_to_a_file(tmp_path: Path) -> None:
 def test_the_ticket_goes_back_to_an_epoch_of_the_run() -> None:
     found = {}
     for rewind in ("epoch:0", "epoch:2"):
-        report = train(network(), Material(DATA), Sparse("lottery", 0.5, rounds=2, rewind=rewind), FAST).report
+        report = train(perceptron(20), Material(DATA), Sparse("lottery", 0.5, rounds=2, rewind=rewind), FAST).report
         found[rewind] = [(e["phase"], e["number"]) for e in report["epochs"]]
     first = [("train", n) for n in (1, 2, 3, 4)]
     assert found["epoch:0"] == first + [(f"lottery {turn}/2", n) for turn in (1, 2) for n in (1, 2, 3, 4)]
@@ -128,7 +114,7 @@ def test_the_ticket_goes_back_to_an_epoch_of_the_run() -> None:
 
 
 def test_supermasks_change_no_weight() -> None:
-    start = Model.of(network())
+    start = Model.of(perceptron(20))
     model = train(start, Material(DATA), Sparse("supermask", 0.5, start="given"), FAST).compiled
     for name, array in layers(model).items():
         assert np.array_equal(array[array != 0], layers(start)[name][array != 0])
@@ -153,7 +139,7 @@ def test_nets_whose_normalisation_was_folded_learn_with_a_tenth_of_their_weights
 
 def test_the_model_as_it_came_teaches_where_nobody_else_does() -> None:
     def losses(method: str, material: Material, **options: Any) -> tuple[str, str | None]:
-        report = train(network(), material, Sparse(method, 0.5), Training(epochs=1, **options)).report
+        report = train(perceptron(20), material, Sparse(method, 0.5), Training(epochs=1, **options)).report
         return report["loss"], report["teacher"]
 
     unlabelled = Material({"x": X})
@@ -165,9 +151,7 @@ def test_the_model_as_it_came_teaches_where_nobody_else_does() -> None:
 
 def test_half_precision_is_trained_in_float32() -> None:
     """Steps far below what a float16 weight can take add up; what comes back is float16."""
-    proto = parser.parse_model(
-        '<ir_version: 10, opset_import: ["" : 21]> g (float16[N,4] x) => (float16[N,2] y) { y = MatMul(x, w) }'
-    )
+    proto = graph("(float16[N,4] x) => (float16[N,2] y) { y = MatMul(x, w) }")
     proto.graph.initializer.append(numpy_helper.from_array(np.ones((4, 2), np.float16), "w"))
     data = {"x": np.ones((32, 4), np.float16), "label": np.zeros(32, np.int64)}
     options = Training(epochs=40, batch=8, lr=1e-4, optimizer="adam", schedule="constant", loss="cross_entropy")
@@ -180,37 +164,19 @@ def test_half_precision_is_trained_in_float32() -> None:
     assert judged.report["score"]["after"] == 1.0
 
 
-class _KilledError(Exception):
-    pass
-
-
-class _Dying(Checkpoint):
-    left = 0
-
-    @property
-    def due(self) -> bool:
-        return True
-
-    def save(self, state: Any) -> None:
-        super().save(state)
-        type(self).left -= 1
-        if type(self).left == 0:
-            raise _KilledError
-
-
 @pytest.mark.parametrize("name", ["gradual", "iterative", "lottery", "supermask", "soft_movement", "synflow"])
 def test_killed_it_ends_at_the_same_weights(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, options = Sparse(name, 0.75, rounds=2), Training(epochs=2, batch=32, lr=0.01)
-    whole = train(network(), Material(DATA), recipe, options).compiled
+    whole = train(perceptron(20), Material(DATA), recipe, options).compiled
     for step in (1, 5, 8):
         material = Material(DATA, resume=tmp_path / f"{step}")
         with monkeypatch.context() as patch:
-            patch.setattr("onnxprune.torch.tuning.Checkpoint", _Dying)
-            _Dying.left = step
-            with pytest.raises(_KilledError):
-                train(network(), material, recipe, options)
-        again = train(network(), material, recipe, options).compiled
-        for weight in SHAPES:
+            patch.setattr("onnxprune.torch.tuning.Checkpoint", Dying)
+            Dying.left = step
+            with pytest.raises(KilledError):
+                train(perceptron(20), material, recipe, options)
+        again = train(perceptron(20), material, recipe, options).compiled
+        for weight in WEIGHTS:
             assert again.weights[weight].array().tobytes() == whole.weights[weight].array().tobytes(), step
 
 
@@ -233,17 +199,17 @@ def test_the_cubic_schedule() -> None:
 )
 def test_senseless_recipes_are_refused(values: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        train(network(), Material(DATA), Sparse(**values), FAST)
+        train(perceptron(20), Material(DATA), Sparse(**values), FAST)
 
 
 def test_another_graph_is_no_start(tmp_path: Path) -> None:
-    other = network()
+    other = perceptron(20)
     other.graph.initializer[0].name = other.graph.node[0].input[1] = "z"
     onnx.save(other, tmp_path / "z.onnx")
     with pytest.raises(OptionError, match=r"has no constant 'u' of shape \[6, 20\]: give the same graph"):
-        train(network(), Material(DATA), Sparse("oneshot", start=str(tmp_path / "z.onnx")), FAST)
+        train(perceptron(20), Material(DATA), Sparse("oneshot", start=str(tmp_path / "z.onnx")), FAST)
 
 
 def test_seeds_draw_other_weights() -> None:
-    found = [train(network(), Material(DATA), Sparse("scratch", 0.5), Training(epochs=1, seed=seed)) for seed in (0, 1)]
+    found = [train(perceptron(20), Material(DATA), Sparse("scratch", 0.5), Training(epochs=1, seed=seed)) for seed in (0, 1)]
     assert not torch.equal(*(torch.from_numpy(layers(one.compiled)["u"].copy()) for one in found))

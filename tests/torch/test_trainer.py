@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from onnx import parser
 
 from onnxprune import RequirementError
 from onnxprune.feeds import Batch
@@ -21,22 +20,10 @@ from onnxprune.torch.devices import devices
 from onnxprune.torch.module import GraphModule
 from onnxprune.torch.trainer import Phase, Trainer
 from onnxprune.training import Training
+from trainable import Dying, KilledError, filled
 
-GRAPH = """<ir_version: 10, opset_import: ["" : 21]> g (float[N,4] x) => (float[N,3] y)
-    <float[4,8] w, float[8,3] v, float r = {0.2}, bool t = {1}>
+NET = """(float[N,4] x) => (float[N,3] y) <float r = {0.2}, bool t = {1}>
     { h = MatMul(x, w) a = Relu(h) d = Dropout(a, r, t) y = MatMul(d, v) }"""
-
-
-def network() -> Any:
-    return parser.parse_model(GRAPH.replace("w,", "w = {%s},").replace("v,", "v = {%s},") % _fill())
-
-
-def _fill() -> tuple[str, str]:
-    rng = np.random.default_rng(0)
-    first, second = (", ".join(f"{x:.5f}" for x in rng.normal(size=count)) for count in (32, 24))
-    return first, second
-
-
 X = np.random.default_rng(1).normal(size=(40, 4)).astype(np.float32)
 LABELS = X[:, :3].argmax(1)
 
@@ -44,7 +31,7 @@ LABELS = X[:, :3].argmax(1)
 def trainer(
     options: Training, *, checkpoint: Checkpoint | None = None, score: Any = None, log: Any = None, augment: Any = None
 ) -> Trainer:
-    proto = network()
+    proto = filled(NET, w=(4, 8), v=(8, 3))
     module = to_module(proto)
     masks.mask(module, {"w": torch.arange(32).reshape(4, 8) % 3 > 0})
     data = Data({"x": X, "label": LABELS}, proto.graph.input, batch=8, seed=options.seed)
@@ -79,26 +66,6 @@ def weights(module: GraphModule) -> dict[str, torch.Tensor]:
     return {name: w.detach().clone() for name, w in module.weights().items()}
 
 
-class _KilledError(Exception):
-    pass
-
-
-class _Dying(Checkpoint):
-    """Saves after every step, and dies after some of them."""
-
-    left = 0
-
-    @property
-    def due(self) -> bool:
-        return True
-
-    def save(self, state: Mapping[str, Any]) -> None:
-        super().save(state)
-        self.left -= 1
-        if self.left == 0:
-            raise _KilledError
-
-
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_killed_anywhere_it_ends_at_the_same_weights(tmp_path: Path, optimizer: str) -> None:
     options = Training(epochs=2, optimizer=optimizer, seed=3)
@@ -108,10 +75,9 @@ def test_killed_anywhere_it_ends_at_the_same_weights(tmp_path: Path, optimizer: 
     deaths = 0
     for step in range(1, 19):  # every step, and every end of an epoch
         path = tmp_path / f"{step}.ckpt"
-        dying = _Dying(path, {"a": 1})
-        dying.left = step
-        with pytest.raises(_KilledError):
-            trainer(options, checkpoint=dying).run(phases)
+        Dying.left = step
+        with pytest.raises(KilledError):
+            trainer(options, checkpoint=Dying(path, {"a": 1})).run(phases)
         deaths += 1
         again = trainer(options, checkpoint=Checkpoint(path, {"a": 1}))
         again.run(phases)

@@ -14,6 +14,7 @@ from onnxprune.model import Model
 from onnxprune.torch.trainer import Phase
 from onnxprune.torch.tuning import Material, Session, finetune
 from onnxprune.training import Training
+from trainable import graph
 
 DIGITS = Path(__file__).resolve().parents[2] / "models" / "digits.onnx"
 
@@ -126,9 +127,7 @@ def test_at_the_end_statistics_are_those_of_the_weights(*, judged: bool) -> None
 
 
 def test_the_loss_says_whether_photographs_are_augmented() -> None:
-    proto = onnx.parser.parse_model(
-        '<ir_version: 10, opset_import: ["" : 21]> g (float[N,3,4,4] x) => (float[N,2] y) { f = Flatten(x) y = MatMul(f, w) }'
-    )
+    proto = graph("(float[N,3,4,4] x) => (float[N,2] y) { f = Flatten(x) y = MatMul(f, w) }")
     weight = np.random.default_rng(0).normal(size=(48, 2)).astype(np.float32)
     proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
     rng = np.random.default_rng(1)

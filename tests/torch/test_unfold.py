@@ -7,29 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from onnx import numpy_helper, parser
 
 from onnxprune.model import Model
 from onnxprune.torch import masks, to_module, write_back
 from onnxprune.torch.module import GraphModule
 from onnxprune.torch.unfold import Norm, fold, measure, settle, unfold
+from trainable import filled
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 
 
-def model(text: str, **shapes: tuple[int, ...]) -> Model:
-    proto = parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> g {text}')
-    rng = np.random.default_rng(0)
-    for name, shape in shapes.items():
-        proto.graph.initializer.append(numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
-    return Model.of(proto)
-
-
-PLAIN = model(
+PLAIN = Model.of(filled(
     """(float[N,4,6,6] x) => (float[N,6,9,9] y)
     { a = Conv <group = 2> (x, u, p) r = Relu(a) b = ConvTranspose <group = 3> (r, v, q) s = Relu(b) y = Conv(s, w, o) }""",
     u=(6, 2, 1, 1), p=(6,), v=(6, 3, 5, 5), q=(9,), w=(6, 9, 2, 2), o=(6,),
-)  # fmt: skip
+))  # fmt: skip
 
 
 def batches(count: int = 3) -> list[dict[str, torch.Tensor]]:
@@ -109,7 +101,7 @@ def test_statistics_are_those_that_training_meets() -> None:
     ],
 )
 def test_what_cannot_be_folded_again_is_left_alone(body: str, shapes: dict[str, tuple[int, ...]]) -> None:
-    plain = model(f"(float[N,2,4,4] x) => (float[N,3,4,4] y) {{ {body} }}", **shapes)
+    plain = Model.of(filled(f"(float[N,2,4,4] x) => (float[N,3,4,4] y) {{ {body} }}", **shapes))
     assert unfold(plain)[1] == ()
 
 

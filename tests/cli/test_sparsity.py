@@ -1,0 +1,54 @@
+"""`sparsify` as a user calls it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from command import DIGITS, Cli, refused, shell
+
+
+def test_sparsify_writes_zeros_and_says_where(call: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "sparse.onnx"
+    done = call("sparsify", DIGITS, "-o", out, "--sparsity", "0.8", "--json")
+    report = done.json()
+    assert report["output"] == str(out)
+    assert report["sparsity"] == pytest.approx(0.8, abs=1e-3)
+    zeros = sum(int((numpy_helper.to_array(t) == 0).sum()) for t in onnx.load(out).graph.initializer if len(t.dims) > 1)
+    assert zeros == report["zeros"]
+
+
+def test_sparsify_in_a_process_of_its_own(tmp_path: Path) -> None:
+    done = shell("sparsify", DIGITS, "-o", tmp_path / "m24.onnx", "--pattern", "2:4")
+    assert done.status == 0, done.err
+    assert "2:4, by magnitude" in done.out
+    assert "--ends includes them" in done.out
+    assert "after gzip" in done.out
+
+
+def test_sparsify_with_samples(call: Cli, model: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).standard_normal((32, 3, 8, 8)).astype(np.float32))
+    done = call("sparsify", model, "-o", tmp_path / "s.onnx", "--ends", "--sparsity", "0.6", "--calib", tmp_path / "x.npz")
+    assert done.status == 0, done.err
+    assert "unstructured, by admm, shared out by sensitivity" in done.out
+    assert "refit 2 layers" in done.out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--sparsity", "1.5"], ["target 'sparsity=1.5'", "below 1"]),
+        (["--sparsity", "0.5", "--target", "gzip=0.5"], ["give one of them"]),
+        (["--pattern", "4:2"], ["pattern '4:2'", "2:4"]),
+        (["--method", "obs"], ["method 'obs' needs samples", "--calib"]),
+        (["--sparsity", "0.5"], ["--ends"]),
+    ],
+)
+def test_sparsify_refuses(call: Cli, model: Path, tmp_path: Path, options: list[str], words: list[str]) -> None:
+    out = tmp_path / "out.onnx"
+    refused(call("sparsify", model, "-o", out, *options), 2, *words)
+    assert not out.exists()
