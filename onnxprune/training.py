@@ -238,7 +238,9 @@ class Sparse:
         self._check_kind()
         if self.method == _AUTO:
             object.__setattr__(self, "method", "iterative" if self.target else "gradual")
-        if self.sparsity is None and not self.target:
+        if self.threshold and self.sparsity is not None:
+            raise OptionError(f"--threshold {self.threshold} says what goes: leave --sparsity {self.sparsity} out")
+        if self.sparsity is None and not self.target and not self.threshold:
             object.__setattr__(self, "sparsity", 0.8)
         for option, value, known in (
             ("method", self.method, CHANNEL_METHODS if self.target else METHODS),

@@ -191,6 +191,7 @@ def test_the_cubic_schedule() -> None:
         ({"sparsity": 1.0}, "--sparsity 1.0: write the share of zeros"),
         ({"sparsity": -0.1}, "--sparsity -0.1: write the share of zeros"),
         ({"threshold": 1.0}, "with --method oneshot"),
+        ({"method": "oneshot", "threshold": 1.0, "sparsity": 0.5}, "--threshold 1.0 says what goes: leave --sparsity 0.5 out"),
         ({"rewind": "epoch:1"}, "is for --method lottery"),
         ({"method": "lottery", "rewind": "epoch:x"}, "write epoch:N"),
         ({"pattern": "4:2"}, "pattern '4:2'"),
