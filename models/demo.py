@@ -99,7 +99,7 @@ def main() -> None:
     )
     console.print(
         f"\nalign=auto keeps widths at multiples of {parse_align('auto')}, which the fast kernels of ONNX Runtime need: off "
-        "them, fewer channels can take longer. On a network this narrow it leaves few widths to choose from."
+        "them, fewer channels can take longer."
     )
     machine = report.machine
     console.print(f"\n{machine['cpu']}, ONNX Runtime {machine['onnxruntime']}, 1 thread, batch 1.")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from onnxprune.axes import Factor, Positions, length
 from onnxprune.errors import TargetError
 from onnxprune.knapsack import Curve, Prices, choose
-from onnxprune.recipe import Target
+from onnxprune.recipe import Align, Target
 from onnxprune.rules.registry import Reason
 
 if TYPE_CHECKING:
@@ -45,17 +45,18 @@ class Allocation:
     obtained: float
 
 
-def widths(group: CouplingGroup, coupling: Coupling, align: int, floor: float = FLOOR) -> list[int]:
+def widths(group: CouplingGroup, coupling: Coupling, align: Align, floor: float = FLOOR) -> list[int]:
     """The numbers of positions a group may keep, ascending; the last is all of them.
 
     Every axis that the group runs along keeps a width that is a multiple of ``align``: a group whose position stands for 64
-    channels of each axis (a head) can go one by one where 16 is asked for.
+    channels of each axis (a head) can go one by one where 16 is asked for. How narrow the axis is may matter, see `Align`.
     """
     step = 1
     for member in group.members:
         axis = coupling.axes[member.value][member.axis]
         stride = 1 if member.alone else axis.root.size - length(axis, {group.factor: group.size - 1})
-        step = max(step, align // math.gcd(align, stride))
+        multiple = align.of(axis.root.size)
+        step = max(step, multiple // math.gcd(multiple, stride))
     least = max(math.ceil(floor * group.size), step)
     first = math.ceil(least / step) * step
     return [*range(first, group.size, step), group.size]
@@ -68,7 +69,7 @@ def allocate(
     target: Target,
     *,
     scope: str,
-    align: int,
+    align: Align,
     gone: Mapping[str, Positions] = MappingProxyType({}),
 ) -> Allocation:
     """Choose the positions to keep so that the target holds and the least score is lost.
@@ -104,7 +105,7 @@ def by_curves(
     prices: Prices,
     target: Target,
     *,
-    align: int,
+    align: Align,
     exponent: float = 1.0,
     gone: Mapping[str, Positions] = MappingProxyType({}),
 ) -> Allocation:
@@ -148,8 +149,8 @@ def _spared(
     return {name: next(width for width in allowed[name] if width >= useful[name]) for name in groups}
 
 
-def _out_of_reach(target: Target, least: float, align: int) -> TargetError:
-    aligned = f" and alignment {align}; try --align 1" if align > 1 else ""
+def _out_of_reach(target: Target, least: float, align: Align) -> TargetError:
+    aligned = f" and alignment {align}; try --align 1" if align.channels > 1 else ""
     return TargetError(
         f"target {target} cannot be reached: at least {target.metric}={least:.3f} remains "
         f"with a floor of {FLOOR:.0%} of each group{aligned} or a target of at least that"
@@ -180,7 +181,7 @@ class _Search:
         prices: Prices,
         target: Target,
         scope: str,
-        align: int,
+        align: Align,
     ) -> None:
         self.groups, self.allowed, self.prices, self.target, self.align = groups, allowed, prices, target, align
         self.ascending = {name: np.sort(scores[name]) for name in groups}

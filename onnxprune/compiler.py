@@ -260,7 +260,7 @@ class Compiler:
 
         coupling, align = need(facts.coupling, "coupling"), parse_align(self.recipe.align, "latency")
         shapes = need(facts.shapes, "shapes")
-        table = LatencyModel(model, coupling, shapes, align=align, progress=self._timing)
+        table = LatencyModel(model, coupling, shapes, align=align.channels, progress=self._timing)
         table.prepare({group.factor: widths(group, coupling, align) for group in coupling.groups})
         return table
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from onnxprune.affine import Affine
     from onnxprune.coupling import Coupling, NodeAxes
     from onnxprune.model import Model
+    from onnxprune.recipe import Align
     from onnxprune.weights import Array
 
 __all__ = ["KINDS", "Edit", "Removal", "search"]
@@ -77,7 +78,7 @@ class Removal:
     counts: Mapping[str, int]
     edits: tuple[Edit, ...]
 
-    def keep(self, coupling: Coupling, align: int) -> dict[str, Positions]:
+    def keep(self, coupling: Coupling, align: Align) -> dict[str, Positions]:
         """For each group what stays, with as much of what can go as makes its width a multiple of ``align``."""
         found = {}
         for group in coupling.groups:

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from onnxprune.errors import OptionError
 
-__all__ = ["SCOPES", "TARGETS", "Recipe", "Target", "parse_align"]
+__all__ = ["BLOCKS", "SCOPES", "TARGETS", "Align", "Recipe", "Target", "parse_align"]
 
 TARGETS = ("latency", "macs", "params", "size", "channels")
 SCOPES = ("auto", "sensitivity", "uniform", "global", "isomorphic")
@@ -25,6 +25,8 @@ NOISE = "noise"
 """What ``calib`` names where there are no samples, and noise stands in for them."""
 GRADIENT = ("taylor", "fisher", "synflow", "snip", "grasp", "movement")
 """Criteria that need data and PyTorch, the last three labels, too; their functions are in `onnxprune.torch.importance`."""
+BLOCKS = 4
+"""Steps that a layer can be cut in, at least, where alignment adapts."""
 _KINDS: dict[type, str] = {str: "a text", int: "a whole number", bool: "true or false", tuple: "a list of texts"}
 
 
@@ -57,20 +59,45 @@ class Target:
         return f"{self.metric}={self.fraction:g}"
 
 
-def parse_align(text: str, metric: str = "macs") -> int:
+@dataclass(frozen=True, slots=True)
+class Align:
+    """What widths are multiples of.
+
+    Attributes:
+        channels: the multiple.
+        least: a layer with fewer than ``BLOCKS`` of these gets half the multiple, and so on, but no less than this; 0 for the
+            same multiple everywhere.
+    """
+
+    channels: int
+    least: int = 0
+
+    def of(self, width: int) -> int:
+        """What the width of a layer that has so many channels is a multiple of."""
+        step = self.channels
+        while self.least and step // 2 >= self.least and BLOCKS * step > width:
+            step //= 2
+        return step
+
+    def __str__(self) -> str:
+        return f"{self.channels}, in narrow layers {self.least}" if self.least else f"{self.channels}"
+
+
+def parse_align(text: str, metric: str = "macs") -> Align:
     """Read ``auto``, ``1`` or ``N``.
 
-    ``auto`` is 16, the block of ONNX Runtime's fast convolution kernels. Where prices are measured they tell what a whole block
-    is worth, and narrow layers get finer steps: 4, below which those kernels do not run.
+    ``auto`` is 16, the block of ONNX Runtime's fast convolution kernels; narrow layers, to which one block more or less is
+    everything, get finer steps: down to 4, below which those kernels do not run. Where prices are measured they tell what a
+    whole block is worth, and it is 4 everywhere.
 
     Raises:
         OptionError: neither.
     """
     if text == "auto":
-        return 4 if metric == "latency" else 16
+        return Align(4) if metric == "latency" else Align(16, 4)
     if not re.fullmatch(r"[1-9]\d{0,4}", text):
         raise OptionError(f"align {text!r}: write auto, 1 or a number of channels")
-    return int(text)
+    return Align(int(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +115,8 @@ class Recipe:
         scope: how the target is shared out: ``sensitivity`` by what each group is measured to cost, which needs data; or by the
             scores, of groups that are ranked together: ``uniform``, ``global``, ``isomorphic``. ``auto`` is ``sensitivity`` where
             there is data, else ``global``.
-        align: widths are multiples of this many channels: ``auto`` (16), ``1`` or a number.
+        align: widths are multiples of this many channels: ``auto`` (16; in layers of less than 64 channels 8, of less than 32
+            channels 4), ``1`` or a number.
         protect: globs over node and tensor names that stay as they are.
         only: kinds of groups that may lose positions: ``channels``, ``heads``, ``mlp``, ``residual``; empty for all.
         allow_inexact: also prune groups that a normalisation or statistic runs over; equality is not verified there.

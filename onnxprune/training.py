@@ -213,7 +213,7 @@ class Sparse:
         criterion: of methods that prune between trainings, how channels are ranked, as for ``prune``; ``auto`` is ``obs``.
         scope: with a target, how it is shared out, as for ``prune``; ``auto`` is ``sensitivity``, for methods that mask
             ``global``.
-        align: with a target, what widths are multiples of: ``auto`` (16; 4 where latency is the target), ``1`` or a number.
+        align: with a target, what widths are multiples of, as for ``prune``: ``auto``, ``1`` or a number.
 
     Raises:
         OptionError: a field has no sensible value, or fields do not go together.

@@ -15,7 +15,7 @@ from onnxprune.api import Analysis, analyze
 from onnxprune.cost import CostModel
 from onnxprune.criteria import Scores, score
 from onnxprune.errors import TargetError
-from onnxprune.recipe import SCOPES, Target
+from onnxprune.recipe import SCOPES, Align, Target
 
 WIDE = """(float[N,3,8,8] x) => (float[N,4,8,8] y)
 <float[64,3,1,1] w0, float[96,64,1,1] w1, float[64,96,1,1] w2, float[48,64,3,3] w3, float[64,48,1,1] w4,
@@ -65,7 +65,7 @@ def choose(
     found = MODELS[name]
     costs, wanted = CostModel(found.model, found.coupling, found.shapes.batch), Target.parse(target)
     prices = costs.of(wanted.metric)
-    return allocate(found.coupling, SCORES[name] if scores is None else scores, prices, wanted, scope=scope, align=align)
+    return allocate(found.coupling, SCORES[name] if scores is None else scores, prices, wanted, scope=scope, align=Align(align))
 
 
 @pytest.mark.parametrize("scope", ["uniform", "global", "isomorphic"])
@@ -76,7 +76,7 @@ def test_positions_without_weight_stay_for_alignment_alone(scope: str, fraction:
     scores = {name: np.where(np.isin(np.arange(len(old)), gone.get(name, [])), 0, old) for name, old in SCORES["wide"].items()}
     costs = CostModel(found.model, found.coupling, found.shapes.batch)
     target = Target("params", fraction)
-    allocation = allocate(found.coupling, scores, costs.of("params"), target, scope=scope, align=8, gone=gone)
+    allocation = allocate(found.coupling, scores, costs.of("params"), target, scope=scope, align=Align(8), gone=gone)
     assert len(allocation.keep["w0:0"]) <= 56  # two of 54 positions more than are needed
     assert len(allocation.keep["w1:0"]) <= 40
     assert obtained(found, "params", allocation) == pytest.approx(allocation.obtained)
@@ -126,7 +126,7 @@ def test_widths_are_aligned_and_the_floor_holds(name: str, align: int, fraction:
     assert obtained(found, "params", allocation) <= fraction
     for group in found.coupling.groups:
         count = len(allocation.keep.get(group.id, range(group.size)))
-        assert count in widths(group, found.coupling, align)
+        assert count in widths(group, found.coupling, Align(align))
         assert count >= max(1, FLOOR * group.size)
         positions = allocation.keep.get(group.id, np.arange(group.size))
         assert positions.dtype == np.int64
@@ -139,6 +139,9 @@ def test_widths_are_aligned_and_the_floor_holds(name: str, align: int, fraction:
     [
         ("wide", "w3:0", 1, list(range(5, 49))),  # a tenth of 48, rounded up
         ("wide", "w3:0", 16, [16, 32, 48]),
+        ("wide", "w3:0", Align(16, 4), [8, 16, 24, 32, 40, 48]),  # 16 would leave two choices
+        ("wide", "w5:0", Align(16, 4), [16, 32, 48, 64, 80]),
+        ("chain", "w1:0", Align(16, 4), [4, 8]),
         ("wide", "w5:0", 32, [32, 64, 80]),  # all is always allowed
         ("chain", "w1:0", 16, [8]),  # less than one block
         ("chain", "w1:0", 1, list(range(1, 9))),
@@ -147,10 +150,10 @@ def test_widths_are_aligned_and_the_floor_holds(name: str, align: int, fraction:
         ("heads", "wqkv:1.1", 8, list(range(1, 9))),  # a channel is one of 8 heads
     ],
 )
-def test_widths(name: str, group: str, align: int, expected: list[int]) -> None:
+def test_widths(name: str, group: str, align: int | Align, expected: list[int]) -> None:
     found = MODELS[name]
     (chosen,) = (g for g in found.coupling.groups if g.id == group)
-    assert widths(chosen, found.coupling, align) == expected
+    assert widths(chosen, found.coupling, align if isinstance(align, Align) else Align(align)) == expected
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -226,17 +229,17 @@ def test_no_group_but_what_a_normalisation_runs_over() -> None:
     )
     costs = CostModel(found.model, found.coupling, found.shapes.batch)
     with pytest.raises(TargetError, match="inspect says why; --allow-inexact offers"):
-        allocate(found.coupling, {}, costs.of("macs"), Target("macs", 0.5), scope="global", align=1)
+        allocate(found.coupling, {}, costs.of("macs"), Target("macs", 0.5), scope="global", align=Align(1))
 
 
 def test_no_group_at_all() -> None:
     found = analyze(parse(NETS["chain"]), protect=["w*"])
     costs = CostModel(found.model, found.coupling, found.shapes.batch)
     with pytest.raises(TargetError, match="no group that can be pruned; inspect says why"):
-        allocate(found.coupling, {}, costs.of("macs"), Target("macs", 0.5), scope="global", align=1)
+        allocate(found.coupling, {}, costs.of("macs"), Target("macs", 0.5), scope="global", align=Align(1))
     with pytest.raises(TargetError, match="no group that can be pruned; inspect says why"):
-        allocate(found.coupling, {}, costs.of("channels"), Target("channels", 0.5), scope="global", align=1)
-    assert allocate(found.coupling, {}, costs.of("channels"), Target("channels", 1), scope="global", align=1).keep == {}
+        allocate(found.coupling, {}, costs.of("channels"), Target("channels", 0.5), scope="global", align=Align(1))
+    assert allocate(found.coupling, {}, costs.of("channels"), Target("channels", 1), scope="global", align=Align(1)).keep == {}
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -272,7 +275,7 @@ def test_no_aligned_block_would_still_fit(scope: str, fraction: float) -> None:
     whole = costs.total("macs", {})
     room = fraction * whole - costs.total("macs", counts)
     for group in found.coupling.groups:
-        wider = next((w for w in widths(group, found.coupling, 16) if w > counts[group.factor]), None)
+        wider = next((w for w in widths(group, found.coupling, Align(16)) if w > counts[group.factor]), None)
         assert wider is None or room <= 1e-3 * whole or costs.change("macs", counts, group.factor, wider) > room
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from onnxprune.criteria import CRITERIA as FUNCTIONS
 from onnxprune.errors import OptionError
-from onnxprune.recipe import CRITERIA, TARGETS, Recipe, Target, parse_align
+from onnxprune.recipe import CRITERIA, TARGETS, Align, Recipe, Target, parse_align
 
 OTHER = Recipe(
     "params=0.25",
@@ -112,8 +112,17 @@ def test_integers_align(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text("[prune]\nalign = 8\n")
     assert Recipe.load(path).align == "8"
-    assert [parse_align(text) for text in ("auto", "1", "8")] == [16, 1, 8]
-    assert [parse_align(text, "latency") for text in ("auto", "1", "8")] == [4, 1, 8]
+    assert [parse_align(text) for text in ("auto", "1", "8")] == [Align(16, 4), Align(1), Align(8)]
+    assert [parse_align(text, "latency") for text in ("auto", "1", "8")] == [Align(4), Align(1), Align(8)]
+
+
+@pytest.mark.parametrize(
+    ("align", "width", "step"),
+    [(Align(16, 4), 256, 16), (Align(16, 4), 64, 16), (Align(16, 4), 63, 8), (Align(16, 4), 32, 8), (Align(16, 4), 16, 4),
+     (Align(16, 4), 3, 4), (Align(16), 16, 16), (Align(1), 3, 1)],
+)  # fmt: skip
+def test_narrow_layers_are_cut_in_finer_steps(align: Align, width: int, step: int) -> None:
+    assert align.of(width) == step
 
 
 @pytest.mark.parametrize("metric", TARGETS)

@@ -39,7 +39,10 @@ MaxDrop = Annotated[
 ]
 Metric = Annotated[str, typer.Option(help="The score: top1, agreement, mse, cosine, package.module:function, or auto.")]
 NoRepair = Annotated[bool, typer.Option("--no-repair", help="Leave the weights that remain as they are.")]
-Align = Annotated[str, typer.Option(help="Widths are multiples of this: auto (16; 4 where latency is the target), 1 or N.")]
+Align = Annotated[
+    str,
+    typer.Option(help="Widths are multiples of this: auto (16, in narrow layers 8 or 4; 4 where latency is the target), 1 or N."),
+]
 Protect = Annotated[
     list[str] | None, typer.Option(help="Leave nodes and tensors of this name alone; may be repeated.", metavar="GLOB")
 ]

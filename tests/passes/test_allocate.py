@@ -32,7 +32,9 @@ def test_widths_are_aligned() -> None:
     assert plan is not None
     assert {name: len(kept) for name, kept in plan.keep.items()} == {"w0:0": 4, "w1:0": 2}
     with pytest.raises(TargetError, match="alignment 16"):
-        planned(Allocate("macs=0.5"))
+        planned(Allocate("macs=0.5", align="16"))
+    with pytest.raises(TargetError, match="alignment 16, in narrow layers 4"):
+        planned(Allocate("macs=0.1"))
 
 
 def test_the_scope_reaches_the_search() -> None:
