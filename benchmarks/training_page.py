@@ -14,7 +14,7 @@ CONTROL = "magnitude, no training"
 CHANNELS = {"channels, 2x fewer MACs": 1 / 2, "channels, 3x fewer MACs": 1 / 3}
 """Shares of the multiply-accumulates that remain."""
 COURSES = tuple(method for method in CHANNEL_METHODS if method != "oneshot")
-"""Methods on channels, to the same targets; that at once is in a row of its own, before and after its training."""
+"""Methods on channels; pruning at once and training after it has a row of its own, with what it had before."""
 TICKET, TICKETS, SEEDS = "ticket", (0.9,), (0, 1, 2)
 SHARE = 0.6
 MASKED, REMOVED = f"{SHARE:.0%} of the weights masked", f"{SHARE:.0%} of the weights removed as channels"

@@ -38,6 +38,7 @@ from onnxprune.torch.recipes import Run, methods, rated
 from onnxprune.torch.trainer import Phase
 from onnxprune.torch.tuning import Material, Session, Tuned, kept, opened
 from onnxprune.training import Sparse, Training, turns
+from onnxprune.verify import Check
 
 __all__ = ["train"]
 
@@ -211,7 +212,8 @@ class _Course:
             VerificationError: cutting it out changes what the model computes.
         """
         recipe, options = self._recipe, rated(self._recipe, self._options)
-        proven = api.prune(model, self._surgery(stage.fraction), agreement=False)  # groups that cannot be cut stay whole
+        surgery = self._surgery(stage.fraction)
+        proven = api.prune(model, surgery, agreement=False, progress=self._tell)  # groups that cannot be cut stay whole
         found = api.analyze(model, protect=recipe.protect)
         session = Session(
             model, self._material, options, sparse=True, tell=self._tell, data=self._data, checkpoint=self._checkpoint
@@ -229,14 +231,14 @@ class _Course:
         run = Run(session, recipe, layers(session.module), selection)
         trained = session.train(methods()[recipe.method].phases(run))
         plan = selection.plan({name: session.module.value_of(name) for name in run.layers})
+        self._tell("cutting out what is masked")
         small = api.apply(trained.compiled, plan)
         proof = api.check(trained.compiled, small, plan, seed=options.seed)
         if not proof.ok:
             raise VerificationError(f"{self._source.name}: what was masked cannot be cut out: {proof.text}")
         cost = dataclasses.asdict(api.price(found, plan)[1])
         place.model, place.epochs = _bytes(small), place.epochs + trained.report["epochs"]
-        row = self._row(stage.name, small, cost)
-        return {**row, "verification": {"ok": proof.ok, "error": float(proof.error), "runs": proof.runs}}
+        return {**self._row(stage.name, small, cost), "verification": _verified(proof)}
 
     def _prune(self, stage: _Stage, model: Model, place: _Place) -> dict[str, Any]:
         """Prune the model of a place to a fraction of the original, less what went before."""
@@ -248,8 +250,7 @@ class _Course:
         proof = result.report.verification
         assert proof is not None  # noqa: S101 - the recipe asks for it
         row = self._row(stage.name, result.compiled, dataclasses.asdict(result.report.after))
-        verified = {"ok": proof.ok, "error": float(proof.error), "runs": proof.runs}
-        return {**row, "verification": verified, "repaired": len(result.report.repairs)}
+        return {**row, "verification": _verified(proof), "repaired": len(result.report.repairs)}
 
     def _row(self, name: str, model: Model, cost: Mapping[str, Any]) -> dict[str, Any]:
         """What a stage came to."""
@@ -313,6 +314,10 @@ class _Drawn(Samples):
 
     def batches(self, size: int = 16) -> Iterator[Batch]:  # whoever asks for a size assembles them anew
         return iter(self._batches)
+
+
+def _verified(proof: Check) -> dict[str, Any]:
+    return {"ok": proof.ok, "error": float(proof.error), "runs": proof.runs}
 
 
 def _bytes(model: Model) -> bytes:

@@ -64,9 +64,8 @@ def _scores(module: GraphModule, criterion: str, feeds: Feeds, seed: int) -> cri
     if criterion == "synflow":
         return criteria.synflow(module, next(criteria.singles(feeds)))
     if criterion in {"taylor", "fisher"}:
-        return {"taylor": criteria.taylor, "fisher": criteria.fisher}[criterion](
-            module, _some(criterion, feeds), criteria.sampled(seed)
-        )
+        formula = criteria.taylor if criterion == "taylor" else criteria.fisher
+        return formula(module, _some(criterion, feeds), criteria.sampled(seed))
     batches = [*feeds.labelled()]
     if not batches or any(LABELS not in batch for batch in batches):
         raise OptionError(
