@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from onnxprune.training import CHANNEL_METHODS, METHODS
+from onnxprune.torch.recipes import anew, methods
+from onnxprune.training import CHANNEL_METHODS, METHODS, Sparse
 from trials import Store
 
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
@@ -32,9 +33,11 @@ def page(store: Store) -> str:
         "defaults (ramps of gradual methods, how layers share a sparsity, learning rates) were chosen on digits, by the images",
         "that judge there: those rows flatter them. All options are those of the command line by default but for the epochs, and",
         "for three rounds in methods that prune and train in turns. The sparsity is that of all layers together.",
-        f"*{CONTROL}* is the control: the largest weights of the trained net as they are. One seed unless a row says",
-        "otherwise: differences of some tenths mean nothing. Latency is a share of the original's: below 1 is faster. Written by",
-        "`python benchmarks/training.py`.",
+        f"*{CONTROL}* is the control: the largest weights of the trained net as they are, what `oneshot` begins with.",
+        "*Retrained* methods begin with the trained weights and the rate of retraining; *trained* ones with the rate of a",
+        "whole training, ten times as high; *anew* is that from new weights, which have the epochs given here, and no others, to",
+        "learn in. One seed unless a row says otherwise: differences of some tenths mean nothing. Latency is a share of the",
+        "original's: below 1 is faster. Written by `python benchmarks/training.py`.",
     ]
     for network, title in TITLES.items():
         original = store.get(f"{network}/original")
@@ -67,14 +70,23 @@ def _network(store: Store, network: str, original: Entry) -> list[str]:
 
 def _methods(store: Store, network: str, original: Entry) -> list[str]:
     columns = " | ".join(f"{sparsity:.0%}" for sparsity in SPARSITIES)
-    lines = [f"| method | {columns} | seconds |", "|---|" + "--:|" * (len(SPARSITIES) + 1)]
+    lines = [f"| method | weights | {columns} | seconds |", "|---|---|" + "--:|" * (len(SPARSITIES) + 1)]
     for name in (CONTROL, *METHODS):
         found = [store.get(f"{network}/{name}/{sparsity}") for sparsity in SPARSITIES]
         if any(found):
             cells = [_accuracy(entry, original) for entry in found]
             seconds = max(entry["seconds"] for entry in found if entry)
-            lines.append(f"| {name} | {' | '.join(cells)} | {seconds:.0f} |")
+            lines.append(f"| {name} | {_course(name)} | {' | '.join(cells)} | {seconds:.0f} |")
     return lines
+
+
+def _course(name: str) -> str:
+    """What a method does to the weights that it is given."""
+    if name == CONTROL:
+        return "as they are"
+    if anew(Sparse(name, max(SPARSITIES))):
+        return "anew"
+    return "trained" if methods()[name].rate == "training" else "retrained"
 
 
 def _sizes(store: Store, network: str, original: Entry) -> list[str]:
@@ -106,7 +118,7 @@ def _channels(store: Store, network: str, original: Entry, timing: Entry | None)
         lines.append(
             f"| {name} | {cells} | {after['raw']:,} | {after['gzip']:,} | {after['encoded']:,} | {_ratio(timing, name)} |"
         )
-    return lines
+    return [*lines, "", "`supermask` trains no weight: it chooses among random ones, and whole channels are too coarse a choice."]
 
 
 def _question(store: Store, network: str, original: Entry, timing: Entry | None) -> list[str]:

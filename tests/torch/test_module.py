@@ -36,6 +36,14 @@ def test_resnet20(shared: Any, name: str) -> None:
     check_forward(shared(f"models/{name}.onnx"))
 
 
+def test_images_are_computed_with_channels_last() -> None:
+    """Which is what makes training fast: each convolution hands the order of its input on."""
+    proto = graph("(float[2, 3, 8, 8] x) => (float[2, 4, 8, 8] y) { a = Conv <pads = [1, 1, 1, 1]> (x, w)  y = Relu(a) }")
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "w"))
+    result = check_forward(proto).compute({"x": np.ones((2, 3, 8, 8), np.float32)})
+    assert result["y"].is_contiguous(memory_format=torch.channels_last)
+
+
 def test_parameters_carry_the_names_of_the_file() -> None:
     model = Model.of(DIGITS / "digits__bn.onnx")
     module = to_module(model)
