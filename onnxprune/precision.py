@@ -14,6 +14,7 @@ import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
 from onnxprune.model import Model
+from onnxprune.node import domain_of, every_body
 from onnxprune.weights import FLOATS, Weight
 
 if TYPE_CHECKING:
@@ -23,6 +24,16 @@ __all__ = ["as_float32", "carry", "differing", "feeds_as_float32", "float_types"
 
 _TYPE_ATTRIBUTES = frozenset({"dtype", "output_datatype", "output_dtype", "precision", "softmax_precision", "stash_type", "to"})
 """Attributes whose integer is a ``TensorProto.DataType``."""
+
+_IMPLIED = {
+    "ConstantOfShape": helper.make_attribute("value", numpy_helper.from_array(np.zeros(1, np.float32))),
+    **dict.fromkeys(("RandomNormal", "RandomUniform"), helper.make_attribute("dtype", TensorProto.FLOAT)),
+    **dict.fromkeys(
+        ("BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix"),
+        helper.make_attribute("output_datatype", TensorProto.FLOAT),
+    ),
+}
+"""What operators mean where they are silent, which is float32."""
 
 Place = tuple[Any, str]
 """A protobuf message, and its field that spells an element type."""
@@ -47,6 +58,7 @@ def retyped(model: Model, to: int) -> Model:
     """
     change = _narrow if to == TensorProto.FLOAT else _widen
     copy = model.copy()
+    _spell_out(copy.proto)
     for message, name in list(_places(copy.proto)):
         if getattr(message, name) not in FLOATS:
             continue
@@ -79,6 +91,19 @@ def _narrow(array: Array) -> Array:
 
 def _widen(array: Array) -> Array:
     return array.astype(np.float64)
+
+
+def _spell_out(proto: ModelProto) -> None:
+    """Write down the types that nodes imply, so that they can be changed."""
+    bodies = (proto.graph, *every_body(proto.graph), *proto.functions)
+    for node in (node for body in bodies for node in body.node):
+        implied = _IMPLIED.get(node.op_type)
+        if implied and domain_of(node) == "" and all(attribute.name != implied.name for attribute in node.attribute):
+            node.attribute.append(implied)
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.name in {"value_float", "value_floats"}:
+                array = np.array(helper.get_attribute_value(attribute), np.float32)
+                attribute.CopyFrom(helper.make_attribute("value", numpy_helper.from_array(array)))
 
 
 def _places(proto: ModelProto) -> Iterator[Place]:

@@ -13,7 +13,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 import digits
 from nets import NETS, both, parse, some
-from onnxprune import ModelError, Recipe, api, prune
+from onnxprune import ModelError, Recipe, api, precision, prune
 from onnxprune.api import analyze
 from onnxprune.model import Model
 from onnxprune.precision import _places, as_float32, feeds_as_float32, float_types
@@ -97,6 +97,20 @@ def test_the_values_of_a_copy_are_those_of_the_weights(kind: str) -> None:
     for name, weight in model.weights.items():
         assert copy.weights[name].shape == weight.shape
         np.testing.assert_allclose(copy.weights[name].array(), weight.array().astype(np.float64), rtol=1e-7)
+
+
+def test_types_that_nodes_imply_are_changed_too() -> None:
+    """A float64 model with one float32 value inside does not load."""
+    text = "(float[3] x, bool b) => (float[3] y) { n = Shape(x) z = ConstantOfShape(n) c = Constant<value_float = 2.0>() "
+    text += "v = If (b) < then_branch = one () => (float[3] a) { a = ConstantOfShape(n) }, else_branch = two () => (float[3] a) "
+    text += "{ k = Constant<value_floats = [1.0, 2.0, 3.0]>() a = Add(x, k) } > t = Squeeze(n) "
+    text += "u = HannWindow(t) s = Sum(z, v, u) y = Mul(s, c) }"
+    source = Model.of(parse(text))
+    feeds = {"x": np.arange(3.0, dtype=np.float32), "b": np.array(False)}
+    (expected,) = Session(source).run(feeds)
+    (found,) = Session(precision.retyped(source, TensorProto.DOUBLE)).run(feeds | {"x": feeds["x"].astype(np.float64)})
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_what_float32_cannot_hold_stays_finite_and_infinities_stay() -> None:

@@ -22,8 +22,6 @@ __all__ = ["GraphModule", "initializer_name", "to_module"]
 
 _HOST = 64
 """Elements up to which vectors of integers stay with the host, where sizes are computed."""
-_IMAGES = 4
-"""Axes of a batch of images."""
 
 
 class GraphModule(nn.Module):
@@ -152,11 +150,7 @@ def _fed(value: Any, device: torch.device) -> Any:
         return [_fed(item, device) for item in value]
     if isinstance(value, np.ndarray):
         value = from_array(value)
-    if value is None:
-        return value
-    value = torch.as_tensor(value, device=device)
-    # convolutions of images, and their gradients, are faster with channels last: ResNet-20 trains in 0.75x the time on a CPU
-    return value.contiguous(memory_format=torch.channels_last) if value.dim() == _IMAGES else value
+    return value if value is None else torch.as_tensor(value, device=device)
 
 
 def _escaped(part: str) -> str:

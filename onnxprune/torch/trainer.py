@@ -253,9 +253,8 @@ class Trainer:
             self._keep(_Place(place.phase, place.epoch + 1), optimizer)
 
     def _step(self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, phase: Phase) -> float:
-        device = self._where.device
-        feeds = {name: torch.as_tensor(array, device=device) for name, array in batch.feeds.items()}
-        labels = None if batch.labels is None else torch.as_tensor(batch.labels, device=device)
+        feeds = self._where.tensors(batch.feeds)
+        labels = None if batch.labels is None else torch.as_tensor(batch.labels, device=self._where.device)
         given = None
         if self.teacher is not None:
             wanted = (*self.objective.reference, *self.objective.match)

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from onnxprune.calibrate import Samples, open_samples
 from onnxprune.errors import OptionError
 from onnxprune.metrics import Evaluation
@@ -187,7 +185,7 @@ class Session:
     def examples(self) -> Iterator[Feeds]:
         """Some batches of the data."""
         for batch in itertools.islice(self.data.epoch(0), math.ceil(_EXAMPLES / self.data.size)):
-            yield {name: torch.as_tensor(array, device=self.where.device) for name, array in batch.feeds.items()}
+            yield self.where.tensors(batch.feeds)
 
     def measure(self) -> None:
         """Let the normalisations of the training change nothing at the weights that the module has."""

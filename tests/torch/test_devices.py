@@ -28,6 +28,16 @@ def test_devices_that_are_not_there_are_refused() -> None:
             devices("cpu", "float16")
 
 
+def test_images_have_their_channels_last() -> None:
+    images, rows = np.arange(96.0).reshape(2, 3, 4, 4), np.arange(6).reshape(2, 3)
+    found = Devices("cpu", "float32").tensors({"images": images, "rows": rows})
+    assert np.array_equal(found["images"], images)
+    assert found["images"].is_contiguous(memory_format=torch.channels_last)
+    maps = torch.nn.functional.conv2d(found["images"], torch.ones(5, 3, 3, 3, dtype=torch.float64))
+    assert maps.is_contiguous(memory_format=torch.channels_last)
+    assert np.array_equal(found["rows"], rows)
+
+
 def test_gradients_are_clipped_and_layers_compute_in_half() -> None:
     where = Devices("cpu", "bfloat16")
     weight = torch.nn.Parameter(torch.ones(4, 4))

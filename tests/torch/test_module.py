@@ -36,14 +36,6 @@ def test_resnet20(shared: Any, name: str) -> None:
     check_forward(shared(f"models/{name}.onnx"))
 
 
-def test_images_are_computed_with_channels_last() -> None:
-    """Which is what makes training fast: each convolution hands the order of its input on."""
-    proto = graph("(float[2, 3, 8, 8] x) => (float[2, 4, 8, 8] y) { a = Conv <pads = [1, 1, 1, 1]> (x, w)  y = Relu(a) }")
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "w"))
-    result = check_forward(proto).compute({"x": np.ones((2, 3, 8, 8), np.float32)})
-    assert result["y"].is_contiguous(memory_format=torch.channels_last)
-
-
 def test_parameters_carry_the_names_of_the_file() -> None:
     model = Model.of(DIGITS / "digits__bn.onnx")
     module = to_module(model)
@@ -122,6 +114,14 @@ def test_dropout_drops_in_train_mode_alone() -> None:
     assert 0.65 < float((y != 0).float().mean()) < 0.85
     assert y.unique().tolist() == pytest.approx([0, 4 / 3])
     assert torch.equal(module.eval()(x), x)
+
+
+@pytest.mark.parametrize(("opset", "kind"), [(9, "float"), (11, "bool")])
+def test_masks_of_older_dropouts(opset: int, kind: str) -> None:
+    proto = graph(f"(float[1000] x) => (float[1000] y, {kind}[1000] mask) {{ y, mask = Dropout <ratio = 0.25> (x) }}")
+    proto.opset_import[0].version = opset
+    results = check_forward(proto).train().compute({"x": torch.ones(1000)})
+    assert torch.equal(results["mask"].bool(), results["y"] != 0)
 
 
 def test_intermediate_values_can_be_asked_for() -> None:

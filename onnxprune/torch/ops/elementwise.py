@@ -121,7 +121,10 @@ def cast(node: Node, x: Tensor, like: Tensor | None = None) -> Tensor:
 
 @op("Dropout", until=11, trains=True)
 def dropout_by_attribute(node: Node, x: Tensor, *, training: bool) -> tuple[Tensor, Tensor]:
-    return _dropped(x, node.attr("ratio", 0.5), training)
+    """The mask has the type of the values before version 10; out of training nobody fills it: ONNX Runtime leaves zeros."""
+    y, kept = _dropped(x, node.attr("ratio", 0.5), training)
+    mask = kept if training else torch.zeros_like(kept)
+    return y, mask.to(x.dtype) if node.opset < 10 else mask
 
 
 @op("Dropout", since=12, trains=True, host=(1, 2))

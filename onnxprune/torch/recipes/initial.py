@@ -79,7 +79,7 @@ def _batches(run: Run) -> list[Batch]:
     device = run.module.device
     found: list[Batch] = []
     for batch in itertools.islice(run.session.data.epoch(0), _BATCHES):
-        tensors = {name: torch.as_tensor(array, device=device) for name, array in batch.feeds.items()}
+        tensors = run.session.where.tensors(batch.feeds)
         labels = None if batch.labels is None else torch.as_tensor(batch.labels, device=device)
         found.append(tensors | {_LABELS: labels})
     return found
