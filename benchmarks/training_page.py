@@ -107,7 +107,7 @@ def _bytes(name: str, entry: Entry) -> str:
 
 
 def _channels(store: Store, network: str, original: Entry, timing: Entry | None) -> list[str]:
-    names = [*CHANNELS, *(f"{name}, {method}" for name in CHANNELS for method in COURSES)]
+    names = [one for name in CHANNELS for one in (name, *(f"{name}, {method}" for method in COURSES))]
     found = [(name, store.get(f"{network}/{name}, repaired"), store.get(f"{network}/{name}")) for name in names]
     rows = [(name, before, after) for name, before, after in found if after]
     if not rows:
