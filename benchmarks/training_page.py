@@ -118,7 +118,7 @@ def _channels(store: Store, network: str, original: Entry, timing: Entry | None)
         lines.append(
             f"| {name} | {cells} | {after['raw']:,} | {after['gzip']:,} | {after['encoded']:,} | {_ratio(timing, name)} |"
         )
-    return [*lines, "", "`supermask` trains no weight: it chooses among random ones, and whole channels are too coarse a choice."]
+    return [*lines, "", "`supermask` trains no weight: it chooses among random ones."]
 
 
 def _question(store: Store, network: str, original: Entry, timing: Entry | None) -> list[str]:
