@@ -25,12 +25,12 @@ import accuracy_page
 import digits
 import onnxprune
 from onnxprune import Recipe, TargetError
-from onnxprune.bench import benchmark
-from onnxprune.calibrate import open_samples
-from onnxprune.compiler import Compiler
-from onnxprune.model import Model
-from onnxprune.recipe import Target
-from onnxprune.tune import at_latency
+from onnxprune.data.samples import open_samples
+from onnxprune.driver.compiler import Compiler
+from onnxprune.driver.search import at_latency
+from onnxprune.ir.model import Model
+from onnxprune.latency.benchmark import benchmark
+from onnxprune.options.prune import Target
 from trials import ROOT, Network, OutOfTimeError, Store, default_data, handwritten, name_of, resnet20
 
 TARGETS = (1 / 1.35, 1 / 1.5, 1 / 2, 1 / 2.75)

@@ -1,8 +1,8 @@
 """What removed channels are worth in ONNX Runtime, next to what zeros are worth: one thread of one CPU core.
 
-Every candidate takes turns with the original in one process (onnxprune.bench): milliseconds are the thread's processor
-time, a latency ratio is candidate / original as the median of the per-round ratios, with quartiles. `again` is the original
-in a second session: its distance from 1 is the noise.
+Every candidate takes turns with the original in one process (onnxprune.latency.benchmark): milliseconds are the thread's
+processor time, a latency ratio is candidate / original as the median of the per-round ratios, with quartiles. `again` is the
+original in a second session: its distance from 1 is the noise.
 
 The realised share is the speedup as a fraction of the reduction in multiply-accumulates: MACs ratio / latency ratio.
 At 1, what costs half takes half the time; the default recipe must reach the required share, or the exit status is 1.
@@ -32,8 +32,8 @@ from rich.table import Table
 
 import onnxprune
 from onnxprune import Recipe
-from onnxprune.bench import BenchRow, benchmark
-from onnxprune.recipe import SCOPES
+from onnxprune.latency.benchmark import BenchRow, benchmark
+from onnxprune.options.prune import SCOPES
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("resnet50", "mobilenet_v2")

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 import onnxprune
 from architectures import DigitsNet
 from build import export
-from onnxprune.cost import CostModel
-from onnxprune.model import Model
-from onnxprune.runtime import Session
+from onnxprune.ir.model import Model
+from onnxprune.pruning.cost import CostModel
+from onnxprune.runtime.session import Session
 from trials import Network
 
 CRITERIA = ("l2", "bn_scale", "lamp", "fpgm", "taylor")

@@ -30,7 +30,7 @@ import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import onnxprune
-from onnxprune import storage
+from onnxprune.driver import encode
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "sparse.md"
@@ -136,14 +136,14 @@ def sizes(name: str, sparsities: Sequence[str]) -> Iterator[Row]:
 
 def _all_sparse(proto: ModelProto) -> int:
     """Bytes of the file when every weight with zeros is a sparse tensor of the standard, whether that pays or not."""
-    rows = [row for row in storage.survey(proto) if row.sparsity >= 0.1 and row.elements >= 2048]
+    rows = [row for row in encode.survey(proto) if row.sparsity >= 0.1 and row.elements >= 2048]
     size = int(proto.ByteSize())
     return size + sum(round((1 - row.sparsity) * row.elements) * (8 + row.dense // row.elements) - row.dense for row in rows)
 
 
 def loads(name: str, sparsities: Sequence[str]) -> Iterator[Row]:
     """Session creation in processor time, latency and memory, against the dense file in the same run."""
-    from onnxprune.bench import benchmark
+    from onnxprune.latency.benchmark import benchmark
 
     model = built(name)
     with TemporaryDirectory(prefix="onnxprune-") as folder:

@@ -18,7 +18,7 @@ from typing import Any
 
 import onnxprune
 from onnxprune import SparseRecipe
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
 from trials import ROOT, Network, Store, default_data, handwritten, resnet20
 
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9)

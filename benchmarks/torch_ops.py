@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from onnx import TensorProto, numpy_helper
 
-from onnxprune.node import STANDARD_DOMAINS, domain_of, every_node
+from onnxprune.ir.node import STANDARD_DOMAINS, domain_of, every_node
 from onnxprune.torch import to_module
 from onnxprune.torch.registry import find, registered
 from onnxprune.torch.tensors import from_array

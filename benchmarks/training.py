@@ -28,12 +28,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout
 
 import onnxprune
 import training_page
-from onnxprune import Recipe, storage
-from onnxprune.bench import benchmark
-from onnxprune.model import Model
-from onnxprune.torch.training import train
-from onnxprune.torch.tuning import Material, Tuned, finetune
-from onnxprune.training import CHANNEL_METHODS, METHODS, Sparse, Training
+from onnxprune import Recipe
+from onnxprune.driver import encode
+from onnxprune.ir.model import Model
+from onnxprune.latency.benchmark import benchmark
+from onnxprune.options.train import CHANNEL_METHODS, METHODS, Sparse, Training
+from onnxprune.training.session import Material, Tuned, finetune
+from onnxprune.training.train import train
 from training_page import CHANNELS, CONTROL, COURSES, MASKED, REMOVED, SEEDS, SHARE, SPARSITIES, TICKET, TICKETS
 from trials import ROOT, Images, Labels, Network, OutOfTimeError, Store, cifar10, default_data, handwritten, resnet20
 
@@ -100,7 +101,7 @@ def measured(store: Store, trial: Trial, name: str, make: Callable[[], Tuned]) -
 
 def sizes(model: bytes) -> dict[str, int]:
     """Bytes of a model as it is, packed, and with encoded weights."""
-    encoded = storage.encode(model).model.SerializeToString()
+    encoded = encode.encode(model).model.SerializeToString()
     return {"raw": len(model), "gzip": len(gzip.compress(model)), "encoded": len(encoded)}
 
 

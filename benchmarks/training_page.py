@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from onnxprune.torch.recipes import anew, methods
-from onnxprune.training import CHANNEL_METHODS, METHODS, Sparse
+from onnxprune.options.train import CHANNEL_METHODS, METHODS, Sparse
+from onnxprune.training.recipes import anew, methods
 from trials import Store
 
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)

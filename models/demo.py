@@ -17,8 +17,8 @@ from rich.table import Table
 import digits
 import onnxprune
 from onnxprune import Recipe, Result, TargetError
-from onnxprune.bench import BenchRow, benchmark
-from onnxprune.recipe import parse_align
+from onnxprune.latency.benchmark import BenchRow, benchmark
+from onnxprune.options.prune import parse_align
 
 HERE = Path(__file__).resolve().parent
 MODEL = HERE / "digits.onnx"

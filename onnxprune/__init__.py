@@ -11,8 +11,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxprune.api import Analysis, Result, analyze, apply, check, make_plan, prune
-    from onnxprune.bench import benchmark
+    from onnxprune.axes.plan import Plan
+    from onnxprune.driver.encode import Stored, decode, encode
+    from onnxprune.driver.prune import Analysis, Result, analyze, apply, check, make_plan, prune
+    from onnxprune.driver.quantize import QuantResult, quantize
+    from onnxprune.driver.report import QuantReport, Report, SparseReport
+    from onnxprune.driver.sparsify import SparseResult, sparsify
     from onnxprune.errors import (
         ContractError,
         InputError,
@@ -28,15 +32,11 @@ if TYPE_CHECKING:
         TargetError,
         VerificationError,
     )
-    from onnxprune.pipeline import Build, run
-    from onnxprune.plan import Plan
-    from onnxprune.quantization import QuantRecipe
-    from onnxprune.quantizer import QuantResult, quantize
-    from onnxprune.recipe import Recipe
-    from onnxprune.report import QuantReport, Report, SparseReport
-    from onnxprune.sparse.recipe import SparseRecipe
-    from onnxprune.sparsifier import SparseResult, sparsify
-    from onnxprune.storage import Stored, decode, encode
+    from onnxprune.latency.benchmark import benchmark
+    from onnxprune.options.prune import Recipe
+    from onnxprune.options.quantize import QuantRecipe
+    from onnxprune.options.sparsify import SparseRecipe
+    from onnxprune.pipeline.run import Build, run
 
 __all__ = [
     "Analysis",
@@ -79,17 +79,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "onnxprune.api": ("Analysis", "Result", "analyze", "apply", "check", "make_plan", "prune"),
-    "onnxprune.bench": ("benchmark",),
-    "onnxprune.pipeline": ("Build", "run"),
-    "onnxprune.plan": ("Plan",),
-    "onnxprune.quantization": ("QuantRecipe",),
-    "onnxprune.quantizer": ("QuantResult", "quantize"),
-    "onnxprune.recipe": ("Recipe",),
-    "onnxprune.report": ("QuantReport", "Report", "SparseReport"),
-    "onnxprune.sparse.recipe": ("SparseRecipe",),
-    "onnxprune.sparsifier": ("SparseResult", "sparsify"),
-    "onnxprune.storage": ("Stored", "decode", "encode"),
+    "onnxprune.driver.prune": ("Analysis", "Result", "analyze", "apply", "check", "make_plan", "prune"),
+    "onnxprune.latency.benchmark": ("benchmark",),
+    "onnxprune.pipeline.run": ("Build", "run"),
+    "onnxprune.axes.plan": ("Plan",),
+    "onnxprune.options.quantize": ("QuantRecipe",),
+    "onnxprune.driver.quantize": ("QuantResult", "quantize"),
+    "onnxprune.options.prune": ("Recipe",),
+    "onnxprune.driver.report": ("QuantReport", "Report", "SparseReport"),
+    "onnxprune.options.sparsify": ("SparseRecipe",),
+    "onnxprune.driver.sparsify": ("SparseResult", "sparsify"),
+    "onnxprune.driver.encode": ("Stored", "decode", "encode"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

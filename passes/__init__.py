@@ -1,4 +1,10 @@
-"""The passes of the compiler, one per file."""
+"""The passes of the compiler, one per file: each takes a model and gives back a changed one, or the same.
+
+`base` has the contract that every pass keeps. What passes know of operators is in `onnxprune.axes.rules`; the order in which
+commands run them is in `onnxprune.driver`.
+
+Change here: one step of the compilation, or add one.
+"""
 
 from onnxprune.passes.allocate import Allocate
 from onnxprune.passes.base import Facts, Pass, Pipeline

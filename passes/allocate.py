@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onnxprune import allocate
-from onnxprune.cost import CostModel
-from onnxprune.model import Model
+from onnxprune.axes.plan import Plan
+from onnxprune.ir.model import Model
+from onnxprune.options.prune import Target, parse_align
 from onnxprune.passes.base import Facts, Pass, need
-from onnxprune.plan import Plan
-from onnxprune.recipe import Target, parse_align
+from onnxprune.pruning import allocation
+from onnxprune.pruning.cost import CostModel
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Allocate(Pass):
         align, gone = parse_align(self.align, target.metric), facts.removal.gone if facts.removal else {}
         if self.scope == "sensitivity" and target.metric != "channels":
             curves = need(facts.curves, "error curves")
-            found = allocate.by_curves(coupling, curves, prices, target, align=align, exponent=self.exponent, gone=gone)
+            found = allocation.by_curves(coupling, curves, prices, target, align=align, exponent=self.exponent, gone=gone)
         else:
             scope = "uniform" if self.scope == "sensitivity" else self.scope
             scores = need(facts.scores, "scores")
-            found = allocate.allocate(coupling, scores, prices, target, scope=scope, align=align, gone=gone)
+            found = allocation.allocate(coupling, scores, prices, target, scope=scope, align=align, gone=gone)
         facts.plan = Plan(found.keep)
         return model

@@ -13,20 +13,20 @@ from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import numpy as np
 
-from onnxprune.bases import Basis
-from onnxprune.calibration import Calibration
-from onnxprune.cost import CostModel
-from onnxprune.coupling import Coupling
+from onnxprune.axes.coupling import Coupling
+from onnxprune.axes.plan import Plan
+from onnxprune.data.calibration import Calibration
 from onnxprune.errors import OnnxPruneError, OptionError, PassError
-from onnxprune.knapsack import Curve, Prices
-from onnxprune.lossless import Removal
-from onnxprune.model import Model
-from onnxprune.plan import Plan
-from onnxprune.report import Repaired
-from onnxprune.shapes import Shapes
-from onnxprune.sparse.accounting import Encoded
+from onnxprune.ir.model import Model
+from onnxprune.linear.moments import Statistics
+from onnxprune.linear.reconstruction import Repaired
+from onnxprune.linear.rotation import Basis
+from onnxprune.pruning.cost import CostModel
+from onnxprune.pruning.knapsack import Curve, Prices
+from onnxprune.pruning.lossless.search import Removal
+from onnxprune.shapes.probes import Shapes
+from onnxprune.sparse.encoding.accounting import Encoded
 from onnxprune.sparse.layers import Layer
-from onnxprune.statistics import Statistics
 
 __all__ = ["Facts", "Pass", "Pipeline", "need"]
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import helper
 
-from onnxprune.model import Model
-from onnxprune.node import defined, domain_of, every_graph, every_node, is_followed, subgraphs
-from onnxprune.shapes import Shapes
-from onnxprune.weights import Weight, densify
+from onnxprune.ir.model import Model
+from onnxprune.ir.node import defined, domain_of, every_graph, every_node, is_followed, subgraphs
+from onnxprune.ir.weights import Weight, densify
+from onnxprune.shapes.probes import Shapes
 
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onnxprune.coupling import couple
-from onnxprune.model import Model
+from onnxprune.axes.coupling import couple
+from onnxprune.ir.model import Model
 from onnxprune.passes.base import Facts, Pass
-from onnxprune.shapes import probe
+from onnxprune.shapes.probes import probe
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
 from onnxprune.passes.base import Facts, Pass
-from onnxprune.sparse.decode import decode
+from onnxprune.sparse.encoding.recognize import decode
 
 __all__ = ["Decode"]
 

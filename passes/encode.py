@@ -12,17 +12,17 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxprune.errors import ModelError
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
+from onnxprune.ir.weights import FLOATS, Array, Weight
 from onnxprune.passes.base import Facts, Pass
 from onnxprune.passes.bodies import replace_all
 from onnxprune.passes.normalize import gather_constants
-from onnxprune.sparse.accounting import Encoded
-from onnxprune.sparse.chain import OPSET, Chain
-from onnxprune.sparse.choose import Bundle, Piece, affordable, bundles, check_names, choose, laid_out
-from onnxprune.sparse.coo import coo, coo_bytes
-from onnxprune.sparse.decode import decode
-from onnxprune.sparse.flat import Flat, most_frequent
-from onnxprune.weights import FLOATS, Array, Weight
+from onnxprune.sparse.encoding.accounting import Encoded
+from onnxprune.sparse.encoding.choose import Bundle, Piece, affordable, bundles, check_names, choose, laid_out
+from onnxprune.sparse.encoding.coo import coo, coo_bytes
+from onnxprune.sparse.encoding.decoder import OPSET, Chain
+from onnxprune.sparse.encoding.flat import Flat, most_frequent
+from onnxprune.sparse.encoding.recognize import decode
 
 __all__ = ["Encode"]
 

@@ -9,12 +9,12 @@ from typing import ClassVar
 import numpy as np
 from onnx import NodeProto, helper
 
-from onnxprune.model import Model
-from onnxprune.node import domain_of, every_graph, every_node
+from onnxprune.ir.model import Model
+from onnxprune.ir.node import domain_of, every_graph, every_node
+from onnxprune.ir.weights import FLOATS, Array, Weight
 from onnxprune.passes.base import Facts, Pass
 from onnxprune.passes.bodies import replace_all
 from onnxprune.passes.normalize import gather_constants, remove_unused
-from onnxprune.weights import FLOATS, Array, Weight
 
 __all__ = ["FoldMasks"]
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from onnx import NodeProto, helper
 
-from onnxprune.lossless import search
-from onnxprune.model import Model
+from onnxprune.axes.plan import Plan
+from onnxprune.ir.model import Model
+from onnxprune.ir.weights import Array, Weight
+from onnxprune.options.prune import parse_align
 from onnxprune.passes.base import Facts, Pass, need
 from onnxprune.passes.bodies import replace_all
 from onnxprune.passes.prune_channels import MaskChannels
-from onnxprune.plan import Plan
-from onnxprune.recipe import parse_align
-from onnxprune.weights import Array, Weight
+from onnxprune.pruning.lossless.search import search
 
 if TYPE_CHECKING:
-    from onnxprune.affine import Affine
+    from onnxprune.pruning.lossless.affine import Affine
 
 
 @dataclass(frozen=True)

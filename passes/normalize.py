@@ -10,9 +10,11 @@ import numpy as np
 import onnx.inliner
 from onnx import GraphProto, NodeProto, helper
 
-from onnxprune.model import Model, pinned_sizes
-from onnxprune.node import CONTROL_FLOW, captured, domain_of, every_body, every_graph, every_node, is_followed, subgraphs
-from onnxprune.order import in_order
+from onnxprune.axes.rules.layout import runs
+from onnxprune.ir.model import Model, pinned_sizes
+from onnxprune.ir.node import CONTROL_FLOW, captured, domain_of, every_body, every_graph, every_node, is_followed, subgraphs
+from onnxprune.ir.toposort import in_order
+from onnxprune.ir.weights import Array, Weight, densify
 from onnxprune.passes.base import Facts, Pass
 from onnxprune.passes.bodies import (
     compute_outputs,
@@ -23,11 +25,9 @@ from onnxprune.passes.bodies import (
     unique_names,
 )
 from onnxprune.passes.sequences import lists_to_tensors
-from onnxprune.rules.layout import runs
-from onnxprune.runtime import evaluate
-from onnxprune.shapes import Shapes, probe
-from onnxprune.sparse.decode import decode
-from onnxprune.weights import Array, Weight, densify
+from onnxprune.runtime.session import evaluate
+from onnxprune.shapes.probes import Shapes, probe
+from onnxprune.sparse.encoding.recognize import decode
 
 SIZE_INPUTS: dict[str, tuple[int, ...]] = {
     "ConstantOfShape": (0,), "Expand": (1,), "OneHot": (1,), "Pad": (1, 3), "Range": (0, 1, 2), "ReduceSum": (1,),

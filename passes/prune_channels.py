@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 
 from onnx import ValueInfoProto
 
-from onnxprune.axes import Factor, Indices, Keeper, Positions, length, mask, take
-from onnxprune.coupling import Coupling, NodeAxes
-from onnxprune.flow import node_at
-from onnxprune.model import Model, pinned_sizes
-from onnxprune.node import every_graph, set_attribute
+from onnxprune.axes.coupling import Coupling
+from onnxprune.axes.factors import Factor, Indices, Keeper, Positions, length, mask, take
+from onnxprune.axes.node_axes import NodeAxes
+from onnxprune.ir.control_flow import node_at
+from onnxprune.ir.model import Model, pinned_sizes
+from onnxprune.ir.node import every_graph, set_attribute
+from onnxprune.ir.weights import Array, Weight
 from onnxprune.passes.base import Facts, Pass, need
-from onnxprune.weights import Array, Weight
 
 __all__ = ["MaskChannels", "PruneChannels"]
 

@@ -12,14 +12,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from onnxprune.axes import Keeper
-from onnxprune.model import Model
-from onnxprune.pairs import Pair, tasks_of
+from onnxprune.axes.factors import Keeper
+from onnxprune.ir.model import Model
+from onnxprune.linear.layers import install, linear_readers, matrix_of
+from onnxprune.linear.reconstruction import Pair, Repaired, tasks_of
+from onnxprune.linear.ridge import refit
 from onnxprune.passes.base import Facts, Pass, need
-from onnxprune.readers import install, linear_readers, matrix_of
-from onnxprune.refit import refit
-from onnxprune.report import Repaired
-from onnxprune.staged import Staged
+from onnxprune.runtime.stages import Staged
 
 __all__ = ["Repair"]
 

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from onnxprune import bases
-from onnxprune.bases import Basis
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
+from onnxprune.linear import rotation
+from onnxprune.linear.layers import matrix_of
+from onnxprune.linear.rotation import Basis
 from onnxprune.passes.base import Facts, Pass, need
-from onnxprune.problems import Part, Problem
-from onnxprune.readers import matrix_of
+from onnxprune.pruning.data_criteria import Part, Problem
 
 if TYPE_CHECKING:
-    from onnxprune.axes import Positions
-    from onnxprune.weights import Array
+    from onnxprune.axes.factors import Positions
+    from onnxprune.ir.weights import Array
 
 __all__ = ["Rotate", "turned", "turned_problem"]
 
@@ -29,7 +29,7 @@ class Rotate(Pass):
 
     def run(self, model: Model, facts: Facts) -> Model:
         calibration = need(facts.calibration, "calibration")
-        facts.bases = bases.find(model, need(facts.coupling, "coupling"), calibration.fit)
+        facts.bases = rotation.find(model, need(facts.coupling, "coupling"), calibration.fit)
         return model
 
 

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from onnxprune import criteria
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
+from onnxprune.linear.moments import collect
+from onnxprune.options.prune import GRADIENT
 from onnxprune.passes.base import Facts, Pass, need
-from onnxprune.problems import CALIBRATED, calibrated
-from onnxprune.recipe import GRADIENT
-from onnxprune.statistics import collect
+from onnxprune.pruning import criteria
+from onnxprune.pruning.data_criteria import CALIBRATED, calibrated
 
 if TYPE_CHECKING:
-    from onnxprune.calibration import Feeds
-    from onnxprune.coupling import Coupling
+    from onnxprune.axes.coupling import Coupling
+    from onnxprune.data.calibration import Feeds
 
 Scores = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -27,7 +27,7 @@ class Score(Pass):
 
     name: ClassVar[str] = "score"
     criterion: str = "l2"
-    """Which criterion; see `onnxprune.criteria`."""
+    """Which criterion; see `onnxprune.pruning.criteria`."""
     seed: int = 0
     """For criteria that draw."""
 

@@ -15,24 +15,24 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.axes import leaves
-from onnxprune.cost import CostModel
-from onnxprune.knapsack import Curve
-from onnxprune.meter import Meter
-from onnxprune.model import Model
-from onnxprune.obs import Additive, Loss, Quadratic
+from onnxprune.axes.factors import leaves
+from onnxprune.axes.plan import Plan
+from onnxprune.ir.model import Model
+from onnxprune.linear.layers import Reader, install
+from onnxprune.linear.obs import Additive, Loss, Quadratic
 from onnxprune.passes.base import Facts, Pass, need
 from onnxprune.passes.prune_channels import PruneChannels
 from onnxprune.passes.rotate import turned_problem
-from onnxprune.plan import Plan
-from onnxprune.problems import Problem
-from onnxprune.readers import Reader, install
-from onnxprune.staged import Staged
+from onnxprune.pruning.cost import CostModel
+from onnxprune.pruning.data_criteria import Problem
+from onnxprune.pruning.knapsack import Curve
+from onnxprune.runtime.stages import Staged
+from onnxprune.verify.suffix import Meter
 
 if TYPE_CHECKING:
-    from onnxprune.axes import Factor
-    from onnxprune.coupling import Coupling, CouplingGroup
-    from onnxprune.weights import Array
+    from onnxprune.axes.coupling import Coupling, CouplingGroup
+    from onnxprune.axes.factors import Factor
+    from onnxprune.ir.weights import Array
 
 __all__ = ["Sensitivity"]
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto, helper
 
-from onnxprune.model import Model
-from onnxprune.node import every_graph, every_node, is_followed, subgraphs
+from onnxprune.ir.model import Model
+from onnxprune.ir.node import every_graph, every_node, is_followed, subgraphs
+from onnxprune.ir.weights import Weight
 from onnxprune.passes.bodies import replace_all
-from onnxprune.shapes import Shapes
-from onnxprune.weights import Weight
+from onnxprune.shapes.probes import Shapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

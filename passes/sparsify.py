@@ -12,23 +12,22 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from onnxprune.errors import PassError
-from onnxprune.pairs import Pair, tasks_of
+from onnxprune.ir.precision import carry, differing
+from onnxprune.ir.weights import Weight
+from onnxprune.linear.layers import install, linear_readers, matrix_of
+from onnxprune.linear.reconstruction import Pair, Repaired, tasks_of
+from onnxprune.options.sparsify import FITTED
 from onnxprune.passes.base import Facts, Pass, need
-from onnxprune.precision import carry, differing
-from onnxprune.readers import install, linear_readers, matrix_of
-from onnxprune.report import Repaired
+from onnxprune.runtime.stages import Staged
 from onnxprune.sparse.patterns import parse_pattern
-from onnxprune.sparse.recipe import FITTED
 from onnxprune.sparse.solve import DAMPING, Sparser
-from onnxprune.staged import Staged
-from onnxprune.weights import Weight
 
 if TYPE_CHECKING:
-    from onnxprune.model import Model
-    from onnxprune.moments import Regression
+    from onnxprune.ir.model import Model
+    from onnxprune.ir.weights import Array
+    from onnxprune.linear.regression import Regression
     from onnxprune.sparse.layers import Layer
     from onnxprune.sparse.patterns import Mask, Pattern
-    from onnxprune.weights import Array
 
 __all__ = ["Sparsify"]
 

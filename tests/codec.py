@@ -12,11 +12,11 @@ import onnxruntime as ort
 from hypothesis.extra import numpy as arrays
 from onnx import ModelProto, TensorProto, helper, parser
 
-from onnxprune.model import Model
-from onnxprune.sparse.chain import Chain
-from onnxprune.sparse.choose import Scheme
-from onnxprune.sparse.decode import Decoders
-from onnxprune.sparse.flat import Flat, bits_of
+from onnxprune.ir.model import Model
+from onnxprune.sparse.encoding.choose import Scheme
+from onnxprune.sparse.encoding.decoder import Chain
+from onnxprune.sparse.encoding.flat import Flat, bits_of
+from onnxprune.sparse.encoding.recognize import Decoders
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

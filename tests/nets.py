@@ -10,15 +10,17 @@ import onnx
 import onnx.parser
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
-from onnxprune import runtime, shapes, verify
-from onnxprune.api import Analysis
-from onnxprune.coupling import Coupling
-from onnxprune.model import Model
-from onnxprune.node import every_graph
+from onnxprune.axes.coupling import Coupling
+from onnxprune.axes.plan import Plan
+from onnxprune.axes.rules.registry import Reason
+from onnxprune.driver.prune import Analysis
+from onnxprune.ir.model import Model
+from onnxprune.ir.node import every_graph
+from onnxprune.ir.weights import Array
 from onnxprune.passes import Facts, MaskChannels, PruneChannels
-from onnxprune.plan import Plan
-from onnxprune.rules.registry import Reason
-from onnxprune.weights import Array
+from onnxprune.runtime import session
+from onnxprune.shapes import probes
+from onnxprune.verify import law
 
 
 def parse(text: str, opset: int = 18, *, ir: int = 10, domains: Sequence[str] = ()) -> ModelProto:
@@ -81,9 +83,9 @@ def both(found: Analysis, keep: Mapping[str, Sequence[int]]) -> tuple[Model, Mod
 def check_law(found: Analysis, keep: Mapping[str, Sequence[int]]) -> None:
     """The pruned model equals the masked one, at every size, and is smaller; its interface is the original's."""
     pruned, masked = both(found, keep)
-    outcome = verify.compare(pruned, masked)
+    outcome = law.compare(pruned, masked)
     assert outcome.ok, f"{dict(keep)}: {outcome.text}"
-    assert outcome.runs == len(shapes.bindings(masked.inputs))
+    assert outcome.runs == len(probes.bindings(masked.inputs))
     assert pruned.graph.input == found.model.graph.input
     assert pruned.graph.output == found.model.graph.output
     assert sum(w.size for w in pruned.weights.values()) < sum(w.size for w in found.model.weights.values())
@@ -118,7 +120,7 @@ def assert_same_graph(model: Model, expected: ModelProto) -> None:
 
 def runs(model: Model, found: dict[str, tuple[int, ...]]) -> bool:
     try:
-        runtime.session(model.to_proto()).run(None, runtime.random_feeds(model.inputs, found, 0))
+        session.session(model.to_proto()).run(None, session.random_feeds(model.inputs, found, 0))
     except Exception:  # noqa: BLE001 - onnxruntime derives its exceptions from Exception alone
         return False
     return True
@@ -126,10 +128,10 @@ def runs(model: Model, found: dict[str, tuple[int, ...]]) -> bool:
 
 def assert_same_values(one: Model, other: Model) -> None:
     """Both compute the same on seeded inputs of sizes that ``other`` takes, to the last bit but for fused arithmetic."""
-    taken = next(sizes for sizes in shapes.trials(other.inputs) if all(runs(other, found) for found in sizes))
+    taken = next(sizes for sizes in probes.trials(other.inputs) if all(runs(other, found) for found in sizes))
     for number, found in enumerate(taken):
-        feeds = runtime.random_feeds(other.inputs, found, number)
-        results = [runtime.session(model.to_proto(), optimize=False).run(None, feeds) for model in (one, other)]
+        feeds = session.random_feeds(other.inputs, found, number)
+        results = [session.session(model.to_proto(), optimize=False).run(None, feeds) for model in (one, other)]
         for got, expected in zip(*results, strict=True):
             np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from onnxprune import runtime
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
+from onnxprune.runtime import session
 from onnxprune.torch import GraphModule, to_module
 
 TOLERANCE = 1e-5
@@ -18,7 +18,7 @@ TOLERANCE = 1e-5
 def feeds_of(model: Model, size: int = 2) -> dict[str, Any]:
     """Seeded inputs; open sizes are `size`."""
     shapes = {v.name: tuple(d.dim_value or size for d in v.type.tensor_type.shape.dim) for v in model.inputs}
-    return runtime.random_feeds(model.inputs, shapes, 0)
+    return session.random_feeds(model.inputs, shapes, 0)
 
 
 def difference(ours: Any, theirs: Any) -> float:
@@ -38,7 +38,7 @@ def check_forward(source: Any, size: int = 2) -> GraphModule:
     """The module computes what ONNX Runtime does; returns it."""
     model = Model.of(source)
     module, feeds = to_module(model), feeds_of(model, size)
-    expected = runtime.session(model.to_proto(), "reference", optimize=False).run(None, feeds)
+    expected = session.session(model.to_proto(), "reference", optimize=False).run(None, feeds)
     with torch.no_grad():
         results = module.compute(feeds)
     for name, theirs in zip(module.outputs, expected, strict=True):

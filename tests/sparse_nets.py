@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from nets import parse
-from onnxprune.calibrate import open_samples
-from onnxprune.calibration import Calibration
-from onnxprune.model import Model
+from onnxprune.data.calibration import Calibration
+from onnxprune.data.samples import open_samples
+from onnxprune.ir.model import Model
+from onnxprune.ir.precision import as_float32
 from onnxprune.passes import Couple, Facts, Normalize, Pipeline
 from onnxprune.passes.base import need
-from onnxprune.precision import as_float32
 from onnxprune.sparse.layers import Layer, find
 
 NET = """(float[N,4,8,8] x) => (float[N,10] y)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 from nets import assert_same_values
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
 from onnxprune.passes import Facts, Normalize
 from test_random_graphs import LAYERS, SIDE, Net, check, dense
 

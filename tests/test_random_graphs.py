@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from nets import both
-from onnxprune import verify
-from onnxprune.api import analyze
+from onnxprune.driver.prune import analyze
+from onnxprune.verify import law
 
 SIDE = 4
 """Height and width of every image; the batch is dynamic."""
@@ -296,7 +296,7 @@ def check(model: ModelProto, seed: int, share: float) -> None:
     found = analyze(model)
     keep = plan_for(found, np.random.default_rng(seed), share)
     pruned, masked = both(found, keep)
-    outcome = verify.compare(pruned, masked)
+    outcome = law.compare(pruned, masked)
     assert outcome.ok, f"{keep}: {outcome.text}\n{onnx.printer.to_text(model)[:6000]}"
     assert outcome.runs == 2
     assert pruned.graph.input == model.graph.input

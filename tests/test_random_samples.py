@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
 
+from axes.rules.compositions import COMPOSED, Composer, compose, deals, pool
+from axes.rules.conformance import letters_of
 from nets import both
-from onnxprune import verify
-from onnxprune.api import Analysis, analyze
-from onnxprune.axes import leaves
-from rules.compositions import COMPOSED, Composer, compose, deals, pool
-from rules.conformance import letters_of
+from onnxprune.axes.factors import leaves
+from onnxprune.driver.prune import Analysis, analyze
+from onnxprune.verify import law
 from test_random_graphs import plan_for
 
 OPSETS = sorted({sample.opset for sample in COMPOSED})
@@ -37,7 +37,7 @@ def check(model: ModelProto, seed: int, share: float = 1.0) -> Analysis:
     """Prune random subsets of a share of the groups: the pruned model is the masked one."""
     found = analyze(model)
     keep = plan_for(found, np.random.default_rng(seed), share)
-    outcome = verify.compare(*both(found, keep))
+    outcome = law.compare(*both(found, keep))
     assert outcome.ok, f"{keep}: {outcome.text}\n{onnx.printer.to_text(model)[-6000:]}"
     assert outcome.runs == 1
     return found

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper, parser
 
-from onnxprune.torch.checkpoint import Checkpoint
+from onnxprune.training.checkpoint import Checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 

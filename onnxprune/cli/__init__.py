@@ -1,11 +1,17 @@
-"""The command line: a few lines per command over the API, one module for each family of commands."""
+"""The command line: a few lines per command over the API, one module for each family of commands.
+
+`app` is what commands register with, `options` and `derived` read options, `output` and `console` print, `tables` and
+`training_tables` show reports, `plots` draws.
+
+Change here: what a command prints, or add a command. Options of one command are declared in `onnxprune.options`.
+"""
 
 from __future__ import annotations
 
 import signal
 import sys
 
-from onnxprune.cli import building, pruning, quantizing, sparsity, timing, training  # their commands register themselves
+from onnxprune.cli import building, pruning, quantizing, sparsity, timing, training
 from onnxprune.cli.app import app
 from onnxprune.cli.output import fail
 from onnxprune.errors import OnnxPruneError

@@ -29,15 +29,16 @@ def run(
     """Prune, finetune, quantize, ... as a recipe file says, each step on what the last one left."""
     import dataclasses
 
-    from onnxprune import pipeline, summaries
+    from onnxprune.cli import training_tables
+    from onnxprune.pipeline import run as pipeline
 
     build = pipeline.Build.load(recipe)
     if output:
         build = dataclasses.replace(build, output=output)
     if dry_run:
         planned = build.to_dict()
-        show(planned, as_json, lambda: summaries.steps(planned))
+        show(planned, as_json, lambda: training_tables.steps(planned))
         return
     with progress("reading", quiet=as_json) as tell:
         report = pipeline.run(build, keep=keep, force=force, progress=tell)
-    show(report, as_json, lambda: summaries.built(report))
+    show(report, as_json, lambda: training_tables.built(report))

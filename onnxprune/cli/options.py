@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from onnxprune.errors import OptionError
-from onnxprune.recipe import Recipe
+from onnxprune.options.prune import Recipe
 
 Model = Annotated[Path, typer.Argument(help="An .onnx file.", metavar="MODEL")]
 Out = Annotated[Path, typer.Option("-o", "--output", help="Where to write.", metavar="OUT")]

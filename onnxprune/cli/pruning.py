@@ -34,10 +34,10 @@ from onnxprune.cli.options import (
 )
 from onnxprune.cli.output import as_json_file, progress, show, warn
 from onnxprune.errors import OnnxPruneError, OptionError, VerificationError
-from onnxprune.recipe import Recipe
+from onnxprune.options.prune import Recipe
 
 if TYPE_CHECKING:
-    from onnxprune.api import Result
+    from onnxprune.driver.prune import Result
 
 
 @app.command()
@@ -50,12 +50,14 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """What can be pruned, what cannot, and why; which weights are sparse."""
-    from onnxprune import api, storage, tables
+    from onnxprune.cli import tables
+    from onnxprune.driver import encode
+    from onnxprune.driver import prune as api
 
     with progress("finding coupling groups", quiet=as_json) as tell:
         found = api.describe(api.analyze(model, protect=protect or (), allow_inexact=allow_inexact))
         tell("counting zeros")
-        found["sparsity"] = storage.describe(model)
+        found["sparsity"] = encode.describe(model)
     show(found, as_json, lambda: tables.inspection(found, layers=layers, every=every))
 
 
@@ -88,7 +90,9 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Write a physically smaller model that meets a target."""
-    from onnxprune import api, files, tables
+    from onnxprune.cli import tables
+    from onnxprune.driver import prune as api
+    from onnxprune.ir import files
 
     recipe = Recipe(
         target=target,
@@ -144,7 +148,9 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Decide what to remove, and write it down for review."""
-    from onnxprune import api, files, tables
+    from onnxprune.cli import tables
+    from onnxprune.driver import prune as api
+    from onnxprune.ir import files
 
     kinds = (tuple(protect or ()), tuple(only or ()), allow_inexact)
     recipe = Recipe(target, criterion, scope, align, *kinds, seed=seed, calib=calib, preprocess=preprocess)
@@ -174,7 +180,9 @@ def sensitivity(
     as_json: Json = False,
 ) -> None:
     """What each group costs: the error of the outputs when it alone is cut, and repaired."""
-    from onnxprune import api, files, tables
+    from onnxprune.cli import tables
+    from onnxprune.driver import prune as api
+    from onnxprune.ir import files
 
     recipe = Recipe(
         criterion=criterion,
@@ -190,7 +198,7 @@ def sensitivity(
     with progress("finding coupling groups", quiet=as_json) as tell:
         found = api.sensitivity(model, calib, recipe, progress=tell)
         if picture:
-            from onnxprune.plots import curves
+            from onnxprune.cli.plots import curves
 
             with files.replace_file(picture) as file:
                 curves(found, file, picture.suffix)
@@ -207,8 +215,10 @@ def apply(
     as_json: Json = False,
 ) -> None:
     """Carry out a plan."""
-    from onnxprune import api, files, tables
-    from onnxprune.plan import Plan
+    from onnxprune.axes.plan import Plan
+    from onnxprune.cli import tables
+    from onnxprune.driver import prune as api
+    from onnxprune.ir import files
 
     out = files.check_output(output, inputs=(model, plan), force=force)
     with progress("cutting" if not masked else "masking", quiet=as_json):
@@ -231,8 +241,9 @@ def verify(
     """Prove that a pruned model computes what the masked original computes."""
     import dataclasses
 
-    from onnxprune import api, tables
-    from onnxprune.plan import Plan
+    from onnxprune.axes.plan import Plan
+    from onnxprune.cli import tables
+    from onnxprune.driver import prune as api
 
     with progress("verifying: pruned == masked", quiet=as_json):
         chosen = Plan.load(plan)
@@ -249,7 +260,7 @@ def with_benchmark(model: Path, result: Result) -> Result:
     import dataclasses
     import tempfile
 
-    from onnxprune.bench import benchmark as run
+    from onnxprune.latency.benchmark import benchmark as run
 
     report = result.report
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:

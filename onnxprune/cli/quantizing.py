@@ -10,7 +10,7 @@ from onnxprune.cli.app import app
 from onnxprune.cli.derived import options_of
 from onnxprune.cli.options import Force, Json, Model, Out
 from onnxprune.cli.output import progress, show
-from onnxprune.quantization import QuantRecipe
+from onnxprune.options.quantize import QuantRecipe
 
 RENAMED = {"per_channel": "--per-channel/--per-tensor"}
 """Options that are not called like their fields."""
@@ -27,8 +27,9 @@ def quantize(
     as_json: Json = False,
 ) -> None:
     """Make a model compute in int8, pruned or sparse ones too: every zero stays zero."""
-    from onnxprune import files, tables
-    from onnxprune.quantizer import quantize as run
+    from onnxprune.cli import tables
+    from onnxprune.driver.quantize import quantize as run
+    from onnxprune.ir import files
 
     out = files.check_output(output, inputs=(model,), force=force)
     with progress("reading", quiet=as_json) as tell:

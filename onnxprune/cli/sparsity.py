@@ -11,7 +11,7 @@ from onnxprune.cli.app import app
 from onnxprune.cli.options import Calib, Force, Json, Model, NoRepair, Out, Preprocess, Protect, Seed
 from onnxprune.cli.output import progress, show
 from onnxprune.errors import OptionError
-from onnxprune.sparse.recipe import ALLOCATIONS, METHODS, SparseRecipe
+from onnxprune.options.sparsify import ALLOCATIONS, METHODS, SparseRecipe
 
 DEFAULT = SparseRecipe()
 
@@ -74,8 +74,9 @@ def sparsify(
     as_json: Json = False,
 ) -> None:
     """Write zeros into weights, and let the others make up for them: for smaller files, and for 2:4 hardware."""
-    from onnxprune import files, tables
-    from onnxprune.sparsifier import sparsify as run
+    from onnxprune.cli import tables
+    from onnxprune.driver.sparsify import sparsify as run
+    from onnxprune.ir import files
 
     if sparsity is not None and target != DEFAULT.target:
         raise OptionError(f"--sparsity {sparsity:g} and --target {target}: give one of them")
@@ -121,7 +122,9 @@ def encode(
     as_json: Json = False,
 ) -> None:
     """Store sparse weights in few bytes, in a file that any runtime reads."""
-    from onnxprune import files, storage, tables
+    from onnxprune.cli import tables
+    from onnxprune.driver import encode as storage
+    from onnxprune.ir import files
 
     out = files.check_output(output, inputs=(model,), force=force)
     with progress("reading", quiet=as_json) as tell:
@@ -137,7 +140,9 @@ def encode(
 @app.command()
 def decode(model: Model, output: Out, force: Force = False, as_json: Json = False) -> None:
     """Write the weights of an encoded model as they were, bit for bit."""
-    from onnxprune import files, storage, tables
+    from onnxprune.cli import tables
+    from onnxprune.driver import encode as storage
+    from onnxprune.ir import files
 
     out = files.check_output(output, inputs=(model,), force=force)
     with progress("decoding", quiet=as_json) as tell:
@@ -150,9 +155,9 @@ def decode(model: Model, output: Out, force: Force = False, as_json: Json = Fals
 
 def _measured(model: Path, out: Path, tell: Any) -> dict[str, Any]:
     """Both files packed, and both in ONNX Runtime."""
-    from onnxprune import files
-    from onnxprune.bench import benchmark
-    from onnxprune.sparse.accounting import compressed
+    from onnxprune.ir import files
+    from onnxprune.latency.benchmark import benchmark
+    from onnxprune.sparse.encoding.accounting import compressed
 
     tell("packing with gzip and zstd")
     packed = {name: compressed(files.parts(path)) for name, path in (("dense", model), ("output", out))}

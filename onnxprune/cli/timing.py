@@ -23,8 +23,8 @@ def benchmark(
     as_json: Json = False,
 ) -> None:
     """Time models side by side in ONNX Runtime."""
-    from onnxprune import tables
-    from onnxprune.bench import benchmark as run
+    from onnxprune.cli import tables
+    from onnxprune.latency.benchmark import benchmark as run
 
     with progress("preparing", quiet=as_json) as tell:
         report = run(

@@ -13,10 +13,10 @@ from onnxprune.cli.app import app
 from onnxprune.cli.derived import options_of
 from onnxprune.cli.options import CALIB, Force, Json, Model, Out, Preprocess
 from onnxprune.cli.output import progress, show
-from onnxprune.training import Sparse, Training
+from onnxprune.options.train import Sparse, Training
 
 if TYPE_CHECKING:
-    from onnxprune.torch.tuning import Material, Tuned
+    from onnxprune.training.session import Material, Tuned
 
 Tell = Callable[[str], None]
 Data = Annotated[str, typer.Option("--data", help=f"{CALIB} Labels by the name label.", metavar="DATA")]
@@ -54,14 +54,15 @@ class Job:
 
     def carry_out(self, run: Callable[[Path, Material, Tell], Tuned]) -> None:
         """Check what would be written before PyTorch is loaded, train, write, and report."""
-        from onnxprune import files, summaries
+        from onnxprune.cli import training_tables
+        from onnxprune.ir import files
 
         inputs = (self.model, *([self.teacher] if self.teacher else []))
         out = files.check_output(self.output, inputs=inputs, force=self.force)
         if self.resume:
             files.check_output(self.resume, inputs=(*inputs, self.output), force=True)
         with progress("reading", quiet=self.as_json) as tell:
-            from onnxprune.torch.tuning import Material
+            from onnxprune.training.session import Material
 
             material = Material(self.data, self.teacher, self.evaluation or None, self.preprocess, self.resume, self.log)
             result = run(self.model, material, tell)
@@ -69,7 +70,7 @@ class Job:
         if not result.first:
             return
         report = {**result.report, "output": str(out), "bytes": out.stat().st_size}
-        show(report, self.as_json, lambda: summaries.trained(report))
+        show(report, self.as_json, lambda: training_tables.trained(report))
 
 
 @app.command()
@@ -79,7 +80,7 @@ def finetune(job: Job, training: Training) -> None:
     """Train a model, pruned or sparse, by labels or to do what the original does; zeros stay zeros."""
 
     def run(model: Path, material: Material, tell: Tell) -> Tuned:
-        from onnxprune.torch.tuning import finetune as tune
+        from onnxprune.training.session import finetune as tune
 
         return tune(model, material, training, progress=tell)
 
@@ -94,7 +95,7 @@ def train(job: Job, recipe: Sparse, training: Training) -> None:
     """Make a model sparse, or with --target smaller, while it is trained, by one of the recipes of the literature."""
 
     def run(model: Path, material: Material, tell: Tell) -> Tuned:
-        from onnxprune.torch.training import train as tune
+        from onnxprune.training.train import train as tune
 
         return tune(model, material, recipe, training, progress=tell)
 

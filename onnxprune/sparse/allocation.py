@@ -11,9 +11,9 @@ import numpy as np
 from onnxprune.sparse.patterns import Unstructured
 
 if TYPE_CHECKING:
-    from onnxprune.model import Model
+    from onnxprune.ir.model import Model
+    from onnxprune.ir.weights import Array
     from onnxprune.sparse.layers import Layer
-    from onnxprune.weights import Array
 
 __all__ = [
     "ALLOCATIONS",

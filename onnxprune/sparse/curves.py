@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.meter import Meter
-from onnxprune.readers import install, matrix_of
+from onnxprune.linear.layers import install, matrix_of
+from onnxprune.runtime.stages import Staged
 from onnxprune.sparse.fit import Quadratic, masked
-from onnxprune.staged import Staged
+from onnxprune.verify.suffix import Meter
 
 if TYPE_CHECKING:
-    from onnxprune.model import Model
+    from onnxprune.ir.model import Model
+    from onnxprune.ir.weights import Array
+    from onnxprune.linear.moments import Statistics
     from onnxprune.sparse.layers import Layer
     from onnxprune.sparse.solve import Sparser
-    from onnxprune.statistics import Statistics
-    from onnxprune.weights import Array
 
 __all__ = ["LEVELS", "measure"]
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from onnxprune.moments import Regression
+    from onnxprune.ir.weights import Array
+    from onnxprune.linear.regression import Regression
     from onnxprune.sparse.patterns import Mask
-    from onnxprune.weights import Array
 
 __all__ = ["Quadratic", "masked"]
 

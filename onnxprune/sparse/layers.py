@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.errors import OptionError
-from onnxprune.node import captured
-from onnxprune.readers import Reader, linear_readers
+from onnxprune.ir.node import captured
+from onnxprune.linear.layers import Reader, linear_readers
 from onnxprune.sparse.selection import spread
 
 if TYPE_CHECKING:
-    from onnxprune.coupling import Coupling
-    from onnxprune.model import Model
+    from onnxprune.axes.coupling import Coupling
+    from onnxprune.ir.model import Model
+    from onnxprune.ir.weights import Array
     from onnxprune.sparse.patterns import Pattern
-    from onnxprune.weights import Array
 
 __all__ = ["Layer", "find"]
 

@@ -20,7 +20,7 @@ from onnxprune.errors import OptionError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from onnxprune.weights import Array
+    from onnxprune.ir.weights import Array
 
 __all__ = ["Block", "Mask", "NofM", "Pattern", "Unstructured", "parse_pattern"]
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.axes import index, leaves, take
+from onnxprune.axes.factors import index, leaves, take
 from onnxprune.sparse.selection import spread
 
 if TYPE_CHECKING:
-    from onnxprune.axes import Factor, Positions
-    from onnxprune.coupling import Coupling, CouplingGroup
-    from onnxprune.model import Model
+    from onnxprune.axes.coupling import Coupling, CouplingGroup
+    from onnxprune.axes.factors import Factor, Positions
+    from onnxprune.ir.model import Model
+    from onnxprune.ir.weights import Array
     from onnxprune.sparse.layers import Layer
     from onnxprune.sparse.patterns import NofM
-    from onnxprune.weights import Array
 
 __all__ = ["arrange", "orders", "permuted"]
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from onnxprune.ir.weights import Array
     from onnxprune.sparse.fit import Quadratic
     from onnxprune.sparse.patterns import Mask, Pattern
-    from onnxprune.weights import Array
 
 __all__ = ["admm", "magnitude", "obs", "spread", "wanda"]
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxprune.options.sparsify import FITTED
 from onnxprune.sparse.fit import Quadratic, masked
-from onnxprune.sparse.recipe import FITTED
 from onnxprune.sparse.selection import admm, magnitude, obs, spread, wanda
 
 if TYPE_CHECKING:
-    from onnxprune.moments import Regression
+    from onnxprune.ir.weights import Array
+    from onnxprune.linear.regression import Regression
     from onnxprune.sparse.layers import Layer
     from onnxprune.sparse.patterns import Mask, Pattern
-    from onnxprune.weights import Array
 
 __all__ = ["DAMPING", "Sparser"]
 

@@ -20,13 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnxprune.criteria import GroupView, Magnitudes
+from onnxprune.ir.weights import Weight
+from onnxprune.pruning.criteria import GroupView, Magnitudes
 from onnxprune.torch.module import GraphModule
-from onnxprune.weights import Weight
 
 if TYPE_CHECKING:
-    from onnxprune.coupling import Coupling
-    from onnxprune.model import Model
+    from onnxprune.axes.coupling import Coupling
+    from onnxprune.ir.model import Model
 
 __all__ = [
     "Batch",

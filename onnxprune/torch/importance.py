@@ -14,17 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnxprune.calibration import LABELS
+from onnxprune.data.calibration import LABELS
 from onnxprune.errors import OptionError
 from onnxprune.torch import criteria
 from onnxprune.torch.losses import Objective
 from onnxprune.torch.module import GraphModule, to_module
 
 if TYPE_CHECKING:
-    from onnxprune.calibration import Feeds
-    from onnxprune.coupling import Coupling
-    from onnxprune.model import Model
-    from onnxprune.weights import Array
+    from onnxprune.axes.coupling import Coupling
+    from onnxprune.data.calibration import Feeds
+    from onnxprune.ir.model import Model
+    from onnxprune.ir.weights import Array
 
 __all__ = ["of_positions", "of_weights"]
 
@@ -41,7 +41,7 @@ def of_weights(model: Model, criterion: str, feeds: Feeds, seed: int = 0) -> dic
 
     Args:
         model: in float32.
-        criterion: one of `onnxprune.recipe.GRADIENT`.
+        criterion: one of `onnxprune.options.prune.GRADIENT`.
         feeds: calibration samples.
         seed: of what is drawn where there are no labels.
 

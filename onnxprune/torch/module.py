@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from onnxprune.errors import InputError
-from onnxprune.model import Model, Source
+from onnxprune.ir.model import Model, Source
 from onnxprune.torch import ops
 from onnxprune.torch.program import Constant, Run, compiled
 from onnxprune.torch.roles import Role

@@ -11,12 +11,12 @@ from onnx import AttributeProto, GraphProto, NodeProto, SparseTensorProto, Tenso
 from torch import Tensor
 
 from onnxprune.errors import ModelError
-from onnxprune.model import Model
-from onnxprune.node import captured, domain_of
+from onnxprune.ir.model import Model
+from onnxprune.ir.node import captured, domain_of
+from onnxprune.ir.weights import PACKED, Array, Weight, densify
 from onnxprune.torch.registry import Node, Operator, find
 from onnxprune.torch.roles import Role, Use, role
 from onnxprune.torch.tensors import dtype_of, to_tensor
-from onnxprune.weights import PACKED, Array, Weight, densify
 
 __all__ = ["Constant", "Place", "Program", "Run", "Way", "compiled", "constants_of"]
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from onnxprune.torch.program import Program
 
 __all__ = ["ANY", "Function", "Node", "Operator", "find", "ints", "op", "registered"]
 
@@ -18,6 +15,24 @@ ANY = range(2**16)
 
 Function = Callable[..., Any]
 """Called with a `Node` and its inputs, ``None`` where absent; returns a value, or a tuple of them."""
+
+
+class Body(Protocol):
+    """A graph that is an attribute of a node; `onnxprune.torch.program.Program` is one."""
+
+    @property
+    def inputs(self) -> Sequence[str]: ...
+    @property
+    def outputs(self) -> Sequence[str]: ...
+    @property
+    def kinds(self) -> Sequence[Any]: ...
+    @property
+    def steps(self) -> Sequence[Any]: ...
+    @property
+    def constants(self) -> Mapping[str, str]: ...
+
+    def results(self, inputs: Any, run: Any, outer: Any) -> list[Any]:
+        """The outputs for some inputs, inside of a run of the graph around it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +52,7 @@ class Node:
     opset: int
     name: str
     attrs: Mapping[str, Any]
-    bodies: Mapping[str, Program]
+    bodies: Mapping[str, Body]
     outputs: int
 
     def attr(self, name: str, default: Any = None) -> Any:

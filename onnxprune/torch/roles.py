@@ -15,8 +15,8 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from onnxprune.ir.weights import Weight
 from onnxprune.torch.registry import Operator
-from onnxprune.weights import Weight
 
 __all__ = ["Role", "Use", "role"]
 

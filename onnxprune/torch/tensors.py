@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 from torch import Tensor
 
 from onnxprune.errors import ModelError
-from onnxprune.weights import Array, Weight
+from onnxprune.ir.weights import Array, Weight
 
 __all__ = ["FLOAT8", "dtype_of", "from_array", "narrowed", "to_array", "to_tensor"]
 

@@ -65,12 +65,12 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 
 def test_what_the_system_refuses_is_one_line(call: Cli, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnxprune import api
+    from onnxprune.driver import prune
 
     def broken(*args: object, **kwargs: object) -> None:
         raise OSError(5, "Input/output error", "/disk/file")
 
-    monkeypatch.setattr(api, "analyze", broken)
+    monkeypatch.setattr(prune, "analyze", broken)
     refused(call("inspect", model), 2, "Input/output error", "/disk/file")
 
 
@@ -154,7 +154,9 @@ import sys
 import time
 
 import onnxruntime
-from onnxprune import api, cli, files
+from onnxprune import cli
+from onnxprune.driver import prune as driver  # loads what the command needs before it forks
+from onnxprune.ir import files
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 whole = files.replace_file

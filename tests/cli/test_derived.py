@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from onnxprune.cli.derived import helps, options_of
-from onnxprune.training import Training
+from onnxprune.options.train import Training
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from command import DIGITS, Cli, Done, names, refused, shell, within
-from onnxprune.plan import FORMAT
+from onnxprune.axes.plan import FORMAT
 
 
 @pytest.fixture(scope="module")

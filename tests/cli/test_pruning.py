@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from command import Cli, names, net, one_node, refused
-from onnxprune.plan import FORMAT
+from onnxprune.axes.plan import FORMAT
 
 
 def test_a_model_without_groups_says_so(call: Cli, tmp_path: Path) -> None:
@@ -34,13 +34,13 @@ def test_an_unreachable_target_says_what_is_reachable(call: Cli, model: Path) ->
 
 
 def test_a_benchmark_that_fails_is_a_note(call: Cli, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnxprune import bench
     from onnxprune.errors import OptionError
+    from onnxprune.latency import benchmark
 
     def fail(*args: object, **kwargs: object) -> None:
         raise OptionError("does not run with guessed sizes")
 
-    monkeypatch.setattr(bench, "benchmark", fail)
+    monkeypatch.setattr(benchmark, "benchmark", fail)
     done = call("prune", model, "-o", model.parent / "out.onnx")
     assert done.status == 0
     assert "note: latency was not measured: does not run with guessed sizes" in done.out
@@ -106,11 +106,11 @@ def test_lossless_writes_no_plan(call: Cli, wasteful: Path) -> None:
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    from onnxprune import api
+    from onnxprune.driver import prune
 
     path = tmp_path_factory.mktemp("plan") / "net.onnx"
     onnx.save(net(), path)
-    chosen, analysis = api.make_plan(path)
+    chosen, analysis = prune.make_plan(path)
     return chosen.to_dict(analysis.coupling)
 
 
@@ -175,8 +175,8 @@ def test_a_plan_for_another_file_is_applied_with_a_warning(call: Cli, model: Pat
 
 
 def test_a_plan_appears_only_with_its_model(call: Cli, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnxprune import files
     from onnxprune.errors import OutputError
+    from onnxprune.ir import files
 
     def full(*args: object) -> None:
         raise OutputError("out.onnx: cannot be written: No space left on device")

@@ -11,8 +11,8 @@ import pytest
 
 from nets import check_law, some
 from onnxprune import Recipe, prune
-from onnxprune.api import analyze
-from onnxprune.node import every_node
+from onnxprune.driver.prune import analyze
+from onnxprune.ir.node import every_node
 
 if TYPE_CHECKING:
     import torch

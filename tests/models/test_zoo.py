@@ -11,7 +11,7 @@ import pytest
 
 from nets import check_law, some
 from onnxprune import Recipe, prune
-from onnxprune.api import analyze
+from onnxprune.driver.prune import analyze
 
 SMALL = [
     "hand_convlstm__ts", "hand_einsum_attn", "hand_glu", "hand_instancenorm", "hand_nonlocal", "hand_packed_qkv",

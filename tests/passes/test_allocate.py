@@ -7,7 +7,7 @@ import pytest
 
 from nets import NETS, parse
 from onnxprune.errors import OptionError, TargetError
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
 from onnxprune.passes import Allocate, Couple, Facts, Pipeline, Score
 
 

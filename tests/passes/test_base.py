@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from nets import NETS, parse
+from onnxprune.axes.plan import Plan
 from onnxprune.errors import ModelError, OptionError, PassError
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
 from onnxprune.passes import PASSES, Allocate, Couple, Facts, MaskChannels, Normalize, Pass, Pipeline, PruneChannels, Score
 from onnxprune.passes.base import need
-from onnxprune.plan import Plan
 
 
 @pytest.mark.parametrize(

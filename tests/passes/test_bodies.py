@@ -7,12 +7,12 @@ from itertools import pairwise
 import pytest
 from onnx import ModelProto, helper
 
+from ir.test_control_flow import NETS, net
 from nets import assert_same_graph, assert_same_values, parse
-from onnxprune.model import Model
-from onnxprune.node import every_body, every_graph
+from onnxprune.ir.model import Model
+from onnxprune.ir.node import every_body, every_graph
 from onnxprune.passes import Facts, Normalize
 from onnxprune.passes.bodies import hoist, unique_names
-from test_flow import NETS, net
 
 
 def normalized(model: ModelProto) -> Model:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from nets import GROUPS, LAYER_NORM, NETS, describe, parse
-from onnxprune.model import Model
+from onnxprune.axes.rules.registry import Reason
+from onnxprune.ir.model import Model
 from onnxprune.passes import Couple, Facts, Normalize, Pipeline
-from onnxprune.rules.registry import Reason
 
 
 def test_it_establishes_the_coupling_and_changes_nothing() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nets import parse
-from onnxprune.api import analyze
-from onnxprune.model import Model
+from onnxprune.driver.prune import analyze
+from onnxprune.ir.model import Model
 from onnxprune.passes import Decode, Encode, Facts, Normalize, Pipeline
 
 NET = """(float[N,64] x) => (float[N,64] y) <float[64,64] w> {

@@ -17,11 +17,11 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from codec import BFLOAT16, Array, planted, same, sparse
 from nets import parse
 from onnxprune.errors import ModelError
-from onnxprune.model import Model
-from onnxprune.node import every_graph
+from onnxprune.ir.model import Model
+from onnxprune.ir.node import every_graph
 from onnxprune.passes import Decode, Encode, Facts
 from onnxprune.passes.encode import FOLDED
-from onnxprune.sparse.choose import ENCODINGS, MODES
+from onnxprune.sparse.encoding.choose import ENCODINGS, MODES
 
 LEVELS = ("ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
 NET = """(float[N,8,9,9] x) => (float[N,10] y) <
@@ -281,7 +281,7 @@ def test_what_the_runtime_would_not_fold_stays(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_large_weights_are_made_in_pieces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("onnxprune.sparse.choose.PIECE", 1 << 13)
+    monkeypatch.setattr("onnxprune.sparse.encoding.choose.PIECE", 1 << 13)
     for dense in (pruned(0.1), in_pattern(pruned(1))):
         encoded, facts = encode(dense)
         assert "Concat" in {node.op_type for node in encoded.graph.node}

@@ -12,8 +12,8 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 from nets import assert_same_graph, parse
-from onnxprune import storage
-from onnxprune.model import Model
+from onnxprune.driver import encode
+from onnxprune.ir.model import Model
 from onnxprune.passes import Facts, FoldMasks
 
 
@@ -112,7 +112,7 @@ def test_what_torch_prune_exports(tmp_path: Path) -> None:
         torch.onnx.export(net, (images,), path, dynamo=False, do_constant_folding=False, input_names=["x"])
     model = onnx.load(path)
     assert sum(node.op_type == "Mul" for node in model.graph.node) == 2
-    done = storage.encode(model)
+    done = encode.encode(model)
     sparse = [row for row in done.weights if row.sparsity > 0.8]
     assert {row.shape: row.encoding for row in sparse} == {(32, 3, 3, 3): "gaps4", (32, 1152): "gaps4"}
     assert not any(node.op_type == "Mul" and "mask" in "".join(node.input) for node in done.model.graph.node)

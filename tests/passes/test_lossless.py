@@ -8,10 +8,10 @@ from onnx import ModelProto, numpy_helper
 
 from nets import NETS, assert_same_graph, assert_same_values, parse
 from onnxprune.errors import ModelError
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
 from onnxprune.passes import PASSES, Couple, Lossless, Normalize, Pipeline, PruneChannels
-from test_lossless import ROWS
-from test_values import copy, edited, fill
+from pruning.lossless.test_search import ROWS
+from pruning.lossless.test_value_numbering import copy, edited, fill
 
 PIPELINE = "normalize,couple,lossless,couple,prune_channels"
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from nets import NETS, assert_same_graph, both, parse, some
-from onnxprune.api import analyze
-from onnxprune.axes import index
-from onnxprune.model import Model
+from onnxprune.axes.factors import index
+from onnxprune.axes.plan import Plan
+from onnxprune.driver.prune import analyze
+from onnxprune.ir.model import Model
 from onnxprune.passes import Facts, MaskChannels
-from onnxprune.plan import Plan
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -9,8 +9,8 @@ from onnx import ModelProto, numpy_helper
 
 from nets import NETS, assert_same_graph, assert_same_values, check_law, parse, some
 from onnxprune import Recipe, prune
-from onnxprune.api import analyze
-from onnxprune.model import Model
+from onnxprune.driver.prune import analyze
+from onnxprune.ir.model import Model
 from onnxprune.passes import Facts, Normalize
 
 

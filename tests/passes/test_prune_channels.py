@@ -7,12 +7,12 @@ import pytest
 from onnx import ModelProto
 
 from nets import NETS, assert_same_graph, both, parse
-from onnxprune.api import analyze
+from onnxprune.axes.plan import Plan
+from onnxprune.driver.prune import analyze
 from onnxprune.errors import PlanError
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
 from onnxprune.passes import Facts, PruneChannels
-from onnxprune.plan import Plan
-from onnxprune.verify import compare
+from onnxprune.verify.law import compare
 
 
 def check(before: ModelProto, keep: dict[str, list[int]], expected: ModelProto) -> Model:

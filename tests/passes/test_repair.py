@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from nets import NETS, parse
-from onnxprune.calibrate import open_samples
-from onnxprune.calibration import Calibration
-from onnxprune.model import Model
+from onnxprune.axes.plan import Plan
+from onnxprune.data.calibration import Calibration
+from onnxprune.data.samples import open_samples
+from onnxprune.ir.model import Model
+from onnxprune.ir.weights import Weight
 from onnxprune.passes import Couple, Facts, Normalize, Pipeline, PruneChannels, Repair
 from onnxprune.passes.base import need
-from onnxprune.plan import Plan
-from onnxprune.runtime import Session
-from onnxprune.weights import Weight
+from onnxprune.runtime.session import Session
 
 X = np.random.default_rng(0).standard_normal((64, 3, 8, 8)).astype(np.float32)
 DEPENDENT = {

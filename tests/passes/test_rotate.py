@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from linear.test_layers import close, values
 from nets import NETS, parse
-from onnxprune.calibrate import open_samples
-from onnxprune.calibration import Calibration
-from onnxprune.model import Model
+from onnxprune.axes.plan import Plan
+from onnxprune.data.calibration import Calibration
+from onnxprune.data.samples import open_samples
+from onnxprune.ir.model import Model
 from onnxprune.passes import Couple, Facts, Normalize, Pipeline, Rotate, Score, Sensitivity, turned
 from onnxprune.passes.base import need
-from onnxprune.plan import Plan
-from test_readers import close, values
 
 
 def found(*, rotate: bool) -> tuple[Model, Facts]:

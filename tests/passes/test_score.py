@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from nets import NETS, parse
-from onnxprune import criteria
-from onnxprune.calibrate import open_samples
-from onnxprune.calibration import Calibration
-from onnxprune.lossless import Removal
-from onnxprune.model import Model
+from onnxprune.data.calibration import Calibration
+from onnxprune.data.samples import open_samples
+from onnxprune.ir.model import Model
 from onnxprune.passes import Couple, Facts, Normalize, Pipeline, Score
 from onnxprune.passes.base import need
+from onnxprune.pruning import criteria
+from onnxprune.pruning.lossless.search import Removal
 
 
 @pytest.mark.parametrize("step", [Score(), Score("l1"), Score("random", seed=3), Score("bn_scale")])

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from nets import NETS, parse
-from onnxprune.calibrate import open_samples
-from onnxprune.calibration import Calibration
-from onnxprune.divergence import divergence
-from onnxprune.model import Model
+from onnxprune.axes.plan import Plan
+from onnxprune.data.calibration import Calibration
+from onnxprune.data.samples import open_samples
+from onnxprune.ir.model import Model
 from onnxprune.passes import Couple, Facts, Normalize, Pipeline, PruneChannels, Score, Sensitivity
 from onnxprune.passes.base import need
-from onnxprune.plan import Plan
-from onnxprune.runtime import Session
+from onnxprune.runtime.session import Session
+from onnxprune.verify.divergence import divergence
 
 IMAGES = {name: NETS[name] for name in ("chain", "residual", "depthwise", "concat_split", "gate")}
 

@@ -6,9 +6,9 @@ import pytest
 from onnx import ModelProto
 
 from nets import assert_same_graph, assert_same_values, check_law, describe, parse, some
-from onnxprune.api import analyze
-from onnxprune.model import Model
-from onnxprune.node import every_node
+from onnxprune.driver.prune import analyze
+from onnxprune.ir.model import Model
+from onnxprune.ir.node import every_node
 from onnxprune.passes import Facts, Normalize
 
 

@@ -8,16 +8,16 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.calibrate import open_samples
-from onnxprune.calibration import Calibration
+from onnxprune.data.calibration import Calibration
+from onnxprune.data.samples import open_samples
 from onnxprune.errors import PassError
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
+from onnxprune.ir.weights import Weight
 from onnxprune.passes import Facts, Sparsify
 from onnxprune.passes.base import need
-from onnxprune.runtime import Session
+from onnxprune.runtime.session import Session
 from onnxprune.sparse.layers import Layer, find
 from onnxprune.sparse.patterns import parse_pattern
-from onnxprune.weights import Weight
 from sparse_nets import NET, X, ready
 
 METHODS = ("admm", "obs", "wanda", "magnitude", "random")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onnxprune.ir.weights import Weight
 from onnxprune.sparse.allocation import ALLOCATIONS, by_curves, threshold
-from onnxprune.weights import Weight
 from sparse_nets import layers
 
 MODEL, LAYERS = layers()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxprune.calibration import Calibration
-from onnxprune.divergence import divergence
+from onnxprune.data.calibration import Calibration
+from onnxprune.ir.weights import Weight
+from onnxprune.linear.moments import collect
 from onnxprune.passes.base import need
-from onnxprune.runtime import Session
+from onnxprune.runtime.session import Session
 from onnxprune.sparse.curves import LEVELS, measure
 from onnxprune.sparse.layers import find
 from onnxprune.sparse.patterns import Unstructured
 from onnxprune.sparse.solve import Sparser
-from onnxprune.statistics import collect
-from onnxprune.weights import Weight
+from onnxprune.verify.divergence import divergence
 from sparse_nets import ready
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune.moments import Regression, with_ones
+from onnxprune.ir.weights import Array
+from onnxprune.linear.regression import Regression, with_ones
 from onnxprune.sparse.fit import Quadratic, masked
-from onnxprune.weights import Array
 
 
 def regression(seed: int, *, affine: bool, rows: int = 60, features: int = 7, outputs: int = 3) -> tuple[Regression, Array]:

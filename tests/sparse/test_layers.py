@@ -7,12 +7,12 @@ import pytest
 
 from nets import parse
 from onnxprune.errors import OptionError
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
+from onnxprune.ir.weights import Weight
 from onnxprune.passes import Couple, Normalize, Pipeline
 from onnxprune.passes.base import need
 from onnxprune.sparse.layers import find
 from onnxprune.sparse.patterns import NofM
-from onnxprune.weights import Weight
 from sparse_nets import layers
 
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune import verify
+from onnxprune.ir.weights import Array
 from onnxprune.passes.base import need
 from onnxprune.sparse.layers import find
 from onnxprune.sparse.patterns import NofM
 from onnxprune.sparse.permute import arrange, orders, permuted
-from onnxprune.weights import Array
+from onnxprune.verify import law
 from sparse_nets import ready
 
 BRANCHES = """(float[N,4,8,8] x) => (float[N,10] y)
@@ -71,7 +71,7 @@ def test_permuted_is_the_original() -> None:
     result = permuted(model, coupling, chosen)
     assert result.proto == model.proto
     assert not np.array_equal(result.weights["b"].array(), model.weights["b"].array())
-    assert verify.compare(result, model, against="original").ok
+    assert law.compare(result, model, against="original").ok
 
 
 def test_orders_are_found_for_what_the_pattern_reads() -> None:
@@ -93,7 +93,7 @@ def test_an_order_of_half_the_constants_would_not_be_proven() -> None:
     coupling = need(facts.coupling, "coupling")
     result = permuted(model, coupling, {group.id: np.arange(group.size)[::-1].copy() for group in coupling.groups})
     result.weights["b"] = model.weights["b"]
-    assert not verify.compare(result, model, against="original").ok
+    assert not law.compare(result, model, against="original").ok
 
 
 @pytest.mark.parametrize("pattern", [NofM(2, 4), NofM(1, 4)], ids=str)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onnxprune.ir.weights import Array
 from onnxprune.sparse.fit import Quadratic, masked
 from onnxprune.sparse.patterns import Block, Mask, NofM, Pattern, Unstructured
 from onnxprune.sparse.selection import admm, magnitude, obs, wanda
-from onnxprune.weights import Array
 
 
 def problem(seed: int, *, features: int = 8, outputs: int = 1, groups: int = 1) -> tuple[Quadratic, Array]:

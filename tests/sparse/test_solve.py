@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxprune import moments
-from onnxprune.moments import Regression, with_ones
+from onnxprune.ir.weights import Array
+from onnxprune.linear import regression
+from onnxprune.linear.regression import Regression, with_ones
 from onnxprune.sparse.layers import Layer
 from onnxprune.sparse.patterns import Unstructured
 from onnxprune.sparse.solve import Sparser
-from onnxprune.weights import Array
 from sparse_nets import layers
 
 RNG = np.random.default_rng(0)
@@ -42,7 +42,7 @@ def test_all_weights_stay_where_all_may(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_too_many_features_get_a_mask_and_a_bias(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moments, "MOST_FEATURES", 8)
+    monkeypatch.setattr(regression, "MOST_FEATURES", 8)
     problem, start = rows()
     assert problem.dual
     found = Sparser(Unstructured(), "admm").fit(LAST, problem, start, 1e-3, 40, np.random.default_rng(0))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from onnxprune.api import analyze
-from onnxprune.model import Model
+from onnxprune.driver.prune import analyze
+from onnxprune.ir.model import Model
 from onnxprune.torch import GraphModule, criteria, to_module
 from reference import feeds_of
 from trainable import graph

@@ -9,11 +9,11 @@ import pytest
 from onnx import parser
 
 from onnxprune import OptionError
-from onnxprune.api import analyze
-from onnxprune.calibrate import open_samples
-from onnxprune.calibration import LABELS, Feeds
-from onnxprune.model import Model
-from onnxprune.recipe import GRADIENT
+from onnxprune.data.calibration import LABELS, Feeds
+from onnxprune.data.samples import open_samples
+from onnxprune.driver.prune import analyze
+from onnxprune.ir.model import Model
+from onnxprune.options.prune import GRADIENT
 from onnxprune.torch import to_module
 from onnxprune.torch.importance import of_positions, of_weights
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from onnxprune import InputError, ModelError
-from onnxprune.model import Model
+from onnxprune.ir.model import Model
 from onnxprune.torch import GraphModule, initializer_name, to_module
 from onnxprune.torch.roles import Role
 from reference import check_forward, feeds_of

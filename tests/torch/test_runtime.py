@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from axes.rules.conformance import build, draw, same, whole
+from axes.rules.more_samples import MORE
+from axes.rules.samples import SAMPLES, Sample
 from onnxprune.torch import to_module
 from onnxprune.torch.registry import find
-from rules.conformance import build, draw, same, whole
-from rules.more_samples import MORE
-from rules.samples import SAMPLES, Sample
 from trainable import graph
 
 COVERED = [sample for sample in (*SAMPLES, *MORE) if find(sample.domain, sample.op, sample.opset if not sample.domain else 1)]

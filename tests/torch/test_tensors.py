@@ -10,8 +10,8 @@ import torch
 from onnx import TensorProto, helper
 
 from onnxprune import ModelError
+from onnxprune.ir.weights import Weight
 from onnxprune.torch.tensors import dtype_of, from_array, to_array, to_tensor
-from onnxprune.weights import Weight
 
 TYPES = [
     "FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "BOOL",

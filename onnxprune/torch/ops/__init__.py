@@ -1,4 +1,4 @@
-"""What computes each operator, one function per operator, in the families of `onnxprune.rules`; importing registers them all."""
+"""What computes each operator, one function each, in the families of `onnxprune.axes.rules`; importing registers them all."""
 
 from onnxprune.torch.ops import (
     attention,

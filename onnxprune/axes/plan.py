@@ -1,0 +1,143 @@
+"""Plans: which positions of each group remain. Reviewable and reproducible, as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxprune.axes.factors import Factor, Positions, index
+from onnxprune.errors import PlanError
+
+if TYPE_CHECKING:
+    from onnxprune.axes.coupling import Coupling
+
+__all__ = ["FORMAT", "Plan"]
+
+FORMAT = "onnxprune-plan/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The positions that remain.
+
+    Attributes:
+        keep: for each group that loses positions, those that remain: int64, ascending, at least one.
+        file: the model it was made for; empty when it was made in memory.
+        sha256: of that file, which need not hold the weights: those in external data are not looked at.
+        sizes: how many positions each group had; empty when it was made in memory.
+    """
+
+    keep: Mapping[str, Positions] = field(default_factory=dict)
+    file: str = ""
+    sha256: str = ""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def positions(self, coupling: Coupling) -> dict[Factor, Positions]:
+        """The kept positions by factor, for index maps.
+
+        Raises:
+            PlanError: the graph has no such group, or a position is out of its range.
+        """
+        groups = {group.id: group for group in coupling.groups}
+        found = {}
+        for name, kept in self.keep.items():
+            group = groups.get(name)
+            if group is None:
+                raise PlanError(f"the plan prunes {name!r}, which is no prunable group of this model: make a plan for it")
+            if self.sizes.get(name, group.size) != group.size:
+                raise PlanError(f"the plan is for a model where {name!r} has {self.sizes[name]} positions, not {group.size}")
+            if len(kept) == 0 or kept[0] < 0 or kept[-1] >= group.size or np.any(np.diff(kept) <= 0):
+                raise PlanError(f"the plan's positions for {name!r} are not ascending positions below {group.size}")
+            found[group.factor] = kept
+        return found
+
+    def without(self, groups: set[str]) -> Plan:
+        """The same plan with some groups left whole."""
+        return Plan({name: kept for name, kept in self.keep.items() if name not in groups}, self.file, self.sha256, self.sizes)
+
+    def to_dict(self, coupling: Coupling) -> dict[str, Any]:
+        """As JSON: every group of the graph with what it keeps and where it runs, and every refusal.
+
+        A member's ``value`` is a constant of the pruned model. In the original an initializer of that name is longer along
+        ``axis``, or nodes compute that value from constants alone. Where several nodes read one initializer, the pruned model has
+        a copy for each of them: then ``of`` names the initializer.
+
+        A member whose axis is more than the group alone (a flattened, concatenated or grouped axis) also lists ``removed``, the
+        indices of that axis that go with the group's removed positions.
+        """
+        groups = []
+        for group in coupling.groups:
+            kept = self.keep.get(group.id)
+            members = []
+            for member in group.members:
+                entry: dict[str, Any] = {"value": member.value, "axis": member.axis}
+                if member.origin != member.value:
+                    entry["of"] = member.origin
+                if not member.alone:
+                    entry["removed"] = _removed(coupling.axes[member.value][member.axis], group.factor, kept)
+                members.append(entry)
+            keep = list(range(group.size)) if kept is None else kept.tolist()
+            groups.append({"id": group.id, "size": group.size, "keep": keep, "exact": group.exact, "members": members})
+        model = {"file": self.file, "sha256": self.sha256}
+        refusals = [refusal.to_dict() for refusal in coupling.refusals]
+        return {"format": FORMAT, "model": model, "groups": groups, "refusals": refusals}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Plan:
+        """Read a plan.
+
+        Raises:
+            PlanError: it is not a plan of this format.
+        """
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise PlanError(f"not a plan: its 'format' is not {FORMAT!r}")
+        try:
+            groups = {str(group["id"]): _positions(group) for group in data["groups"]}
+            if len(groups) != len(data["groups"]):
+                raise PlanError("the plan is damaged: it lists a group twice")
+            keep = {name: kept for name, (kept, size) in groups.items() if len(kept) != size}
+            sizes = {name: size for name, (_, size) in groups.items()}
+            return cls(keep, str(data["model"]["file"]), str(data["model"]["sha256"]), sizes)
+        except PlanError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise PlanError(f"the plan is damaged: {type(error).__name__}: {error}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan file.
+
+        Raises:
+            PlanError: no such file, or it is not a plan.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text("utf-8")))
+        except PlanError as error:
+            raise PlanError(f"{path}: {error}") from error
+        except OSError as error:
+            raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise PlanError(f"{path}: not JSON: {error}") from error
+
+
+def _positions(group: dict[str, Any]) -> tuple[Positions, int]:
+    """What a group keeps, and its size, checked."""
+    kept, size = group["keep"], group["size"]
+    whole = isinstance(kept, list) and all(type(k) is int for k in kept) and type(size) is int
+    if not whole or not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= size:
+        raise PlanError(f"'keep' of group {group['id']!r} is not a list of ascending positions below {size}")
+    return np.array(kept, np.int64), size
+
+
+def _removed(axis: Factor, leaf: Factor, kept: Positions | None) -> list[int]:
+    if kept is None:
+        return []
+    remaining = np.zeros(axis.root.size, bool)
+    remaining[index(axis, {leaf: kept})] = True
+    removed: list[int] = np.flatnonzero(~remaining).tolist()
+    return removed

@@ -1,0 +1,79 @@
+"""What goes on in steps, as tables, for people: recipe files, and training."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+from onnxprune.cli.console import console, counted, in_bytes, quantity, say, table
+
+__all__ = ["built", "steps", "trained"]
+
+_SHOWN = 40
+"""Epochs that are listed: the last ones."""
+
+
+def built(report: Mapping[str, Any]) -> None:
+    """What `run` did."""
+    out = console()
+    scored, start = report.get("score"), report["bytes"][0]
+    metric = [scored["metric"]] if scored else []
+    listed = table(f"{report['model']} -> {report['output']}", "step", *metric, "size", "ratio", "s")
+    listed.add_row("original", *([f"{scored['value']:.4f}"] if scored else []), in_bytes(start), "1.000", "")
+    for step in report["steps"]:
+        score = [f"{step['score']['value']:.4f}"] if scored else []
+        took = "kept" if step["reused"] else f"{step['seconds']:.1f}"
+        listed.add_row(step["name"], *score, in_bytes(step["bytes"]), f"{step['bytes'] / max(start, 1):.3f}", took)
+    out.print(listed)
+    if scored:
+        say(out, f"{scored['metric']} on {counted(scored['samples'], 'sample')}")
+    for step in report["steps"]:
+        for note in step["report"].get("notes") or ():
+            say(out, f"note: {step['name']}: {note}")
+
+
+def steps(planned: Mapping[str, Any]) -> None:
+    """What `run` would do."""
+    out = console()
+    listed = table(f"{planned['model']} -> {planned['output']}", "", "step", "does", "options", text=("step", "does", "options"))
+    for number, step in enumerate(planned["steps"], 1):
+        options = ", ".join(f"{name} = {json.dumps(value)}" for name, value in step["options"].items())
+        listed.add_row(str(number), step["name"], step["do"], options)
+    out.print(listed)
+
+
+def trained(report: Mapping[str, Any]) -> None:
+    """What `finetune` and `train` did."""
+    out = console()
+    listed = table(f"{report['model']} -> {report['output']}", "epoch", "loss", "score", "learning rate", "s")
+    for epoch in report["epochs"][-_SHOWN:]:
+        loss = "" if math.isnan(epoch["loss"]) else f"{epoch['loss']:.4f}"
+        cells = (loss, _score(epoch), f"{epoch['rate']:.2e}", f"{epoch['seconds']:.1f}")
+        listed.add_row(f"{epoch['phase']} {epoch['number']}", *cells)
+    out.print(listed)
+    if "stages" in report:
+        _stages(out, report)
+    score = report["score"]
+    if score:
+        scores = f"{score['before']:.4f} before, {score['after']:.4f} after, {score['original']:.4f} the original"
+        say(out, f"{score['metric']} {scores} on {counted(score['samples'], 'sample')} ({score['source']})")
+    say(out, f"{report['sparsity']:.1%} of the weights are zero; {in_bytes(report['bytes'])}; {report['seconds']:.1f} s")
+
+
+def _stages(out: Console, report: Mapping[str, Any]) -> None:
+    """What was left after each stage of training that removes channels."""
+    listed = table("", "stage", "MACs", "parameters", "size", "score", "s")
+    for row in report["stages"]:
+        costs = (quantity(row["macs"]), quantity(row["params"]), in_bytes(row["size"]))
+        listed.add_row(row["stage"], *costs, _score(row), f"{row['seconds']:.1f}")
+    out.print(listed)
+    obtained = ", ".join(f"{metric}={share:.3f}" for metric, share in report["obtained"].items())
+    say(out, f"requested {report['requested']}, obtained {obtained}")
+
+
+def _score(row: Mapping[str, Any]) -> str:
+    return "" if row["score"] is None else f"{row['score']:.4f}"

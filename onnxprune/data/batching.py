@@ -1,0 +1,342 @@
+"""Arrays into feeds: what a model takes, and how samples become batches of it.
+
+Every source of samples is a run of *tables*, arrays by name whose first axis is the sample. `Intake` finds in a table what
+the model's inputs want, checks it, casts it and cuts it into blocks; `assemble` joins blocks into batches.
+
+The batch is the first axis of every input where that axis is open. Where none is open it is the first axis of the first input
+that has one, and of the others with the same size there. The other inputs (scalars, fixed tables, masks) are *whole*: each
+table has one value for all its samples. So is everything where the batch would be another axis, too: a size by the same name
+elsewhere (``adjacency[N, N]``) says that the samples along it are not independent; each table is then one sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from onnx import helper
+
+from onnxprune.errors import OptionError
+from onnxprune.ir.weights import Array
+
+if TYPE_CHECKING:
+    from onnx import ValueInfoProto
+
+__all__ = ["Batch", "Block", "Column", "Held", "Intake", "Table", "assemble", "first"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a model takes at a time: an array for each input; ``labels`` have one entry per sample on the first axis."""
+
+    feeds: dict[str, Array]
+    labels: Array | None
+    size: int
+
+
+class Column(Protocol):
+    """An array that need not be in memory."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    def blocks(self, rows: int) -> Iterator[Array]:
+        """The array in order, ``rows`` entries of the first axis at a time."""
+
+    def whole(self) -> Array:
+        """All of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An array that is in memory, or mapped from a file."""
+
+    array: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.array.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.array.dtype
+
+    def blocks(self, rows: int) -> Iterator[Array]:
+        for start in range(0, len(self.array), rows):
+            block = self.array[start : start + rows]
+            yield np.array(block) if isinstance(block, np.memmap) else block
+
+    def whole(self) -> Array:
+        return np.array(self.array) if isinstance(self.array, np.memmap) else self.array
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Arrays by name, and where they come from, for messages.
+
+    Attributes:
+        where: the option and the file, or whatever a person would look at.
+        columns: the arrays.
+        single: whether arrays may have one axis less than the inputs, and are then one sample.
+    """
+
+    where: str
+    columns: Mapping[str, Column]
+    single: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """An input: its type, its sizes (``None`` where open; ``None`` altogether where even the rank is), whether batched."""
+
+    name: str
+    dtype: np.dtype[Any]
+    sizes: tuple[int | None, ...] | None
+    batched: bool
+
+    @property
+    def wanted(self) -> str:
+        """The shape of what it takes, for messages."""
+        if self.sizes is None:
+            return "[samples, ...]"
+        sizes = [str("any" if size is None else size) for size in self.sizes]
+        return f"[{', '.join(['samples', *sizes[1:]] if self.batched else sizes)}]"
+
+    def takes(self, shape: Sequence[int]) -> bool:
+        """Whether an array of this shape fits, with any number of samples."""
+        if self.sizes is None:
+            return len(shape) > 0
+        pairs = list(zip(self.sizes, shape, strict=False))[self.batched :]
+        return len(shape) == len(self.sizes) and all(size in {None, have} for size, have in pairs)
+
+    def cast(self, array: Array, where: str) -> Array:
+        """The array in the input's type, C-contiguous; values must survive it."""
+        array = np.asarray(array, order="C")
+        if array.dtype == self.dtype:
+            return array
+        with np.errstate(over="ignore", invalid="ignore"):
+            result = array.astype(self.dtype)
+        if self.dtype.kind in "iu":
+            lost = result != array
+        elif self.dtype.kind in "fV":  # numpy takes bfloat16 for a void type
+            lost = np.isfinite(array) & ~np.isfinite(result)
+        else:
+            return result
+        if lost.any():
+            value = array[lost].flat[0]
+            raise OptionError(f"{where}: array {self.name!r} holds {value}, which the input's type, {self.dtype}, cannot hold")
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Consecutive samples of one table."""
+
+    batched: Mapping[str, Array]
+    whole: Mapping[str, Array]
+    labels: Array | None
+    size: int
+
+    def cut(self, start: int, stop: int) -> Block:
+        if (start, stop) == (0, self.size):
+            return self
+        labels = None if self.labels is None else self.labels[start:stop]
+        return Block({name: array[start:stop] for name, array in self.batched.items()}, self.whole, labels, stop - start)
+
+    def joins(self, other: Block) -> bool:
+        """Whether both can be in one batch: samples of one shape, and the same whole inputs."""
+        shapes, others = ({name: array.shape[1:] for name, array in block.batched.items()} for block in (self, other))
+        pairs = [(array, other.whole[name]) for name, array in self.whole.items()]
+        marks = [None if block.labels is None else block.labels.shape[1:] for block in (self, other)]
+        return shapes == others and marks[0] == marks[1] and all(a is b or _equal(a, b) for a, b in pairs)
+
+    def batch(self) -> Batch:
+        return Batch({**self.batched, **self.whole}, self.labels, self.size)
+
+
+def _equal(a: Array, b: Array) -> bool:
+    return np.array_equal(a, b, equal_nan=a.dtype.kind in "fc" and b.dtype.kind in "fc")
+
+
+def _join(blocks: Sequence[Block]) -> Block:
+    if len(blocks) == 1:
+        return blocks[0]
+    batched = {name: np.concatenate([block.batched[name] for block in blocks]) for name in blocks[0].batched}
+    labels = [block.labels for block in blocks if block.labels is not None]
+    size = sum(block.size for block in blocks)
+    return Block(batched, blocks[0].whole, np.concatenate(labels) if labels else None, size)
+
+
+def first(blocks: Iterable[Block], limit: int) -> Iterator[Block]:
+    """The blocks of the first ``limit`` samples."""
+    for block in blocks:
+        yield block.cut(0, min(block.size, limit))
+        limit -= block.size
+        if limit <= 0:
+            return
+
+
+def assemble(blocks: Iterable[Block], size: int, *, exact: bool) -> Iterator[Batch]:
+    """Batches of ``size``, in order. Samples that cannot be in one batch begin another one.
+
+    An incomplete batch is smaller, or left out if sizes must be ``exact``.
+    """
+    held: list[Block] = []
+    for block in blocks:
+        if held and not held[0].joins(block):
+            if not exact:
+                yield _join(held).batch()
+            held = []
+        held.append(block)
+        if sum(part.size for part in held) < size:
+            continue
+        joined = _join(held)
+        whole = joined.size // size * size
+        for start in range(0, whole, size):
+            yield joined.cut(start, start + size).batch()
+        held = [joined.cut(whole, joined.size)] if joined.size > whole else []
+    if held and not exact:
+        yield _join(held).batch()
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What a model takes.
+
+    Attributes:
+        slots: its inputs.
+        size: of a static batch; 1 where no input has a batch axis; ``None`` where the batch is dynamic.
+        label: the name of the array of labels; an ``s`` at the end may be there.
+    """
+
+    slots: tuple[Slot, ...]
+    size: int | None
+    label: str = "label"
+
+    @property
+    def label_name(self) -> str:
+        """A name for labels that is not an input's."""
+        return self.label if all(slot.name != self.label for slot in self.slots) else f"{self.label}s"
+
+    @classmethod
+    def of(cls, inputs: Sequence[ValueInfoProto], label: str = "label") -> Intake:
+        """Read the inputs of a graph.
+
+        Raises:
+            OptionError: an input is not a tensor.
+        """
+        dims = {value.name: _dims(value) for value in inputs}
+        batched, size = _batch(dims)
+        slots = []
+        for value in inputs:
+            known = dims[value.name]
+            sizes = None if known is None else tuple(None if isinstance(size, str) else size for size in known)
+            dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            slots.append(Slot(value.name, dtype, sizes, value.name in batched))
+        return cls(tuple(slots), size if batched else 1, label)
+
+    def blocks(self, table: Table, rows: int) -> Iterator[Block]:
+        """A table, checked and cast, ``rows`` samples at a time.
+
+        Raises:
+            OptionError: an array is missing, or its shape, type, values or number of samples do not fit.
+        """
+        count = self.count(table)
+        columns, labels = self._chosen(table)
+        whole = {s.name: s.cast(columns[s.name].whole(), table.where) for s in self.slots if not s.batched}
+        batched = [slot for slot in self.slots if slot.batched]
+        if not batched or self._is_one(table, columns):
+            one = {slot.name: slot.cast(columns[slot.name].whole(), table.where)[None] for slot in batched}
+            yield Block(one, whole, None if labels is None else _one_label(labels.whole()), 1)
+            return
+        runs = [columns[slot.name].blocks(rows) for slot in batched]
+        marks = iter(()) if labels is None else labels.blocks(rows)
+        for start in range(0, count, rows):
+            arrays = {slot.name: slot.cast(next(run), table.where) for slot, run in zip(batched, runs, strict=True)}
+            yield Block(arrays, whole, _integers(next(marks, None)), min(rows, count - start))
+
+    def labelled(self, table: Table) -> bool:
+        """Whether a table has labels."""
+        return self._chosen(table)[1] is not None
+
+    def count(self, table: Table) -> int:
+        """How many samples a table has; nothing but names, shapes and types is looked at.
+
+        Raises:
+            OptionError: as `blocks`, but for values.
+        """
+        columns, labels = self._chosen(table)
+        one = self._is_one(table, columns)
+        for slot in self.slots:
+            _check(slot, columns[slot.name], table.where, lifted=one and slot.batched)
+        counted: dict[str, Column] = {slot.name: columns[slot.name] for slot in self.slots if slot.batched}
+        if one or not counted:
+            return 1
+        if labels is not None:
+            counted[self.label] = labels
+        (name, size), *rest = ((name, (column.shape or (0,))[0]) for name, column in counted.items())
+        for other, have in rest:
+            if have != size:
+                raise OptionError(f"{table.where}: array {name!r} has {size} samples, array {other!r} has {have}: give as many")
+        return size
+
+    def _is_one(self, table: Table, columns: Mapping[str, Column]) -> bool:
+        """Whether the arrays are one sample, without the batch axis."""
+        ranks = [(slot.name, len(slot.sizes)) for slot in self.slots if slot.batched and slot.sizes is not None]
+        return table.single and bool(ranks) and all(len(columns[name].shape) == rank - 1 for name, rank in ranks)
+
+    def _chosen(self, table: Table) -> tuple[dict[str, Column], Column | None]:
+        """The array of each input, and the labels."""
+        names = {slot.name for slot in self.slots}
+        labels = [name for name in (self.label, f"{self.label}s") if name in table.columns and name not in names]
+        rest = [name for name in table.columns if name not in labels]
+        found = {slot.name: slot.name for slot in self.slots}
+        if len(names) == 1 and len(rest) == 1:
+            found = dict.fromkeys(names, rest[0])
+        for name in found.values():
+            if name not in table.columns:
+                has = ", ".join(table.columns) or "none"
+                raise OptionError(f"{table.where}: has no array for input {name!r}; it has {has}")
+        return {name: table.columns[given] for name, given in found.items()}, table.columns[labels[0]] if labels else None
+
+
+def _dims(value: ValueInfoProto) -> list[int | str] | None:
+    """Sizes of an input: numbers, the names of open ones, or nothing where the rank is open."""
+    if not value.type.HasField("tensor_type"):
+        raise OptionError(f"input {value.name!r} is not a tensor: samples cannot be made for it")
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in tensor.shape.dim]
+
+
+def _batch(dims: Mapping[str, list[int | str] | None]) -> tuple[set[str], int | None]:
+    """The inputs whose first axis is the batch, and its size where that is static."""
+    starts = {name: sizes[0] if sizes else "" for name, sizes in dims.items() if sizes != []}
+    elsewhere = {size for sizes in dims.values() for size in (sizes or [])[1:] if size}
+    moving = {name for name, start in starts.items() if isinstance(start, str)}
+    if moving:
+        return {name for name in moving if starts[name] not in elsewhere}, None
+    size = next((start for start in starts.values() if isinstance(start, int) and start), None)
+    return {name for name, start in starts.items() if start == size}, size
+
+
+def _check(slot: Slot, column: Column, where: str, *, lifted: bool) -> None:
+    shape = (0, *column.shape) if lifted else column.shape
+    if not slot.takes(shape):
+        raise OptionError(f"{where}: array {slot.name!r} has shape {list(column.shape)}, the input takes {slot.wanted}")
+    if not np.can_cast(column.dtype, slot.dtype, "same_kind"):
+        raise OptionError(f"{where}: array {slot.name!r} is of type {column.dtype}, the input takes {slot.dtype}")
+
+
+def _integers(labels: Array | None) -> Array | None:
+    """Class indices are of one type, whatever they were stored as."""
+    return labels if labels is None or labels.dtype.kind not in "iu" else labels.astype(np.int64)
+
+
+def _one_label(label: Array) -> Array | None:
+    """The label of a single sample, with the axis of samples."""
+    return _integers(label if label.shape == (1,) else label[None])

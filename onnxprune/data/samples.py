@@ -1,0 +1,216 @@
+"""Samples to run a model on, from whatever form they are in, one batch in memory at a time."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxprune.data.batching import Batch, Block, Held, Intake, Table, assemble, first
+from onnxprune.data.noise import coloured
+from onnxprune.data.sources import Source, arrays, find
+from onnxprune.errors import OptionError
+from onnxprune.runtime import session
+from onnxprune.shapes.probes import bindings
+
+if TYPE_CHECKING:
+    from onnx import ValueInfoProto
+
+    from onnxprune.ir.types import Shape
+
+__all__ = ["Batch", "Samples", "given", "noise", "open_samples"]
+
+
+class Samples(ABC):
+    """Samples of a model's inputs, with labels or without; every pass gives the same ones in the same order.
+
+    Attributes:
+        source: where they come from, for messages: ``--calib data.npz``.
+        count: how many there are; ``None`` where only a pass over them would tell.
+        labelled: whether there are labels.
+        fresh: whether another pass may give other samples, as a function's.
+    """
+
+    source: str
+    count: int | None
+    labelled: bool
+    fresh: bool = False
+
+    @abstractmethod
+    def batches(self, size: int = 16) -> Iterator[Batch]:
+        """The samples, ``size`` at a time, or as many as the model takes where that is fixed.
+
+        The last batch may be smaller; of a fixed size it is left out. A model whose inputs have no batch takes one sample.
+
+        Raises:
+            OptionError: an array does not fit the model, cannot be read, or there are too few for one batch.
+        """
+
+    def still(self) -> Table | None:
+        """All samples, if they are arrays in memory or mapped from a file, which can be read in any order."""
+        return None
+
+
+def open_samples(
+    source: str | Path | Mapping[str, Any] | Samples,
+    inputs: Sequence[ValueInfoProto],
+    *,
+    option: str = "--calib",
+    preprocess: str | None = None,
+    label: str = "label",
+    limit: int | None = None,
+) -> Samples:
+    """Samples for a model, checked as far as the first of them.
+
+    Args:
+        source: one of
+
+            - an ``.npz``: an array for each input, the first axis the sample; one input takes the only array of any name.
+            - an ``.npy``, for a model with one input.
+            - a folder of images, for a model with one input. Folders in it are classes, labelled 0, 1, ... as sorted by name;
+              they take turns, so that the first samples are of all of them.
+            - a folder of ``.npz`` files, in natural order, each a batch, or one sample whose arrays lack the first axis.
+            - ``package.module:function``, called without arguments for every pass, whose items are batches or samples: a
+              mapping by input name, or an array for a model with one input, or a pair of that and labels.
+            - arrays by name, in memory, or other samples.
+        inputs: of the model.
+        option: what the user wrote ``source`` behind, for messages.
+        preprocess: how images become arrays; see `preprocess.Preprocess`.
+        label: the name of the array of labels; with an ``s`` at the end it is found, too.
+        limit: how many samples to take, at least one batch of a model with a static one.
+
+    Raises:
+        OptionError: nothing is there, it has none of these forms, or the first sample does not fit.
+    """
+    if limit is not None and limit < 1:
+        raise OptionError(f"{option}: a limit of {limit} samples: take at least 1")
+    intake = Intake.of(inputs, label)
+    if isinstance(source, _Tables) and source.intake == intake and limit is None:
+        return source
+    if isinstance(source, Samples):
+        found = _again(source, intake)
+    elif isinstance(source, Mapping):
+        found = arrays({name: Held(np.asarray(array)) for name, array in source.items()}, "samples", intake)
+    else:
+        found = find(source, option, intake, preprocess)
+    if preprocess and not found.images:
+        raise OptionError(f"--preprocess {preprocess}: is for a folder of images, which {found.text} is not")
+    return _Tables(found, intake, limit)
+
+
+def given(source: str | Path | Mapping[str, Any] | Samples, inputs: Sequence[ValueInfoProto], preprocess: str) -> Samples | None:
+    """Samples as `open_samples` opens them, ``None`` for an empty text.
+
+    Raises:
+        OptionError: as there; or there is preprocessing without samples.
+    """
+    if isinstance(source, str) and not source:
+        if preprocess:
+            raise OptionError(f"--preprocess {preprocess}: is for the images of --calib: name their folder")
+        return None
+    return open_samples(source, inputs, preprocess=preprocess)
+
+
+def _again(samples: Samples, intake: Intake) -> Source:
+    """Samples of anyone's, for this model."""
+
+    def tables() -> Iterator[Table]:
+        for batch in samples.batches():
+            columns = {name: Held(array) for name, array in batch.feeds.items()}
+            yield Table(samples.source, columns if batch.labels is None else columns | {intake.label_name: Held(batch.labels)})
+
+    return Source(samples.source, tables, samples.count)
+
+
+def noise(
+    inputs: Sequence[ValueInfoProto],
+    *,
+    count: int = 16,
+    seed: int = 0,
+    shapes: Mapping[str, Shape] | None = None,
+    natural: bool = False,
+) -> Samples:
+    """Seeded noise shaped like the inputs of a model: what there is where there are no samples.
+
+    ``count`` samples; of a model with a static batch as many of its batches as they fill, at least one.
+
+    Args:
+        inputs: of the model.
+        count: how many samples.
+        seed: of the noise.
+        shapes: of the inputs, as `onnxprune.shapes.probes.trials` gives them.
+        natural: whether inputs that are images get the spectrum of natural ones; see `coloured`.
+    """
+    intake = Intake.of(inputs)
+    shapes = shapes or bindings(inputs)[0]
+    batched = {slot.name for slot in intake.slots if slot.batched}
+    single = {name: (1, *shape[1:]) if name in batched else shape for name, shape in shapes.items()}
+    count = max(count, intake.size or 1)
+
+    def tables() -> Iterator[Table]:
+        whole = session.random_feeds([value for value in inputs if value.name not in batched], single, seed)
+        for number in range(count):
+            drawn = session.random_feeds([value for value in inputs if value.name in batched], single, seed + number)
+            yield Table(
+                "seeded noise", {name: Held(coloured(array) if natural else array) for name, array in (whole | drawn).items()}
+            )
+
+    return _Tables(Source("seeded noise", tables, count), intake, None)
+
+
+class _Tables(Samples):
+    """Samples that lie in tables."""
+
+    def __init__(self, found: Source, intake: Intake, limit: int | None) -> None:
+        self.source, self.intake, self._found, self.fresh = found.text, intake, found, found.fresh
+        least = intake.size or 1
+        self._limit = None if limit is None else max(limit, least)
+        self.count = None
+        if found.count is not None:
+            have = found.count if self._limit is None else min(found.count, self._limit)
+            self.count = have - have % least
+            self._enough(found.count)
+        start = next(found.tables(), None)
+        if start is None or next(intake.blocks(start, 1), None) is None:
+            raise OptionError(f"{found.text}: has no samples")
+        self.labelled = intake.labelled(start)
+
+    def batches(self, size: int = 16) -> Iterator[Batch]:
+        rows = self.intake.size or size
+        seen = 0
+
+        def blocks() -> Iterator[Block]:
+            nonlocal seen
+            for table in self._found.tables():
+                if self.intake.labelled(table) != self.labelled:
+                    raise OptionError(f"{table.where}: has {'no ' * self.labelled}labels, unlike the first samples")
+                for block in self.intake.blocks(table, rows):
+                    seen += block.size
+                    yield block
+
+        taken = blocks() if self._limit is None else first(blocks(), self._limit)
+        batch = None
+        for batch in assemble(taken, rows, exact=self.intake.size is not None):
+            yield batch
+        if batch is None and seen == 0:
+            raise OptionError(f"{self.source}: has no samples the second time: what it yields must begin anew")
+        if batch is None:
+            self._enough(seen)
+            raise OptionError(f"{self.source}: has no {rows} samples in a row of one shape; the model takes {rows} at a time")
+
+    def still(self) -> Table | None:
+        if self._limit is not None:
+            return None
+        first, *more = itertools.islice(self._found.tables(), 2)
+        lies = all(isinstance(column, Held) for column in first.columns.values())
+        return first if lies and not more and not first.single else None
+
+    def _enough(self, count: int) -> None:
+        least = self.intake.size or 1
+        if count < least:
+            of = " and ".join(repr(slot.name) for slot in self.intake.slots if slot.batched)
+            raise OptionError(f"{self.source}: has {count} samples of {of}, the model takes {least} at a time")

@@ -1,0 +1,285 @@
+"""Where samples come from: files, folders, functions, arrays; each as tables, read anew for every pass."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import re
+import shutil
+import sys
+import tempfile
+import traceback
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from onnxprune.data.batching import Column, Held, Intake, Table
+from onnxprune.data.preprocess import Preprocess
+from onnxprune.errors import OptionError
+from onnxprune.ir.weights import Array
+
+__all__ = ["FORMS", "Source", "arrays", "find"]
+
+FORMS = "an .npz, an .npy, a folder of images or of .npz files, or package.module:function"
+IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+
+
+@dataclass(frozen=True)
+class Source:
+    """Tables of samples.
+
+    Attributes:
+        text: what it is called in messages.
+        tables: the tables, for one pass.
+        count: how many samples there are, where that is known.
+        images: whether they are images that are preprocessed.
+        fresh: whether another pass may give other samples, as a function may.
+    """
+
+    text: str
+    tables: Callable[[], Iterator[Table]]
+    count: int | None = None
+    images: bool = False
+    fresh: bool = False
+
+
+def find(name: str | Path, option: str, intake: Intake, preprocess: str | None) -> Source:
+    """The source that a user named.
+
+    Raises:
+        OptionError: there is nothing, or something else than samples.
+    """
+    path, where = Path(name), f"{option} {name}"
+    if path.is_dir():
+        return _folder(path, option, where, intake, preprocess)
+    if path.is_file():
+        columns = {"array": _npy(path, where)} if path.suffix.lower() == ".npy" else _npz(path, where)
+        return arrays(columns, where, intake)
+    if re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", str(name)):
+        return _function(str(name), where, intake)
+    raise OptionError(f"{where}: no such file or folder; samples are {FORMS}")
+
+
+def arrays(columns: Mapping[str, Column], where: str, intake: Intake) -> Source:
+    """One table."""
+    table = Table(where, columns)
+    return Source(where, lambda: iter([table]), intake.count(table))
+
+
+# Files
+
+
+_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_FAILURES = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What zipfile and numpy raise over files that are truncated, encrypted or something else."""
+
+
+@contextmanager
+def _reading(text: str) -> Iterator[None]:
+    try:
+        yield
+    except _FAILURES as error:
+        raise OptionError(f"{text} ({str(error).partition('. ')[0]})") from error
+
+
+def _npz(path: Path, where: str) -> dict[str, Column]:
+    """The arrays of an .npz by name, none of them read yet."""
+    with (
+        _reading(f"{where}: not an .npz with one array per model input: write it with numpy.savez"),
+        zipfile.ZipFile(path) as file,
+    ):
+        members = [name for name in file.namelist() if name.endswith(".npy")]
+    return {name.removesuffix(".npy"): _Member(path, name, where) for name in members}
+
+
+def _npy(path: Path, where: str) -> Held:
+    """The array of an .npy, mapped into memory."""
+    with _reading(f"{where}: not an .npy with an array of numbers: write it with numpy.save"):
+        return Held(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+@dataclass(frozen=True)
+class _Header:
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True)
+class _Member:
+    """An array in an .npz; decompressed while it is read, front to back."""
+
+    path: Path
+    name: str
+    where: str
+
+    @cached_property
+    def _header(self) -> _Header:
+        with self._open() as (_, header):
+            return header
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._header.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._header.dtype
+
+    def blocks(self, rows: int) -> Iterator[Array]:
+        with self._open() as (file, header):
+            if header.fortran and 0 not in header.shape:
+                with tempfile.TemporaryFile() as spool:  # its rows are scattered: they are picked from the disk
+                    shutil.copyfileobj(file, spool)
+                    yield from Held(np.memmap(spool, header.dtype, "r", shape=header.shape, order="F")).blocks(rows)
+                return
+            for start in range(0, header.shape[0], rows):
+                yield _read(file, header.dtype, (min(rows, header.shape[0] - start), *header.shape[1:]))
+
+    def whole(self) -> Array:
+        with self._open() as (file, header):
+            return _read(file, header.dtype, header.shape[::-1]).T if header.fortran else _read(file, header.dtype, header.shape)
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[IO[bytes], _Header]]:
+        text = f"{self.where}: array {self.name.removesuffix('.npy')!r} cannot be read: not an .npz as numpy.savez writes it"
+        with _reading(text), zipfile.ZipFile(self.path) as archive, archive.open(self.name) as file:
+            version = np.lib.format.read_magic(file)
+            if version not in _READERS:
+                raise ValueError(f"format {version}, of structured arrays")
+            header = _Header(*_READERS[version](file))
+            if header.dtype.hasobject:
+                raise ValueError("it holds Python objects")
+            yield file, header
+
+
+def _read(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    """The next array of a stream."""
+    count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    data = bytearray(file.read(count))
+    if len(data) < count:
+        raise EOFError("it ends early")
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+# Folders
+
+
+def _folder(path: Path, option: str, where: str, intake: Intake, preprocess: str | None) -> Source:
+    images, archives, classes = _listed(path, IMAGES), _listed(path, {".npz"}), _classes(path)
+    found = {"images": any(images), "folders of images": any(classes), ".npz files": any(archives)}
+    kinds = [kind for kind, there in found.items() if there]
+    if not kinds:
+        raise OptionError(f"{where}: has neither images ({', '.join(sorted(IMAGES))}) nor .npz files")
+    if len(kinds) > 1:
+        raise OptionError(f"{where}: has {' beside '.join(kinds)}: which are the samples?")
+    if archives:
+        names = [(file, f"{option} {file}") for file in archives]
+        return Source(where, lambda: (Table(name, _npz(file, name), single=True) for file, name in names))
+    return _images([(file, None) for file in images] or _taking_turns(classes), option, where, intake, preprocess)
+
+
+def _natural(name: str) -> list[int | str]:
+    """Sorts 2 before 10."""
+    return [int(part) if at % 2 else part for at, part in enumerate(re.split(r"(\d+)", name))]
+
+
+def _listed(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    names = (entry.name for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_file())
+    return [folder / name for name in sorted(names, key=_natural) if Path(name).suffix.lower() in suffixes]
+
+
+def _classes(folder: Path) -> list[list[Path]]:
+    """The images of each class; a folder without any keeps its number."""
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return [
+        [file for root, _, _ in sorted(os.walk(folder / name, followlinks=True)) for file in _listed(Path(root), IMAGES)]
+        for name in names
+    ]
+
+
+def _taking_turns(classes: list[list[Path]]) -> list[tuple[Path, int | None]]:
+    numbered = [[(file, number) for file in files] for number, files in enumerate(classes)]
+    return [one for turn in itertools.zip_longest(*numbered) for one in turn if one is not None]
+
+
+def _images(files: list[tuple[Path, int | None]], option: str, where: str, intake: Intake, preprocess: str | None) -> Source:
+    if len(intake.slots) != 1:
+        raise OptionError(f"{where}: has images, and the model {len(intake.slots)} inputs: use an .npz or a function")
+    try:
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise OptionError(f"{where}: images need Pillow: pip install 'onnxprune[images]'") from error
+    slot = intake.slots[0]
+    decode = Preprocess.parse(preprocess, slot.sizes, integers=slot.dtype.kind in "iu")
+
+    def table(file: Path, label: int | None) -> Table:
+        name = f"{option} {file}"
+        try:
+            columns = {slot.name: Held(decode(file)[None])}
+        except Exception as error:  # Pillow's decoders raise what they like
+            raise OptionError(f"{name}: cannot be used as an image: {error}") from error
+        return Table(name, columns if label is None else columns | {intake.label_name: Held(np.array([label]))})
+
+    return Source(f"{where} ({decode})", lambda: itertools.starmap(table, files), len(files), images=True)
+
+
+# Functions
+
+
+def _function(name: str, where: str, intake: Intake) -> Source:
+    module, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # as python -m does
+    try:
+        found: Any = importlib.import_module(module)
+    except Exception as error:
+        raise OptionError(f"{where}: {module} cannot be imported: {_told(error)}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise OptionError(f"{where}: {module} has no {attribute}")
+        found = getattr(found, part)
+    if not callable(found) and not isinstance(found, Iterable):
+        raise OptionError(f"{where}: is neither a function nor iterable, but of type {type(found).__name__}")
+
+    def tables() -> Iterator[Table]:
+        try:
+            for number, item in enumerate(found() if callable(found) else found):
+                yield _item(item, f"{where}, item {number}", intake)
+        except OptionError:
+            raise
+        except Exception as error:
+            raise OptionError(f"{where}: raised {_told(error)}") from error
+
+    return Source(where, tables, fresh=True)
+
+
+def _told(error: Exception) -> str:
+    """What an error of the user's says, and the last line of theirs that it came through."""
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(("<", __file__))]
+    places = [f" at {frame.filename}:{frame.lineno}" for frame in lines if "importlib" not in frame.filename]
+    return f"{type(error).__name__}: {error}{places[-1] if places else ''}"
+
+
+def _item(item: Any, where: str, intake: Intake) -> Table:
+    """A mapping by input name or an array, or one of these and labels."""
+    parts = item if isinstance(item, tuple | list) else (item,)
+    if not 1 <= len(parts) <= 2:
+        raise OptionError(f"{where}: is of {len(parts)} parts: yield feeds, or (feeds, labels); feeds of many inputs by name")
+    feeds = parts[0] if isinstance(parts[0], Mapping) else {"array": parts[0]}
+    given = {str(name): array for name, array in feeds.items()}
+    if len(parts) == 2:
+        given[intake.label_name] = parts[1]
+    try:
+        return Table(where, {name: Held(np.asarray(array).copy()) for name, array in given.items()}, single=True)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors of a device
+        raise OptionError(f"{where}: cannot be made an array: {error}") from error

@@ -1,0 +1,118 @@
+"""Sparse weights in few bytes: encode, decode, and what is in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from onnxprune.driver.result import Written
+from onnxprune.ir.model import Model, Source
+from onnxprune.ir.node import LINEAR, every_node
+from onnxprune.passes import Decode, Encode, Facts, FoldMasks, Pipeline
+from onnxprune.passes.base import need
+from onnxprune.passes.encode import FOLDED, TYPES
+from onnxprune.passes.normalize import gather_constants
+from onnxprune.sparse.encoding.accounting import Encoded, totals
+from onnxprune.sparse.encoding.flat import most_frequent
+from onnxprune.sparse.encoding.recognize import Decoders
+
+__all__ = ["Stored", "decode", "describe", "encode", "survey"]
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Stored(Written):
+    """A model whose weights are stored in another way.
+
+    Attributes:
+        weights: how each is stored now.
+        rest: bytes of the graph without decoders, and of constants that are no weights.
+        notes: what else the user should know.
+    """
+
+    weights: tuple[Encoded, ...]
+    rest: int
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data: the weights one by one and all together."""
+        return {"model": self.compiled.name, **totals(self.weights), "rest_bytes": self.rest, "notes": list(self.notes)}
+
+
+def encode(
+    source: Source,
+    encoding: str = "auto",
+    *,
+    mode: str = "smallest",
+    negative_zeros: bool = False,
+    progress: Progress | None = None,
+) -> Stored:
+    """Store sparse weights in few bytes, as nodes of standard operators that make them; runtimes compute those once, at load.
+
+    Weights that a mask multiplies in the graph are folded first. Weights whose encoding would not pay stay as they are.
+
+    Args:
+        source: a path, a ``ModelProto``, bytes, or an ``onnx_graphsurgeon.Graph``; it is not changed.
+        encoding: ``auto``, the smallest for each weight; ``bitmask``, ``delta``, ``nm``, ``coo`` or ``dense`` for all.
+        mode: ``smallest``, or ``fast`` for encodings that are quick to decode.
+        negative_zeros: keep negative zeros, which masks make of negative weights; otherwise they become zeros.
+        progress: told what is being done.
+
+    Raises:
+        ModelError: the source is not a model that can be read, or its operator set is too old.
+        OptionError: no such encoding or mode.
+    """
+    facts = Facts()
+    facts.tell = progress or facts.tell
+    folded, facts = Pipeline([FoldMasks(), Decode()]).run(Model.of(source), facts)
+    model, facts = Pipeline([Encode(encoding, mode, negative_zeros)]).run(folded, facts)
+    rows = tuple(need(facts.encoded, "weights"))
+    rest = folded.nbytes - sum(row.dense for row in rows)
+    notes = []
+    large = [row.name for row in rows if row.dense > FOLDED and row.sparsity > 0]
+    if large:
+        names = ", ".join(large[:3]) + (f" and {len(large) - 3} more" if len(large) > 3 else "")
+        notes.append(f"over 1 GiB, which ONNX Runtime does not fold but decode at every run: {names}")
+    return Stored(rows, rest, tuple(notes), compiled=model)
+
+
+def decode(source: Source) -> Stored:
+    """Weights as constants again, bit for bit; what other tools left of our decoders is enough.
+
+    Raises:
+        ModelError: the source is not a model that can be read.
+    """
+    model = Decode()(Model.of(source), Facts())
+    rows = survey(model)
+    return Stored(rows, model.nbytes - sum(row.dense for row in rows), compiled=model)
+
+
+def describe(source: Source) -> dict[str, Any]:
+    """Sparsity, pattern and storage of the weights, as data: what `inspect` shows.
+
+    Raises:
+        ModelError: the source is not a model that can be read.
+    """
+    return totals(survey(source))
+
+
+def survey(source: Source) -> tuple[Encoded, ...]:
+    """Every weight of a model: its sparsity, the N:M pattern it satisfies, how it is stored.
+
+    Raises:
+        ModelError: the source is not a model that can be read.
+    """
+    model = Model.of(source)
+    coo = model.sparse
+    gather_constants(model)
+    made = Decoders(model)
+    rows = []
+    points = {node.input[2] for node in every_node(model.graph) if node.op_type in LINEAR and len(node.input) > 2}
+    for name, weight in (model.weights | made.weights).items():
+        if weight.dtype in TYPES and name not in made.stored and name not in points:  # zero points are zeros, and no weights
+            array = weight.array()
+            row = Encoded.of(name, array, most_frequent(array))
+            rows.append(replace(row, encoding=made.families.get(name, "coo" if name in coo else row.encoding)))
+    return tuple(rows)

@@ -1,0 +1,189 @@
+"""What happened, as data: the same facts for people (tables) and for machines (JSON)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxprune.latency.benchmark import BenchReport
+    from onnxprune.linear.reconstruction import Repaired
+    from onnxprune.options.prune import Target
+    from onnxprune.pruning.cost import Cost
+    from onnxprune.verify.law import Check, Drift
+    from onnxprune.verify.metrics import Score
+
+__all__ = ["GroupReport", "QuantReport", "Report", "SparseLayer", "SparseReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupReport:
+    """One group: how many positions it has and keeps, whether it is exact, where it starts."""
+
+    id: str
+    size: int
+    kept: int
+    exact: bool
+    members: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was asked for, what came of it, and what it cost.
+
+    Attributes:
+        model: the input.
+        requested: the target.
+        obtained: the fraction of each metric that remains.
+        before: costs of the original.
+        after: costs of the pruned model.
+        groups: every group.
+        refusals: every axis of a constant that could not be pruned, as a plan lists them.
+        verification: pruned against masked, or against the original where nothing but the lossless was asked for; ``None``
+            when it was switched off.
+        repairs: the readers that were repaired since, with their errors before and after.
+        score: how good the model is on evaluation samples; ``None`` if there were none.
+        tried: the targets that were tried to find it, with the score of each.
+        frozen: groups that were left whole because the verifier found them wrong, with the reason.
+        drift: outputs of the pruned model against the original's; ``None`` when it was switched off.
+        benchmark: latency of the original and the pruned model; ``None`` when it was switched off.
+        seconds: wall time of each stage.
+        notes: what else the user should know.
+        lossless: how many positions went without loss for each reason, and the proof that the outputs are the original's;
+            ``None`` where that was not asked for.
+    """
+
+    model: str
+    requested: str
+    obtained: Mapping[str, float]
+    before: Cost
+    after: Cost
+    groups: tuple[GroupReport, ...]
+    refusals: tuple[Mapping[str, Any], ...]
+    verification: Check | None = None
+    repairs: tuple[Repaired, ...] = ()
+    score: Score | None = None
+    tried: tuple[tuple[Target, float], ...] = ()
+    frozen: Mapping[str, str] = field(default_factory=dict)
+    drift: Drift | None = None
+    benchmark: BenchReport | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    lossless: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class SparseLayer:
+    """A layer that may be sparse.
+
+    Attributes:
+        node: its node.
+        weight: its initializer, as the normalised graph names it.
+        shape: of the weight.
+        size: how many elements it has.
+        kept: how many of them are not zero.
+        energy: the share of the sum of their squares, in the original, that lies where they are not zero.
+    """
+
+    node: str
+    weight: str
+    shape: tuple[int, ...]
+    size: int
+    kept: int
+    energy: float
+
+
+@dataclass(frozen=True, slots=True)
+class SparseReport:
+    """What was asked for, and what came of it.
+
+    Attributes:
+        model: the input.
+        requested: the target, or the pattern where that says all.
+        pattern: what could be kept.
+        method: how it was chosen.
+        allocation: how the sparsity was shared out; empty where the pattern or a threshold says that.
+        layers: those that may be sparse.
+        dense: the weights of layers that stay dense because they come first or last.
+        parameters: floating-point constants of the whole model.
+        zeros: how many of them are zero in the layers.
+        size: bytes of the original and of what is written.
+        gzip: the same after gzip.
+        permuted: groups whose channels changed places, proven to compute the same.
+        repairs: the readers that were refit, with their errors: weights only cut, and refit.
+        drift: outputs against the original's; ``None`` when it was switched off.
+        seconds: wall time of each stage.
+        notes: what else the user should know.
+    """
+
+    model: str
+    requested: str
+    pattern: str
+    method: str
+    allocation: str
+    layers: tuple[SparseLayer, ...]
+    dense: tuple[str, ...]
+    parameters: int
+    zeros: int
+    size: tuple[int, int]
+    gzip: tuple[int, int]
+    permuted: tuple[str, ...] = ()
+    repairs: tuple[Repaired, ...] = ()
+    drift: Drift | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros in the layers that may be sparse."""
+        return self.zeros / max(sum(layer.size for layer in self.layers), 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        overall = self.zeros / max(self.parameters, 1)
+        return {**dataclasses.asdict(self), "sparsity": self.sparsity, "overall": overall}
+
+
+@dataclass(frozen=True, slots=True)
+class QuantReport:
+    """What was quantised, and what came of it.
+
+    Attributes:
+        model: the input.
+        recipe: how, with what was decided.
+        nodes: how many nodes compute in int8, by operator.
+        kept: nodes that compute in floating point, each with its name ``node``, its ``op`` and ``why``.
+        weights: how many weights are in int8.
+        elements: how many elements they have.
+        zeros: how many of these are zero, before and after; every one that was zero is.
+        size: bytes of the original and of the result.
+        drift: outputs against the original's, in exact arithmetic; ``None`` when it was switched off.
+        arithmetic: how far outputs of int8 kernels, here, are from exact arithmetic: the relative difference.
+        score: how good both are on evaluation samples, computed by int8 kernels, here; ``None`` if there were none.
+        seconds: wall time of each stage.
+        notes: what else the user should know.
+    """
+
+    model: str
+    recipe: Mapping[str, Any]
+    nodes: Mapping[str, int]
+    kept: tuple[Mapping[str, str], ...]
+    weights: int
+    elements: int
+    zeros: tuple[int, int]
+    size: tuple[int, int]
+    drift: Drift | None = None
+    arithmetic: float = 0.0
+    score: Score | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return dataclasses.asdict(self)

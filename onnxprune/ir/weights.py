@@ -1,0 +1,174 @@
+"""Constants of a graph, read or computed when they are needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
+
+from onnxprune.errors import ModelError
+
+if TYPE_CHECKING:
+    from onnxprune.ir.types import Shape
+
+__all__ = ["FLOATS", "Array", "Weight", "densify", "external_path"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+PACKED = {
+    getattr(TensorProto, name): bits
+    for name, bits in (("INT4", 4), ("UINT4", 4), ("FLOAT4E2M1", 4), ("INT2", 2), ("UINT2", 2))
+    if hasattr(TensorProto, name)
+}
+"""Bits of an element of the types that share bytes."""
+
+
+class Weight:
+    """One constant tensor of the graph, read or computed on demand, so that a large model passes through tensor by tensor.
+
+    Attributes:
+        name: its name in the graph.
+        origin: its name before passes renamed it.
+        shape: its dimensions.
+        dtype: its ``TensorProto.DataType``.
+    """
+
+    __slots__ = ("_array", "_base", "_compute", "_proto", "dtype", "name", "origin", "shape")
+
+    def __init__(self, name: str, proto: TensorProto | None, array: Array | None = None, base: Path | None = None) -> None:
+        self.name = self.origin = name
+        self._proto, self._array, self._base = proto, array, base
+        self._compute: Callable[[], Array] | None = None
+        if proto is not None:
+            self.shape: Shape = tuple(proto.dims)
+            self.dtype: int = proto.data_type
+        elif array is not None:
+            self.shape = array.shape
+            self.dtype = helper.np_dtype_to_tensor_dtype(array.dtype)
+
+    @classmethod
+    def computed(cls, name: str, shape: Shape, dtype: int, compute: Callable[[], Array]) -> Weight:
+        """A constant that is computed whenever it is needed."""
+        result = cls(name, None)
+        result.shape, result.dtype, result._compute = shape, dtype, compute
+        return result
+
+    def derived(self, shape: Shape, compute: Callable[[Array], Array], dtype: int | None = None) -> Weight:
+        """A constant of the same name that is computed from this one whenever it is needed; of the same type unless told."""
+        dtype = self.dtype if dtype is None else dtype
+        result = Weight.computed(self.name, shape, dtype, lambda: compute(self.array()))
+        result.origin = self.origin
+        return result
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def is_float(self) -> bool:
+        return self.dtype in FLOATS
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its data in the file."""
+        if self.dtype in PACKED:
+            return (self.size * PACKED[self.dtype] + 7) // 8
+        if self.dtype == TensorProto.STRING:
+            return 0
+        return self.size * int(helper.tensor_dtype_to_np_dtype(self.dtype).itemsize)
+
+    def array(self) -> Array:
+        """Its values; treat them as read-only. External data is mapped, not loaded.
+
+        Raises:
+            ModelError: its external data is missing, too short, or outside the model's folder.
+        """
+        if self._array is not None:
+            return self._array
+        if self._compute is not None:
+            return self._compute()
+        proto = self._proto
+        assert proto is not None  # noqa: S101 - one of the two is given
+        if proto.data_location == TensorProto.EXTERNAL:
+            return _map_external(proto, self._base)
+        try:
+            return numpy_helper.to_array(proto)
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"initializer {self.name!r} cannot be read: {error}; export the model again") from error
+
+    def write(self, file: IO[bytes]) -> None:
+        """Write its data, as a protobuf's ``raw_data`` spells it."""
+        array = np.ascontiguousarray(self.array())
+        packed = array.nbytes != self.nbytes
+        file.write(numpy_helper.from_array(array).raw_data if packed else array.view(np.uint8).reshape(-1).data)
+
+    def renamed(self, name: str) -> Weight:
+        """The same values under another name."""
+        result = Weight(name, self._proto, self._array, self._base)
+        result.origin, result.shape, result.dtype, result._compute = self.origin, self.shape, self.dtype, self._compute
+        return result
+
+    def append_to(self, tensors: Any) -> None:
+        """Append the tensor, with its data inside, to a repeated protobuf field; data is copied as seldom as protobuf allows."""
+        proto = self._proto
+        if proto is not None and proto.data_location != TensorProto.EXTERNAL:
+            tensors.append(proto)
+            tensors[-1].name = self.name
+            return
+        array = self.array()
+        if array.dtype.kind not in "fiub" or array.dtype.byteorder == ">" or self.nbytes != array.nbytes:
+            tensors.append(numpy_helper.from_array(np.ascontiguousarray(array), self.name))
+            return
+        tensors.add(name=self.name, data_type=self.dtype, dims=self.shape).raw_data = array.tobytes()
+
+
+def _map_external(proto: TensorProto, base: Path | None) -> Array:
+    info = external_data_helper.ExternalDataInfo(proto)
+    path = external_path(info.location, base, proto.name)
+    dtype = helper.tensor_dtype_to_np_dtype(proto.data_type)
+    shape, offset = tuple(proto.dims), int(getattr(info, "offset", None) or 0)
+    packed = proto.data_type in PACKED
+    nbytes = (math.prod(shape) * PACKED.get(proto.data_type, 8 * dtype.itemsize) + 7) // 8
+    if path.stat().st_size < offset + nbytes:
+        raise ModelError(f"external data {path} ends before tensor {proto.name!r} does; the file is truncated: copy it again")
+    if not nbytes:
+        return np.zeros(shape, dtype)
+    raw = np.memmap(path, np.uint8, "r", offset, (nbytes,))
+    if packed:
+        filled = TensorProto(data_type=proto.data_type, dims=proto.dims, raw_data=raw.tobytes())
+        return numpy_helper.to_array(filled)
+    return raw.view(dtype).reshape(shape)
+
+
+def external_path(location: str, base: Path | None, tensor: str) -> Path:
+    """Where external data lies; only files inside the model's folder are read.
+
+    Raises:
+        ModelError: the path leaves the folder, or there is no file.
+    """
+    if base is None:
+        raise ModelError(f"tensor {tensor!r} has external data but the model came without a path: pass the path of the file")
+    root = base.resolve()
+    path = (root / location).resolve()
+    if Path(location).is_absolute() or not path.is_relative_to(root):
+        raise ModelError(f"tensor {tensor!r} points outside the model's folder ({location}): move the data beside the model")
+    if not path.is_file():
+        raise ModelError(f"external data {path} of tensor {tensor!r} is missing: copy it beside the model")
+    return path
+
+
+def densify(sparse: onnx.SparseTensorProto) -> Array:
+    """A sparse initializer (COO: linear or per-axis int64 indices) as a dense array [sparse.dims]."""
+    values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+    dense = np.zeros(math.prod(sparse.dims), values.dtype)
+    if indices.ndim > 1:
+        indices = np.ravel_multi_index(tuple(indices.T), tuple(sparse.dims)) if len(indices) else np.zeros(0, np.int64)
+    dense[indices] = values
+    return dense.reshape(tuple(sparse.dims))

@@ -1,0 +1,131 @@
+"""What the original network does on calibration samples: second moments of what its readers read, from one pass over the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxprune.axes.factors import leaves
+from onnxprune.linear.layers import Reader, linear_readers
+from onnxprune.linear.regression import MOST_FEATURES, with_ones
+from onnxprune.runtime import session as runtime
+
+if TYPE_CHECKING:
+    from onnxprune.axes.coupling import Coupling
+    from onnxprune.axes.node_axes import NodeAxes
+    from onnxprune.data.calibration import Feeds
+    from onnxprune.ir.model import Model
+    from onnxprune.ir.weights import Array
+
+__all__ = ["Meeting", "Statistics", "collect", "meetings", "rows_wanted"]
+
+ROWS = 32768
+"""Rows of a reader that are taken in where the data has them."""
+_PRODUCTS = 4e10
+"""Products of two features that are summed up for one reader, about; fewer rows do for many features,"""
+_EACH = 6
+"""but so many for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """A product of two activations that sums over a factor: queries with keys, attention with values."""
+
+    node: NodeAxes
+    letter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Attributes:
+    readers: the linear readers of the graph.
+    grams: for each reader's weight the mean outer product of its features, a last 1 included where it has a bias:
+        float32 [groups, f, f], or the diagonal and the means alone, [groups, 2, f], where features are many.
+    meetings: products of activations over a prunable factor.
+    energies: for each value that meets another, and each axis summed over there, the mean square at each index. [size]
+    """
+
+    readers: tuple[Reader, ...]
+    grams: Mapping[str, Array]
+    meetings: tuple[Meeting, ...]
+    energies: Mapping[tuple[str, int], Array]
+
+
+def rows_wanted(features: int) -> int:
+    """How many rows a regression on that many features is given; where features are too many, rows are what is inverted."""
+    if features > MOST_FEATURES:
+        return MOST_FEATURES
+    return max(_EACH * features, min(ROWS, int(_PRODUCTS / features**2)))
+
+
+def meetings(coupling: Coupling) -> Iterator[Meeting]:
+    """The products of two activations that sum over a group, but those in bodies of control flow."""
+    free = {group.factor for group in coupling.groups}
+    for node in coupling.nodes:
+        if node.inside or node.view.op not in {"MatMul", "FusedMatMul", "Einsum"}:
+            continue
+        for letter in node.equation.contracted & node.letters.keys():
+            if not free.isdisjoint(leaves(node.letters[letter])) and len(node.equation.carriers[letter]) == 2:
+                yield Meeting(node, letter)
+
+
+def collect(model: Model, coupling: Coupling, feeds: Feeds, *, seed: int = 0) -> Statistics:
+    """Run the model over all feeds once and keep moments, no activations. ``seed`` draws rows where there are many."""
+    readers = tuple(linear_readers(model, coupling))
+    met = tuple(m for m in meetings(coupling) if model.weights.keys().isdisjoint(m.node.view.inputs))
+    places = {(m.node.view.inputs[at], axis) for m in met for at, axis in m.node.equation.carriers[m.letter]}
+    names = list(dict.fromkeys([*(reader.data for reader in readers), *(name for name, _ in places)]))
+    if not names:
+        return Statistics((), {}, (), {})
+    moments: dict[str, _Mean] = {reader.weight: _Mean() for reader in readers}
+    energies: dict[tuple[str, int], _Mean] = {place: _Mean() for place in places}
+    session = runtime.Session(model, names, threads=0)
+    rng = np.random.default_rng(seed)
+    for feed in feeds:
+        got = dict(zip(names, session.run(feed), strict=True))
+        for reader in readers:
+            rows = _rows(reader, got[reader.data], model.weights[reader.weight].shape, len(feeds), rng)
+            moments[reader.weight].add(_second_moments(rows), rows.shape[1])
+        for name, axis in places:
+            array = got[name].astype(np.float32)
+            others = tuple(at for at in range(array.ndim) if at != axis)
+            energies[name, axis].add(np.square(array).sum(others), array.size // array.shape[axis])
+    grams = {weight: mean.value for weight, mean in moments.items()}
+    return Statistics(readers, grams, met, {place: mean.value for place, mean in energies.items()})
+
+
+class _Mean:
+    """A mean over batches of any sizes."""
+
+    def __init__(self) -> None:
+        self._total: Any = 0
+        self._count = 0
+
+    def add(self, total: Array, count: int) -> None:
+        if self._count:
+            self._total += total  # in place: the moments of a wide layer fill 85 MB
+        else:
+            self._total = total
+        self._count += count
+
+    @property
+    def value(self) -> Array:
+        found: Array = self._total / np.float32(max(self._count, 1))
+        return found
+
+
+def _rows(reader: Reader, x: Array, kernel: Sequence[int], batches: int, rng: np.random.Generator) -> Array:
+    picked = reader.pick(x.shape, kernel, max(1, rows_wanted(reader.features) // batches), rng)
+    rows = reader.design(x, picked).astype(np.float32)
+    return with_ones(rows) if reader.affine else rows
+
+
+def _second_moments(rows: Array) -> Array:
+    """Sums over rows of the products of features; of their squares, and of themselves, where they are many."""
+    if rows.shape[2] > MOST_FEATURES:
+        return np.stack([np.square(rows).sum(1), rows.sum(1)], 1)
+    moments: Array = np.matmul(rows.transpose(0, 2, 1), rows)
+    return moments

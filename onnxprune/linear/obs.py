@@ -1,0 +1,143 @@
+"""Structured optimal brain surgery: what a group's readers lose with each position after the best repair, and that repair.
+
+For a reader with weights ``W`` [f, o] and a damped Gram matrix ``H`` of its features, removing a block *S* of features and
+re-solving the others costs ``tr(W_S' (H^-1_SS)^-1 W_S)`` and changes ``W`` by ``-H^-1_.S (H^-1_SS)^-1 W_S``; ``H^-1`` is then
+down-dated, so that the next block sees what the first one left (Hassibi and Stork 1993; blocks as in Kurtic et al. 2023,
+"ZipLM"). A position of a group is a block in each of its readers; their costs add, each relative to what its reader puts out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from onnxprune.axes.factors import Positions
+    from onnxprune.ir.weights import Array
+
+__all__ = ["Additive", "Loss", "Quadratic", "removal"]
+
+Scores = npt.NDArray[np.float64]
+DAMPING = 1e-3
+"""Added to the diagonal of a Gram matrix, relative to its mean."""
+_DEAD = 0.2
+"""Share of an inverse that is of no use any more from which on it is made smaller."""
+_ROWS = 256
+"""Rows that are down-dated at a time."""
+_CHUNK = 64
+"""At most this part of the positions that are left goes at once, before the others are priced again."""
+
+
+class Loss(Protocol):
+    """What removing positions costs one reader."""
+
+    def costs(self, alive: Positions) -> Scores:
+        """What each of some positions costs, if it goes next. [len(alive)]"""
+
+    def remove(self, gone: Positions) -> float:
+        """Remove positions together; what that costs."""
+
+
+class Additive:
+    """Costs that do not depend on what else is gone."""
+
+    def __init__(self, costs: Scores) -> None:
+        self._costs = costs
+
+    def costs(self, alive: Positions) -> Scores:
+        return self._costs[alive]
+
+    def remove(self, gone: Positions) -> float:
+        return float(self._costs[gone].sum())
+
+
+class Quadratic:
+    """The least squares loss of one reader, or of one of the groups that it keeps apart.
+
+    Attributes:
+        weights: those of the reader after all removals so far. [f, o]
+    """
+
+    def __init__(self, gram: Array, weights: Array, blocks: Positions, *, affine: bool, share: float = 1.0) -> None:
+        """Set up.
+
+        Args:
+            gram: mean outer product of the features. [f, f]
+            weights: [f, o]; the last feature is the bias where the reader is affine.
+            blocks: the features of each position. [positions, features per position]
+            affine: whether the last feature is a constant 1.
+            share: what the loss is multiplied by.
+        """
+        h = gram.astype(np.float64)
+        self.weights = weights.astype(np.float64)
+        power = np.vdot(self.weights, h @ self.weights)
+        if affine:
+            power -= np.square(h[-1] @ self.weights).sum() / max(h[-1, -1], 1e-30)
+        self._share = share / max(float(power), 1e-30)
+        at = np.arange(len(h))
+        damping = np.full(len(h), DAMPING * h.trace() / len(h) + 1e-12)
+        if affine:
+            damping[-1] = 1e-9
+        h[at, at] += damping
+        self._inverse = np.linalg.inv(h)
+        self._blocks = blocks
+        self._left, self._place = at, at.copy()  # the features that the inverse holds, and where it holds each
+        self._dead = 0
+
+    def costs(self, alive: Positions) -> Scores:
+        blocks = self._blocks[alive]
+        places = self._place[blocks]
+        inner = self._inverse[places[:, :, None], places[:, None, :]]
+        weights = self.weights[blocks]
+        found: Scores = np.einsum("pbo,pbo->p", weights, np.linalg.solve(inner, weights)) * self._share
+        return found
+
+    def remove(self, gone: Positions) -> float:
+        features = self._blocks[gone].reshape(-1)
+        places = self._place[features]
+        column = self._inverse[:, places]
+        step = np.linalg.solve(column[places], np.concatenate([self.weights[features], column.T], 1))
+        outputs = self.weights.shape[1]
+        cost = float(np.vdot(self.weights[features], step[:, :outputs])) * self._share
+        self.weights[self._left] -= column @ step[:, :outputs]
+        for at in range(0, len(column), _ROWS):  # a product of the whole size would be written to fresh memory each time
+            self._inverse[at : at + _ROWS] -= column[at : at + _ROWS] @ step[:, outputs:]
+        self.weights[features] = 0
+        self._inverse[places] = 0
+        self._inverse[:, places] = 0
+        self._inverse[places, places] = 1
+        self._place[features] = -1
+        self._dead += len(features)
+        if self._dead > len(self._left) * _DEAD:
+            self._compact()
+        return cost
+
+    def _compact(self) -> None:
+        """Give up the rows and columns of features that are gone: what follows gets cheaper."""
+        held = np.flatnonzero(self._place[self._left] >= 0)
+        self._left = self._left[held]
+        self._inverse = self._inverse[np.ix_(held, held)]
+        self._place[self._left] = np.arange(len(held))
+        self._dead = 0
+
+
+def removal(size: int, losses: Sequence[Loss]) -> Scores:
+    """What all readers have lost, in all, when each position goes: always the one next that costs least then. [size]
+
+    The greedy order is the order of these numbers.
+    """
+    alive = np.arange(size)
+    scores = np.zeros(size)
+    total = 0.0
+    while len(alive) > 1:
+        costs = np.sum([loss.costs(alive) for loss in losses], 0)
+        cheapest = np.argsort(costs, kind="stable")[: max(1, len(alive) // _CHUNK)]
+        gone = alive[cheapest]
+        scores[gone] = total + np.cumsum(np.maximum(costs[cheapest], 0)) + 1e-15 * np.arange(1, len(gone) + 1)
+        total = max(total + sum(loss.remove(gone) for loss in losses), float(scores[gone].max()))
+        alive = np.delete(alive, cheapest)
+    scores[alive] = total + sum(float(loss.costs(alive).sum()) for loss in losses) + 1e-12
+    return scores

@@ -1,0 +1,164 @@
+"""Two networks side by side: what each reader of the changed one reads, and what it shall put out.
+
+A reader shall put out what the original does; where its output is added to other activations, the sum is what is matched, so
+that errors do not pile up along a residual stream; where a rectifier alone reads that, what it cuts off need not be matched.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.axes.factors import Indices, take
+from onnxprune.ir.node import captured
+from onnxprune.linear.layers import Reader, outer_consumers
+from onnxprune.linear.moments import rows_wanted
+from onnxprune.linear.regression import Regression, with_ones
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+    from onnxprune.ir.model import Model
+    from onnxprune.runtime.stages import Staged
+    from onnxprune.shapes.probes import Shapes
+
+__all__ = ["Pair", "Repaired", "Task", "tasks_of"]
+
+_FOURTH = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """A reader that repair looked at: its error on rows that it was not fitted on, over the variance of its target, with the
+    weights it had and with the weights it has now.
+    """
+
+    node: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Attributes:
+    reader: as it is in the original.
+    target: the value of the original that is matched: the reader's output, or a sum that it goes into.
+    others: what else goes into that sum.
+    stop: the node behind the target.
+    bounds: of the rectifier that alone reads the target; infinite where there is none.
+    """
+
+    reader: Reader
+    target: str
+    others: tuple[str, ...]
+    stop: int
+    bounds: tuple[float, float]
+
+
+def tasks_of(original: Model, readers: Sequence[Reader], shapes: Shapes, constants: Iterable[str]) -> list[Task]:
+    """The readers whose weights or input differ from the original's where those constants do, in order."""
+    consumers = outer_consumers(original)
+    places = {name: place for place, node in enumerate(original.graph.node) for name in node.output}
+    interface = {output.name for output in original.graph.output}
+    changed = set(constants)
+    for node in original.graph.node:
+        if not changed.isdisjoint((*node.input, *captured(node))):
+            changed.update(node.output)
+    tasks = []
+    for reader in readers:
+        if changed.isdisjoint((reader.data, reader.weight)):
+            continue
+        value, others = reader.output, []
+        while value not in interface and len(consumers.get(value, ())) == 1:
+            node, position = consumers[value][0]
+            if node.op_type != "Add" or position < 0:
+                break
+            other = node.input[1] if node.input[0] == value else node.input[0]
+            broadcast = shapes.shapes.get(node.output[0]) != shapes.shapes.get(value)
+            if other == value or broadcast or places.get(other, len(original.graph.node)) > reader.node.index:
+                break
+            others.append(other)
+            value = node.output[0]
+        bounds = (-np.inf, np.inf) if value in interface else _bounds(original, consumers.get(value, ()))
+        tasks.append(Task(reader, value, tuple(others), places[value] + 1, bounds))
+    return tasks
+
+
+def _bounds(model: Model, readers: Sequence[tuple[NodeProto, int]]) -> tuple[float, float]:
+    """What a value is clipped to by everything that reads it."""
+    found = {_clipped(model, node) for node, _ in readers}
+    return found.pop() if len(found) == 1 else (-np.inf, np.inf)
+
+
+def _clipped(model: Model, node: NodeProto) -> tuple[float, float]:
+    if node.op_type == "Relu":
+        return 0.0, np.inf
+    if node.op_type != "Clip":
+        return -np.inf, np.inf
+    limits = [float(a.f) for name in ("min", "max") for a in node.attribute if a.name == name]
+    given = [model.weights.get(name) for name in node.input[1:3]]
+    if len(given) == 2 and all(weight is not None for weight in given):
+        limits = [float(weight.array().item()) for weight in given if weight is not None]
+    return (limits[0], limits[1]) if len(limits) == 2 else (-np.inf, np.inf)
+
+
+class Pair:
+    """Both networks, run side by side as far as the next reader needs it."""
+
+    def __init__(self, original: Staged, changed: Staged, tasks: Sequence[Task], kept: Callable[[str], Indices]) -> None:
+        self._original, self._changed, self._kept = original, changed, kept
+        self._open = Counter(task.target for task in tasks)
+
+    @property
+    def changed(self) -> Model:
+        """The changed network, whose readers are given new weights on the way."""
+        return self._changed.model
+
+    def rows(self, task: Task, reader: Reader, rng: np.random.Generator) -> tuple[Regression, Regression, Regression]:
+        """What a reader shall fit, once both networks have run up to it.
+
+        All rows; those of three of four batches, or rows where there are fewer batches; and those of the fourth.
+        """
+        self._original.advance(task.stop)
+        self._changed.advance(reader.node.index)
+        found = self._regressions(task, reader, rng)
+        self._open[task.target] -= 1
+        if not self._open[task.target]:
+            self._original.release(task.target)
+        return found
+
+    def _regressions(self, task: Task, reader: Reader, rng: np.random.Generator) -> tuple[Regression, Regression, Regression]:
+        batches = self._original.batches
+        kernel = self._changed.model.weights[reader.weight].shape
+        designs, targets, offsets, judging = [], [], [], []
+        for batch in range(batches):
+            x = self._changed.value(reader.data, batch)
+            y = take(self._original.value(task.target, batch), self._kept(task.target))
+            picked = reader.pick(x.shape, kernel, max(1, rows_wanted(reader.features) // batches), rng)
+            rows = reader.design(x, picked).astype(np.float32)
+            designs.append(with_ones(rows) if reader.affine else rows)
+            targets.append(reader.targets(y, picked).astype(np.float32))
+            if task.others:
+                added = sum((self._changed.value(other, batch) for other in task.others), np.zeros((), y.dtype))
+                offsets.append(reader.targets(np.broadcast_to(added, y.shape), picked).astype(np.float32))
+            judging.append(np.full(rows.shape[1], batch % _FOURTH == _FOURTH - 1))
+        offset = np.concatenate(offsets, 1) if offsets else None
+        whole = Regression(np.concatenate(designs, 1), np.concatenate(targets, 1), offset, *task.bounds, reader.affine)
+        judge = np.concatenate(judging)
+        judge[_FOURTH - 1 :: _FOURTH] |= not judge.any()
+        whole, judge = _finite(whole, judge)
+        if not judge.any() or judge.all():
+            return whole, whole, whole
+        return whole, whole.part(np.flatnonzero(~judge)), whole.part(np.flatnonzero(judge))
+
+
+def _finite(whole: Regression, judge: npt.NDArray[np.bool_]) -> tuple[Regression, npt.NDArray[np.bool_]]:
+    """Without the rows in which something is infinite, or not a number."""
+    arrays = [array for array in (whole.x, whole.y, whole.offset) if array is not None]
+    sound = np.all([np.isfinite(array).all((0, 2)) for array in arrays], 0)
+    return (whole, judge) if sound.all() else (whole.part(np.flatnonzero(sound)), judge[sound])

@@ -1,0 +1,200 @@
+"""Least squares for a reader: ``min |X W - Y|^2 + d |W - W0|^2``, for every group that the reader keeps apart at once.
+
+Where the reader's output goes through a rectifier, what is below its bound in the original and in the pruned network need not
+be matched: targets there give way to the prediction (after Zhang et al. 2016, "Accelerating Very Deep Convolutional Networks",
+who fit the response behind the nonlinearity). Each such step lowers ``sum (p - t)^2`` where *t* is the target, or the prediction
+*p* where both are cut off, by majorisation; that is an upper bound of the error behind the rectifier.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from onnxprune.ir.weights import Array
+
+__all__ = ["MOST_FEATURES", "Moments", "Regression", "Solver", "with_ones"]
+
+MOST_FEATURES = 4700
+"""Features up to which Gram matrices of features are made; 512 channels under a 3 x 3 kernel are 4,608."""
+
+
+def with_ones(rows: Array) -> Array:
+    """Rows with a last feature that is always 1, for the bias. [groups, rows, features + 1]"""
+    return np.concatenate([rows, np.ones((*rows.shape[:2], 1), rows.dtype)], 2)
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Rows and what they shall map to.
+
+    Attributes:
+        x: features, a last 1 included where the problem is affine. float32 [groups, rows, features]
+        y: what is matched. float32 [groups, rows, outputs]
+        offset: what is added to the prediction before it is bounded and compared, or nothing. [groups, rows, outputs]
+        low: bound of the rectifier behind, minus infinity where there is none.
+        high: its upper bound.
+        affine: whether the last feature is the bias, which is not damped.
+    """
+
+    x: Array
+    y: Array
+    offset: Array | None
+    low: float
+    high: float
+    affine: bool
+
+    @property
+    def rectified(self) -> bool:
+        """Whether anything is cut off behind."""
+        return self.low > -np.inf or self.high < np.inf
+
+    @property
+    def dual(self) -> bool:
+        """Whether features are too many, so that the Gram matrix is that of the rows."""
+        return bool(self.x.shape[2] > MOST_FEATURES)
+
+    @cached_property
+    def gram(self) -> Array:
+        """Products of features, summed over rows; in dual form products of rows, summed over features."""
+        turned = self.x.transpose(0, 2, 1)
+        return self.x @ turned if self.dual else turned @ self.x
+
+    def moments(self, start: Array) -> Moments:
+        """All that a least squares step away from some weights depends on, where features are not too many."""
+        residual = self.residual(start, rectified=False)
+        cross = self.x.transpose(0, 2, 1) @ residual
+        return Moments(self.gram, cross, float(np.vdot(residual, residual)), residual.size, self.affine)
+
+    def part(self, rows: slice | Array) -> Regression:
+        """The same for some of the rows."""
+        offset = None if self.offset is None else self.offset[:, rows]
+        return Regression(self.x[:, rows], self.y[:, rows], offset, self.low, self.high, self.affine)
+
+    def error(self, w: Array) -> float:
+        """Mean squared error behind the rectifier."""
+        predicted = self._predict(w)
+        return float(np.square(np.clip(predicted, self.low, self.high) - np.clip(self.y, self.low, self.high)).mean())
+
+    def solver(self, damping: float, gram: Array | None = None) -> Solver:
+        """What solves it for a ridge relative to the mean diagonal of the Gram matrix, which may be known already."""
+        return Solver(self, damping, gram)
+
+    def _predict(self, w: Array) -> Array:
+        predicted: Array = self.x @ w.astype(np.float32)
+        return predicted if self.offset is None else predicted + self.offset
+
+    def residual(self, w: Array, *, rectified: bool) -> Array:
+        """What the prediction lacks; where it is cut off together with the target, nothing. [groups, rows, outputs]"""
+        predicted = self._predict(w)
+        target = self.y
+        if rectified:
+            target = np.where(target <= self.low, np.minimum(predicted, self.low), target)
+            target = np.where(target >= self.high, np.maximum(predicted, self.high), target)
+        result: Array = target - predicted
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Second moments of features, and of what predictions lack; those of all rows are the sum of those of parts.
+
+    Attributes:
+        gram: products of features. float32 [groups, features, features]
+        cross: products of features with the residual. float32 [groups, features, outputs]
+        power: the residual, squared and summed.
+        count: its entries.
+        affine: whether the last feature is the bias, which is not damped.
+    """
+
+    gram: Array
+    cross: Array
+    power: float
+    count: int
+    affine: bool
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            self.gram + other.gram, self.cross + other.cross, self.power + other.power, self.count + other.count, self.affine
+        )
+
+    def step(self, damping: float) -> Array:
+        """The step that lowers the squared error most under a ridge. float64 [groups, features, outputs]"""
+        matrix, _ = _damped(self.gram, damping, affine=self.affine)
+        found: Array = np.linalg.solve(matrix, self.cross.astype(np.float64))
+        return found
+
+    def error(self, step: Array) -> float:
+        """Mean squared error after a step, whatever is behind."""
+        lowered = np.vdot(step, self.gram.astype(np.float64) @ step) - 2 * np.vdot(step, self.cross)
+        return (self.power + float(lowered)) / max(self.count, 1)
+
+
+def _dual(gram: Array, damping: float, features: int, *, affine: bool) -> tuple[Array, Array]:
+    """As `_damped`, for a Gram matrix of rows: a bias that is not damped takes up what rows have in common."""
+    matrix = gram.astype(np.float64)
+    rows = matrix.shape[1]
+    power = np.einsum("grr->g", matrix) - (rows if affine else 0)
+    ridge = np.repeat((damping * power / (features - affine))[:, None] + 1e-12, rows, 1)
+    if affine:
+        matrix -= matrix.mean(1, keepdims=True)
+        matrix -= matrix.mean(2, keepdims=True)
+    at = np.arange(rows)
+    matrix[:, at, at] += ridge
+    return matrix, ridge
+
+
+def _damped(gram: Array, damping: float, *, affine: bool) -> tuple[Array, Array]:
+    """A Gram matrix of features in double precision with a ridge on its diagonal, and the ridge. [groups, features]"""
+    matrix = gram.astype(np.float64)
+    diagonal = np.einsum("gff->gf", matrix)
+    ridge = np.repeat(damping * diagonal[:, : -1 if affine else None].mean(1, keepdims=True) + 1e-12, matrix.shape[1], 1)
+    if affine:
+        ridge[:, -1] = 1e-9 * diagonal[:, -1]
+    at = np.arange(matrix.shape[1])
+    matrix[:, at, at] += ridge
+    return matrix, ridge
+
+
+class Solver:
+    """A regression whose Gram matrix is inverted once: that of the features, or where they are too many that of the rows."""
+
+    def __init__(self, problem: Regression, damping: float, gram: Array | None = None) -> None:
+        """``gram``: that of the problem, where it is known."""
+        self._problem = problem
+        self._turned = problem.x.transpose(0, 2, 1)
+        gram, affine = problem.gram if gram is None else gram, problem.affine
+        dual, features = problem.dual, problem.x.shape[2]
+        matrix, self._ridge = _dual(gram, damping, features, affine=affine) if dual else _damped(gram, damping, affine=affine)
+        self._inverse = np.linalg.inv(matrix)
+
+    def solve(self, start: Array, near: Array, *, rectified: bool = False) -> Array:
+        """The solution for the targets at ``start``, where what is rectified away gives way; drawn towards ``near``.
+
+        Args:
+            start: the weights that decide what gives way; any, if nothing is ``rectified``. [groups, features, outputs]
+            near: the weights that the ridge pulls to. [groups, features, outputs]
+            rectified: whether the rectifier is taken into account.
+
+        Returns:
+            float64 [groups, features, outputs].
+        """
+        residual = self._problem.residual(start, rectified=rectified)
+        if self._problem.dual:
+            return near + self._dual(residual + self._problem.x @ (start - near).astype(np.float32))
+        step: Array = self._inverse @ (self._turned @ residual + self._ridge[:, :, None] * (near - start))
+        return start + step
+
+    def _dual(self, gap: Array) -> Array:
+        """The step that closes a gap [groups, rows, outputs] as far as the ridge lets it."""
+        affine = self._problem.affine
+        mean = gap.mean(1, keepdims=True, dtype=np.float64) if affine else 0.0
+        step: Array = self._turned @ (self._inverse @ (gap - mean)).astype(np.float32)
+        if affine:
+            step[:, -1:] = 0
+            step[:, -1:] = mean - self._problem.x.mean(1, keepdims=True) @ step
+        return step

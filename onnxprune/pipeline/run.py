@@ -1,0 +1,257 @@
+"""A recipe file, carried out: prune, train, quantise, encode, ..., each step on what the last one left."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxprune.data import samples
+from onnxprune.errors import OptionError, OutputError
+from onnxprune.ir import files
+from onnxprune.ir.model import Model
+from onnxprune.pipeline.steps import KINDS, Options, Place, located, meant, read
+from onnxprune.verify.metrics import Evaluation
+
+__all__ = ["Build", "Step", "run"]
+
+_OWN = ("model", "output", "eval", "metric", "preprocess")
+"""Keys above the first table."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One table of a recipe file.
+
+    Attributes:
+        name: of the table.
+        do: what it does, a key of `onnxprune.pipeline.steps.KINDS`.
+        options: as they were read.
+        written: as they were written.
+    """
+
+    name: str
+    do: str
+    options: Options
+    written: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Build:
+    """A recipe file.
+
+    Attributes:
+        path: of the file.
+        model: what it begins with.
+        output: what is written.
+        steps: in the order of the file.
+        eval: samples that the model is scored on after every step; empty for none.
+        metric: the score.
+        preprocess: how the images of ``eval`` become arrays.
+    """
+
+    path: Path
+    model: Path
+    output: Path
+    steps: tuple[Step, ...]
+    eval: str = ""
+    metric: str = "auto"
+    preprocess: str = ""
+
+    @classmethod
+    def load(cls, path: str | Path) -> Build:
+        """Read a recipe file: ``model`` and ``output``, then a table for every step, called what it does.
+
+        A table that is called otherwise says ``do = "prune"``. Options are those of the command line, by name; paths are relative
+        to the file.
+
+        Raises:
+            OptionError: no such file, not TOML, or something in it that makes no sense; names the step and the key.
+        """
+        path = Path(path)
+        try:
+            data = tomllib.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise OptionError(f"{path}: cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise OptionError(f"{path}: not TOML: {error}") from error
+        tables = {name: value for name, value in data.items() if isinstance(value, dict)}
+        own = {name: value for name, value in data.items() if name not in tables}
+        for name, value in own.items():
+            if name not in _OWN:
+                raise OptionError(f"{path}: there is no key {name!r} above the first table{meant(name, list(_OWN))}")
+            if not isinstance(value, str):
+                raise OptionError(f"{path}: {name} = {value!r} is not a text")
+        for name in ("model", "output"):
+            if name not in own:
+                raise OptionError(f'{path}: has no {name}: write {name} = "{name}.onnx" above the first table')
+        if not tables:
+            raise OptionError(f"{path}: has no steps: write a table for each, as [prune]; there are {', '.join(KINDS)}")
+        folder = path.parent
+        try:
+            judged = located("eval", own.get("eval", ""), folder)
+        except OptionError as error:
+            raise OptionError(f"{path}: {error}") from error
+        steps = tuple(_step(path, name, table) for name, table in tables.items())
+        return cls(
+            path,
+            folder / own["model"],
+            folder / own["output"],
+            steps,
+            judged,
+            own.get("metric", "auto"),
+            own.get("preprocess", ""),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        steps = [{"name": step.name, "do": step.do, "options": dict(step.written)} for step in self.steps]
+        return {"recipe": str(self.path), "model": str(self.model), "output": str(self.output), "steps": steps}
+
+
+def _step(path: Path, name: str, table: Mapping[str, Any]) -> Step:
+    table = dict(table)
+    do = table.pop("do", name)
+    try:
+        if not re.fullmatch(r"[\w-]+", name):
+            raise OptionError("is no name for a step, which files are called by: write letters, digits and hyphens")
+        if do not in KINDS:
+            raise OptionError(f"there is no step {do!r}{meant(str(do), list(KINDS))}")
+        return Step(name, do, read(do, table, path.parent), table)
+    except OptionError as error:
+        raise OptionError(f"{path}: [{name}] {error}") from error
+
+
+def run(
+    recipe: str | Path | Build,
+    *,
+    keep: str | Path | None = None,
+    force: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Carry out a recipe file, and write what comes of it.
+
+    Args:
+        recipe: the file.
+        keep: a folder for the model after every step, and for checkpoints of training. Steps that are found finished there, with
+            the same options, model and data, are not done again.
+        force: whether an existing output is replaced.
+        progress: told what goes on.
+
+    Returns:
+        What happened, as plain data: ``steps`` with the report of each, its bytes and score.
+
+    Raises:
+        OptionError: the file makes no sense; before anything is computed.
+        OnnxPruneError: what a step raises.
+    """
+    build, tell = recipe if isinstance(recipe, Build) else Build.load(recipe), progress or (lambda _: None)
+    out = files.check_output(build.output, inputs=(build.model,), force=force)
+    original = Model.of(build.model)
+    found: list[dict[str, Any]] = []
+    with contextlib.ExitStack() as stack:
+        folder = _folder(keep) if keep else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxprune-")))
+        stack.enter_context(_importable(build.path.parent))
+        score = _scorer(build, original)
+        before = score(original) if score else None
+        model = build.model
+        for number, step in enumerate(build.steps, 1):
+            title = f"{number}/{len(build.steps)} {step.name}"
+            tell(title)
+            model, report = _carried_out(step, number, model, build, folder, _titled(tell, title))
+            if score and "score" not in report:
+                report["score"] = score(Model.of(model))
+            found.append(report)
+        tell("writing")
+        files.save(Model.of(model), out)
+    scored = {"score": before} if score else {}
+    return {**build.to_dict(), **scored, "bytes": [files.size(build.model), files.size(out)], "steps": found}
+
+
+def _titled(tell: Callable[[str], None], title: str) -> Callable[[str], None]:
+    return lambda text: tell(f"{title}: {text}")
+
+
+def _carried_out(
+    step: Step, number: int, model: Path, build: Build, folder: Path, tell: Callable[[str], None]
+) -> tuple[Path, dict[str, Any]]:
+    """The model after a step, and what happened; taken from the folder if it is there."""
+    made, done = folder / f"{number}-{step.name}.onnx", folder / f"{number}-{step.name}.json"
+    sign = _signature(step, model, build.model)
+    if done.exists():
+        with contextlib.suppress(ValueError, OSError):
+            known = json.loads(done.read_text("utf-8"))
+            result = made if known["writes"] else model
+            if known["signature"] == sign and (not known["writes"] or _digest(made) == known["sha256"]):
+                return result, {**known["report"], "reused": True}
+    start = time.perf_counter()
+    checkpoint = folder / f"{number}-{step.name}-{sign[:12]}.checkpoint"
+    written, report = KINDS[step.do].run(Place(model, build.model, checkpoint, tell), step.options)
+    if written:
+        written.save(made, force=True)
+    result = made if written else model
+    report = {"name": step.name, "do": step.do, "report": report, "bytes": files.size(result)}
+    report |= {"seconds": time.perf_counter() - start, "reused": False}
+    report = json.loads(json.dumps(report, default=str))
+    record = {"signature": sign, "writes": bool(written), "sha256": _digest(made) if written else "", "report": report}
+    with files.replace_file(done) as file:
+        file.write(json.dumps(record).encode())
+    checkpoint.unlink(missing_ok=True)
+    return result, report
+
+
+def _signature(step: Step, model: Path, original: Path) -> str:
+    """What a step's result hangs on: its options, the models, and the files that are named."""
+    options = [{name: value for name, value in asdict(one).items() if name != "log"} for one in step.options.values()]
+    texts = [value for one in options for value in one.values() if isinstance(value, str) and value]
+    named = [path for path in map(Path, texts) if path.exists()]
+    stamps = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in named]
+    told = json.dumps([step.do, options, _digest(model), _digest(original), stamps])
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    """Of a model and the files with its weights."""
+    return " ".join(files.sha256(part) for part in files.parts(path))
+
+
+def _scorer(build: Build, original: Model) -> Callable[[Model], dict[str, Any]] | None:
+    if not build.eval:
+        return None
+    judged = samples.open_samples(build.eval, original.inputs, option="eval", preprocess=build.preprocess or None)
+    evaluation = Evaluation(original, judged, build.metric)
+
+    def score(model: Model) -> dict[str, Any]:
+        found = evaluation.of(model)
+        return {"metric": found.metric, "value": found.pruned, "samples": found.samples}
+
+    return score
+
+
+def _folder(keep: str | Path) -> Path:
+    try:
+        Path(keep).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"--keep {keep}: cannot be created: {error.strerror}") from error
+    return Path(keep)
+
+
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Functions that the recipe names may lie beside it."""
+    here = str(folder.resolve())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(here)

@@ -1,0 +1,7 @@
+"""Which positions of which groups go: scores, costs, and widths.
+
+`criteria` scores positions by weights, `data_criteria` by samples; `cost` counts MACs, parameters and bytes of any widths;
+`allocation` chooses widths from scores and `knapsack` from measured error; `lossless` finds what can go without any change.
+
+Change here: a criterion, a cost, or how a target is shared out.
+"""

@@ -1,0 +1,247 @@
+"""Importance of the positions of a group. A criterion is a function; higher is more important.
+
+A group is judged by all the constants it runs along, producers and consumers alike (Fang et al. 2023, "DepGraph": a
+position is worth what all the weights that go with it are worth), and its scores are divided by their mean, so that groups of
+unlike weights can be ranked together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.axes.factors import Positions, labels
+from onnxprune.errors import ModelError, OptionError
+
+if TYPE_CHECKING:
+    from onnxprune.axes.coupling import Coupling, CouplingGroup, Member
+    from onnxprune.axes.node_axes import NodeAxes
+    from onnxprune.ir.model import Model
+    from onnxprune.ir.weights import Array
+
+__all__ = ["CRITERIA", "Criterion", "GroupView", "Magnitudes", "score"]
+
+Scores = npt.NDArray[np.float64]
+Reduce = tuple[Callable[..., Any], np.ufunc]
+"""An elementwise map with an ``out`` argument, and the ufunc that aggregates its results."""
+
+ABSOLUTE: Reduce = (np.abs, np.add)
+SQUARE: Reduce = (np.square, np.add)
+LARGEST: Reduce = (np.abs, np.maximum)
+
+
+class Magnitudes:
+    """Aggregates of a model's constants along their axes; each constant is read once per kind of aggregate."""
+
+    def __init__(self, model: Model, coupling: Coupling) -> None:
+        self._model, self._axes = model, coupling.axes
+        self._wanted: dict[str, set[int]] = {}
+        for group in coupling.groups:
+            for member in group.members:
+                self._wanted.setdefault(member.value, set()).add(member.axis)
+        self._quantized = quantized(coupling)
+        self._found: dict[tuple[str, int, np.ufunc, object], Scores] = {}
+        self._scratch = np.empty(0, np.float32)
+
+    @property
+    def real(self) -> Collection[str]:
+        """Integer constants that stand for real numbers."""
+        return self._quantized
+
+    def array(self, value: str) -> Array:
+        """A constant as floats of at least 32 bits."""
+        array = self._model.weights[value].array()
+        if value in self._quantized:
+            return self._dequantize(array, *self._quantized[value])
+        return array if array.dtype in {np.dtype(np.float32), np.dtype(np.float64)} else array.astype(np.float32)
+
+    def _dequantize(self, array: Array, node: NodeAxes, scale: int, point: int) -> Array:
+        """The real values of a quantised constant, up to a factor where its scale is computed."""
+        result = array.astype(np.float32)
+        for position, combine in ((point, np.subtract), (scale, np.multiply)):
+            given = node.view.const(position) if position >= 0 else None
+            if given is not None:
+                axis = next((i for i, size in enumerate(array.shape) if size == given.size), 0) if given.size > 1 else 0
+                shape = [1] * array.ndim
+                shape[axis] = given.size
+                result = combine(result, given.astype(np.float32).reshape(shape if given.size > 1 else ()))
+        return result
+
+    def along(self, value: str, axis: int, reduce: Reduce) -> Scores:
+        """The aggregate of a constant for each index of one of its axes."""
+        apply, combine = reduce
+        key = (value, axis, combine, apply)
+        if key not in self._found:
+            self._read(value, reduce)
+        return self._found[key]
+
+    def _read(self, value: str, reduce: Reduce) -> None:
+        apply, combine = reduce
+        array = self.array(value)
+        if reduce == SQUARE:  # the default criterion's: one pass that writes nothing
+            for axis in self._wanted[value]:
+                self._found[value, axis, combine, apply] = sum_of_squares(array, axis).astype(np.float64)
+            return
+        if self._scratch.size < array.size or self._scratch.dtype != array.dtype:
+            # Once for the largest: what grows with the weights is paged in again and again.
+            self._scratch = np.empty(max(self._model.weights[name].size for name in self._wanted), array.dtype)
+        mapped = apply(array, out=self._scratch[: array.size].reshape(array.shape))
+        for axis in self._wanted[value]:
+            before, size = math.prod(array.shape[:axis]), array.shape[axis]
+            inner = combine.reduce(mapped.reshape(before, -1), 0) if before > 1 else mapped
+            found = combine.reduce(inner.reshape(size, -1), 1)
+            self._found[value, axis, combine, apply] = found.astype(np.float64)
+
+
+def sum_of_squares(array: Array, axis: int) -> Array:
+    """For each index of an axis the sum of the squares of its entries."""
+    before, size = math.prod(array.shape[:axis]), array.shape[axis]
+    flat = array.reshape(before if before > 1 else size, -1)
+    sums: Array = np.einsum("ij,ij->i" if before == 1 else "ij,ij->j", flat, flat)
+    return sums if before == 1 else sums.reshape(size, -1).sum(1)
+
+
+def quantized(coupling: Coupling) -> dict[str, tuple[NodeAxes, int, int]]:
+    """For each quantised constant the node that reads it, and the inputs of its scale and zero point there."""
+    return {
+        node.view.inputs[position]: (node, scale, point)
+        for node in coupling.nodes
+        for position, (scale, point) in node.rule.quantized.items()
+        if node.view.has(position)
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class GroupView:
+    """A group as a criterion sees it.
+
+    Attributes:
+        group: its members and size.
+        matrices: the members that weigh: floating-point constants of at least two axes, or all there are if none has.
+        seed: for criteria that draw.
+    """
+
+    group: CouplingGroup
+    matrices: tuple[Member, ...]
+    magnitudes: Magnitudes
+    axes: Mapping[str, tuple[Any, ...]]
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """Number of positions."""
+        return self.group.size
+
+    def total(self, members: tuple[Member, ...], reduce: Reduce) -> Scores:
+        """The aggregate of all weights that go with each position. [size]"""
+        combine = reduce[1]
+        result = np.zeros(self.size)
+        for member in members:
+            along = self.magnitudes.along(member.value, member.axis, reduce)
+            if member.alone:
+                combine(result, along, out=result)
+            else:
+                combine.at(result, *self._digits(member, along))
+        return result
+
+    def _digits(self, member: Member, along: Scores) -> tuple[Positions, Scores]:
+        digits = labels(self.axes[member.value][member.axis], self.group.factor)
+        belong = digits >= 0
+        return digits[belong], along[belong]
+
+    def vectors(self, member: Member) -> Array:
+        """The weights of one member that go with each position. [size, weights per position]"""
+        array = np.moveaxis(self.magnitudes.array(member.value), member.axis, 0)
+        if not member.alone:
+            digits = labels(self.axes[member.value][member.axis], self.group.factor)
+            order = np.argsort(digits, kind="stable")
+            array = array[order[np.count_nonzero(digits < 0) :]]
+        return array.reshape(self.size, -1)
+
+
+Criterion = Callable[[GroupView], "Scores | None"]
+"""One score per position, or ``None`` where the criterion says nothing about the group."""
+
+
+def l1(view: GroupView) -> Scores:
+    """Sum of absolute weights (Li et al. 2017, "Pruning Filters for Efficient ConvNets")."""
+    return view.total(view.matrices, ABSOLUTE)
+
+
+def l2(view: GroupView) -> Scores:
+    """Euclidean norm of the weights."""
+    return np.sqrt(view.total(view.matrices, SQUARE))
+
+
+def linf(view: GroupView) -> Scores:
+    """Largest absolute weight."""
+    return view.total(view.matrices, LARGEST)
+
+
+def fpgm(view: GroupView) -> Scores:
+    """Sum of distances to the other positions: what lies near the geometric median is redundant (He et al. 2019, FPGM)."""
+    squared = np.zeros((view.size, view.size))
+    for member in view.matrices:
+        rows = view.vectors(member).astype(np.float64)  # nearly equal filters are what this is about
+        norms = np.einsum("ij,ij->i", rows, rows)
+        squared += norms[:, None] + norms[None, :] - 2 * (rows @ rows.T)
+    scores: Scores = np.sqrt(np.maximum(squared, 0)).sum(1)
+    return scores
+
+
+def bn_scale(view: GroupView) -> Scores | None:
+    """Absolute scale of batch normalisation (Liu et al. 2017, "Network Slimming"); nothing where no BN node is left."""
+    scales = tuple(m for m in view.group.members if m.op == "BatchNormalization" and m.position == 1)
+    return view.total(scales, ABSOLUTE) if scales else None
+
+
+def random(view: GroupView) -> Scores:
+    """Seeded noise: the control that every criterion has to beat."""
+    name = np.frombuffer(view.group.id.encode(), np.uint8)
+    return np.random.default_rng([view.seed, *name.tolist()]).random(view.size)
+
+
+CRITERIA: dict[str, Criterion] = {f.__name__: f for f in (l1, l2, linf, fpgm, bn_scale, random)}
+"""Every criterion by name."""
+
+
+def score(model: Model, coupling: Coupling, criterion: str, seed: int = 0) -> dict[str, Scores]:
+    """Scores of every group, each divided by the mean of its group. Groups the criterion says nothing about get ``l2``.
+
+    Raises:
+        OptionError: the criterion says nothing about any group of this model.
+        ModelError: weights that are not finite.
+    """
+    magnitudes = Magnitudes(model, coupling)
+    found: dict[str, Scores] = {}
+    silent = 0
+    for group in coupling.groups:
+        real = magnitudes.real
+        floats = [member for member in group.members if model.weights[member.value].is_float or member.value in real]
+        matrices = [member for member in floats if len(model.weights[member.value].shape) > 1]
+        view = GroupView(group, tuple(matrices or floats), magnitudes, coupling.axes, seed)
+        with np.errstate(over="ignore", invalid="ignore"):  # weights that are not finite are named below
+            scores = CRITERIA[criterion](view)
+            if scores is None:
+                silent += 1
+                scores = l2(view)
+        if not np.isfinite(scores).all():
+            raise ModelError(_not_finite(model, magnitudes, view))
+        mean = scores.mean()
+        found[group.id] = scores / mean if mean > 0 else scores
+    if silent and silent == len(coupling.groups):
+        raise OptionError(
+            f"criterion {criterion!r} says nothing about {model.name}: it has no BatchNormalization nodes (exporters fold "
+            "them into convolutions); use --criterion l2"
+        )
+    return found
+
+
+def _not_finite(model: Model, magnitudes: Magnitudes, view: GroupView) -> str:
+    names = (member.value for member in view.matrices if not np.isfinite(magnitudes.array(member.value)).all())
+    return f"initializer {next(names, view.group.id)!r} of {model.name} has NaN or infinite weights: export the model again"

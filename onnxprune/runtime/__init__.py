@@ -1,0 +1,5 @@
+"""Running a model in ONNX Runtime: whole, in parts, or in stages.
+
+Change here: session options and feeds (`session`), models too large for one session (`partition`), and models run stage by
+stage over all samples (`stages`). Times are not taken here but in `onnxprune.latency`.
+"""

@@ -1,0 +1,219 @@
+"""Models of any size, run: whole where the weights are few, else one segment of the graph after the other.
+
+A segment is a run of consecutive nodes whose constants fit a budget. It becomes a model of its own, fed with what earlier
+segments left, and is gone before the next one is loaded: the results are those of the whole model, and memory is bounded by
+the largest segment and the values that cross from one to the next. A control-flow node goes into one segment with its bodies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TypeProto, ValueInfoProto, helper
+
+from onnxprune.errors import ModelError
+from onnxprune.ir.model import Model
+from onnxprune.ir.node import captured
+from onnxprune.ir.precision import as_float32, float_types
+from onnxprune.ir.toposort import in_order
+from onnxprune.runtime.session import Session, random_feeds
+
+if TYPE_CHECKING:
+    from onnxprune.ir.types import Shape
+
+__all__ = ["WHOLE", "Runner", "Segment", "run_each", "run_for_shapes", "split"]
+
+WHOLE = 2**29
+"""Bytes of constants up to which a model is run whole."""
+SEGMENT = 2**27
+"""Bytes of constants in one segment of a larger model; a node with more is alone. Copies that ONNX Runtime packs come on top."""
+
+Values = dict[str, Any]
+"""Tensors, and lists of them, by name."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive nodes of a graph.
+
+    Attributes:
+        nodes: in an order in which they can run.
+        constants: the weights that they read.
+        reads: the values from outside that they read: inputs of the graph, and what earlier segments write.
+        writes: what they compute and later segments read, and outputs.
+        drops: values that nothing behind them reads.
+    """
+
+    nodes: tuple[NodeProto, ...]
+    constants: tuple[str, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    drops: tuple[str, ...]
+
+
+def split(model: Model, outputs: Sequence[str]) -> list[Segment]:
+    """The segments that a model is run in to compute some values; none where its constants are few: then it is run whole."""
+    if sum(weight.nbytes for weight in model.weights.values()) <= WHOLE:
+        return []
+    return _segments(model, _chunks(model, in_order(model.graph.node, model.name)), outputs)
+
+
+def _chunks(model: Model, nodes: Iterable[NodeProto]) -> list[list[NodeProto]]:
+    """The nodes in portions whose constants fit the budget."""
+    chunks: list[list[NodeProto]] = [[]]
+    held: set[str] = set()
+    for node in nodes:
+        constants = model.weights.keys() & _read(node)
+        if chunks[-1] and constants - held and sum(model.weights[name].nbytes for name in held | constants) > SEGMENT:
+            chunks.append([])
+            held = set()
+        chunks[-1].append(node)
+        held |= constants
+    return chunks
+
+
+def _read(node: NodeProto) -> set[str]:
+    return {name for name in node.input if name} | captured(node)
+
+
+def _segments(model: Model, chunks: Sequence[Sequence[NodeProto]], outputs: Sequence[str]) -> list[Segment]:
+    """Work out from the back what each chunk must hand on."""
+    wanted = set(outputs)
+    found: list[Segment] = []
+    for nodes in reversed(chunks):
+        computed = {name for node in nodes for name in node.output if name}
+        read = set[str]().union(*map(_read, nodes))
+        reads = read - computed - model.weights.keys()
+        drops = (reads | computed) - wanted
+        writes = computed & wanted
+        if writes:
+            parts = (read & model.weights.keys(), reads, writes, drops)
+            found.append(Segment(tuple(nodes), *(tuple(sorted(names)) for names in parts)))
+            wanted = (wanted - computed) | reads
+    return found[::-1]
+
+
+def run_each(
+    model: Model,
+    feeds: Sequence[Mapping[str, Any]],
+    outputs: Sequence[str] | None = None,
+    *,
+    optimize: bool = True,
+    threads: int = 1,
+) -> list[list[Any] | Exception]:
+    """What a model computes for each of several feeds, or what ONNX Runtime raised.
+
+    Args:
+        model: of any size.
+        feeds: inputs by name.
+        outputs: values to compute instead of the outputs of the graph.
+        optimize: whether ONNX Runtime may rewrite the graph.
+        threads: see `onnxprune.runtime.session.Session`.
+
+    Raises:
+        ModelError: ONNX Runtime does not accept the model, or Python has no arrays for its values.
+    """
+    names = [output.name for output in model.graph.output] if outputs is None else list(outputs)
+    parts = split(model, names)
+    if not parts:
+        session = Session(model, names, optimize=optimize, threads=threads)
+        return [_attempt(session, feed) for feed in feeds]
+    states: list[Values | Exception] = [dict(feed) for feed in feeds]
+    for part in parts:
+        _advance(model, part, states, optimize=optimize, threads=threads)
+    return [state if isinstance(state, Exception) else [_value(model, state, name) for name in names] for state in states]
+
+
+class Runner:
+    """A model to feed now and then, with its own outputs; one that is run in segments is loaded anew for each feed."""
+
+    def __init__(self, model: Model, *, threads: int = 1) -> None:
+        """Load a model that is run whole.
+
+        Raises:
+            ModelError: as `run_each`.
+        """
+        self._model, self._threads = model, threads
+        parts = split(model, [output.name for output in model.graph.output])
+        self._session = None if parts else Session(model, threads=threads)
+
+    def run(self, feeds: Mapping[str, Any]) -> list[Any]:
+        """The outputs for some inputs; raises what ONNX Runtime raises, and what `run_each` does."""
+        if self._session:
+            return self._session.run(feeds)
+        (results,) = run_each(self._model, [feeds], threads=self._threads)
+        if isinstance(results, Exception):
+            raise results
+        return results
+
+
+def _attempt(session: Session, feed: Mapping[str, Any]) -> list[Any] | Exception:
+    try:
+        return session.run(feed)
+    except Exception as error:  # noqa: BLE001 - onnxruntime derives its exceptions from Exception alone
+        return error.with_traceback(None)  # which would keep the session
+
+
+def _advance(model: Model, part: Segment, states: list[Values | Exception], *, optimize: bool, threads: int) -> None:
+    """Run one segment on every state that has come this far."""
+    alive = [(at, state) for at, state in enumerate(states) if not isinstance(state, Exception)]
+    if not alive:
+        return
+    session = Session(_model_of(model, part, alive[0][1]), part.writes, optimize=optimize, threads=threads)
+    for at, state in alive:
+        results = _attempt(session, {name: state[name] for name in part.reads})
+        if isinstance(results, Exception):
+            states[at] = results
+            continue
+        state.update(zip(part.writes, results, strict=True))
+        for name in part.drops:
+            state.pop(name, None)
+
+
+def _model_of(model: Model, part: Segment, values: Values) -> Model:
+    """A segment as a model of its own; its inputs are of the types of some values."""
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    for field in ("node", "input", "output", "value_info", "initializer"):
+        proto.graph.ClearField(field)
+    proto.graph.node.extend(part.nodes)
+    proto.graph.input.extend(ValueInfoProto(name=name, type=_type_of(model, name, values[name])) for name in part.reads)
+    return Model(proto, {name: model.weights[name] for name in part.constants}, model.name)
+
+
+def _type_of(model: Model, name: str, value: Any) -> TypeProto:
+    if isinstance(value, np.ndarray):
+        return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim)
+    if isinstance(value, list) and value and isinstance(value[0], np.ndarray):
+        element = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value[0].dtype), None)
+        return helper.make_sequence_type_proto(element)
+    raise ModelError(f"{model.name}: {name!r} is no tensor, and the model is too large to be run whole")
+
+
+def _value(model: Model, state: Values, name: str) -> Any:
+    return state[name] if name in state else model.weights[name].array()
+
+
+def run_for_shapes(model: Model, inputs: Mapping[str, Shape], missing: Sequence[str]) -> dict[str, Shape | None]:
+    """Run the model on a probe and report the shapes of ``missing``.
+
+    Shapes that still do not come out (the model does not run on the probe, a value is no tensor) are left out.
+    """
+    probe, shapes = model.copy(), {name: model.fresh_name(f"{name}__shape") for name in missing}
+    del probe.graph.node[:]
+    for node in model.graph.node:
+        probe.graph.node.append(node)
+        asked = [name for name in node.output if name in shapes]  # at once, so that nothing is kept for the question
+        probe.graph.node.extend(helper.make_node("Shape", [name], [shapes[name]]) for name in asked)
+    for form in (probe, as_float32(probe)) if float_types(model) - {"float32"} else (probe,):
+        feeds = [random_feeds(form.inputs, inputs, seed=0)]
+        try:
+            (results,) = run_each(form, feeds, list(shapes.values()), optimize=False)
+        except ModelError:
+            continue
+        if not isinstance(results, Exception):
+            return {name: tuple(map(int, shape)) for name, shape in zip(missing, results, strict=True)}
+    return {}

@@ -1,0 +1,199 @@
+"""ONNX Runtime, as the compiler uses it: sessions, feeds, evaluation of constants.
+
+The only module besides the benchmark that imports onnxruntime, and only when a session is made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from onnxprune.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import onnxruntime
+    from onnx import OperatorSetIdProto
+
+    from onnxprune.ir.model import Model
+    from onnxprune.ir.types import Shape
+    from onnxprune.ir.weights import Array, Weight
+
+__all__ = ["Session", "evaluate", "first_line", "lend", "random_feeds", "session"]
+
+_SHARED = 1024
+"""Bytes from which a weight is handed over instead of copied into the graph."""
+_BFLOAT16 = "tensor(bfloat16)"
+"""As ONNX Runtime spells the type; its Python interface has no arrays of it."""
+
+
+def lend(proto: ModelProto, weights: Iterable[Weight]) -> dict[str, Any]:
+    """Declare weights in a graph; small ones go inside, the others are returned as ``add_external_initializers`` takes them.
+
+    Keep what is returned as long as the session: it holds the memory.
+    """
+    lent: dict[str, Any] = {}
+    for weight in weights:
+        array = np.ascontiguousarray(weight.array()) if weight.nbytes >= _SHARED else None
+        shared = None if array is None or array.nbytes != weight.nbytes else _hand_over(array, weight.dtype)
+        if array is None or shared is None:
+            weight.append_to(proto.graph.initializer)
+            continue
+        tensor = proto.graph.initializer.add(name=weight.name, data_type=weight.dtype, dims=weight.shape)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", "memory"), ("offset", "0"), ("length", str(array.nbytes))):
+            tensor.external_data.add(key=key, value=value)
+        lent[weight.name] = shared
+    return lent
+
+
+class Session:
+    """A model in ONNX Runtime on the CPU, without a second copy of its weights.
+
+    Weights are handed over as they lie in memory (or are mapped from a file), never serialised, so that models of any size
+    load, and fast.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        outputs: Sequence[str] | None = None,
+        *,
+        optimize: bool = True,
+        fuse: bool = False,
+        threads: int = 1,
+    ) -> None:
+        """Load a model, with its own or other values as outputs.
+
+        With ``fuse`` it computes as it does for users: kernels of int8 take the place of quantised nodes, which otherwise compute
+        in floating point, exactly.
+
+        One thread adds in one order, so that a run repeats to the bit, and takes the least processor time; 0 takes all cores.
+
+        Raises:
+            ModelError: ONNX Runtime does not accept the model, or Python has no arrays for its inputs or outputs.
+        """
+        proto = ModelProto()
+        proto.CopyFrom(model.proto)
+        if outputs is not None:
+            known = {output.name: output for output in proto.graph.output}
+            chosen = [known.get(name, ValueInfoProto(name=name)) for name in outputs]
+            del proto.graph.output[:]
+            proto.graph.output.extend(chosen)
+        self._weights = lend(proto, model.weights.values())
+        options = _options(optimize=optimize, fuse=fuse)
+        options.intra_op_num_threads = threads
+        options.add_external_initializers(list(self._weights), list(self._weights.values()))
+        self._session = _load(proto, options, model.name)
+        for value in (*self._session.get_inputs(), *self._session.get_outputs()):
+            if _BFLOAT16 in value.type:
+                raise ModelError(f"{model.name}: ONNX Runtime cannot pass {value.name!r} in bfloat16 to or from Python")
+
+    def run(self, feeds: Mapping[str, Any]) -> list[Any]:
+        """The outputs for some inputs; raises what ONNX Runtime raises."""
+        results: list[Any] = self._session.run(None, dict(feeds))
+        return results
+
+
+def _hand_over(array: Array, dtype: int) -> Any:
+    """ONNX Runtime's view of an array; ``None`` for a type that it does not take from Python."""
+    import onnxruntime as ort
+
+    if dtype == TensorProto.BFLOAT16:
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), dtype)
+    return ort.OrtValue.ortvalue_from_numpy(array) if array.dtype.kind in "fiub" else None
+
+
+def _options(*, optimize: bool, fuse: bool = False) -> onnxruntime.SessionOptions:
+    import onnxruntime as ort  # 0.1 s; only what runs a model needs it
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    level = ort.GraphOptimizationLevel
+    wanted = level.ORT_ENABLE_ALL if fuse else level.ORT_ENABLE_BASIC
+    options.graph_optimization_level = wanted if optimize else level.ORT_DISABLE_ALL
+    return options
+
+
+def session(proto: ModelProto, name: str = "<model>", *, optimize: bool = True) -> onnxruntime.InferenceSession:
+    """A session for a whole protobuf.
+
+    Raises:
+        ModelError: ONNX Runtime does not accept the model.
+    """
+    return _load(proto, _options(optimize=optimize), name)
+
+
+def _load(proto: ModelProto, options: onnxruntime.SessionOptions, name: str) -> onnxruntime.InferenceSession:
+    import onnxruntime as ort
+
+    try:
+        return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime derives its exceptions from Exception alone
+        raise ModelError(f"{name}: ONNX Runtime does not load it: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What ONNX Runtime says, without its stack."""
+    return str(error).strip().splitlines()[0]
+
+
+def evaluate(
+    nodes: Sequence[NodeProto], constants: Mapping[str, Array], opsets: Iterable[OperatorSetIdProto], ir_version: int
+) -> dict[str, Array]:
+    """What nodes compute from constants alone, for every output of theirs that ONNX Runtime can compute.
+
+    ``nodes`` are in topological order, and read only ``constants`` and each other.
+    """
+    wanted = [name for node in nodes for name in node.output if name]
+    read = {name for node in nodes for name in node.input}
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items() if name in read]
+    outputs = [helper.make_empty_tensor_value_info(name) for name in wanted]
+    graph = helper.make_graph(nodes, "constants", [], outputs, tensors)
+    proto = helper.make_model(graph, opset_imports=list(opsets), ir_version=max(ir_version, 4))
+    try:
+        return dict(zip(wanted, _constant_outputs(proto), strict=True))
+    except Exception:  # noqa: BLE001 - onnxruntime derives its exceptions from Exception alone
+        if len(nodes) == 1:
+            return {}
+    known = dict(constants)
+    for node in nodes:  # one that cannot be computed must not hide the others
+        if all(name in known for name in node.input if name):
+            known |= evaluate([node], known, opsets, ir_version)
+    return {name: known[name] for name in wanted if name in known}
+
+
+def _constant_outputs(proto: ModelProto) -> list[Array]:
+    """The outputs of a model without inputs; bfloat16 comes to Python as float32, which changes no value."""
+    running = session(proto, "<constants>", optimize=False)
+    halves = [at for at, output in enumerate(running.get_outputs()) if output.type == _BFLOAT16]
+    for at in halves:
+        output = proto.graph.output[at]
+        proto.graph.node.add(op_type="Cast", input=[output.name], output=[f"{output.name}__float32"]).attribute.append(
+            helper.make_attribute("to", TensorProto.FLOAT)
+        )
+        output.name = f"{output.name}__float32"
+    results: list[Array] = (session(proto, "<constants>", optimize=False) if halves else running).run(None, {})
+    for at in halves:
+        results[at] = results[at].astype(helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16))
+    return results
+
+
+def random_feeds(inputs: Sequence[ValueInfoProto], shapes: Mapping[str, Shape], seed: int) -> dict[str, Array]:
+    """Seeded inputs: standard normal floats; integers and booleans from {0, 1}, valid as indices nearly everywhere."""
+    rng = np.random.default_rng(seed)
+    feeds: dict[str, Any] = {}
+    for value in inputs:
+        dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        shape = shapes[value.name]
+        if np.issubdtype(dtype, np.integer) or dtype == np.bool_:
+            feeds[value.name] = rng.integers(0, 2, shape).astype(dtype)
+        elif dtype == np.object_:
+            feeds[value.name] = np.full(shape, "", dtype=object)
+        else:
+            feeds[value.name] = rng.standard_normal(shape, np.float32).astype(dtype)
+    return feeds

@@ -1,0 +1,175 @@
+"""A model run in stages over a whole set of samples: what one stage leaves for the next is kept, so nothing is computed twice."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from onnx import ModelProto, ValueInfoProto, helper
+
+from onnxprune.ir.model import Model
+from onnxprune.ir.node import captured
+from onnxprune.runtime import session as runtime
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+    from onnxprune.ir.weights import Array
+
+__all__ = ["Staged", "part"]
+
+MEMORY = 1 << 30
+"""Bytes of activations that one run keeps in memory; what exceeds them lies in a temporary folder."""
+
+
+class Staged:
+    """One model, its nodes executed in order and in stages, each over all batches before the next begins.
+
+    Weights may be replaced between stages: a stage runs with what ``model.weights`` holds when it starts. A context manager:
+    what lies in files is gone afterwards.
+
+    Attributes:
+        model: the model.
+        done: how many of its nodes have run.
+        batches: how many batches it runs on.
+    """
+
+    def __init__(
+        self, model: Model, feeds: Iterable[Mapping[str, Array]], *, keep: Collection[str] = (), memory: int = MEMORY
+    ) -> None:
+        """Begin before the first node. Values named in ``keep`` stay until they are released, others until their last reader."""
+        self.model, self.done, self.batches = model, 0, 0
+        self._kept = set(keep)
+        self._readers = _last_readers(model)
+        self._store = _Store(memory)
+        for feed in feeds:
+            for name, array in feed.items():
+                self._store.add(name, self.batches, array)
+            self.batches += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._store.close()
+
+    def value(self, name: str, batch: int) -> Any:
+        """What a value that is still held has for one batch: an array, or a list of those."""
+        return self._store.get(name, batch)
+
+    def info(self, name: str) -> ValueInfoProto:
+        """The type of a value that is still held."""
+        value = self._store.get(name, 0)
+        if isinstance(value, list):
+            return helper.make_tensor_sequence_value_info(name, helper.np_dtype_to_tensor_dtype(value[0].dtype), None)
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), None)
+
+    def release(self, name: str) -> None:
+        """No longer keep a value beyond its last reader."""
+        self._kept.discard(name)
+        self._drop()
+
+    def advance(self, stop: int) -> None:
+        """Run the nodes up to, and without, the node at index ``stop``; nothing if they have run."""
+        if stop <= self.done:
+            return
+        nodes = self.model.graph.node[self.done : stop]
+        made = [name for node in nodes for name in node.output if name]
+        after = [name for name in made if name in self._kept or self._readers.get(name, -1) >= stop]
+        if after:
+            inside = part(self.model, nodes, after, self.info)
+            reads = [value.name for value in inside.graph.input]
+            session = runtime.Session(inside, threads=0)
+            for batch in range(self.batches):
+                results = session.run({name: self._store.get(name, batch) for name in reads})
+                for name, array in zip(after, results, strict=True):
+                    self._store.add(name, batch, array)
+        self.done = stop
+        self._drop()
+
+    def _drop(self) -> None:
+        for name in self._store.names():
+            if name not in self._kept and self._readers.get(name, -1) < self.done:
+                self._store.drop(name)
+
+
+class _Store:
+    """Values by name and batch, in memory up to a number of bytes, then in files."""
+
+    def __init__(self, memory: int) -> None:
+        self._values: dict[str, dict[int, Any]] = {}
+        self._files: dict[tuple[str, int], Path] = {}
+        self._memory, self._used, self._count = memory, 0, 0
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def names(self) -> list[str]:
+        return list(self._values)
+
+    def get(self, name: str, batch: int) -> Any:
+        return self._values[name][batch]
+
+    def add(self, name: str, batch: int, value: Any) -> None:
+        size = _size(value)
+        if size and self._used + size > self._memory:
+            self._files[name, batch] = self._write(value)
+            value = np.load(self._files[name, batch], mmap_mode="r")
+        else:
+            self._used += size
+        self._values.setdefault(name, {})[batch] = value
+
+    def _write(self, array: Array) -> Path:
+        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="onnxprune-")
+        self._count += 1
+        path = Path(self._folder.name) / f"{self._count}.npy"
+        np.save(path, array)
+        return path
+
+    def drop(self, name: str) -> None:
+        for batch, value in self._values.pop(name).items():
+            path = self._files.pop((name, batch), None)
+            if path is None:
+                self._used -= _size(value)
+            else:
+                path.unlink()
+
+    def close(self) -> None:
+        self._values.clear()
+        if self._folder:
+            self._folder.cleanup()
+
+
+def _size(value: Any) -> int:
+    """Bytes of a value that can lie in a file; 0 for any other."""
+    return int(value.nbytes) if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" else 0
+
+
+def _last_readers(model: Model) -> dict[str, int]:
+    """For each value the index of the last node that reads it; graph outputs are read after the last node."""
+    last: dict[str, int] = {}
+    for place, node in enumerate(model.graph.node):
+        for name in (*node.input, *captured(node)):
+            last[name] = place
+    last |= {output.name: len(model.graph.node) for output in model.graph.output}
+    return last
+
+
+def part(model: Model, nodes: Sequence[NodeProto], outputs: Sequence[str], info: Callable[[str], ValueInfoProto]) -> Model:
+    """Some consecutive nodes as a model of their own, whose inputs are what they read and do not make.
+
+    Args:
+        model: where the nodes are from.
+        nodes: the nodes.
+        outputs: values that they make.
+        info: the type of a value that they read.
+    """
+    made = {name for node in nodes for name in node.output}
+    read = dict.fromkeys(name for node in nodes for name in (*node.input, *sorted(captured(node))) if name and name not in made)
+    proto = ModelProto(ir_version=max(model.proto.ir_version, 4), opset_import=model.proto.opset_import)
+    proto.graph.name = "part"
+    proto.graph.node.extend(nodes)
+    proto.graph.input.extend(info(name) for name in read if name not in model.weights)
+    proto.graph.output.extend(ValueInfoProto(name=name) for name in outputs)
+    return Model(proto, {name: model.weights[name] for name in read if name in model.weights}, model.name)

@@ -1,0 +1,98 @@
+"""Pruning before training, by gradients at the first weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onnxprune.torch import criteria
+from onnxprune.torch.criteria import Batch
+from onnxprune.torch.module import GraphModule
+from onnxprune.training.recipes.registry import Run, method
+from onnxprune.training.trainer import Phase
+
+__all__ = ["grasp", "snip", "synflow"]
+
+_BATCHES = 10
+"""Batches that gradients are taken of."""
+_ROUNDS = 100
+"""In which synflow prunes (Tanaka et al. 2020)."""
+_LABELS = "labels of the batch"
+
+
+@method("snip", allocation="global", start="random")
+def snip(run: Run) -> list[Phase]:
+    """Keep what the loss is sensitive to at the first weights, and train (Lee et al. 2019)."""
+
+    def begin() -> None:
+        run.begin()
+        run.prune(_judged(run, criteria.snip), run.recipe.share)
+
+    return [Phase("snip", run.options.epochs, begin)]
+
+
+@method("grasp", allocation="global", start="random")
+def grasp(run: Run) -> list[Phase]:
+    """Keep what the flow of gradients needs at the first weights, and train (Wang et al. 2020)."""
+
+    def begin() -> None:
+        run.begin()
+        run.prune(_judged(run, criteria.grasp), run.recipe.share)
+
+    return [Phase("grasp", run.options.epochs, begin)]
+
+
+@method("synflow", allocation="global", start="random")
+def synflow(run: Run) -> list[Phase]:
+    """Keep paths of large weights, without data, in a hundred rounds, and train (Tanaka et al. 2020)."""
+
+    def begin() -> None:
+        run.begin()
+        example = {name: array[:1] for name, array in next(_feeds(run)).items()}
+        for turn in range(_ROUNDS):
+            run.prune(criteria.synflow(run.module.eval(), example), 1 - (1 - run.recipe.share) ** ((turn + 1) / _ROUNDS))
+
+    return [Phase("synflow", run.options.epochs, begin)]
+
+
+def _judged(run: Run, criterion: Callable[[GraphModule, list[Batch], criteria.Loss], criteria.Scores]) -> criteria.Scores:
+    """Scores as in training, where normalisations take the statistics of the batch, as the papers have it."""
+    before = {name: buffer.clone() for name, buffer in run.module.named_buffers()}
+    scores = criterion(run.module.train(), _batches(run), _loss(run))
+    with torch.no_grad():
+        for name, buffer in run.module.named_buffers():
+            buffer.copy_(before[name])
+    run.module.eval()
+    return scores
+
+
+def _feeds(run: Run) -> Any:
+    return (batch.feeds for batch in run.session.data.epoch(0))
+
+
+def _batches(run: Run) -> list[Batch]:
+    device = run.module.device
+    found: list[Batch] = []
+    for batch in itertools.islice(run.session.data.epoch(0), _BATCHES):
+        tensors = run.session.where.tensors(batch.feeds)
+        labels = None if batch.labels is None else torch.as_tensor(batch.labels, device=device)
+        found.append(tensors | {_LABELS: labels})
+    return found
+
+
+def _loss(run: Run) -> criteria.Loss:
+    """The loss of the training; where a teacher is its only guide, one that is not flat at the teacher's own weights."""
+    trainer = run.session.trainer
+    if trainer.teacher is not None:
+        return criteria.sampled(run.options.seed)
+    objective = dataclasses.replace(trainer.objective, match=())
+
+    def loss(outputs: dict[str, Tensor], batch: Batch) -> Tensor:
+        return objective(outputs, None, batch[_LABELS])
+
+    return loss

@@ -1,0 +1,106 @@
+"""Masks that are trained: each weight has a score, and those with the highest scores stay."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from onnxprune.training import masks
+from onnxprune.training.masks import ScoredMask
+from onnxprune.training.recipes.gradual import RAMP, cubic
+from onnxprune.training.recipes.registry import Run, method
+from onnxprune.training.trainer import Phase
+
+__all__ = ["movement", "soft_movement", "supermask"]
+
+_FASTER = 10.0
+"""Learning rate of scores to that of weights."""
+_WARMUP = 0.05
+_PULL = 1.0
+"""What the mean gate is multiplied by in the loss of soft movement pruning."""
+
+
+@method("supermask", allocation="erk", start="random")
+def supermask(run: Run) -> list[Phase]:
+    """Choose among random weights without ever changing one, by scores that are trained (Ramanujan et al. 2020, "edge-popup").
+
+    Random weights have one magnitude in each layer, that of He et al. over the share that stays in all layers together.
+    """
+    scored = _scored(run)
+    for name, parameter in run.module.named_parameters():
+        parameter.requires_grad_(name.endswith(".scores"))
+
+    @torch.no_grad()
+    def begin() -> None:
+        run.begin()
+        generator = torch.Generator().manual_seed(run.options.seed)
+        for name, layer in run.layers.items():
+            weight = masks.parametrized(run.module, name)
+            fan = layer.fan_in(weight)
+            if run.recipe.start in {"auto", "random"}:
+                weight.copy_(weight.sign() * math.sqrt(2 / (fan * (1 - run.recipe.share))))
+            scored[name].scores.copy_(torch.rand(weight.shape, generator=generator) / math.sqrt(fan))
+        run.prune(_scores(scored), run.recipe.share)
+
+    def choose(step: int, steps: int) -> None:
+        run.prune(_scores(scored), run.recipe.share)
+
+    return [Phase("supermask", run.options.epochs, begin, choose, groups={".scores": _FASTER * run.options.rate})]
+
+
+@method("movement", allocation="erk")
+def movement(run: Run) -> list[Phase]:
+    """Keep the weights that move away from zero: scores add up minus weight times gradient (Sanh et al. 2020).
+
+    The sparsity grows as in gradual pruning, after a warm-up; pruned weights come back where their scores rise.
+    """
+    scored = _scored(run)
+
+    def begin() -> None:
+        run.begin()
+        _zero(scored)
+
+    def choose(step: int, steps: int) -> None:
+        run.prune(_scores(scored), cubic(run.recipe.share, step / steps, _WARMUP))
+
+    groups = {".scores": _FASTER * run.options.rate}
+    return [Phase("movement", run.options.epochs, begin, choose, ready=RAMP, groups=groups)]
+
+
+@method("soft_movement", allocation="global")
+def soft_movement(run: Run) -> list[Phase]:
+    """As movement, but scores of all layers compete through one threshold on their sigmoids, whose mean is part of the loss.
+
+    In the paper the threshold is fixed and the weight of that part decides the sparsity; here the threshold follows the sparsity
+    that was asked for.
+    """
+    scored = _scored(run)
+
+    def begin() -> None:
+        run.begin()
+        _zero(scored)
+
+    def choose(step: int, steps: int) -> None:
+        run.prune(_scores(scored), cubic(run.recipe.share, step / steps, _WARMUP))
+
+    def pull() -> Tensor:
+        return _PULL * torch.cat([torch.sigmoid(one.scores).reshape(-1) for one in scored.values()]).mean()
+
+    groups = {".scores": _FASTER * run.options.rate}
+    return [Phase("soft movement", run.options.epochs, begin, choose, pull, ready=RAMP, groups=groups)]
+
+
+def _scored(run: Run) -> dict[str, ScoredMask]:
+    return masks.score(run.module, {name: torch.zeros_like(run.module.value_of(name).detach()) for name in run.layers})
+
+
+def _scores(scored: dict[str, ScoredMask]) -> dict[str, Tensor]:
+    return {name: one.scores for name, one in scored.items()}
+
+
+@torch.no_grad()
+def _zero(scored: dict[str, ScoredMask]) -> None:
+    for one in scored.values():
+        one.scores.zero_()

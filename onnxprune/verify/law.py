@@ -1,0 +1,357 @@
+"""The law on a whole model: the pruned model computes what the masked model computes.
+
+``pruned(x) == masked(x)``, where *masked* is the original with zeros at the removed positions of every constant. It must hold
+to float tolerance on seeded inputs, at two sizes where the model has dynamic ones. A group that breaks it is found by
+bisection, so that it can be left whole and named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxprune.axes.factors import Indices, take
+from onnxprune.data import samples as calibrate
+from onnxprune.errors import ModelError
+from onnxprune.ir.discontinuities import frontier, ways
+from onnxprune.ir.precision import as_float32, feeds_as_float32, float_types
+from onnxprune.runtime import partition, session
+from onnxprune.shapes.probes import trials
+from onnxprune.verify.float64 import as_float64
+
+if TYPE_CHECKING:
+    from onnxprune.data.samples import Samples
+    from onnxprune.ir.model import Model
+    from onnxprune.ir.types import Shape
+    from onnxprune.ir.weights import Array
+
+__all__ = ["TOLERANCE", "Check", "Drift", "compare", "drift", "isolate"]
+
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+"""Largest difference allowed, relative to the largest absolute output, by the coarsest floating-point type in the model.
+
+Sums over fewer terms are added in another order; nothing else differs.
+"""
+FLOAT32, FLOAT64 = "float32", "float64"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The outcome of comparing two models.
+
+    Attributes:
+        ok: whether they agree.
+        error: the largest difference, relative to the largest absolute value of that output; infinite if one did not run.
+        text: what went wrong, in one sentence; empty if nothing did.
+        runs: how many feeds were compared.
+        behind: outputs that depend on a choice (``TopK``, a threshold) and were compared where the choice is made.
+        notes: how the models were compared, where that was not as they are.
+    """
+
+    ok: bool
+    error: float
+    text: str = ""
+    runs: int = 0
+    behind: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far the outputs of one model are from another's on the same inputs, over all floating-point outputs.
+
+    Attributes:
+        cosine: mean cosine similarity per sample.
+        relative: root of summed squared differences over root of summed squares.
+        agreement: share of samples whose largest entry of the last axis is at the same place.
+        samples: how many samples.
+        source: where they came from.
+    """
+
+    cosine: float
+    relative: float
+    agreement: float
+    samples: int
+    source: str
+
+
+def compare(
+    pruned: Model,
+    masked: Model,
+    *,
+    seed: int = 0,
+    values: bool = True,
+    kept: Callable[[str], Indices] | None = None,
+    against: str = "masked",
+    rounded: bool = False,
+) -> Check:
+    """Run both models on the same feeds and compare every output.
+
+    Where outputs differ that hang on a choice (``TopK``, a threshold), what goes into the choices decides; see `frontier`. Where
+    the inputs decide which branch is taken, or how often a loop runs, every branch is compared, and a loop that runs twice.
+    Where ONNX Runtime does not run the model in its floating-point types, or rounding in half precision could hide what
+    differs, copies of both in float32 decide, to float32's tolerance. Where float32 finds a difference, rounding that the model
+    amplifies may be all of it: copies in float64 decide, to float64's tolerance; see `doubles`.
+
+    Args:
+        pruned: the small model.
+        masked: the model it must equal; same interface.
+        seed: of the inputs.
+        values: whether outputs must be equal; if not, only that both run and have equal shapes and types.
+        kept: for a value, what the plan keeps along each of its axes.
+        against: what messages call the model it must equal.
+        rounded: whether constants were computed anew, and rounded to their type: then that type's tolerance decides.
+    """
+    for small, large in ways(pruned, masked):
+        way = compare(small, large, seed=seed, values=values, kept=kept, against=against, rounded=rounded)
+        if not way.ok and way.runs:  # the masked model runs this way, too
+            return way
+    types = float_types(masked) or {FLOAT32}
+    exact, limit = TOLERANCE[FLOAT32], max(TOLERANCE[name] for name in types)
+    try:
+        outcome = _settle(pruned, masked, seed, limit, values=values, kept=kept, against=against)
+        why = f"rounding in {max(types, key=TOLERANCE.__getitem__)} hides differences up to {limit:g}"
+        needed = not rounded and limit > exact and outcome.error > exact and outcome.runs > 0
+    except ModelError as error:
+        outcome, why = Check(ok=False, error=np.inf, text=str(error)), str(error)
+        needed = types != {FLOAT32}
+    if needed:
+        try:
+            settled = _settle(as_float32(pruned), as_float32(masked), seed, exact, values=values, kept=kept, against=against)
+            outcome = replace(settled, notes=(*settled.notes, f"compared as float32 copies: {why}"))
+        except ModelError:
+            return outcome
+    if outcome.ok or rounded or not np.isfinite(outcome.error):
+        return outcome
+    return _in_float64(pruned, masked, outcome, seed, kept=kept, against=against)
+
+
+def _in_float64(
+    pruned: Model, masked: Model, found: Check, seed: int, *, kept: Callable[[str], Indices] | None, against: str
+) -> Check:
+    """What float64 says of a difference that was found in a coarser type; what was found, if it cannot say."""
+    try:
+        small, large = as_float64(pruned), as_float64(masked)
+        limit = TOLERANCE[FLOAT32 if large.narrow else FLOAT64]
+        settled = _settle(small.model, large.model, seed, limit, values=True, kept=kept, against=against)
+    except ModelError:
+        return found
+    if not np.isfinite(settled.error):
+        return found
+    why = f"decided by float64 copies: outputs differ by {found.error:.0e} before"
+    return replace(settled, notes=(*dict.fromkeys((*found.notes, *settled.notes)), why))
+
+
+def _settle(
+    pruned: Model,
+    masked: Model,
+    seed: int,
+    limit: float,
+    *,
+    values: bool,
+    kept: Callable[[str], Indices] | None,
+    against: str,
+) -> Check:
+    """Compare outputs; where they differ behind a choice, compare what goes into it."""
+    outputs = [output.name for output in masked.graph.output]
+    outcome = _compare(pruned, masked, outputs, seed, limit, values=values, skip=frozenset(), kept=kept, against=against)
+    if outcome.ok or not values or not outcome.runs:
+        return outcome
+    changed = [name for name, weight in masked.weights.items() if _shape(pruned, name) != weight.shape]
+    choices = frontier(masked, changed)
+    behind = choices.behind.intersection(outputs)
+    if not behind:
+        return outcome
+    watched = [*outputs, *(name for name in choices.entering if name not in outputs)]
+    outcome = _compare(pruned, masked, watched, seed, limit, values=True, skip=behind, kept=kept, against=against)
+    return replace(outcome, behind=len(behind))
+
+
+def _compare(
+    pruned: Model,
+    masked: Model,
+    watched: Sequence[str],
+    seed: int,
+    limit: float,
+    *,
+    values: bool,
+    skip: Collection[str],
+    kept: Callable[[str], Indices] | None,
+    against: str,
+) -> Check:
+    """Compare some values of both models.
+
+    Raises:
+        ModelError: the masked model does not run.
+    """
+    feeds, wanted = _reference(masked, watched, seed)
+    try:
+        results = partition.run_each(pruned, feeds, watched)
+    except ModelError as error:
+        return Check(ok=False, error=np.inf, text=str(error))
+    # A second size that the model itself does not take says nothing about the pruned one.
+    pairs = [(got, expected) for got, expected in zip(results, wanted, strict=True) if not isinstance(expected, Exception)]
+    for got, _ in pairs:
+        if isinstance(got, Exception):
+            return Check(ok=False, error=np.inf, text=f"the pruned model does not run: {session.first_line(got)}", runs=1)
+    worst = 0.0
+    for runs, (got, expected) in enumerate(pairs, 1):
+        for name, a, b in zip(watched, got, expected, strict=True):  # type: ignore[arg-type] # errors returned above
+            if name in skip:
+                continue
+            b = take(b, kept(name)) if kept is not None and isinstance(b, np.ndarray) else b
+            gap = _difference(a, b, values=values)
+            worst = max(worst, gap)
+            if gap > limit:
+                text = f"{name!r} differs from the {against} model's by {gap:.2e} (relative)"
+                return Check(ok=False, error=worst, text=text, runs=runs)
+    parts = len(partition.split(masked, watched))
+    notes = (f"run in {parts} segments of the graph, one after the other",) if parts > 1 else ()
+    return Check(ok=True, error=worst, runs=len(pairs), notes=notes)
+
+
+def _reference(masked: Model, watched: Sequence[str], seed: int) -> tuple[list[dict[str, Array]], list[list[Any] | Exception]]:
+    """Inputs of the first sizes that a model takes, and what it computes from them.
+
+    Raises:
+        ModelError: it does not run.
+    """
+    failed, found = "", None
+    for sizes in trials(masked.inputs, batches=(1, 2)):
+        feeds = [session.random_feeds(masked.inputs, shapes, seed + number) for number, shapes in enumerate(sizes)]
+        results = partition.run_each(masked, feeds, watched)
+        if isinstance(results[0], Exception):
+            failed = failed or f"the model does not run on {_show(sizes[0])}: {session.first_line(results[0])}"
+        elif found or not any(isinstance(result, Exception) for result in results):
+            return found if found and isinstance(results[-1], Exception) else (feeds, results)
+        else:
+            found = feeds, results  # perhaps it takes another second size
+    if found:
+        return found
+    raise ModelError(failed)
+
+
+def _shape(model: Model, name: str) -> Shape | None:
+    weight = model.weights.get(name)
+    return None if weight is None else weight.shape
+
+
+def _difference(a: Any, b: Any, *, values: bool) -> float:
+    if not isinstance(b, np.ndarray):  # a sequence or a map: compare what it holds
+        pairs = zip(a, b, strict=False) if isinstance(b, list) else ()
+        return max((_difference(x, y, values=values) for x, y in pairs), default=0.0)
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return float(np.inf)
+    if not values or b.size == 0:
+        return 0.0
+    if str(b.dtype) not in TOLERANCE:
+        return 0.0 if np.array_equal(a, b) else float(np.inf)
+    wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        gap = np.where(wide_a == wide_b, 0, np.abs(wide_a - wide_b))  # equal infinities are equal
+    finite = np.isfinite(wide_b)
+    if not np.isfinite(gap).all():
+        return 0.0 if np.array_equal(wide_a, wide_b, equal_nan=True) else float(np.inf)
+    scale = np.abs(wide_b[finite]).max(initial=0.0)
+    return float(gap.max() / scale) if scale else float(gap.max())
+
+
+def isolate(names: Sequence[str], holds: Callable[[Sequence[str]], bool]) -> list[str]:
+    """The smallest set found by halving whose members break what ``holds`` for the others.
+
+    Where two halves hold by themselves but not together, all of them are returned: they break it only in company.
+    """
+    if holds(names):
+        return []
+    if len(names) == 1:
+        return list(names)
+    half = len(names) // 2
+    found = isolate(names[:half], holds) + isolate(names[half:], holds)
+    return found or list(names)
+
+
+def drift(pruned: Model, original: Model, samples: Samples | None, *, seed: int = 0, count: int = 64) -> Drift:
+    """Compare outputs on the first ``count`` samples or fewer, at least on one batch; on seeded noise where there are none.
+
+    Where ONNX Runtime does not run the models in their floating-point types, copies in float32 are compared.
+
+    Raises:
+        OptionError: the samples do not fit the model.
+        ModelError: a model does not run on them.
+    """
+    shapes = (sizes[0] for sizes in trials(original.inputs))
+    noises = (calibrate.noise(original.inputs, seed=seed, shapes=one) for one in shapes)
+    failed: ModelError | None = None
+    for given in noises if samples is None else [samples]:
+        try:
+            return _drift_in_any(pruned, original, given, count)
+        except ModelError as error:
+            failed = failed or error
+    assert failed is not None  # noqa: S101 - there is always one trial
+    raise failed
+
+
+def _drift_in_any(pruned: Model, original: Model, samples: Samples, count: int) -> Drift:
+    """The drift, of copies in float32 where the models do not run as they are."""
+    try:
+        return _drift_of(pruned, original, samples, count, dict)
+    except ModelError:
+        if float_types(original) <= {FLOAT32}:
+            raise
+    found = _drift_of(as_float32(pruned), as_float32(original), samples, count, feeds_as_float32)
+    return replace(found, source=f"{found.source}, float32 copies")
+
+
+Feeds = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Makes a model's inputs of those of a batch."""
+
+
+def _drift_of(pruned: Model, original: Model, samples: Samples, count: int, feeds: Feeds) -> Drift:
+    small, large = (partition.Runner(model, threads=0) for model in (pruned, original))
+    try:
+        return _drift(small, large, samples, count, 16, feeds)
+    except ModelError:  # a batch may be open, and the graph made for one sample
+        return _drift(small, large, samples, count, 1, feeds)
+
+
+def _drift(small: partition.Runner, large: partition.Runner, samples: Samples, count: int, size: int, feeds: Feeds) -> Drift:
+    taken = vectors = choices = 0
+    cosines = agreements = squares = gaps = 0.0
+    for batch in samples.batches(size):
+        if taken and taken + batch.size > count:
+            break
+        taken += batch.size
+        given = feeds(batch.feeds)
+        expected = _run(large, given, f"{samples.source}: the model does not run on it")
+        for a, b in zip(_run(small, given, f"{samples.source}: the pruned model does not run on it"), expected, strict=True):
+            if not isinstance(b, np.ndarray) or not np.issubdtype(b.dtype, np.floating) or a.shape != b.shape:
+                continue
+            if b.ndim < 1 or b.size == 0:
+                continue
+            x, y = (v.astype(np.float64).reshape(v.shape[0] if v.ndim > 1 else 1, -1) for v in (a, b))
+            norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+            same = a.argmax(-1) == b.argmax(-1)
+            cosines += float(np.where(norms > 0, (x * y).sum(1) / np.maximum(norms, 1e-300), 1.0).sum())
+            agreements += float(same.sum())
+            vectors += len(x)
+            choices += same.size
+            squares += float((y**2).sum())
+            gaps += float(((x - y) ** 2).sum())
+    if not vectors:
+        return Drift(1.0, 0.0, 1.0, taken, "no floating-point output")
+    relative = float(np.sqrt(gaps / squares)) if squares else 0.0
+    return Drift(cosines / vectors, relative, agreements / choices, taken, samples.source)
+
+
+def _run(runner: partition.Runner, feeds: Mapping[str, Any], text: str) -> list[Any]:
+    try:
+        return runner.run(feeds)
+    except Exception as error:  # onnxruntime derives its exceptions from Exception alone
+        raise ModelError(f"{text}: {session.first_line(error)}") from error
+
+
+def _show(shapes: Mapping[str, Shape]) -> str:
+    return ", ".join(f"{name}{list(shape)}" for name, shape in shapes.items())

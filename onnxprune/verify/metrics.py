@@ -1,0 +1,177 @@
+"""How good a model is on evaluation samples: by labels, or by the original's outputs where there are none."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxprune.errors import ModelError, OptionError
+from onnxprune.runtime import session as runtime
+from onnxprune.verify.divergence import comparable
+
+if TYPE_CHECKING:
+    from onnxprune.data.samples import Samples
+    from onnxprune.ir.model import Model
+    from onnxprune.ir.weights import Array
+
+__all__ = ["METRICS", "Evaluation", "Metric", "find", "parse_drop", "settled"]
+
+Metric = Callable[[Sequence[Any], Sequence[Any], Any], float]
+"""From a batch's outputs, the original's, and the labels (``None`` if there are none), to a score; higher is better."""
+
+
+def top1(outputs: Sequence[Any], reference: Sequence[Any], labels: Any) -> float:
+    """Share of samples whose largest entry of the first output is at the label."""
+    found: Array = _scores(outputs).argmax(-1) == np.asarray(labels).reshape(-1)
+    return float(found.mean())
+
+
+def agreement(outputs: Sequence[Any], reference: Sequence[Any], labels: Any) -> float:
+    """Share of samples whose largest entry of the first output is where the original's is."""
+    found: Array = _scores(outputs).argmax(-1) == _scores(reference).argmax(-1)
+    return float(found.mean())
+
+
+def mse(outputs: Sequence[Any], reference: Sequence[Any], labels: Any) -> float:
+    """One minus the mean squared error over the variance of the original's outputs."""
+    pairs = _pairs(outputs, reference)
+    return 1 - float(np.mean([np.square(a - b).mean() / max(b.var(), 1e-30) for a, b in pairs]))
+
+
+def cosine(outputs: Sequence[Any], reference: Sequence[Any], labels: Any) -> float:
+    """Mean cosine similarity of each sample's outputs to the original's."""
+    found = []
+    for a, b in _pairs(outputs, reference):
+        x, y = (v.reshape(len(v) if v.ndim > 1 else 1, -1) for v in (a, b))
+        norms = np.maximum(np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1), 1e-30)
+        found.append(float(((x * y).sum(1) / norms).mean()))
+    return float(np.mean(found))
+
+
+METRICS: dict[str, Metric] = {f.__name__: f for f in (top1, agreement, mse, cosine)}
+"""Every metric by name."""
+
+
+def _scores(outputs: Sequence[Any]) -> Array:
+    first: Array = np.asarray(outputs[0])
+    if first.ndim != 2:
+        raise ModelError(
+            f"the first output has {first.ndim} axes, not [samples, classes]: use --metric cosine, mse or package.module:function"
+        )
+    return first
+
+
+def _pairs(outputs: Sequence[Any], reference: Sequence[Any]) -> list[tuple[Array, Array]]:
+    pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in zip(outputs, reference, strict=True) if comparable(a, b)]
+    if not pairs:
+        raise ModelError("the model has no floating-point output to compare: use --metric package.module:function")
+    return pairs
+
+
+def parse_drop(text: str) -> float:
+    """Read ``1%`` or ``0.01``.
+
+    Raises:
+        OptionError: neither.
+    """
+    number, percent = (text[:-1], 0.01) if text.endswith("%") else (text, 1.0)
+    try:
+        value = float(number) * percent
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < 1:
+        raise OptionError(f"--max-drop {text!r}: write what the score may lose, as 1% or 0.01")
+    return value
+
+
+def settled(metric: str, model: Model, samples: Samples) -> str:
+    """A metric by name: for ``auto`` ``top1`` where there are labels, ``agreement`` where outputs are [samples, classes], and
+    ``cosine`` otherwise.
+
+    Raises:
+        OptionError: it needs labels that the samples lack.
+    """
+    if metric == "top1" and not samples.labelled:
+        raise OptionError(f"--metric top1 needs labels, and {samples.source} has none: use --metric agreement")
+    if metric != "auto":
+        return metric
+    shape = model.graph.output[0].type.tensor_type.shape.dim
+    return "top1" if samples.labelled else "agreement" if len(shape) == 2 else "cosine"
+
+
+def find(name: str) -> Metric:
+    """A metric, by its name or as ``package.module:function``.
+
+    Raises:
+        OptionError: there is none.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise OptionError(f"there is no metric {name!r}; there are {', '.join(METRICS)}, or write package.module:function")
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise OptionError(f"--metric {name}: {error}") from error
+    if not callable(found):
+        raise OptionError(f"--metric {name}: is not a function of (outputs, reference, labels)")
+    metric: Metric = found
+    return metric
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Attributes:
+    metric: its name.
+    original: the original's score.
+    pruned: the pruned model's.
+    samples: how many samples.
+    source: where they came from.
+    """
+
+    metric: str
+    original: float
+    pruned: float
+    samples: int
+    source: str
+
+
+class Evaluation:
+    """Scores models on the same samples; the samples are streamed."""
+
+    def __init__(self, original: Model, samples: Samples, metric: str = "auto") -> None:
+        """Take the original's score.
+
+        Raises:
+            OptionError: there is no such metric, or it needs labels that the samples lack.
+        """
+        self.metric = settled(metric, original, samples)
+        self._score, self._samples, self._model = find(self.metric), samples, original
+        self._names = [output.name for output in original.graph.output]
+        self._session = runtime.Session(original, self._names, fuse=True, threads=0)
+        self.original = self._run(original)
+
+    def of(self, model: Model) -> Score:
+        """The score of a model beside the original's."""
+        return Score(self.metric, self.original, self._run(model), self._count, self._samples.source)
+
+    def _run(self, model: Model) -> float:
+        session = runtime.Session(model, self._names, fuse=True, threads=0)
+        total, self._count = 0.0, 0
+        for batch in self._samples.batches(64):
+            outputs = session.run(batch.feeds)
+            reference = outputs if model is self._model else self._session.run(batch.feeds)
+            total += self._score(outputs, reference, batch.labels) * batch.size
+            self._count += batch.size
+        return total / max(self._count, 1)

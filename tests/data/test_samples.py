@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import tempfile
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, ValueInfoProto
+from PIL import Image
+
+from data.test_batching import unknown, value
+from data.test_sources import MODULE
+from onnxprune.data.samples import Batch, Samples, noise, open_samples
+from onnxprune.errors import OptionError
+from onnxprune.ir.weights import Array
+
+X = value("x", "N", 3)
+PIXELS = np.random.default_rng(0).integers(0, 256, (11, 3, 4, 4), np.uint8)
+
+
+def joined(samples: Samples, size: int = 4) -> tuple[list[int], Array, Any]:
+    """Sizes of the batches, the only input, the labels."""
+    found = list(samples.batches(size))
+    labels = [batch.labels for batch in found if batch.labels is not None]
+    x = np.concatenate([next(iter(batch.feeds.values())) for batch in found])
+    return [batch.size for batch in found], x, np.concatenate(labels) if labels else None
+
+
+# The same samples in every form
+
+
+def as_mapping(folder: Path, x: Array, labels: Array, cut: int) -> object:
+    return {"x": x, "label": labels}
+
+
+def as_npz(folder: Path, x: Array, labels: Array, cut: int) -> object:
+    np.savez(folder / "a.npz", x=x, labels=labels)
+    return folder / "a.npz"
+
+
+def as_compressed_npz(folder: Path, x: Array, labels: Array, cut: int) -> object:
+    np.savez_compressed(folder / "a.npz", anything=np.asfortranarray(x), label=labels)
+    return str(folder / "a.npz")
+
+
+def as_npy(folder: Path, x: Array, labels: Array, cut: int) -> object:
+    np.save(folder / "a.npy", x)
+    return folder / "a.npy"
+
+
+def as_folder_of_batches(folder: Path, x: Array, labels: Array, cut: int) -> object:
+    for start in range(0, len(x), cut):
+        np.savez(folder / f"input{start}.npz", x=x[start : start + cut], label=labels[start : start + cut])
+    return folder
+
+
+def as_folder_of_samples(folder: Path, x: Array, labels: Array, cut: int) -> object:
+    for number, (one, label) in enumerate(zip(x, labels, strict=True)):
+        np.savez_compressed(folder / f"{number}.npz", x=one, label=label)
+    return folder
+
+
+def as_images(folder: Path, x: Array, labels: Array, cut: int) -> object:
+    for number, one in enumerate(x):
+        Image.fromarray(one.transpose(1, 2, 0)).save(folder / f"{number}.png")
+    return folder
+
+
+class Own(Samples):
+    """Somebody's own, in batches of its own."""
+
+    source, labelled, count = "own", True, None
+
+    def __init__(self, x: Array, labels: Array, cut: int) -> None:
+        self.x, self.labels, self.cut = x, labels, cut
+
+    def batches(self, size: int = 16) -> Iterator[Batch]:
+        for start in range(0, len(self.x), self.cut):
+            part = slice(start, start + self.cut)
+            yield Batch({"x": self.x[part]}, self.labels[part], len(self.x[part]))
+
+
+def as_own(folder: Path, x: Array, labels: Array, cut: int) -> object:
+    return Own(x, labels, cut)
+
+
+FORMS = [
+    as_mapping,
+    as_npz,
+    as_compressed_npz,
+    as_npy,
+    as_folder_of_batches,
+    as_folder_of_samples,
+    as_images,
+    as_own,
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(
+    count=st.integers(1, 11),
+    size=st.integers(1, 5),
+    fixed=st.booleans(),
+    limit=st.none() | st.integers(1, 12),
+    cut=st.integers(1, 4),
+    dtype=st.sampled_from([TensorProto.FLOAT, TensorProto.UINT8, TensorProto.FLOAT16]),
+)
+def test_every_form_gives_the_same_batches(
+    form: Any, count: int, size: int, fixed: bool, limit: int | None, cut: int, dtype: int
+) -> None:
+    x, labels = PIXELS[:count], np.arange(count) % 3
+    inputs = [value("x", size if fixed else "N", 3, 4, 4, dtype=dtype)]
+    with tempfile.TemporaryDirectory() as folder:
+        source = form(Path(folder), x, labels, cut)
+
+        def opened() -> Samples:
+            return open_samples(source, inputs, preprocess="none" if form is as_images else None, limit=limit)
+
+        taken = min(count, limit or count) if not fixed else min(count, max(limit or count, size))
+        whole, rest = divmod(taken, size)
+        if fixed and not whole:
+            with pytest.raises(OptionError, match=f"{count} samples of 'x', the model takes {size} at a time"):
+                list(opened().batches())
+            return
+        samples = opened()
+        sizes = [size] * whole + ([] if fixed or not rest else [rest])
+        for _ in range(2):
+            got, y, marks = joined(samples, size)
+            assert got == sizes
+            np.testing.assert_array_equal(y, x[: sum(sizes)])
+            assert samples.labelled == (form not in {as_npy, as_images}) == (marks is not None)
+            assert marks is None or np.array_equal(marks, labels[: sum(sizes)])
+        assert samples.count in {None, sum(sizes)}
+
+
+def test_a_function_gives_them_too(here: Path) -> None:
+    (here / "mine.py").write_text(MODULE)
+    samples = open_samples("mine:pairs", [X], limit=2)
+    for _ in range(2):
+        sizes, x, labels = joined(samples)
+        assert (sizes, x[:, 0].tolist(), labels.tolist()) == ([2], [0, 1], [0, 1])
+    assert (samples.count, samples.labelled, samples.source) == (None, True, "--calib mine:pairs")
+
+
+def test_memory_does_not_grow_with_the_samples(tmp_path: Path) -> None:
+    x = np.zeros((2000, 3, 32, 32), np.float32)  # 24.6 MB
+    np.savez_compressed(tmp_path / "c.npz", x=x)
+    np.savez_compressed(tmp_path / "f.npz", x=np.asfortranarray(x))
+    np.savez(tmp_path / "a.npz", x=x)
+    np.save(tmp_path / "a.npy", x)
+    del x
+    for name in ("a.npz", "c.npz", "f.npz", "a.npy"):
+        tracemalloc.start()
+        count = sum(batch.size for batch in open_samples(tmp_path / name, [value("x", "N", 3, 32, 32)]).batches(16))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert count == 2000
+        assert peak < 4e6, f"{name}: {peak / 1e6:.1f} MB"  # a batch is 0.2 MB
+
+
+# What is told and refused
+
+
+def test_where_samples_come_from(tmp_path: Path) -> None:
+    path = as_npz(tmp_path, np.ones((5, 3)), np.arange(5), 1)
+    samples = open_samples(str(path), [X], option="--data", limit=3)
+    assert (samples.source, samples.count, samples.labelled) == (f"--data {path}", 3, True)
+    assert open_samples({"x": np.ones((5, 3))}, [X]).source == "samples"
+    assert open_samples({"x": np.ones((5, 3))}, [value("x", 2, 3)], limit=1).count == 2  # at least one batch
+    other = open_samples({"x": np.ones((5, 3)), "target": np.zeros(5)}, [X], label="target")
+    assert other.labelled
+
+
+def test_samples_for_the_same_model_are_themselves() -> None:
+    samples = open_samples({"x": np.ones((5, 3))}, [X])
+    assert open_samples(samples, [X]) is samples
+    assert joined(open_samples(samples, [X], limit=2))[0] == [2]
+    assert joined(open_samples(samples, [value("x", 4, 3)]))[0] == [4]
+
+
+def test_samples_of_another_model_are_refused() -> None:
+    with pytest.raises(OptionError, match=r"^own: array 'x' has shape \[2, 3\], the input takes \[samples, 4\]"):
+        open_samples(Own(np.ones((5, 3)), np.zeros(5), 2), [value("x", "N", 4)])
+
+
+@pytest.mark.parametrize("arrays", [{}, {"x": np.ones((3, 4))}, {"x": np.ones((0, 3))}, {"x": np.ones((3, 3), complex)}])
+def test_the_first_sample_is_looked_at_on_opening(tmp_path: Path, arrays: dict[str, Any]) -> None:
+    np.savez(tmp_path / "0.npz", **arrays)
+    for source in (tmp_path / "0.npz", tmp_path):
+        with pytest.raises(OptionError, match=f"^--calib {tmp_path}"):
+            open_samples(source, [X])
+
+
+def test_labels_that_some_files_lack(tmp_path: Path) -> None:
+    np.savez(tmp_path / "0.npz", x=np.ones((2, 3)), label=[0, 1])
+    np.savez(tmp_path / "1.npz", x=np.ones((2, 3)))
+    with pytest.raises(OptionError, match=rf"^--calib {tmp_path / '1.npz'}: has no labels, unlike the first samples"):
+        list(open_samples(tmp_path, [X]).batches())
+
+
+def test_a_generator_that_is_spent(here: Path) -> None:
+    (here / "mine.py").write_text(f"{MODULE}\nspent = iter([np.ones((2, 3))])\nempty = []\n")
+    with pytest.raises(OptionError, match="--calib mine:spent: has no samples the second time: what it yields must begin anew"):
+        list(open_samples("mine:spent", [X]).batches())
+    with pytest.raises(OptionError, match=r"--calib mine:empty: has no samples$"):
+        open_samples("mine:empty", [X])
+
+
+def test_samples_of_too_many_shapes_for_a_fixed_batch(tmp_path: Path) -> None:
+    for number in range(4):
+        np.savez(tmp_path / f"{number}.npz", x=np.ones(3 + number))
+    with pytest.raises(OptionError, match="has no 2 samples in a row of one shape; the model takes 2 at a time"):
+        list(open_samples(tmp_path, [value("x", 2, "T")]).batches())
+
+
+def test_options_without_sense(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--calib: a limit of 0 samples: take at least 1"):
+        open_samples({"x": np.ones((5, 3))}, [X], limit=0)
+    path = as_npz(tmp_path, np.ones((5, 3)), np.arange(5), 1)
+    with pytest.raises(OptionError, match=rf"--preprocess imagenet: is for a folder of images, which --calib {path} is not"):
+        open_samples(str(path), [X], preprocess="imagenet")
+
+
+def test_too_few_samples_are_seen_on_opening() -> None:
+    with pytest.raises(OptionError, match=r"^samples: has 3 samples of 'x', the model takes 4 at a time"):
+        open_samples({"x": np.ones((3, 3))}, [value("x", 4, 3)])
+
+
+# Noise
+
+
+@pytest.mark.parametrize(
+    ("inputs", "count", "sizes"),
+    [
+        ([X, value("t", "N", dtype=TensorProto.INT64)], 16, [4, 4, 4, 4]),
+        ([X], 6, [4, 2]),
+        ([value("x", 5, 3)], 16, [5, 5, 5]),
+        ([value("x", 32, 3)], 16, [32]),
+        ([X, value("scale"), value("table", 7, 2)], 5, [4, 1]),
+        ([value("x", "N", 2), value("adjacency", "N", "N")], 3, [1, 1, 1]),
+        ([unknown("x")], 4, [4]),
+        ([], 2, [1, 1]),
+    ],
+)
+def test_noise(inputs: Sequence[ValueInfoProto], count: int, sizes: list[int]) -> None:
+    samples = noise(inputs, count=count)
+    found = list(samples.batches(4))
+    assert [batch.size for batch in found] == sizes
+    assert (samples.count, samples.labelled, samples.source) == (sum(sizes), False, "seeded noise")
+    for batch, again in zip(found, samples.batches(4), strict=True):
+        assert list(batch.feeds) == [one.name for one in inputs]
+        assert all(np.array_equal(array, again.feeds[name]) for name, array in batch.feeds.items())
+
+
+def test_natural_noise_differs_from_white_for_images_alone() -> None:
+    inputs = [value("x", "N", 3, 16, 16), value("t", "N", 5)]
+    (white,), (natural,) = (noise(inputs, natural=natural).batches(16) for natural in (False, True))
+    np.testing.assert_array_equal(white.feeds["t"], natural.feeds["t"])
+    steps = [np.abs(np.diff(batch.feeds["x"])).mean() for batch in (white, natural)]
+    assert steps[1] < 0.7 * steps[0]
+
+
+def test_noise_takes_shapes() -> None:
+    (batch,) = noise([value("x", "N", "T")], count=4, shapes={"x": (2, 7)}).batches(4)
+    assert batch.feeds["x"].shape == (4, 7)
+
+
+def test_noise_does_not_depend_on_the_batch() -> None:
+    (one,), many = noise([X]).batches(16), list(noise([X]).batches(3))
+    np.testing.assert_array_equal(one.feeds["x"], np.concatenate([batch.feeds["x"] for batch in many]))
+    assert len(np.unique(one.feeds["x"])) == 48
+    (other,) = noise([X], seed=1).batches(16)
+    assert not np.array_equal(one.feeds["x"], other.feeds["x"])

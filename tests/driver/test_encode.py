@@ -1,0 +1,115 @@
+"""Encoding and decoding as users meet them: the functions and the commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import onnxprune
+from codec import planted, same
+from command import names, refused, shell, within
+from onnxprune.driver import encode
+from onnxprune.errors import OptionError
+
+NET = Path(__file__).resolve().parents[2] / "models" / "digits.onnx"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """The small digits network, 90 % of whose large weights are zero."""
+    proto = onnx.load(NET)
+    for seed, tensor in enumerate(proto.graph.initializer):
+        array = numpy_helper.to_array(tensor)
+        if array.ndim > 1 and array.dtype == np.float32:
+            tensor.CopyFrom(numpy_helper.from_array(planted(array.shape, 0.1, seed=seed) / 40, tensor.name))
+    path = tmp_path / "sparse.onnx"
+    onnx.save(proto, path)
+    return path
+
+
+def test_encode_then_decode(model: Path, tmp_path: Path) -> None:
+    small = onnxprune.encode(model)
+    small.save(tmp_path / "small.onnx")
+    assert (tmp_path / "small.onnx").stat().st_size < 0.3 * model.stat().st_size
+    dense = onnxprune.decode(tmp_path / "small.onnx")
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in dense.model.graph.initializer}
+    for tensor in onnx.load(model).graph.initializer:
+        assert same(tensors[tensor.name], numpy_helper.to_array(tensor))
+    assert all(row.encoding == "dense" for row in dense.weights)
+
+
+def test_the_report_adds_up(model: Path) -> None:
+    done = onnxprune.encode(model)
+    found = done.to_dict()
+    assert found["stored_bytes"] + found["rest_bytes"] < done.model.ByteSize() < found["dense_bytes"] + found["rest_bytes"]
+    assert found["dense_bytes"] + found["rest_bytes"] == pytest.approx(model.stat().st_size, rel=0.02)
+    assert found["bound_bytes"] < found["stored_bytes"]
+    assert found["sparsity"] == pytest.approx(0.9, abs=0.03)
+    assert found["notes"] == []
+
+
+def test_large_weights_are_told_of(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "FOLDED", 20000)
+    [note] = onnxprune.encode(model).notes
+    assert "does not fold" in note
+
+
+def test_survey_says_how_weights_are_stored(model: Path) -> None:
+    for encoding, known in (("auto", {"delta", "bitmask"}), ("bitmask", {"bitmask"}), ("coo", {"coo"}), ("dense", {"dense"})):
+        rows = encode.survey(onnxprune.encode(model, encoding).model)
+        found = {row.encoding for row in rows if row.sparsity > 0.5 and row.dense > 20000}
+        assert found
+        assert found <= known
+        assert not any(row.name.startswith("sp") for row in rows), "payloads are no weights"
+    assert sum(row.dense for row in rows) == sum(row.dense for row in encode.survey(model))
+
+
+def test_a_bad_name_is_refused(model: Path) -> None:
+    with pytest.raises(OptionError, match="--encoding 'zip': there are auto, bitmask"):
+        onnxprune.encode(model, "zip")
+
+
+def test_commands(model: Path, tmp_path: Path) -> None:
+    done = shell("encode", model, "-o", tmp_path / "small.onnx")
+    assert (done.status, done.err) == (0, "")
+    assert "encoded" in done.out
+    assert "entropy bound" in done.out
+    back = within("decode", "small.onnx", "-o", "dense.onnx", "--json", cwd=tmp_path)
+    assert back.status == 0
+    assert json.loads(back.out)["bytes"] == (tmp_path / "dense.onnx").stat().st_size
+    assert names(tmp_path) == {"sparse.onnx", "small.onnx", "dense.onnx"}
+
+
+def test_json(model: Path, tmp_path: Path) -> None:
+    found = within("encode", model, "-o", "small.onnx", "--mode", "fast", "--json", "--measure", cwd=tmp_path).json()
+    assert found["bytes"] == (tmp_path / "small.onnx").stat().st_size
+    assert set(found["compressed"]["gzip"]) == {"dense", "output"}
+    assert [row["label"] for row in found["benchmark"]["rows"]] == ["original", "encoded"]
+    assert {row["encoding"] for row in found["weights"]} <= {"dense", "delta8", "delta16"}
+
+
+def test_inspect_shows_zeros_and_patterns(model: Path, tmp_path: Path) -> None:
+    proto = onnx.load(model)
+    tensor = next(t for t in proto.graph.initializer if list(t.dims)[:2] == [32, 32])
+    array = np.tile(np.array([1, 2, 0, 0], np.float32), 8 * 32 * 9).reshape(32, *tensor.dims[2:], 32)
+    tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(np.moveaxis(array, -1, 1)), tensor.name))
+    onnx.save(proto, tmp_path / "m24.onnx")
+    done = within("inspect", "m24.onnx", cwd=tmp_path)
+    assert "weights with zeros" in done.out
+    assert any(tensor.name in line and "2:4" in line for line in done.out.splitlines())
+    rows = within("inspect", "m24.onnx", "--json", cwd=tmp_path).json()["sparsity"]["weights"]
+    assert {row["name"]: row["pattern"] for row in rows}[tensor.name] == "2:4"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [("--encoding", "zip", ("--encoding 'zip'", "bitmask")), ("--mode", "slow", ("--mode 'slow'", "fast"))],
+)
+def test_bad_options_write_nothing(model: Path, tmp_path: Path, option: str, value: str, words: tuple[str, ...]) -> None:
+    refused(within("encode", model, "-o", "small.onnx", option, value, cwd=tmp_path), 2, *words)
+    assert names(tmp_path) == {"sparse.onnx"}

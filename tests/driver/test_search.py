@@ -1,0 +1,77 @@
+"""Searches: the smallest model within a drop, and a measured latency."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import onnxprune.latency.timer
+from nets import NETS, parse
+from onnxprune.data.samples import open_samples
+from onnxprune.driver.compiler import Compiler
+from onnxprune.driver.search import at_latency, within_drop
+from onnxprune.errors import TargetError
+from onnxprune.ir.model import Model
+from onnxprune.options.prune import Recipe, Target
+from onnxprune.verify.metrics import Evaluation
+
+X = np.random.default_rng(0).standard_normal((96, 3, 8, 8)).astype(np.float32)
+
+
+def compiler(target: str = "macs=0.5") -> tuple[Compiler, Evaluation]:
+    model = Model.of(parse(NETS["chain"]))
+    samples = open_samples({"x": X[:64]}, model.inputs)
+    made = Compiler(model, Recipe(target=target, align="1"), samples)
+    return made, Evaluation(model, open_samples({"x": X[64:]}, model.inputs), "cosine")
+
+
+@pytest.mark.parametrize("drop", [0.05, 0.3])
+def test_what_is_found_is_within_the_drop(drop: float) -> None:
+    found = within_drop(*compiler(), drop, Target("macs", 0.5))
+    assert found.score.original - found.score.pruned <= drop
+    passed = [target.fraction for target, score in found.tried if found.score.original - score <= drop]
+    assert found.target.fraction == min(passed)
+    missed = [target.fraction for target, score in found.tried if found.score.original - score > drop]
+    assert max(missed, default=0) < found.target.fraction
+    assert found.tried[0][0] == Target("macs", 0.5)
+
+
+def test_more_may_be_lost_with_a_larger_drop() -> None:
+    strict, loose = (within_drop(*compiler(), drop, Target("macs", 0.5)).target.fraction for drop in (0.05, 0.3))
+    assert loose <= strict
+
+
+def test_no_model_is_good_enough() -> None:
+    made, evaluation = compiler()
+    evaluation.original = 2.0  # no cosine comes near
+    with pytest.raises(TargetError, match=r"no model within a drop of 1\.00%: the best of"):
+        within_drop(made, evaluation, 0.01, Target("macs", 0.5))
+
+
+@pytest.mark.parametrize("bias", [0.8, 1.0, 1.3])
+def test_latency_is_corrected_until_it_holds(bias: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table is off by a factor; what is measured decides."""
+    drafts: list[float] = []
+
+    class Draft:
+        def __init__(self) -> None:
+            self.stage = made.stage
+
+        def draft(self, target: str) -> tuple[None, float]:
+            drafts.append(Target.parse(target).fraction)
+            return None, drafts[-1]
+
+    made, _ = compiler()
+    monkeypatch.setattr(onnxprune.latency.timer, "measure_ratio", lambda _, candidate, **__: min(bias * candidate, 1.0))
+    target = at_latency(Draft(), Target("latency", 0.5))  # type: ignore[arg-type]
+    assert target.metric == "latency"
+    assert 0.45 <= bias * target.fraction <= 0.5
+    assert len(drafts) <= 6
+
+
+def test_a_latency_that_nothing_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = compiler()
+    monkeypatch.setattr(onnxprune.latency.timer, "measure_ratio", lambda *_, **__: 0.9)
+    monkeypatch.setattr(made, "draft", lambda target: (None, target))
+    with pytest.raises(TargetError, match=r"latency=0.5 cannot be reached: the fastest model of 6 has latency=0.900"):
+        at_latency(made, Target("latency", 0.5))

@@ -1,0 +1,106 @@
+"""Times are there whole or not at all, hold for one machine, and a bad file costs no more than the times in it."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from onnxprune.latency import cache as latency_cache
+from onnxprune.latency.cache import LatencyCache, default_cache
+
+
+def test_what_is_stored_is_loaded(tmp_path: Path) -> None:
+    cache = LatencyCache(tmp_path / "deep" / "times.sqlite", "m")
+    assert cache.load() == {}
+    cache.store({"a": 1.5, "b": 2.0})
+    cache.store({"b": 3.0})
+    assert cache.load() == {"a": 1.5, "b": 3.0}
+
+
+def test_machines_are_apart(tmp_path: Path) -> None:
+    path = tmp_path / "times.sqlite"
+    LatencyCache(path, "one").store({"a": 1.0})
+    LatencyCache(path, "other").store({"a": 2.0})
+    assert LatencyCache(path, "one").load() == {"a": 1.0}
+    assert LatencyCache(path, "third").load() == {}
+
+
+def test_without_a_path_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cache = LatencyCache(None, "m")
+    cache.store({"a": 1.0})
+    assert cache.load() == {}
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_to_store_makes_no_file(tmp_path: Path) -> None:
+    LatencyCache(tmp_path / "times.sqlite", "m").store({})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_write_that_is_interrupted_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = LatencyCache(tmp_path / "times.sqlite", "m")
+    cache.store({"a": 1.0})
+
+    class Interrupted(dict[str, float]):
+        def items(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+            yield "a", 9.0
+            yield "b", 9.0
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.store(Interrupted(a=9.0))
+    assert cache.load() == {"a": 1.0}
+
+
+def test_writers_do_not_undo_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "times.sqlite"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: LatencyCache(path, "m").store({f"{n}.{k}": float(k) for k in range(20)}), range(24)))
+    assert len(LatencyCache(path, "m").load()) == 24 * 20
+
+
+def test_a_file_that_is_no_database_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "times.sqlite"
+    path.write_bytes(b"not a database, and long enough for its header to be read" * 20)
+    cache = LatencyCache(path, "m")
+    assert cache.load() == {}
+    cache.store({"a": 1.0})
+    assert cache.load() == {"a": 1.0}
+
+
+def test_what_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    cache = LatencyCache(tmp_path / "file" / "times.sqlite", "m")
+    cache.store({"a": 1.0})
+    assert cache.load() == {}
+
+
+def test_a_locked_database_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency_cache, "_WAIT", 0.01)
+    path = tmp_path / "times.sqlite"
+    cache = LatencyCache(path, "m")
+    cache.store({"a": 1.0})
+    other = sqlite3.connect(path)
+    other.execute("BEGIN EXCLUSIVE")
+    cache.store({"b": 2.0})
+    assert cache.load() == {}
+    other.rollback()
+    other.close()
+    assert cache.load() == {"a": 1.0}
+
+
+def test_the_default_is_in_the_users_folder_for_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache() == tmp_path / "onnxprune" / "latency.sqlite"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_cache() == tmp_path / ".cache" / "onnxprune" / "latency.sqlite"
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    assert default_cache() == tmp_path / "local" / "onnxprune" / "latency.sqlite"

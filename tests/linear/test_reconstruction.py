@@ -1,0 +1,52 @@
+"""What readers of a changed network shall put out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxprune.ir.weights import Weight
+from onnxprune.linear.layers import linear_readers, matrix_of
+from onnxprune.linear.reconstruction import Pair, tasks_of
+from onnxprune.passes.base import need
+from onnxprune.runtime.stages import Staged
+from sparse_nets import ready
+
+RESIDUAL = """(float[N,4,8,8] x) => (float[N,4,8,8] y) <float[4,4,1,1] a, float[4,4,1,1] b, float[4,4,1,1] c> {
+  p = Conv(x, a)
+  q = Conv(p, b)
+  s = Add(q, p)
+  r = Relu(s)
+  y = Conv(r, c)
+}"""
+
+
+def test_tasks_follow_what_changes() -> None:
+    model, facts = ready(RESIDUAL)
+    readers = linear_readers(model, need(facts.coupling, "coupling"))
+    shapes = need(facts.shapes, "shapes")
+    first, second, last = tasks_of(model, readers, shapes, ["a"])
+    assert [task.reader.weight for task in (first, second, last)] == ["a", "b", "c"]
+    assert (second.target, second.others, second.bounds) == ("s", ("p",), (0.0, np.inf))
+    assert (last.target, last.others, last.bounds) == ("y", (), (-np.inf, np.inf))
+    assert [task.reader.weight for task in tasks_of(model, readers, shapes, ["b"])] == ["b", "c"]
+    assert not tasks_of(model, readers, shapes, [])
+
+
+def test_targets_are_the_originals_and_inputs_those_of_the_changed_network() -> None:
+    model, facts = ready(RESIDUAL)
+    tasks = tasks_of(model, linear_readers(model, need(facts.coupling, "coupling")), need(facts.shapes, "shapes"), ["a"])
+    feeds = need(facts.calibration, "calibration").every
+    changed = model.copy()
+    changed.weights["a"] = Weight("a", None, model.weights["a"].array() * np.float32(2))
+    with Staged(model, feeds, keep={task.target for task in tasks}) as large, Staged(changed, feeds) as small:
+        pair = Pair(large, small, tasks, lambda _: ())
+        assert pair.changed is changed
+        for task in tasks[:2]:
+            rows, fit, judge = pair.rows(task, task.reader, np.random.default_rng(0))
+            assert len(fit.x[0]) + len(judge.x[0]) == len(rows.x[0])
+    x, half = rows.x[0, :, :-1], rows.x[0, :, :-1] / 2
+    b = matrix_of(tasks[1].reader, model)[0]
+    assert rows.offset is not None
+    assert rows.offset[0] == pytest.approx(x, abs=1e-5)
+    assert rows.y[0] == pytest.approx(half @ b[:-1] + b[-1] + half, abs=1e-4)

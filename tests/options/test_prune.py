@@ -1,0 +1,132 @@
+"""Recipes: what is accepted, what is refused, and that TOML holds all of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onnxprune.errors import OptionError
+from onnxprune.options.prune import CRITERIA, TARGETS, Align, Recipe, Target, parse_align
+from onnxprune.pruning.criteria import CRITERIA as FUNCTIONS
+
+OTHER = Recipe(
+    "params=0.25",
+    "l1",
+    "uniform",
+    "8",
+    ("head*", "stem.0"),
+    ("mlp",),
+    allow_inexact=True,
+    verify=False,
+    seed=7,
+    calib="photos",
+    preprocess="imagenet",
+    repair=False,
+    max_drop="1%",
+    eval="others",
+    metric="top1",
+    lossless=True,
+)
+
+
+def toml(recipe: Recipe) -> str:
+    """JSON spells strings, booleans, numbers and lists as TOML does."""
+    return "[prune]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in recipe.to_dict().items())
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), OTHER])
+def test_toml_holds_every_field(tmp_path: Path, recipe: Recipe) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(toml(recipe))
+    assert Recipe.load(path) == recipe
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
+def test_the_other_recipe_differs_in_every_field() -> None:
+    assert all(getattr(OTHER, field.name) != getattr(Recipe(), field.name) for field in dataclasses.fields(Recipe))
+
+
+def test_the_names_of_criteria_are_those_of_the_functions() -> None:
+    assert set(CRITERIA) == set(FUNCTIONS)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"only": ["layers"]}, "no kind of group 'layers'; there are channels, heads, mlp, residual"),
+        ({"only": ["residual"]}, "add --allow-inexact"),
+        ({"foo": 1}, "no 'foo'; it has target, criterion"),
+        ({"target": 0.5}, "target = 0.5 is not a text"),
+        ({"target": "macs"}, "target 'macs'"),
+        ({"criterion": "l3"}, "no criterion 'l3'"),
+        ({"scope": "here"}, "no scope 'here'"),
+        ({"align": True}, "align 'True'"),
+        ({"align": 16.0}, "align '16.0'"),
+        ({"protect": "head*"}, r"protect = 'head\*' is not a list of texts"),
+        ({"protect": [1]}, r"protect = \(1,\) is not a list of texts"),
+        ({"verify": 1}, "verify = 1 is not true or false"),
+        ({"seed": True}, "seed = True is not a whole number"),
+        ({"seed": 1.5}, "seed = 1.5 is not a whole number"),
+        ({"seed": -1}, "seed -1: write 0"),
+        ({"lossless": 1}, "lossless = 1 is not true or false"),
+    ],
+)
+def test_a_field_without_sense_is_refused(tmp_path: Path, data: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        Recipe.from_dict(data)
+    path = tmp_path / "recipe.toml"
+    path.write_text("[prune]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in data.items()))
+    with pytest.raises(OptionError, match=rf"recipe\.toml: .*{words}"):
+        Recipe.load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"target = 'macs=0.5'", r"no table \[prune\]"),
+        (b"[prun]\ntarget = 'macs=0.5'", r"no table \[prune\]"),
+        (b"prune = 3", r"no table \[prune\]"),
+        (b"", r"no table \[prune\]"),
+        (b"[prune", "not TOML"),
+        (b"\xff\xfe", "not TOML"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(content)
+    with pytest.raises(OptionError, match=rf"recipe\.toml: .*{words}"):
+        Recipe.load(path)
+
+
+def test_a_recipe_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "absent.toml"):
+        with pytest.raises(OptionError, match="cannot be read"):
+            Recipe.load(path)
+
+
+def test_integers_align(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text("[prune]\nalign = 8\n")
+    assert Recipe.load(path).align == "8"
+    assert [parse_align(text) for text in ("auto", "1", "8")] == [Align(16, 4), Align(1), Align(8)]
+    assert [parse_align(text, "latency") for text in ("auto", "1", "8")] == [Align(4), Align(1), Align(8)]
+
+
+@pytest.mark.parametrize(
+    ("align", "width", "step"),
+    [(Align(16, 4), 256, 16), (Align(16, 4), 64, 16), (Align(16, 4), 63, 8), (Align(16, 4), 32, 8), (Align(16, 4), 16, 4),
+     (Align(16, 4), 3, 4), (Align(16), 16, 16), (Align(1), 3, 1)],
+)  # fmt: skip
+def test_narrow_layers_are_cut_in_finer_steps(align: Align, width: int, step: int) -> None:
+    assert align.of(width) == step
+
+
+@pytest.mark.parametrize("metric", TARGETS)
+def test_a_target_prints_as_it_reads(metric: str) -> None:
+    for text in (f"{metric}=0.5", f"{metric}=1", f"{metric}=0.125"):
+        assert str(Target.parse(text)) == text
+    assert Target.parse(f" {metric} = .5 ") == Target(metric, 0.5)

@@ -1,0 +1,94 @@
+"""Scores on evaluation samples: labels, or the original's outputs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nets import parse
+from onnxprune.data.samples import open_samples
+from onnxprune.errors import ModelError, OptionError
+from onnxprune.ir.model import Model
+from onnxprune.ir.weights import Weight
+from onnxprune.verify.metrics import METRICS, Evaluation, parse_drop
+
+SCORES = "(float[N,4] x) => (float[N,3] y) <float[4,3] w> { y = MatMul(x, w) }"
+IMAGES = "(float[N,4,2,2] x) => (float[N,3,2,2] y) <float[3,4,1,1] w> { y = Conv(x, w) }"
+X = np.random.default_rng(0).standard_normal((150, 4)).astype(np.float32)
+
+
+def turned(model: Model) -> Model:
+    """The same model with the signs of its weights turned."""
+    other = model.copy()
+    other.weights["w"] = Weight("w", None, -model.weights["w"].array())
+    return other
+
+
+@pytest.mark.parametrize(("metric", "score"), [("top1", 1), ("agreement", 1), ("mse", 1), ("cosine", 1)])
+def test_the_original_agrees_with_itself(metric: str, score: float) -> None:
+    model = Model.of(parse(SCORES))
+    labels = (X @ model.weights["w"].array()).argmax(1)
+    found = Evaluation(model, open_samples({"x": X, "label": labels}, model.inputs), metric).of(model)
+    assert found.metric == metric
+    assert found.original == pytest.approx(score)
+    assert found.pruned == found.original
+    assert found.samples == 150
+
+
+@pytest.mark.parametrize(("metric", "score"), [("agreement", 0), ("mse", -3), ("cosine", -1)])
+def test_a_model_that_says_the_opposite(metric: str, score: float) -> None:
+    model = Model.of(parse(SCORES))
+    found = Evaluation(model, open_samples({"x": X}, model.inputs), metric).of(turned(model))
+    assert found.original == pytest.approx(1)
+    assert found.pruned == pytest.approx(score, abs=0.1)
+
+
+def test_the_metric_follows_from_labels_and_outputs() -> None:
+    model, images = Model.of(parse(SCORES)), Model.of(parse(IMAGES))
+    assert Evaluation(model, open_samples({"x": X, "label": np.zeros(150, int)}, model.inputs)).metric == "top1"
+    assert Evaluation(model, open_samples({"x": X}, model.inputs)).metric == "agreement"
+    assert Evaluation(images, open_samples({"x": np.ones((3, 4, 2, 2), np.float32)}, images.inputs)).metric == "cosine"
+
+
+def test_a_function_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine_of_metrics.py").write_text("def count(outputs, reference, labels):\n    return float(len(outputs[0]))\n")
+    monkeypatch.chdir(tmp_path)
+    model = Model.of(parse(SCORES))
+    assert Evaluation(model, open_samples({"x": X[:64]}, model.inputs), "mine_of_metrics:count").original == 64
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ("top1", "needs labels"),
+        ("accuracy", f"there is no metric 'accuracy'; there are {', '.join(METRICS)}"),
+        ("nowhere_at_all:f", "No module named"),
+        ("onnxprune.verify.metrics:METRICS", "is not a function"),
+        ("onnxprune.verify.metrics:nothing", "has no attribute"),
+    ],
+)
+def test_bad_metrics(metric: str, message: str) -> None:
+    model = Model.of(parse(SCORES))
+    with pytest.raises(OptionError, match=re.escape(message)):
+        Evaluation(model, open_samples({"x": X}, model.inputs), metric)
+
+
+def test_images_have_no_classes() -> None:
+    model = Model.of(parse(IMAGES))
+    samples = open_samples({"x": np.ones((3, 4, 2, 2), np.float32)}, model.inputs)
+    with pytest.raises(ModelError, match="the first output has 4 axes"):
+        Evaluation(model, samples, "agreement")
+
+
+@pytest.mark.parametrize(("text", "drop"), [("1%", 0.01), ("0.5%", 0.005), ("0.02", 0.02), ("0", 0)])
+def test_drops(text: str, drop: float) -> None:
+    assert parse_drop(text) == pytest.approx(drop)
+
+
+@pytest.mark.parametrize("text", ["", "one", "-1%", "100%", "nan", "1.5"])
+def test_what_is_no_drop(text: str) -> None:
+    with pytest.raises(OptionError, match=r"as 1% or 0\.01"):
+        parse_drop(text)
