@@ -19,6 +19,7 @@ PACKAGE = ROOT / "onnxprune"
 
 ROOMS = [
     "errors",
+    "registry",
     "options",
     "ir",
     "runtime",

@@ -1,4 +1,7 @@
-"""The registry of axis rules: one function per operator, found by domain and name."""
+"""The registry of axis rules: one function per operator, found by domain and name.
+
+Other packages bring rules by entry points of the group ``onnxprune.rules``, see `onnxprune.registry`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 
 from onnxprune.axes.equation import AxisRule, Clauses, parse, parse_axis
 from onnxprune.ir.node import NodeView
+from onnxprune.registry import discover
 
 __all__ = ["COMPUTED", "NEVER", "Reason", "Refused", "Rule", "axes", "find", "registered", "rule"]
 
@@ -72,6 +76,8 @@ Rule = Callable[[NodeView], AxisRule | Refused]
 NEVER: Clauses = ((),)
 """Outputs are not zero where inputs are: ``Sigmoid``, ``Exp``."""
 
+GROUP = "onnxprune.rules"
+"""The entry points by which other packages bring rules."""
 _RULES: dict[tuple[str, str], Rule] = {}
 
 
@@ -94,12 +100,18 @@ def rule(*ops: str, domain: str = "") -> Callable[[Rule], Rule]:
 
 
 def find(domain: str, op: str) -> Rule | None:
-    """The rule of an operator, if there is one."""
+    """The rule of an operator, if there is one.
+
+    Raises:
+        InputError: an installed package that brings rules cannot be imported.
+    """
+    discover(GROUP)
     return _RULES.get((domain, op))
 
 
 def registered() -> list[tuple[str, str]]:
     """Every (domain, operator) with a rule, sorted."""
+    discover(GROUP)
     return sorted(_RULES)
 
 
