@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import ModelError, OptionError, ProviderError
+from onnxprune.runtime.session import session_options
 
 __all__ = [
     "EXECUTION_PROVIDERS",
@@ -47,7 +48,6 @@ EXECUTION_PROVIDERS: Mapping[str, tuple[str, ...]] = {
 
 _INSTALL_GPU = 'pip uninstall onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]"'
 _REINSTALL_GPU = 'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "onnxruntime-gpu[cuda,cudnn]"'
-_QUIET = 4  # ONNX Runtime's severity "fatal": what goes wrong is raised, so the log would only repeat it
 
 _BATCH_NAME = re.compile(r"n|b|bs|batch.*|.*[_.]batch(_?size)?", re.IGNORECASE)
 _SEQUENCE_NAME = re.compile(r"seq|len|token|time|frame|past|step", re.IGNORECASE)
@@ -153,14 +153,8 @@ def open_session(source: str | bytes, *, label: str, provider: str, threads: int
     """
     ort = onnxruntime()
     wanted = EXECUTION_PROVIDERS[provider]
-    options = ort.SessionOptions()
-    options.log_severity_level = _QUIET
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options = session_options(threads=threads, lent=lent)
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if lent:
-        options.add_external_initializers(list(lent), list(lent.values()))
     if provider != "cpu":
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     offered = [name for name in wanted if name in ort.get_available_providers()]

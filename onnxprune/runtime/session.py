@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.types import Shape
     from onnxprune.ir.weights import Array, Weight
 
-__all__ = ["Session", "evaluate", "first_line", "lend", "random_feeds", "session"]
+__all__ = ["Session", "evaluate", "first_line", "lend", "random_feeds", "session", "session_options"]
 
 _SHARED = 1024
 """Bytes from which a weight is handed over instead of copied into the graph."""
@@ -84,9 +84,7 @@ class Session:
             del proto.graph.output[:]
             proto.graph.output.extend(chosen)
         self._weights = lend(proto, model.weights.values())
-        options = _options(optimize=optimize, fuse=fuse)
-        options.intra_op_num_threads = threads
-        options.add_external_initializers(list(self._weights), list(self._weights.values()))
+        options = _cpu_options(optimize=optimize, fuse=fuse, threads=threads, lent=self._weights)
         self._session = _load(proto, options, model.name)
         for value in (*self._session.get_inputs(), *self._session.get_outputs()):
             if _BFLOAT16 in value.type:
@@ -107,11 +105,30 @@ def _hand_over(array: Array, dtype: int) -> Any:
     return ort.OrtValue.ortvalue_from_numpy(array) if array.dtype.kind in "fiub" else None
 
 
-def _options(*, optimize: bool, fuse: bool = False) -> onnxruntime.SessionOptions:
-    import onnxruntime as ort  # 0.1 s; only what runs a model needs it
+def session_options(*, threads: int = 0, lent: Mapping[str, Any] | None = None) -> onnxruntime.SessionOptions:
+    """The options that every session starts from; no other function makes any.
+
+    Args:
+        threads: threads within one operator; 0 for one on each core, 1 for the calling thread alone.
+        lent: the weights that the model declares to lie in memory, as `lend` returns them.
+    """
+    import onnxruntime as ort  # takes 0.1 s; only what runs a model needs it
 
     options = ort.SessionOptions()
-    options.log_severity_level = 4
+    options.log_severity_level = 4  # "fatal": ONNX Runtime raises its errors, and the log would only repeat them
+    options.intra_op_num_threads = threads
+    if lent:
+        options.add_external_initializers(list(lent), list(lent.values()))
+    return options
+
+
+def _cpu_options(
+    *, optimize: bool, fuse: bool = False, threads: int = 0, lent: Mapping[str, Any] | None = None
+) -> onnxruntime.SessionOptions:
+    """The options of the compiler's own runs: threads do not spin, so that idle ones take no processor time."""
+    import onnxruntime as ort
+
+    options = session_options(threads=threads, lent=lent)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     level = ort.GraphOptimizationLevel
     wanted = level.ORT_ENABLE_ALL if fuse else level.ORT_ENABLE_BASIC
@@ -125,7 +142,7 @@ def session(proto: ModelProto, name: str = "<model>", *, optimize: bool = True) 
     Raises:
         ModelError: ONNX Runtime does not accept the model.
     """
-    return _load(proto, _options(optimize=optimize), name)
+    return _load(proto, _cpu_options(optimize=optimize), name)
 
 
 def _load(proto: ModelProto, options: onnxruntime.SessionOptions, name: str) -> onnxruntime.InferenceSession:

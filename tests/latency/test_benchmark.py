@@ -200,18 +200,12 @@ def test_without_onnxruntime_the_error_says_what_to_install(monkeypatch: pytest.
 class FakeRuntime:
     """onnxruntime on a machine whose wheel has CUDA; ``works`` are the providers that start."""
 
-    ExecutionMode = SimpleNamespace(ORT_SEQUENTIAL=0)
-
     def __init__(self, *works: str, raises: bool = False) -> None:
         self.works, self.raises, self.preloaded = works, raises, 0
 
     @staticmethod
     def get_available_providers() -> list[str]:
         return ["CUDAExecutionProvider", "CPUExecutionProvider"]
-
-    @staticmethod
-    def SessionOptions() -> Any:  # noqa: N802 - onnxruntime's name
-        return SimpleNamespace(add_session_config_entry=lambda *_: None)
 
     def preload_dlls(self) -> None:
         self.preloaded += 1
