@@ -84,7 +84,7 @@ def sweep(store: Store, network: Network, criterion: str, *, repair: bool) -> No
             continue
 
         def build(target: float = target, key: str = key) -> dict[str, Any]:
-            return judged(store, network, key, compiler.build(f"macs={target}").pruned.to_proto().SerializeToString())
+            return judged(store, network, key, compiler.build(Target("macs", target)).model.to_proto().SerializeToString())
 
         store.once(key, build)
 
@@ -118,10 +118,10 @@ def latency_targets(store: Store, network: Network) -> None:
 
             def build(share: float = share, key: str = key, compiler: Compiler = compiler) -> dict[str, Any]:
                 try:
-                    built = compiler.build(str(at_latency(compiler, Target("latency", share))))
+                    built = compiler.build(at_latency(compiler, Target("latency", share)))
                 except TargetError as error:
                     return {"failed": str(error)}
-                return judged(store, network, key, built.pruned.to_proto().SerializeToString())
+                return judged(store, network, key, built.model.to_proto().SerializeToString())
 
             store.once(key, build)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnxprune.axes.plan import Plan
     from onnxprune.driver.encode import Stored, decode, encode
-    from onnxprune.driver.prune import Analysis, Result, analyze, apply, check, make_plan, prune
+    from onnxprune.driver.prune import Result, analyze, apply, check, make_plan, prune
     from onnxprune.driver.quantize import QuantResult, quantize
     from onnxprune.driver.report import QuantReport, Report, SparseReport
     from onnxprune.driver.sparsify import SparseResult, sparsify
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from onnxprune.options.prune import Recipe
     from onnxprune.options.quantize import QuantRecipe
     from onnxprune.options.sparsify import SparseRecipe
+    from onnxprune.passes.couple import Analysis
     from onnxprune.pipeline.run import Build, run
 
 __all__ = [
@@ -79,8 +80,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "onnxprune.driver.prune": ("Analysis", "Result", "analyze", "apply", "check", "make_plan", "prune"),
+    "onnxprune.driver.prune": ("Result", "analyze", "apply", "check", "make_plan", "prune"),
     "onnxprune.latency.benchmark": ("benchmark",),
+    "onnxprune.passes.couple": ("Analysis",),
     "onnxprune.pipeline.run": ("Build", "run"),
     "onnxprune.axes.plan": ("Plan",),
     "onnxprune.options.quantize": ("QuantRecipe",),

@@ -12,7 +12,7 @@
     │   └── VerificationError            the pruned model is not the masked model
     └── ContractError (AssertionError)   onnxprune broke its own contract: a defect in a rule or a pass
         ├── RuleError                    a rule whose equation contradicts the shapes of its node
-        └── PassError                    a pass that failed; names the passes that ran before it
+        └── PassError                    a pass that failed; names it and its options
 
 A message names the file, node, axis or option at fault and the way out, in one line.
 """

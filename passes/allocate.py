@@ -2,43 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from onnxprune.axes.plan import Plan
-from onnxprune.ir.model import Model
 from onnxprune.options.prune import Target, parse_align
-from onnxprune.passes.base import Facts, Pass, need
-from onnxprune.pruning import allocation
-from onnxprune.pruning.cost import CostModel
+from onnxprune.passes.base import Pass
+from onnxprune.pruning.allocation import allocate, by_curves
+
+if TYPE_CHECKING:
+    from onnxprune.axes.factors import Positions
+    from onnxprune.passes.couple import Analysis
+    from onnxprune.pruning.criteria import Scores
+    from onnxprune.pruning.knapsack import Curve, Prices
+
+__all__ = ["Allocate"]
 
 
 @dataclass(frozen=True)
 class Allocate(Pass):
     """Make the plan that meets a target at the least loss of scores."""
 
-    name: ClassVar[str] = "allocate"
-    target: str = "macs=0.5"
-    """What remains: ``macs=0.5``, ``params=0.4``, ``size=0.25``, ``channels=0.5``."""
+    target: Target
+    """What remains."""
     scope: str = "global"
-    """Which groups are ranked together: uniform, global, isomorphic."""
+    """Which groups are ranked together: uniform, global, isomorphic; or sensitivity, where curves say what each group costs."""
     align: str = "auto"
     """Widths are multiples of this: auto (16; 4 where latency is the target), 1 or N."""
-
     exponent: float = 1.0
-    """By scope sensitivity, of predicted errors before they are added; above 1, many small losses are better than a large one."""
+    """Of predicted errors before they are added; above 1, many small losses are better than a large one."""
 
-    def run(self, model: Model, facts: Facts) -> Model:
-        coupling, target = need(facts.coupling, "coupling"), Target.parse(self.target)
-        facts.costs = CostModel(model, coupling, need(facts.shapes, "shapes").batch)
-        prices = need(facts.prices, "latency") if target.metric == "latency" else facts.costs.of(target.metric)
-        align, gone = parse_align(self.align, target.metric), facts.removal.gone if facts.removal else {}
+    def run(
+        self,
+        analysis: Analysis,
+        scores: Mapping[str, Scores],
+        *,
+        curves: Mapping[str, Curve] = MappingProxyType({}),
+        latencies: Prices | None = None,
+        gone: Mapping[str, Positions] = MappingProxyType({}),
+    ) -> Plan:
+        """The plan.
+
+        Args:
+            analysis: the groups.
+            scores: the importance of each position of each group, by group id.
+            curves: what each group costs, by group id; read where the scope is sensitivity.
+            latencies: of the model under any plan; read where latency is the target.
+            gone: positions that carry no weight, by group id.
+
+        Raises:
+            TargetError: the target cannot be reached; says what is reachable.
+        """
+        target, align = self.target, parse_align(self.align, self.target.metric)
+        prices = analysis.costs.of(target.metric) if latencies is None else latencies
         if self.scope == "sensitivity" and target.metric != "channels":
-            curves = need(facts.curves, "error curves")
-            found = allocation.by_curves(coupling, curves, prices, target, align=align, exponent=self.exponent, gone=gone)
+            found = by_curves(analysis.coupling, curves, prices, target, align=align, exponent=self.exponent, gone=gone)
         else:
             scope = "uniform" if self.scope == "sensitivity" else self.scope
-            scores = need(facts.scores, "scores")
-            found = allocation.allocate(coupling, scores, prices, target, scope=scope, align=align, gone=gone)
-        facts.plan = Plan(found.keep)
-        return model
+            found = allocate(analysis.coupling, scores, prices, target, scope=scope, align=align, gone=gone)
+        return Plan(found.keep)

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import cached_property
+from types import MappingProxyType
 
-from onnxprune.axes.coupling import couple
-from onnxprune.ir.model import Model
-from onnxprune.passes.base import Facts, Pass
-from onnxprune.shapes.probes import probe
+from onnxprune.axes.coupling import Coupling, couple
+from onnxprune.passes.base import Pass
+from onnxprune.passes.normalize import Normalized
+from onnxprune.pruning.cost import CostModel
+
+__all__ = ["Analysis", "Couple"]
+
+
+@dataclass(frozen=True)
+class Analysis(Normalized):
+    """A normalised model and what may be pruned in it.
+
+    Attributes:
+        coupling: the groups that can only be pruned together, and why the rest may not be pruned.
+    """
+
+    coupling: Coupling
+
+    @cached_property
+    def costs(self) -> CostModel:
+        """What the model costs under any plan."""
+        return CostModel(self.model, self.coupling, self.shapes.batch)
 
 
 @dataclass(frozen=True)
 class Couple(Pass):
     """Find what may be pruned, and why the rest may not."""
 
-    name: ClassVar[str] = "couple"
     protect: tuple[str, ...] = ()
     """Globs over node and tensor names that stay as they are."""
     allow_inexact: bool = False
@@ -23,14 +42,19 @@ class Couple(Pass):
     only: tuple[str, ...] = ()
     """Kinds of groups to offer: channels, heads, mlp, residual; empty for all."""
 
-    def run(self, model: Model, facts: Facts) -> Model:
-        facts.shapes = facts.shapes or probe(model)
-        facts.coupling = couple(
-            model,
-            facts.shapes,
+    def run(self, normal: Normalized, frozen: Mapping[str, str] = MappingProxyType({})) -> Analysis:
+        """The analysis of a model.
+
+        Args:
+            normal: the model.
+            frozen: groups that must stay, by id, with the reason.
+        """
+        coupling = couple(
+            normal.model,
+            normal.shapes,
             protect=self.protect,
-            frozen=facts.frozen,
+            frozen=frozen,
             allow_inexact=self.allow_inexact,
             only=self.only,
         )
-        return model
+        return Analysis(normal.model, normal.shapes, coupling)

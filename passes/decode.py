@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from onnxprune.ir.model import Model
-from onnxprune.passes.base import Facts, Pass
+from onnxprune.passes.base import Pass
 from onnxprune.sparse.encoding.recognize import decode
 
 __all__ = ["Decode"]
@@ -19,8 +18,7 @@ class Decode(Pass):
     Sparse tensors become dense when a model is read.
     """
 
-    name: ClassVar[str] = "decode"
-
-    def run(self, model: Model, facts: Facts) -> Model:
+    def run(self, model: Model) -> Model:
+        """The decoded model; ``model`` itself where nothing is encoded."""
         decoded = model.copy()
         return decoded if decode(decoded) else model

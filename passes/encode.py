@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar
 
 import numpy as np
 from onnx import TensorProto
@@ -14,7 +13,7 @@ from onnx import TensorProto
 from onnxprune.errors import ModelError
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import FLOATS, Array, Weight
-from onnxprune.passes.base import Facts, Pass
+from onnxprune.passes.base import Pass, Progress, silent
 from onnxprune.passes.bodies import replace_all
 from onnxprune.passes.normalize import gather_constants
 from onnxprune.sparse.encoding.accounting import Encoded
@@ -24,7 +23,7 @@ from onnxprune.sparse.encoding.decoder import OPSET, Chain
 from onnxprune.sparse.encoding.flat import Flat, most_frequent
 from onnxprune.sparse.encoding.recognize import decode
 
-__all__ = ["Encode"]
+__all__ = ["Encode", "EncodedModel"]
 
 TYPES = FLOATS | {TensorProto.INT8, TensorProto.UINT8}
 """Types of weights; other constants are sizes and positions, which tools look for in the graph."""
@@ -34,6 +33,17 @@ _IR = 5
 """The first version of the file format with sparse tensors; from the fourth on, constants need not be inputs."""
 
 Values = Callable[[str], Array]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedModel:
+    """Attributes:
+    model: with encoded weights.
+    weights: how each is stored.
+    """
+
+    model: Model
+    weights: tuple[Encoded, ...]
 
 
 @dataclass(frozen=True)
@@ -48,12 +58,17 @@ class Encode(Pass):
         negative_zeros: keep negative zeros, which masks make of negative weights; otherwise they become zeros.
     """
 
-    name: ClassVar[str] = "encode"
     encoding: str = "auto"
     mode: str = "smallest"
     negative_zeros: bool = False
 
-    def run(self, model: Model, facts: Facts) -> Model:
+    def run(self, model: Model, tell: Progress = silent) -> EncodedModel:
+        """The encoded model, and what is known of its weights.
+
+        Raises:
+            ModelError: the operator set of the model is too old.
+            OptionError: there is no such encoding or mode.
+        """
         check_names(self.encoding, self.mode)
         model = model.copy()
         gather_constants(model)
@@ -65,7 +80,7 @@ class Encode(Pass):
         for name, weight in model.weights.items():
             if weight.dtype not in TYPES:
                 continue
-            facts.tell(f"reading {name}")
+            tell(f"reading {name}")
             rows[name] = Encoded.of(name, values(name), most_frequent(values(name)))
             if name not in outputs and (self.encoding != "auto" or weight.nbytes <= FOLDED):
                 pieces += choose(name, values(name), self.encoding, self.mode)
@@ -83,11 +98,10 @@ class Encode(Pass):
                     "convert the model with onnx.version_converter, or encode as coo"
                 )
             chosen = bundles(pieces, {name: model.weights[name].dtype for name in rows}, self.mode)
-            facts.tell("writing decoders")
+            tell("writing decoders")
             rows |= _accounts(rows, chosen)
             _write(model, chosen, values)
-        facts.encoded = tuple(rows.values())
-        return model
+        return EncodedModel(model, tuple(rows.values()))
 
     def _values(self, weight: Weight) -> Array:
         array = weight.array()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import numpy as np
 from onnx import NodeProto, helper
@@ -12,7 +11,7 @@ from onnx import NodeProto, helper
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import domain_of, every_graph, every_node
 from onnxprune.ir.weights import FLOATS, Array, Weight
-from onnxprune.passes.base import Facts, Pass
+from onnxprune.passes.base import Pass
 from onnxprune.passes.bodies import replace_all
 from onnxprune.passes.normalize import gather_constants, remove_unused
 
@@ -29,9 +28,8 @@ class FoldMasks(Pass):
     not as the negative zero that the product is.
     """
 
-    name: ClassVar[str] = "fold_masks"
-
-    def run(self, model: Model, facts: Facts) -> Model:
+    def run(self, model: Model) -> Model:
+        """The model with its masks folded; ``model`` itself where there are none."""
         changed = model.copy()
         gather_constants(changed)
         known: dict[str, Weight] = dict(changed.weights)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import NodeProto, helper
@@ -12,32 +12,54 @@ from onnxprune.axes.plan import Plan
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Array, Weight
 from onnxprune.options.prune import parse_align
-from onnxprune.passes.base import Facts, Pass, need
+from onnxprune.passes.base import Pass
 from onnxprune.passes.bodies import replace_all
 from onnxprune.passes.prune_channels import MaskChannels
-from onnxprune.pruning.lossless.search import search
+from onnxprune.pruning.lossless.search import Removal, search
 
 if TYPE_CHECKING:
+    from onnxprune.passes.couple import Analysis
     from onnxprune.pruning.lossless.affine import Affine
+
+__all__ = ["Lossless", "Rewritten"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """A model that computes what it did, with positions that carry no weight.
+
+    Attributes:
+        model: the model; the analysed one itself where there are no such positions.
+        removal: those positions, and why they carry none.
+        plan: removes them, except those that alignment keeps. It is for the groups of the rewritten model.
+    """
+
+    model: Model
+    removal: Removal
+    plan: Plan
 
 
 @dataclass(frozen=True)
 class Lossless(Pass):
     """Make every constant zero at positions that are dead, constant or duplicates, and let others take over what they did.
 
-    The rewritten model computes what the model did. The plan removes those positions, but for what alignment keeps.
+    The rewritten model computes what the model did. The plan removes those positions, except what alignment keeps.
     """
 
-    name: ClassVar[str] = "lossless"
     align: str = "1"
     """Widths are multiples of this: auto (16), 1 or N."""
 
-    def run(self, model: Model, facts: Facts) -> Model:
-        coupling = need(facts.coupling, "coupling")
-        facts.removal = removal = search(model, coupling)
-        facts.plan = Plan(removal.keep(coupling, parse_align(self.align)))
+    def run(self, analysis: Analysis) -> Rewritten:
+        """The rewritten model, and what may go from it.
+
+        Raises:
+            ModelError: weights are not finite.
+        """
+        model, coupling = analysis.model, analysis.coupling
+        removal = search(model, coupling)
+        plan = Plan(removal.keep(coupling, parse_align(self.align)))
         if not removal.gone:
-            return model
+            return Rewritten(model, removal, plan)
         sizes = {group.id: group.size for group in coupling.groups}
         whole = Plan({name: np.delete(np.arange(sizes[name]), gone) for name, gone in removal.gone.items()})
         rewritten = model.copy()
@@ -48,9 +70,9 @@ class Lossless(Pass):
             for form, added in zip(edit.forms, edit.biases, strict=True):
                 if added.any():
                     moved.add(form, added)
-        masked = MaskChannels()(rewritten, Facts(coupling=coupling, plan=whole))
+        masked = MaskChannels().run(replace(analysis, model=rewritten), whole)
         moved.insert(masked)
-        return masked
+        return Rewritten(masked, removal, plan)
 
 
 class _Biases:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from onnx import ValueInfoProto
 
@@ -16,7 +16,11 @@ from onnxprune.ir.control_flow import node_at
 from onnxprune.ir.model import Model, pinned_sizes
 from onnxprune.ir.node import every_graph, set_attribute
 from onnxprune.ir.weights import Array, Weight
-from onnxprune.passes.base import Facts, Pass, need
+from onnxprune.passes.base import Pass
+
+if TYPE_CHECKING:
+    from onnxprune.axes.plan import Plan
+    from onnxprune.passes.couple import Analysis
 
 __all__ = ["MaskChannels", "PruneChannels"]
 
@@ -25,12 +29,14 @@ __all__ = ["MaskChannels", "PruneChannels"]
 class PruneChannels(Pass):
     """Slice every constant to the plan and refresh the sizes that attributes and shape inputs spell."""
 
-    name: ClassVar[str] = "prune_channels"
-    keeps: ClassVar[frozenset[str]] = frozenset({"plan"})
+    def run(self, analysis: Analysis, plan: Plan) -> Model:
+        """The smaller model; the analysed one itself where the plan removes nothing.
 
-    def run(self, model: Model, facts: Facts) -> Model:
-        coupling = need(facts.coupling, "coupling")
-        keep = need(facts.plan, "plan").positions(coupling)
+        Raises:
+            PlanError: the plan is for another model.
+        """
+        model, coupling = analysis.model, analysis.coupling
+        keep = plan.positions(coupling)
         if not keep:
             return model
         pruned = model.copy()
@@ -46,12 +52,14 @@ class PruneChannels(Pass):
 class MaskChannels(Pass):
     """Keep every shape and write zeros at the removed positions of every constant: what the pruned model must equal."""
 
-    name: ClassVar[str] = "mask_channels"
-    keeps: ClassVar[frozenset[str]] = frozenset({"shapes", "coupling", "plan"})
+    def run(self, analysis: Analysis, plan: Plan) -> Model:
+        """The masked model; the analysed one itself where the plan removes nothing.
 
-    def run(self, model: Model, facts: Facts) -> Model:
-        coupling = need(facts.coupling, "coupling")
-        keep = need(facts.plan, "plan").positions(coupling)
+        Raises:
+            PlanError: the plan is for another model.
+        """
+        model, coupling = analysis.model, analysis.coupling
+        keep = plan.positions(coupling)
         if not keep:
             return model
         masked = model.copy()

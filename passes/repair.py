@@ -8,7 +8,7 @@ is added to other activations, the sum is what is matched, so that errors do not
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,41 +17,49 @@ from onnxprune.ir.model import Model
 from onnxprune.linear.layers import install, linear_readers, matrix_of
 from onnxprune.linear.reconstruction import Pair, Repaired, tasks_of
 from onnxprune.linear.ridge import refit
-from onnxprune.passes.base import Facts, Pass, need
+from onnxprune.passes.base import Fitted, Pass, Progress, silent
 from onnxprune.runtime.stages import Staged
+
+if TYPE_CHECKING:
+    from onnxprune.axes.plan import Plan
+    from onnxprune.data.calibration import Feeds
+    from onnxprune.passes.couple import Analysis
 
 __all__ = ["Repair"]
 
 
 @dataclass(frozen=True)
 class Repair(Pass):
-    """Re-solve every reader whose input has changed. Runs on a pruned graph; the facts are those of the original."""
+    """Re-solve every reader whose input has changed."""
 
-    name: ClassVar[str] = "repair"
-    keeps: ClassVar[frozenset[str]] = frozenset({"shapes", "coupling", "plan"})
     seed: int = 0
     """Of the rows that are drawn where there are many."""
 
-    def run(self, model: Model, facts: Facts) -> Model:
-        original = need(facts.original, "original")
-        coupling, plan = need(facts.coupling, "coupling"), need(facts.plan, "plan")
-        keep = plan.positions(coupling)
+    def run(self, pruned: Model, original: Analysis, plan: Plan, feeds: Feeds, tell: Progress = silent) -> Fitted:
+        """The pruned model with its readers re-solved.
+
+        Args:
+            pruned: the original, cut down to the plan.
+            original: the original and its groups, in float32.
+            plan: what remains.
+            feeds: what is fitted on.
+            tell: is told which reader is solved.
+        """
+        coupling, keep = original.coupling, plan.positions(original.coupling)
         kept = Keeper(keep)
         counts = {factor: len(positions) for factor, positions in keep.items()}
-        changed = [name for name, weight in original.weights.items() if model.weights[name].shape != weight.shape]
-        tasks = tasks_of(original, linear_readers(original, coupling), need(facts.shapes, "shapes"), changed)
-        repaired = model.copy()
-        feeds = need(facts.calibration, "calibration").every
+        changed = [name for name, weight in original.model.weights.items() if pruned.weights[name].shape != weight.shape]
+        tasks = tasks_of(original.model, linear_readers(original.model, coupling), original.shapes, changed)
+        repaired = pruned.copy()
         done = []
-        with Staged(original, feeds, keep={task.target for task in tasks}) as large, Staged(repaired, feeds) as small:
+        with Staged(original.model, feeds, keep={task.target for task in tasks}) as large, Staged(repaired, feeds) as small:
             pair = Pair(large, small, tasks, lambda value: kept(coupling.axes.get(value, ())))
             for count, task in enumerate(tasks):
-                facts.tell(f"repairing ({count + 1} of {len(tasks)})")
+                tell(f"repairing ({count + 1} of {len(tasks)})")
                 rng = np.random.default_rng([self.seed, task.reader.node.index])
                 reader = task.reader.cut(counts)
                 found = refit(*pair.rows(task, reader, rng), matrix_of(reader, repaired))
                 if found.weights is not None:
                     install(repaired, reader, found.weights)
                 done.append(Repaired(reader.name, found.before, found.after))
-        facts.repairs = done
-        return repaired
+        return Fitted(repaired, tuple(done))

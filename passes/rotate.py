@@ -1,75 +1,72 @@
-"""Find the groups that have a basis in which they are cut best, and write a graph in it."""
+"""Groups in the basis in which they are cut best (`onnxprune.linear.rotation`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.ir.model import Model
-from onnxprune.linear import rotation
 from onnxprune.linear.layers import matrix_of
-from onnxprune.linear.rotation import Basis
-from onnxprune.passes.base import Facts, Pass, need
-from onnxprune.pruning.data_criteria import Part, Problem
+from onnxprune.passes.base import Pass
 
 if TYPE_CHECKING:
-    from onnxprune.axes.factors import Positions
-    from onnxprune.ir.weights import Array
+    from collections.abc import Mapping
 
-__all__ = ["Rotate", "turned", "turned_problem"]
+    from onnxprune.axes.factors import Positions
+    from onnxprune.axes.plan import Plan
+    from onnxprune.ir.model import Model
+    from onnxprune.ir.weights import Array
+    from onnxprune.linear.rotation import Basis
+    from onnxprune.pruning.data_criteria import Part, Problem
+
+__all__ = ["Rotate", "rotated_problem"]
 
 
 @dataclass(frozen=True)
 class Rotate(Pass):
-    """Establish the bases of groups that only linear maps touch. The graph stays as it is: plans speak of its positions."""
+    """Write every group that a plan cuts in its basis; the function of the graph stays what it is."""
 
-    name: ClassVar[str] = "rotate"
+    def run(self, model: Model, bases: Mapping[str, Basis], plan: Plan) -> Model:
+        """The rotated model, the directions that count most where positions remain; ``model`` itself where nothing is rotated.
 
-    def run(self, model: Model, facts: Facts) -> Model:
-        calibration = need(facts.calibration, "calibration")
-        facts.bases = rotation.find(model, need(facts.coupling, "coupling"), calibration.fit)
+        Args:
+            model: the model.
+            bases: by group id; groups without one stay as they are.
+            plan: what remains of each group.
+        """
+        found = {name: basis for name, basis in bases.items() if name in plan.keep}
+        if not found:
+            return model
+        model = model.copy()
+        for name, basis in found.items():
+            basis.turn(model, plan.keep[name])
         return model
 
 
-def turned(model: Model, facts: Facts) -> tuple[Model, Facts]:
-    """The same function with every group that a plan cuts in its basis, the directions that count most where positions remain;
-    and facts of which it is the original.
-    """
-    plan = need(facts.plan, "plan")
-    found = {name: basis for name, basis in (facts.bases or {}).items() if name in plan.keep}
-    if not found:
-        return model, replace(facts, original=model)
-    model = model.copy()
-    for name, basis in found.items():
-        basis.turn(model, plan.keep[name])
-    return model, replace(facts, original=model)
-
-
-def turned_problem(model: Model, basis: Basis, problem: Problem, order: Positions) -> tuple[Model, Problem]:
+def rotated_problem(model: Model, basis: Basis, problem: Problem, order: Positions) -> tuple[Model, Problem]:
     """One group in its basis, and its readers there; positions that go first in ``order`` hold what counts least."""
-    turned = model.copy()
-    basis.turn(turned, order[::-1])
-    return turned, replace(problem, parts=tuple(_turned_part(turned, basis, part, order[::-1]) for part in problem.parts))
+    rotated = model.copy()
+    basis.turn(rotated, order[::-1])
+    return rotated, replace(problem, parts=tuple(_rotated_part(rotated, basis, part, order[::-1]) for part in problem.parts))
 
 
-def _turned_part(turned: Model, basis: Basis, part: Part, places: Positions) -> Part:
-    weights = matrix_of(part.reader, turned)[part.at]
+def _rotated_part(rotated: Model, basis: Basis, part: Part, places: Positions) -> Part:
+    weights = matrix_of(part.reader, rotated)[part.at]
     if len(part.gram) != len(part.weights):
         return replace(part, weights=weights)  # diagonals alone: those of the positions are the best guess
-    map_ = _feature_map(turned, basis, part, places)
+    map_ = _feature_map(rotated, basis, part, places)
     return replace(part, gram=(map_.T @ part.gram @ map_).astype(part.gram.dtype), weights=weights)
 
 
-def _feature_map(turned: Model, basis: Basis, part: Part, places: Positions) -> Array:
+def _feature_map(rotated: Model, basis: Basis, part: Part, places: Positions) -> Array:
     """What the features of a reader are multiplied by from the right. [f, f]
 
     The weight tells them apart: written over with the companion, the position and the rest of each entry's coordinates.
     """
     reader, size = part.reader, basis.size
     found = np.eye(len(part.weights))
-    like = turned.weights[reader.weight].array().astype(np.float64)
+    like = rotated.weights[reader.weight].array().astype(np.float64)
     for (name, _), (seen, second) in basis.sides.items():
         if name != reader.weight:
             continue

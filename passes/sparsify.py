@@ -7,7 +7,8 @@ the original's outputs, residual sums and rectifiers taken into account.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,73 +18,96 @@ from onnxprune.ir.weights import Weight
 from onnxprune.linear.layers import install, linear_readers, matrix_of
 from onnxprune.linear.reconstruction import Pair, Repaired, tasks_of
 from onnxprune.options.sparsify import FITTED
-from onnxprune.passes.base import Facts, Pass, need
+from onnxprune.passes.base import Fitted, Pass, Progress, silent
 from onnxprune.runtime.stages import Staged
 from onnxprune.sparse.patterns import parse_pattern
 from onnxprune.sparse.solve import DAMPING, Sparser
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from onnxprune.data.calibration import Feeds
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
     from onnxprune.linear.regression import Regression
+    from onnxprune.passes.couple import Analysis
     from onnxprune.sparse.layers import Layer
-    from onnxprune.sparse.patterns import Mask, Pattern
+    from onnxprune.sparse.patterns import Mask
 
 __all__ = ["Sparsify"]
 
 
 @dataclass(frozen=True)
 class Sparsify(Pass):
-    """Write zeros into the layers that the facts name, as many as they say, and refit what reads them."""
+    """Write zeros into layers, and refit what reads them."""
 
-    name: ClassVar[str] = "sparsify"
-    keeps: ClassVar[frozenset[str]] = frozenset({"shapes", "coupling", "sparse", "importance"})
     pattern: str = "unstructured"
     """What may be kept; see `onnxprune.sparse.patterns.parse_pattern`."""
     method: str = "magnitude"
     """How masks are chosen, see `onnxprune.sparse.solve.Sparser`."""
     repair: bool = True
-    """Whether weights that stay make up for those that go; needs calibration."""
+    """Whether weights that stay make up for those that go; needs samples."""
     seed: int = 0
     """Of everything drawn."""
 
-    def run(self, model: Model, facts: Facts) -> Model:
-        chosen = need(facts.sparse, "numbers of weights that stay")
+    def run(
+        self,
+        analysis: Analysis,
+        layers: Sequence[tuple[Layer, int]],
+        feeds: Feeds | None = None,
+        importance: Mapping[str, Array] = MappingProxyType({}),
+        tell: Progress = silent,
+    ) -> Fitted:
+        """The sparse model.
+
+        Args:
+            analysis: the model, and its groups.
+            layers: those that may change, with how many weights of each stay.
+            feeds: what is fitted on; without any, masks follow from the weights alone and nothing is refit.
+            importance: of each weight by gradients, by the name of the weight.
+            tell: is told which layer is solved.
+
+        Raises:
+            PassError: a layer has more weights than it should, or does not obey the pattern.
+        """
         pattern = parse_pattern(self.pattern)
-        if facts.calibration is None or (self.method not in FITTED and not self.repair):
-            result = self._blind(model, facts, pattern)
+        sparser = Sparser(pattern, self.method, self.repair, importance)
+        if feeds is None or (self.method not in FITTED and not self.repair):
+            result = Fitted(self._blind(analysis.model, layers, sparser))
         else:
-            original = need(facts.original, "original")
-            fitted = self._fitted(original, facts, pattern)
-            result = carry(model, fitted, differing(fitted, original))
-        for layer, keep in chosen:
-            if keep < layer.size and (layer.size - layer.zeros(result) > keep or not layer.obeys(result, pattern)):
+            original = analysis.float32
+            fitted = self._fitted(original, layers, sparser, feeds, tell)
+            result = Fitted(carry(analysis.model, fitted.model, differing(fitted.model, original.model)), fitted.repairs)
+        for layer, keep in layers:
+            if keep < layer.size and (layer.size - layer.zeros(result.model) > keep or not layer.obeys(result.model, pattern)):
                 raise PassError(f"{layer.name}: has not become {pattern} with {keep} weights")
         return result
 
-    def _blind(self, model: Model, facts: Facts, pattern: Pattern) -> Model:
+    def _blind(self, model: Model, layers: Sequence[tuple[Layer, int]], sparser: Sparser) -> Model:
         """Masks by weights alone."""
-        sparser, result = Sparser(pattern, self.method, importance=facts.importance or {}), model.copy()
-        for layer, keep in need(facts.sparse, "numbers of weights that stay"):
+        result = model.copy()
+        for layer, keep in layers:
             if keep >= layer.size:
                 continue
             matrix = layer.reader.matrix(model.weights[layer.name].array().astype(np.float32))
             _cut(result, layer, sparser.mask(layer, matrix, keep, self._draw(layer)))
         return result
 
-    def _fitted(self, original: Model, facts: Facts, pattern: Pattern) -> Model:
+    def _fitted(
+        self, analysis: Analysis, layers: Sequence[tuple[Layer, int]], sparser: Sparser, feeds: Feeds, tell: Progress
+    ) -> Fitted:
         """Masks and weights by what the layers read."""
-        chosen = {layer.name: (layer, keep) for layer, keep in need(facts.sparse, "numbers of weights that stay")}
-        sparser, result = Sparser(pattern, self.method, self.repair, facts.importance or {}), original.copy()
-        readers, shapes = linear_readers(original, need(facts.coupling, "coupling")), need(facts.shapes, "shapes")
+        original, result = analysis.model, analysis.model.copy()
+        chosen = {layer.name: (layer, keep) for layer, keep in layers}
+        readers = linear_readers(original, analysis.coupling)
         shrunk = {name for name, (layer, keep) in chosen.items() if keep < layer.size}
         touched = chosen.keys() if self.repair else shrunk
-        tasks = [task for task in tasks_of(original, readers, shapes, shrunk) if task.reader.weight in touched]
-        feeds, done = need(facts.calibration, "calibration").every, []
+        tasks = [task for task in tasks_of(original, readers, analysis.shapes, shrunk) if task.reader.weight in touched]
+        done = []
         with Staged(original, feeds, keep={task.target for task in tasks}) as large, Staged(result, feeds) as small:
             pair = Pair(large, small, tasks, lambda _: ())
             for count, task in enumerate(tasks):
-                facts.tell(f"making layers sparse ({count + 1} of {len(tasks)})")
+                tell(f"making layers sparse ({count + 1} of {len(tasks)})")
                 reader = task.reader
                 layer, keep = chosen[reader.weight]
                 rng = self._draw(layer)
@@ -96,8 +120,7 @@ class Sparsify(Pass):
                 else:
                     _cut(result, layer, found[:, : reader.features] != 0)
                 done.append(_judged(reader.name, judge, start, found))
-        facts.repairs = done
-        return result
+        return Fitted(result, tuple(done))
 
     def _draw(self, layer: Layer) -> np.random.Generator:
         return np.random.default_rng([self.seed, layer.reader.node.index])

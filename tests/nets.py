@@ -13,11 +13,11 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 from onnxprune.axes.coupling import Coupling
 from onnxprune.axes.plan import Plan
 from onnxprune.axes.rules.registry import Reason
-from onnxprune.driver.prune import Analysis
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import every_graph
 from onnxprune.ir.weights import Array
-from onnxprune.passes import Facts, MaskChannels, PruneChannels
+from onnxprune.passes import MaskChannels, PruneChannels
+from onnxprune.passes.couple import Analysis
 from onnxprune.runtime import session
 from onnxprune.shapes import probes
 from onnxprune.verify import law
@@ -76,8 +76,7 @@ def refusals(coupling: Coupling) -> dict[str, Reason]:
 def both(found: Analysis, keep: Mapping[str, Sequence[int]]) -> tuple[Model, Model]:
     """The pruned and the masked model of a plan."""
     plan = Plan({name: np.array(kept, np.int64) for name, kept in keep.items()})
-    pruned = PruneChannels()(found.model, Facts(found.shapes, found.coupling, plan=plan))
-    return pruned, MaskChannels()(found.model, Facts(found.shapes, found.coupling, plan=plan))
+    return PruneChannels().run(found, plan), MaskChannels().run(found, plan)
 
 
 def check_law(found: Analysis, keep: Mapping[str, Sequence[int]]) -> None:

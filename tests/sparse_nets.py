@@ -8,9 +8,8 @@ from nets import parse
 from onnxprune.data.calibration import Calibration
 from onnxprune.data.samples import open_samples
 from onnxprune.ir.model import Model
-from onnxprune.ir.precision import as_float32
-from onnxprune.passes import Couple, Facts, Normalize, Pipeline
-from onnxprune.passes.base import need
+from onnxprune.passes import Couple, Normalize
+from onnxprune.passes.couple import Analysis
 from onnxprune.sparse.layers import Layer, find
 
 NET = """(float[N,4,8,8] x) => (float[N,10] y)
@@ -29,18 +28,15 @@ NET = """(float[N,4,8,8] x) => (float[N,10] y)
 
 
 def layers(*protect: str) -> tuple[Model, list[Layer]]:
-    model, facts = Pipeline([Normalize(), Couple()]).run(Model.of(parse(NET)))
-    return model, find(model, need(facts.coupling, "coupling"), protect)
+    found = Couple().run(Normalize().run(Model.of(parse(NET))))
+    return found.model, find(found.model, found.coupling, protect)
 
 
 X = np.random.default_rng(0).standard_normal((64, 4, 8, 8)).astype(np.float32)
 
 
-def ready(text: str = NET, *, float32: bool = False) -> tuple[Model, Facts]:
-    """A normalised model, and facts to make it sparse with."""
-    model, facts = Pipeline([Normalize(), Couple()]).run(Model.of(parse(text)))
-    facts.original = as_float32(model) if float32 else model
-    facts.calibration = Calibration.of(
-        open_samples({"x": X.astype(np.float16) if float32 else X}, model.inputs), need(facts.shapes, "shapes"), float32=float32
-    )
-    return model, facts
+def ready(text: str = NET) -> tuple[Analysis, Calibration]:
+    """What is needed to make a model sparse: its groups, and samples in its floating-point type."""
+    found = Couple().run(Normalize().run(Model.of(parse(text))))
+    samples = {"x": X if found.is_float32 else X.astype(np.float16)}
+    return found, found.calibration(open_samples(samples, found.model.inputs))

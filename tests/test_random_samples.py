@@ -16,7 +16,8 @@ from axes.rules.compositions import COMPOSED, Composer, compose, deals, pool
 from axes.rules.conformance import letters_of
 from nets import both
 from onnxprune.axes.factors import leaves
-from onnxprune.driver.prune import Analysis, analyze
+from onnxprune.driver.prune import analyze
+from onnxprune.passes.couple import Analysis
 from onnxprune.verify import law
 from test_random_graphs import plan_for
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from onnxprune.driver.result import Written
+from onnxprune.driver.result import ModelResult
 from onnxprune.ir.model import Model, Source
 from onnxprune.ir.node import LINEAR, every_node
-from onnxprune.passes import Decode, Encode, Facts, FoldMasks, Pipeline
-from onnxprune.passes.base import need
+from onnxprune.passes import Decode, Encode, FoldMasks
+from onnxprune.passes.base import Progress, silent
 from onnxprune.passes.encode import FOLDED, TYPES
 from onnxprune.passes.normalize import gather_constants
 from onnxprune.sparse.encoding.accounting import Encoded, totals
@@ -19,11 +18,9 @@ from onnxprune.sparse.encoding.recognize import Decoders
 
 __all__ = ["Stored", "decode", "describe", "encode", "survey"]
 
-Progress = Callable[[str], None]
-
 
 @dataclass(frozen=True)
-class Stored(Written):
+class Stored(ModelResult):
     """A model whose weights are stored in another way.
 
     Attributes:
@@ -64,18 +61,16 @@ def encode(
         ModelError: the source is not a model that can be read, or its operator set is too old.
         OptionError: no such encoding or mode.
     """
-    facts = Facts()
-    facts.tell = progress or facts.tell
-    folded, facts = Pipeline([FoldMasks(), Decode()]).run(Model.of(source), facts)
-    model, facts = Pipeline([Encode(encoding, mode, negative_zeros)]).run(folded, facts)
-    rows = tuple(need(facts.encoded, "weights"))
+    folded = Decode().run(FoldMasks().run(Model.of(source)))
+    encoded = Encode(encoding, mode, negative_zeros).run(folded, progress or silent)
+    rows = encoded.weights
     rest = folded.nbytes - sum(row.dense for row in rows)
     notes = []
     large = [row.name for row in rows if row.dense > FOLDED and row.sparsity > 0]
     if large:
         names = ", ".join(large[:3]) + (f" and {len(large) - 3} more" if len(large) > 3 else "")
         notes.append(f"over 1 GiB, which ONNX Runtime does not fold but decode at every run: {names}")
-    return Stored(rows, rest, tuple(notes), compiled=model)
+    return Stored(rows, rest, tuple(notes), compiled=encoded.model)
 
 
 def decode(source: Source) -> Stored:
@@ -84,7 +79,7 @@ def decode(source: Source) -> Stored:
     Raises:
         ModelError: the source is not a model that can be read.
     """
-    model = Decode()(Model.of(source), Facts())
+    model = Decode().run(Model.of(source))
     rows = survey(model)
     return Stored(rows, model.nbytes - sum(row.dense for row in rows), compiled=model)
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.axes.factors import Keeper
-from onnxprune.axes.plan import Plan
-from onnxprune.errors import TargetError, VerificationError
+from onnxprune.driver.proof import broken, kept_by
+from onnxprune.driver.result import Pruned
+from onnxprune.errors import TargetError
 from onnxprune.ir.model import Model
 from onnxprune.options.prune import Recipe, Target, parse_align
-from onnxprune.passes import Couple, Facts, Lossless, Normalize, Pipeline, PruneChannels
-from onnxprune.passes.base import need
-from onnxprune.pruning.cost import METRICS, Cost, CostModel
-from onnxprune.verify import law
+from onnxprune.passes import Couple, Lossless, Normalize, PruneChannels
+from onnxprune.passes.normalize import Normalized
+from onnxprune.pruning.cost import METRICS, Cost
+from onnxprune.shapes.probes import probe
+from onnxprune.verify.law import Check, compare
+
+if TYPE_CHECKING:
+    from onnxprune.axes.plan import Plan
+    from onnxprune.pruning.lossless.search import Removal
 
 __all__ = ["Exact", "remove"]
 
@@ -27,18 +32,15 @@ class Exact:
     """A model without what it does not need.
 
     Attributes:
-        model: the original, rewritten: every size as it was, zeros at what goes, which others have taken over.
-        facts: of the rewritten model: what goes, and the plan that removes it.
-        pruned: the small model.
+        pruned: the small model. What it was cut from is the original, rewritten: every size as it was, zeros at what goes, which
+            others have taken over. Its proof is against the original.
+        removal: what goes.
         before: what the original costs.
-        check: the small model against the original; ``None`` where it was not verified.
     """
 
-    model: Model
-    facts: Facts
-    pruned: Model
+    pruned: Pruned
+    removal: Removal
     before: Cost
-    check: law.Check | None = None
 
     def against(self, after: Cost, obtained: Mapping[str, float]) -> dict[str, float]:
         """The fraction of each metric of the original that remains."""
@@ -49,16 +51,15 @@ class Exact:
         target = Target.parse(recipe.target)
         if target.metric not in METRICS:
             return recipe
-        whole = _cost(self.model, self.facts)
+        whole = self.pruned.analysis.costs.cost({})
         ratio = min(getattr(self.before, target.metric) / max(getattr(whole, target.metric), 1), 1.0)
         return dataclasses.replace(recipe, target=f"{target.metric}={target.fraction * ratio!r}")
 
     def to_dict(self, plan: Plan) -> dict[str, Any]:
         """What was found, how many of that ``plan`` keeps, and the proof, as a report shows it."""
-        removal = need(self.facts.removal, "removal")
-        kept = sum(int(np.isin(gone, plan.keep.get(name, gone)).sum()) for name, gone in removal.gone.items())
-        check = None if self.check is None else dataclasses.asdict(self.check)
-        return {**removal.counts, "kept": kept, "check": check}
+        kept = sum(int(np.isin(gone, plan.keep.get(name, gone)).sum()) for name, gone in self.removal.gone.items())
+        check = None if self.pruned.check is None else dataclasses.asdict(self.pruned.check)
+        return {**self.removal.counts, "kept": kept, "check": check}
 
 
 def remove(original: Model, recipe: Recipe) -> Exact:
@@ -71,27 +72,24 @@ def remove(original: Model, recipe: Recipe) -> Exact:
         TargetError: nothing else is asked for, and there is nothing to remove.
         VerificationError: the model cannot be run, so that nothing can be verified.
     """
+    normal = Normalize().run(original)
     frozen: dict[str, str] = {}
     while True:
-        found = _attempt(original, recipe, frozen)
-        gone, keep = need(found.facts.removal, "removal").gone, need(found.facts.plan, "plan").keep
+        found = _attempt(normal, recipe, frozen)
+        gone, keep = found.removal.gone, found.pruned.plan.keep
         if recipe.only_exact and not keep:
             raise TargetError(f"{original.name}: nothing can go without loss: {_nothing(gone, frozen, recipe)}")
         if not keep or not recipe.verify:
             return found
-        outcome = _compare(original, found, recipe.seed)
-        if outcome.ok:
-            return dataclasses.replace(found, check=outcome)
-        names = list(gone)
+        check = _compare(original, normal.model, found.pruned, recipe.seed)
+        if check.ok:
+            return dataclasses.replace(found, pruned=dataclasses.replace(found.pruned, check=check))
 
-        def holds(some: Sequence[str], names: Sequence[str] = names, frozen: Mapping[str, str] = frozen) -> bool:
-            part = _attempt(original, recipe, {**frozen, **dict.fromkeys(set(names) - set(some), "")})
-            return _compare(original, part, recipe.seed).ok
+        def holds(some: Sequence[str], names: Collection[str] = gone.keys(), frozen: Mapping[str, str] = frozen) -> bool:
+            part = _attempt(normal, recipe, {**frozen, **dict.fromkeys(set(names) - set(some), "")})
+            return _compare(original, normal.model, part.pruned, recipe.seed).ok
 
-        if not holds([]):
-            raise VerificationError(f"{original.name}: cannot be verified: {outcome.text}; --no-verify skips the proof")
-        wrong = law.isolate(names, holds)
-        frozen |= dict.fromkeys(wrong, f"the verifier found: {outcome.text}")
+        frozen = {**frozen, **broken(original.name, list(gone), holds, check)}
 
 
 def _nothing(gone: Mapping[str, Any], frozen: Mapping[str, str], recipe: Recipe) -> str:
@@ -105,34 +103,24 @@ def _nothing(gone: Mapping[str, Any], frozen: Mapping[str, str], recipe: Recipe)
     )
 
 
-def _attempt(original: Model, recipe: Recipe, frozen: Mapping[str, str]) -> Exact:
+def _attempt(normal: Normalized, recipe: Recipe, frozen: Mapping[str, str]) -> Exact:
+    """What can go of all groups except frozen ones; not verified."""
     couple = Couple(recipe.protect, recipe.allow_inexact, recipe.only)
-    model, facts = Pipeline([Normalize(), couple]).run(original, Facts(frozen=dict(frozen)))
-    before = _cost(model, facts)
+    analysis = couple.run(normal, frozen)
+    before = analysis.costs.cost({})
     align = recipe.align if recipe.only_exact else "1"  # what is pruned further is aligned then
-    model, facts = Pipeline([Lossless(align), couple]).run(model, facts)
-    pruned = PruneChannels()(model, dataclasses.replace(facts))
-    return Exact(model, facts, pruned, before)
+    found = Lossless(align).run(analysis)
+    if found.removal.gone:
+        analysis = couple.run(Normalized(found.model, probe(found.model)), frozen)
+    pruned = Pruned(analysis, found.plan, PruneChannels().run(analysis, found.plan), frozen=frozen)
+    return Exact(pruned, found.removal, before)
 
 
-def _cost(model: Model, facts: Facts) -> Cost:
-    return CostModel(model, need(facts.coupling, "coupling"), need(facts.shapes, "shapes").batch).cost({})
-
-
-def _compare(original: Model, found: Exact, seed: int) -> law.Check:
+def _compare(original: Model, normal: Model, pruned: Pruned, seed: int) -> Check:
     """The small model against the original; where that is normalised under other names, choices are compared against it so."""
-    coupling = need(found.facts.coupling, "coupling")
-    keeper = Keeper(need(found.facts.plan, "plan").positions(coupling))
-    outcome = law.compare(found.pruned, original, seed=seed, against="original", rounded=True)
+    outcome = compare(pruned.model, original, seed=seed, against="original", rounded=True)
     if outcome.ok:
         return outcome
-    model = Normalize()(original, Facts())
-    again = law.compare(
-        found.pruned,
-        model,
-        seed=seed,
-        kept=lambda value: keeper(coupling.axes.get(value, ())),
-        against="original",
-        rounded=True,
-    )
+    kept = kept_by(pruned.analysis.coupling, pruned.plan)
+    again = compare(pruned.model, normal, seed=seed, kept=kept, against="original", rounded=True)
     return again if again.behind else outcome

@@ -28,11 +28,11 @@ from onnxprune.runtime import session
 if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
 
-__all__ = ["BYTES", "METHODS", "PER_CHANNEL", "PER_TENSOR", "Settings", "Workshop", "operators"]
+__all__ = ["BYTES", "PER_CHANNEL", "PER_TENSOR", "Settings", "Workshop", "operators"]
 
 BYTES = frozenset({TensorProto.INT8, TensorProto.UINT8})
 """Element types of quantised weights."""
-METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
+_METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
 """How the ranges of activations are found, and ONNX Runtime's names of that."""
 PER_TENSOR, PER_CHANNEL = 10, 13
 """The first operator sets of ``QuantizeLinear``, and of its axis."""
@@ -45,7 +45,7 @@ class Settings:
     """What the quantizer is told.
 
     Attributes:
-        method: a key of `METHODS`.
+        method: one of `onnxprune.options.quantize.METHODS`.
         percentile: of the values of an activation that its range holds, in percent.
         per_channel: whether each output channel of a weight has its own scale.
         activations: ``uint8`` or ``int8``; int8 is symmetric.
@@ -147,7 +147,7 @@ class Workshop:
                 weight_type=quantization.QuantType.QInt8,
                 nodes_to_exclude=list(settings.exclude),
                 use_external_data_format=self._large,
-                calibrate_method=quantization.CalibrationMethod[METHODS[settings.method]],
+                calibrate_method=quantization.CalibrationMethod[_METHODS[settings.method]],
                 extra_options={
                     "WeightSymmetric": True,  # zeros stay zeros
                     "ActivationSymmetric": settings.activations == "int8",

@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.axes.coupling import Coupling
 from onnxprune.axes.plan import Plan
-from onnxprune.data import samples as calibrate
-from onnxprune.driver import lossless, search
-from onnxprune.driver.compiler import Built, Compiler, Progress, Stages, kept_by
+from onnxprune.data.samples import given, open_samples
+from onnxprune.driver.compiler import Compiler
+from onnxprune.driver.lossless import Exact, remove
+from onnxprune.driver.progress import Stages
+from onnxprune.driver.proof import kept_by
 from onnxprune.driver.report import GroupReport, Report
-from onnxprune.driver.result import Written
-from onnxprune.errors import OptionError
+from onnxprune.driver.result import ModelResult, Pruned
+from onnxprune.driver.search import DropSearch, at_latency, within_drop
+from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model, Source
 from onnxprune.options.prune import Recipe, Target
-from onnxprune.passes import Couple, Facts, MaskChannels, Normalize, Pipeline, PruneChannels
-from onnxprune.passes.base import need
-from onnxprune.pruning.cost import METRICS, Cost, CostModel
-from onnxprune.shapes.probes import Shapes
+from onnxprune.passes import Couple, MaskChannels, Normalize, PruneChannels
+from onnxprune.passes.couple import Analysis
+from onnxprune.pruning.cost import METRICS, Cost, layer_costs
 from onnxprune.verify import law
 from onnxprune.verify.metrics import Evaluation, parse_drop
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
+    from onnxprune.passes.base import Progress
 
 __all__ = [
-    "Analysis",
     "Result",
     "analyze",
     "apply",
@@ -44,17 +46,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Analysis:
-    """A normalised model and what may be pruned in it."""
-
-    model: Model
-    shapes: Shapes
-    coupling: Coupling
-
-
 @dataclass(frozen=True)
-class Result(Written):
+class Result(ModelResult):
     """A pruned model.
 
     Attributes:
@@ -79,9 +72,7 @@ def analyze(source: Source, *, protect: Sequence[str] = (), allow_inexact: bool 
     Raises:
         ModelError: the source is not a model that can be read.
     """
-    steps = Pipeline([Normalize(), Couple(tuple(protect), allow_inexact)])
-    model, facts = steps.run(Model.of(source))
-    return Analysis(model, need(facts.shapes, "shapes"), need(facts.coupling, "coupling"))
+    return Couple(tuple(protect), allow_inexact).run(Normalize().run(Model.of(source)))
 
 
 def make_plan(source: Source, recipe: Recipe | None = None, *, progress: Progress | None = None) -> tuple[Plan, Analysis]:
@@ -95,10 +86,9 @@ def make_plan(source: Source, recipe: Recipe | None = None, *, progress: Progres
     recipe, original = recipe or Recipe(), Model.of(source)
     if recipe.lossless:
         raise OptionError("lossless: a plan does not say what takes over removed positions; use prune")
-    compiler = Compiler(original, recipe, _given(recipe, original), Stages(progress))
-    model, facts = compiler.planned(recipe.target)
-    analysis = Analysis(model, need(facts.shapes, "shapes"), need(facts.coupling, "coupling"))
-    return _signed(need(facts.plan, "plan"), source), analysis
+    compiler = Compiler(original, recipe, _samples(recipe, original), Stages(progress))
+    analysis, plan = compiler.planned(Target.parse(recipe.target))
+    return _signed(plan, source), analysis
 
 
 def prune(
@@ -124,36 +114,57 @@ def prune(
         TargetError: the target cannot be reached; says what is reachable. Or nothing can go without loss.
         VerificationError: the model cannot be run, so that nothing can be verified.
     """
-    recipe = recipe or Recipe()
-    stage = Stages(progress)
-    original = Model.of(source)
+    recipe, stages, original = recipe or Recipe(), Stages(progress), Model.of(source)
     if isinstance(samples, str):
         recipe, samples = dataclasses.replace(recipe, calib=samples), None
-    given = _given(recipe, original) if samples is None else calibrate.given(samples, original.inputs, recipe.preprocess)
-    first = None
-    if recipe.lossless:
-        with stage("lossless", "looking for what is dead, constant or duplicated"):
-            first = lossless.remove(original, recipe)
-    tuned, built = _built(original, recipe, given, first, stage)
-    return _result(source, original, built, recipe, first, stage, given, tuned, agreement=agreement)
+    opened = _samples(recipe, original) if samples is None else given(samples, original.inputs, recipe.preprocess)
+    made = _made(original, recipe, opened, stages)
+    drift = None
+    if agreement:
+        with stages("agreement", "comparing outputs with the original's"):
+            drift = law.drift(made.pruned.model, original, opened, seed=recipe.seed)
+    report = dataclasses.replace(_report(original, recipe, made), drift=drift, seconds=dict(stages.seconds))
+    plan = _signed(made.pruned.plan, source)
+    return Result(report, plan, made.pruned.analysis.coupling, compiled=made.pruned.model)
 
 
-def _built(
-    original: Model, recipe: Recipe, samples: Samples | None, first: lossless.Exact | None, stage: Stages
-) -> tuple[search.Tuned | None, Built]:
-    """The model that the recipe comes to, after what goes without loss; how it was searched for if it was."""
-    if first and recipe.only_exact:
-        return None, Built(first.model, first.facts, first.pruned, first.check)
-    rest = first.remaining(recipe) if first else recipe
-    removal = first.facts.removal if first else None
-    compiler = Compiler(first.model if first else original, rest, samples, stage, removal)
-    target = Target.parse(rest.target)
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """The model that a recipe comes to.
+
+    Attributes:
+        pruned: the model.
+        exact: what went without loss before; ``None`` if that was not asked for.
+        search: how the model was searched for; ``None`` if it was not.
+    """
+
+    pruned: Pruned
+    exact: Exact | None = None
+    search: DropSearch | None = None
+
+
+def _made(original: Model, recipe: Recipe, samples: Samples | None, stages: Stages) -> _Made:
+    """The model that the recipe comes to, after what goes without loss."""
+    if not recipe.lossless:
+        return _reduced(original, recipe, Compiler(original, recipe, samples, stages))
+    with stages("lossless", "looking for what is dead, constant or duplicated"):
+        exact = remove(original, recipe)
+    if recipe.only_exact:
+        return _Made(exact.pruned, exact)
+    rest = exact.remaining(recipe)
+    compiler = Compiler(exact.pruned.analysis.model, rest, samples, stages, exact.removal.gone)
+    return dataclasses.replace(_reduced(original, rest, compiler), exact=exact)
+
+
+def _reduced(original: Model, recipe: Recipe, compiler: Compiler) -> _Made:
+    """The model that meets a target, or the smallest one that is good enough."""
+    target = Target.parse(recipe.target)
     if recipe.max_drop:
-        judged = calibrate.open_samples(recipe.eval, original.inputs, option="--eval", preprocess=recipe.preprocess)
+        judged = open_samples(recipe.eval, original.inputs, option="--eval", preprocess=recipe.preprocess)
         evaluation = Evaluation(original, judged, recipe.metric)
-        tuned = search.within_drop(compiler, evaluation, parse_drop(recipe.max_drop), target)
-        return tuned, tuned.built
-    return None, compiler.build(str(search.at_latency(compiler, target) if target.metric == "latency" else target))
+        found = within_drop(compiler, evaluation, parse_drop(recipe.max_drop), target)
+        return _Made(found.pruned, search=found)
+    return _Made(compiler.build(at_latency(compiler, target) if target.metric == "latency" else target))
 
 
 def sensitivity(
@@ -172,8 +183,10 @@ def sensitivity(
     """
     recipe = dataclasses.replace(recipe or Recipe(), scope="sensitivity", target="macs=1")
     original = Model.of(source)
-    given = calibrate.given(samples, original.inputs, recipe.preprocess)
-    coupling, curves = Compiler(original, recipe, given, Stages(progress)).curves()
+    opened = given(samples, original.inputs, recipe.preprocess)
+    coupling, curves = Compiler(original, recipe, opened, Stages(progress)).curves()
+    if not coupling.groups:
+        raise TargetError(f"{original.name}: has no group that can be pruned; inspect says why")
     groups = []
     for group in coupling.groups:
         curve = curves[group.id]
@@ -191,15 +204,14 @@ def sensitivity(
     return {"model": original.name, "criterion": recipe.settled(data=True).criterion, "repaired": recipe.repair, "groups": groups}
 
 
-def price(analysis: Analysis, chosen: Plan, costs: CostModel | None = None) -> tuple[Cost, Cost, dict[str, float]]:
+def price(analysis: Analysis, plan: Plan) -> tuple[Cost, Cost, dict[str, float]]:
     """What a model costs before and after a plan, and the fraction of each metric that remains."""
-    coupling = analysis.coupling
-    costs = costs or CostModel(analysis.model, coupling, analysis.shapes.batch)
-    counts = {group.factor: len(chosen.keep[group.id]) for group in coupling.groups if group.id in chosen.keep}
-    before, after = costs.cost({}), costs.cost(counts)
+    groups = analysis.coupling.groups
+    counts = {group.factor: len(plan.keep[group.id]) for group in groups if group.id in plan.keep}
+    before, after = analysis.costs.cost({}), analysis.costs.cost(counts)
     obtained = {metric: getattr(after, metric) / max(getattr(before, metric), 1) for metric in METRICS}
-    positions = sum(group.size for group in coupling.groups)
-    obtained["channels"] = sum(counts.get(g.factor, g.size) for g in coupling.groups) / positions if positions else 1.0
+    positions = sum(group.size for group in groups)
+    obtained["channels"] = sum(counts.get(g.factor, g.size) for g in groups) / positions if positions else 1.0
     return before, after, obtained
 
 
@@ -220,10 +232,8 @@ def apply(source: Source, chosen: Plan, *, masked: bool = False) -> Model:
         ModelError: the source is not a model that can be read.
         PlanError: the plan is for another model.
     """
-    found = analyze(source, allow_inexact=True)
-    facts = Facts(found.shapes, found.coupling, plan=chosen)
     step = MaskChannels() if masked else PruneChannels()
-    return step(found.model, facts)
+    return step.run(analyze(source, allow_inexact=True), chosen)
 
 
 def check(original: Source, pruned: Source, chosen: Plan, *, seed: int = 0) -> law.Check:
@@ -240,16 +250,15 @@ def check(original: Source, pruned: Source, chosen: Plan, *, seed: int = 0) -> l
         for name, kind in theirs.items():
             if mine.get(name) != kind:
                 return law.Check(ok=False, error=float("inf"), text=f"graph {side} {name!r} is not the original's")
-    facts = Facts(found.shapes, found.coupling, plan=chosen)
-    masked = MaskChannels()(found.model, facts)
+    masked = MaskChannels().run(found, chosen)
     inexact = {group.id for group in found.coupling.groups if not group.exact}
     values = not inexact & chosen.keep.keys()
-    return law.compare(small, masked, seed=seed, values=values, kept=kept_by(facts))
+    return law.compare(small, masked, seed=seed, values=values, kept=kept_by(found.coupling, chosen))
 
 
-def _given(recipe: Recipe, model: Model) -> Samples | None:
+def _samples(recipe: Recipe, model: Model) -> Samples | None:
     """The samples that a recipe names; ``None`` where it names none, or noise."""
-    return calibrate.given("" if recipe.blind else recipe.calib, model.inputs, recipe.preprocess)
+    return given("" if recipe.blind else recipe.calib, model.inputs, recipe.preprocess)
 
 
 def _signed(chosen: Plan, source: Source) -> Plan:
@@ -259,68 +268,48 @@ def _signed(chosen: Plan, source: Source) -> Plan:
     return dataclasses.replace(chosen, file=Path(source).name, sha256=files.sha256(source))
 
 
-def _result(
-    source: Source,
-    original: Model,
-    built: Built,
-    recipe: Recipe,
-    first: lossless.Exact | None,
-    stage: Stages,
-    samples: Samples | None,
-    tuned: search.Tuned | None,
-    *,
-    agreement: bool,
-) -> Result:
-    facts, pruned, chosen = built.facts, built.pruned, built.plan
-    coupling = need(facts.coupling, "coupling")
-    drift = None
-    if agreement:
-        with stage("agreement", "comparing outputs with the original's"):
-            drift = law.drift(pruned, original, samples, seed=recipe.seed)
-    before, after, obtained = price(Analysis(built.model, need(facts.shapes, "shapes"), coupling), chosen, facts.costs)
-    if first:
-        before, obtained = first.before, first.against(after, obtained)
-    groups = tuple(
-        GroupReport(g.id, g.size, len(chosen.keep.get(g.id, range(g.size))), g.exact, len(g.members)) for g in coupling.groups
-    )
-    notes = []
-    if facts.frozen:
-        groups_in_all = len(coupling.groups) + len(facts.frozen)
-        notes.append(f"left whole, because they failed verification: {len(facts.frozen)} of {groups_in_all} groups")
-    if any(not g.exact and g.kept < g.size for g in groups):
-        notes.append("inexact groups were pruned: equality with the masked model was proven for the exact ones only")
-    if recipe.blind and recipe.repair:
-        helped = (
-            "repaired on noise, not on data: samples repair better"
-            if facts.repairs
-            else "repair on noise did not help, and was left out"
-        )
-        notes.append(helped)
-    report = Report(
+def _report(original: Model, recipe: Recipe, made: _Made) -> Report:
+    """What happened, but for what is measured on the result."""
+    pruned, exact, search = made.pruned, made.exact, made.search
+    plan, coupling = pruned.plan, pruned.analysis.coupling
+    before, after, obtained = price(pruned.analysis, plan)
+    if exact:
+        before, obtained = exact.before, exact.against(after, obtained)
+    return Report(
         model=original.name,
-        requested="lossless" if recipe.only_exact else str(tuned.target if tuned else Target.parse(recipe.target)),
-        score=tuned.score if tuned else None,
-        tried=tuned.tried if tuned else (),
+        requested="lossless" if recipe.only_exact else str(search.target if search else Target.parse(recipe.target)),
+        score=search.score if search else None,
+        tried=search.tried if search else (),
         obtained=obtained,
         before=before,
         after=after,
-        groups=groups,
+        groups=tuple(
+            GroupReport(g.id, g.size, len(plan.keep.get(g.id, range(g.size))), g.exact, len(g.members)) for g in coupling.groups
+        ),
         refusals=tuple(refusal.to_dict() for refusal in coupling.refusals),
-        verification=built.check,
-        repairs=tuple(facts.repairs or ()),
-        frozen=dict(facts.frozen),
-        drift=drift,
-        seconds=dict(stage.seconds),
-        notes=tuple(notes),
-        lossless=first.to_dict(chosen) if first else None,
+        verification=pruned.check,
+        repairs=pruned.repairs,
+        frozen=dict(pruned.frozen),
+        notes=tuple(_notes(recipe, pruned)),
+        lossless=exact.to_dict(plan) if exact else None,
     )
-    return Result(report, _signed(chosen, source), coupling, compiled=pruned)
+
+
+def _notes(recipe: Recipe, pruned: Pruned) -> Iterator[str]:
+    groups, frozen = pruned.analysis.coupling.groups, pruned.frozen
+    if frozen:
+        yield f"left whole, because they failed verification: {len(frozen)} of {len(groups) + len(frozen)} groups"
+    if any(not group.exact and group.id in pruned.plan.keep for group in groups):
+        yield "inexact groups were pruned: equality with the masked model was proven for the exact ones only"
+    if recipe.blind and recipe.repair:
+        if pruned.repairs:
+            yield "repaired on noise, not on data: samples repair better"
+        else:
+            yield "repair on noise did not help, and was left out"
 
 
 def describe(analysis: Analysis) -> dict[str, Any]:
     """Everything `inspect` shows, as data: costs, groups, refusals, layers."""
-    from onnxprune.pruning.cost import layer_costs
-
     coupling, batch = analysis.coupling, analysis.shapes.batch
     layers = []
     for node in coupling.nodes:
@@ -339,7 +328,7 @@ def describe(analysis: Analysis) -> dict[str, Any]:
         }
         for group in coupling.groups
     ]
-    cost = CostModel(analysis.model, coupling, batch).cost({})
+    cost = analysis.costs.cost({})
     return {
         "model": analysis.model.name,
         "opset": analysis.model.opset,

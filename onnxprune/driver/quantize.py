@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.data import samples as calibrate
+from onnxprune.data.samples import given, open_samples
 from onnxprune.driver import ort_quantizer
-from onnxprune.driver.compiler import Progress, Stages
+from onnxprune.driver.progress import Stages
 from onnxprune.driver.report import QuantReport
-from onnxprune.driver.result import Written
+from onnxprune.driver.result import ModelResult
 from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
 from onnxprune.ir.model import Model, Source
 from onnxprune.ir.node import LINEAR, domain_of, every_node
 from onnxprune.ir.precision import float_types
 from onnxprune.ir.weights import FLOATS
 from onnxprune.options.quantize import QuantRecipe
-from onnxprune.passes import Decode, Facts, FoldMasks, Pipeline
+from onnxprune.passes import Decode, FoldMasks
 from onnxprune.runtime import session
 from onnxprune.verify import law
 from onnxprune.verify.metrics import Evaluation
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
     from onnxprune.data.samples import Samples
+    from onnxprune.passes.base import Progress
 
 __all__ = ["QuantResult", "quantize"]
 
@@ -46,7 +47,7 @@ _LOOKED_AT = 64
 
 
 @dataclass(frozen=True)
-class QuantResult(Written):
+class QuantResult(ModelResult):
     """A quantised model.
 
     Attributes:
@@ -82,58 +83,102 @@ def quantize(
         TargetError: nothing in it can be quantised; says why.
         VerificationError: a zero would not stay zero, or the result does not run.
     """
-    recipe, stage, original = recipe or QuantRecipe(), Stages(progress), Model.of(source)
-    given = calibrate.given(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
-    if given is None:
+    recipe, stages, original = recipe or QuantRecipe(), Stages(progress), Model.of(source)
+    opened = given(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
+    if opened is None:
         raise OptionError("int8 needs the ranges of activations, which samples show: add --calib DATA")
-    judge = None
-    if recipe.eval:
-        judged = calibrate.open_samples(recipe.eval, original.inputs, option="--eval", preprocess=recipe.preprocess or None)
-        with stage("evaluate", "taking the original's score"):
-            judge = Evaluation(original, judged, recipe.metric)
-    model, _ = Pipeline([FoldMasks(), Decode()]).run(original, Facts())
+    evaluation = _evaluation(original, recipe, stages)
+    made = _quantized(original, recipe, opened, stages)
+    drift, arithmetic = None, 0.0
+    if agreement:
+        with stages("agreement", "comparing outputs with the original's"):
+            arithmetic = _arithmetic(made.model, opened)
+            drift = law.drift(made.model, original, opened)
+    score = None
+    if evaluation:
+        with stages("evaluate", "taking the score"):
+            score = evaluation.of(made.model)
+    report = QuantReport(
+        model=original.name,
+        recipe=recipe.to_dict() | {"reduce_range": "yes" if recipe.reduced else "no"},
+        nodes=dict(made.nodes),
+        kept=made.kept,
+        weights=len(made.weights),
+        elements=sum(weight.elements for weight in made.weights),
+        zeros=(sum(weight.before for weight in made.weights), sum(weight.after for weight in made.weights)),
+        size=(original.nbytes, made.model.nbytes),
+        drift=drift,
+        arithmetic=arithmetic,
+        score=score,
+        seconds=dict(stages.seconds),
+        notes=tuple(_notes(made, recipe, arithmetic)),
+    )
+    return QuantResult(report, compiled=made.model)
+
+
+def _evaluation(original: Model, recipe: QuantRecipe, stages: Stages) -> Evaluation | None:
+    """What the original scores on evaluation samples; ``None`` if there are none."""
+    if not recipe.eval:
+        return None
+    judged = open_samples(recipe.eval, original.inputs, option="--eval", preprocess=recipe.preprocess or None)
+    with stages("evaluate", "taking the original's score"):
+        return Evaluation(original, judged, recipe.metric)
+
+
+@dataclass(frozen=True, slots=True)
+class _Zeros:
+    """A quantised weight: how many elements it has, and how many of them are zero before and after."""
+
+    elements: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Quantized:
+    """Attributes:
+    model: the int8 model.
+    nodes: how many nodes compute in int8, by operator.
+    kept: nodes that compute in floating point: name, operator, and why.
+    weights: those in int8.
+    warnings: of the quantizer.
+    """
+
+    model: Model
+    nodes: Mapping[str, int]
+    kept: tuple[Mapping[str, str], ...]
+    weights: tuple[_Zeros, ...]
+    warnings: tuple[str, ...]
+
+
+def _quantized(original: Model, recipe: QuantRecipe, samples: Samples, stages: Stages) -> _Quantized:
+    """The model in int8, by ONNX Runtime's quantizer, and what has become of its nodes and weights.
+
+    Raises:
+        ModelError: the quantizer does not take the model.
+        OptionError: a glob names nothing.
+        TargetError: nothing can be quantised.
+        VerificationError: a zero would not stay zero.
+    """
+    model = Decode().run(FoldMasks().run(original))
     _check(model)
     _name(model)
     with ort_quantizer.Workshop(model) as workshop:
-        with stage("prepare", "folding constants"):
+        with stages("prepare", "folding constants"):
             prepared = workshop.prepare(opset=ort_quantizer.PER_CHANNEL if recipe.per_channel else ort_quantizer.PER_TENSOR)
         excluded = _excluded(recipe.exclude, model, prepared)
         settings = ort_quantizer.Settings(
             recipe.method, recipe.percentile, recipe.per_channel, recipe.activations, recipe.reduced, sorted(excluded)
         )
-        with stage("quantize", "measuring ranges and quantising"):
-            result = workshop.quantize(settings, given)
-        weights = _zeros(prepared, result)
+        with stages("quantize", "measuring ranges and quantising"):
+            result = workshop.quantize(settings, samples)
+        weights = tuple(_zeros(prepared, result).values())
     kept = tuple(_kept(result, excluded))
     nodes = Counter(node.op_type for node in _computing(result)) - Counter(node["op"] for node in kept)
     _tidy(result, original)
     if not weights:
         raise TargetError(f"{model.name}: nothing in it can be quantised: {_why(kept)}")
-    drift, exact = None, 0.0
-    if agreement:
-        with stage("agreement", "comparing outputs with the original's"):
-            exact = _arithmetic(result, given)
-            drift = law.drift(result, original, given)
-    score = None
-    if judge:
-        with stage("evaluate", "taking the score"):
-            score = judge.of(result)
-    report = QuantReport(
-        model=original.name,
-        recipe=recipe.to_dict() | {"reduce_range": "yes" if recipe.reduced else "no"},
-        nodes=dict(nodes),
-        kept=kept,
-        weights=len(weights),
-        elements=sum(size for size, _, _ in weights.values()),
-        zeros=(sum(before for _, before, _ in weights.values()), sum(after for _, _, after in weights.values())),
-        size=(original.nbytes, result.nbytes),
-        drift=drift,
-        arithmetic=exact,
-        score=score,
-        seconds=dict(stage.seconds),
-        notes=tuple(_notes(result, recipe, exact, workshop.said)),
-    )
-    return QuantResult(report, compiled=result)
+    return _Quantized(result, nodes, kept, weights, tuple(workshop.said))
 
 
 def _check(model: Model) -> None:
@@ -225,8 +270,8 @@ def _why(kept: Sequence[Mapping[str, str]]) -> str:
     return reasons[0][0] if reasons else "it computes on no floats"
 
 
-def _zeros(prepared: Model, result: Model) -> dict[str, tuple[int, int, int]]:
-    """For each quantised weight how many elements it has, and how many of them are zero before and after.
+def _zeros(prepared: Model, result: Model) -> dict[str, _Zeros]:
+    """The zeros of each quantised weight, by its name.
 
     Raises:
         VerificationError: a zero would not stay one.
@@ -246,7 +291,7 @@ def _zeros(prepared: Model, result: Model) -> dict[str, tuple[int, int, int]]:
         was = prepared.weights[name].array() == 0
         if np.any(was & ~zero):
             raise VerificationError(f"{name}: a zero of it is not zero in int8: leave it out with --exclude {name!r}")
-        found[name] = (weight.size, int(was.sum()), int(zero.sum()))
+        found[name] = _Zeros(weight.size, int(was.sum()), int(zero.sum()))
     return found
 
 
@@ -301,10 +346,11 @@ def _arithmetic(model: Model, samples: Samples) -> float:
     return float(np.sqrt(gaps / squares)) if squares else 0.0
 
 
-def _notes(model: Model, recipe: QuantRecipe, exact: float, said: Sequence[str]) -> Iterator[str]:
-    if exact > _OVERFLOW:
+def _notes(made: _Quantized, recipe: QuantRecipe, arithmetic: float) -> Iterator[str]:
+    model = made.model
+    if arithmetic > _OVERFLOW:
         yield (
-            f"int8 kernels of this CPU are {exact:.1%} off exact arithmetic: sums of 16 bits overflow"
+            f"int8 kernels of this CPU are {arithmetic:.1%} off exact arithmetic: sums of 16 bits overflow"
             + ("" if recipe.reduced else "; --reduce-range yes prevents that, at one bit of each weight")
         )
     sources = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
@@ -313,4 +359,4 @@ def _notes(model: Model, recipe: QuantRecipe, exact: float, said: Sequence[str])
     if narrow:
         yield f"convolutions whose width is no multiple of {_BLOCK}, at which int8 is slow: {narrow}; prune with --align 16"
     yield "whether int8 is faster hangs on the CPU and the model, it can be slower: measure it with `onnxprune benchmark`"
-    yield from (f"ONNX Runtime: {text}" for text in said)
+    yield from (f"ONNX Runtime: {text}" for text in made.warnings)

@@ -1,4 +1,7 @@
-"""What happened, as data: the same facts for people (tables) and for machines (JSON)."""
+"""What happened, as data: the same for people (tables) and for machines (JSON).
+
+A report has an attribute for each key of the JSON document that a command prints, however many these are.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ class GroupReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was asked for, what came of it, and what it cost.
+    """What was asked for, what came of it, and what it cost; an attribute for each key of the JSON document.
 
     Attributes:
         model: the input.
@@ -101,7 +104,7 @@ class SparseLayer:
 
 @dataclass(frozen=True, slots=True)
 class SparseReport:
-    """What was asked for, and what came of it.
+    """What was asked for, and what came of it; an attribute for each key of the JSON document.
 
     Attributes:
         model: the input.
@@ -152,7 +155,7 @@ class SparseReport:
 
 @dataclass(frozen=True, slots=True)
 class QuantReport:
-    """What was quantised, and what came of it.
+    """What was quantised, and what came of it; an attribute for each key of the JSON document.
 
     Attributes:
         model: the input.

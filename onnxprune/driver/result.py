@@ -1,7 +1,8 @@
-"""What every command that makes a model returns: the model, ready to be written."""
+"""What commands return: a model that is ready to be written, and what pruning came to."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +14,16 @@ from onnxprune.ir.model import Model
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["Written"]
+    from onnxprune.axes.plan import Plan
+    from onnxprune.linear.reconstruction import Repaired
+    from onnxprune.passes.couple import Analysis
+    from onnxprune.verify.law import Check
+
+__all__ = ["ModelResult", "Pruned"]
 
 
 @dataclass(frozen=True)
-class Written:
+class ModelResult:
     """A model that was made, and what is known of it.
 
     Attributes:
@@ -38,3 +44,24 @@ class Written:
             OutputError: the path cannot be written, or exists and ``force`` is not set.
         """
         files.save(self.compiled, files.check_output(path, force=force))
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """A small model, and how it came about.
+
+    Attributes:
+        analysis: the model that was cut, and its groups.
+        plan: what remains of it.
+        model: the small model.
+        check: the proof of the surgery, before any repair; ``None`` if it was not asked for.
+        repairs: the readers that were repaired since, with their errors before and after.
+        frozen: groups that were left whole because they break the proof, by id, with the reason.
+    """
+
+    analysis: Analysis
+    plan: Plan
+    model: Model
+    check: Check | None = None
+    repairs: tuple[Repaired, ...] = ()
+    frozen: Mapping[str, str] = field(default_factory=dict)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import TargetError
 from onnxprune.options.prune import Target
 
 if TYPE_CHECKING:
-    from onnxprune.driver.compiler import Built, Compiler
+    from onnxprune.driver.compiler import Compiler
+    from onnxprune.driver.result import Pruned
     from onnxprune.verify.metrics import Evaluation, Score
 
-__all__ = ["Tuned", "at_latency", "within_drop"]
+__all__ = ["DropSearch", "at_latency", "within_drop"]
 
 _ROUNDS = 6
 """How often a latency is corrected, at most."""
@@ -24,15 +25,15 @@ _LEAST, _FINE = 0.05, 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
+class DropSearch:
     """Attributes:
-    built: the model that was found.
+    pruned: the model that was found.
     score: its score.
     target: the target that it was built for.
     tried: for every target that was tried the score that came of it, in order.
     """
 
-    built: Built
+    pruned: Pruned
     score: Score
     target: Target
     tried: tuple[tuple[Target, float], ...]
@@ -51,8 +52,8 @@ def at_latency(compiler: Compiler, target: Target) -> Target:
     share, found, least = target.fraction, None, 1.0
     for round_ in range(_ROUNDS):
         asked = Target("latency", min(round(share, 4), 1.0))
-        original, candidate = compiler.draft(str(asked))
-        with compiler.stage("measuring", f"measuring what {asked} comes to ({round_ + 1})"):
+        original, candidate = compiler.draft(asked)
+        with compiler.stages("measuring", f"measuring what {asked} comes to ({round_ + 1})"):
             measured = measure_ratio(original, candidate, seconds=_SECONDS) / target.fraction
         least = min(least, measured * target.fraction)
         if measured <= 1 and (found is None or measured > found[0]):
@@ -65,7 +66,7 @@ def at_latency(compiler: Compiler, target: Target) -> Target:
     return found[1]
 
 
-def within_drop(compiler: Compiler, evaluation: Evaluation, drop: float, start: Target) -> Tuned:
+def within_drop(compiler: Compiler, evaluation: Evaluation, drop: float, start: Target) -> DropSearch:
     """The model with the least share of a metric whose score is at most ``drop`` below the original's; found by bisection.
 
     The search begins at ``start``. Quality is taken to fall with size; where it does not quite, what is returned has still been
@@ -75,21 +76,21 @@ def within_drop(compiler: Compiler, evaluation: Evaluation, drop: float, start: 
         TargetError: nothing that was tried stays within the drop.
     """
     tried: list[tuple[Target, float]] = []
-    best: Tuned | None = None
+    best: DropSearch | None = None
     low, high, share = _LEAST, 1.0, start.fraction
     while high - low > _FINE:
         target = Target(start.metric, round(share, 4))
         try:
-            built = compiler.build(str(target))
+            pruned = compiler.build(target)
         except TargetError:
             low = share  # narrower than widths go
             share = (low + high) / 2
             continue
-        with compiler.stage("evaluation", f"evaluating {target}"):
-            score = evaluation.of(built.pruned)
+        with compiler.stages("evaluation", f"evaluating {target}"):
+            score = evaluation.of(pruned.model)
         tried.append((target, score.pruned))
         if score.original - score.pruned <= drop + 1e-12:
-            best, high = Tuned(built, score, target, ()), share
+            best, high = DropSearch(pruned, score, target, ()), share
         else:
             low = share
         share = (low + high) / 2
@@ -99,4 +100,4 @@ def within_drop(compiler: Compiler, evaluation: Evaluation, drop: float, start: 
             f"no model within a drop of {drop:.2%}: the best of {len(tried)} has {evaluation.metric} {least:.4f}, the original "
             f"{evaluation.original:.4f}; allow a larger drop, or give more calibration samples"
         )
-    return Tuned(best.built, best.score, best.target, tuple(tried))
+    return replace(best, tried=tuple(tried))

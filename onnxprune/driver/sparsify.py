@@ -6,51 +6,49 @@ import dataclasses
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.data import samples as calibrate
-from onnxprune.data.calibration import Calibration
-from onnxprune.driver.compiler import Progress, Stages, drifted
+from onnxprune.data.samples import given
+from onnxprune.driver.exponents import affordable, best_exponent
+from onnxprune.driver.progress import Stages
 from onnxprune.driver.report import SparseLayer, SparseReport
-from onnxprune.driver.result import Written
+from onnxprune.driver.result import ModelResult
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model, Source
-from onnxprune.ir.precision import as_float32, float_types
 from onnxprune.linear.moments import collect
 from onnxprune.options.prune import GRADIENT
 from onnxprune.options.sparsify import Goal, SparseRecipe
-from onnxprune.passes import Couple, Encode, Facts, Normalize, Pipeline, Sparsify
-from onnxprune.passes.base import need
-from onnxprune.pruning.cost import CostModel
+from onnxprune.passes import Couple, Encode, Normalize, Sparsify
+from onnxprune.passes.base import Fitted, Progress, silent
 from onnxprune.sparse import layers as sparse_layers
 from onnxprune.sparse import permute
-from onnxprune.sparse.allocation import ALLOCATIONS, by_curves, important, threshold
+from onnxprune.sparse.allocation import ALLOCATIONS, Counts, by_curves, important, threshold
 from onnxprune.sparse.curves import LEVELS, measure
 from onnxprune.sparse.patterns import NofM
 from onnxprune.sparse.solve import Sparser
 from onnxprune.verify import law
 
 if TYPE_CHECKING:
-    from onnxprune.axes.coupling import Coupling
     from onnxprune.axes.factors import Positions
+    from onnxprune.data.calibration import Calibration, Feeds
     from onnxprune.data.samples import Samples
     from onnxprune.ir.weights import Array
+    from onnxprune.linear.reconstruction import Repaired
+    from onnxprune.passes.couple import Analysis
     from onnxprune.sparse.layers import Layer
 
 __all__ = ["SparseResult", "Sparsified", "Sparsifier", "gzipped", "sparsify"]
 
-Counts = Mapping[str, int]
 EXPONENTS = (1.0, 0.5)
-"""Of measured errors, before they are added."""
+"""Of what layers are measured to cost, before it is added; the first one where the model is too large to try."""
 _MEASURED = 2e13
 """Multiply-accumulates, about, up to which more samples measure what layers cost."""
-_TRIED = 5e11
-"""Multiply-accumulates of the calibration set up to which several ways to share a sparsity out are tried."""
 _STEPS = 12
 """Sparsities that are tried for a size, at most."""
 _NEAR = 0.01
@@ -63,16 +61,16 @@ class Sparsified:
     """Attributes:
     original: the normalised model.
     model: the sparse one, with dense initializers.
-    written: the same with its weights encoded, if that was asked for.
+    stored: the same as it is written: with its weights encoded, if that was asked for.
     layers: those that may be sparse, with how many weights of each stay.
-    facts: what repair did among them.
+    repairs: the layers that were refit, with their errors.
     """
 
     original: Model
     model: Model
-    written: Model
+    stored: Model
     layers: tuple[tuple[Layer, int], ...]
-    facts: Facts
+    repairs: tuple[Repaired, ...]
 
 
 class Sparsifier:
@@ -83,7 +81,7 @@ class Sparsifier:
         original: Model,
         recipe: SparseRecipe,
         samples: Samples | None,
-        stage: Stages,
+        stages: Stages,
     ) -> None:
         """Find the layers.
 
@@ -91,30 +89,25 @@ class Sparsifier:
             OptionError: no layer may be sparse, or the recipe needs data that is not there.
         """
         self.recipe = recipe.settled(data=samples is not None)
-        self._original, self._stage = original, stage
-        with stage("analysis", "finding layers"):
-            facts = Facts(tell=stage.tell)
-            self.model, _ = Pipeline([Normalize(), Couple(allow_inexact=True)]).run(original, facts)  # orders may change there
-            coupling = need(facts.coupling, "coupling")
-            self.every = sparse_layers.find(self.model, coupling, recipe.protect)
-            wide = not float_types(self.model) <= {"float32"}
-            if samples is not None:
-                facts.calibration = Calibration.of(samples, need(facts.shapes, "shapes"), float32=wide)
-            self.facts = facts
+        self._original, self._stages = original, stages
+        with stages("analysis", "finding layers"):
+            analysis = Couple(allow_inexact=True).run(Normalize().run(original))  # orders may change there
+            self.every = sparse_layers.find(analysis.model, analysis.coupling, recipe.protect)
+            self.calibration = None if samples is None else analysis.calibration(samples)
         self._own = {layer.name: share for layer in self.every if (share := self._asked(layer)) is not None}
         self.layers = [layer for layer in self.every if recipe.ends or not layer.end or layer.name in self._own]
         if not self.layers:
-            raise OptionError(f"{self.model.name}: only first and last layers are left: pass --ends to make them sparse, too")
+            raise OptionError(f"{analysis.model.name}: only first and last layers are left: pass --ends to make them sparse, too")
         self.permuted: dict[str, Positions] = {}
         pattern = recipe.shape
         if isinstance(pattern, NofM) and recipe.permute:
-            with stage("permutation", "looking for an order of channels"):
-                self._permute(pattern, coupling)
-        facts.original = as_float32(self.model) if wide else self.model
+            with stages("permutation", "looking for an order of channels"):
+                self.permuted, analysis = self._permuted(analysis, pattern)
+        self.analysis = analysis
+        self.importance: Mapping[str, Array] = {}
         if self.recipe.method in GRADIENT:
-            with stage("scores", f"scoring by {self.recipe.method}"):
-                facts.importance = self._important(facts.original)
-        self._curves: dict[str, dict[int, float]] | None = None
+            with stages("scores", f"scoring by {self.recipe.method}"):
+                self.importance = self._important(analysis.float32.model)
         self._exponent: float | None = None
 
     def run(self) -> Sparsified:
@@ -126,10 +119,10 @@ class Sparsifier:
         goal = self.recipe.goal
         if goal is None:
             pattern = self.recipe.shape
-            counts = {layer.name: pattern.most(layer.array(self.model).shape) for layer in self.layers}
+            counts = {layer.name: pattern.most(layer.array(self.analysis.model).shape) for layer in self.layers}
             return self._made(counts)
         if goal.metric == "threshold":
-            return self._made(threshold(self.layers, self.model, goal.value) | self._fixed())
+            return self._made(threshold(self.layers, self.analysis.model, goal.value) | self._fixed())
         if goal.metric == "sparsity":
             return self._made(self.shares(goal.value))
         return self._sized(goal)
@@ -142,15 +135,11 @@ class Sparsifier:
         if not rest:
             return counts
         total = round(sum(layer.size for layer in rest) * (1 - sparsity))
-        if recipe.allocation == "global" and self.facts.importance is not None:
-            return counts | important(rest, self.facts.importance, total)
+        if recipe.allocation == "global" and self.importance:
+            return counts | important(rest, self.importance, total)
         if recipe.allocation != "sensitivity":
-            return counts | ALLOCATIONS[recipe.allocation](rest, self.model, total)
-        if self._curves is None:
-            self._curves = self._measured(rest)
-        if self._exponent is None:
-            self._exponent = self._tried(rest, counts, total)
-        return counts | by_curves(rest, self._curves, total, self._exponent)
+            return counts | ALLOCATIONS[recipe.allocation](rest, self.analysis.model, total)
+        return counts | by_curves(rest, self._curves, total, self._exponent_for(rest, counts, total))
 
     def _important(self, model: Model) -> dict[str, Array]:
         """The importance of each weight by gradients; by magnitude where a layer has none.
@@ -160,7 +149,7 @@ class Sparsifier:
         """
         from onnxprune.torch.importance import of_weights
 
-        found = of_weights(model, self.recipe.method, need(self.facts.calibration, "calibration").fit, self.recipe.seed)
+        found = of_weights(model, self.recipe.method, self._data.fit, self.recipe.seed)
         arrays = {layer.name: model.weights[layer.name].array() for layer in self.every if layer.name not in found}
         return found | {name: np.abs(array) for name, array in arrays.items()}
 
@@ -168,85 +157,92 @@ class Sparsifier:
         """How many weights stay of layers that have a sparsity of their own."""
         return {layer.name: round(layer.size * (1 - self._own[layer.name])) for layer in self.layers if layer.name in self._own}
 
-    def _permute(self, pattern: NofM, coupling: Coupling) -> None:
-        """Take an order of channels under which the pattern keeps more; groups whose new order is not proven keep the old one."""
-        found = permute.orders(self.model, coupling, self.layers, pattern, self.recipe.seed)
+    def _permuted(self, analysis: Analysis, pattern: NofM) -> tuple[dict[str, Positions], Analysis]:
+        """An order of channels under which the pattern keeps more, by group, and the model in it.
+
+        Groups whose new order is not proven keep the old one.
+        """
+        model, coupling = analysis.model, analysis.coupling
+        found = permute.orders(model, coupling, self.layers, pattern, self.recipe.seed)
 
         def holds(names: Sequence[str]) -> bool:
-            changed = permute.permuted(self.model, coupling, {name: found[name] for name in names})
-            return law.compare(changed, self.model, seed=self.recipe.seed, against="original").ok
+            changed = permute.permuted(model, coupling, {name: found[name] for name in names})
+            return law.compare(changed, model, seed=self.recipe.seed, against="original").ok
 
-        if found:
-            wrong = law.isolate(list(found), holds)
-            self.permuted = {name: order for name, order in found.items() if name not in wrong}
-            self.model = permute.permuted(self.model, coupling, self.permuted)
+        wrong = law.isolate(list(found), holds) if found else []
+        proven = {name: order for name, order in found.items() if name not in wrong}
+        return proven, dataclasses.replace(analysis, model=permute.permuted(model, coupling, proven))
 
     def _asked(self, layer: Layer) -> float | None:
         return next((share for glob, share in self.recipe.own if layer.called(glob)), None)
 
-    def _measured(self, layers: list[Layer]) -> dict[str, dict[int, float]]:
-        """What each layer costs."""
-        facts, recipe = self.facts, self.recipe
-        original, calibration = need(facts.original, "original"), need(facts.calibration, "calibration")
-        with self._stage("sensitivity", "measuring what each layer costs"):
-            statistics = collect(original, need(facts.coupling, "coupling"), calibration.fit, seed=recipe.seed)
-            sparser = Sparser(recipe.shape, recipe.method, recipe.repair, facts.importance or {})
-            runs = self._macs * calibration.size * len(layers) * len(LEVELS)
-            held = list(islice(calibration.held, max(1, int(_MEASURED / max(runs, 1)))))
-            return measure(original, layers, statistics, held, sparser, self._stage.tell, recipe.seed)
-
     @property
-    def _macs(self) -> int:
-        """Of one sample."""
-        coupling, shapes = need(self.facts.coupling, "coupling"), need(self.facts.shapes, "shapes")
-        return CostModel(self.model, coupling, shapes.batch).cost({}).macs
+    def _data(self) -> Calibration:
+        """The samples, where the recipe is settled to need them."""
+        assert self.calibration is not None  # noqa: S101 - a settled recipe asks for nothing that its data lacks
+        return self.calibration
 
-    def _tried(self, layers: list[Layer], counts: Counts, total: int) -> float:
-        """The exponent whose sparse model is nearest to the original on samples that it was not fitted on; the first one where
-        the model is too large to try.
+    @cached_property
+    def _curves(self) -> dict[str, dict[int, float]]:
+        """What each layer costs, of those without a sparsity of their own."""
+        original, recipe, calibration = self.analysis.float32, self.recipe, self._data
+        layers = [layer for layer in self.layers if layer.name not in self._own]
+        with self._stages("sensitivity", "measuring what each layer costs"):
+            statistics = collect(original.model, original.coupling, calibration.fit, seed=recipe.seed)
+            sparser = Sparser(recipe.shape, recipe.method, recipe.repair, self.importance)
+            runs = original.costs.cost({}).macs * calibration.size * len(layers) * len(LEVELS)
+            held = list(islice(calibration.held, max(1, int(_MEASURED / max(runs, 1)))))
+            return measure(original.model, layers, statistics, held, sparser, self._stages.tell, recipe.seed)
+
+    def _exponent_for(self, layers: list[Layer], counts: Counts, total: int) -> float:
+        """The exponent whose sparse model is nearest to the original on samples that it was not fitted on.
+
+        It is tried once, at the first sparsity; where the model is too large to try, the first one is taken.
         """
-        calibration = need(self.facts.calibration, "calibration")
-        if self._macs * calibration.size * len(calibration.every) > _TRIED:
-            return EXPONENTS[0]
-        errors = {}
-        for number, exponent in enumerate(EXPONENTS, 1):
-            shares = {**counts, **by_curves(layers, self._curves or {}, total, exponent)}
-            with self._stage("allocation", f"trying ways to share the sparsity out ({number} of {len(EXPONENTS)})"):
-                facts = dataclasses.replace(self.facts, calibration=dataclasses.replace(calibration, every=calibration.fit))
-                facts.tell = lambda _: None
-                original = need(facts.original, "original")
-                errors[exponent] = drifted(self._sparse(original, shares, facts), original, calibration.held)
-        return min(errors, key=lambda exponent: errors[exponent])
+        if self._exponent is None:
+            original, calibration, curves = self.analysis.float32, self._data, self._curves
 
-    def _sparse(self, model: Model, counts: Counts, facts: Facts) -> Model:
+            def build(exponent: float) -> Model:
+                shares = {**counts, **by_curves(layers, curves, total, exponent)}
+                return self._sparse(original, shares, calibration.fit).model
+
+            self._exponent = EXPONENTS[0]
+            if affordable(self.analysis, calibration):
+                with self._stages("allocation", "trying ways to share the sparsity out"):
+                    tried = (EXPONENTS, build, original.model, calibration.held, self._stages.tell, "sparsity")
+                    self._exponent = best_exponent(*tried)
+        return self._exponent
+
+    def _sparse(self, analysis: Analysis, counts: Counts, feeds: Feeds | None, tell: Progress = silent) -> Fitted:
         recipe = self.recipe
-        facts.sparse = [(layer, counts.get(layer.name, layer.size)) for layer in self.every]
-        return Sparsify(recipe.pattern, recipe.method, recipe.repair, recipe.seed).run(model, facts)
+        layers = [(layer, counts.get(layer.name, layer.size)) for layer in self.every]
+        step = Sparsify(recipe.pattern, recipe.method, recipe.repair, recipe.seed)
+        return step.run(analysis, layers, feeds, self.importance, tell)
 
     def _made(self, counts: Counts) -> Sparsified:
-        with self._stage("sparsify", "making layers sparse"):
-            facts = dataclasses.replace(self.facts)
-            result = self._sparse(self.model, counts, facts)
-        with self._stage("encode", "encoding"):
-            written = self._encode(result)
+        with self._stages("sparsify", "making layers sparse"):
+            feeds = None if self.calibration is None else self.calibration.every
+            result = self._sparse(self.analysis, counts, feeds, self._stages.tell)
+        with self._stages("encode", "encoding"):
+            stored = self._encode(result.model)
         chosen = tuple((layer, counts[layer.name]) for layer in self.layers)
-        return Sparsified(self.model, result, written, chosen, facts)
+        return Sparsified(self.analysis.model, result.model, stored, chosen, result.repairs)
 
     def _encode(self, model: Model) -> Model:
         """What is written of a model with zeros."""
         if self.recipe.encoding == "dense":
             return model
-        return Encode(self.recipe.encoding)(model, Facts(tell=self._stage.tell))
+        return Encode(self.recipe.encoding).run(model, self._stages.tell).model
 
     def _sized(self, goal: Goal) -> Sparsified:
         """The least sparse model whose size is not above the one asked for, found by false position."""
         bytes_of = gzipped if goal.metric == "gzip" else _bytes
         wanted = goal.value * bytes_of(self._original) if goal.value < 1 else goal.value
-        low, high = (0.0, float(bytes_of(self._encode(self.model)))), (1.0, 0.0)
+        low, high = (0.0, float(bytes_of(self._encode(self.analysis.model)))), (1.0, 0.0)
         best, share = None, min(max(1 - wanted / low[1], 0.0), 0.99)
         for _ in range(_STEPS):
             made = self._made(self.shares(share))
-            size = bytes_of(made.written)
+            size = bytes_of(made.stored)
             if size <= wanted:
                 best, high = (made, size) if best is None or size > best[1] else best, (share, float(size))
             else:
@@ -279,7 +275,7 @@ def gzipped(model: Model) -> int:
 
 
 @dataclass(frozen=True)
-class SparseResult(Written):
+class SparseResult(ModelResult):
     """A sparse model.
 
     Attributes:
@@ -312,14 +308,14 @@ def sparsify(
         OptionError: no layer may be sparse, or the recipe needs data that is not there.
         TargetError: the size that is asked for cannot be reached; says what is reachable.
     """
-    recipe, stage, original = recipe or SparseRecipe(), Stages(progress), Model.of(source)
-    given = calibrate.given(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
-    worker = Sparsifier(original, recipe, given, stage)
+    recipe, stages, original = recipe or SparseRecipe(), Stages(progress), Model.of(source)
+    opened = given(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
+    worker = Sparsifier(original, recipe, opened, stages)
     made = worker.run()
     drift = None
     if agreement:
-        with stage("agreement", "comparing outputs with the original's"):
-            drift = law.drift(made.written, original, given, seed=recipe.seed)
+        with stages("agreement", "comparing outputs with the original's"):
+            drift = law.drift(made.stored, original, opened, seed=recipe.seed)
     report = SparseReport(
         model=original.name,
         requested=str(recipe.goal or recipe.shape),
@@ -330,21 +326,21 @@ def sparsify(
         dense=tuple(layer.name for layer in worker.every if layer not in worker.layers),
         parameters=sum(weight.size for weight in made.original.weights.values() if weight.is_float),
         zeros=sum(layer.zeros(made.model) for layer, _ in made.layers),
-        size=(_bytes(original), _bytes(made.written)),
-        gzip=(gzipped(original), gzipped(made.written)),
+        size=(_bytes(original), _bytes(made.stored)),
+        gzip=(gzipped(original), gzipped(made.stored)),
         permuted=tuple(worker.permuted),
-        repairs=tuple(made.facts.repairs or ()),
+        repairs=made.repairs,
         drift=drift,
-        seconds=dict(stage.seconds),
+        seconds=dict(stages.seconds),
         notes=tuple(_notes(worker, made)),
     )
-    return SparseResult(report, compiled=made.written)
+    return SparseResult(report, compiled=made.stored)
 
 
 def _notes(worker: Sparsifier, made: Sparsified) -> Iterator[str]:
-    if worker.facts.calibration is None:
+    if worker.calibration is None:
         yield "without samples weights go by size and none makes up for them: with --calib far less is lost"
-    if made.written is made.model and worker.recipe.goal:
+    if made.stored is made.model and worker.recipe.goal:
         yield "zeros take as much room as other weights: `onnxprune encode`, or --encoding auto, writes them in fewer bytes"
 
 

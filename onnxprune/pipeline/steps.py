@@ -11,7 +11,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
-from onnxprune.driver.result import Written
+from onnxprune.driver.result import ModelResult
 from onnxprune.errors import OptionError
 from onnxprune.options.prune import NOISE, Recipe
 from onnxprune.options.quantize import QuantRecipe
@@ -99,7 +99,7 @@ class Place:
     tell: Callable[[str], None]
 
 
-Outcome = tuple[Written | None, dict[str, Any]]
+Outcome = tuple[ModelResult | None, dict[str, Any]]
 """A model, or none where a step only looks; and what happened, as plain data."""
 
 

@@ -23,12 +23,12 @@ import numpy as np
 
 from onnxprune.data.batching import Batch
 from onnxprune.data.samples import Samples, open_samples
-from onnxprune.driver import prune
+from onnxprune.driver.prune import analyze, apply, check, make_plan, price, prune
 from onnxprune.errors import OptionError, VerificationError
 from onnxprune.ir.model import Model, Source
 from onnxprune.options.prune import Recipe, Target
 from onnxprune.options.train import Sparse, Training, turns
-from onnxprune.pruning.cost import METRICS, CostModel
+from onnxprune.pruning.cost import METRICS
 from onnxprune.training.channel_masks import ChannelSelection
 from onnxprune.training.data import Data
 from onnxprune.training.devices import devices
@@ -142,7 +142,7 @@ class _Course:
         if self._target.metric != "latency":  # which would have to be measured
             tell("checking the target")
             asked = Recipe(target=recipe.target, criterion="l2", scope="global", align=recipe.align, protect=recipe.protect)
-            prune.make_plan(self._source, asked)
+            make_plan(self._source, asked)
         self._checkpoint = kept(material, self._options, str(recipe), self._source, teacher, self._data.source)
 
     def run(self) -> Tuned:
@@ -168,8 +168,8 @@ class _Course:
         return Tuned(self._report(place, model), self._where.rank == 0, compiled=model)
 
     def _first(self) -> _Place:
-        found = prune.analyze(self._source, protect=self._recipe.protect)
-        cost = CostModel(found.model, found.coupling, found.shapes.batch).cost({})
+        found = analyze(self._source, protect=self._recipe.protect)
+        cost = found.costs.cost({})
         row = self._row("original", self._source, dataclasses.asdict(cost))
         return _Place(0, _bytes(found.model), stages=[{**row, "seconds": 0.0}])
 
@@ -195,7 +195,7 @@ class _Course:
         session = Session(model, material, options, tell=self._tell, data=self._data, checkpoint=self._checkpoint)
         phase = Phase(stage.name, self._options.epochs)
         if learn:
-            norms = GroupNorms(session.module, prune.analyze(model, protect=self._recipe.protect).coupling)
+            norms = GroupNorms(session.module, analyze(model, protect=self._recipe.protect).coupling)
 
             def shrink(step: int, steps: int) -> None:
                 # As much in a long training as in a short one; with the learning rate, so that what matters can be learnt back.
@@ -213,8 +213,8 @@ class _Course:
         """
         recipe, options = self._recipe, rated(self._recipe, self._options)
         surgery = self._surgery(stage.fraction)
-        proven = prune.prune(model, surgery, agreement=False, progress=self._tell)  # groups that cannot be cut stay whole
-        found = prune.analyze(model, protect=recipe.protect)
+        proven = prune(model, surgery, agreement=False, progress=self._tell)  # groups that cannot be cut stay whole
+        found = analyze(model, protect=recipe.protect)
         session = Session(
             model, self._material, options, sparse=True, tell=self._tell, data=self._data, checkpoint=self._checkpoint
         )
@@ -232,11 +232,11 @@ class _Course:
         trained = session.train(methods()[recipe.method].phases(run))
         plan = selection.plan({name: session.module.value_of(name) for name in run.layers})
         self._tell("cutting out what is masked")
-        small = prune.apply(trained.compiled, plan)
-        proof = prune.check(trained.compiled, small, plan, seed=options.seed)
+        small = apply(trained.compiled, plan)
+        proof = check(trained.compiled, small, plan, seed=options.seed)
         if not proof.ok:
             raise VerificationError(f"{self._source.name}: what was masked cannot be cut out: {proof.text}")
-        cost = dataclasses.asdict(prune.price(found, plan)[1])
+        cost = dataclasses.asdict(price(found, plan)[1])
         place.model, place.epochs = _bytes(small), place.epochs + trained.report["epochs"]
         return {**self._row(stage.name, small, cost), "verification": _verified(proof)}
 
@@ -244,7 +244,7 @@ class _Course:
         """Prune the model of a place to a fraction of the original, less what went before."""
         fraction = min(stage.fraction / place.remaining, 1.0)
         recipe = self._surgery(fraction)
-        result = prune.prune(model, recipe, samples=_Drawn(self._data), agreement=False, progress=self._tell)
+        result = prune(model, recipe, samples=_Drawn(self._data), agreement=False, progress=self._tell)
         place.remaining *= float(result.report.obtained.get(self._target.metric, fraction))
         place.model = _bytes(result.compiled)
         proof = result.report.verification

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.data.samples import Samples, open_samples
-from onnxprune.driver.result import Written
+from onnxprune.driver.result import ModelResult
 from onnxprune.errors import OptionError
 from onnxprune.ir.model import Model, Source
 from onnxprune.ir.precision import as_float32, float_types
@@ -65,7 +65,7 @@ class Material:
 
 
 @dataclass(frozen=True)
-class Tuned(Written):
+class Tuned(ModelResult):
     """A trained model.
 
     Attributes:

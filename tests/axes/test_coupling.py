@@ -12,7 +12,7 @@ from onnxprune.axes.factors import leaves
 from onnxprune.axes.rules.registry import Reason
 from onnxprune.driver.prune import analyze
 from onnxprune.ir.model import Model
-from onnxprune.passes import Couple, Normalize, Pipeline
+from onnxprune.passes import Couple, Normalize
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -276,9 +276,7 @@ def test_kinds_of_groups() -> None:
 def test_only_some_kinds() -> None:
     model = Model.of(parse(ENCODER))
     for only, ids in (((), 4), (("mlp",), 1), (("heads",), 3), (("channels",), 0)):
-        _, facts = Pipeline([Normalize(), Couple(only=only)]).run(model)
-        assert facts.coupling is not None
-        assert len(facts.coupling.groups) == ids, only
+        assert len(Couple(only=only).run(Normalize().run(model)).coupling.groups) == ids, only
 
 
 def test_the_weight_of_a_refused_node_is_refused() -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from nets import NETS, parse
+from onnxprune.axes.plan import Plan
 from onnxprune.data.samples import open_samples
-from onnxprune.driver.compiler import EXPONENTS, Compiler, Stages, drifted
+from onnxprune.driver import compiler as module
+from onnxprune.driver.compiler import EXPONENTS, Compiler
+from onnxprune.driver.exponents import drifted
+from onnxprune.driver.proof import prove
 from onnxprune.errors import ModelError, OptionError, TargetError
 from onnxprune.ir.model import Model
-from onnxprune.options.prune import Recipe
-from onnxprune.passes import Facts, MaskChannels, Sensitivity
-from onnxprune.passes.base import need
-from onnxprune.verify.law import compare
+from onnxprune.options.prune import Recipe, Target
+from onnxprune.passes import MaskChannels, Sensitivity
+from onnxprune.passes.couple import Analysis
+from onnxprune.verify.law import Check, compare
 
+HALF = Target("macs", 0.5)
 X = np.random.default_rng(0).standard_normal((64, 3, 8, 8)).astype(np.float32)
 
 
@@ -26,97 +33,120 @@ def compiler(net: str = "residual", *, data: bool = True, **options: object) -> 
 
 @pytest.mark.parametrize("target", ["macs=0.5", "params=0.6", "size=0.7", "channels=0.5"])
 def test_targets_with_data(target: str) -> None:
-    made = compiler()
-    built = made.build(target)
+    asked = Target.parse(target)
+    built = compiler().build(asked)
     assert built.check is not None
     assert built.check.ok
     assert built.plan.keep
-    assert built.facts.repairs
-    metric, _, fraction = target.partition("=")
-    if metric != "channels":
-        costs = need(built.facts.costs, "costs")
-        counts = {g.factor: len(built.plan.keep.get(g.id, range(g.size))) for g in made.curves()[0].groups}
-        assert costs.total(metric, counts) <= float(fraction) * costs.total(metric, {})
+    assert built.repairs
+    if asked.metric != "channels":
+        costs = built.analysis.costs
+        counts = {g.factor: len(built.plan.keep.get(g.id, range(g.size))) for g in built.analysis.coupling.groups}
+        assert costs.total(asked.metric, counts) <= asked.fraction * costs.total(asked.metric, {})
 
 
 def test_repair_brings_the_model_nearer() -> None:
-    plain, repaired = (compiler(repair=repair, criterion="l2", scope="global").build("macs=0.5") for repair in (False, True))
+    plain, repaired = (compiler(repair=repair, criterion="l2", scope="global").build(HALF) for repair in (False, True))
     assert {name: kept.tolist() for name, kept in plain.plan.keep.items()} == {
         name: kept.tolist() for name, kept in repaired.plan.keep.items()
     }
-    held = need(repaired.facts.calibration, "calibration").held
-    assert drifted(repaired.pruned, repaired.model, held) < 0.7 * drifted(plain.pruned, plain.model, held)
-    assert not plain.facts.repairs
+    original = plain.analysis.model
+    held = plain.analysis.calibration(open_samples({"x": X}, original.inputs)).held
+    assert drifted(repaired.model, original, held) < 0.7 * drifted(plain.model, original, held)
+    assert not plain.repairs
 
 
 def test_repair_on_noise_brings_the_model_nearer_to_the_original_on_other_inputs() -> None:
     made = [compiler(data=False, repair=repair, calib="noise") for repair in (False, True)]
-    plain, repaired = (one.build("macs=0.5") for one in made)
+    plain, repaired = (one.build(HALF) for one in made)
     assert {name: kept.tolist() for name, kept in plain.plan.keep.items()} == {
         name: kept.tolist() for name, kept in repaired.plan.keep.items()
     }
-    assert repaired.facts.repairs
-    assert not plain.facts.repairs
-    feeds = [{"x": X}]
-    assert drifted(repaired.pruned, repaired.model, feeds) < 0.7 * drifted(plain.pruned, plain.model, feeds)  # type: ignore[arg-type]
+    assert repaired.repairs
+    assert not plain.repairs
+    feeds, original = [{"x": X}], plain.analysis.model
+    assert drifted(repaired.model, original, feeds) < 0.7 * drifted(plain.model, original, feeds)  # type: ignore[arg-type] # one batch
 
 
 def test_repair_on_noise_that_does_not_help_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxprune.driver.compiler.drifted", lambda *_: 1.0)
-    built = compiler(data=False, calib="noise").build("macs=0.5")
-    assert not built.facts.repairs
+    built = compiler(data=False, calib="noise").build(HALF)
+    assert not built.repairs
     assert built.check is not None
     assert built.check.ok
-    _, facts = compiler(data=False).planned("macs=0.5")
-    masked = MaskChannels()(built.model, Facts(facts.shapes, facts.coupling, plan=built.plan))
-    assert compare(built.pruned, masked).ok
+    analysis, plan = compiler(data=False).planned(HALF)
+    assert plan.keep.keys() == built.plan.keep.keys()
+    assert compare(built.model, MaskChannels().run(analysis, plan)).ok
 
 
 def test_noise_does_not_stand_in_for_indices() -> None:
     model = parse("(int64[N,T] ids) => (float[N,T,4] y) <float[9,8] w, float[8,4] v> { e = Gather(w, ids) y = MatMul(e, v) }")
     with pytest.raises(OptionError, match="input 'ids'"):
-        Compiler(Model.of(model), Recipe(align="1", calib="noise")).build("channels=0.5")
+        Compiler(Model.of(model), Recipe(align="1", calib="noise")).build(Target("channels", 0.5))
 
 
 def test_curves_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[int] = []
     run = Sensitivity.run
 
-    def counted(self: Sensitivity, model: Model, facts: Facts) -> Model:
+    def counted(self: Sensitivity, *given: Any) -> Any:
         runs.append(1)
-        return run(self, model, facts)
+        return run(self, *given)
 
     monkeypatch.setattr(Sensitivity, "run", counted)
     made = compiler()
-    for target in ("macs=0.7", "macs=0.5"):
-        made.build(target)
+    for share in (0.7, 0.5):
+        made.build(Target("macs", share))
     assert runs == [1]
     assert made._exponent in EXPONENTS
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
-    first, again = (compiler(seed=3).build("macs=0.5").pruned.to_proto().SerializeToString() for _ in range(2))
+    first, again = (compiler(seed=3).build(HALF).model.to_proto().SerializeToString() for _ in range(2))
     assert first == again
+
+
+def break_group(monkeypatch: pytest.MonkeyPatch, victim: str) -> None:
+    """From now on the law does not hold where a group loses anything."""
+
+    def wrong(analysis: Analysis, plan: Plan, pruned: Model, seed: int) -> Check:
+        return compare(pruned, _other(pruned)) if victim in plan.keep else prove(analysis, plan, pruned, seed)
+
+    monkeypatch.setattr(module, "prove", wrong)
 
 
 def test_groups_that_break_the_law_are_left_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """And planned around from then on, with the same curves."""
-    import onnxprune.driver.compiler as module
-
     made = compiler("chain")
     victim = made.curves()[0].groups[0].id
-    prove = module.law
-
-    def wrong(model: Model, facts: object, pruned: Model, seed: int) -> object:
-        outcome = prove(model, facts, pruned, seed)  # type: ignore[arg-type]
-        broken = victim in need(facts.plan, "plan").keep  # type: ignore[attr-defined]
-        return compare(pruned, _other(model)) if broken else outcome
-
-    monkeypatch.setattr(module, "law", wrong)
-    built = made.build("macs=0.6")
-    assert set(built.facts.frozen) == {victim}
+    monkeypatch.setattr(Sensitivity, "_curve", lambda *_: pytest.fail("measured again"))
+    break_group(monkeypatch, victim)
+    built = made.build(Target("macs", 0.6))
+    assert set(built.frozen) == {victim}
     assert victim not in built.plan.keep
-    assert built.facts.repairs
+    assert built.repairs
+    assert victim not in made.build(Target("macs", 0.7)).plan.keep
+
+
+def test_what_was_built_before_a_group_failed_says_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups that a later target leaves whole may well have lost positions in an earlier result."""
+    made = compiler("chain")
+    earlier = made.build(Target("macs", 0.6))
+    victim = next(iter(earlier.plan.keep))
+    break_group(monkeypatch, victim)
+    later = made.build(Target("macs", 0.6))
+    assert set(later.frozen) == {victim}
+    assert not earlier.frozen
+    assert victim in {group.id for group in earlier.analysis.coupling.groups}
+    assert victim not in {group.id for group in later.analysis.coupling.groups}
+
+
+def test_a_target_that_the_groups_that_are_left_do_not_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = compiler("chain")
+    victim = made.curves()[0].groups[0].id
+    break_group(monkeypatch, victim)
+    with pytest.raises(TargetError, match=rf"cannot be reached: .* \(1 groups failed verification: {victim}\)"):
+        made.build(Target("macs", 0.3))
 
 
 def _other(model: Model) -> Model:
@@ -132,19 +162,10 @@ def test_what_needs_data_says_so(option: dict[str, str]) -> None:
 
 def test_an_unreachable_target() -> None:
     with pytest.raises(TargetError, match=r"target macs=0.01 cannot be reached: at least macs="):
-        compiler().build("macs=0.01")
+        compiler().build(Target("macs", 0.01))
 
 
 def test_a_model_without_floats() -> None:
     text = "(int64[N,2] x) => (int64[N,2] y) <int64[2] w = {1, 2}> { y = Add(x, w) }"
     with pytest.raises(ModelError, match="has no floating-point weights"):
-        Compiler(Model.of(parse(text)), Recipe()).build()
-
-
-def test_stages_are_timed() -> None:
-    told: list[str] = []
-    stage = Stages(told.append)
-    with stage("one", "doing one"):
-        pass
-    assert told == ["doing one"]
-    assert stage.seconds["one"] >= 0
+        Compiler(Model.of(parse(text)), Recipe()).build(HALF)

@@ -10,7 +10,7 @@ import pytest
 from onnx import ModelProto
 
 from nets import NETS, parse
-from onnxprune.driver import lossless as exact
+from onnxprune.driver.lossless import remove
 from onnxprune.driver.prune import make_plan, prune
 from onnxprune.driver.report import Report
 from onnxprune.errors import OptionError, TargetError
@@ -124,8 +124,8 @@ def test_targets_are_fractions_of_the_original() -> None:
     """Which has fewer biases than the rewritten model."""
     model = edited(parse(NETS["chain"]), w2=fill([2]))
     recipe = Recipe(target="params=0.75", lossless=True)
-    found = exact.remove(Model.of(model), recipe)
-    added = sum(weight.size for weight in found.model.weights.values()) - found.before.params
+    found = remove(Model.of(model), recipe)
+    added = sum(weight.size for weight in found.pruned.analysis.model.weights.values()) - found.before.params
     assert added == 4
     fraction = Target.parse(found.remaining(recipe).target).fraction
     assert fraction == pytest.approx(0.75 * found.before.params / (found.before.params + 4))
@@ -220,7 +220,7 @@ def test_removing_again_finds_nothing() -> None:
 
 
 def test_remove_gives_the_rewritten_model_at_every_size() -> None:
-    found = exact.remove(Model.of(wasteful()), ONLY)
-    assert law.compare(found.model, Model.of(wasteful())).ok
-    assert found.model.weights["w1"].shape == (8, 3, 3, 3)
-    assert found.pruned.weights["w1"].shape == (5, 3, 3, 3)
+    found = remove(Model.of(wasteful()), ONLY).pruned
+    assert law.compare(found.analysis.model, Model.of(wasteful())).ok
+    assert found.analysis.model.weights["w1"].shape == (8, 3, 3, 3)
+    assert found.model.weights["w1"].shape == (5, 3, 3, 3)

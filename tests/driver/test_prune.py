@@ -30,7 +30,7 @@ from onnxprune import (
     make_plan,
     prune,
 )
-from onnxprune.driver.prune import describe, foreign
+from onnxprune.driver.prune import describe, foreign, sensitivity
 from onnxprune.ir.model import Model
 from onnxprune.verify.law import compare
 
@@ -255,3 +255,13 @@ def test_exports() -> None:
         assert getattr(onnxprune, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = onnxprune.nothing
+
+
+@pytest.mark.parametrize("calib", [False, True])
+def test_a_model_without_groups(calib: bool) -> None:
+    model = parse("(float[N,3,8,8] x) => (float[N,3,8,8] y) <float[3,3,1,1] w> { y = Conv(x, w) }")
+    samples = {"x": np.zeros((8, 3, 8, 8), np.float32)}
+    with pytest.raises(TargetError, match="cannot be reached: the model has no group that can be pruned"):
+        prune(model, HALF, samples=samples if calib else None)
+    with pytest.raises(TargetError, match="has no group that can be pruned; inspect says why"):
+        sensitivity(model, samples)

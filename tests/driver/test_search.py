@@ -55,10 +55,10 @@ def test_latency_is_corrected_until_it_holds(bias: float, monkeypatch: pytest.Mo
 
     class Draft:
         def __init__(self) -> None:
-            self.stage = made.stage
+            self.stages = made.stages
 
-        def draft(self, target: str) -> tuple[None, float]:
-            drafts.append(Target.parse(target).fraction)
+        def draft(self, target: Target) -> tuple[None, float]:
+            drafts.append(target.fraction)
             return None, drafts[-1]
 
     made, _ = compiler()

@@ -203,14 +203,14 @@ def test_a_sparse_tensor_without_entries_is_zero(dims: tuple[int, ...]) -> None:
 
 
 def test_sparse_constants_become_weights() -> None:
-    from onnxprune.passes import Facts, Normalize
+    from onnxprune.passes import Normalize
 
     proto = parser.parse_model(
         '<ir_version: 10, opset_import: ["" : 18]> g (float[N, 3] x) => (float[N, 4] y) { y = MatMul(x, w) }'
     )
     node = helper.make_node("Constant", [], ["w"], sparse_value=sparse("per axis", "int64_data"))
     proto.graph.node.insert(0, node)
-    model = Normalize()(Model.of(proto), Facts())
+    model = Normalize().run(Model.of(proto)).model
     assert np.array_equal(model.weights["w"].array(), DENSE)
 
 

@@ -21,12 +21,13 @@ from onnx import ModelProto
 
 from nets import NETS, parse
 from onnxprune.axes.factors import Factor
-from onnxprune.driver.prune import Analysis, analyze
+from onnxprune.driver.prune import analyze
 from onnxprune.errors import ModelError, OptionError, ProviderError
 from onnxprune.latency import measurements
 from onnxprune.latency import model as latency
 from onnxprune.latency.benchmark import machine_of
 from onnxprune.latency.model import LatencyModel
+from onnxprune.passes.couple import Analysis
 
 ANALYSES = {name: analyze(parse(NETS[name])) for name in NETS}
 

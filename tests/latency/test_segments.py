@@ -16,10 +16,11 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from nets import NETS, parse
 from onnxprune.axes.factors import Factor
 from onnxprune.axes.plan import Plan
-from onnxprune.driver.prune import Analysis, analyze
+from onnxprune.driver.prune import analyze
 from onnxprune.latency.segments import Cut, Segment, constant_bytes
 from onnxprune.latency.timer import OrtTimer
-from onnxprune.passes import Facts, PruneChannels
+from onnxprune.passes import PruneChannels
+from onnxprune.passes.couple import Analysis
 
 ANALYSES = {name: analyze(parse(NETS[name])) for name in NETS}
 
@@ -41,7 +42,7 @@ def pruned(found: Analysis, counts: dict[Factor, int]) -> ModelProto:
     plan = Plan(
         {name: kept for name, kept in keep.items() if len(kept) < next(g.size for g in found.coupling.groups if g.id == name)}
     )
-    return PruneChannels()(found.model, Facts(found.shapes, found.coupling, plan=plan)).to_proto()
+    return PruneChannels().run(found, plan).to_proto()
 
 
 def ops(found: Analysis, segment: Segment) -> list[str]:

@@ -13,11 +13,12 @@ from onnx import ModelProto
 from nets import NETS, parse, some
 from onnxprune.axes.factors import Keeper, mask
 from onnxprune.axes.plan import Plan
-from onnxprune.driver.prune import Analysis, analyze
+from onnxprune.driver.prune import analyze
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Array
 from onnxprune.linear.layers import Reader, linear_readers, matrix_of, positions_read
-from onnxprune.passes import Facts, PruneChannels
+from onnxprune.passes import PruneChannels
+from onnxprune.passes.couple import Analysis
 from onnxprune.runtime import session
 
 ALL = 10**9
@@ -97,8 +98,7 @@ def check_positions(reader: Reader, found: Analysis) -> int:
 def check_cut(found: Analysis, seed: int = 0) -> None:
     """In a pruned graph, too, readers are the products that they say they are."""
     keep = {group.id: np.array(some(group.size, seed)) for group in found.coupling.groups}
-    plan = Plan(keep)
-    pruned = PruneChannels().run(found.model, Facts(found.shapes, found.coupling, plan=plan))
+    pruned = PruneChannels().run(found, Plan(keep))
     counts = {group.factor: len(keep[group.id]) for group in found.coupling.groups}
     for reader in readers_of(found):
         check_product(reader.cut(counts), pruned)

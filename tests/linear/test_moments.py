@@ -9,10 +9,11 @@ from onnx import ModelProto
 from nets import NETS, parse
 from onnxprune.data.calibration import Feeds
 from onnxprune.data.samples import open_samples
-from onnxprune.driver.prune import Analysis, analyze
+from onnxprune.driver.prune import analyze
 from onnxprune.ir.weights import Array
 from onnxprune.linear import moments
 from onnxprune.linear.moments import Statistics, collect, rows_wanted
+from onnxprune.passes.couple import Analysis
 from onnxprune.runtime import session
 
 SAMPLES = 10

@@ -8,7 +8,6 @@ import pytest
 from onnxprune.ir.weights import Weight
 from onnxprune.linear.layers import linear_readers, matrix_of
 from onnxprune.linear.reconstruction import Pair, tasks_of
-from onnxprune.passes.base import need
 from onnxprune.runtime.stages import Staged
 from sparse_nets import ready
 
@@ -22,9 +21,9 @@ RESIDUAL = """(float[N,4,8,8] x) => (float[N,4,8,8] y) <float[4,4,1,1] a, float[
 
 
 def test_tasks_follow_what_changes() -> None:
-    model, facts = ready(RESIDUAL)
-    readers = linear_readers(model, need(facts.coupling, "coupling"))
-    shapes = need(facts.shapes, "shapes")
+    found, _ = ready(RESIDUAL)
+    model, shapes = found.model, found.shapes
+    readers = linear_readers(model, found.coupling)
     first, second, last = tasks_of(model, readers, shapes, ["a"])
     assert [task.reader.weight for task in (first, second, last)] == ["a", "b", "c"]
     assert (second.target, second.others, second.bounds) == ("s", ("p",), (0.0, np.inf))
@@ -34,9 +33,9 @@ def test_tasks_follow_what_changes() -> None:
 
 
 def test_targets_are_the_originals_and_inputs_those_of_the_changed_network() -> None:
-    model, facts = ready(RESIDUAL)
-    tasks = tasks_of(model, linear_readers(model, need(facts.coupling, "coupling")), need(facts.shapes, "shapes"), ["a"])
-    feeds = need(facts.calibration, "calibration").every
+    found, calibration = ready(RESIDUAL)
+    model, feeds = found.model, calibration.every
+    tasks = tasks_of(model, linear_readers(model, found.coupling), found.shapes, ["a"])
     changed = model.copy()
     changed.weights["a"] = Weight("a", None, model.weights["a"].array() * np.float32(2))
     with Staged(model, feeds, keep={task.target for task in tasks}) as large, Staged(changed, feeds) as small:

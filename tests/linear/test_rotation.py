@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -12,9 +13,10 @@ from nets import NETS, parse
 from onnxprune.axes.plan import Plan
 from onnxprune.data.calibration import Calibration
 from onnxprune.data.samples import open_samples
-from onnxprune.driver.prune import Analysis, analyze
+from onnxprune.driver.prune import analyze
 from onnxprune.linear.rotation import Basis, find
-from onnxprune.passes import Facts, PruneChannels
+from onnxprune.passes import PruneChannels
+from onnxprune.passes.couple import Analysis
 
 STREAM = """(float[N,3,6,6] x) => (float[N,4,6,6] y)
 <float[6,3,1,1] w0, float[6] b0, float[5,6,3,3] w1, float[6,5,1,1] w2, float[6] b2, float[8,6,1,1] w3, float[4,8,1,1] w4> {
@@ -86,8 +88,7 @@ def error(found: Analysis, value: str, group: str, keep: list[int], basis: Basis
     model = found.model.copy()
     if basis is not None:
         basis.turn(model, np.array(keep))
-    plan = Plan({group: np.array(keep)})
-    cut = PruneChannels().run(model, Facts(found.shapes, found.coupling, plan=plan))
+    cut = PruneChannels().run(replace(found, model=model), Plan({group: np.array(keep)}))
     before, after = values(found.model, [value])[value], values(cut, [value])[value]
     return float(np.square(after - before).mean() / np.square(before).mean())
 

@@ -11,12 +11,12 @@ from ir.test_control_flow import NETS, net
 from nets import assert_same_graph, assert_same_values, parse
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import every_body, every_graph
-from onnxprune.passes import Facts, Normalize
+from onnxprune.passes import Normalize
 from onnxprune.passes.bodies import hoist, unique_names
 
 
 def normalized(model: ModelProto) -> Model:
-    return Normalize()(Model.of(model), Facts())
+    return Normalize().run(Model.of(model)).model
 
 
 def check(before: ModelProto, expected: ModelProto) -> None:

@@ -1,44 +1,48 @@
-"""The pass that establishes the groups."""
+"""The pass that finds the groups."""
 
 from __future__ import annotations
 
 from nets import GROUPS, LAYER_NORM, NETS, describe, parse
 from onnxprune.axes.rules.registry import Reason
 from onnxprune.ir.model import Model
-from onnxprune.passes import Couple, Facts, Normalize, Pipeline
+from onnxprune.passes import Couple, Normalize
+from onnxprune.passes.normalize import Normalized
 
 
-def test_it_establishes_the_coupling_and_changes_nothing() -> None:
-    model = Model.of(parse(NETS["gate"]))
-    facts = Facts()
-    assert Couple()(model, facts) is model
-    assert facts.shapes is not None
-    assert facts.coupling is not None
-    assert describe(facts.coupling) == GROUPS["gate"]
+def normal(text: str) -> Normalized:
+    return Normalize().run(Model.of(parse(text)))
 
 
-def test_it_takes_the_shapes_that_are_known() -> None:
-    _, facts = Pipeline([Normalize()]).run(Model.of(parse(NETS["gate"])))
-    shapes = facts.shapes
-    Couple()(Model.of(parse(NETS["gate"])), facts)
-    assert facts.shapes is shapes
+def test_it_finds_the_coupling_and_changes_nothing() -> None:
+    found = normal(NETS["gate"])
+    analysis = Couple().run(found)
+    assert analysis.model is found.model
+    assert analysis.shapes is found.shapes
+    assert describe(analysis.coupling) == GROUPS["gate"]
 
 
 def test_options_reach_the_analysis() -> None:
-    facts = Facts()
-    Couple(protect=("down",))(Model.of(parse(NETS["gate"])), facts)
-    assert facts.coupling is not None
-    assert not facts.coupling.groups  # w1:0 is down's other axis
-    facts = Facts()
-    Couple(allow_inexact=True)(Model.of(parse(LAYER_NORM)), facts)
-    assert facts.coupling is not None
-    assert [group.exact for group in facts.coupling.groups] == [False]
+    assert not Couple(protect=("down",)).run(normal(NETS["gate"])).coupling.groups  # w1:0 is down's other axis
+    assert [group.exact for group in Couple(allow_inexact=True).run(normal(LAYER_NORM)).coupling.groups] == [False]
 
 
 def test_frozen_groups_stay_with_their_reason() -> None:
-    facts = Facts(frozen={"w1:0": "the verifier found it"})
-    Couple()(Model.of(parse(NETS["gate"])), facts)
-    assert facts.coupling is not None
-    assert [group.id for group in facts.coupling.groups] == ["down:0"]
-    (refusal,) = (refusal for refusal in facts.coupling.refusals if refusal.reason is Reason.VERIFICATION)
+    coupling = Couple().run(normal(NETS["gate"]), {"w1:0": "the verifier found it"}).coupling
+    assert [group.id for group in coupling.groups] == ["down:0"]
+    (refusal,) = (refusal for refusal in coupling.refusals if refusal.reason is Reason.VERIFICATION)
     assert (refusal.value, refusal.axis, refusal.size, refusal.text) == ("w1", 0, 8, "the verifier found it")
+
+
+def test_the_float32_copy_has_the_same_groups() -> None:
+    whole, half = (Couple().run(normal(NETS["gate"].replace("float[", kind))) for kind in ("float[", "float16["))
+    assert whole.float32 is whole
+    assert half.float32 is half.float32
+    assert half.float32.model is not half.model
+    assert half.float32.is_float32
+    assert half.float32.coupling is half.coupling
+
+
+def test_costs_are_those_of_the_model() -> None:
+    analysis = Couple().run(normal(NETS["chain"]))
+    assert analysis.costs is analysis.costs
+    assert analysis.costs.cost({}).params == sum(weight.size for weight in analysis.model.weights.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nets import parse
 from onnxprune.driver.prune import analyze
 from onnxprune.ir.model import Model
-from onnxprune.passes import Decode, Encode, Facts, Normalize, Pipeline
+from onnxprune.passes import Decode, Encode, Normalize
 
 NET = """(float[N,64] x) => (float[N,64] y) <float[64,64] w> {
   h = MatMul(x, w)
@@ -23,9 +23,9 @@ def sparse() -> Model:
 
 def test_the_graph_is_the_one_before() -> None:
     model = sparse()
-    encoded = Encode()(model, Facts())
+    encoded = Encode().run(model).model
     assert len(encoded.graph.node) > 2
-    decoded = Decode()(encoded, Facts())
+    decoded = Decode().run(encoded)
     assert decoded.graph == model.graph
     assert (decoded.weights["w"].array() == model.weights["w"].array()).all()
     assert decoded.weights.keys() == {"w"}
@@ -33,22 +33,14 @@ def test_the_graph_is_the_one_before() -> None:
 
 def test_a_model_without_decoders_is_left_alone() -> None:
     model = sparse()
-    assert Decode()(model, Facts()) is model
-
-
-def test_it_is_a_step_of_a_pipeline() -> None:
-    from onnxprune.passes import PASSES
-
-    steps = Pipeline.parse("encode{encoding=bitmask,mode=fast},decode", PASSES)
-    assert str(steps) == "encode{encoding=bitmask,mode=fast},decode"
-    assert steps.run(sparse())[0].weights.keys() == {"w"}
+    assert Decode().run(model) is model
 
 
 def test_encoded_models_can_be_pruned_like_others() -> None:
     """Normalization decodes first, so that the weights are weights again."""
     model = sparse()
-    encoded = Encode()(model, Facts()).to_proto()
-    assert Normalize()(Model.of(encoded), Facts()).weights.keys() == {"w"}
+    encoded = Encode().run(model).model.to_proto()
+    assert Normalize().run(Model.of(encoded)).model.weights.keys() == {"w"}
     assert [group.id for group in analyze(encoded).coupling.groups] == [
         group.id for group in analyze(model.to_proto()).coupling.groups
     ]

@@ -19,8 +19,8 @@ from nets import parse
 from onnxprune.errors import ModelError
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import every_graph
-from onnxprune.passes import Decode, Encode, Facts
-from onnxprune.passes.encode import FOLDED
+from onnxprune.passes import Decode, Encode
+from onnxprune.passes.encode import FOLDED, EncodedModel
 from onnxprune.sparse.encoding.choose import ENCODINGS, MODES
 
 LEVELS = ("ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
@@ -62,17 +62,17 @@ def in_pattern(model: ModelProto) -> ModelProto:
     return model
 
 
-def encode(model: ModelProto, encoding: str = "auto", mode: str = "smallest", **options: Any) -> tuple[ModelProto, Facts]:
-    facts = Facts()
-    return Encode(encoding, mode, **options)(Model.of(model), facts).to_proto(), facts
+def encode(model: ModelProto, encoding: str = "auto", mode: str = "smallest", **options: Any) -> tuple[ModelProto, EncodedModel]:
+    found = Encode(encoding, mode, **options).run(Model.of(model))
+    return found.model.to_proto(), found
 
 
-def how(facts: Facts) -> dict[str, str]:
-    return {row.name: row.encoding for row in facts.encoded or ()}
+def how(found: EncodedModel) -> dict[str, str]:
+    return {row.name: row.encoding for row in found.weights}
 
 
 def restored(model: ModelProto) -> dict[str, Array]:
-    found = Decode()(Model.of(model), Facts())
+    found = Decode().run(Model.of(model))
     return {name: weight.array() for name, weight in found.weights.items()}
 
 
@@ -110,11 +110,11 @@ def assert_folds(encoded: ModelProto, dense: ModelProto, folder: Path) -> None:
 @pytest.mark.parametrize("mode", ["smallest", "fast"])
 def test_onnxruntime_folds_it_and_computes_the_same(encoding: str, mode: str, opset: int, tmp_path: Path) -> None:
     dense = in_pattern(pruned(1, opset)) if encoding == "nm" else pruned(0.1, opset)
-    encoded, facts = encode(dense, encoding, mode)
+    encoded, found = encode(dense, encoding, mode)
     onnx.checker.check_model(encoded, full_check=encoding != "coo")
     assert_folds(encoded, dense, tmp_path)
     assert_restored(encoded, dense)
-    assert set(how(facts).values()) > {"dense"}
+    assert set(how(found).values()) > {"dense"}
     assert encoded.ByteSize() < 0.8 * dense.ByteSize()
 
 
@@ -154,8 +154,8 @@ def test_every_float_type(dtype: Any) -> None:
     assert dense.graph.initializer[0].data_type == kind
     feeds = {"x": np.eye(64, dtype=np.float32)}
     for encoding, mode in (("auto", "smallest"), ("auto", "fast"), ("bitmask", "smallest"), ("coo", "smallest")):
-        encoded, facts = encode(dense, encoding, mode)
-        assert how(facts)["w"] != "dense"
+        encoded, found = encode(dense, encoding, mode)
+        assert how(found)["w"] != "dense"
         assert_restored(encoded, dense)
         [got] = ort.InferenceSession(encoded.SerializeToString()).run(None, feeds)
         np.testing.assert_array_equal(got, array.astype(np.float32))
@@ -175,8 +175,8 @@ def test_quantised_weights_and_their_zero_point(dtype: Any, point: int, tmp_path
     for tensor in dense.graph.initializer:
         tensor.CopyFrom(numpy_helper.from_array(values[tensor.name], tensor.name))
     for mode in ("smallest", "fast"):
-        encoded, facts = encode(dense, mode=mode)
-        [row] = [row for row in facts.encoded or () if row.name == "q"]
+        encoded, found = encode(dense, mode=mode)
+        [row] = [row for row in found.weights if row.name == "q"]
         assert row.encoding != "dense"
         assert row.sparsity == pytest.approx(0.8, abs=0.05)
         assert_restored(encoded, dense)
@@ -229,8 +229,8 @@ def test_weights_in_bodies() -> None:
         for tensor in graph.initializer:
             tensor.CopyFrom(numpy_helper.from_array(planted((64, 64), 0.1, seed=at), tensor.name))
     for encoding in ("auto", "coo"):
-        encoded, facts = encode(dense, encoding)
-        assert sum(row.encoding != "dense" for row in facts.encoded or ()) == 2
+        encoded, found = encode(dense, encoding)
+        assert sum(row.encoding != "dense" for row in found.weights) == 2
         onnx.checker.check_model(encoded)
         x = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
         for choice in (True, False):
@@ -260,8 +260,8 @@ def test_an_operator_set_that_lacks_operators_is_refused() -> None:
 def test_a_weight_that_is_an_output_stays() -> None:
     dense = pruned()
     dense.graph.output.append(helper.make_tensor_value_info("wide", TensorProto.FLOAT, [288, 64]))
-    encoded, facts = encode(dense)
-    assert how(facts)["wide"] == "dense"
+    encoded, found = encode(dense)
+    assert how(found)["wide"] == "dense"
     onnx.checker.check_model(encoded, full_check=True)
 
 
@@ -283,26 +283,25 @@ def test_what_the_runtime_would_not_fold_stays(monkeypatch: pytest.MonkeyPatch) 
 def test_large_weights_are_made_in_pieces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("onnxprune.sparse.encoding.choose.PIECE", 1 << 13)
     for dense in (pruned(0.1), in_pattern(pruned(1))):
-        encoded, facts = encode(dense)
+        encoded, found = encode(dense)
         assert "Concat" in {node.op_type for node in encoded.graph.node}
         assert_folds(encoded, dense, tmp_path)
         assert_restored(encoded, dense)
-        assert how(facts)["wide"] != "dense"
+        assert how(found)["wide"] != "dense"
 
 
 def test_external_data_is_read_and_written(tmp_path: Path) -> None:
     dense = pruned()
     onnx.save(dense, tmp_path / "dense.onnx", save_as_external_data=True, size_threshold=0)
     dense = onnx.load(tmp_path / "dense.onnx")
-    facts = Facts()
-    encoded = Encode()(Model.of(tmp_path / "dense.onnx"), facts)
+    encoded = Encode().run(Model.of(tmp_path / "dense.onnx")).model
     assert_restored(encoded.to_proto(), dense)
 
 
 def test_accounts_are_bytes_that_are_written() -> None:
     """Payloads of weights sum up to what is in the file but for small shared constants."""
     dense = pruned(0.2)
-    encoded, facts = encode(dense)
-    rows = [row for row in facts.encoded or () if row.encoding != "dense"]
+    encoded, found = encode(dense)
+    rows = [row for row in found.weights if row.encoding != "dense"]
     payload = sum(len(t.raw_data) for t in encoded.graph.initializer if t.name.startswith("sp") and len(t.raw_data) > 100)
     assert sum(row.stored for row in rows) == pytest.approx(payload, rel=0.01)

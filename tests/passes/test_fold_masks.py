@@ -14,7 +14,7 @@ from onnx import ModelProto, numpy_helper
 from nets import assert_same_graph, parse
 from onnxprune.driver import encode
 from onnxprune.ir.model import Model
-from onnxprune.passes import Facts, FoldMasks
+from onnxprune.passes import FoldMasks
 
 
 def masked(text: str, density: float = 0.3) -> ModelProto:
@@ -43,7 +43,7 @@ def array_of(model: ModelProto, name: str) -> np.ndarray:
 )
 def test_the_product_is_one_constant(nodes: str) -> None:
     before = masked(f"(float[N,8] x) => (float[N,4] y) <float[8,4] orig, float[8,4] mask> {{ {nodes}\n y = MatMul(x, w) }}")
-    after = FoldMasks()(Model.of(before), Facts())
+    after = FoldMasks().run(Model.of(before))
     assert_same_graph(after, parse("(float[N,8] x) => (float[N,4] y) <float[8,4] w> { y = MatMul(x, w) }"))
     wanted = array_of(before, "orig") * array_of(before, "mask")
     np.testing.assert_array_equal(after.weights["w"].array(), wanted)
@@ -57,7 +57,7 @@ def test_a_mask_of_another_type() -> None:
       y = MatMul(x, w)
     }"""
     before = masked(text)
-    after = FoldMasks()(Model.of(before), Facts())
+    after = FoldMasks().run(Model.of(before))
     assert [node.op_type for node in after.graph.node] == ["MatMul"]
     np.testing.assert_array_equal(after.weights["w"].array() != 0, array_of(before, "mask"))
 
@@ -68,7 +68,7 @@ def test_masks_of_masks() -> None:
       w = Mul(v, mask2)
       y = MatMul(x, w)
     }"""
-    after = FoldMasks()(Model.of(masked(text)), Facts())
+    after = FoldMasks().run(Model.of(masked(text)))
     assert after.weights.keys() == {"w"}
 
 
@@ -82,7 +82,7 @@ def test_masks_of_masks() -> None:
 )
 def test_other_products_stay(text: str) -> None:
     model = Model.of(masked(text))
-    assert FoldMasks()(model, Facts()) is model
+    assert FoldMasks().run(model) is model
 
 
 def test_a_weight_that_something_else_reads_stays() -> None:
@@ -91,7 +91,7 @@ def test_a_weight_that_something_else_reads_stays() -> None:
       h = MatMul(x, w)
       y = MatMul(h, orig)
     }"""
-    after = FoldMasks()(Model.of(masked(text)), Facts())
+    after = FoldMasks().run(Model.of(masked(text)))
     assert after.weights.keys() == {"w", "orig"}
 
 

@@ -9,19 +9,24 @@ from onnx import ModelProto, numpy_helper
 from nets import NETS, assert_same_graph, assert_same_values, parse
 from onnxprune.errors import ModelError
 from onnxprune.ir.model import Model
-from onnxprune.passes import PASSES, Couple, Lossless, Normalize, Pipeline, PruneChannels
+from onnxprune.passes import Couple, Lossless, Normalize, PruneChannels
+from onnxprune.passes.couple import Analysis
+from onnxprune.passes.normalize import Normalized
+from onnxprune.shapes.probes import probe
 from pruning.lossless.test_search import ROWS
 from pruning.lossless.test_value_numbering import copy, edited, fill
 
-PIPELINE = "normalize,couple,lossless,couple,prune_channels"
+
+def analyzed(model: Model | ModelProto) -> Analysis:
+    return Couple().run(Normalize().run(Model.of(model)))
 
 
 def check(before: ModelProto, expected: ModelProto) -> Model:
     """The pass and a cut give the expected graph; so far rewritten or cut, the model computes what it did."""
     original = Model.of(before)
-    rewritten, facts = Pipeline([Normalize(), Couple(), Lossless(), Couple()]).run(original)
-    assert_same_values(rewritten, original)
-    pruned = PruneChannels()(rewritten, facts)
+    found = Lossless().run(analyzed(original))
+    assert_same_values(found.model, original)
+    pruned = PruneChannels().run(Couple().run(Normalized(found.model, probe(found.model))), found.plan)
     assert_same_graph(pruned, expected)
     assert_same_values(pruned, original)
     return pruned
@@ -147,27 +152,26 @@ def test_a_bias_that_is_computed_stays() -> None:
 
 def test_zeros_stay_where_alignment_wants_a_width() -> None:
     before = edited(parse(NETS["chain"]), w2=fill((slice(None), [1, 2, 5])))
-    rewritten, facts = Pipeline([Normalize(), Couple(), Lossless(align="2")]).run(Model.of(before))
-    assert facts.removal is not None
-    assert facts.plan is not None
-    assert facts.removal.gone["w1:0"].tolist() == [1, 2, 5]
-    assert facts.plan.keep["w1:0"].tolist() == [0, 1, 3, 4, 6, 7]
-    assert not rewritten.weights["w1"].array()[[1, 2, 5]].any()
-    assert Pipeline([Normalize(), Couple(), Lossless(align="8")]).run(Model.of(before))[1].plan is not None
+    found = Lossless(align="2").run(analyzed(before))
+    assert found.removal.gone["w1:0"].tolist() == [1, 2, 5]
+    assert found.plan.keep["w1:0"].tolist() == [0, 1, 3, 4, 6, 7]
+    assert not found.model.weights["w1"].array()[[1, 2, 5]].any()
+    assert not Lossless(align="8").run(analyzed(before)).plan.keep
 
 
 def test_a_model_that_needs_everything_is_returned() -> None:
-    model, facts = Pipeline([Normalize(), Couple()]).run(Model.of(parse(NETS["chain"])))
-    assert Lossless()(model, facts) is model
-    assert facts.plan is not None
-    assert not facts.plan.keep
+    analysis = analyzed(parse(NETS["chain"]))
+    found = Lossless().run(analysis)
+    assert found.model is analysis.model
+    assert not found.plan.keep
 
 
 def test_the_weights_it_was_given_stay_as_they_were() -> None:
     before = edited(parse(NETS["chain"]), **ROWS)
-    model, facts = Pipeline([Normalize(), Couple()]).run(Model.of(before))
+    analysis = analyzed(before)
+    model = analysis.model
     data = {name: weight.array().tobytes() for name, weight in model.weights.items()}
-    rewritten = Lossless()(model, facts)
+    rewritten = Lossless().run(analysis).model
     assert all(weight.array().shape == weight.shape for weight in rewritten.weights.values())
     assert {name: weight.array().tobytes() for name, weight in model.weights.items()} == data
 
@@ -175,14 +179,11 @@ def test_the_weights_it_was_given_stay_as_they_were() -> None:
 def test_weights_that_are_not_finite() -> None:
     model = edited(parse(NETS["chain"]), w2=fill((0, 0), np.nan))
     with pytest.raises(ModelError, match="'w2' of <model> has NaN or infinite weights: export the model again"):
-        Pipeline([Normalize(), Couple(), Lossless()]).run(Model.of(model))
+        Lossless().run(analyzed(model))
 
 
-def test_it_is_a_pass_of_the_pipeline_language() -> None:
-    pipeline = Pipeline.parse("normalize,couple,lossless{align=4},couple,prune_channels", PASSES)
-    assert str(pipeline) == "normalize,couple,lossless{align=4},couple,prune_channels"
+def test_what_alignment_leaves_of_duplicates() -> None:
     copies = dict.fromkeys(ROWS, copy([0, 1, 2, 4, 5], [3, 3, 3, 3, 3]))
-    pruned, facts = pipeline.run(Model.of(edited(parse(NETS["chain"]), **copies)))
-    assert facts.removal is not None
-    assert facts.removal.counts["duplicated"] == 5
-    assert pruned.weights["w1"].shape[0] == 4
+    found = Lossless(align="4").run(analyzed(edited(parse(NETS["chain"]), **copies)))
+    assert found.removal.counts["duplicated"] == 5
+    assert len(found.plan.keep["w1:0"]) == 4

@@ -11,11 +11,11 @@ from nets import NETS, assert_same_graph, assert_same_values, check_law, parse, 
 from onnxprune import Recipe, prune
 from onnxprune.driver.prune import analyze
 from onnxprune.ir.model import Model
-from onnxprune.passes import Facts, Normalize
+from onnxprune.passes import Normalize
 
 
 def normalized(model: ModelProto) -> Model:
-    return Normalize()(Model.of(model), Facts())
+    return Normalize().run(Model.of(model)).model
 
 
 def check(before: ModelProto, expected: ModelProto) -> None:
@@ -162,7 +162,7 @@ def test_an_uneven_last_part() -> None:
 @pytest.mark.parametrize("opset", [11, 13])
 def test_a_split_along_a_dynamic_axis_stays(opset: int) -> None:
     text = "(float[N,6] x) => (float[M,6] p, float[M,6] q) { p, q = Split<axis = 0>(x) }"
-    model = Normalize().run(Model.of(parse(text, opset)), Facts())  # it does not run on three rows
+    model = Normalize().run(Model.of(parse(text, opset))).model  # it does not run on three rows
     assert_same_graph(model, parse(text, opset))
 
 
@@ -372,10 +372,7 @@ def test_the_nets_are_normal_already(name: str) -> None:
 
 
 def test_it_establishes_the_shapes() -> None:
-    facts = Facts()
-    Normalize()(Model.of(parse(NETS["chain"])), facts)
-    assert facts.shapes is not None
-    assert facts.shapes.shapes["y"] == (2, 4, 8, 8)
+    assert Normalize().run(Model.of(parse(NETS["chain"]))).shapes.shapes["y"] == (2, 4, 8, 8)
 
 
 def test_an_old_squeeze_of_every_unit_axis_spells_which() -> None:

@@ -11,7 +11,7 @@ from onnxprune.axes.plan import Plan
 from onnxprune.driver.prune import analyze
 from onnxprune.errors import PlanError
 from onnxprune.ir.model import Model
-from onnxprune.passes import Facts, PruneChannels
+from onnxprune.passes import PruneChannels
 from onnxprune.verify.law import compare
 
 
@@ -156,20 +156,10 @@ def test_attributes_that_do_not_change_are_not_written() -> None:
 
 def test_an_empty_plan_changes_nothing() -> None:
     found = analyze(parse(NETS["residual"]))
-    facts = Facts(found.shapes, found.coupling, plan=Plan())
-    assert PruneChannels()(found.model, facts) is found.model
-    assert facts.coupling is found.coupling
-
-
-def test_facts_about_the_larger_graph_are_taken_back() -> None:
-    found = analyze(parse(NETS["residual"]))
-    facts = Facts(found.shapes, found.coupling, plan=Plan({"w1:0": np.array([0, 1])}))
-    PruneChannels()(found.model, facts)
-    assert (facts.shapes, facts.coupling) == (None, None)
-    assert facts.plan is not None
+    assert PruneChannels().run(found, Plan()) is found.model
 
 
 def test_a_plan_for_another_model() -> None:
     found = analyze(parse(NETS["residual"]))
     with pytest.raises(PlanError, match="no prunable group of this model"):
-        PruneChannels()(found.model, Facts(found.shapes, found.coupling, plan=Plan({"elsewhere:0": np.array([0])})))
+        PruneChannels().run(found, Plan({"elsewhere:0": np.array([0])}))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
 from nets import NETS, parse
 from onnxprune.axes.plan import Plan
-from onnxprune.data.calibration import Calibration
 from onnxprune.data.samples import open_samples
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
-from onnxprune.passes import Couple, Facts, Normalize, Pipeline, PruneChannels, Repair
-from onnxprune.passes.base import need
+from onnxprune.passes import Couple, Normalize, PruneChannels, Repair
+from onnxprune.passes.base import Fitted
+from onnxprune.passes.couple import Analysis
 from onnxprune.runtime.session import Session
 
 X = np.random.default_rng(0).standard_normal((64, 3, 8, 8)).astype(np.float32)
@@ -40,12 +42,23 @@ DEPENDENT = {
 }
 
 
-def cut(model: Model, keep: dict[str, list[int]]) -> tuple[Model, Model, Facts]:
-    """The normalised model, the pruned one, and facts to repair it with."""
-    model, facts = Pipeline([Normalize(), Couple()]).run(model)
-    facts.calibration = Calibration.of(open_samples({"x": X}, model.inputs), need(facts.shapes, "shapes"))
-    facts.original, facts.plan = model, Plan({name: np.array(kept) for name, kept in keep.items()})
-    return model, PruneChannels().run(model, facts), facts
+@dataclass(frozen=True)
+class Cut:
+    """A model, its groups, and the pruned one."""
+
+    whole: Analysis
+    plan: Plan
+    pruned: Model
+
+    @classmethod
+    def of(cls, model: Model, keep: dict[str, list[int]]) -> Cut:
+        whole = Couple().run(Normalize().run(model))
+        plan = Plan({name: np.array(kept) for name, kept in keep.items()})
+        return cls(whole, plan, PruneChannels().run(whole, plan))
+
+    def repaired(self, seed: int = 0) -> Fitted:
+        feeds = self.whole.calibration(open_samples({"x": X}, self.whole.model.inputs)).every
+        return Repair(seed).run(self.pruned, self.whole, self.plan, feeds)
 
 
 def gap(model: Model, other: Model) -> float:
@@ -73,43 +86,41 @@ def dependent(text: str) -> Model:
 def test_what_follows_from_the_rest_is_not_missed(name: str) -> None:
     model = dependent(DEPENDENT[name])
     group = "a:0" if model.weights["a"].array().ndim == 4 else "a:1"
-    whole, pruned, facts = cut(model, {group: [0, 1, 2, 3, 4]})
-    assert gap(whole, pruned) > 1e-2
-    assert gap(whole, Repair().run(pruned, facts)) < 1e-6
+    cut = Cut.of(model, {group: [0, 1, 2, 3, 4]})
+    assert gap(cut.whole.model, cut.pruned) > 1e-2
+    assert gap(cut.whole.model, cut.repaired().model) < 1e-6
 
 
 @pytest.mark.parametrize("name", ["chain", "residual", "depthwise"])
 def test_repair_never_hurts(name: str) -> None:
-    found, _ = Pipeline([Normalize(), Couple()]).run(Model.of(parse(NETS[name])))
-    _, facts = Pipeline([Couple()]).run(found)
-    keep = {group.id: list(range(0, group.size, 2)) for group in need(facts.coupling, "coupling").groups}
-    whole, pruned, facts = cut(Model.of(parse(NETS[name])), keep)
-    repaired = Repair().run(pruned, facts)
-    assert gap(whole, repaired) < gap(whole, pruned)
-    repairs = facts.repairs or ()
-    assert repairs
-    assert all(done.after <= done.before for done in repairs)
-    shapes = {name: weight.shape for name, weight in pruned.weights.items()}
-    assert shapes.items() <= {name: weight.shape for name, weight in repaired.weights.items()}.items()
+    model = Model.of(parse(NETS[name]))
+    groups = Couple().run(Normalize().run(model)).coupling.groups
+    cut = Cut.of(model, {group.id: list(range(0, group.size, 2)) for group in groups})
+    found = cut.repaired()
+    assert gap(cut.whole.model, found.model) < gap(cut.whole.model, cut.pruned)
+    assert found.repairs
+    assert all(done.after <= done.before for done in found.repairs)
+    shapes = {name: weight.shape for name, weight in cut.pruned.weights.items()}
+    assert shapes.items() <= {name: weight.shape for name, weight in found.model.weights.items()}.items()
 
 
 def test_readers_that_nothing_has_changed_for_stay_as_they_are() -> None:
-    whole, pruned, facts = cut(Model.of(parse(NETS["chain"])), {})
-    assert Repair().run(pruned, facts).weights == whole.weights
-    assert facts.repairs == []
+    cut = Cut.of(Model.of(parse(NETS["chain"])), {})
+    found = cut.repaired()
+    assert found.model.weights == cut.whole.model.weights
+    assert found.repairs == ()
 
 
 def test_the_same_twice() -> None:
-    model = Model.of(parse(DEPENDENT["Conv"]))
-    _, pruned, facts = cut(model, {"a:0": [0, 2, 3]})
-    first, again = (Repair(1).run(pruned, facts).to_proto().SerializeToString() for _ in range(2))
+    cut = Cut.of(Model.of(parse(DEPENDENT["Conv"])), {"a:0": [0, 2, 3]})
+    first, again = (cut.repaired(1).model.to_proto().SerializeToString() for _ in range(2))
     assert first == again
 
 
 def test_the_interface_and_the_graph_stay() -> None:
-    _, pruned, facts = cut(Model.of(parse(DEPENDENT["Conv"])), {"a:0": [0, 2, 3]})
-    before = pruned.to_proto().SerializeToString()
-    repaired = Repair().run(pruned, facts)
-    assert pruned.to_proto().SerializeToString() == before
-    assert [node.op_type for node in repaired.graph.node] == [node.op_type for node in pruned.graph.node]
+    cut = Cut.of(Model.of(parse(DEPENDENT["Conv"])), {"a:0": [0, 2, 3]})
+    before = cut.pruned.to_proto().SerializeToString()
+    repaired = cut.repaired().model
+    assert cut.pruned.to_proto().SerializeToString() == before
+    assert [node.op_type for node in repaired.graph.node] == [node.op_type for node in cut.pruned.graph.node]
     assert len(repaired.graph.node[1].input) == 3  # a bias came

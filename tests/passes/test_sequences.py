@@ -9,11 +9,11 @@ from nets import assert_same_graph, assert_same_values, check_law, describe, par
 from onnxprune.driver.prune import analyze
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import every_node
-from onnxprune.passes import Facts, Normalize
+from onnxprune.passes import Normalize
 
 
 def normalized(model: ModelProto) -> Model:
-    return Normalize()(Model.of(model), Facts())
+    return Normalize().run(Model.of(model)).model
 
 
 def check(before: ModelProto, expected: ModelProto) -> None:
@@ -132,7 +132,7 @@ def test_joined_items_of_one_position() -> None:
 )
 def test_items_of_several_positions_stay_a_list(item: str, join: str) -> None:
     before = parse(APPEND.replace("ITEM", item).replace("JOIN", join).replace("[N,A,4] y", "[A,B,4] y").replace("[N,4])", "[])"))
-    model = Normalize().run(Model.of(before), Facts())
+    model = Normalize().run(Model.of(before)).model
     assert [node.op_type for node in model.graph.node][-1] == "ConcatFromSequence"
 
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nets import NETS, parse
-from onnxprune.driver.prune import Analysis, analyze
+from onnxprune.driver.prune import analyze
 from onnxprune.errors import TargetError
 from onnxprune.options.prune import SCOPES, Align, Target
+from onnxprune.passes.couple import Analysis
 from onnxprune.pruning.allocation import FLOOR, Allocation, allocate, nearest, structure, widths
 from onnxprune.pruning.cost import CostModel
 from onnxprune.pruning.criteria import Scores, score

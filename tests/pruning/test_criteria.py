@@ -11,10 +11,11 @@ from onnx import numpy_helper
 from nets import NETS, parse
 from onnxprune.axes.coupling import CouplingGroup
 from onnxprune.axes.factors import index
-from onnxprune.driver.prune import Analysis, analyze
+from onnxprune.driver.prune import analyze
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.ir.weights import Array
 from onnxprune.options.prune import CRITERIA as NAMES
+from onnxprune.passes.couple import Analysis
 from onnxprune.pruning.criteria import CRITERIA, score
 
 PLAIN = ["chain", "residual", "shuffle", "concat_split", "flatten", "attention"]

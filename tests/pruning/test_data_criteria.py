@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from nets import NETS, parse
-from onnxprune.data.calibration import Calibration
 from onnxprune.data.samples import open_samples
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
 from onnxprune.linear.moments import Statistics, collect
-from onnxprune.passes import Couple, Facts, Normalize, Pipeline
-from onnxprune.passes.base import need
+from onnxprune.passes import Couple, Normalize
+from onnxprune.passes.couple import Analysis
 from onnxprune.pruning.data_criteria import CALIBRATED, Problem, calibrated
 
 MLP = """(float[N,6] x) => (float[N,3] y) <float[6,8] a, float[8] b, float[8,3] c, float[3] d> {
@@ -25,13 +24,13 @@ MLP = """(float[N,6] x) => (float[N,3] y) <float[6,8] a, float[8] b, float[8,3] 
 X = np.random.default_rng(1).standard_normal((256, 6)).astype(np.float32)
 
 
-def prepared(text: str, x: np.ndarray, change: dict[str, np.ndarray] | None = None) -> tuple[Model, Facts, Statistics]:
+def prepared(text: str, x: np.ndarray, change: dict[str, np.ndarray] | None = None) -> tuple[Analysis, Statistics]:
     model = Model.of(parse(text))
     for name, array in (change or {}).items():
         model.weights[name] = Weight(name, None, array.astype(np.float32))
-    model, facts = Pipeline([Normalize(), Couple()]).run(model)
-    calibration = Calibration.of(open_samples({"x": x}, model.inputs), need(facts.shapes, "shapes"))
-    return model, facts, collect(model, need(facts.coupling, "coupling"), calibration.every)
+    analysis = Couple().run(Normalize().run(model))
+    calibration = analysis.calibration(open_samples({"x": x}, model.inputs))
+    return analysis, collect(analysis.model, analysis.coupling, calibration.every)
 
 
 @pytest.mark.parametrize("criterion", CALIBRATED)
@@ -39,8 +38,8 @@ def test_a_position_that_nothing_comes_from_goes_first(criterion: str) -> None:
     rng = np.random.default_rng(2)
     a, b = rng.standard_normal((6, 8)), rng.standard_normal(8)
     a[:, 5], b[5] = 0, -1  # never fires
-    model, facts, found = prepared(MLP, X, {"a": a, "b": b})
-    (scores,) = calibrated(model, need(facts.coupling, "coupling"), criterion, found).values()
+    analysis, found = prepared(MLP, X, {"a": a, "b": b})
+    (scores,) = calibrated(analysis.model, analysis.coupling, criterion, found).values()
     assert scores.argmin() == 5
     assert scores.mean() == pytest.approx(1)
 
@@ -50,8 +49,8 @@ def test_a_duplicate_costs_nothing_after_repair_and_much_without() -> None:
     rng = np.random.default_rng(3)
     a, b = rng.standard_normal((6, 8)), np.ones(8)
     a[:, 2] = a[:, 6]
-    model, facts, found = prepared(MLP, X, {"a": a, "b": b})
-    coupling = need(facts.coupling, "coupling")
+    analysis, found = prepared(MLP, X, {"a": a, "b": b})
+    model, coupling = analysis.model, analysis.coupling
     (obs,) = calibrated(model, coupling, "obs", found).values()
     (wanda,) = calibrated(model, coupling, "wanda", found).values()
     first = np.argsort(obs)[0]
@@ -64,8 +63,8 @@ def test_a_constant_position_fluctuates_not_at_all() -> None:
     rng = np.random.default_rng(4)
     a, b = rng.standard_normal((6, 8)), np.ones(8)
     a[:, 3], b[3] = 0, 12  # large, and always the same
-    model, facts, found = prepared(MLP, X, {"a": a, "b": b})
-    coupling = need(facts.coupling, "coupling")
+    analysis, found = prepared(MLP, X, {"a": a, "b": b})
+    model, coupling = analysis.model, analysis.coupling
     orders = {name: np.argsort(next(iter(calibrated(model, coupling, name, found).values()))) for name in CALIBRATED}
     assert orders["wanda"][-1] == 3
     assert orders["flap"][0] == orders["variance"][0] == orders["obs"][0] == 3
@@ -81,8 +80,8 @@ def test_products_of_activations_have_shares() -> None:
     x = np.random.default_rng(5).standard_normal((64, 5, 6)).astype(np.float32)
     q = np.random.default_rng(6).standard_normal((6, 4))
     q[:, 1] = 0
-    model, facts, found = prepared(text, x, {"q": q})
-    coupling = need(facts.coupling, "coupling")
+    analysis, found = prepared(text, x, {"q": q})
+    model, coupling = analysis.model, analysis.coupling
     (group,) = coupling.groups
     problem = Problem.of(model, coupling, group, found)
     assert not problem.parts
@@ -93,8 +92,8 @@ def test_products_of_activations_have_shares() -> None:
 
 
 def test_groups_that_nothing_sums_over_are_scored_by_weights() -> None:
-    model, facts, found = prepared(NETS["gate"], np.random.default_rng(7).standard_normal((32, 3, 8, 8)).astype(np.float32))
-    coupling = need(facts.coupling, "coupling")
+    analysis, found = prepared(NETS["gate"], np.random.default_rng(7).standard_normal((32, 3, 8, 8)).astype(np.float32))
+    model, coupling = analysis.model, analysis.coupling
     empty = Statistics((), {}, (), {})
     scores = calibrated(model, coupling, "obs", empty)
     assert set(scores) == {group.id for group in coupling.groups}

@@ -9,7 +9,7 @@ from onnx import ModelProto
 from ir.test_control_flow import NETS, net
 from nets import parse
 from onnxprune.ir.model import Model
-from onnxprune.passes import Facts, Normalize
+from onnxprune.passes import Normalize
 from onnxprune.shapes.inference import Inferred, infer
 from onnxprune.shapes.probes import Shapes, probe
 
@@ -17,7 +17,7 @@ STAND_IN = 13
 
 
 def normalized(model: ModelProto) -> Model:
-    return Normalize()(Model.of(model), Facts())
+    return Normalize().run(Model.of(model)).model
 
 
 def infer_once(text: str, **inputs: tuple[int, ...]) -> Inferred:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxprune.data.calibration import Calibration
 from onnxprune.ir.weights import Weight
 from onnxprune.linear.moments import collect
-from onnxprune.passes.base import need
 from onnxprune.runtime.session import Session
 from onnxprune.sparse.curves import LEVELS, measure
 from onnxprune.sparse.layers import find
@@ -19,11 +17,10 @@ from sparse_nets import ready
 
 
 def curves(sparser: Sparser) -> dict[str, dict[int, float]]:
-    model, facts = ready()
-    layers = find(model, need(facts.coupling, "coupling"))
-    calibration: Calibration = need(facts.calibration, "calibration")
-    statistics = collect(model, need(facts.coupling, "coupling"), calibration.fit)
-    return measure(model, layers, statistics, calibration.held, sparser, lambda _: None)
+    found, calibration = ready()
+    layers = find(found.model, found.coupling)
+    statistics = collect(found.model, found.coupling, calibration.fit)
+    return measure(found.model, layers, statistics, calibration.held, sparser, lambda _: None)
 
 
 def test_errors_rise_as_weights_go_and_repair_lowers_them() -> None:
@@ -36,12 +33,12 @@ def test_errors_rise_as_weights_go_and_repair_lowers_them() -> None:
 
 
 def test_a_point_is_the_divergence_of_a_model_with_that_layer_cut() -> None:
-    model, facts = ready()
+    found, calibration = ready()
+    model = found.model
     keep, error = next(iter(curves(Sparser(Unstructured(), "magnitude", refit=False))["inner"].items()))
     w = model.weights["inner"].array()
     bound = np.sort(np.abs(w).ravel())[-keep]
     model_cut = model.copy()
     model_cut.weights["inner"] = Weight("inner", None, np.where(np.abs(w) >= bound, w, 0).astype(np.float32))
-    held = need(facts.calibration, "calibration").held
-    expected = np.mean([divergence(Session(model_cut).run(feed), Session(model).run(feed)) for feed in held])
+    expected = np.mean([divergence(Session(model_cut).run(feed), Session(model).run(feed)) for feed in calibration.held])
     assert error == pytest.approx(expected, rel=1e-3)

@@ -9,8 +9,7 @@ from nets import parse
 from onnxprune.errors import OptionError
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
-from onnxprune.passes import Couple, Normalize, Pipeline
-from onnxprune.passes.base import need
+from onnxprune.passes import Couple, Normalize
 from onnxprune.sparse.layers import find
 from onnxprune.sparse.patterns import NofM
 from sparse_nets import layers
@@ -29,9 +28,9 @@ def test_protected_layers_are_left_out() -> None:
 
 
 def test_a_model_without_layers_says_so() -> None:
-    model, facts = Pipeline([Normalize(), Couple()]).run(Model.of(parse("(float[N,4] x) => (float[N,4] y) { y = Relu(x) }")))
+    found = Couple().run(Normalize().run(Model.of(parse("(float[N,4] x) => (float[N,4] y) { y = Relu(x) }"))))
     with pytest.raises(OptionError, match="there is no layer with a constant weight of its own"):
-        find(model, need(facts.coupling, "coupling"))
+        find(found.model, found.coupling)
 
 
 def test_weights_are_seen_by_channel_tap_and_output() -> None:

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.ir.weights import Array
-from onnxprune.passes.base import need
 from onnxprune.sparse.layers import find
 from onnxprune.sparse.patterns import NofM
 from onnxprune.sparse.permute import arrange, orders, permuted
@@ -63,8 +62,8 @@ def test_small_orders_are_near_the_best() -> None:
 
 def test_permuted_is_the_original() -> None:
     """Through residual sums, concatenations, depthwise convolutions and flattening: constants move, nothing else does."""
-    model, facts = ready(BRANCHES)
-    coupling = need(facts.coupling, "coupling")
+    found, _ = ready(BRANCHES)
+    model, coupling = found.model, found.coupling
     rng = np.random.default_rng(0)
     chosen = {group.id: rng.permutation(group.size) for group in coupling.groups}
     assert sorted(map(len, chosen.values())) == [8, 12, 16]
@@ -75,13 +74,13 @@ def test_permuted_is_the_original() -> None:
 
 
 def test_orders_are_found_for_what_the_pattern_reads() -> None:
-    model, facts = ready(BRANCHES)
-    coupling, pattern = need(facts.coupling, "coupling"), NofM(2, 4)
+    found, _ = ready(BRANCHES)
+    model, coupling, pattern = found.model, found.coupling, NofM(2, 4)
     layers = find(model, coupling)
-    found = orders(model, coupling, layers, pattern)
-    assert {len(order) for order in found.values()} <= {12, 16}
-    assert found
-    result = permuted(model, coupling, found)
+    chosen = orders(model, coupling, layers, pattern)
+    assert {len(order) for order in chosen.values()} <= {12, 16}
+    assert chosen
+    result = permuted(model, coupling, chosen)
     for layer in layers:
         if layer.name in {"b", "f"}:
             scores = [np.square(layer.array(m).astype(float)).reshape(layer.array(m).shape[1], -1) for m in (model, result)]
@@ -89,8 +88,8 @@ def test_orders_are_found_for_what_the_pattern_reads() -> None:
 
 
 def test_an_order_of_half_the_constants_would_not_be_proven() -> None:
-    model, facts = ready(BRANCHES)
-    coupling = need(facts.coupling, "coupling")
+    found, _ = ready(BRANCHES)
+    model, coupling = found.model, found.coupling
     result = permuted(model, coupling, {group.id: np.arange(group.size)[::-1].copy() for group in coupling.groups})
     result.weights["b"] = model.weights["b"]
     assert not law.compare(result, model, against="original").ok

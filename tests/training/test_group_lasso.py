@@ -10,7 +10,8 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from onnxprune.driver import prune
+from onnxprune.driver.prune import analyze
+from onnxprune.passes.couple import Analysis
 from onnxprune.pruning.criteria import SQUARE, GroupView, Magnitudes
 from onnxprune.torch.module import to_module
 from onnxprune.training import masks
@@ -29,8 +30,8 @@ def network() -> onnx.ModelProto:
     )  # fmt: skip
 
 
-def norms(source: onnx.ModelProto | Path) -> tuple[GroupNorms, prune.Analysis]:
-    found = prune.analyze(source)
+def norms(source: onnx.ModelProto | Path) -> tuple[GroupNorms, Analysis]:
+    found = analyze(source)
     return GroupNorms(to_module(found.model), found.coupling), found
 
 
@@ -65,7 +66,7 @@ def test_the_weakest_shrinks_sixteen_times_as_fast_as_the_strongest() -> None:
 
 
 def test_weights_shrink_with_every_channel_they_go_with() -> None:
-    found = prune.analyze(network())
+    found = analyze(network())
     module = to_module(found.model)
     measured = GroupNorms(module, found.coupling)
     before = {name: weight.detach().clone() for name, weight in module.weights().items()}
@@ -83,7 +84,7 @@ def test_weights_shrink_with_every_channel_they_go_with() -> None:
 
 def test_a_weight_between_two_groups_shrinks_with_both() -> None:
     text = "(float[N,6] x) => (float[N,3] y) { a = MatMul(x, u) b = Relu(a) c = MatMul(b, v) d = Relu(c) y = MatMul(d, w) }"
-    found = prune.analyze(filled(text, u=(6, 4), v=(4, 5), w=(5, 3)))
+    found = analyze(filled(text, u=(6, 4), v=(4, 5), w=(5, 3)))
     module = to_module(found.model)
     measured = GroupNorms(module, found.coupling)
     a, b = torch.exp(-0.1 * measured.pull(measured.squared())).split([4, 5])
@@ -93,7 +94,7 @@ def test_a_weight_between_two_groups_shrinks_with_both() -> None:
 
 
 def test_masked_weights_shrink_behind_their_masks() -> None:
-    found = prune.analyze(network())
+    found = analyze(network())
     module = to_module(found.model)
     keep = torch.ones(5, 2, 3, 3, dtype=torch.bool)
     keep[0] = False

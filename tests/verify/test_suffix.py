@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from onnxprune.ir.weights import Weight
-from onnxprune.passes.base import need
 from onnxprune.runtime.session import Session
 from onnxprune.runtime.stages import Staged
 from onnxprune.verify.divergence import divergence
@@ -15,8 +14,8 @@ from sparse_nets import ready
 
 
 def test_measures_what_the_whole_model_does() -> None:
-    model, facts = ready()
-    held = need(facts.calibration, "calibration").held
+    found, calibration = ready()
+    model, held = found.model, calibration.held
     starts = {name: next(at for at, node in enumerate(model.graph.node) if name in node.input) for name in ("inner", "last")}
     with Staged(model, held) as stages:
         meter = Meter(model, held, stages)

@@ -12,11 +12,13 @@ from onnx import ModelProto, numpy_helper
 from nets import NETS, parse
 from onnxprune.axes.coupling import CouplingGroup
 from onnxprune.axes.factors import leaves
-from onnxprune.driver.prune import Analysis, analyze
+from onnxprune.driver.prune import analyze
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
-from onnxprune.passes import Couple, Facts, Lossless, Normalize, Pipeline, PruneChannels
-from onnxprune.pruning.lossless.search import KINDS, places, search
+from onnxprune.passes import Couple, Lossless, Normalize, PruneChannels
+from onnxprune.passes.couple import Analysis
+from onnxprune.passes.normalize import Normalized
+from onnxprune.pruning.lossless.search import KINDS, Removal, places, search
 from onnxprune.runtime import session
 from onnxprune.shapes import probes
 from onnxprune.verify import law
@@ -26,23 +28,21 @@ from test_random_graphs import models
 # --- Shared helpers --------------------------------------------------------------------------------------------------
 
 
-def without_loss(model: ModelProto | Model) -> tuple[Model, Facts]:
+def without_loss(model: ModelProto | Model) -> tuple[Model, Removal]:
     """The model without what it does not need, and what that was."""
-    rewritten, facts = Pipeline([Normalize(), Couple(), Lossless(), Couple()]).run(Model.of(model))
-    assert facts.plan is not None
-    pruned = PruneChannels()(rewritten, Facts(facts.shapes, facts.coupling, plan=facts.plan))
-    return pruned, facts
+    found = Lossless().run(Couple().run(Normalize().run(Model.of(model))))
+    rewritten = Couple().run(Normalized(found.model, probes.probe(found.model)))
+    return PruneChannels().run(rewritten, found.plan), found.removal
 
 
 def found(model: ModelProto) -> tuple[dict[str, list[int]], dict[str, int]]:
     """Which positions go, and how many of each kind; the result is equal to the original."""
-    pruned, facts = without_loss(model)
+    pruned, removal = without_loss(model)
     outcome = law.compare(pruned, Model.of(model), rounded=True)
     assert outcome.ok, outcome.text
     assert outcome.runs == 2
-    assert facts.removal is not None
-    counts = {kind: count for kind, count in facts.removal.counts.items() if count}
-    return {name: gone.tolist() for name, gone in facts.removal.gone.items()}, counts
+    counts = {kind: count for kind, count in removal.counts.items() if count}
+    return {name: gone.tolist() for name, gone in removal.gone.items()}, counts
 
 
 def both(*rows: int) -> tuple[slice, list[int]]:
@@ -266,9 +266,8 @@ def test_layer_normalisation_keeps_its_width() -> None:
 
 def test_protected_and_public_channels_stay() -> None:
     model = edited(parse(NETS["chain"]), w2=fill(both(1)))
-    normal, facts = Pipeline([Normalize(), Couple(("w1",))]).run(Model.of(model))
-    assert facts.coupling is not None
-    assert search(normal, facts.coupling).gone == {}
+    protected = Couple(("w1",)).run(Normalize().run(Model.of(model)))
+    assert search(protected.model, protected.coupling).gone == {}
     public = parse("""(float[N,3,4,4] x) => (float[N,6,4,4] a, float[N,2,4,4] y) <float[6,3,1,1] w1, float[2,6,1,1] w2> {
       a = Conv(x, w1)
       y = Conv(a, w2)
@@ -389,9 +388,8 @@ def test_what_is_planted_goes(model: ModelProto, seed: int, kind: str) -> None:
     changed = planted(found, group, kind, one, other)
     assume(changed is not None)
     assert changed is not None
-    pruned, facts = without_loss(changed)
-    assert facts.removal is not None
-    gone = facts.removal.gone.get(group.id, np.zeros(0, int))
+    pruned, removal = without_loss(changed)
+    gone = removal.gone.get(group.id, np.zeros(0, int))
     assert one in gone or (kind == "duplicated" and other in gone)
     assert law.compare(pruned, changed).ok
 
@@ -400,10 +398,9 @@ def test_what_is_planted_goes(model: ModelProto, seed: int, kind: str) -> None:
 @given(models(), st.integers(0, 2**16))
 def test_whatever_goes_the_model_stays_what_it_is(model: ModelProto, seed: int) -> None:
     original = Model.of(degraded(model, seed))
-    pruned, facts = without_loss(original)
+    pruned, removal = without_loss(original)
     feeds = session.random_feeds(original.inputs, probes.bindings(original.inputs)[0], 0)
     assume(np.abs(session.Session(original).run(feeds)[0]).max() > 1e-3)  # else outputs are rounding errors
     outcome = law.compare(pruned, original)
     assert outcome.ok, f"{outcome.text}\n{onnx.printer.to_text(model)[:6000]}"
-    assert facts.removal is not None
-    assert facts.removal.counts.keys() == set(KINDS)
+    assert removal.counts.keys() == set(KINDS)

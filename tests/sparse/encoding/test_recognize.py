@@ -10,7 +10,7 @@ from onnx import ModelProto, numpy_helper, version_converter
 from codec import planted, same
 from nets import parse
 from onnxprune.ir.model import Model
-from onnxprune.passes import Encode, Facts
+from onnxprune.passes import Encode
 from onnxprune.sparse.encoding.recognize import Decoders, decode
 
 NET = """(float[N,64] x) => (float[N,64] y) <float[64,64] a, float[64,64] b> {
@@ -28,7 +28,7 @@ def weighted() -> ModelProto:
 
 def encoded(encoding: str = "auto") -> tuple[ModelProto, ModelProto]:
     dense = weighted()
-    return dense, Encode(encoding)(Model.of(dense), Facts()).to_proto()
+    return dense, Encode(encoding).run(Model.of(dense)).model.to_proto()
 
 
 def assert_decoded(dense: ModelProto, model: ModelProto) -> None:
@@ -94,7 +94,7 @@ def test_constants_that_something_else_reads_stay() -> None:
 def test_what_reads_a_weight_is_no_part_of_its_decoder() -> None:
     dense = parse("(float[N,64] x) => (float[N,64] y) <float[64,64] w> { t = Transpose<perm = [1, 0]>(w)\n y = MatMul(x, t) }")
     dense.graph.initializer[0].CopyFrom(numpy_helper.from_array(planted((64, 64), 0.1), "w"))
-    found = Model.of(Encode()(Model.of(dense), Facts()).to_proto())
+    found = Model.of(Encode().run(Model.of(dense)).model.to_proto())
     nameless = found.copy()
     assert decode(found) == ["w"]
     assert list(found.graph.node) == list(dense.graph.node)

@@ -1,0 +1,121 @@
+"""What planning needs to know of a model, whatever the target is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from onnxprune.options.prune import parse_align
+from onnxprune.passes import Allocate, Couple, Observe, ScoreChannels, Sensitivity
+from onnxprune.pruning.allocation import widths
+
+if TYPE_CHECKING:
+    from onnxprune.axes.factors import Positions
+    from onnxprune.axes.plan import Plan
+    from onnxprune.data.calibration import Calibration
+    from onnxprune.driver.progress import Stages
+    from onnxprune.options.prune import Recipe, Target
+    from onnxprune.passes.couple import Analysis
+    from onnxprune.passes.normalize import Normalized
+    from onnxprune.passes.observe import Observed
+    from onnxprune.pruning.criteria import Scores
+    from onnxprune.pruning.knapsack import Curve, Prices
+
+__all__ = ["Prepared"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model with certain groups left whole; what is known of it is worked out once, when it is first asked for.
+
+    Attributes:
+        recipe: how to prune it.
+        normal: the normalised model.
+        stages: announces and times what is worked out.
+        calibration: samples; ``None`` where there are none.
+        gone: positions that carry no weight, by group id.
+        frozen: groups that stay whole, by id, with the reason.
+        known: curves that were measured before groups were frozen.
+    """
+
+    recipe: Recipe
+    normal: Normalized
+    stages: Stages
+    calibration: Calibration | None = None
+    gone: Mapping[str, Positions] = field(default_factory=dict)
+    frozen: Mapping[str, str] = field(default_factory=dict)
+    known: Mapping[str, Curve] = field(default_factory=dict)
+
+    def without(self, groups: Mapping[str, str], target: Target) -> Prepared:
+        """The same model with more groups left whole; what planning for ``target`` measured need not be measured again.
+
+        Args:
+            groups: ids, with the reason.
+            target: that a plan was made for.
+        """
+        known = self.curves if self.by_curves(target) else self.known
+        return replace(self, frozen={**self.frozen, **groups}, known=known)
+
+    def by_curves(self, target: Target) -> bool:
+        """Whether a target is shared out by what each group costs."""
+        return self.recipe.scope == "sensitivity" and target.metric != "channels"
+
+    def allocator(self, target: Target) -> Callable[[float], Plan]:
+        """A function from an exponent of predicted errors to the plan for a target; what that needs is worked out here."""
+        scores, curves = self.scores, self.curves if self.by_curves(target) else {}
+        latencies = self.latencies if target.metric == "latency" else None
+
+        def plan(exponent: float) -> Plan:
+            step = Allocate(target, self.recipe.scope, self.recipe.align, exponent)
+            return step.run(self.analysis, scores, curves=curves, latencies=latencies, gone=self.gone)
+
+        return plan
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """The groups."""
+        with self.stages("analysis", "finding coupling groups"):
+            recipe = self.recipe
+            return Couple(recipe.protect, recipe.allow_inexact, recipe.only).run(self.normal, self.frozen)
+
+    @cached_property
+    def observed(self) -> Observed | None:
+        """What samples show; ``None`` where there are none, or no group."""
+        original, recipe = self.analysis.float32, self.recipe
+        if self.calibration is None or not original.coupling.groups:
+            return None
+        with self.stages("scoring", "gathering statistics of what the layers read"):
+            return Observe(recipe.repair, recipe.seed).run(original, self.calibration)
+
+    @cached_property
+    def scores(self) -> Mapping[str, Scores]:
+        """The importance of each position, by group id."""
+        recipe, observed = self.recipe, self.observed
+        with self.stages("scoring", f"scoring by {recipe.criterion}"):
+            return ScoreChannels(recipe.criterion, recipe.seed).run(self.analysis.float32, observed, self.gone)
+
+    @cached_property
+    def curves(self) -> Mapping[str, Curve]:
+        """What each group costs, by its id, measured on samples; empty where there are none, or no group."""
+        scores, observed = self.scores, self.observed
+        if observed is None or {group.id for group in self.analysis.coupling.groups} <= self.known.keys():
+            return self.known
+        with self.stages("sensitivity", "measuring what each group costs"):
+            step = Sensitivity(self.recipe.repair)
+            return step.run(self.analysis.float32, scores, observed, self.known, self.stages.tell)
+
+    @cached_property
+    def latencies(self) -> Prices:
+        """What the model takes under any plan, by timing its layers here."""
+        from onnxprune.latency.model import LatencyModel
+
+        analysis, align = self.analysis, parse_align(self.recipe.align, "latency")
+        with self.stages("latency table", "timing layers"):
+            table = LatencyModel(analysis.model, analysis.coupling, analysis.shapes, align=align.channels, progress=self._timing)
+            table.prepare({group.factor: widths(group, analysis.coupling, align) for group in analysis.coupling.groups})
+        return table
+
+    def _timing(self, what: str, done: int, steps: int) -> None:
+        self.stages.tell(f"timing {what} ({done} of {steps})")

@@ -1,0 +1,54 @@
+"""Run a model on calibration samples once, and keep what choices are made by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxprune.linear import rotation
+from onnxprune.linear.moments import Statistics, collect
+from onnxprune.passes.base import Pass
+
+if TYPE_CHECKING:
+    from onnxprune.data.calibration import Calibration
+    from onnxprune.linear.rotation import Basis
+    from onnxprune.passes.couple import Analysis
+
+__all__ = ["Observe", "Observed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What calibration samples show of a model.
+
+    Attributes:
+        calibration: the samples.
+        statistics: moments of what the layers read.
+        bases: of groups that only linear maps touch, by group id.
+    """
+
+    calibration: Calibration
+    statistics: Statistics
+    bases: Mapping[str, Basis]
+
+
+@dataclass(frozen=True)
+class Observe(Pass):
+    """Gather moments of what layers read, and find the bases of groups that have one, on samples that choices are fitted on."""
+
+    bases: bool = True
+    """Whether to look for bases; only a repaired model is cut in them."""
+    seed: int = 0
+    """Of the rows that are drawn where there are many."""
+
+    def run(self, analysis: Analysis, calibration: Calibration) -> Observed:
+        """What the samples show.
+
+        Args:
+            analysis: a model in float32.
+            calibration: its samples.
+        """
+        model, coupling = analysis.model, analysis.coupling
+        statistics = collect(model, coupling, calibration.fit, seed=self.seed)
+        return Observed(calibration, statistics, rotation.find(model, coupling, calibration.fit) if self.bases else {})
