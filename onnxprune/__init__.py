@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from onnxprune.options.prune import Recipe
     from onnxprune.options.quantize import QuantRecipe
     from onnxprune.options.sparsify import SparseRecipe
-    from onnxprune.passes.couple import Analysis
+    from onnxprune.passes.analysis import Analysis
     from onnxprune.pipeline.run import Build, run
 
 __all__ = [
@@ -82,7 +82,7 @@ __all__ = [
 _HOMES = {
     "onnxprune.driver.prune": ("Result", "analyze", "apply", "check", "make_plan", "prune"),
     "onnxprune.latency.benchmark": ("benchmark",),
-    "onnxprune.passes.couple": ("Analysis",),
+    "onnxprune.passes.analysis": ("Analysis",),
     "onnxprune.pipeline.run": ("Build", "run"),
     "onnxprune.axes.plan": ("Plan",),
     "onnxprune.options.quantize": ("QuantRecipe",),

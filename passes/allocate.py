@@ -14,7 +14,7 @@ from onnxprune.pruning.allocation import allocate, by_curves
 
 if TYPE_CHECKING:
     from onnxprune.axes.factors import Positions
-    from onnxprune.passes.couple import Analysis
+    from onnxprune.passes.analysis import Analysis
     from onnxprune.pruning.criteria import Scores
     from onnxprune.pruning.knapsack import Curve, Prices
 

@@ -4,31 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from types import MappingProxyType
 
-from onnxprune.axes.coupling import Coupling, couple
+from onnxprune.axes.coupling import couple
+from onnxprune.passes.analysis import Analysis, Normalized
 from onnxprune.passes.base import Pass
-from onnxprune.passes.normalize import Normalized
-from onnxprune.pruning.cost import CostModel
 
-__all__ = ["Analysis", "Couple"]
-
-
-@dataclass(frozen=True)
-class Analysis(Normalized):
-    """A normalised model and what may be pruned in it.
-
-    Attributes:
-        coupling: the groups that can only be pruned together, and why the rest may not be pruned.
-    """
-
-    coupling: Coupling
-
-    @cached_property
-    def costs(self) -> CostModel:
-        """What the model costs under any plan."""
-        return CostModel(self.model, self.coupling, self.shapes.batch)
+__all__ = ["Couple"]
 
 
 @dataclass(frozen=True)

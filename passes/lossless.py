@@ -18,7 +18,7 @@ from onnxprune.passes.prune_channels import MaskChannels
 from onnxprune.pruning.lossless.search import Removal, search
 
 if TYPE_CHECKING:
-    from onnxprune.passes.couple import Analysis
+    from onnxprune.passes.analysis import Analysis
     from onnxprune.pruning.lossless.affine import Affine
 
 __all__ = ["Lossless", "Rewritten"]

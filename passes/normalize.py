@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx.inliner
 from onnx import GraphProto, NodeProto, helper
 
 from onnxprune.axes.rules.layout import runs
-from onnxprune.data.calibration import Calibration
 from onnxprune.ir.model import Model, pinned_sizes
 from onnxprune.ir.node import CONTROL_FLOW, captured, domain_of, every_body, every_graph, every_node, is_followed, subgraphs
-from onnxprune.ir.precision import as_float32, float_types
 from onnxprune.ir.toposort import in_order
 from onnxprune.ir.weights import Array, Weight, densify
+from onnxprune.passes.analysis import Normalized
 from onnxprune.passes.base import Pass
 from onnxprune.passes.bodies import (
     compute_outputs,
@@ -32,9 +30,6 @@ from onnxprune.runtime.session import evaluate
 from onnxprune.shapes.probes import Shapes, probe
 from onnxprune.sparse.encoding.recognize import decode
 
-if TYPE_CHECKING:
-    from onnxprune.data.samples import Samples
-
 SIZE_INPUTS: dict[str, tuple[int, ...]] = {
     "ConstantOfShape": (0,), "Expand": (1,), "OneHot": (1,), "Pad": (1, 3), "Range": (0, 1, 2), "ReduceSum": (1,),
     "Reshape": (1,), "Resize": (3,), "Slice": (1, 2, 3, 4), "Split": (1,), "Tile": (1,), "TopK": (1,), "Trilu": (1,),
@@ -48,37 +43,6 @@ _COMPUTED = np.iinfo(np.int64).min
 """Marks an entry that stays computed in the graph."""
 _SMALL_BYTES = 1 << 16
 """Results up to this size are folded whatever they are computed from."""
-
-
-@dataclass(frozen=True)
-class Normalized:
-    """A model in one spelling.
-
-    Attributes:
-        model: the model.
-        shapes: the sizes of its values.
-    """
-
-    model: Model
-    shapes: Shapes
-
-    @cached_property
-    def is_float32(self) -> bool:
-        """Whether it has no other floating-point type."""
-        return float_types(self.model) <= {"float32"}
-
-    @cached_property
-    def float32(self) -> Self:
-        """The same for a copy in float32, which ONNX Runtime runs and in which weights are fitted; no copy where it is that."""
-        return self if self.is_float32 else replace(self, model=as_float32(self.model))
-
-    def calibration(self, samples: Samples) -> Calibration:
-        """Samples as batches for the float32 copy.
-
-        Raises:
-            OptionError: they do not fit the model.
-        """
-        return Calibration.of(samples, self.shapes, float32=not self.is_float32)
 
 
 @dataclass(frozen=True)

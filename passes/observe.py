@@ -13,7 +13,7 @@ from onnxprune.passes.base import Pass
 if TYPE_CHECKING:
     from onnxprune.data.calibration import Calibration
     from onnxprune.linear.rotation import Basis
-    from onnxprune.passes.couple import Analysis
+    from onnxprune.passes.analysis import Analysis
 
 __all__ = ["Observe", "Observed"]
 

@@ -20,7 +20,7 @@ from onnxprune.passes.base import Pass
 
 if TYPE_CHECKING:
     from onnxprune.axes.plan import Plan
-    from onnxprune.passes.couple import Analysis
+    from onnxprune.passes.analysis import Analysis
 
 __all__ = ["MaskChannels", "PruneChannels"]
 

@@ -23,7 +23,7 @@ from onnxprune.runtime.stages import Staged
 if TYPE_CHECKING:
     from onnxprune.axes.plan import Plan
     from onnxprune.data.calibration import Feeds
-    from onnxprune.passes.couple import Analysis
+    from onnxprune.passes.analysis import Analysis
 
 __all__ = ["Repair"]
 

@@ -53,8 +53,8 @@ def rotated_problem(model: Model, basis: Basis, problem: Problem, order: Positio
 
 def _rotated_part(rotated: Model, basis: Basis, part: Part, places: Positions) -> Part:
     weights = matrix_of(part.reader, rotated)[part.at]
-    if len(part.gram) != len(part.weights):
-        return replace(part, weights=weights)  # diagonals alone: those of the positions are the best guess
+    if part.diagonal:
+        return replace(part, weights=weights)  # what is known of the positions is the best guess
     map_ = _feature_map(rotated, basis, part, places)
     return replace(part, gram=(map_.T @ part.gram @ map_).astype(part.gram.dtype), weights=weights)
 

@@ -17,7 +17,7 @@ from onnxprune.pruning.data_criteria import CALIBRATED, calibrated
 if TYPE_CHECKING:
     from onnxprune.axes.factors import Positions
     from onnxprune.data.calibration import Feeds
-    from onnxprune.passes.couple import Analysis
+    from onnxprune.passes.analysis import Analysis
     from onnxprune.passes.observe import Observed
     from onnxprune.pruning.criteria import Scores
 

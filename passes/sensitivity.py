@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from onnxprune.data.calibration import Calibration
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
-    from onnxprune.passes.couple import Analysis
+    from onnxprune.passes.analysis import Analysis
     from onnxprune.passes.observe import Observed
     from onnxprune.pruning.criteria import Scores
 

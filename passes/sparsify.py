@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
     from onnxprune.linear.regression import Regression
-    from onnxprune.passes.couple import Analysis
+    from onnxprune.passes.analysis import Analysis
     from onnxprune.sparse.layers import Layer
     from onnxprune.sparse.patterns import Mask
 

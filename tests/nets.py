@@ -17,7 +17,7 @@ from onnxprune.ir.model import Model
 from onnxprune.ir.node import every_graph
 from onnxprune.ir.weights import Array
 from onnxprune.passes import MaskChannels, PruneChannels
-from onnxprune.passes.couple import Analysis
+from onnxprune.passes.analysis import Analysis
 from onnxprune.runtime import session
 from onnxprune.shapes import probes
 from onnxprune.verify import law

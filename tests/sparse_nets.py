@@ -9,7 +9,7 @@ from onnxprune.data.calibration import Calibration
 from onnxprune.data.samples import open_samples
 from onnxprune.ir.model import Model
 from onnxprune.passes import Couple, Normalize
-from onnxprune.passes.couple import Analysis
+from onnxprune.passes.analysis import Analysis
 from onnxprune.sparse.layers import Layer, find
 
 NET = """(float[N,4,8,8] x) => (float[N,10] y)

@@ -17,7 +17,7 @@ from axes.rules.conformance import letters_of
 from nets import both
 from onnxprune.axes.factors import leaves
 from onnxprune.driver.prune import analyze
-from onnxprune.passes.couple import Analysis
+from onnxprune.passes.analysis import Analysis
 from onnxprune.verify import law
 from test_random_graphs import plan_for
 

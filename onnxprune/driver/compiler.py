@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from onnxprune.data.samples import Samples, noise
-from onnxprune.driver.exponents import affordable, best_exponent, drifted
+from onnxprune.driver.exponents import best_exponent, drifted, small_enough
 from onnxprune.driver.prepared import Prepared
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import broken, prove
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.linear.rotation import Basis
     from onnxprune.options.prune import Recipe, Target
-    from onnxprune.passes.couple import Analysis
+    from onnxprune.passes.analysis import Analysis
     from onnxprune.pruning.knapsack import Curve
     from onnxprune.verify.law import Check
 
 __all__ = ["Compiler"]
 
-EXPONENTS = (1.0, 1.5)
+GROUP_EXPONENTS = (1.0, 1.5)
 """Of what groups are predicted to cost, before it is added; the last one where the model is too large to try."""
 _NOISE = 128
 """Samples of noise that stand in for data."""
@@ -141,9 +141,11 @@ class Compiler:
             def build(exponent: float) -> Model:
                 return _refit(original, plan(exponent), observed.bases, calibration.fit, seed)[0].model
 
-            small = self.recipe.repair and affordable(prepared.analysis, calibration)
-            tried = (EXPONENTS, build, original.model, calibration.held, self.stages.tell, "target")
-            self._exponent = best_exponent(*tried) if small else EXPONENTS[-1]
+            if self.recipe.repair and small_enough(prepared.analysis, calibration):
+                exponents, held = GROUP_EXPONENTS, calibration.held
+                self._exponent = best_exponent(exponents, build, original.model, held, self.stages.tell, "target")
+            else:
+                self._exponent = GROUP_EXPONENTS[-1]
         return self._exponent
 
     def _broken(self, analysis: Analysis, plan: Plan, check: Check) -> dict[str, str]:

@@ -18,16 +18,16 @@ from onnxprune.verify.divergence import divergence
 if TYPE_CHECKING:
     from onnxprune.data.calibration import Calibration, Feeds
     from onnxprune.ir.model import Model
+    from onnxprune.passes.analysis import Analysis
     from onnxprune.passes.base import Progress
-    from onnxprune.passes.couple import Analysis
 
-__all__ = ["affordable", "best_exponent", "drifted"]
+__all__ = ["best_exponent", "drifted", "small_enough"]
 
 _WORK = 5e11
 """Multiply-accumulates of the calibration set up to which several models are fitted and compared."""
 
 
-def affordable(analysis: Analysis, calibration: Calibration) -> bool:
+def small_enough(analysis: Analysis, calibration: Calibration) -> bool:
     """Whether a model is small enough to try exponents on so many samples."""
     return analysis.costs.cost({}).macs * len(calibration.every) * calibration.size <= _WORK
 

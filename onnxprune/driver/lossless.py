@@ -15,7 +15,7 @@ from onnxprune.errors import TargetError
 from onnxprune.ir.model import Model
 from onnxprune.options.prune import Recipe, Target, parse_align
 from onnxprune.passes import Couple, Lossless, Normalize, PruneChannels
-from onnxprune.passes.normalize import Normalized
+from onnxprune.passes.analysis import Normalized
 from onnxprune.pruning.cost import METRICS, Cost
 from onnxprune.shapes.probes import probe
 from onnxprune.verify.law import Check, compare

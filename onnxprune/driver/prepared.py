@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from onnxprune.data.calibration import Calibration
     from onnxprune.driver.progress import Stages
     from onnxprune.options.prune import Recipe, Target
-    from onnxprune.passes.couple import Analysis
-    from onnxprune.passes.normalize import Normalized
+    from onnxprune.passes.analysis import Analysis, Normalized
     from onnxprune.passes.observe import Observed
     from onnxprune.pruning.criteria import Scores
     from onnxprune.pruning.knapsack import Curve, Prices

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
     from onnxprune.axes.plan import Plan
     from onnxprune.ir.model import Model
-    from onnxprune.passes.couple import Analysis
+    from onnxprune.passes.analysis import Analysis
 
 __all__ = ["broken", "kept_by", "prove"]
 

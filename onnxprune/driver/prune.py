@@ -23,7 +23,7 @@ from onnxprune.ir import files
 from onnxprune.ir.model import Model, Source
 from onnxprune.options.prune import Recipe, Target
 from onnxprune.passes import Couple, MaskChannels, Normalize, PruneChannels
-from onnxprune.passes.couple import Analysis
+from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning.cost import METRICS, Cost, layer_costs
 from onnxprune.verify import law
 from onnxprune.verify.metrics import Evaluation, parse_drop

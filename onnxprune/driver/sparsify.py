@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxprune.data.samples import given
-from onnxprune.driver.exponents import affordable, best_exponent
+from onnxprune.driver.exponents import best_exponent, small_enough
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.report import SparseLayer, SparseReport
 from onnxprune.driver.result import ModelResult
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
     from onnxprune.ir.weights import Array
     from onnxprune.linear.reconstruction import Repaired
-    from onnxprune.passes.couple import Analysis
+    from onnxprune.passes.analysis import Analysis
     from onnxprune.sparse.layers import Layer
 
 __all__ = ["SparseResult", "Sparsified", "Sparsifier", "gzipped", "sparsify"]
 
-EXPONENTS = (1.0, 0.5)
+LAYER_EXPONENTS = (1.0, 0.5)
 """Of what layers are measured to cost, before it is added; the first one where the model is too large to try."""
 _MEASURED = 2e13
 """Multiply-accumulates, about, up to which more samples measure what layers cost."""
@@ -206,11 +206,11 @@ class Sparsifier:
                 shares = {**counts, **by_curves(layers, curves, total, exponent)}
                 return self._sparse(original, shares, calibration.fit).model
 
-            self._exponent = EXPONENTS[0]
-            if affordable(self.analysis, calibration):
+            self._exponent = LAYER_EXPONENTS[0]
+            if small_enough(self.analysis, calibration):
+                exponents, held = LAYER_EXPONENTS, calibration.held
                 with self._stages("allocation", "trying ways to share the sparsity out"):
-                    tried = (EXPONENTS, build, original.model, calibration.held, self._stages.tell, "sparsity")
-                    self._exponent = best_exponent(*tried)
+                    self._exponent = best_exponent(exponents, build, original.model, held, self._stages.tell, "sparsity")
         return self._exponent
 
     def _sparse(self, analysis: Analysis, counts: Counts, feeds: Feeds | None, tell: Progress = silent) -> Fitted:

@@ -44,12 +44,16 @@ class Part:
     weights: Array
     positions: Positions
 
+    @property
+    def diagonal(self) -> bool:
+        """Whether mean squares and means are all that is known of its features."""
+        return len(self.gram) != len(self.weights)
+
     def spread(self, *, centred: bool) -> Scores:
         """Mean square of each feature, or its variance. [f]"""
-        whole = len(self.gram) == len(self.weights)
-        squares = np.einsum("ff->f", self.gram) if whole else self.gram[0]
+        squares = self.gram[0] if self.diagonal else np.einsum("ff->f", self.gram)
         if centred and self.reader.affine:
-            means = self.gram[-1] if whole else self.gram[1]
+            means = self.gram[1] if self.diagonal else self.gram[-1]
             squares = np.maximum(squares - np.square(means), 0)
         found: Scores = squares.astype(np.float64)
         return found
@@ -62,7 +66,7 @@ class Part:
     def loss(self, size: int, share: float) -> Loss:
         """What removing positions costs this reader, as a share of what it puts out."""
         counts = np.bincount(self.positions[self.positions >= 0], minlength=size)
-        if len(self.gram) == len(self.weights) and counts.min() == counts.max() > 0:
+        if not self.diagonal and counts.min() == counts.max() > 0:
             order = np.argsort(self.positions, kind="stable")
             blocks = order[np.count_nonzero(self.positions < 0) :].reshape(size, -1)
             return Quadratic(self.gram, self.weights, blocks, affine=self.reader.affine, share=share)

@@ -11,14 +11,14 @@ from nets import NETS, parse
 from onnxprune.axes.plan import Plan
 from onnxprune.data.samples import open_samples
 from onnxprune.driver import compiler as module
-from onnxprune.driver.compiler import EXPONENTS, Compiler
+from onnxprune.driver.compiler import GROUP_EXPONENTS, Compiler
 from onnxprune.driver.exponents import drifted
 from onnxprune.driver.proof import prove
 from onnxprune.errors import ModelError, OptionError, TargetError
 from onnxprune.ir.model import Model
 from onnxprune.options.prune import Recipe, Target
 from onnxprune.passes import MaskChannels, Sensitivity
-from onnxprune.passes.couple import Analysis
+from onnxprune.passes.analysis import Analysis
 from onnxprune.verify.law import Check, compare
 
 HALF = Target("macs", 0.5)
@@ -98,7 +98,7 @@ def test_curves_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for share in (0.7, 0.5):
         made.build(Target("macs", share))
     assert runs == [1]
-    assert made._exponent in EXPONENTS
+    assert made._exponent in GROUP_EXPONENTS
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:

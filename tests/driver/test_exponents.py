@@ -8,7 +8,7 @@ import pytest
 from nets import NETS, parse
 from onnxprune.data.samples import open_samples
 from onnxprune.driver import exponents
-from onnxprune.driver.exponents import affordable, best_exponent, drifted
+from onnxprune.driver.exponents import best_exponent, drifted, small_enough
 from onnxprune.driver.prune import analyze
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
@@ -41,9 +41,9 @@ def test_what_is_equal_has_not_drifted() -> None:
 
 
 def test_work_is_of_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert affordable(FOUND, CALIBRATION)
+    assert small_enough(FOUND, CALIBRATION)
     work = FOUND.costs.cost({}).macs * 32
     monkeypatch.setattr(exponents, "_WORK", work)
-    assert affordable(FOUND, CALIBRATION)
+    assert small_enough(FOUND, CALIBRATION)
     monkeypatch.setattr(exponents, "_WORK", work - 1)
-    assert not affordable(FOUND, CALIBRATION)
+    assert not small_enough(FOUND, CALIBRATION)

@@ -27,7 +27,7 @@ from onnxprune.latency import measurements
 from onnxprune.latency import model as latency
 from onnxprune.latency.benchmark import machine_of
 from onnxprune.latency.model import LatencyModel
-from onnxprune.passes.couple import Analysis
+from onnxprune.passes.analysis import Analysis
 
 ANALYSES = {name: analyze(parse(NETS[name])) for name in NETS}
 

@@ -20,7 +20,7 @@ from onnxprune.driver.prune import analyze
 from onnxprune.latency.segments import Cut, Segment, constant_bytes
 from onnxprune.latency.timer import OrtTimer
 from onnxprune.passes import PruneChannels
-from onnxprune.passes.couple import Analysis
+from onnxprune.passes.analysis import Analysis
 
 ANALYSES = {name: analyze(parse(NETS[name])) for name in NETS}
 

@@ -18,7 +18,7 @@ from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Array
 from onnxprune.linear.layers import Reader, linear_readers, matrix_of, positions_read
 from onnxprune.passes import PruneChannels
-from onnxprune.passes.couple import Analysis
+from onnxprune.passes.analysis import Analysis
 from onnxprune.runtime import session
 
 ALL = 10**9

@@ -13,7 +13,7 @@ from onnxprune.driver.prune import analyze
 from onnxprune.ir.weights import Array
 from onnxprune.linear import moments
 from onnxprune.linear.moments import Statistics, collect, rows_wanted
-from onnxprune.passes.couple import Analysis
+from onnxprune.passes.analysis import Analysis
 from onnxprune.runtime import session
 
 SAMPLES = 10

@@ -16,7 +16,7 @@ from onnxprune.data.samples import open_samples
 from onnxprune.driver.prune import analyze
 from onnxprune.linear.rotation import Basis, find
 from onnxprune.passes import PruneChannels
-from onnxprune.passes.couple import Analysis
+from onnxprune.passes.analysis import Analysis
 
 STREAM = """(float[N,3,6,6] x) => (float[N,4,6,6] y)
 <float[6,3,1,1] w0, float[6] b0, float[5,6,3,3] w1, float[6,5,1,1] w2, float[6] b2, float[8,6,1,1] w3, float[4,8,1,1] w4> {

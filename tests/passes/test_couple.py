@@ -6,7 +6,7 @@ from nets import GROUPS, LAYER_NORM, NETS, describe, parse
 from onnxprune.axes.rules.registry import Reason
 from onnxprune.ir.model import Model
 from onnxprune.passes import Couple, Normalize
-from onnxprune.passes.normalize import Normalized
+from onnxprune.passes.analysis import Normalized
 
 
 def normal(text: str) -> Normalized:
@@ -31,18 +31,3 @@ def test_frozen_groups_stay_with_their_reason() -> None:
     assert [group.id for group in coupling.groups] == ["down:0"]
     (refusal,) = (refusal for refusal in coupling.refusals if refusal.reason is Reason.VERIFICATION)
     assert (refusal.value, refusal.axis, refusal.size, refusal.text) == ("w1", 0, 8, "the verifier found it")
-
-
-def test_the_float32_copy_has_the_same_groups() -> None:
-    whole, half = (Couple().run(normal(NETS["gate"].replace("float[", kind))) for kind in ("float[", "float16["))
-    assert whole.float32 is whole
-    assert half.float32 is half.float32
-    assert half.float32.model is not half.model
-    assert half.float32.is_float32
-    assert half.float32.coupling is half.coupling
-
-
-def test_costs_are_those_of_the_model() -> None:
-    analysis = Couple().run(normal(NETS["chain"]))
-    assert analysis.costs is analysis.costs
-    assert analysis.costs.cost({}).params == sum(weight.size for weight in analysis.model.weights.values())

@@ -10,8 +10,7 @@ from nets import NETS, assert_same_graph, assert_same_values, parse
 from onnxprune.errors import ModelError
 from onnxprune.ir.model import Model
 from onnxprune.passes import Couple, Lossless, Normalize, PruneChannels
-from onnxprune.passes.couple import Analysis
-from onnxprune.passes.normalize import Normalized
+from onnxprune.passes.analysis import Analysis, Normalized
 from onnxprune.shapes.probes import probe
 from pruning.lossless.test_search import ROWS
 from pruning.lossless.test_value_numbering import copy, edited, fill

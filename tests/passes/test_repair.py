@@ -13,8 +13,8 @@ from onnxprune.data.samples import open_samples
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
 from onnxprune.passes import Couple, Normalize, PruneChannels, Repair
+from onnxprune.passes.analysis import Analysis
 from onnxprune.passes.base import Fitted
-from onnxprune.passes.couple import Analysis
 from onnxprune.runtime.session import Session
 
 X = np.random.default_rng(0).standard_normal((64, 3, 8, 8)).astype(np.float32)

@@ -11,7 +11,7 @@ from onnxprune.axes.plan import Plan
 from onnxprune.data.samples import open_samples
 from onnxprune.ir.model import Model
 from onnxprune.passes import Couple, Normalize, Observe, Rotate, ScoreChannels, Sensitivity
-from onnxprune.passes.couple import Analysis
+from onnxprune.passes.analysis import Analysis
 from onnxprune.passes.observe import Observed
 
 

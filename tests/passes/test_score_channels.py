@@ -9,7 +9,7 @@ from nets import NETS, parse
 from onnxprune.data.samples import open_samples
 from onnxprune.ir.model import Model
 from onnxprune.passes import Couple, Normalize, Observe, ScoreChannels
-from onnxprune.passes.couple import Analysis
+from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning import criteria
 
 

@@ -13,7 +13,7 @@ from onnxprune.axes.plan import Plan
 from onnxprune.data.samples import open_samples
 from onnxprune.ir.model import Model
 from onnxprune.passes import Couple, Normalize, Observe, PruneChannels, ScoreChannels, Sensitivity
-from onnxprune.passes.couple import Analysis
+from onnxprune.passes.analysis import Analysis
 from onnxprune.passes.observe import Observed
 from onnxprune.pruning.criteria import Scores
 from onnxprune.pruning.knapsack import Curve

@@ -14,7 +14,7 @@ from onnxprune.errors import PassError
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
 from onnxprune.passes import Sparsify
-from onnxprune.passes.couple import Analysis
+from onnxprune.passes.analysis import Analysis
 from onnxprune.runtime.session import Session
 from onnxprune.sparse.layers import Layer, find
 from onnxprune.sparse.patterns import parse_pattern

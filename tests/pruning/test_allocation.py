@@ -13,7 +13,7 @@ from nets import NETS, parse
 from onnxprune.driver.prune import analyze
 from onnxprune.errors import TargetError
 from onnxprune.options.prune import SCOPES, Align, Target
-from onnxprune.passes.couple import Analysis
+from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning.allocation import FLOOR, Allocation, allocate, nearest, structure, widths
 from onnxprune.pruning.cost import CostModel
 from onnxprune.pruning.criteria import Scores, score

@@ -15,7 +15,7 @@ from ir.test_control_flow import net
 from nets import NETS, both, parse, some
 from onnxprune.driver.prune import analyze
 from onnxprune.ir.model import Model
-from onnxprune.passes.couple import Analysis
+from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning.cost import METRICS, Cost, CostModel, layer_costs
 
 EXPECTED = {  # by hand: multiply-accumulates of one sample, parameters

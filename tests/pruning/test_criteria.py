@@ -15,7 +15,7 @@ from onnxprune.driver.prune import analyze
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.ir.weights import Array
 from onnxprune.options.prune import CRITERIA as NAMES
-from onnxprune.passes.couple import Analysis
+from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning.criteria import CRITERIA, score
 
 PLAIN = ["chain", "residual", "shuffle", "concat_split", "flatten", "attention"]

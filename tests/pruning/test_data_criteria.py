@@ -11,7 +11,7 @@ from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
 from onnxprune.linear.moments import Statistics, collect
 from onnxprune.passes import Couple, Normalize
-from onnxprune.passes.couple import Analysis
+from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning.data_criteria import CALIBRATED, Problem, calibrated
 
 MLP = """(float[N,6] x) => (float[N,3] y) <float[6,8] a, float[8] b, float[8,3] c, float[3] d> {

@@ -11,7 +11,7 @@ import torch
 from onnx import numpy_helper
 
 from onnxprune.driver.prune import analyze
-from onnxprune.passes.couple import Analysis
+from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning.criteria import SQUARE, GroupView, Magnitudes
 from onnxprune.torch.module import to_module
 from onnxprune.training import masks

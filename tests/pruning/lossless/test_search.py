@@ -16,8 +16,7 @@ from onnxprune.driver.prune import analyze
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
 from onnxprune.passes import Couple, Lossless, Normalize, PruneChannels
-from onnxprune.passes.couple import Analysis
-from onnxprune.passes.normalize import Normalized
+from onnxprune.passes.analysis import Analysis, Normalized
 from onnxprune.pruning.lossless.search import KINDS, Removal, places, search
 from onnxprune.runtime import session
 from onnxprune.shapes import probes

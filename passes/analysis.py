@@ -1,0 +1,66 @@
+"""What is known of a model before anything is chosen: its shapes and its groups, and what follows from these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
+
+from onnxprune.data.calibration import Calibration
+from onnxprune.ir.precision import as_float32, float_types
+from onnxprune.pruning.cost import CostModel
+
+if TYPE_CHECKING:
+    from onnxprune.axes.coupling import Coupling
+    from onnxprune.data.samples import Samples
+    from onnxprune.ir.model import Model
+    from onnxprune.shapes.probes import Shapes
+
+__all__ = ["Analysis", "Normalized"]
+
+
+@dataclass(frozen=True)
+class Normalized:
+    """A model in one spelling.
+
+    Attributes:
+        model: the model.
+        shapes: the sizes of its values.
+    """
+
+    model: Model
+    shapes: Shapes
+
+    @cached_property
+    def is_float32(self) -> bool:
+        """Whether it has no other floating-point type."""
+        return float_types(self.model) <= {"float32"}
+
+    @cached_property
+    def float32(self) -> Self:
+        """The same for a copy in float32, which ONNX Runtime runs and in which weights are fitted; no copy where it is that."""
+        return self if self.is_float32 else replace(self, model=as_float32(self.model))
+
+    def calibration(self, samples: Samples) -> Calibration:
+        """Samples as batches for the float32 copy.
+
+        Raises:
+            OptionError: they do not fit the model.
+        """
+        return Calibration.of(samples, self.shapes, float32=not self.is_float32)
+
+
+@dataclass(frozen=True)
+class Analysis(Normalized):
+    """A normalised model and what may be pruned in it.
+
+    Attributes:
+        coupling: the groups that can only be pruned together, and why the rest may not be pruned.
+    """
+
+    coupling: Coupling
+
+    @cached_property
+    def costs(self) -> CostModel:
+        """What the model costs under any plan."""
+        return CostModel(self.model, self.coupling, self.shapes.batch)
