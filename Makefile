@@ -1,4 +1,4 @@
-# Everything here works on a fresh machine that has only Python 3.11 or newer with venv.
+# Everything here works on a new machine that has only Python 3.11 or newer, with venv.
 # Override on the command line: make test PYTHON=python3.12 VENV=/tmp/env WORKERS=8
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ WORKERS ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# worksteal hands out files in runs, so that a module's fixtures are mostly built once, and evens out at the end.
+# worksteal gives each worker a run of tests, so that most fixtures of a module are built once, and balances the end.
 PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
@@ -17,7 +17,7 @@ PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 10
 
-test: lint  ## lint, then run all tests but the slow ones
+test: lint  ## lint, then run all tests except the slow ones
 	$(PYTEST)
 
 slow: $(VENV)/.installed  ## run the slow tests
@@ -28,14 +28,14 @@ lint: $(VENV)/.installed  ## ruff and mypy --strict
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-format: $(VENV)/.installed  ## rewrite files the way lint wants them
+format: $(VENV)/.installed  ## change files to the form that lint checks
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
 demo: $(VENV)/.installed-demo  ## prune a small digit classifier and measure it; installs no torch
 	$(BIN)/python models/demo.py
 
-clean:  ## remove the environment and everything built
+clean:  ## remove the environment and everything that was built
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -44,7 +44,7 @@ $(BIN)/python:
 		{ echo "onnxprune needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# torch first and alone: whatever is resolved together with it must not choose another version of it.
+# torch comes first and alone, so that no other package can choose another version of it.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) torch
 	$(PIP) --editable ".[test]"

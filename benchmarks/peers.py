@@ -1,8 +1,9 @@
-"""Torch-Pruning on the networks of the accuracy benchmark: as torch modules, with the weights that are in the ONNX files.
+"""Run Torch-Pruning on the networks of the accuracy benchmark: as torch modules, with the weights of the ONNX files.
 
-Channels go in small steps until the multiply-accumulates are what was asked for, as its documentation shows; the last layer
-stays. BatchNorm is re-estimated on the calibration images, as the mean over batches of the statistics of the pruned network. The
-modules are then exported, so that accuracy, multiply-accumulates and latency are taken on the ONNX file as for everyone else.
+Channels are removed in small steps until the target of multiply-accumulates is reached, as its documentation shows; the last
+layer stays. BatchNorm is re-estimated on the calibration images, as the mean over batches of the statistics of the pruned
+network. The modules are then exported, so that accuracy, multiply-accumulates and latency are measured on an ONNX file, as for
+all others.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def prune(
     net = copy.deepcopy(net)
     images = torch.from_numpy(network.calibration)
     importance = _importance(tp, criterion)
-    # The last layer, and what the code of a module splits at fixed places: pruned, that module would not run any more.
+    # The last layer, and layers whose outputs the code of a module splits at fixed places: pruned, the module would not run.
     ignored: list[nn.Module] = [layer for layer in net.modules() if isinstance(layer, nn.Linear)]
     ignored += [layer for name, layer in net.named_modules() if name.startswith("crossed.") and isinstance(layer, nn.Conv2d)]
     pruner = tp.pruner.MetaPruner(
@@ -148,7 +149,7 @@ def _importance(tp: Any, criterion: str) -> Any:
 
 
 def _gradients(net: nn.Module, images: Tensor) -> None:
-    """Of the loss against the network's own predictions: there are no labels. They are cut together with the weights."""
+    """Gradients of the loss against the network's own predictions: there are no labels. They are cut with the weights."""
     net.zero_grad()
     for batch in images.split(_BATCH):
         scores = net(batch)

@@ -1,12 +1,13 @@
-"""What zeros are worth in bytes, and what they cost at load: encoded weights beside sparse tensors, gzip, zstd and entropy.
+"""Measure how many bytes zeros save, and what they cost at load: encoded weights, sparse tensors, gzip, zstd and the entropy.
 
-Networks of well-known shapes with random weights, the smallest of which are zero in every weight of 2,048 elements or more with
-two axes or more; or all but two of every four along the input channels (2:4). In int8 each of those is quantised for itself and
-dequantised in the graph. Random weights leave a packer little but the zeros, and the cost of the zeros depends on nothing else.
+The networks have well-known shapes and random weights. In each weight of 2,048 elements or more with two axes or more, the
+smallest elements are zero, or two of every four along the input channels (2:4). In int8, each of these weights is quantised by
+itself and dequantised in the graph. In random weights a packer finds hardly more than the zeros, and the cost of the zeros
+depends on nothing else.
 
     python benchmarks/sparse.py sizes     bytes of files, as fractions of the dense file
     python benchmarks/sparse.py loads     session creation, run time and memory in ONNX Runtime
-    python benchmarks/sparse.py write FILE...     put what those measured (--json FILE) into docs/sparse.md
+    python benchmarks/sparse.py write FILE...     put results (of --json FILE) into docs/sparse.md
 
 `to beat` is the smallest file that an early prototype made of the same shapes, one decoder for each weight.
 """
@@ -135,7 +136,7 @@ def sizes(name: str, sparsities: Sequence[str]) -> Iterator[Row]:
 
 
 def _all_sparse(proto: ModelProto) -> int:
-    """Bytes of the file when every weight with zeros is a sparse tensor of the standard, whether that pays or not."""
+    """Bytes of the file when every weight with zeros is a sparse tensor of the standard, even where that is larger."""
     rows = [row for row in encode.survey(proto) if row.sparsity >= 0.1 and row.elements >= 2048]
     size = int(proto.ByteSize())
     return size + sum(round((1 - row.sparsity) * row.elements) * (8 + row.dense // row.elements) - row.dense for row in rows)
@@ -221,7 +222,7 @@ def _created(files: Mapping[str, Path]) -> dict[str, list[float]]:
 
 
 def _same_outputs(files: Mapping[str, Path]) -> dict[str, bool]:
-    """Whether outputs are the dense file's to the last bit."""
+    """Tell whether the outputs equal those of the dense file to the last bit."""
     image = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
     outputs = {label: _session(path).run(None, {"image": image})[0] for label, path in files.items()}
     return {label: bool(np.array_equal(output, outputs["dense"])) for label, output in outputs.items()}
@@ -271,7 +272,7 @@ def write(rows: Sequence[Row]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("part", choices=("sizes", "loads", "write"))
-    parser.add_argument("files", nargs="*", type=Path, help="for write: what --json wrote")
+    parser.add_argument("files", nargs="*", type=Path, help="for write: files that --json wrote")
     parser.add_argument("--model", choices=MODELS, action="append", help="only this one; may be repeated")
     parser.add_argument("--zeros", choices=SPARSITIES, action="append", help="only this share; may be repeated")
     parser.add_argument("--json", type=Path, help="also write the rows to a file")

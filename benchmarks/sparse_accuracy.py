@@ -1,10 +1,10 @@
-"""Accuracy of sparse networks, without training and without labels: what masks, refit and shares by measured cost are worth.
+"""Measure the accuracy of sparse networks, without training and without labels: by method, by pattern, with and without refit.
 
     python benchmarks/sparse_accuracy.py [--part PART ...] [--work build/sparse-accuracy] [-o docs/sparse-accuracy.md]
 
-Parts: `digits` (models/) and `resnet20` (optional local data: a ResNet-20 and CIFAR-10 images, 1,024 of which calibrate), each of
-them as `default` (what the command does with samples), `methods` (every method, uniform) and `patterns`; and `page`, which writes
-the page from what has been measured. What is in the work folder is not measured again.
+Parts: `digits` (models/) and `resnet20` (optional local data: a ResNet-20 and CIFAR-10 images; 1,024 calibrate). Each has
+the parts `default` (the command with samples), `methods` (every method, uniform) and `patterns`. `page` writes the page from the
+results. Results that are in the work folder are not measured again.
 """
 
 from __future__ import annotations
@@ -87,14 +87,15 @@ def page(store: Store, networks: Sequence[Network]) -> str:
     lines = [
         "# Accuracy of sparse networks",
         "",
-        "One shot: no training, no labels. Every layer but the first and the classifier is sparse; the sparsity is that of these",
-        "layers together. Top-1 on images that nothing else has seen, in per cent, and the points gained or lost. *Refit*: each",
-        "layer in topological order puts out what the original did, from what the sparse network feeds it. Written by",
+        "Weights become zero in one shot, without training and without labels. All layers are sparse except the first and the",
+        "classifier; the sparsity is that of all sparse layers together. The tables show top-1 in per cent on images that were",
+        "used for nothing else, and in brackets the points gained or lost. *refit*: in topological order, each layer gets new",
+        "weights, so that it outputs what it did in the original, from the inputs that the sparse network gives it. Written by",
         "`python benchmarks/sparse_accuracy.py`.",
     ]
     for network in networks:
         original = store.get(f"{network.name}/original")["accuracy"]
-        images = f"{len(network.calibration):,} images calibrate, {len(network.x):,} judge"
+        images = f"Calibrated on {len(network.calibration):,} images, judged on {len(network.x):,} others"
         lines += ["", f"## {TITLES[network.name]}", "", f"The original: {original:.2f} %. {images}.", ""]
         lines += _table(store, network, original)
         rows = [(name, store.get(f"{network.name}/pattern/{name}")) for name in PATTERNS]

@@ -1,11 +1,11 @@
-"""The speed of the tool itself, as ratios of processor time within one run.
+"""Measure the speed of the tool itself, as ratios of processor time within one run.
 
 The yardstick is the processor time (user and system, all threads) of `onnx.load` of the model file plus `onnx.save` of
-the pruned model. Three things are held against limits:
+the pruned model. Three things have limits:
 
 - pruning: everything between load and save on a `ModelProto` in memory (analysis, data-free scores, allocation, cutting,
   building the output), without the verifier, as a multiple of the yardstick;
-- the verifier: what `Recipe(verify=True)` takes more than that, as a multiple of the yardstick;
+- the verifier: the additional time of `Recipe(verify=True)`, as a multiple of the yardstick;
 - growth: analysing a chain of ten thousand nodes, as a multiple of analysing one of a thousand.
 
 The first two are measured twice: again and again in one process ("warm"), the variants taking turns, and once per fresh
@@ -53,7 +53,7 @@ Sample = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One ratio, what it is made of, and its limit, if it has one. ``aim`` is what would please."""
+    """One ratio, the times that it is made of, and its limit, if it has one. ``aim`` is the value to aim at."""
 
     name: str
     ratio: float
@@ -78,7 +78,7 @@ def built(name: str) -> Path:
 
 
 def timed(work: Callable[[], T]) -> tuple[float, T]:
-    """Processor seconds of this process, and what `work` returned."""
+    """Processor seconds of this process, and the result of `work`."""
     gc.collect()
     start = time.process_time()
     result = work()
@@ -162,7 +162,7 @@ def chain(nodes: int) -> ModelProto:
 
 
 def growth(repetitions: int) -> Finding:
-    """How analysing grows with the nodes; the two sizes take turns."""
+    """The growth of the analysis with the number of nodes; the two sizes take turns."""
     small, large = chain(SMALL), chain(LARGE)
     onnxprune.analyze(small)
     pairs = []

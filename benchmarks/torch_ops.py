@@ -1,7 +1,7 @@
-"""What the PyTorch side computes: the node tests of the onnx package, counted by operator, as a table in docs/torch_ops.md.
+"""Run the node tests of the onnx package on the PyTorch side, and write the counts by operator to docs/torch_ops.md.
 
-A node test is one node with inputs and the outputs that the standard's reference gives. Counted are those whose operators have
-a function, and whose tensors PyTorch has; *floating* are those with floating-point inputs or outputs.
+A node test is one node with inputs, and with the outputs of the standard's reference. Only tests count whose operators have a
+function, and whose tensor types PyTorch has; *floating* are those with floating-point inputs or outputs.
 
     python benchmarks/torch_ops.py [-o docs/torch_ops.md] [--failures]
 """
@@ -37,18 +37,19 @@ RANDOM = frozenset({"Bernoulli", "RandomUniformLike", "RandomNormalLike", "Multi
 """Operators whose results are random: only types and shapes can be compared."""
 HEAD = """# Operators of the PyTorch side
 
-What `onnxprune.torch.to_module` computes, checked by the node tests that the onnx package ships (tests of functions
-expanded into other operators count for the operator they expand). Written by `python benchmarks/torch_ops.py`.
+This page lists the operators that `onnxprune.torch.to_module` computes. They were checked by the node tests of the onnx
+package; a test of a function that is expanded into other operators counts for the function. Written by
+`python benchmarks/torch_ops.py`.
 
-*floating*: tests with floating-point inputs or outputs that pass, of all; *others*: tests on integers, booleans and lists.
-An operator without tests is checked on whole models, and by the rest of `tests/torch`.
+*floating*: how many tests with floating-point inputs or outputs pass, of all such tests. *others*: the same for tests on
+integers, booleans and lists. An operator without tests is checked on whole models, and by the other tests in `tests/torch`.
 
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A node test: its model, and what goes in and comes out."""
+    """A node test: its model, with inputs and expected outputs."""
 
     name: str
     op: str
@@ -69,7 +70,7 @@ class Count:
 
 
 def _elem_types(model: Any) -> set[int]:
-    """Element types of inputs and outputs; -1 for what is neither a tensor nor a list of tensors."""
+    """Element types of inputs and outputs; -1 for values that are neither tensors nor lists of tensors."""
     found = set()
     for value in [*model.graph.input, *model.graph.output]:
         kind = value.type
@@ -84,7 +85,7 @@ def _elem_types(model: Any) -> set[int]:
 
 @cache
 def cases() -> tuple[Case, ...]:
-    """Every node test that this page is about."""
+    """Every node test that counts on the page."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the onnx package's own arithmetic
         from onnx.backend.test.case.node import collect_testcases
@@ -116,7 +117,7 @@ def _expanded(name: str, nodes: list[Any]) -> str:
 
 
 def _given(value: Any) -> Any:
-    """A value of a test, as it is fed."""
+    """A value of a test, as the module takes it."""
     if isinstance(value, list | tuple):
         return [_given(item) for item in value]
     if isinstance(value, TensorProto):

@@ -1,14 +1,14 @@
-"""Pruning with training: every recipe at four sparsities, channels with fine-tuning, tickets, and what masks are worth in time.
+"""Measure pruning with training: recipes at four sparsities, channels with fine-tuning, lottery tickets, masks against channels.
 
     python benchmarks/training.py [--part PART ...] [--epochs 10] [--steps 0] [--work build/training] [-o docs/training.md]
 
-Parts: the networks `digits` (models/) and `resnet20` (optional local data: a ResNet-20 and CIFAR-10 images); what is measured of
-them: `methods` (every method at 50, 80, 90 and 95 %), `channels` (2x and 3x fewer multiply-accumulates: repaired, then
+Parts: the networks `digits` (models/) and `resnet20` (optional local data: a ResNet-20 and CIFAR-10 images); the measurements
+`methods` (every method at 50, 80, 90 and 95 %), `channels` (2x and 3x fewer multiply-accumulates: repaired, then
 distilled; and by every method), `lottery` (tickets against new weights under the same masks, three seeds), `question` (60 % of
-the weights masked, or removed as channels), `latency` (of what was made, in turns); and `page`, which writes docs/training.md
-from what has been measured. What is in the work folder is not measured again, whatever `--epochs`, `--steps` and `--rounds` say.
+the weights masked, or removed as channels), `latency` (of all models, in turns); and `page`, which writes docs/training.md from
+the results. Results that are in the work folder are not measured again, even with other `--epochs`, `--steps` and `--rounds`.
 
-Options are the defaults of the command line but for length and rounds. Nothing is chosen by the images that judge.
+Options are the defaults of the command line, except lengths and rounds. Nothing is chosen by the images that judge.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ TURNS = ("iterative", "rate_rewinding", "lottery", "weight_rewinding")
 """Methods that train once a round."""
 EVERY = tuple(dict.fromkeys((*METHODS, *CHANNEL_METHODS)))
 SECONDS = 1.0
-"""Of measuring, for each model."""
+"""Seconds of measuring, for each model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A network with what it is trained on, and for how long.
+    """A network, the data that it is trained on, and for how long.
 
     Attributes:
         network: the network.
-        images: that it is trained on, with ``labels``.
-        options: how.
+        images: the training images, with ``labels``.
+        options: how it is trained.
         rounds: of methods that prune and train in turns.
         methods: those that are measured.
         sparsities: that they are measured at.
@@ -71,7 +71,7 @@ class Trial:
         return Material({Model.of(self.network.path).inputs[0].name: self.images, "label": self.labels})
 
     def key(self, name: str) -> str:
-        """Of a result."""
+        """The key of a result."""
         return f"{self.network.name}/{name}"
 
     def sparse(self, method: str, sparsity: float) -> Sparse:
@@ -119,7 +119,7 @@ def methods(store: Store, trial: Trial) -> None:
 
 
 def channels(store: Store, trial: Trial) -> None:
-    """Fewer channels: repaired with unlabelled images, then trained to do what the original does; and in turns with training."""
+    """Remove channels: repaired with unlabelled images, then trained with the original as teacher; and in turns with training."""
     for name, share in CHANNELS.items():
         _removed(store, trial, name, f"macs={share}")
         for method in (method for method in COURSES if method in trial.methods):
@@ -145,7 +145,7 @@ def _removed(store: Store, trial: Trial, name: str, target: str) -> None:
 
 
 def lottery(store: Store, trial: Trial) -> None:
-    """Tickets, and the same masks on other weights, drawn anew; both are trained for as long."""
+    """Train tickets, and new weights under the same masks, for the same time."""
     for seed in SEEDS:
         options = replace(trial.options, seed=seed)
         for sparsity in TICKETS:
@@ -167,7 +167,7 @@ def _drawn_anew(ticket: Path, material: Material, sparsity: float, options: Trai
 
 
 def question(store: Store, trial: Trial) -> None:
-    """The same share of the weights masked, and removed as channels; both learn from the original for as long."""
+    """Mask a share of the weights, and remove the same share as channels; both learn from the original for the same time."""
     recipe = Sparse("oneshot", SHARE)
     material = replace(trial.material, teacher=trial.network.path)
     measured(store, trial, MASKED, partial(train, trial.network.path, material, recipe, trial.options))
@@ -175,7 +175,7 @@ def question(store: Store, trial: Trial) -> None:
 
 
 def latency(store: Store, trial: Trial) -> None:
-    """Of models that are as fast as each other but for their graphs or zeros, in turns with the original, batch 1, one thread."""
+    """Time models that differ in their graphs or zeros, in turns with the original, at batch 1 on one thread."""
     names = [f"gradual/{sparsity}" for sparsity in SPARSITIES] + [
         *CHANNELS,
         *(f"{name}, {method}" for name in CHANNELS for method in COURSES),
@@ -199,7 +199,7 @@ NETWORKS = ("digits", "resnet20")
 
 
 def trial_of(name: str, options: argparse.Namespace) -> Trial | None:
-    """A network with its images; nothing, with a word about it, where they are absent."""
+    """A network with its images; ``None`` and a message where they are absent."""
     training = Training(epochs=options.epochs, steps=options.steps, batch=options.batch, device=options.device)
     trial = partial(
         Trial,
@@ -220,7 +220,7 @@ def trial_of(name: str, options: argparse.Namespace) -> Trial | None:
 
 
 def measure(parts: Sequence[str], store: Store, options: argparse.Namespace) -> None:
-    """Everything that was asked for.
+    """Measure the parts that were asked for.
 
     Raises:
         OutOfTimeError: there was no time for all of it.
@@ -252,12 +252,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=default_data(), help="folder of optional local data")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "training", help="where results and models are kept")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "training.md")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin nothing after so much processor time")
-    parser.add_argument("--epochs", type=int, default=10, help="of each training")
-    parser.add_argument("--steps", type=int, default=0, help="batches of an epoch at most; 0 for all")
-    parser.add_argument("--images", type=int, default=0, help="of CIFAR-10 that are trained on; 0 for all")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start nothing new after this much processor time")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of each training")
+    parser.add_argument("--steps", type=int, default=0, help="the most batches in an epoch; 0 for all")
+    parser.add_argument("--images", type=int, default=0, help="images of CIFAR-10 to train on; 0 for all")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3, help="of methods that prune and train in turns")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of methods that prune and train in turns")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     parts = options.part or [*NETWORKS, "page"]

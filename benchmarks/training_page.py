@@ -1,4 +1,4 @@
-"""docs/training.md, from what `training.py` has measured."""
+"""Write docs/training.md from the results of `training.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONTROL = "magnitude, no training"
 CHANNELS = {"channels, 2x fewer MACs": 1 / 2, "channels, 3x fewer MACs": 1 / 3}
 """Shares of the multiply-accumulates that remain."""
 COURSES = tuple(method for method in CHANNEL_METHODS if method != "oneshot")
-"""Methods on channels; pruning at once and training after it has a row of its own, with what it had before."""
+"""Methods on channels, except pruning at once with training after it, whose row also shows the accuracy before the training."""
 TICKET, TICKETS, SEEDS = "ticket", (0.9,), (0, 1, 2)
 SHARE = 0.6
 MASKED, REMOVED = f"{SHARE:.0%} of the weights masked", f"{SHARE:.0%} of the weights removed as channels"
@@ -29,15 +29,19 @@ def page(store: Store) -> str:
     lines = [
         "# Pruning with training",
         "",
-        "Accuracy is top-1 in per cent on images that no training has seen; in brackets the points to the original. The",
-        "defaults (ramps of gradual methods, how layers share a sparsity, learning rates) were chosen on digits, by the images",
-        "that judge there: those rows flatter them. All options are those of the command line by default but for the epochs, and",
-        "for three rounds in methods that prune and train in turns. The sparsity is that of all layers together.",
-        f"*{CONTROL}* is the control: the largest weights of the trained net as they are, what `oneshot` begins with.",
-        "*Retrained* methods begin with the trained weights and the rate of retraining; *trained* ones with the rate of a",
-        "whole training, ten times as high; *anew* is that from new weights, which have the epochs given here, and no others, to",
-        "learn in. One seed unless a row says otherwise: differences of some tenths mean nothing. Latency is a share of the",
-        "original's: below 1 is faster. Written by `python benchmarks/training.py`.",
+        "This page compares recipes that prune while they train. `python benchmarks/training.py` wrote it.",
+        "",
+        "- Accuracy is top-1 in per cent on images that were not trained on; in brackets is the difference to the original.",
+        "- All options are the defaults of the command line, except the epochs, and the rounds of methods that prune and train",
+        "  in turns, which are three. The sparsity is that of all layers together.",
+        "- The defaults (ramps of gradual methods, how layers share a sparsity, learning rates) were chosen on the digits, with",
+        "  the images that also judge: the rows of the digits are too good for that reason.",
+        f"- *{CONTROL}* keeps the largest weights of the trained network as they are. `oneshot` begins with it.",
+        "- *retrained* methods begin with the trained weights and the learning rate for retraining. *trained* methods have the",
+        "  rate of a whole training, ten times as high. *anew* means new weights with that rate, which learn only in the epochs",
+        "  given here.",
+        "- Rows have one seed unless they say otherwise. Differences of some tenths mean nothing.",
+        "- Latency is a share of the original's: below 1 is faster.",
     ]
     for network, title in TITLES.items():
         original = store.get(f"{network}/original")
@@ -54,7 +58,7 @@ def _network(store: Store, network: str, original: Entry) -> list[str]:
     if known:
         lengths = sorted({(entry["epochs"], entry["steps"]) for entry in known})
         steps = ", ".join(dict.fromkeys(str(count) for _, count in lengths))
-        lines += [f"Each training is {lengths[0][0]} epochs of {steps} batches; methods in turns train once a round."]
+        lines += [f"Each training has {lengths[0][0]} epochs of {steps} batches; methods in turns train once in each round."]
         lines += ["", *_methods(store, network, original), "", *_sizes(store, network, original)]
     timing = store.get(f"{network}/latency")
     lines += _channels(store, network, original, timing)
@@ -81,7 +85,7 @@ def _methods(store: Store, network: str, original: Entry) -> list[str]:
 
 
 def _course(name: str) -> str:
-    """What a method does to the weights that it is given."""
+    """Whether a method retrains the weights it is given, trains them at the full rate, or begins with new ones."""
     if name == CONTROL:
         return "as they are"
     if anew(Sparse(name, max(SPARSITIES))):
@@ -90,7 +94,7 @@ def _course(name: str) -> str:
 
 
 def _sizes(store: Store, network: str, original: Entry) -> list[str]:
-    """Of one method: bytes hang on the sparsity, and hardly on what chose the zeros."""
+    """The bytes of one method: they depend on the sparsity, and hardly on the method."""
     lines = ["| bytes, `gradual` | raw | gzip | encoded |", "|---|--:|--:|--:|", _bytes("original", original)]
     for sparsity in SPARSITIES:
         entry = store.get(f"{network}/gradual/{sparsity}")
@@ -98,7 +102,7 @@ def _sizes(store: Store, network: str, original: Entry) -> list[str]:
     timing = store.get(f"{network}/latency")
     ratios = [timing["ratios"][f"gradual/{s}"] for s in SPARSITIES if f"gradual/{s}" in timing["ratios"]] if timing else []
     if ratios:
-        lines += ["", f"Zeros alone change no time: {min(ratios):.2f} to {max(ratios):.2f} of the original's latency."]
+        lines += ["", f"Zeros alone save no time: latency is {min(ratios):.2f} to {max(ratios):.2f} of the original's."]
     return lines
 
 
@@ -118,14 +122,14 @@ def _channels(store: Store, network: str, original: Entry, timing: Entry | None)
         lines.append(
             f"| {name} | {cells} | {after['raw']:,} | {after['gzip']:,} | {after['encoded']:,} | {_ratio(timing, name)} |"
         )
-    return [*lines, "", "`supermask` trains no weight: it chooses among random ones."]
+    return [*lines, "", "`supermask` trains no weight: it chooses among random weights."]
 
 
 def _question(store: Store, network: str, original: Entry, timing: Entry | None) -> list[str]:
     rows = [(name, store.get(f"{network}/{name}")) for name in (MASKED, REMOVED)]
     if not all(entry for _, entry in rows):
         return []
-    lines = ["", "The old question: masks, or fewer channels? Both learn from the original for as long."]
+    lines = ["", "Masks or fewer channels? Both networks were trained for the same time, with the original as the teacher."]
     lines += ["", "| | top-1 | raw | gzip | encoded | latency |", "|---|" + "--:|" * 5]
     for name, entry in rows:
         sizes = f"{entry['raw']:,} | {entry['gzip']:,} | {entry['encoded']:,}"
@@ -148,7 +152,7 @@ def _tickets(store: Store, network: str) -> list[str]:
             "",
             f"The lottery ticket at {sparsity:.0%}, mean and deviation of {len(SEEDS)} seeds: {_spread(ticket)}; new weights",
         ]
-        lines += [f"under the same masks, trained for as long: {_spread(anew)}. {verdict}, by {gap:+.2f} points on the mean."]
+        lines += [f"under the same masks, trained as long: {_spread(anew)}. {verdict}, on average by {gap:+.2f} points."]
     return lines
 
 

@@ -1,7 +1,7 @@
-"""What the accuracy benchmark is about, and what it has measured: networks with their images, and results that are kept.
+"""The networks of the accuracy benchmark with their images, and the results that it keeps.
 
-Everything measured is one entry of a JSON file under a key that says what it is, so that a run that was cut short goes on where
-it stopped. Entries hold for the code that wrote them: remove the folder to measure anew.
+Each result is one entry of a JSON file, under a key that says what was measured, so that an interrupted run continues where it
+stopped. Entries hold for the code that wrote them: remove the folder to measure everything again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Labels = npt.NDArray[np.int64]
 CALIBRATION = 1024
 """Training images of CIFAR-10 that are given without labels."""
 HELD = 512
-"""Others, with labels, that choose among the criteria of another tool."""
+"""Other images, with labels, that choose among the criteria of another tool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Network:
 
 
 def cifar10(data: Path) -> ModuleType | None:
-    """What loads the CIFAR-10 images of the optional local data; nothing where they are absent."""
+    """The module that loads the CIFAR-10 images of the optional local data; ``None`` where they are absent."""
     script = data / "data" / "cifar10.py"
     if not script.exists():
         return None
@@ -78,7 +78,7 @@ def cifar10(data: Path) -> ModuleType | None:
 
 
 def resnet20(data: Path) -> Network | None:
-    """The ResNet-20 and the CIFAR-10 images of the optional local data; nothing where they are absent."""
+    """The ResNet-20 and the CIFAR-10 images of the optional local data; ``None`` where they are absent."""
     path, images = data / "models" / "resnet20-cifar10.onnx", cifar10(data)
     if images is None or not path.exists():
         return None
@@ -95,14 +95,14 @@ def handwritten(export: str = "digits") -> Network:
 
 
 class OutOfTimeError(Exception):
-    """There is more to measure than there was time for."""
+    """The time is up, and not everything has been measured."""
 
 
 class Store:
     """Results by key, in a folder, and the models that they are about."""
 
     def __init__(self, folder: Path, seconds: float = float("inf")) -> None:
-        """Open it; nothing more is begun after so many ``seconds`` of processor time."""
+        """Open it; nothing new is started after this many ``seconds`` of processor time."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self._file, self._end = folder, folder / "results.json", time.process_time() + seconds
         self._entries = self._read()
@@ -112,11 +112,11 @@ class Store:
         return found
 
     def get(self, key: str) -> Any:
-        """What was measured, ``None`` if it was not."""
+        """A result, or ``None`` where there is none."""
         return self._entries.get(key)
 
     def put(self, key: str, value: Any) -> None:
-        """Keep a result; the file is whole at any time, and other parts may be at work beside this one."""
+        """Keep a result. The file is whole at any time, and other processes may write to it."""
         self._entries = self._read() | {key: value}
         draft = self._file.with_suffix(f".{os.getpid()}")
         draft.write_text(json.dumps(self._entries, indent=1), "utf-8")
@@ -124,7 +124,7 @@ class Store:
         print(f"{key}: {json.dumps(value)[:160]}", file=sys.stderr, flush=True)
 
     def once(self, key: str, measure: Callable[[], Any]) -> Any:
-        """What was measured, measured now if it was not.
+        """A result; it is measured now if it is not there.
 
         Raises:
             OutOfTimeError: it was not, and time is up.
@@ -140,11 +140,11 @@ class Store:
         return self._entries[key]
 
     def under(self, prefix: str) -> Iterator[tuple[str, Any]]:
-        """Every result whose key begins so, with the rest of the key."""
+        """Every result whose key begins with the prefix, with the rest of the key."""
         yield from ((key.removeprefix(prefix), value) for key, value in self._entries.items() if key.startswith(prefix))
 
     def model(self, key: str) -> Path:
-        """Where the model of a key lies."""
+        """The path of the model of a key."""
         return self.folder / f"{key.replace('/', '_')}.onnx"
 
 
@@ -159,7 +159,7 @@ def default_data() -> Path:
 
 
 def best(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points (cost, accuracy) that no cheaper one is as accurate as, by cost."""
+    """The points (cost, accuracy) that are more accurate than every cheaper point, by cost."""
     front: list[tuple[float, float]] = []
     for cost, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or accuracy > front[-1][1]:

@@ -1,4 +1,4 @@
-"""The model architectures, in plain torch: one small network to train, and well-known ones for their shapes.
+"""The architectures of the models, in plain torch: a small network that is trained, and well-known networks for their shapes.
 
 The shape-only networks follow torchvision's layout, widths and parameter names (torchvision itself is not needed),
 so their graphs are the ones that people export. Their weights are random but seeded, and their BatchNorm statistics
@@ -74,10 +74,10 @@ class _InvertedResidual(nn.Module):
 
 
 class _CrossedSplit(nn.Module):
-    """Two branches concatenated, split elsewhere than they were joined, and joined again.
+    """Two branches that are concatenated, split at another place than they were joined, and joined again.
 
     The branches give 48 and 32 channels and the split takes 32 and 48, so that its second part mixes channels of
-    both branches: whatever slices channels must follow them through Concat and Split one by one.
+    both branches: a tool that slices channels must follow them through Concat and Split one by one.
     """
 
     def __init__(self, width: int) -> None:
@@ -334,9 +334,9 @@ class _UNet(nn.Module):
 def _seeded(construct: Callable[[], nn.Module], input_shape: Shape) -> Callable[[], nn.Module]:
     """A constructor of `construct`'s network with fixed random weights and plausible BatchNorm statistics.
 
-    Statistics drawn blindly let the activations of the deep networks explode, and their outputs hardly depend on the
-    input, so that a comparison of outputs would prove little. These are measured on random images instead, as
-    training would, and then jittered so that no normalization is exact.
+    With random statistics, the activations of deep networks explode, and outputs hardly depend on the input, so that
+    a comparison of outputs would prove little. Instead, statistics are measured on random images, as training does,
+    and then changed a little, so that no normalization is exact.
     """
 
     def build() -> nn.Module:
@@ -366,7 +366,7 @@ def _seeded(construct: Callable[[], nn.Module], input_shape: Shape) -> Callable[
 def random_images(count: int, shape: Shape) -> Tensor:
     """Images [count, *shape] of smooth blobs and some noise, about zero mean and unit variance; from torch's seed.
 
-    White noise alone would all but vanish in the mean over a channel, and every image would look the same.
+    White noise alone would nearly vanish in the mean over a channel, and all images would look the same.
     """
     channels, *size = shape
     blobs = nn.functional.interpolate(torch.randn(count, channels, 7, 7), size, mode="bilinear")

@@ -55,8 +55,8 @@ def _shifted(images: Tensor, rng: torch.Generator) -> Tensor:
 def train_digits(data: digits.Digits, epochs: int = 60, batch: int = 64) -> DigitsNet:
     """DigitsNet fitted to the training split, in evaluation mode; deterministic for one version of torch.
 
-    Weight decay falls on all weights, the BatchNorm scales too, as in the usual recipes. No penalty makes channels
-    sparse: the scales of a layer end within a factor of two, and pruning has to find for itself what is redundant.
+    Weight decay applies to all weights, also to BatchNorm scales, as in the usual recipes. No penalty makes channels
+    sparse: the scales of a layer end within a factor of two, so that pruning must find redundant channels by itself.
     """
     torch.manual_seed(_SEED)
     torch.use_deterministic_algorithms(True)
@@ -110,8 +110,8 @@ def _export_dynamo(net: nn.Module, images: Tensor, keep_bn: bool, opset: int) ->
     )
     assert program is not None
     if keep_bn:
-        # The exporter's optimization cannot be told to leave BatchNorm alone. These are the parts of it that do, and
-        # without them a file has shape arithmetic and sequences where it should have biases and a Split.
+        # The exporter's optimization has no option that keeps BatchNorm. These are the parts of it that keep it. Without
+        # them, a file has shape arithmetic and sequences where it should have biases and a Split.
         onnxscript.optimizer.inline(program.model)
         onnxscript.optimizer.fold_constants_ir(program.model)
         passes.RemoveUnusedNodesPass()(program.model)
@@ -140,7 +140,7 @@ def _export_torchscript(net: nn.Module, images: Tensor, keep_bn: bool, opset: in
 
 
 def strip_notes(message: Message) -> None:
-    """Clear every doc_string and metadata_props in the message: stack traces, with paths of the building machine."""
+    """Clear every doc_string and metadata_props in the message: they hold stack traces, with paths of this machine."""
     for field, value in message.ListFields():
         if field.name in ("doc_string", "metadata_props"):
             message.ClearField(field.name)
@@ -152,7 +152,7 @@ def strip_notes(message: Message) -> None:
 def check(model: onnx.ModelProto, net: nn.Module, shape: Shape) -> float:
     """Check the model's form, and its outputs against `net`'s at two batch sizes.
 
-    Returns the largest deviation, as a fraction of the largest output; raises if there is one worth the name.
+    Returns the largest deviation, as a fraction of the largest output; raises if it is not below 1e-4.
     """
     onnx.checker.check_model(model, full_check=True)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -167,13 +167,13 @@ def check(model: onnx.ModelProto, net: nn.Module, shape: Shape) -> float:
             raise RuntimeError(f"the output's shape is {actual.shape}, torch's is {expected.shape}")
         deviations.append(np.abs(actual - expected).max() / np.abs(expected).max())
     worst = float(np.max(deviations))
-    if not worst < 1e-4:  # so written, NaN fails too
+    if not worst < 1e-4:  # written like this, NaN fails too
         raise RuntimeError(f"the outputs differ from torch's by {worst:.2g} of the largest")
     return worst
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write the model to `path` all at once: nobody sees half a file there."""
+    """Write the model to `path` whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)

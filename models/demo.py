@@ -1,8 +1,8 @@
-"""Prune a small trained classifier of handwritten digits and measure what that costs and gains; `make demo` runs this.
+"""Prune a small trained classifier of handwritten digits, and measure accuracy, size and time; `make demo` runs this.
 
 Accuracy is top-1 on the test images of digits.py. MACs are of one image, bytes those of the file. Latency is the
-processor time of one ONNX Runtime thread at batch 1, pruned and original taking turns; the ratio is the median of the
-per-round ratios. Channels are ranked by the weights alone and cut: nothing is repaired, no weight is trained again.
+processor time of one ONNX Runtime thread at batch 1; pruned and original take turns, and the ratio is the median of the
+ratios of all rounds. Channels are ranked by the weights alone and cut: nothing is repaired, and nothing is trained.
 """
 
 from __future__ import annotations
@@ -94,12 +94,12 @@ def main() -> None:
     proven = sum(result.report.verification is not None and result.report.verification.ok for result in found.values())
     console.print(
         f"\n{proven} of {len(found)} pruned models were verified: each computes what the original with zeros at the removed "
-        "channels computes. The loss of accuracy is the price of the channels themselves: they were cut by the size of "
-        f"their weights, with no data, no repair and no retraining. A guess is right {1 / classes:.0%} of the time."
+        "channels computes. Accuracy is lost because the channels are gone: they were chosen by the size of their weights, "
+        f"without data, and nothing was repaired or trained. Guessing is right {1 / classes:.0%} of the time."
     )
     console.print(
-        f"\nalign=auto keeps widths at multiples of {parse_align('auto')}, which the fast kernels of ONNX Runtime need: off "
-        "them, fewer channels can take longer."
+        f"\nalign=auto keeps widths at multiples of {parse_align('auto')}, which the fast kernels of ONNX Runtime need. With "
+        "other widths, fewer channels can take longer."
     )
     machine = report.machine
     console.print(f"\n{machine['cpu']}, ONNX Runtime {machine['onnxruntime']}, 1 thread, batch 1.")

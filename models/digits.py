@@ -1,4 +1,4 @@
-"""The handwritten digits that the small trained model is fitted and judged on.
+"""The handwritten digits on which the small model is trained and judged.
 
 Source: the UCI "Optical Recognition of Handwritten Digits" test set (Alpaydin and Kaynak, 1998) as bundled with
 scikit-learn: 1797 images of 8x8 pixels, ten classes. Nothing is downloaded. The split is by image and not by
@@ -31,8 +31,8 @@ _MAX_INK = 16.0  # scikit-learn's images count the inked pixels, 0..16, of a 4x4
 class Digits(NamedTuple):
     """A fixed split: 1198 training and 599 test images, every class in the same proportion in both.
 
-    `calib_x` (240 images) is a part of `train_x`, for whatever needs unlabelled samples of the input distribution
-    such as activation statistics; it shares nothing with the test images.
+    `calib_x` (240 images) is a part of `train_x`, used where unlabelled samples are needed; it shares nothing with the
+    test images.
     """
 
     train_x: Images
@@ -60,7 +60,7 @@ def load() -> Digits:
 
 
 Batches = Iterator[tuple[dict[str, Images], Labels]]
-"""As a recipe file reads them."""
+"""Batches with labels, for recipe files, which name the function: `digits:training`."""
 
 
 def training() -> Batches:
