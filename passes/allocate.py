@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from onnxprune.axes.plan import Plan
 from onnxprune.options.prune import Target, parse_align
 from onnxprune.passes.base import Pass
-from onnxprune.pruning.allocation import allocate, by_curves
+from onnxprune.pruning.allocation import allocate, allocate_by_curves
 
 if TYPE_CHECKING:
     from onnxprune.axes.factors import Positions
     from onnxprune.passes.analysis import Analysis
     from onnxprune.pruning.criteria import Scores
-    from onnxprune.pruning.knapsack import Curve, Prices
+    from onnxprune.pruning.knapsack import Curve
+    from onnxprune.pruning.width_search import Prices
 
 __all__ = ["Allocate"]
 
@@ -58,7 +59,7 @@ class Allocate(Pass):
         target, align = self.target, parse_align(self.align, self.target.metric)
         prices = analysis.costs.of(target.metric) if latencies is None else latencies
         if self.scope == "sensitivity" and target.metric != "channels":
-            found = by_curves(analysis.coupling, curves, prices, target, align=align, exponent=self.exponent, gone=gone)
+            found = allocate_by_curves(analysis.coupling, curves, prices, target, align=align, exponent=self.exponent, gone=gone)
         else:
             scope = "uniform" if self.scope == "sensitivity" else self.scope
             found = allocate(analysis.coupling, scores, prices, target, scope=scope, align=align, gone=gone)

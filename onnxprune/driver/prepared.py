@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from onnxprune.passes.analysis import Analysis, Normalized
     from onnxprune.passes.observe import Observed
     from onnxprune.pruning.criteria import Scores
-    from onnxprune.pruning.knapsack import Curve, Prices
+    from onnxprune.pruning.knapsack import Curve
+    from onnxprune.pruning.width_search import Prices
 
 __all__ = ["Prepared"]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
@@ -16,9 +17,11 @@ from onnxprune.errors import ModelError
 if TYPE_CHECKING:
     from onnxprune.ir.types import Shape
 
-__all__ = ["FLOATS", "Array", "Weight", "densify", "external_path"]
+__all__ = ["FLOATS", "Array", "Flags", "Floats", "Weight", "densify", "external_path"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 PACKED = {

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from onnxprune.axes.factors import Factor, Positions, length
 from onnxprune.axes.rules.registry import Reason
 from onnxprune.errors import TargetError
 from onnxprune.options.prune import Align, Target
-from onnxprune.pruning.knapsack import Curve, Prices, choose
+from onnxprune.pruning.knapsack import Curve, choose_widths
+from onnxprune.pruning.width_search import Counts, Prices, Step, WidthSearch
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling, CouplingGroup
+    from onnxprune.pruning.criteria import Scores
 
-__all__ = ["Allocation", "allocate", "widths"]
-
-Scores = npt.NDArray[np.float64]
+__all__ = ["Allocation", "allocate", "allocate_by_curves", "widths"]
 
 FLOOR = 0.1
 """Every group keeps at least this share of its positions."""
@@ -82,14 +81,15 @@ def allocate(
     Raises:
         TargetError: even the least widths cost more; says what is reachable.
     """
-    _check_groups(coupling, target)
-    groups = {group.id: group for group in coupling.groups}
-    allowed = {name: widths(group, coupling, align) for name, group in groups.items()}
-    spared = _spared(groups, allowed, gone)
+    groups, allowed, spared = _choices(coupling, target, align, gone)
     if target.metric == "channels":
         counts, obtained = _same_share(groups, allowed, target.fraction)
     else:
-        counts, obtained = _Search(groups, allowed, scores, prices, target, scope, align).run(spared)
+        search = _ScoreSearch(groups, allowed, scores, prices, target, scope)
+        found = search.run({groups[name].factor: count for name, count in spared.items()})
+        if found is None:
+            raise _out_of_reach(target, prices.total(search.least) / search.whole, align)
+        counts, obtained = {name: found[group.factor] for name, group in groups.items()}, prices.total(found) / search.whole
     keep = {}
     for name, group in groups.items():
         count = min(counts[name], spared[name])
@@ -99,7 +99,7 @@ def allocate(
     return Allocation(keep, obtained)
 
 
-def by_curves(
+def allocate_by_curves(
     coupling: Coupling,
     curves: Mapping[str, Curve],
     prices: Prices,
@@ -116,14 +116,11 @@ def by_curves(
     Raises:
         TargetError: even the least widths cost more; says what is reachable.
     """
-    _check_groups(coupling, target)
-    groups = {group.id: group for group in coupling.groups}
-    allowed = {name: widths(group, coupling, align) for name, group in groups.items()}
-    spared = _spared(groups, allowed, gone)
+    groups, allowed, spared = _choices(coupling, target, align, gone)
     allowed = {name: [width for width in choices if width <= spared[name]] for name, choices in allowed.items()}
     whole = prices.total({})
     curves = {name: replace(curve, error=curve.error**exponent) for name, curve in curves.items()}
-    counts = choose(coupling.groups, curves, allowed, prices, target.fraction * whole)
+    counts = choose_widths(coupling.groups, curves, allowed, prices, target.fraction * whole)
     if counts is None:
         least = prices.total({groups[name].factor: choices[0] for name, choices in allowed.items()}) / whole
         raise _out_of_reach(target, least, align)
@@ -132,21 +129,21 @@ def by_curves(
     return Allocation(keep, prices.total(factors) / whole)
 
 
-def _check_groups(coupling: Coupling, target: Target) -> None:
+def _choices(
+    coupling: Coupling, target: Target, align: Align, gone: Mapping[str, Positions]
+) -> tuple[dict[str, CouplingGroup], dict[str, list[int]], dict[str, int]]:
+    """The groups by id, their allowed widths, and the least of these that keeps all positions that carry weight."""
     if not coupling.groups and target.fraction < 1:
         mixed = any(refusal.reason is Reason.MIXES for refusal in coupling.refusals)
         offer = "; --allow-inexact offers what normalisations run over" if mixed else ""
         raise TargetError(
             f"target {target} cannot be reached: the model has no group that can be pruned; inspect says why{offer}"
         )
-
-
-def _spared(
-    groups: Mapping[str, CouplingGroup], allowed: Mapping[str, list[int]], gone: Mapping[str, Positions]
-) -> dict[str, int]:
-    """The least allowed width of each group that keeps all positions that carry weight."""
+    groups = {group.id: group for group in coupling.groups}
+    allowed = {name: widths(group, coupling, align) for name, group in groups.items()}
     useful = {name: group.size - len(gone.get(name, ())) for name, group in groups.items()}
-    return {name: next(width for width in allowed[name] if width >= useful[name]) for name in groups}
+    spared = {name: next(width for width in allowed[name] if width >= useful[name]) for name in groups}
+    return groups, allowed, spared
 
 
 def _out_of_reach(target: Target, least: float, align: Align) -> TargetError:
@@ -170,136 +167,90 @@ def _same_share(
     return counts, sum(counts[name] for name in chosen) / total if total else 1.0
 
 
-class _Search:
-    """The share to remove, by bisection; then what room is left, block by block."""
+class _ScoreSearch(WidthSearch):
+    """The share of the positions to remove, by bisection; then what room is left, step by step."""
 
     def __init__(
-        self,
-        groups: Mapping[str, CouplingGroup],
-        allowed: Mapping[str, list[int]],
-        scores: Mapping[str, Scores],
-        prices: Prices,
-        target: Target,
-        scope: str,
-        align: Align,
-    ) -> None:
-        self.groups, self.allowed, self.prices, self.target, self.align = groups, allowed, prices, target, align
-        self.ascending = {name: np.sort(scores[name]) for name in groups}
+        self, groups: Mapping[str, CouplingGroup], allowed: Mapping[str, list[int]], scores: Mapping[str, Scores],
+        prices: Prices, target: Target, scope: str,
+    ) -> None:  # fmt: skip
         self.whole = prices.total({})
-        self.budget = target.fraction * self.whole
-        self.pools = self._pools(scope)
+        super().__init__({groups[name].factor: allowed[name] for name in groups}, prices, target.fraction * self.whole)
+        self.worth_filling = _CLOSE * self.whole
+        self.ids = {group.factor: name for name, group in groups.items()}
+        self.ascending = {group.factor: np.sort(scores[name]) for name, group in groups.items()}
+        self.pools = self._pools(groups.values(), scope)
 
-    def _pools(self, scope: str) -> dict[str, Scores] | None:
+    def _pools(self, groups: Collection[CouplingGroup], scope: str) -> dict[Factor, Scores] | None:
         """The sorted scores that each group is ranked among; ``None`` where every group loses the same share."""
         if scope == "uniform":
             return None
-        members: dict[Any, list[str]] = {}
-        for name, group in self.groups.items():
-            members.setdefault(structure(group) if scope == "isomorphic" else "", []).append(name)
-        pools: dict[str, Scores] = {}
-        for names in members.values():
-            pool = np.sort(np.concatenate([self.ascending[name] for name in names]))
-            pools |= dict.fromkeys(names, pool)
+        members: dict[Any, list[Factor]] = {}
+        for group in groups:
+            members.setdefault(structure(group) if scope == "isomorphic" else "", []).append(group.factor)
+        pools: dict[Factor, Scores] = {}
+        for factors in members.values():
+            pool = np.sort(np.concatenate([self.ascending[factor] for factor in factors]))
+            pools |= dict.fromkeys(factors, pool)
         return pools
 
-    def at(self, share: float) -> dict[str, int]:
+    def run(self, spared: Counts) -> Counts | None:
+        """The widths, none more than what positions with weight need, ``spared``; ``None`` if even the least cost more."""
+        if self.prices.total(spared) <= self.budget:
+            return spared
+        if self.prices.total(self.least) > self.budget:
+            return None
+        found = self.within(self._at, 0.0, 1.0, _STEPS)
+        counts = self._approach(self.fill(dict(found[-1])))
+        return {factor: min(count, spared[factor]) for factor, count in counts.items()}
+
+    def _at(self, share: float) -> Counts:
         """Aligned widths when this share of the positions goes."""
         counts = {}
-        for name, group in self.groups.items():
+        for factor, scores in self.ascending.items():
             if self.pools is None:
-                wanted = group.size * (1 - share)
+                wanted = factor.size * (1 - share)
             else:
-                pool = self.pools[name]
+                pool = self.pools[factor]
                 rank = int(share * len(pool))
                 threshold = pool[rank] if rank < len(pool) else np.inf
-                wanted = group.size - float(self.ascending[name].searchsorted(threshold))
-            counts[name] = nearest(self.allowed[name], wanted)
+                wanted = factor.size - float(scores.searchsorted(threshold))
+            counts[factor] = nearest(self.allowed[factor], wanted)
         return counts
 
-    def price(self, counts: Mapping[str, int]) -> float:
-        return self.prices.total(self.by_factor(counts))
+    def loss(self, factor: Factor, present: int, place: int) -> float:
+        """The sum of the scores that go, or that come back."""
+        low, high = sorted((self.allowed[factor][present], self.allowed[factor][place]))
+        lost = float(self.ascending[factor][factor.size - high : factor.size - low].sum())
+        return lost if place < present else -lost
 
-    def by_factor(self, counts: Mapping[str, int]) -> dict[Factor, int]:
-        return {self.groups[name].factor: count for name, count in counts.items()}
+    def gain(self, step: Step, counts: Counts) -> tuple[float, float, str, int]:
+        """The mean score of what comes back: what lies in the room that alignment left goes to whom loses most without it."""
+        mean = -step.loss / (step.width - counts[step.factor])
+        return mean, step.price, self.ids[step.factor], step.width
 
-    def run(self, spared: Mapping[str, int]) -> tuple[dict[str, int], float]:
-        """The widths, none more than ``spared``: what positions without any weight leave."""
-        if self.price(spared) <= self.budget:
-            return dict(spared), self.price(spared) / self.whole
-        least = self.price({name: allowed[0] for name, allowed in self.allowed.items()})
-        if least > self.budget:
-            raise _out_of_reach(self.target, least / self.whole, self.align)
-        low, high = 0.0, 1.0
-        for _ in range(_STEPS):
-            middle = (low + high) / 2
-            low, high = (low, middle) if self.price(self.at(middle)) <= self.budget else (middle, high)
-        counts = self._approach(self._fill(self.at(high)))
-        counts = {name: min(count, spared[name]) for name, count in counts.items()}
-        return counts, self.price(counts) / self.whole
+    def harm(self, step: Step, over: float) -> tuple[bool, float, float, str, int]:
+        """The score lost for what is needed of the saving; steps that save far more than that come last."""
+        wasteful = -step.price > over + _WASTE * self.whole
+        return wasteful, step.loss / min(-step.price, over), -step.price, self.ids[step.factor], step.width
 
-    def _fill(self, counts: dict[str, int]) -> dict[str, int]:
-        """Give room that alignment left over to the groups that lose most by going without, as far as it lasts."""
-        spent = self.price(counts)
-        factors = self.by_factor(counts)
-        while self.budget - spent > _CLOSE * self.whole:
-            moves = []
-            for name, group in self.groups.items():
-                at = bisect_left(self.allowed[name], counts[name]) + 1
-                if at == len(self.allowed[name]):
-                    continue
-                wider = self.allowed[name][at]
-                price = self.prices.change(factors, group.factor, wider)
-                if price <= self.budget - spent:
-                    scores = self.ascending[name]
-                    gain = scores[group.size - wider : group.size - counts[name]].mean()
-                    moves.append((gain, price, name, wider))
-            if not moves:
-                break
-            _, price, name, wider = max(moves)
-            counts[name] = factors[self.groups[name].factor] = wider
-            spent += price
-        return counts
-
-    def _approach(self, counts: dict[str, int]) -> dict[str, int]:
+    def _approach(self, counts: Counts) -> Counts:
         """Come closer to the budget where one coarse step wasted it: widen a group and narrow others instead.
 
         A 32-wide stem that holds a third of the cost either stays or loses half; where bisection took it, others may do.
         """
-        while self.budget - self.price(counts) > _WASTE * self.whole:
-            trials = (self._widened(counts, name) for name in self.groups)
-            best = max((trial for trial in trials if trial is not None), key=self.price, default=None)
-            if best is None or self.price(best) <= self.price(counts) + _CLOSE * self.whole:
+        while self.budget - self.prices.total(counts) > _WASTE * self.whole:
+            trials = (self._widened(counts, step) for step in self.steps(counts, 1))
+            best = max((trial for trial in trials if trial is not None), key=self.prices.total, default=None)
+            if best is None or self.prices.total(best) <= self.prices.total(counts) + _CLOSE * self.whole:
                 break
             counts = best
         return counts
 
-    def _widened(self, counts: dict[str, int], widened: str) -> dict[str, int] | None:
+    def _widened(self, counts: Counts, step: Step) -> Counts | None:
         """The widths after one group takes a step up and the cheapest others make room; ``None`` if they cannot."""
-        allowed = self.allowed[widened]
-        at = bisect_left(allowed, counts[widened]) + 1
-        if at == len(allowed):
-            return None
-        trial = {**counts, widened: allowed[at]}
-        factors = self.by_factor(trial)
-        spent = self.price(trial)
-        while spent > self.budget:
-            moves = []
-            for name, group in self.groups.items():
-                at = bisect_left(self.allowed[name], trial[name])
-                if name == widened or at == 0:
-                    continue
-                narrower = self.allowed[name][at - 1]
-                saved = -self.prices.change(factors, group.factor, narrower)
-                if saved > 0:
-                    lost = self.ascending[name][group.size - trial[name] : group.size - narrower].sum()
-                    wasteful = saved > spent - self.budget + _WASTE * self.whole
-                    moves.append((wasteful, lost / min(saved, spent - self.budget), saved, name, narrower))
-            if not moves:
-                return None
-            _, _, saved, name, narrower = min(moves)
-            trial[name] = factors[self.groups[name].factor] = narrower
-            spent -= saved
-        return self._fill(trial)
+        trial = self.save({**counts, step.factor: step.width}, step.factor)
+        return None if trial is None else self.fill(trial)
 
 
 def nearest(allowed: Sequence[int], wanted: float) -> int:

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
 
-__all__ = ["CRITERIA", "Criterion", "GroupView", "Magnitudes", "score"]
+__all__ = ["CRITERIA", "Criterion", "GroupView", "Magnitudes", "Scores", "score"]
 
 Scores = npt.NDArray[np.float64]
+"""A number for each position of a group; higher is more important. [size]"""
 Reduce = tuple[Callable[..., Any], np.ufunc]
 """An elementwise map with an ``out`` argument, and the ufunc that aggregates its results."""
 

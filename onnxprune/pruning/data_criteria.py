@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from onnxprune.axes.factors import labels, leaves
 from onnxprune.linear.layers import Reader, matrix_of, positions_read
 from onnxprune.linear.obs import Additive, Loss, Quadratic, removal
-from onnxprune.pruning.criteria import score
+from onnxprune.pruning.criteria import Scores, score
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling, CouplingGroup
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from onnxprune.linear.moments import Statistics
 
 __all__ = ["CALIBRATED", "Part", "Problem", "calibrated"]
-
-Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

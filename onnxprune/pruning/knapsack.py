@@ -8,30 +8,31 @@ wider, and what that frees is spent on others, or what it costs is saved on them
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from onnxprune.axes.factors import Factor
+from onnxprune.pruning.width_search import Counts, Prices, Step, WidthSearch
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import CouplingGroup
-    from onnxprune.axes.factors import Positions
+    from onnxprune.axes.factors import Factor, Positions
+    from onnxprune.ir.weights import Floats
 
-__all__ = ["Curve", "Prices", "choose"]
+__all__ = ["Curve", "choose_widths"]
 
-Scores = npt.NDArray[np.float64]
 _STEPS = 30
-"""Bisection steps, over twelve orders of magnitude."""
+"""Bisection steps of the price: from 24 orders of magnitude to less than a millionth of a per cent."""
 _ROUNDS = 30
+"""Rounds over all groups until none moves; five or six do as a rule, and where two groups alternate this ends it."""
 _CHOICES = 24
 """Widths of one group that the relaxation looks at; the others are there to spend what is left."""
 _TRIALS = 200_000
-"""Widths that exchanges price, about; then the best so far has to do."""
+"""Widths that exchanges price, about; then the best so far has to do. It bounds the seconds that a large model takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Curve:
     """
 
     order: Positions
-    error: Scores
+    error: Floats
     measured: Mapping[int, float]
 
     def keep(self, width: int) -> Positions:
@@ -53,15 +54,7 @@ class Curve:
         return np.sort(self.order[len(self.order) - width :])
 
 
-class Prices(Protocol):
-    """What a model costs under widths."""
-
-    def total(self, counts: Mapping[Factor, int]) -> float: ...
-    def change(self, counts: dict[Factor, int], factor: Factor, count: int) -> float: ...
-    def sharing(self, factor: Factor) -> Collection[Factor]: ...
-
-
-def choose(
+def choose_widths(
     groups: Sequence[CouplingGroup],
     curves: Mapping[str, Curve],
     allowed: Mapping[str, Sequence[int]],
@@ -69,21 +62,15 @@ def choose(
     budget: float,
 ) -> dict[str, int] | None:
     """The widths with the least sum of errors whose price is within the budget; ``None`` if even the least cost more."""
-    search = _Search(groups, curves, allowed, prices, budget)
-    return search.run()
+    found = _CurveSearch(groups, curves, allowed, prices, budget).run()
+    return None if found is None else {group.id: found[group.factor] for group in groups}
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """Another width of one group, and what that changes."""
+class _CurveSearch(WidthSearch):
+    """The least sum of errors: Lagrangian relaxation, then exchanges."""
 
-    factor: Factor
-    width: int
-    error: float
-    price: float
+    farthest = sys.maxsize
 
-
-class _Search:
     def __init__(
         self,
         groups: Sequence[CouplingGroup],
@@ -92,62 +79,46 @@ class _Search:
         prices: Prices,
         budget: float,
     ) -> None:
-        self.groups = {group.factor: group for group in groups}
-        self.allowed = {group.factor: allowed[group.id] for group in groups}
+        super().__init__({group.factor: allowed[group.id] for group in groups}, prices, budget)
         self.errors = {group.factor: curves[group.id].error[group.size - np.array(allowed[group.id])] for group in groups}
         self.coarse = {factor: _thinned(widths) for factor, widths in self.allowed.items()}
-        self.prices, self.budget = prices, budget
         self.trials = _TRIALS
-        self._near = {
-            factor: tuple(other for other in prices.sharing(factor) if other in self.allowed) for factor in self.allowed
-        }
-        self._known: dict[tuple[Factor, tuple[int, ...]], dict[int, float]] = {}
 
-    def run(self) -> dict[str, int] | None:
-        least = {factor: widths[0] for factor, widths in self.allowed.items()}
-        whole = {factor: widths[-1] for factor, widths in self.allowed.items()}
-        if self.prices.total(least) > self.budget:
+    def run(self) -> Counts | None:
+        if self.prices.total(self.least) > self.budget:
             return None
-        best, low, high = least, -12.0, 12.0
-        for _ in range(_STEPS):
-            middle = (low + high) / 2
-            counts = self._settle(10**middle, whole)
-            if self.prices.total(counts) <= self.budget:
-                high = middle
-                best = min(best, counts, key=self._error)
-            else:
-                low = middle
-        best = self._exchange(self._fill(dict(best)))
-        return {self.groups[factor].id: count for factor, count in best.items()}
+        whole = {factor: widths[-1] for factor, widths in self.allowed.items()}
+        found = self.within(lambda power: self._relaxed(10**power, whole), -12.0, 12.0, _STEPS)
+        return self._exchange(self.fill(dict(min(found, key=self._error))))
 
-    def _error(self, counts: Mapping[Factor, int]) -> float:
+    def loss(self, factor: Factor, present: int, place: int) -> float:
+        return float(self.errors[factor][place] - self.errors[factor][present])
+
+    def gain(self, step: Step, counts: Counts) -> tuple[float] | None:
+        return (-step.loss / max(step.price, 1e-30),) if step.loss <= 0 else None
+
+    def harm(self, step: Step, over: float) -> tuple[float]:
+        return (step.loss / min(-step.price, over),)
+
+    def steps(self, counts: Counts, direction: int, held: Factor | None = None) -> list[Step]:
+        found = super().steps(counts, direction, held)
+        self.trials -= len(found)
+        return found
+
+    def _error(self, counts: Counts) -> float:
         return sum(self._at(factor, count) for factor, count in counts.items())
 
     def _at(self, factor: Factor, count: int) -> float:
         return float(self.errors[factor][bisect_left(self.allowed[factor], count)])
 
-    def _changes(self, counts: dict[Factor, int], factor: Factor, widths: Sequence[int]) -> list[float]:
-        """How the price changes when one group takes each of some widths.
-
-        That depends on the widths of the few groups that share layers with it, and exchanges pass by the same ones often.
-        """
-        present, near = counts[factor], tuple([counts[other] for other in self._near[factor]])
-        known = self._known.setdefault((factor, near), {})
-        missing = [width for width in (*widths, present) if width not in known]
-        counts[factor] = self.allowed[factor][0]
-        for width in missing:
-            known[width] = self.prices.change(counts, factor, width)
-        counts[factor] = present
-        return [known[width] - known[present] for width in widths]
-
-    def _settle(self, price: float, start: Mapping[Factor, int]) -> dict[Factor, int]:
-        """Each group's best width at a price per share of the budget, given the others', until none moves."""
+    def _relaxed(self, price: float, start: Counts) -> Counts:
+        """The width of each group with the least ``error + price * cost / budget``, given the others', until none moves."""
         counts = dict(start)
         for _ in range(_ROUNDS):
             moved = False
             for factor, widths in self.coarse.items():
                 errors = [self._at(factor, width) for width in widths]
-                paid = np.array(self._changes(counts, factor, widths)) / self.budget
+                paid = np.array(self.changes(counts, factor, widths)) / self.budget
                 best = widths[int(np.argmin(np.array(errors) + price * paid))]
                 moved |= best != counts[factor]
                 counts[factor] = best
@@ -155,53 +126,16 @@ class _Search:
                 break
         return counts
 
-    def _steps(self, counts: dict[Factor, int], direction: int, held: Factor | None = None) -> list[_Step]:
-        """For each group but one its widths up or down, one, two, four ... steps away."""
-        found = []
-        for factor, widths in self.allowed.items():
-            if factor is held:
-                continue
-            at, step, places = bisect_left(widths, counts[factor]), direction, []
-            while 0 <= at + step < len(widths):
-                places.append(at + step)
-                step *= 2
-            near, errors = [widths[place] for place in places], self.errors[factor]
-            for place, width, price in zip(places, near, self._changes(counts, factor, near), strict=True):
-                found.append(_Step(factor, width, float(errors[place] - errors[at]), price))
-        self.trials -= len(found)
-        return found
-
-    def _fill(self, counts: dict[Factor, int], held: Factor | None = None) -> dict[Factor, int]:
-        """Spend what is left where it lowers the error most for its price."""
-        room = self.budget - self.prices.total(counts)
-        while True:
-            steps = [step for step in self._steps(counts, 1, held) if step.price <= room and step.error <= 0]
-            if not steps:
-                return counts
-            best = min(steps, key=lambda step: step.error / max(step.price, 1e-30))
-            counts[best.factor] = best.width
-            room = self.budget - self.prices.total(counts)
-
-    def _save(self, counts: dict[Factor, int], held: Factor) -> dict[Factor, int] | None:
-        """Save what is spent beyond the budget where it raises the error least for its price; ``None`` if it cannot be saved."""
-        while (over := self.prices.total(counts) - self.budget) > 0:
-            steps = [step for step in self._steps(counts, -1, held) if step.price < 0]
-            if not steps:
-                return None
-            best = min(steps, key=lambda step: step.error / min(-step.price, over))
-            counts[best.factor] = best.width
-        return counts
-
-    def _exchange(self, counts: dict[Factor, int]) -> dict[Factor, int]:
+    def _exchange(self, counts: Counts) -> Counts:
         """Change one group and let others make up for it, for as long as the error falls."""
         error, improved = self._error(counts), True
         while improved:
             improved = False
-            for step in (*self._steps(counts, -1), *self._steps(counts, 1)):
+            for step in (*self.steps(counts, -1), *self.steps(counts, 1)):
                 if self.trials <= 0:
                     return counts
-                trial = self._save({**counts, step.factor: step.width}, step.factor)
-                trial = trial and self._fill(self._fill(trial, step.factor))
+                trial = self.save({**counts, step.factor: step.width}, step.factor)
+                trial = trial and self.fill(self.fill(trial, step.factor))
                 if trial and self._error(trial) < error:
                     counts, error, improved = trial, self._error(trial), True
         return counts

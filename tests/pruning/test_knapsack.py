@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnxprune.axes.coupling import CouplingGroup
 from onnxprune.axes.factors import Factor
 from onnxprune.pruning import knapsack
-from onnxprune.pruning.knapsack import Curve, choose
+from onnxprune.pruning.knapsack import Curve, choose_widths
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Instance:
     prices: Products
 
     def choose(self, share: float) -> dict[str, int] | None:
-        return choose(self.groups, self.curves, self.allowed, self.prices, share * self.prices.total({}))
+        return choose_widths(self.groups, self.curves, self.allowed, self.prices, share * self.prices.total({}))
 
     def error(self, widths: Mapping[str, int]) -> float:
         return sum(float(self.curves[group.id].error[group.size - widths[group.id]]) for group in self.groups)
@@ -136,9 +136,9 @@ def test_it_spreads_a_convex_loss_and_not_a_free_one() -> None:
     curves = {"a": Curve(np.arange(100), np.linspace(0, 1, 101) ** 2, {}), "b": Curve(np.arange(100), np.zeros(101), {})}
     prices = Products([(1, (factors[0],)), (1, (factors[1],))])
     allowed = {name: list(range(10, 101)) for name in "ab"}
-    assert choose(groups, curves, allowed, prices, 110) == {"a": 100, "b": 10}
+    assert choose_widths(groups, curves, allowed, prices, 110) == {"a": 100, "b": 10}
     curves["b"] = curves["a"]
-    assert choose(groups, curves, allowed, prices, 110) == {"a": 55, "b": 55}
+    assert choose_widths(groups, curves, allowed, prices, 110) == {"a": 55, "b": 55}
 
 
 def test_trials_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,10 +155,10 @@ def test_the_same_every_time() -> None:
 
 def test_no_groups() -> None:
     nothing = Products([])
-    assert choose([], {}, {}, nothing, 0.0) == {}
+    assert choose_widths([], {}, {}, nothing, 0.0) == {}
     fixed = Products([(2.0, ())])
-    assert choose([], {}, {}, fixed, 1.0) is None
-    assert choose([], {}, {}, fixed, 2.0) == {}
+    assert choose_widths([], {}, {}, fixed, 1.0) is None
+    assert choose_widths([], {}, {}, fixed, 2.0) == {}
 
 
 def test_a_curve_keeps_what_goes_last() -> None:

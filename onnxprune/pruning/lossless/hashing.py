@@ -6,15 +6,17 @@ Zeros of either sign are equal. Arithmetic is modulo 2^64; the mixing is the fin
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+if TYPE_CHECKING:
+    from onnxprune.ir.weights import Array
+
 __all__ = ["Digests", "bits", "joined", "mixed", "named", "numbers", "products", "rows"]
 
 Digests = npt.NDArray[np.uint64]
-Array = np.ndarray[Any, np.dtype[Any]]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)

@@ -12,21 +12,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from onnxprune.axes.rules.elementwise import BROADCASTING, ZERO_TO_OTHER, ZERO_TO_ZERO
+from onnxprune.ir.weights import Floats
 from onnxprune.runtime import session
 
 if TYPE_CHECKING:
     from onnxprune.axes.node_axes import NodeAxes
     from onnxprune.ir.model import Model
-    from onnxprune.ir.weights import Array
+    from onnxprune.ir.weights import Array, Flags
     from onnxprune.pruning.lossless.slices import Slices
 
 __all__ = ["CONVEX", "Operand", "Ranges", "hull", "limits", "product_bounds"]
 
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 Bounds = tuple[Floats, Floats]
 
 MONOTONE = frozenset({

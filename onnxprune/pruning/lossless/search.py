@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from onnxprune.axes.factors import LEAF, Factor, Positions, labels, leaves
 from onnxprune.ir.node import is_followed
+from onnxprune.ir.weights import Flags
 from onnxprune.pruning.allocation import widths
 from onnxprune.pruning.lossless.affine import merged
 from onnxprune.pruning.lossless.hashing import joined
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Edit", "Removal", "search"]
 
-Flags = npt.NDArray[np.bool_]
 Gone = Mapping[Factor, Flags]
 
 KINDS = ("dead", "constant", "duplicated")

@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from onnxprune.pruning.lossless.hashing import Digests, bits, joined, named, numbers, rows
 
-__all__ = ["Slices", "by_digits", "concatenated", "content", "of_constant"]
+if TYPE_CHECKING:
+    from onnxprune.axes.equation import Block
+    from onnxprune.ir.weights import Array, Flags, Floats
 
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
-Array = np.ndarray[Any, np.dtype[Any]]
-Block = tuple[str, ...]
+__all__ = ["Slices", "by_digits", "concatenated", "content", "of_constant"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

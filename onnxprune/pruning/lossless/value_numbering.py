@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from onnxprune.axes.equation import ANONYMOUS
 from onnxprune.axes.factors import leaves
@@ -31,11 +30,10 @@ if TYPE_CHECKING:
     from onnxprune.axes.factors import Factor
     from onnxprune.axes.node_axes import NodeAxes
     from onnxprune.ir.model import Model
+    from onnxprune.ir.weights import Flags, Floats
 
 __all__ = ["OPAQUE", "Values"]
 
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 
 OPAQUE = frozenset({("", "GRU"), ("", "LSTM"), ("", "RNN"), ("com.microsoft", "Attention")})
 """Operators in which positions of a letter that passes through read each other: states that feed back, one width for two uses."""
