@@ -1,15 +1,22 @@
-"""Which values are zero at removed positions, and where that is needed.
+"""Find the values that are zero at removed positions, and the nodes that need them to be.
 
 The masked model zeroes constants, not activations. Where two activations are multiplied and summed over a group, or an
 activation is summed over it, removing equals masking only if the summand is zero there: through ``Relu`` it stays zero,
 through ``Sigmoid`` it does not. And where such a zero is divided by, the masked model is not finite. One forward walk decides
 both, from what each rule says about zeros.
+
+`onnxprune.pruning.lossless.value_numbering` walks a graph with the same rules for zeros (`passes_zero`, `drops_out`) and
+another question. Here the positions are not chosen yet: all constants count as zero wherever positions *will* be removed, no
+weight is read, and one flag an axis answers for every choice. There the weights are given: a flag for each position says
+whether the value is zero in the model as it is, which also takes bounds and digests of its entries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+import functools
+import operator
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from onnxprune.axes.equation import Axis, AxisRule
 from onnxprune.axes.rules.registry import Reason
@@ -18,13 +25,14 @@ if TYPE_CHECKING:
     from onnxprune.axes.factors import Factor
     from onnxprune.axes.node_axes import NodeAxes
 
-__all__ = ["check_zeros"]
+__all__ = ["check_zeros", "drops_out", "passes_zero"]
 
 FixBecause = Callable[["Factor", "NodeAxes", Reason, str], None]
 Places = tuple[tuple[int, int], ...]
-Flags = tuple[bool, ...]
+AxisFlags = tuple[bool, ...]
 """For each axis of a value whether the value is zero at removed positions of that axis."""
-Inputs = Sequence["Flags | None"]
+InputFlags = Sequence["AxisFlags | None"]
+"""For each input of a node; ``None`` for an absent one."""
 
 _LOOPS = frozenset({"Loop", "Scan"})
 
@@ -43,11 +51,11 @@ def check_zeros(
         _check(node, walk.step(node), fix_because)
 
 
-def _check(node: NodeAxes, inputs: Inputs, fix_because: FixBecause) -> None:
+def _check(node: NodeAxes, inputs: InputFlags, fix_because: FixBecause) -> None:
     rule, equation = node.rule, node.equation
     for letter in equation.contracted | rule.sums:
         summed = node.sizes[letter] > 1 and letter not in rule.mix and letter not in rule.fixed
-        if summed and not _drops_out(rule, equation.carriers[letter], inputs):
+        if summed and not _vanishes(rule, equation.carriers[letter], inputs):
             text = "sums over this axis, whose removed positions are not zero in the masked model"
             fix_because(node.letters[letter], node, Reason.NOT_ZERO, text)
     for pole in rule.poles:
@@ -63,8 +71,8 @@ class _Walk:
 
     def __init__(self, axes: Mapping[str, tuple[Factor, ...]], constants: Collection[str]) -> None:
         self._axes, self._constants = axes, constants
-        self._zero: dict[str, Flags] = {}
-        self._carried: dict[str, Flags] = {}
+        self._zero: dict[str, AxisFlags] = {}
+        self._carried: dict[str, AxisFlags] = {}
 
     def around(self, nodes: Sequence[NodeAxes]) -> None:
         """Go through the nodes until what loops carry is zero after an iteration wherever it was taken to be before."""
@@ -75,7 +83,7 @@ class _Walk:
                 self.step(node)
             self._zero = {}
 
-    def step(self, node: NodeAxes) -> Inputs:
+    def step(self, node: NodeAxes) -> InputFlags:
         """What is zero of the inputs of a node; from then on it is known of the outputs."""
         rule, equation = node.rule, node.equation
         inputs = [self._known(name) for name in node.view.inputs]
@@ -90,13 +98,13 @@ class _Walk:
             self._zero[name] = flags
         return inputs
 
-    def _known(self, name: str) -> Flags | None:
+    def _known(self, name: str) -> AxisFlags | None:
         if not name:
             return None
         return self._zero.get(name) or (name in self._constants,) * len(self._axes.get(name, ()))
 
 
-def _both(one: Flags, other: Flags) -> Flags:
+def _both(one: AxisFlags, other: AxisFlags) -> AxisFlags:
     return tuple([a and b for a, b in zip(one, other, strict=True)])
 
 
@@ -106,7 +114,7 @@ def _along(axis: str | Axis, satisfied: Mapping[str, bool], made: bool) -> bool:
     return all(satisfied.get(letter, made) for block in axis for letter in block)
 
 
-def _at(places: Places, position: int, inputs: Inputs) -> bool:
+def _at(places: Places, position: int, inputs: InputFlags) -> bool:
     """Whether an input carries the letter and is zero at its removed positions."""
     flags = inputs[position] if position < len(inputs) else None
     if flags is None:
@@ -114,23 +122,59 @@ def _at(places: Places, position: int, inputs: Inputs) -> bool:
     return any(at == position and axis < len(flags) and flags[axis] for at, axis in places)
 
 
-def _is_zero(rule: AxisRule, places: Places, inputs: Inputs) -> bool:
+def _is_zero(rule: AxisRule, places: Places, inputs: InputFlags) -> bool:
     """Whether outputs are zero at removed positions of a letter."""
-    if rule.zero is None:
-        return all(_at(places, position, inputs) for position, _ in places)
-    for clause in rule.zero:
-        if any(_at(places, position, inputs) for position in clause):
-            continue
-        absent = [position >= len(inputs) or inputs[position] is None for position in clause]
-        if not clause or not all(absent):
-            return False
-    return True
+    zero = [_at(places, position, inputs) for position in range(len(inputs))]
+    present = {position for position, flags in enumerate(inputs) if flags is not None}
+    return bool(passes_zero(rule, zero, present, {position for position, _ in places}))
 
 
-def _drops_out(rule: AxisRule, places: Places, inputs: Inputs) -> bool:
+def _vanishes(rule: AxisRule, places: Places, inputs: InputFlags) -> bool:
     """Whether the terms of a sum vanish at removed positions of the letter it runs over."""
-    carrying = {at for at, _ in places}
+    zero = [_at(places, position, inputs) for position in range(len(inputs))]
+    return bool(drops_out(rule, zero, {position for position, _ in places}))
+
+
+def passes_zero(rule: AxisRule, zero: Sequence[Any], present: Collection[int], carrying: Iterable[int]) -> Any:
+    """Say whether outputs are zero at positions of a letter, given whether each input is: every clause of the rule must hold.
+
+    ``Conv`` has the clauses ``((0, 1), (2,))``: data or weight are zero, and the bias is zero or absent.
+
+    Args:
+        rule: the rule of the node.
+        zero: for each input whether it is zero there: one flag for all the positions, or an array with one for each.
+        present: the inputs that are there; a clause that names only absent ones holds.
+        carrying: the inputs that carry the letter; without clauses all of them must be zero.
+    """
     if rule.zero is None:
-        return any(_at(places, position, inputs) for position in carrying)
-    clauses = [clause for clause in rule.zero if carrying & set(clause)]
-    return all(any(_at(places, position, inputs) for position in clause) for clause in clauses)
+        return _all(zero[at] for at in carrying)
+    clauses = [
+        [at for at in clause if at in present] for clause in rule.zero if not clause or not set(clause).isdisjoint(present)
+    ]
+    return _all(_any(zero[at] for at in clause) for clause in clauses)
+
+
+def drops_out(rule: AxisRule, zero: Sequence[Any], carrying: Collection[int]) -> Any:
+    """Say whether the terms of a sum over a letter vanish at its positions: every clause that names a carrier must hold.
+
+    In ``Conv`` the sum over input channels needs the clause ``(0, 1)``: data or weight are zero; the bias has no part in it.
+
+    Args:
+        rule: the rule of the node.
+        zero: for each input whether it is zero there, as for `passes_zero`.
+        carrying: the inputs that carry the letter.
+    """
+    if rule.zero is None:
+        return _any(zero[at] for at in carrying)
+    clauses = [clause for clause in rule.zero if not set(clause).isdisjoint(carrying)]
+    if rule.zero and not clauses:
+        return False
+    return _all(_any(zero[at] for at in clause if at < len(zero)) for clause in clauses)
+
+
+def _all(flags: Iterable[Any]) -> Any:
+    return functools.reduce(operator.and_, flags, True)
+
+
+def _any(flags: Iterable[Any]) -> Any:
+    return functools.reduce(operator.or_, flags, False)

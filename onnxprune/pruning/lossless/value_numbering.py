@@ -1,22 +1,25 @@
-"""What is always equal, and what is always the same number, whatever the input: value numbering along the axes of a graph.
+"""Find what is equal, and what is one known number, on every input: value numbering along the axes of a graph.
 
 One forward walk gives every position of every axis that a prunable group runs along a *digest* of the slice of the tensor
 there, and bounds of its entries. Slices with equal digests are equal on every input (the value numbering of compilers, a channel
 at a time); a slice whose bounds meet is one number. Products with constant matrices are summarised in `affine`, pointwise
-operators are computed by the runtime (`ranges`), and what every other operator does follows from its axis rule: positions
+operators are computed by the runtime (`intervals`), and what every other operator does follows from its axis rule: positions
 of a letter that is neither summed over nor mixed are treated alike.
+
+`onnxprune.axes.zeros` asks another question of the same rules for zeros; its docstring tells them apart.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxprune.axes.equation import ANONYMOUS
 from onnxprune.axes.factors import leaves
+from onnxprune.axes.zeros import drops_out, passes_zero
 from onnxprune.errors import ModelError
 from onnxprune.ir.discontinuities import dtypes
 from onnxprune.pruning.lossless.affine import Affine, affine, merged
@@ -125,46 +128,33 @@ class Values:
     # Zeros, as the rules state them.
 
     def zero(self, node: NodeAxes, block: Block) -> Flags:
-        """Whether every output is zero, at each digit of some letters."""
-        size = math.prod(node.sizes[letter] for letter in block)
-        flags = [self._zero_at(node, position, block) for position in range(len(node.view.inputs))]
-        if node.rule.zero is None:
-            carried = [flag for flag in flags if flag is not None]
-            return np.logical_and.reduce(carried) if carried else np.zeros(size, bool)
-        result = np.ones(size, bool)
-        for clause in node.rule.zero:
-            present = [position for position in clause if node.view.has(position)]
-            if present or not clause:
-                result &= self._any(flags, present, size)
-        return result
+        """Whether every output is zero, at each digit of some letters. [digits]"""
+        zero, carrying = self._zeros(node, block)
+        flags = np.ones(math.prod(node.sizes[letter] for letter in block), bool)
+        if node.rule.zero is None and not carrying:
+            return ~flags  # made of no input: nothing is known
+        present = {position for position in range(len(zero)) if node.view.has(position)}
+        return np.asarray(flags & passes_zero(node.rule, zero, present, carrying))
 
     def drops_out(self, node: NodeAxes, letter: str) -> Flags:
-        """Whether the terms of a sum over a letter are zero, at each position of it."""
-        size = node.sizes[letter]
-        carrying = {position for position, _ in node.equation.carriers[letter]}
-        flags = [self._zero_at(node, position, (letter,)) for position in range(len(node.view.inputs))]
-        if node.rule.zero is None:
-            return self._any(flags, carrying, size)
-        if not node.rule.zero:
-            return np.ones(size, bool)  # reads sizes alone
-        clauses = [clause for clause in node.rule.zero if carrying.intersection(clause)]
-        if not clauses:
-            return np.zeros(size, bool)
-        return np.asarray(np.logical_and.reduce([self._any(flags, clause, size) for clause in clauses]))
+        """Whether the terms of a sum over a letter are zero, at each position of it. [positions]"""
+        zero, carrying = self._zeros(node, (letter,))
+        return np.asarray(np.ones(node.sizes[letter], bool) & drops_out(node.rule, zero, carrying))
 
-    def _zero_at(self, node: NodeAxes, position: int, block: Block) -> Flags | None:
-        """Whether an input is zero; ``None`` where it carries none of the letters."""
-        view = self.view(node, position, block)
-        if view is None:
-            return None
-        dtype = self._dtypes.get(node.view.inputs[position])
-        real = dtype is not None and dtype.kind in "fV"  # a quantised zero is its zero point
-        return view.zero if real else np.zeros(len(view.digest), bool)
+    def _zeros(self, node: NodeAxes, block: Block) -> tuple[list[Flags], set[int]]:
+        """Whether each input is zero at each digit of some letters, and the inputs that carry any of them."""
+        nowhere = np.zeros(math.prod(node.sizes[letter] for letter in block), bool)
+        views = [self.view(node, position, block) for position in range(len(node.view.inputs))]
+        zero = [
+            nowhere if view is None or not self._is_real(name) else view.zero
+            for name, view in zip(node.view.inputs, views, strict=True)
+        ]
+        return zero, {position for position, view in enumerate(views) if view is not None}
 
-    @staticmethod
-    def _any(flags: Sequence[Flags | None], positions: Any, size: int) -> Flags:
-        given = [flag for position in positions if position < len(flags) and (flag := flags[position]) is not None]
-        return np.asarray(np.logical_or.reduce(given)) if given else np.zeros(size, bool)
+    def _is_real(self, name: str) -> bool:
+        """Whether a value holds real numbers; a quantised zero is its zero point."""
+        dtype = self._dtypes.get(name)
+        return dtype is not None and dtype.kind in "fV"
 
     # The walk.
 
