@@ -17,7 +17,7 @@ from onnxprune.cli.console import table as _table
 from onnxprune.driver.report import QuantReport, Report, SparseReport
 from onnxprune.latency.benchmark import BenchReport, BenchRow
 from onnxprune.linear.reconstruction import Repaired
-from onnxprune.pruning.lossless.search import KINDS
+from onnxprune.pruning.lossless.search import REMOVAL_KINDS
 from onnxprune.verify.law import Check, Drift
 from onnxprune.verify.metrics import Score
 
@@ -68,7 +68,7 @@ def pruning(report: Report, output: str) -> None:
 
 def _lossless(console: Console, found: Mapping[str, Any]) -> None:
     """What went without loss, and the proof."""
-    parts = ", ".join(f"{found[kind]} {kind}" for kind in KINDS)
+    parts = ", ".join(f"{found[kind]} {kind}" for kind in REMOVAL_KINDS)
     kept = f", but for {found['kept']} that alignment keeps (--align 1 removes them)" if found["kept"] else ""
     _say(console, f"removed without loss: {parts}{kept}")
     if found["check"]:

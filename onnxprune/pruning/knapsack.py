@@ -89,7 +89,8 @@ class _CurveSearch(WidthSearch):
             return None
         whole = {factor: widths[-1] for factor, widths in self.allowed.items()}
         found = self.within(lambda power: self._relaxed(10**power, whole), -12.0, 12.0, _STEPS)
-        return self._exchange(self.fill(dict(min(found, key=self._error))))
+        best: Counts = min(found, key=self._error)
+        return self._exchange(self.fill(dict(best)))
 
     def loss(self, factor: Factor, present: int, place: int) -> float:
         return float(self.errors[factor][place] - self.errors[factor][present])

@@ -16,7 +16,7 @@ from onnxprune.driver.report import Report
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir.model import Model
 from onnxprune.options.prune import Recipe, Target
-from onnxprune.pruning.lossless import search
+from onnxprune.pruning.lossless import columns, search
 from onnxprune.verify import law
 from pruning.lossless.test_search import ROWS
 from pruning.lossless.test_value_numbering import edited, fill
@@ -37,7 +37,7 @@ def test_the_result_is_the_original_and_says_what_went() -> None:
     report = result.report
     assert report.requested == "lossless"
     assert report.lossless is not None
-    assert {kind: report.lossless[kind] for kind in (*search.KINDS, "kept")} == {
+    assert {kind: report.lossless[kind] for kind in (*search.REMOVAL_KINDS, "kept")} == {
         "dead": 2,
         "constant": 0,
         "duplicated": 2,
@@ -148,8 +148,8 @@ def test_without_verification() -> None:
 def test_groups_that_fail_the_proof_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault in the rewrite of one matrix is found, and the other group goes all the same."""
     model = edited(parse(NETS["chain"]), **ROWS, w3=fill((slice(None), [5])))
-    apply = search.Edit.apply
-    monkeypatch.setattr(search.Edit, "apply", lambda edit, array: apply(edit, array) * 1.01)
+    apply = columns.Edit.apply
+    monkeypatch.setattr(columns.Edit, "apply", lambda edit, array: apply(edit, array) * 1.01)
     result = prune(model, ONLY)
     assert set(result.plan.keep) == {"w2:0"}
     assert list(result.report.frozen) == ["w1:0"]
@@ -176,7 +176,7 @@ def test_groups_that_fail_a_later_proof_do_not_bring_the_dead_back(monkeypatch: 
 
 def test_nothing_is_left_when_everything_fails_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     model = edited(parse(NETS["chain"]), **ROWS)
-    monkeypatch.setattr(search.Edit, "apply", lambda _, array: array * 2)
+    monkeypatch.setattr(columns.Edit, "apply", lambda _, array: array * 2)
     with pytest.raises(TargetError, match=r"nothing can go without loss.*\(1 groups failed verification: w1:0\)"):
         prune(model, ONLY)
 

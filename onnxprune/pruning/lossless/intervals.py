@@ -66,7 +66,7 @@ class Operand:
     dtype: np.dtype[Any]
 
     def tensor(self, values: Floats) -> Array:
-        """Values along the axis of the letter, every other axis 1."""
+        """ValueNumbering along the axis of the letter, every other axis 1."""
         shape = [1] * self.rank
         if self.axis is not None:
             shape[self.axis] = len(values)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Flags, Floats
 
-__all__ = ["OPAQUE", "Values"]
+__all__ = ["OPAQUE", "ValueNumbering"]
 
 
 OPAQUE = frozenset({("", "GRU"), ("", "LSTM"), ("", "RNN"), ("com.microsoft", "Attention")})
@@ -44,7 +44,7 @@ _CONTENT = 4096
 """Elements up to which two constants are compared by content, not by name."""
 
 
-class Values:
+class ValueNumbering:
     """The walk over a graph.
 
     Attributes:

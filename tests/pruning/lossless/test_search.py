@@ -17,7 +17,8 @@ from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
 from onnxprune.passes import Couple, Lossless, Normalize, PruneChannels
 from onnxprune.passes.analysis import Analysis, Normalized
-from onnxprune.pruning.lossless.search import KINDS, Removal, places, search
+from onnxprune.pruning.lossless.columns import places
+from onnxprune.pruning.lossless.search import REMOVAL_KINDS, Removal, search
 from onnxprune.runtime import session
 from onnxprune.shapes import probes
 from onnxprune.verify import law
@@ -402,4 +403,4 @@ def test_whatever_goes_the_model_stays_what_it_is(model: ModelProto, seed: int) 
     assume(np.abs(session.Session(original).run(feeds)[0]).max() > 1e-3)  # else outputs are rounding errors
     outcome = law.compare(pruned, original)
     assert outcome.ok, f"{outcome.text}\n{onnx.printer.to_text(model)[:6000]}"
-    assert removal.counts.keys() == set(KINDS)
+    assert removal.counts.keys() == set(REMOVAL_KINDS)

@@ -23,7 +23,7 @@ from onnxprune.axes.factors import labels
 from onnxprune.axes.node_axes import NodeAxes
 from onnxprune.driver.prune import analyze
 from onnxprune.ir.weights import Array
-from onnxprune.pruning.lossless.value_numbering import OPAQUE, Values
+from onnxprune.pruning.lossless.value_numbering import OPAQUE, ValueNumbering
 from onnxprune.runtime import session as runtime
 from onnxprune.shapes import probes
 from test_random_graphs import models
@@ -143,7 +143,7 @@ def test_opaque_operators_are_no_such_operators(domain: str, op: str) -> None:
 def check_claims(model: ModelProto) -> None:
     """Slices with one digest are equal, whichever values they are of; entries are within their bounds."""
     found = analyze(model)
-    values = Values(found.model, found.coupling)
+    values = ValueNumbering(found.model, found.coupling)
     claims = dict(values.known())
     names = list(dict.fromkeys(name for name, _ in claims if name not in found.model.weights))
     if not names:
@@ -300,7 +300,7 @@ def test_what_looks_equal_is_not(name: str) -> None:
 def digests(text: str, *values: str, **changes: Change) -> list[list[int]]:
     """Which positions of some values are claimed to be equal: each by the first one that it equals."""
     found = analyze(edited(parse(text), **changes))
-    claimed = Values(found.model, found.coupling)
+    claimed = ValueNumbering(found.model, found.coupling)
     every = [claimed.along(value, 1).digest.tolist() for value in values]
     return [[next(i for i, other in enumerate(every[0] + every[-1]) if other == digest) for digest in part] for part in every]
 
