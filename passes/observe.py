@@ -51,4 +51,4 @@ class Observe(Pass):
         """
         model, coupling = analysis.model, analysis.coupling
         statistics = collect(model, coupling, calibration.fit, seed=self.seed)
-        return Observed(calibration, statistics, rotation.find(model, coupling, calibration.fit) if self.bases else {})
+        return Observed(calibration, statistics, rotation.find_bases(model, coupling, calibration.fit) if self.bases else {})

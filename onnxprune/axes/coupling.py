@@ -38,8 +38,10 @@ __all__ = ["Coupling", "CouplingGroup", "Member", "Refusal", "Why", "couple"]
 
 
 ATTENTION = frozenset({"Attention", "MultiHeadAttention", "GroupQueryAttention"})
-PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Einsum"})
+BATCHED_PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Einsum"})
+"""Products of tensors with batch axes: where neither factor is a constant, they are the products of attention."""
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose", "FusedConv", "ConvInteger", "QLinearConv"})
+"""Every convolution, fused and quantised ones too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +228,7 @@ class _Graph:
             for letter in rule.mix & letters.keys():
                 mix(letters[letter], why)
         weighs = not (self.model.weights.keys().isdisjoint(view.inputs) and self.passed.isdisjoint(view.inputs))
-        if view.op in ATTENTION or (view.op in PRODUCTS and not weighs):
+        if view.op in ATTENTION or (view.op in BATCHED_PRODUCTS and not weighs):
             self.meeting.extend(letters.values())
         self.quantized.update(view.inputs[position] for position in rule.quantized if view.has(position))
         self.nodes.append(NodeAxes(path[0], view, rule, equation, letters, sizes, path[1:]))

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.node import NodeView
 
-__all__ = ["Norm", "norm_behind"]
+__all__ = ["Consumers", "FoldableNorm", "norm_behind"]
 
 Consumers = Mapping[str, list[tuple["NodeProto", int]]]
+"""For each value the nodes that read it, with the input position."""
 
 
 @dataclass(frozen=True, slots=True)
-class Norm:
+class FoldableNorm:
     """A batch normalisation that alone reads the output of a linear node.
 
     Attributes:
@@ -63,7 +64,7 @@ class Norm:
             model.weights[name] = Weight(name, None, np.full_like(model.weights[name].array(), value))
 
 
-def norm_behind(model: Model, view: NodeView, bias: str, consumers: Consumers) -> Norm | None:
+def norm_behind(model: Model, view: NodeView, bias: str, consumers: Consumers) -> FoldableNorm | None:
     """The batch normalisation that is all that reads a node's output, if nothing else has its constants.
 
     Args:
@@ -84,4 +85,4 @@ def norm_behind(model: Model, view: NodeView, bias: str, consumers: Consumers) -
         return None
     epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
     scale, shift, mean, variance = node.input[1:]
-    return Norm(node.output[0], scale, shift, mean, variance, epsilon, bias)
+    return FoldableNorm(node.output[0], scale, shift, mean, variance, epsilon, bias)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxprune.axes.coupling import BATCHED_PRODUCTS
 from onnxprune.axes.factors import leaves
 from onnxprune.linear.layers import Reader, linear_readers
 from onnxprune.linear.regression import MOST_FEATURES, with_ones
+from onnxprune.linear.rows import input_rows, pick_rows
 from onnxprune.runtime import session as runtime
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def meetings(coupling: Coupling) -> Iterator[Meeting]:
     """The products of two activations that sum over a group, but those in bodies of control flow."""
     free = {group.factor for group in coupling.groups}
     for node in coupling.nodes:
-        if node.inside or node.view.op not in {"MatMul", "FusedMatMul", "Einsum"}:
+        if node.inside or node.view.op not in BATCHED_PRODUCTS:
             continue
         for letter in node.equation.contracted & node.letters.keys():
             if not free.isdisjoint(leaves(node.letters[letter])) and len(node.equation.carriers[letter]) == 2:
@@ -118,8 +120,8 @@ class _Mean:
 
 
 def _rows(reader: Reader, x: Array, kernel: Sequence[int], batches: int, rng: np.random.Generator) -> Array:
-    picked = reader.pick(x.shape, kernel, max(1, rows_wanted(reader.features) // batches), rng)
-    rows = reader.design(x, picked).astype(np.float32)
+    picked = pick_rows(reader, x.shape, kernel, max(1, rows_wanted(reader.features) // batches), rng)
+    rows = input_rows(reader, x, picked).astype(np.float32)
     return with_ones(rows) if reader.affine else rows
 
 

@@ -19,6 +19,7 @@ from onnxprune.ir.node import captured
 from onnxprune.linear.layers import Reader, outer_consumers
 from onnxprune.linear.moments import rows_wanted
 from onnxprune.linear.regression import Regression, with_ones
+from onnxprune.linear.rows import input_rows, output_rows, pick_rows
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -139,13 +140,13 @@ class Pair:
         for batch in range(batches):
             x = self._changed.value(reader.data, batch)
             y = take(self._original.value(task.target, batch), self._kept(task.target))
-            picked = reader.pick(x.shape, kernel, max(1, rows_wanted(reader.features) // batches), rng)
-            rows = reader.design(x, picked).astype(np.float32)
+            picked = pick_rows(reader, x.shape, kernel, max(1, rows_wanted(reader.features) // batches), rng)
+            rows = input_rows(reader, x, picked).astype(np.float32)
             designs.append(with_ones(rows) if reader.affine else rows)
-            targets.append(reader.targets(y, picked).astype(np.float32))
+            targets.append(output_rows(reader, y, picked).astype(np.float32))
             if task.others:
                 added = sum((self._changed.value(other, batch) for other in task.others), np.zeros((), y.dtype))
-                offsets.append(reader.targets(np.broadcast_to(added, y.shape), picked).astype(np.float32))
+                offsets.append(output_rows(reader, np.broadcast_to(added, y.shape), picked).astype(np.float32))
             judging.append(np.full(rows.shape[1], batch % _FOURTH == _FOURTH - 1))
         offset = np.concatenate(offsets, 1) if offsets else None
         whole = Regression(np.concatenate(designs, 1), np.concatenate(targets, 1), offset, *task.bounds, reader.affine)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.axes.factors import labels, leaves
-from onnxprune.linear.layers import Reader, matrix_of, positions_read
+from onnxprune.linear.layers import Reader, matrix_of
 from onnxprune.linear.obs import Additive, Loss, Quadratic, removal
+from onnxprune.linear.rows import positions_read
 from onnxprune.pruning.criteria import Scores, score
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Problem:
 
 def _parts(model: Model, coupling: Coupling, group: CouplingGroup, statistics: Statistics) -> Iterator[Part]:
     for reader in statistics.readers:
-        summed = [factor for letter, factor in reader.node.letters.items() if reader.roles.get(letter) == "feature"]
+        summed = [factor for letter, factor in reader.node.letters.items() if reader.roles.role(letter) == "feature"]
         if group.factor not in {leaf for factor in summed for leaf in leaves(factor)}:
             continue
         positions = positions_read(reader, coupling, group.factor)

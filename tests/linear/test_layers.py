@@ -16,7 +16,8 @@ from onnxprune.axes.plan import Plan
 from onnxprune.driver.prune import analyze
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Array
-from onnxprune.linear.layers import Reader, linear_readers, matrix_of, positions_read
+from onnxprune.linear.layers import Reader, linear_readers, matrix_of
+from onnxprune.linear.rows import input_rows, output_rows, pick_rows, positions_read
 from onnxprune.passes import PruneChannels
 from onnxprune.passes.analysis import Analysis
 from onnxprune.runtime import session
@@ -51,8 +52,8 @@ def check_product(reader: Reader, model: Model) -> None:
     """Rows of the input times the matrix, and the bias, are rows of the output; some rows are those of all."""
     got = values(model, [reader.data, reader.output])
     x, y, w = got[reader.data], got[reader.output], model.weights[reader.weight].array()
-    picked = reader.pick(x.shape, w.shape, ALL, rng())
-    rows, outputs, matrix = reader.design(x, picked), reader.targets(y, picked), reader.matrix(w)
+    picked = pick_rows(reader, x.shape, w.shape, ALL, rng())
+    rows, outputs, matrix = input_rows(reader, x, picked), output_rows(reader, y, picked), reader.matrix(w)
     assert matrix.shape == (reader.groups, reader.features, outputs.shape[2])
     assert reader.groups * outputs[0].size == y.size
     whole = matrix_of(reader, model)
@@ -66,10 +67,10 @@ def check_product(reader: Reader, model: Model) -> None:
     back = reader.weight_of(matrix, w)
     assert back.dtype == w.dtype
     np.testing.assert_allclose(back, w, rtol=1e-6)
-    few = reader.pick(x.shape, w.shape, 3, rng())
+    few = pick_rows(reader, x.shape, w.shape, 3, rng())
     batches = 1 if picked.taps is None else x.shape[0]
     assert len(few.places) == min(len(picked.places), max(1, round(3 / batches)))
-    for whole, part in ((rows, reader.design(x, few)), (outputs, reader.targets(y, few))):
+    for whole, part in ((rows, input_rows(reader, x, few)), (outputs, output_rows(reader, y, few))):
         blocks = whole.reshape(len(whole), len(picked.places), batches, -1)
         np.testing.assert_array_equal(part.reshape(len(whole), len(few.places), batches, -1), blocks[:, few.places])
 
@@ -78,7 +79,7 @@ def check_positions(reader: Reader, found: Analysis) -> int:
     """Zeros at a position of a group are zeros at exactly the features that are said to belong to it; how many it reads."""
     x = values(found.model, [reader.data])[reader.data]
     x = np.where(x == 0, np.ones((), x.dtype), x)
-    picked = reader.pick(x.shape, found.model.weights[reader.weight].shape, ALL, rng())
+    picked = pick_rows(reader, x.shape, found.model.weights[reader.weight].shape, ALL, rng())
     read = 0
     for group in found.coupling.groups:
         positions = positions_read(reader, found.coupling, group.factor)
@@ -86,10 +87,10 @@ def check_positions(reader: Reader, found: Analysis) -> int:
             continue
         read += 1
         assert positions.shape == (reader.groups, reader.features)
-        rows = reader.design(x, picked)
+        rows = input_rows(reader, x, picked)
         for position in range(group.size):
             kept = Keeper({group.factor: np.delete(np.arange(group.size), position)})(found.coupling.axes[reader.data])
-            changed = (reader.design(mask(x, kept), picked) != rows).any(1)
+            changed = (input_rows(reader, mask(x, kept), picked) != rows).any(1)
             padding = (rows == 0).all(1)
             np.testing.assert_array_equal(changed, (positions == position) & ~padding)
     return read

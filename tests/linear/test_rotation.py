@@ -14,7 +14,7 @@ from onnxprune.axes.plan import Plan
 from onnxprune.data.calibration import Calibration
 from onnxprune.data.samples import open_samples
 from onnxprune.driver.prune import analyze
-from onnxprune.linear.rotation import Basis, find
+from onnxprune.linear.rotation import Basis, find_bases
 from onnxprune.passes import PruneChannels
 from onnxprune.passes.analysis import Analysis
 
@@ -56,7 +56,7 @@ def bases(text: str) -> tuple[Analysis, dict[str, Basis]]:
     name, dims = found.model.inputs[0].name, found.model.inputs[0].type.tensor_type.shape.dim
     shape = [64, *(dim.dim_value or 5 for dim in list(dims)[1:])]
     samples = open_samples({name: rng.normal(size=shape).astype(np.float32)}, found.model.inputs)
-    return found, find(found.model, found.coupling, Calibration.of(samples, found.shapes).every)
+    return found, find_bases(found.model, found.coupling, Calibration.of(samples, found.shapes).every)
 
 
 @pytest.mark.parametrize(
