@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from onnxprune.ir.model import Model
 from onnxprune.passes.base import Pass
-from onnxprune.sparse.encoding.recognize import decode
+from onnxprune.sparse.encoding.recognize import decode_weights
 
 __all__ = ["Decode"]
 
@@ -21,4 +21,4 @@ class Decode(Pass):
     def run(self, model: Model) -> Model:
         """The decoded model; ``model`` itself where nothing is encoded."""
         decoded = model.copy()
-        return decoded if decode(decoded) else model
+        return decoded if decode_weights(decoded) else model

@@ -17,11 +17,11 @@ from onnxprune.passes.base import Pass, Progress, silent
 from onnxprune.passes.bodies import replace_all
 from onnxprune.passes.normalize import gather_constants
 from onnxprune.sparse.encoding.accounting import Encoded
-from onnxprune.sparse.encoding.choose import Bundle, Piece, affordable, bundles, check_names, choose, laid_out
+from onnxprune.sparse.encoding.choose import Bundle, Piece, affordable, bundles, check_names, choose_pieces, laid_out
 from onnxprune.sparse.encoding.coo import coo, coo_bytes
 from onnxprune.sparse.encoding.decoder import OPSET, Chain
 from onnxprune.sparse.encoding.flat import Flat, most_frequent
-from onnxprune.sparse.encoding.recognize import decode
+from onnxprune.sparse.encoding.recognize import decode_weights
 
 __all__ = ["Encode", "EncodedModel"]
 
@@ -72,7 +72,7 @@ class Encode(Pass):
         check_names(self.encoding, self.mode)
         model = model.copy()
         gather_constants(model)
-        decode(model)
+        decode_weights(model)
         outputs = {value.name for value in model.graph.output}
         values = lru_cache(1)(lambda name: self._values(model.weights[name]))
         rows: dict[str, Encoded] = {}
@@ -83,7 +83,7 @@ class Encode(Pass):
             tell(f"reading {name}")
             rows[name] = Encoded.of(name, values(name), most_frequent(values(name)))
             if name not in outputs and (self.encoding != "auto" or weight.nbytes <= FOLDED):
-                pieces += choose(name, values(name), self.encoding, self.mode)
+                pieces += choose_pieces(name, values(name), self.encoding, self.mode)
                 if self.encoding == "coo" and coo_bytes(values(name)) < weight.nbytes:
                     rows[name] = replace(rows[name], encoding="coo", stored=coo_bytes(values(name)))
         model.proto.ir_version = max(model.proto.ir_version, _IR)

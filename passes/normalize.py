@@ -28,7 +28,7 @@ from onnxprune.passes.bodies import (
 from onnxprune.passes.sequences import lists_to_tensors
 from onnxprune.runtime.session import evaluate
 from onnxprune.shapes.probes import Shapes, probe
-from onnxprune.sparse.encoding.recognize import decode
+from onnxprune.sparse.encoding.recognize import decode_weights
 
 SIZE_INPUTS: dict[str, tuple[int, ...]] = {
     "ConstantOfShape": (0,), "Expand": (1,), "OneHot": (1,), "Pad": (1, 3), "Range": (0, 1, 2), "ReduceSum": (1,),
@@ -69,7 +69,7 @@ class Normalize(Pass):
             unique_names(model)
             hoist(model)
         constants_to_initializers(model)
-        decode(model)
+        decode_weights(model)
         if bodies:
             compute_outputs(model)
         fold(model)

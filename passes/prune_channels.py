@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from onnx import ValueInfoProto
 
 from onnxprune.axes.coupling import Coupling
-from onnxprune.axes.factors import Factor, Indices, Keeper, Positions, length, mask, take
+from onnxprune.axes.factors import Factor, Indices, Keeper, Positions, length, mask_outside, take
 from onnxprune.axes.node_axes import NodeAxes
 from onnxprune.ir.control_flow import node_at
 from onnxprune.ir.model import Model, pinned_sizes
@@ -66,7 +66,7 @@ class MaskChannels(Pass):
         points = zero_points(model, coupling)
         for name, indices in kept_indices(model, coupling, keep).items():
             weight = model.weights[name]
-            masked.weights[name] = weight.derived(weight.shape, partial(mask, indices=indices, fill=points.get(name)))
+            masked.weights[name] = weight.derived(weight.shape, partial(mask_outside, indices=indices, fill=points.get(name)))
         return masked
 
 

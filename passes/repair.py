@@ -15,7 +15,7 @@ import numpy as np
 from onnxprune.axes.factors import Keeper
 from onnxprune.ir.model import Model
 from onnxprune.linear.layers import install, linear_readers, matrix_of
-from onnxprune.linear.reconstruction import Pair, Repaired, tasks_of
+from onnxprune.linear.reconstruction import NetworkPair, Repaired, tasks_of
 from onnxprune.linear.ridge import refit
 from onnxprune.passes.base import Fitted, Pass, Progress, silent
 from onnxprune.runtime.stages import Staged
@@ -53,7 +53,7 @@ class Repair(Pass):
         repaired = pruned.copy()
         done = []
         with Staged(original.model, feeds, keep={task.target for task in tasks}) as large, Staged(repaired, feeds) as small:
-            pair = Pair(large, small, tasks, lambda value: kept(coupling.axes.get(value, ())))
+            pair = NetworkPair(large, small, tasks, lambda value: kept(coupling.axes.get(value, ())))
             for count, task in enumerate(tasks):
                 tell(f"repairing ({count + 1} of {len(tasks)})")
                 rng = np.random.default_rng([self.seed, task.reader.node.index])

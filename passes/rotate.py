@@ -53,10 +53,11 @@ def rotated_problem(model: Model, basis: Basis, problem: Problem, order: Positio
 
 def _rotated_part(rotated: Model, basis: Basis, part: Part, places: Positions) -> Part:
     weights = matrix_of(part.reader, rotated)[part.at]
-    if part.diagonal:
+    if not part.moments.full:
         return replace(part, weights=weights)  # what is known of the positions is the best guess
     map_ = _feature_map(rotated, basis, part, places)
-    return replace(part, gram=(map_.T @ part.gram @ map_).astype(part.gram.dtype), weights=weights)
+    gram = part.moments.array
+    return replace(part, moments=replace(part.moments, array=(map_.T @ gram @ map_).astype(gram.dtype)), weights=weights)
 
 
 def _feature_map(rotated: Model, basis: Basis, part: Part, places: Positions) -> Array:

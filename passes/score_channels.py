@@ -58,7 +58,7 @@ class ScoreChannels(Pass):
             return _by_gradients(analysis, self.criterion, observed.calibration.fit, self.seed)
         if observed is not None and self.criterion in CALIBRATED:
             return calibrated(model, coupling, self.criterion, observed.statistics)
-        return criteria.score(model, coupling, self.criterion, self.seed)
+        return criteria.score_groups(model, coupling, self.criterion, self.seed)
 
 
 def _by_gradients(analysis: Analysis, criterion: str, batches: Feeds, seed: int) -> dict[str, Scores]:
@@ -66,5 +66,5 @@ def _by_gradients(analysis: Analysis, criterion: str, batches: Feeds, seed: int)
     from onnxprune.torch.importance import of_positions
 
     model, coupling = analysis.model, analysis.coupling
-    silent, found = criteria.score(model, coupling, "l2"), of_positions(model, coupling, criterion, batches, seed)
+    silent, found = criteria.score_groups(model, coupling, "l2"), of_positions(model, coupling, criterion, batches, seed)
     return {name: scores / np.abs(scores).mean() if scores.any() else silent[name] for name, scores in found.items()}

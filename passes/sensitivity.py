@@ -18,7 +18,7 @@ import numpy as np
 from onnxprune.axes.factors import leaves
 from onnxprune.axes.plan import Plan
 from onnxprune.linear.layers import Reader, install
-from onnxprune.linear.obs import Additive, Loss, Quadratic
+from onnxprune.linear.obs import AdditiveLoss, QuadraticLoss, RemovalLoss
 from onnxprune.passes.base import Pass, Progress, silent
 from onnxprune.passes.prune_channels import PruneChannels
 from onnxprune.passes.rotate import rotated_problem
@@ -93,7 +93,7 @@ class Sensitivity(Pass):
             rotated, problem = rotated_problem(analysis.model, basis, problem, order)
             analysis = replace(analysis, model=rotated)
             problem = replace(problem, meetings=tuple(np.diff(basis.lost)[np.argsort(order)] for _ in problem.meetings))
-        losses = problem.losses() or [Additive(np.square(scores) / max(float(np.square(scores).sum()), 1e-30))]
+        losses = problem.losses() or [AdditiveLoss(np.square(scores) / max(float(np.square(scores).sum()), 1e-30))]
         levels = {max(1, min(group.size - 1, round(level * group.size))) for level in WIDTHS}
         stops = sorted(levels | set(np.linspace(group.size, 1, _POINTS).round().astype(int).tolist()), reverse=True)
         measured, lost, at = {}, [0.0], group.size
@@ -106,7 +106,9 @@ class Sensitivity(Pass):
         removed = [0, *(group.size - stop for stop in stops if stop < group.size)]
         return Curve(order, _interpolated(group.size, removed, lost, measured), measured)
 
-    def _cut(self, analysis: Analysis, group: CouplingGroup, keep: Array, problem: Problem, losses: Sequence[Loss]) -> Model:
+    def _cut(
+        self, analysis: Analysis, group: CouplingGroup, keep: Array, problem: Problem, losses: Sequence[RemovalLoss]
+    ) -> Model:
         """The model with one group cut, and its readers as the losses have them by now."""
         if self.repair:
             analysis = _repaired(analysis, problem, losses)
@@ -128,12 +130,12 @@ def _starts(coupling: Coupling) -> dict[Factor, int]:
     return found
 
 
-def _repaired(analysis: Analysis, problem: Problem, losses: Sequence[Loss]) -> Analysis:
+def _repaired(analysis: Analysis, problem: Problem, losses: Sequence[RemovalLoss]) -> Analysis:
     """The model, at its full size, with readers as their losses have them; biases that they got have axes."""
     matrices: dict[str, list[Array]] = {}
     readers: dict[str, Reader] = {}
     for piece, loss in zip(problem.parts, losses, strict=False):  # the losses of meetings follow
-        if isinstance(loss, Quadratic):
+        if isinstance(loss, QuadraticLoss):
             matrices.setdefault(piece.reader.weight, []).append(loss.weights)
             readers[piece.reader.weight] = piece.reader
     model, axes = analysis.model.copy(), dict(analysis.coupling.axes)

@@ -16,12 +16,12 @@ from onnxprune.errors import PassError
 from onnxprune.ir.precision import carry, differing
 from onnxprune.ir.weights import Weight
 from onnxprune.linear.layers import install, linear_readers, matrix_of
-from onnxprune.linear.reconstruction import Pair, Repaired, tasks_of
+from onnxprune.linear.reconstruction import NetworkPair, Repaired, tasks_of
 from onnxprune.options.sparsify import FITTED
 from onnxprune.passes.base import Fitted, Pass, Progress, silent
 from onnxprune.runtime.stages import Staged
 from onnxprune.sparse.patterns import parse_pattern
-from onnxprune.sparse.solve import DAMPING, Sparser
+from onnxprune.sparse.solve import SPARSE_RIDGES, Sparser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,7 +105,7 @@ class Sparsify(Pass):
         tasks = [task for task in tasks_of(original, readers, analysis.shapes, shrunk) if task.reader.weight in touched]
         done = []
         with Staged(original, feeds, keep={task.target for task in tasks}) as large, Staged(result, feeds) as small:
-            pair = Pair(large, small, tasks, lambda _: ())
+            pair = NetworkPair(large, small, tasks, lambda _: ())
             for count, task in enumerate(tasks):
                 tell(f"making layers sparse ({count + 1} of {len(tasks)})")
                 reader = task.reader
@@ -113,7 +113,7 @@ class Sparsify(Pass):
                 rng = self._draw(layer)
                 rows, fit, judge = pair.rows(task, reader, rng)
                 start = matrix_of(reader, original)
-                damping = sparser.damping(layer, fit, judge, start, keep) if self.repair else DAMPING[1]
+                damping = sparser.damping(layer, fit, judge, start, keep) if self.repair else SPARSE_RIDGES[1]
                 found = sparser.fit(layer, rows, start, damping, keep, rng)
                 if self.repair or self.method in {"admm", "obs"}:
                     install(result, reader, found + 0.0)  # no negative zeros

@@ -10,7 +10,7 @@ from onnxprune.data.samples import open_samples
 from onnxprune.ir.model import Model
 from onnxprune.passes import Couple, Normalize
 from onnxprune.passes.analysis import Analysis
-from onnxprune.sparse.layers import Layer, find
+from onnxprune.sparse.layers import Layer, find_layers
 
 NET = """(float[N,4,8,8] x) => (float[N,10] y)
     <float[8,4,3,3] first, float[8,8,3,3] inner, float[8,1,3,3] depth, float[8,8,1,1] skip, float[8] scale, float[8,10] last> {
@@ -29,7 +29,7 @@ NET = """(float[N,4,8,8] x) => (float[N,10] y)
 
 def layers(*protect: str) -> tuple[Model, list[Layer]]:
     found = Couple().run(Normalize().run(Model.of(parse(NET))))
-    return found.model, find(found.model, found.coupling, protect)
+    return found.model, find_layers(found.model, found.coupling, protect)
 
 
 X = np.random.default_rng(0).standard_normal((64, 4, 8, 8)).astype(np.float32)

@@ -31,7 +31,7 @@ __all__ = [
     "labels",
     "leaves",
     "length",
-    "mask",
+    "mask_outside",
     "mix",
     "product",
     "take",
@@ -313,7 +313,7 @@ def take(array: Array, indices: Indices) -> Array:
     return array
 
 
-def mask(array: Array, indices: Indices, fill: Array | None = None) -> Array:
+def mask_outside(array: Array, indices: Indices, fill: Array | None = None) -> Array:
     """A copy of an array with zeros outside the given indices of each axis; ``None`` is a whole axis.
 
     ``fill`` stands in for zero; it broadcasts against the array.

@@ -16,9 +16,9 @@ from onnxprune.errors import PlanError
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
 
-__all__ = ["FORMAT", "Plan"]
+__all__ = ["PLAN_FORMAT", "Plan"]
 
-FORMAT = "onnxprune-plan/1"
+PLAN_FORMAT = "onnxprune-plan/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Plan:
             groups.append({"id": group.id, "size": group.size, "keep": keep, "exact": group.exact, "members": members})
         model = {"file": self.file, "sha256": self.sha256}
         refusals = [refusal.to_dict() for refusal in coupling.refusals]
-        return {"format": FORMAT, "model": model, "groups": groups, "refusals": refusals}
+        return {"format": PLAN_FORMAT, "model": model, "groups": groups, "refusals": refusals}
 
     @classmethod
     def from_dict(cls, data: Any) -> Plan:
@@ -94,8 +94,8 @@ class Plan:
         Raises:
             PlanError: it is not a plan of this format.
         """
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise PlanError(f"not a plan: its 'format' is not {FORMAT!r}")
+        if not isinstance(data, dict) or data.get("format") != PLAN_FORMAT:
+            raise PlanError(f"not a plan: its 'format' is not {PLAN_FORMAT!r}")
         try:
             groups = {str(group["id"]): _positions(group) for group in data["groups"]}
             if len(groups) != len(data["groups"]):

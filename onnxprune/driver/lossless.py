@@ -16,7 +16,7 @@ from onnxprune.ir.model import Model
 from onnxprune.options.prune import Recipe, Target, parse_align
 from onnxprune.passes import Couple, Lossless, Normalize, PruneChannels
 from onnxprune.passes.analysis import Normalized
-from onnxprune.pruning.cost import METRICS, Cost
+from onnxprune.pruning.cost import COST_METRICS, Cost
 from onnxprune.shapes.probes import probe
 from onnxprune.verify.law import Check, compare
 
@@ -44,12 +44,12 @@ class Exact:
 
     def against(self, after: Cost, obtained: Mapping[str, float]) -> dict[str, float]:
         """The fraction of each metric of the original that remains."""
-        return {**obtained, **{metric: getattr(after, metric) / max(getattr(self.before, metric), 1) for metric in METRICS}}
+        return {**obtained, **{metric: getattr(after, metric) / max(getattr(self.before, metric), 1) for metric in COST_METRICS}}
 
     def remaining(self, recipe: Recipe) -> Recipe:
         """The recipe, with its target as a fraction of the rewritten model, which has more biases than the original."""
         target = Target.parse(recipe.target)
-        if target.metric not in METRICS:
+        if target.metric not in COST_METRICS:
             return recipe
         whole = self.pruned.analysis.costs.cost({})
         ratio = min(getattr(self.before, target.metric) / max(getattr(whole, target.metric), 1), 1.0)

@@ -24,7 +24,7 @@ from onnxprune.ir.model import Model, Source
 from onnxprune.options.prune import Recipe, Target
 from onnxprune.passes import Couple, MaskChannels, Normalize, PruneChannels
 from onnxprune.passes.analysis import Analysis
-from onnxprune.pruning.cost import METRICS, Cost, layer_costs
+from onnxprune.pruning.cost import COST_METRICS, Cost, layer_costs
 from onnxprune.verify import law
 from onnxprune.verify.metrics import Evaluation, parse_drop
 
@@ -209,7 +209,7 @@ def price(analysis: Analysis, plan: Plan) -> tuple[Cost, Cost, dict[str, float]]
     groups = analysis.coupling.groups
     counts = {group.factor: len(plan.keep[group.id]) for group in groups if group.id in plan.keep}
     before, after = analysis.costs.cost({}), analysis.costs.cost(counts)
-    obtained = {metric: getattr(after, metric) / max(getattr(before, metric), 1) for metric in METRICS}
+    obtained = {metric: getattr(after, metric) / max(getattr(before, metric), 1) for metric in COST_METRICS}
     positions = sum(group.size for group in groups)
     obtained["channels"] = sum(counts.get(g.factor, g.size) for g in groups) / positions if positions else 1.0
     return before, after, obtained

@@ -28,8 +28,8 @@ from onnxprune.passes import Couple, Encode, Normalize, Sparsify
 from onnxprune.passes.base import Fitted, Progress, silent
 from onnxprune.sparse import layers as sparse_layers
 from onnxprune.sparse import permute
-from onnxprune.sparse.allocation import ALLOCATIONS, Counts, by_curves, important, threshold
-from onnxprune.sparse.curves import LEVELS, measure
+from onnxprune.sparse.allocation import ALLOCATIONS, WeightCounts, counts_by_curves, important, threshold
+from onnxprune.sparse.curves import KEPT_SHARES, measure_curves
 from onnxprune.sparse.patterns import NofM
 from onnxprune.sparse.solve import Sparser
 from onnxprune.verify import law
@@ -92,7 +92,7 @@ class Sparsifier:
         self._original, self._stages = original, stages
         with stages("analysis", "finding layers"):
             analysis = Couple(allow_inexact=True).run(Normalize().run(original))  # orders may change there
-            self.every = sparse_layers.find(analysis.model, analysis.coupling, recipe.protect)
+            self.every = sparse_layers.find_layers(analysis.model, analysis.coupling, recipe.protect)
             self.calibration = None if samples is None else analysis.calibration(samples)
         self._own = {layer.name: share for layer in self.every if (share := self._asked(layer)) is not None}
         self.layers = [layer for layer in self.every if recipe.ends or not layer.end or layer.name in self._own]
@@ -139,7 +139,7 @@ class Sparsifier:
             return counts | important(rest, self.importance, total)
         if recipe.allocation != "sensitivity":
             return counts | ALLOCATIONS[recipe.allocation](rest, self.analysis.model, total)
-        return counts | by_curves(rest, self._curves, total, self._exponent_for(rest, counts, total))
+        return counts | counts_by_curves(rest, self._curves, total, self._exponent_for(rest, counts, total))
 
     def _important(self, model: Model) -> dict[str, Array]:
         """The importance of each weight by gradients; by magnitude where a layer has none.
@@ -190,11 +190,11 @@ class Sparsifier:
         with self._stages("sensitivity", "measuring what each layer costs"):
             statistics = collect(original.model, original.coupling, calibration.fit, seed=recipe.seed)
             sparser = Sparser(recipe.shape, recipe.method, recipe.repair, self.importance)
-            runs = original.costs.cost({}).macs * calibration.size * len(layers) * len(LEVELS)
+            runs = original.costs.cost({}).macs * calibration.size * len(layers) * len(KEPT_SHARES)
             held = list(islice(calibration.held, max(1, int(_MEASURED / max(runs, 1)))))
-            return measure(original.model, layers, statistics, held, sparser, self._stages.tell, recipe.seed)
+            return measure_curves(original.model, layers, statistics, held, sparser, self._stages.tell, recipe.seed)
 
-    def _exponent_for(self, layers: list[Layer], counts: Counts, total: int) -> float:
+    def _exponent_for(self, layers: list[Layer], counts: WeightCounts, total: int) -> float:
         """The exponent whose sparse model is nearest to the original on samples that it was not fitted on.
 
         It is tried once, at the first sparsity; where the model is too large to try, the first one is taken.
@@ -203,7 +203,7 @@ class Sparsifier:
             original, calibration, curves = self.analysis.float32, self._data, self._curves
 
             def build(exponent: float) -> Model:
-                shares = {**counts, **by_curves(layers, curves, total, exponent)}
+                shares = {**counts, **counts_by_curves(layers, curves, total, exponent)}
                 return self._sparse(original, shares, calibration.fit).model
 
             self._exponent = LAYER_EXPONENTS[0]
@@ -213,13 +213,13 @@ class Sparsifier:
                     self._exponent = best_exponent(exponents, build, original.model, held, self._stages.tell, "sparsity")
         return self._exponent
 
-    def _sparse(self, analysis: Analysis, counts: Counts, feeds: Feeds | None, tell: Progress = silent) -> Fitted:
+    def _sparse(self, analysis: Analysis, counts: WeightCounts, feeds: Feeds | None, tell: Progress = silent) -> Fitted:
         recipe = self.recipe
         layers = [(layer, counts.get(layer.name, layer.size)) for layer in self.every]
         step = Sparsify(recipe.pattern, recipe.method, recipe.repair, recipe.seed)
         return step.run(analysis, layers, feeds, self.importance, tell)
 
-    def _made(self, counts: Counts) -> Sparsified:
+    def _made(self, counts: WeightCounts) -> Sparsified:
         with self._stages("sparsify", "making layers sparse"):
             feeds = None if self.calibration is None else self.calibration.every
             result = self._sparse(self.analysis, counts, feeds, self._stages.tell)

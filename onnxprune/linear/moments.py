@@ -1,4 +1,4 @@
-"""What the original network does on calibration samples: second moments of what its readers read, from one pass over the data."""
+"""Second moments of what the readers of the original network read on calibration samples, from one pass over the data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
 
-__all__ = ["Meeting", "Statistics", "collect", "meetings", "rows_wanted"]
+__all__ = ["FeatureMoments", "Meeting", "Statistics", "collect", "meetings", "rows_wanted"]
 
 ROWS = 32768
 """Rows of a reader that are taken in where the data has them."""
@@ -30,6 +30,33 @@ _PRODUCTS = 4e10
 """Products of two features that are summed up for one reader, about; fewer rows do for many features,"""
 _EACH = 6
 """but so many for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureMoments:
+    """Mean products of the features of a reader, of which the last is 1 where it has a bias; for all its groups, or for one.
+
+    Attributes:
+        array: mean products of every two features, float32 [..., f, f]; or their mean squares and means alone, [..., 2, f].
+        full: whether there are all products; there are not where features are more than `MOST_FEATURES`.
+    """
+
+    array: Array
+    full: bool
+
+    @property
+    def squares(self) -> Array:
+        """The mean square of each feature. [..., f]"""
+        return np.einsum("...ff->...f", self.array) if self.full else self.array[..., 0, :]
+
+    @property
+    def means(self) -> Array:
+        """The mean of each feature of a reader with a bias: with the feature that is 1 its product is itself. [..., f]"""
+        return self.array[..., -1, :]
+
+    def of_group(self, group: int) -> FeatureMoments:
+        """The moments of one of the groups."""
+        return FeatureMoments(self.array[group], self.full)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +71,13 @@ class Meeting:
 class Statistics:
     """Attributes:
     readers: the linear readers of the graph.
-    grams: for each reader's weight the mean outer product of its features, a last 1 included where it has a bias:
-        float32 [groups, f, f], or the diagonal and the means alone, [groups, 2, f], where features are many.
+    moments: the moments of what it reads for each reader's weight.
     meetings: products of activations over a prunable factor.
     energies: for each value that meets another, and each axis summed over there, the mean square at each index. [size]
     """
 
     readers: tuple[Reader, ...]
-    grams: Mapping[str, Array]
+    moments: Mapping[str, FeatureMoments]
     meetings: tuple[Meeting, ...]
     energies: Mapping[tuple[str, int], Array]
 
@@ -90,13 +116,13 @@ def collect(model: Model, coupling: Coupling, feeds: Feeds, *, seed: int = 0) ->
         got = dict(zip(names, session.run(feed), strict=True))
         for reader in readers:
             rows = _rows(reader, got[reader.data], model.weights[reader.weight].shape, len(feeds), rng)
-            moments[reader.weight].add(_second_moments(rows), rows.shape[1])
+            moments[reader.weight].add(_second_moments(rows, full=not _too_many(reader)), rows.shape[1])
         for name, axis in places:
             array = got[name].astype(np.float32)
             others = tuple(at for at in range(array.ndim) if at != axis)
             energies[name, axis].add(np.square(array).sum(others), array.size // array.shape[axis])
-    grams = {weight: mean.value for weight, mean in moments.items()}
-    return Statistics(readers, grams, met, {place: mean.value for place, mean in energies.items()})
+    found = {reader.weight: FeatureMoments(moments[reader.weight].value, not _too_many(reader)) for reader in readers}
+    return Statistics(readers, found, met, {place: mean.value for place, mean in energies.items()})
 
 
 class _Mean:
@@ -125,9 +151,13 @@ def _rows(reader: Reader, x: Array, kernel: Sequence[int], batches: int, rng: np
     return with_ones(rows) if reader.affine else rows
 
 
-def _second_moments(rows: Array) -> Array:
-    """Sums over rows of the products of features; of their squares, and of themselves, where they are many."""
-    if rows.shape[2] > MOST_FEATURES:
+def _too_many(reader: Reader) -> bool:
+    return reader.features + reader.affine > MOST_FEATURES
+
+
+def _second_moments(rows: Array, *, full: bool) -> Array:
+    """Sums over rows of the products of features ``X^T X``; or of their squares, and of themselves."""
+    if not full:
         return np.stack([np.square(rows).sum(1), rows.sum(1)], 1)
     moments: Array = np.matmul(rows.transpose(0, 2, 1), rows)
     return moments

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from onnxprune.axes.factors import Positions
     from onnxprune.ir.weights import Array
 
-__all__ = ["Additive", "Loss", "Quadratic", "removal"]
+__all__ = ["AdditiveLoss", "QuadraticLoss", "RemovalLoss", "removal"]
 
 Scores = npt.NDArray[np.float64]
-DAMPING = 1e-3
+OBS_DAMPING = 1e-3
 """Added to the diagonal of a Gram matrix, relative to its mean."""
 _DEAD = 0.2
 """Share of an inverse that is of no use any more from which on it is made smaller."""
@@ -31,7 +31,7 @@ _CHUNK = 64
 """At most this part of the positions that are left goes at once, before the others are priced again."""
 
 
-class Loss(Protocol):
+class RemovalLoss(Protocol):
     """What removing positions costs one reader."""
 
     def costs(self, alive: Positions) -> Scores:
@@ -41,7 +41,7 @@ class Loss(Protocol):
         """Remove positions together; what that costs."""
 
 
-class Additive:
+class AdditiveLoss:
     """Costs that do not depend on what else is gone."""
 
     def __init__(self, costs: Scores) -> None:
@@ -54,7 +54,7 @@ class Additive:
         return float(self._costs[gone].sum())
 
 
-class Quadratic:
+class QuadraticLoss:
     """The least squares loss of one reader, or of one of the groups that it keeps apart.
 
     Attributes:
@@ -78,7 +78,7 @@ class Quadratic:
             power -= np.square(h[-1] @ self.weights).sum() / max(h[-1, -1], 1e-30)
         self._share = share / max(float(power), 1e-30)
         at = np.arange(len(h))
-        damping = np.full(len(h), DAMPING * h.trace() / len(h) + 1e-12)
+        damping = np.full(len(h), OBS_DAMPING * h.trace() / len(h) + 1e-12)
         if affine:
             damping[-1] = 1e-9
         h[at, at] += damping
@@ -124,7 +124,7 @@ class Quadratic:
         self._dead = 0
 
 
-def removal(size: int, losses: Sequence[Loss]) -> Scores:
+def removal(size: int, losses: Sequence[RemovalLoss]) -> Scores:
     """What all readers have lost, in all, when each position goes: always the one next that costs least then. [size]
 
     The greedy order is the order of these numbers.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from onnxprune.runtime.stages import Staged
     from onnxprune.shapes.probes import Shapes
 
-__all__ = ["Pair", "Repaired", "Task", "tasks_of"]
+__all__ = ["NetworkPair", "Repaired", "Task", "tasks_of"]
 
 _FOURTH = 4
 
@@ -108,7 +108,7 @@ def _clipped(model: Model, node: NodeProto) -> tuple[float, float]:
     return (limits[0], limits[1]) if len(limits) == 2 else (-np.inf, np.inf)
 
 
-class Pair:
+class NetworkPair:
     """Both networks, run side by side as far as the next reader needs it."""
 
     def __init__(self, original: Staged, changed: Staged, tasks: Sequence[Task], kept: Callable[[str], Indices]) -> None:

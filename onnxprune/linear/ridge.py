@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Refit", "refit"]
 
-DAMPING = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Ridges that are tried, relative to the mean diagonal."""
 _ROUNDS = 3
 """Steps towards the least error behind a rectifier, at most."""
@@ -42,8 +42,8 @@ def refit(whole: Regression, fit: Regression, judge: Regression, start: Array) -
     """
     if not judge.y.size:
         return Refit(None, 0.0, 0.0)
-    linear = (_Rows if fit.dual else _Moments)(whole, fit, judge, start)
-    damping = min(DAMPING, key=linear.error)
+    linear = (_FromRows if fit.dual else _FromMoments)(whole, fit, judge, start)
+    damping = min(RIDGES, key=linear.error)
     trial = linear.fitted(damping)
     before, after, rounds = judge.error(start), judge.error(trial), 0
     if fit.rectified:
@@ -63,14 +63,14 @@ def refit(whole: Regression, fit: Regression, judge: Regression, start: Array) -
     return Refit(solver.solve(trial, start, rectified=True), before / scale, after / scale)
 
 
-class _Moments:
+class _FromMoments:
     """Linear solutions from second moments: rows are gone through once, whatever is tried."""
 
     def __init__(self, whole: Regression, fit: Regression, judge: Regression, start: Array) -> None:
         self._start, self._judge = start, judge.moments(start)
         seen = fit.moments(start)
         self._all = seen + self._judge
-        self._steps = {damping: seen.step(damping) for damping in DAMPING}
+        self._steps = {damping: seen.step(damping) for damping in RIDGES}
         self.gram: Array | None = self._all.gram
 
     def error(self, damping: float) -> float:
@@ -85,14 +85,14 @@ class _Moments:
         return found
 
 
-class _Rows:
+class _FromRows:
     """Linear solutions in dual form, judged row by row."""
 
     gram: Array | None = None
 
     def __init__(self, whole: Regression, fit: Regression, judge: Regression, start: Array) -> None:
         self._whole, self._judge, self._start = whole, judge, start
-        self._fitted = {damping: fit.solver(damping).solve(start, start) for damping in DAMPING}
+        self._fitted = {damping: fit.solver(damping).solve(start, start) for damping in RIDGES}
 
     def error(self, damping: float) -> float:
         return self._judge.error(self._fitted[damping])

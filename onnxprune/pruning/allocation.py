@@ -16,7 +16,7 @@ from onnxprune.axes.rules.registry import Reason
 from onnxprune.errors import TargetError
 from onnxprune.options.prune import Align, Target
 from onnxprune.pruning.knapsack import Curve, choose_widths
-from onnxprune.pruning.width_search import Counts, Prices, Step, WidthSearch
+from onnxprune.pruning.width_search import GroupWidths, Prices, Step, WidthSearch
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling, CouplingGroup
@@ -194,7 +194,7 @@ class _ScoreSearch(WidthSearch):
             pools |= dict.fromkeys(factors, pool)
         return pools
 
-    def run(self, spared: Counts) -> Counts | None:
+    def run(self, spared: GroupWidths) -> GroupWidths | None:
         """The widths, none more than what positions with weight need, ``spared``; ``None`` if even the least cost more."""
         if self.prices.total(spared) <= self.budget:
             return spared
@@ -204,7 +204,7 @@ class _ScoreSearch(WidthSearch):
         counts = self._approach(self.fill(dict(found[-1])))
         return {factor: min(count, spared[factor]) for factor, count in counts.items()}
 
-    def _at(self, share: float) -> Counts:
+    def _at(self, share: float) -> GroupWidths:
         """Aligned widths when this share of the positions goes."""
         counts = {}
         for factor, scores in self.ascending.items():
@@ -224,7 +224,7 @@ class _ScoreSearch(WidthSearch):
         lost = float(self.ascending[factor][factor.size - high : factor.size - low].sum())
         return lost if place < present else -lost
 
-    def gain(self, step: Step, counts: Counts) -> tuple[float, float, str, int]:
+    def gain(self, step: Step, counts: GroupWidths) -> tuple[float, float, str, int]:
         """The mean score of what comes back: what lies in the room that alignment left goes to whom loses most without it."""
         mean = -step.loss / (step.width - counts[step.factor])
         return mean, step.price, self.ids[step.factor], step.width
@@ -234,7 +234,7 @@ class _ScoreSearch(WidthSearch):
         wasteful = -step.price > over + _WASTE * self.whole
         return wasteful, step.loss / min(-step.price, over), -step.price, self.ids[step.factor], step.width
 
-    def _approach(self, counts: Counts) -> Counts:
+    def _approach(self, counts: GroupWidths) -> GroupWidths:
         """Come closer to the budget where one coarse step wasted it: widen a group and narrow others instead.
 
         A 32-wide stem that holds a third of the cost either stays or loses half; where bisection took it, others may do.
@@ -247,7 +247,7 @@ class _ScoreSearch(WidthSearch):
             counts = best
         return counts
 
-    def _widened(self, counts: Counts, step: Step) -> Counts | None:
+    def _widened(self, counts: GroupWidths, step: Step) -> GroupWidths | None:
         """The widths after one group takes a step up and the cheapest others make room; ``None`` if they cannot."""
         trial = self.save({**counts, step.factor: step.width}, step.factor)
         return None if trial is None else self.fill(trial)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from onnxprune.axes.node_axes import NodeAxes
     from onnxprune.ir.model import Model
 
-__all__ = ["METRICS", "Cost", "CostModel", "layer_costs"]
+__all__ = ["COST_METRICS", "Cost", "CostModel", "layer_costs"]
 
-METRICS = ("macs", "params", "size")
+COST_METRICS = ("macs", "params", "size")
 
 Term = tuple[float, tuple[Factor, ...]]
 """A coefficient, and the factors whose lengths it is multiplied with."""
@@ -44,9 +44,9 @@ class CostModel:
     def __init__(self, model: Model, coupling: Coupling, batch: int) -> None:
         free = {group.factor for group in coupling.groups}
         below: dict[Factor, frozenset[Factor]] = {}
-        self._terms: dict[str, list[Term]] = {metric: [] for metric in METRICS}
-        self._constant = dict.fromkeys(METRICS, 0.0)
-        self._touched: dict[str, dict[Factor, list[Term]]] = {metric: {} for metric in METRICS}
+        self._terms: dict[str, list[Term]] = {metric: [] for metric in COST_METRICS}
+        self._constant = dict.fromkeys(COST_METRICS, 0.0)
+        self._touched: dict[str, dict[Factor, list[Term]]] = {metric: {} for metric in COST_METRICS}
         for node in coupling.nodes:
             for letters in node.rule.macs:
                 known = (node.letters.get(letter) or node.sizes[letter] for letter in letters)
@@ -112,7 +112,7 @@ class CostModel:
 
     def cost(self, counts: Mapping[Factor, int]) -> Cost:
         """All costs."""
-        return Cost(*(round(self.total(metric, counts)) for metric in METRICS))
+        return Cost(*(round(self.total(metric, counts)) for metric in COST_METRICS))
 
 
 @dataclass(frozen=True, slots=True)

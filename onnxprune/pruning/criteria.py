@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
 
-__all__ = ["CRITERIA", "Criterion", "GroupView", "Magnitudes", "Scores", "score"]
+__all__ = ["CRITERIA", "Criterion", "GroupView", "Magnitudes", "Scores", "score_groups"]
 
 Scores = npt.NDArray[np.float64]
 """A number for each position of a group; higher is more important. [size]"""
@@ -45,7 +45,7 @@ class Magnitudes:
         for group in coupling.groups:
             for member in group.members:
                 self._wanted.setdefault(member.value, set()).add(member.axis)
-        self._quantized = quantized(coupling)
+        self._quantized = quantized_constants(coupling)
         self._found: dict[tuple[str, int, np.ufunc, object], Scores] = {}
         self._scratch = np.empty(0, np.float32)
 
@@ -107,7 +107,7 @@ def sum_of_squares(array: Array, axis: int) -> Array:
     return sums if before == 1 else sums.reshape(size, -1).sum(1)
 
 
-def quantized(coupling: Coupling) -> dict[str, tuple[NodeAxes, int, int]]:
+def quantized_constants(coupling: Coupling) -> dict[str, tuple[NodeAxes, int, int]]:
     """For each quantised constant the node that reads it, and the inputs of its scale and zero point there."""
     return {
         node.view.inputs[position]: (node, scale, point)
@@ -211,7 +211,7 @@ CRITERIA: dict[str, Criterion] = {f.__name__: f for f in (l1, l2, linf, fpgm, bn
 """Every criterion by name."""
 
 
-def score(model: Model, coupling: Coupling, criterion: str, seed: int = 0) -> dict[str, Scores]:
+def score_groups(model: Model, coupling: Coupling, criterion: str, seed: int = 0) -> dict[str, Scores]:
     """Scores of every group, each divided by the mean of its group. Groups the criterion says nothing about get ``l2``.
 
     Raises:

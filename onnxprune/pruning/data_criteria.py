@@ -10,16 +10,16 @@ import numpy as np
 
 from onnxprune.axes.factors import labels, leaves
 from onnxprune.linear.layers import Reader, matrix_of
-from onnxprune.linear.obs import Additive, Loss, Quadratic, removal
+from onnxprune.linear.obs import AdditiveLoss, QuadraticLoss, RemovalLoss, removal
 from onnxprune.linear.rows import positions_read
-from onnxprune.pruning.criteria import Scores, score
+from onnxprune.pruning.criteria import Scores, score_groups
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling, CouplingGroup
     from onnxprune.axes.factors import Positions
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
-    from onnxprune.linear.moments import Statistics
+    from onnxprune.linear.moments import FeatureMoments, Statistics
 
 __all__ = ["CALIBRATED", "Part", "Problem", "calibrated"]
 
@@ -31,28 +31,22 @@ class Part:
     Attributes:
         reader: the reader.
         at: which of its groups.
-        gram: mean outer product of its features [f, f]; or their mean squares and means [2, f], where they are many.
+        moments: of its features.
         weights: [f, o], the bias as last feature where the reader is affine.
         positions: for each feature the position of the group it belongs to, -1 for none. [f]
     """
 
     reader: Reader
     at: int
-    gram: Array
+    moments: FeatureMoments
     weights: Array
     positions: Positions
 
-    @property
-    def diagonal(self) -> bool:
-        """Whether mean squares and means are all that is known of its features."""
-        return len(self.gram) != len(self.weights)
-
     def spread(self, *, centred: bool) -> Scores:
         """Mean square of each feature, or its variance. [f]"""
-        squares = self.gram[0] if self.diagonal else np.einsum("ff->f", self.gram)
+        squares = self.moments.squares
         if centred and self.reader.affine:
-            means = self.gram[1] if self.diagonal else self.gram[-1]
-            squares = np.maximum(squares - np.square(means), 0)
+            squares = np.maximum(squares - np.square(self.moments.means), 0)
         found: Scores = squares.astype(np.float64)
         return found
 
@@ -61,15 +55,15 @@ class Part:
         belong = self.positions >= 0
         return np.bincount(self.positions[belong], values[belong], size).astype(np.float64)
 
-    def loss(self, size: int, share: float) -> Loss:
+    def loss(self, size: int, share: float) -> RemovalLoss:
         """What removing positions costs this reader, as a share of what it puts out."""
         counts = np.bincount(self.positions[self.positions >= 0], minlength=size)
-        if not self.diagonal and counts.min() == counts.max() > 0:
+        if self.moments.full and counts.min() == counts.max() > 0:
             order = np.argsort(self.positions, kind="stable")
             blocks = order[np.count_nonzero(self.positions < 0) :].reshape(size, -1)
-            return Quadratic(self.gram, self.weights, blocks, affine=self.reader.affine, share=share)
+            return QuadraticLoss(self.moments.array, self.weights, blocks, affine=self.reader.affine, share=share)
         energies = self.spread(centred=True) * np.square(self.weights).sum(1)
-        return Additive(share * self.total(energies, size) / max(energies.sum(), 1e-30))
+        return AdditiveLoss(share * self.total(energies, size) / max(energies.sum(), 1e-30))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +84,10 @@ class Problem:
         parts = tuple(_parts(model, coupling, group, statistics))
         return cls(group.size, parts, tuple(_meetings(coupling, group, statistics)))
 
-    def losses(self) -> list[Loss]:
+    def losses(self) -> list[RemovalLoss]:
         """One for each part, then one for each meeting. Expensive: Gram matrices are inverted here."""
-        quadratic: list[Loss] = [part.loss(self.size, 1 / part.reader.groups) for part in self.parts]
-        return [*quadratic, *(Additive(shares) for shares in self.meetings)]
+        quadratic: list[RemovalLoss] = [part.loss(self.size, 1 / part.reader.groups) for part in self.parts]
+        return [*quadratic, *(AdditiveLoss(shares) for shares in self.meetings)]
 
 
 def _parts(model: Model, coupling: Coupling, group: CouplingGroup, statistics: Statistics) -> Iterator[Part]:
@@ -107,8 +101,9 @@ def _parts(model: Model, coupling: Coupling, group: CouplingGroup, statistics: S
         if reader.affine:
             positions = np.concatenate([positions, np.full((len(positions), 1), -1)], 1)
         weights = matrix_of(reader, model)
-        for at, gram in enumerate(statistics.grams[reader.weight]):
-            yield Part(reader, at, gram, weights[at], positions[at])
+        moments = statistics.moments[reader.weight]
+        for at in range(reader.groups):
+            yield Part(reader, at, moments.of_group(at), weights[at], positions[at])
 
 
 def _meetings(coupling: Coupling, group: CouplingGroup, statistics: Statistics) -> Iterator[Scores]:
@@ -163,7 +158,7 @@ def calibrated(model: Model, coupling: Coupling, criterion: str, statistics: Sta
 
     Groups that nothing sums over (a recurrent state) are scored by the norm of their weights.
     """
-    silent = score(model, coupling, "l2")
+    silent = score_groups(model, coupling, "l2")
     found = {}
     for group in coupling.groups:
         problem = Problem.of(model, coupling, group, statistics)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.pruning.width_search import Counts, Prices, Step, WidthSearch
+from onnxprune.pruning.width_search import GroupWidths, Prices, Step, WidthSearch
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import CouplingGroup
@@ -84,35 +84,35 @@ class _CurveSearch(WidthSearch):
         self.coarse = {factor: _thinned(widths) for factor, widths in self.allowed.items()}
         self.trials = _TRIALS
 
-    def run(self) -> Counts | None:
+    def run(self) -> GroupWidths | None:
         if self.prices.total(self.least) > self.budget:
             return None
         whole = {factor: widths[-1] for factor, widths in self.allowed.items()}
         found = self.within(lambda power: self._relaxed(10**power, whole), -12.0, 12.0, _STEPS)
-        best: Counts = min(found, key=self._error)
+        best: GroupWidths = min(found, key=self._error)
         return self._exchange(self.fill(dict(best)))
 
     def loss(self, factor: Factor, present: int, place: int) -> float:
         return float(self.errors[factor][place] - self.errors[factor][present])
 
-    def gain(self, step: Step, counts: Counts) -> tuple[float] | None:
+    def gain(self, step: Step, counts: GroupWidths) -> tuple[float] | None:
         return (-step.loss / max(step.price, 1e-30),) if step.loss <= 0 else None
 
     def harm(self, step: Step, over: float) -> tuple[float]:
         return (step.loss / min(-step.price, over),)
 
-    def steps(self, counts: Counts, direction: int, held: Factor | None = None) -> list[Step]:
+    def steps(self, counts: GroupWidths, direction: int, held: Factor | None = None) -> list[Step]:
         found = super().steps(counts, direction, held)
         self.trials -= len(found)
         return found
 
-    def _error(self, counts: Counts) -> float:
+    def _error(self, counts: GroupWidths) -> float:
         return sum(self._at(factor, count) for factor, count in counts.items())
 
     def _at(self, factor: Factor, count: int) -> float:
         return float(self.errors[factor][bisect_left(self.allowed[factor], count)])
 
-    def _relaxed(self, price: float, start: Counts) -> Counts:
+    def _relaxed(self, price: float, start: GroupWidths) -> GroupWidths:
         """The width of each group with the least ``error + price * cost / budget``, given the others', until none moves."""
         counts = dict(start)
         for _ in range(_ROUNDS):
@@ -127,7 +127,7 @@ class _CurveSearch(WidthSearch):
                 break
         return counts
 
-    def _exchange(self, counts: Counts) -> Counts:
+    def _exchange(self, counts: GroupWidths) -> GroupWidths:
         """Change one group and let others make up for it, for as long as the error falls."""
         error, improved = self._error(counts), True
         while improved:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from onnxprune.axes.factors import Factor
 
-__all__ = ["Counts", "Prices", "Step", "WidthSearch"]
+__all__ = ["GroupWidths", "Prices", "Step", "WidthSearch"]
 
-Counts = dict["Factor", int]
+GroupWidths = dict["Factor", int]
 """The width of every group, by its factor."""
 
 
@@ -78,14 +78,14 @@ class WidthSearch(ABC):
         """The growth of the loss when a group goes from one of its allowed widths to another, both given by their places."""
 
     @abstractmethod
-    def gain(self, step: Step, counts: Counts) -> tuple[float | int | str, ...] | None:
+    def gain(self, step: Step, counts: GroupWidths) -> tuple[float | int | str, ...] | None:
         """The greatest is taken first when there is room; ``None`` for a step that is not worth it."""
 
     @abstractmethod
     def harm(self, step: Step, over: float) -> tuple[float | int | str, ...]:
         """The least is taken first when ``over`` must be saved."""
 
-    def within(self, at: Callable[[float], Counts], low: float, high: float, steps: int) -> list[Counts]:
+    def within(self, at: Callable[[float], GroupWidths], low: float, high: float, steps: int) -> list[GroupWidths]:
         """The least widths, then those within the budget that bisection of a parameter passes, the last closest to the budget.
 
         Args:
@@ -105,7 +105,7 @@ class WidthSearch(ABC):
                 low = middle
         return found
 
-    def changes(self, counts: Counts, factor: Factor, widths: Sequence[int]) -> list[float]:
+    def changes(self, counts: GroupWidths, factor: Factor, widths: Sequence[int]) -> list[float]:
         """The changes of the price when one group takes each of some widths.
 
         They depend on the widths of the few groups that share layers with it, and searches pass by the same ones often.
@@ -119,7 +119,7 @@ class WidthSearch(ABC):
         counts[factor] = present
         return [known[width] - known[present] for width in widths]
 
-    def steps(self, counts: Counts, direction: int, held: Factor | None = None) -> list[Step]:
+    def steps(self, counts: GroupWidths, direction: int, held: Factor | None = None) -> list[Step]:
         """The steps up (``direction`` 1) or down (-1) of every group except the one that is held."""
         found = []
         for factor, widths in self.allowed.items():
@@ -134,7 +134,7 @@ class WidthSearch(ABC):
                 found.append(Step(factor, width, self.loss(factor, present, place), price))
         return found
 
-    def fill(self, counts: Counts, held: Factor | None = None) -> Counts:
+    def fill(self, counts: GroupWidths, held: Factor | None = None) -> GroupWidths:
         """Spend what is left of the budget, the step with the greatest gain first; changes ``counts``."""
         while (room := self.budget - self.prices.total(counts)) > self.worth_filling:
             gains = [
@@ -146,7 +146,7 @@ class WidthSearch(ABC):
             counts[best.factor] = best.width
         return counts
 
-    def save(self, counts: Counts, held: Factor) -> Counts | None:
+    def save(self, counts: GroupWidths, held: Factor) -> GroupWidths | None:
         """Save what is spent beyond the budget, the step with the least harm first; ``None`` where that cannot be.
 
         Changes ``counts``.

@@ -17,33 +17,33 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALLOCATIONS",
-    "by_curves",
+    "counts_by_curves",
     "edges",
     "erk",
     "important",
     "lamp",
+    "lamp_scores",
     "magnitudes",
     "ranked",
-    "relative",
     "shared",
     "threshold",
     "uniform",
 ]
 
-Counts = dict[str, int]
+WeightCounts = dict[str, int]
 _GRID = 200
 """Numbers of weights of one layer that sharing by curves looks at."""
 _FLOOR = 0.02
 """Share of its weights that every layer keeps."""
 
 
-def uniform(layers: Sequence[Layer], model: Model, total: int) -> Counts:
+def uniform(layers: Sequence[Layer], model: Model, total: int) -> WeightCounts:
     """The same share of every layer."""
     sizes = {layer.name: layer.size for layer in layers}
     return shared(sizes, sizes, total)
 
 
-def erk(layers: Sequence[Layer], model: Model, total: int) -> Counts:
+def erk(layers: Sequence[Layer], model: Model, total: int) -> WeightCounts:
     """Shares that fall with size: (inputs + outputs + kernel sizes) / their product (Evci et al. 2020, "RigL")."""
     sums = {}
     for layer in layers:
@@ -63,41 +63,41 @@ def edges(shape: Sequence[int], kernel: Sequence[int]) -> int:
     return groups * (channels + outputs + sum(kernel))
 
 
-def lamp(layers: Sequence[Layer], model: Model, total: int) -> Counts:
+def lamp(layers: Sequence[Layer], model: Model, total: int) -> WeightCounts:
     """By layer-adaptive magnitude: a square over the sum of those of its layer that are not smaller (Lee et al. 2021)."""
 
     def scores(weights: Array) -> Array:
-        return relative(np.square(weights.astype(np.float64)).reshape(-1))
+        return lamp_scores(np.square(weights.astype(np.float64)).reshape(-1))
 
     return ranked({layer.name: scores(model.weights[layer.name].array()) for layer in layers}, total)
 
 
-def relative(squares: Array) -> Array:
+def lamp_scores(squares: Array) -> Array:
     """Each over the sum of those of its layer that are not smaller, the largest first. [n]"""
     ordered = np.sort(squares)[::-1]
     found: Array = ordered / np.maximum(np.cumsum(ordered), 1e-300)
     return found
 
 
-def magnitudes(layers: Sequence[Layer], model: Model, total: int) -> Counts:
+def magnitudes(layers: Sequence[Layer], model: Model, total: int) -> WeightCounts:
     """The largest weights of all layers together."""
     return ranked(
         {layer.name: np.abs(model.weights[layer.name].array().astype(np.float64)).reshape(-1) for layer in layers}, total
     )
 
 
-def important(layers: Sequence[Layer], importance: Mapping[str, Array], total: int) -> Counts:
+def important(layers: Sequence[Layer], importance: Mapping[str, Array], total: int) -> WeightCounts:
     """The weights of all layers together that some criterion finds most important."""
     return ranked({layer.name: importance[layer.name].reshape(-1) for layer in layers}, total)
 
 
-ALLOCATIONS: Mapping[str, Callable[[Sequence[Layer], Model, int], Counts]] = {
+ALLOCATIONS: Mapping[str, Callable[[Sequence[Layer], Model, int], WeightCounts]] = {
     "uniform": uniform, "erk": erk, "lamp": lamp, "global": magnitudes,
 }  # fmt: skip
 """Those that need no data, by name."""
 
 
-def threshold(layers: Sequence[Layer], model: Model, factor: float) -> Counts:
+def threshold(layers: Sequence[Layer], model: Model, factor: float) -> WeightCounts:
     """As many as are larger than ``factor`` times the standard deviation of their layer (Han et al. 2015)."""
     found = {}
     for layer in layers:
@@ -106,7 +106,9 @@ def threshold(layers: Sequence[Layer], model: Model, factor: float) -> Counts:
     return found
 
 
-def by_curves(layers: Sequence[Layer], curves: Mapping[str, Mapping[int, float]], total: int, exponent: float) -> Counts:
+def counts_by_curves(
+    layers: Sequence[Layer], curves: Mapping[str, Mapping[int, float]], total: int, exponent: float
+) -> WeightCounts:
     """The counts with the least sum of measured errors, each to a power, since errors of layers do not simply add.
 
     Between measured counts the logarithm of the error is a straight line over the logarithm of the share that is kept. A price
@@ -153,7 +155,7 @@ def _line(x: Array, known: Array, values: Array) -> Array:
     return found
 
 
-def ranked(scores: Mapping[str, Array], total: int) -> Counts:
+def ranked(scores: Mapping[str, Array], total: int) -> WeightCounts:
     """As many of each layer as have the highest scores of all, and some of every layer.
 
     Args:
@@ -170,7 +172,7 @@ def ranked(scores: Mapping[str, Array], total: int) -> Counts:
     return rounded({name: floors[name] + unit * above[name] for name in sizes}, sizes, total)
 
 
-def shared(weights: Mapping[str, float], sizes: Mapping[str, int], total: int) -> Counts:
+def shared(weights: Mapping[str, float], sizes: Mapping[str, int], total: int) -> WeightCounts:
     """Counts in proportion to some weights, none above the size of its layer."""
     full: set[str] = set()
     while True:
@@ -184,7 +186,7 @@ def shared(weights: Mapping[str, float], sizes: Mapping[str, int], total: int) -
     return rounded(wanted, sizes, total)
 
 
-def rounded(wanted: Mapping[str, float], sizes: Mapping[str, int], total: int) -> Counts:
+def rounded(wanted: Mapping[str, float], sizes: Mapping[str, int], total: int) -> WeightCounts:
     """Whole numbers, at least one and at most all of each layer, whose sum is the total if that is possible."""
     total = min(max(total, len(sizes)), sum(sizes.values()))
     found = {name: min(max(1, math.floor(count)), sizes[name]) for name, count in wanted.items()}

@@ -9,24 +9,24 @@ import numpy as np
 
 from onnxprune.linear.layers import install, matrix_of
 from onnxprune.runtime.stages import Staged
-from onnxprune.sparse.fit import Quadratic, masked
+from onnxprune.sparse.fit import QuadraticProblem, masked
 from onnxprune.verify.suffix import Meter
 
 if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
-    from onnxprune.linear.moments import Statistics
+    from onnxprune.linear.moments import FeatureMoments, Statistics
     from onnxprune.sparse.layers import Layer
     from onnxprune.sparse.solve import Sparser
 
-__all__ = ["LEVELS", "measure"]
+__all__ = ["KEPT_SHARES", "measure_curves"]
 
-LEVELS = (0.6, 0.4, 0.25, 0.15, 0.08)
+KEPT_SHARES = (0.6, 0.4, 0.25, 0.15, 0.08)
 """Shares of a layer's weights at which the divergence is measured."""
 _DAMPING = 1e-2
 
 
-def measure(
+def measure_curves(
     model: Model,
     layers: Sequence[Layer],
     statistics: Statistics,
@@ -53,9 +53,9 @@ def measure(
             tell(f"measuring what each layer costs ({count + 1} of {len(layers)})")
             start, reader = matrix_of(layer.reader, model), layer.reader
             rng = np.random.default_rng([seed, reader.node.index])
-            problem, energy = _problem(start, statistics.grams[reader.weight], affine=reader.affine)
+            problem, energy = _problem(start, statistics.moments[reader.weight], affine=reader.affine)
             known = {}
-            for keep in sorted({max(1, round(level * layer.size)) for level in LEVELS}, reverse=True):
+            for keep in sorted({max(1, round(level * layer.size)) for level in KEPT_SHARES}, reverse=True):
                 changed = model.copy()
                 install(changed, reader, _sparse(layer, sparser, problem, start, energy, keep, rng))
                 known[keep] = meter.measure(changed, reader.node.index)
@@ -63,20 +63,27 @@ def measure(
     return found
 
 
-def _problem(start: Array, gram: Array, *, affine: bool) -> tuple[Quadratic | None, Array]:
+def _problem(start: Array, moments: FeatureMoments, *, affine: bool) -> tuple[QuadraticProblem | None, Array]:
     """To put out what the original does, from what it reads; ``None`` where features are too many. And their mean squares."""
-    weights, features = start[:, :-1] if affine else start, start.shape[1]
-    if gram.shape[1] != features:
-        return None, gram[:, 0, : weights.shape[1]]
+    weights = start[:, :-1] if affine else start
+    if not moments.full:
+        return None, moments.squares[:, : weights.shape[1]]
+    gram = moments.array
     mean = gram[:, -1, :-1].astype(np.float64) if affine else np.zeros(gram.shape[:2])
     inner = gram[:, :-1, :-1] if affine else gram
-    problem = Quadratic.centred(inner, mean, _DAMPING)
+    problem = QuadraticProblem.centred(inner, mean, _DAMPING)
     target = np.einsum("gf,gfo->go", mean, weights) + (start[:, -1] if affine else 0)
     return problem.towards(problem.hessian @ weights, target), np.einsum("gff->gf", inner)
 
 
 def _sparse(
-    layer: Layer, sparser: Sparser, problem: Quadratic | None, start: Array, energy: Array, keep: int, rng: np.random.Generator
+    layer: Layer,
+    sparser: Sparser,
+    problem: QuadraticProblem | None,
+    start: Array,
+    energy: Array,
+    keep: int,
+    rng: np.random.Generator,
 ) -> Array:
     affine = layer.reader.affine
     weights = start[:, :-1] if affine else start

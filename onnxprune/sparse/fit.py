@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from onnxprune.linear.regression import Regression
     from onnxprune.sparse.patterns import Mask
 
-__all__ = ["Quadratic", "masked"]
+__all__ = ["QuadraticProblem", "masked"]
 
 _STEPS = 100
 _PRECISE = 1e-12
@@ -25,7 +25,7 @@ _PRECISE = 1e-12
 
 
 @dataclass(frozen=True)
-class Quadratic:
+class QuadraticProblem:
     """The problem, for every group that the layer keeps apart.
 
     Attributes:
@@ -43,7 +43,7 @@ class Quadratic:
     target: Array
 
     @classmethod
-    def of(cls, rows: Regression, weights: Array, damping: float) -> Quadratic:
+    def of(cls, rows: Regression, weights: Array, damping: float) -> QuadraticProblem:
         """The problem of some rows.
 
         Args:
@@ -57,7 +57,7 @@ class Quadratic:
         return found.aim(rows, rows.y if rows.offset is None else rows.y - rows.offset, weights)
 
     @classmethod
-    def centred(cls, gram: Array, mean: Array, damping: float) -> Quadratic:
+    def centred(cls, gram: Array, mean: Array, damping: float) -> QuadraticProblem:
         """The problem of some moments, without targets yet. [groups, features, features], [groups, features]"""
         hessian = gram.astype(np.float64) - mean[:, :, None] * mean[:, None, :]
         at = np.arange(gram.shape[1])
@@ -65,7 +65,7 @@ class Quadratic:
         hessian[:, at, at] += ridge[:, None]
         return cls(hessian, ridge, np.zeros(0), mean, np.zeros(0))
 
-    def aim(self, rows: Regression, targets: Array, weights: Array) -> Quadratic:
+    def aim(self, rows: Regression, targets: Array, weights: Array) -> QuadraticProblem:
         """The same rows with these targets; the damping pulls to ``weights``. [groups, rows, outputs]"""
         cross = (rows.x.transpose(0, 2, 1) @ targets).astype(np.float64) / max(rows.x.shape[1], 1)
         target = np.zeros((len(cross), cross.shape[2]))
@@ -75,7 +75,7 @@ class Quadratic:
             weights = weights[:, :-1]
         return self.towards(cross + self.ridge[:, None, None] * weights, target)
 
-    def towards(self, cross: Array, target: Array) -> Quadratic:
+    def towards(self, cross: Array, target: Array) -> QuadraticProblem:
         """The same with another ``cross`` and ``target``."""
         return replace(self, cross=cross, target=target)
 
@@ -108,7 +108,7 @@ class Quadratic:
         return np.concatenate([weights, bias[:, None]], 1)
 
 
-def masked(problem: Quadratic, mask: Mask, start: Array) -> Array:
+def masked(problem: QuadraticProblem, mask: Mask, start: Array) -> Array:
     """The solution within a mask, by conjugate gradients for every output at once (as Meng et al. 2024, "ALPS").
 
     Args:

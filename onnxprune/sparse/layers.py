@@ -12,7 +12,7 @@ import numpy as np
 from onnxprune.errors import OptionError
 from onnxprune.ir.node import captured
 from onnxprune.linear.layers import Reader, linear_readers
-from onnxprune.sparse.selection import spread
+from onnxprune.sparse.selection import split_taps
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
     from onnxprune.sparse.patterns import Pattern
 
-__all__ = ["Layer", "find"]
+__all__ = ["Layer", "find_layers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Layer:
 
     def array(self, model: Model) -> Array:
         """Its weights as patterns see them. [groups, channels, taps, outputs]"""
-        return spread(self.reader.matrix(model.weights[self.name].array()), self.reader.taps)
+        return split_taps(self.reader.matrix(model.weights[self.name].array()), self.reader.taps)
 
     def zeros(self, model: Model) -> int:
         """How many of its weights are zero."""
@@ -59,7 +59,7 @@ class Layer:
         return pattern.allows(self.array(model) != 0)
 
 
-def find(model: Model, coupling: Coupling, protect: Sequence[str] = ()) -> list[Layer]:
+def find_layers(model: Model, coupling: Coupling, protect: Sequence[str] = ()) -> list[Layer]:
     """The layers that may be sparse: constant matrices of convolutions and products, in the order of the graph.
 
     Args:

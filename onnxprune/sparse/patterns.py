@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from onnxprune.ir.weights import Array
 
-__all__ = ["Block", "Mask", "NofM", "Pattern", "Unstructured", "parse_pattern"]
+__all__ = ["BlockPattern", "Mask", "NofM", "Pattern", "Unstructured", "parse_pattern"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -114,7 +114,7 @@ class NofM(Pattern):
 
 
 @dataclass(frozen=True)
-class Block(Pattern):
+class BlockPattern(Pattern):
     """Whole blocks of outputs times channels; 0 is all of them.
 
     Attributes:
@@ -163,8 +163,8 @@ class Block(Pattern):
 
 _NAMED: dict[str, Pattern] = {
     "unstructured": Unstructured(),
-    "channel": Block(0, 1, taps=True),
-    "filter": Block(1, 0, taps=True),
+    "channel": BlockPattern(0, 1, taps=True),
+    "filter": BlockPattern(1, 0, taps=True),
 }
 _NAMES = {pattern: name for name, pattern in _NAMED.items()}
 
@@ -181,7 +181,7 @@ def parse_pattern(text: str) -> Pattern:
     if found := re.fullmatch(r"(\d{1,4})(:|x)(\d{1,4})", text):
         first, second = int(found[1]), int(found[3])
         if found[2] == "x" and first and second:
-            return Block(first, second)
+            return BlockPattern(first, second)
         if found[2] == ":" and 0 < first < second:
             return NofM(first, second)
     raise OptionError(f"pattern {text!r}: write unstructured, N:M as 2:4, blocks of outputs x channels as 4x1, channel or filter")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.axes.factors import index, leaves, take
-from onnxprune.sparse.selection import spread
+from onnxprune.sparse.selection import split_taps
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling, CouplingGroup
@@ -135,6 +135,6 @@ def _reads(layer: Layer, coupling: Coupling, group: CouplingGroup) -> bool:
 def _rows(model: Model, layer: Layer) -> Array:
     """The squares of a layer's weights, as shares of their sum. [channels, taps * outputs]"""
     matrix = layer.reader.matrix(model.weights[layer.name].array().astype(np.float64))
-    squares = np.square(spread(matrix, layer.reader.taps)[0])
+    squares = np.square(split_taps(matrix, layer.reader.taps)[0])
     found: Array = squares.reshape(len(squares), -1) / max(float(squares.sum()), 1e-300)
     return found

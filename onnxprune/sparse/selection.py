@@ -14,10 +14,10 @@ import numpy as np
 
 if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
-    from onnxprune.sparse.fit import Quadratic
+    from onnxprune.sparse.fit import QuadraticProblem
     from onnxprune.sparse.patterns import Mask, Pattern
 
-__all__ = ["admm", "magnitude", "obs", "spread", "wanda"]
+__all__ = ["admm_selection", "magnitude_mask", "obs_selection", "split_taps", "wanda_mask"]
 
 _COLUMNS = 32
 """Features, about, that OBS decides upon at once."""
@@ -29,23 +29,23 @@ _GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
 """By the share of the mask that changed in three rounds: what the penalty is multiplied by."""
 
 
-def spread(matrix: Array, taps: int) -> Array:
+def split_taps(matrix: Array, taps: int) -> Array:
     """A matrix [groups, features, outputs] as patterns see it. [groups, channels, taps, outputs]"""
     groups, features, outputs = matrix.shape
     return matrix.reshape(groups, features // taps, taps, outputs)
 
 
-def magnitude(weights: Array, taps: int, pattern: Pattern, keep: int) -> Mask:
+def magnitude_mask(weights: Array, taps: int, pattern: Pattern, keep: int) -> Mask:
     """The largest weights. [groups, features, outputs]"""
-    return pattern.mask(spread(np.square(weights), taps), keep).reshape(weights.shape)
+    return pattern.mask(split_taps(np.square(weights), taps), keep).reshape(weights.shape)
 
 
-def wanda(weights: Array, energy: Array, taps: int, pattern: Pattern, keep: int) -> Mask:
+def wanda_mask(weights: Array, energy: Array, taps: int, pattern: Pattern, keep: int) -> Mask:
     """The largest weights times the root mean square of what they read; ``energy`` is its square. [groups, features]"""
-    return pattern.mask(spread(np.square(weights) * energy[:, :, None], taps), keep).reshape(weights.shape)
+    return pattern.mask(split_taps(np.square(weights) * energy[:, :, None], taps), keep).reshape(weights.shape)
 
 
-def obs(problem: Quadratic, weights: Array, taps: int, pattern: Pattern, keep: int) -> tuple[Array, Mask]:
+def obs_selection(problem: QuadraticProblem, weights: Array, taps: int, pattern: Pattern, keep: int) -> tuple[Array, Mask]:
     """Optimal brain surgery in one sweep over the channels, for every output at once.
 
     With ``U`` the upper Cholesky factor of the inverse Hessian, dropping weight *w* of feature *i* costs ``(w / U_ii)^2`` when
@@ -71,7 +71,7 @@ def obs(problem: Quadratic, weights: Array, taps: int, pattern: Pattern, keep: i
         stop = min(start + step, features)
         part = weights[:, start:stop]
         upto = round(keep * stop / features)
-        kept = pattern.mask(spread(np.square(part / pivots[:, start:stop]), taps), upto - done).reshape(part.shape)
+        kept = pattern.mask(split_taps(np.square(part / pivots[:, start:stop]), taps), upto - done).reshape(part.shape)
         mask[:, start:stop], done = kept, done + int(np.count_nonzero(kept)) if not pattern.fixed else 0
         steps = np.zeros_like(part)
         for at in range(start, stop):
@@ -81,7 +81,7 @@ def obs(problem: Quadratic, weights: Array, taps: int, pattern: Pattern, keep: i
     return weights * mask, mask
 
 
-def admm(problem: Quadratic, weights: Array, taps: int, pattern: Pattern, keep: int) -> tuple[Array, Mask]:
+def admm_selection(problem: QuadraticProblem, weights: Array, taps: int, pattern: Pattern, keep: int) -> tuple[Array, Mask]:
     """Alternating directions: the least squares solution near the projected weights, and the projection of that.
 
     Features are scaled to a unit diagonal, as in ALPS. The penalty grows as the mask settles, so that both come together.
@@ -101,7 +101,7 @@ def admm(problem: Quadratic, weights: Array, taps: int, pattern: Pattern, keep: 
     pull = vectors @ (values[:, :, None] * (turned @ best))
 
     def project(x: Array) -> Mask:
-        return pattern.mask(spread(np.square(x), taps), keep).reshape(x.shape)
+        return pattern.mask(split_taps(np.square(x), taps), keep).reshape(x.shape)
 
     mask = last = project(best)
     sparse, dual, penalty = best * mask, np.zeros_like(best), _PENALTY

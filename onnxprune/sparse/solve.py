@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.options.sparsify import FITTED
-from onnxprune.sparse.fit import Quadratic, masked
-from onnxprune.sparse.selection import admm, magnitude, obs, spread, wanda
+from onnxprune.sparse.fit import QuadraticProblem, masked
+from onnxprune.sparse.selection import admm_selection, magnitude_mask, obs_selection, split_taps, wanda_mask
 
 if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from onnxprune.sparse.layers import Layer
     from onnxprune.sparse.patterns import Mask, Pattern
 
-__all__ = ["DAMPING", "Sparser"]
+__all__ = ["SPARSE_RIDGES", "Sparser"]
 
-DAMPING = (1e-3, 1e-2, 1e-1, 1.0)
+SPARSE_RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 """Ridges that are tried, relative to the mean diagonal; rows that the fit did not see decide."""
 ROUNDS = 2
 """Steps towards the least error behind a rectifier."""
@@ -45,15 +45,15 @@ class Sparser:
         if keep >= layer.size:
             return np.ones(weights.shape, bool)
         if self.method == "random":
-            scores = spread(np.asarray(rng.random(weights.shape)), layer.reader.taps)
+            scores = split_taps(np.asarray(rng.random(weights.shape)), layer.reader.taps)
             return self.pattern.mask(scores, keep).reshape(weights.shape)
         if self.method not in {*FITTED, "magnitude"}:
             scores = layer.reader.matrix(self.importance[layer.name]) / layer.reader.scale[0]
-            return self.pattern.mask(spread(scores, layer.reader.taps), keep).reshape(weights.shape)
-        return magnitude(weights, layer.reader.taps, self.pattern, keep)
+            return self.pattern.mask(split_taps(scores, layer.reader.taps), keep).reshape(weights.shape)
+        return magnitude_mask(weights, layer.reader.taps, self.pattern, keep)
 
     def choose(
-        self, layer: Layer, problem: Quadratic, weights: Array, energy: Array, keep: int, rng: np.random.Generator
+        self, layer: Layer, problem: QuadraticProblem, weights: Array, energy: Array, keep: int, rng: np.random.Generator
     ) -> tuple[Array, Mask]:
         """Weights and their mask.
 
@@ -72,22 +72,22 @@ class Sparser:
             mask = self.mask(layer, weights, keep, rng)
             return weights * mask, mask
         if self.method == "wanda":
-            mask = wanda(weights, energy, taps, self.pattern, keep)
+            mask = wanda_mask(weights, energy, taps, self.pattern, keep)
             return weights * mask, mask
         best = problem.dense() if self.refit else weights
-        return (admm if self.method == "admm" else obs)(problem, best, taps, self.pattern, keep)
+        return (admm_selection if self.method == "admm" else obs_selection)(problem, best, taps, self.pattern, keep)
 
     def damping(self, layer: Layer, fit: Regression, judge: Regression, start: Array, keep: int) -> float:
         """The ridge under which a quickly chosen mask does best on rows that were not fitted; arguments as those of `fit`."""
         if fit is judge or fit.dual or not judge.y.size:
-            return DAMPING[1]
+            return SPARSE_RIDGES[1]
         affine = fit.affine
         weights = start[:, :-1] if affine else start
-        mask = wanda(weights, self._energy(fit, weights), layer.reader.taps, self.pattern, keep)
+        mask = wanda_mask(weights, self._energy(fit, weights), layer.reader.taps, self.pattern, keep)
         mask |= keep >= layer.size
         errors = {}
-        for damping in DAMPING:
-            problem = Quadratic.of(fit, start, damping)
+        for damping in SPARSE_RIDGES:
+            problem = QuadraticProblem.of(fit, start, damping)
             found = masked(problem, mask, weights)
             errors[damping] = judge.error(problem.whole(found) if affine else found)
         return min(errors, key=lambda damping: errors[damping])
@@ -115,7 +115,7 @@ class Sparser:
         if rows.dual:
             mask = self.mask(layer, weights * np.sqrt(energy)[:, :, None], keep, rng)
             return _settled(rows, start, mask)
-        problem = Quadratic.of(rows, start, damping)
+        problem = QuadraticProblem.of(rows, start, damping)
         found, mask = self.choose(layer, problem, weights, energy, keep, rng)
         if not self.refit:
             return np.concatenate([found, start[:, -1:]], 1) if affine else found

@@ -28,7 +28,7 @@ from onnxprune.errors import OptionError, VerificationError
 from onnxprune.ir.model import Model, Source
 from onnxprune.options.prune import Recipe, Target
 from onnxprune.options.train import Sparse, Training, turns
-from onnxprune.pruning.cost import METRICS
+from onnxprune.pruning.cost import COST_METRICS
 from onnxprune.training.channel_masks import ChannelSelection
 from onnxprune.training.data import Data
 from onnxprune.training.devices import devices
@@ -255,7 +255,7 @@ class _Course:
     def _row(self, name: str, model: Model, cost: Mapping[str, Any]) -> dict[str, Any]:
         """What a stage came to."""
         score = None if self._evaluation is None else float(self._evaluation.of(model).pruned)
-        return {"stage": name, **{metric: cost[metric] for metric in METRICS}, "score": score}
+        return {"stage": name, **{metric: cost[metric] for metric in COST_METRICS}, "score": score}
 
     def _surgery(self, fraction: float) -> Recipe:
         """What pruning is told."""
@@ -289,7 +289,7 @@ class _Course:
             "loss": self._options.loss,
             "recipe": self._recipe.to_dict(),
             "requested": str(self._target),
-            "obtained": {metric: last[metric] / max(first[metric], 1) for metric in METRICS},
+            "obtained": {metric: last[metric] / max(first[metric], 1) for metric in COST_METRICS},
             "stages": place.stages,
             "epochs": place.epochs,
             "steps_per_epoch": self._data.steps,

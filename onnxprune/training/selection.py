@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from onnxprune.ir.weights import Array
-from onnxprune.sparse.allocation import edges, ranked, relative, shared
+from onnxprune.sparse.allocation import edges, lamp_scores, ranked, shared
 from onnxprune.sparse.patterns import Pattern, Unstructured
 from onnxprune.training.layers import Layer
 
@@ -61,7 +61,7 @@ class Selection:
             case "erk":
                 return shared({name: self._edges(name, array) for name, array in scores.items()}, sizes, total)
             case "lamp":
-                return ranked({name: relative(np.square(array).reshape(-1)) for name, array in scores.items()}, total)
+                return ranked({name: lamp_scores(np.square(array).reshape(-1)) for name, array in scores.items()}, total)
         return ranked({name: array.reshape(-1) for name, array in scores.items()}, total)
 
     def _edges(self, name: str, array: Array) -> int:

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from nets import NETS, parse
 from onnxprune import Recipe, prune
-from onnxprune.axes.plan import FORMAT, Plan
+from onnxprune.axes.plan import PLAN_FORMAT, Plan
 from onnxprune.driver.prune import analyze
 from onnxprune.errors import PlanError
 
@@ -34,7 +34,7 @@ def test_the_json_of_a_plan() -> None:
     coupling = analyze(parse(NETS["residual"])).coupling
     whole = {"value": "w0", "axis": 0}
     assert plan_of(w1_0=[0, 2, 5]).to_dict(coupling) == {
-        "format": FORMAT,
+        "format": PLAN_FORMAT,
         "model": {"file": "net.onnx", "sha256": "00ff"},
         "groups": [
             {
@@ -138,7 +138,11 @@ def test_a_group_the_model_lacks_is_refused() -> None:
         plan_of(other_0=[1]).positions(coupling)
 
 
-GOOD: dict[str, Any] = {"format": FORMAT, "model": {"file": "", "sha256": ""}, "groups": [{"id": "a", "size": 3, "keep": [1]}]}
+GOOD: dict[str, Any] = {
+    "format": PLAN_FORMAT,
+    "model": {"file": "", "sha256": ""},
+    "groups": [{"id": "a", "size": 3, "keep": [1]}],
+}
 
 
 @pytest.mark.parametrize(
@@ -146,7 +150,7 @@ GOOD: dict[str, Any] = {"format": FORMAT, "model": {"file": "", "sha256": ""}, "
     [
         ([], "not a plan"),
         ({**GOOD, "format": "onnxprune-plan/9"}, "not a plan"),
-        ({"format": FORMAT, "model": GOOD["model"]}, "damaged: KeyError"),
+        ({"format": PLAN_FORMAT, "model": GOOD["model"]}, "damaged: KeyError"),
         ({**GOOD, "model": None}, "damaged: TypeError"),
         ({**GOOD, "groups": [{"id": "a", "size": 3, "keep": [[1]]}]}, "'a' is not a list of ascending positions"),
         ({**GOOD, "groups": [{"id": "a", "size": 3, "keep": ["x"]}]}, "'a' is not a list of ascending positions"),

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from command import DIGITS, Cli, Done, names, refused, shell, within
-from onnxprune.axes.plan import FORMAT
+from onnxprune.axes.plan import PLAN_FORMAT
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_plan_then_apply_is_prune_byte_for_byte_every_time(told: dict[str, Done]
     assert a == b == c == d
     plans = [(folder / f"{name}.json").read_bytes() for name in "apq"]
     assert plans[0] == plans[1] == plans[2]
-    assert json.loads(plans[0])["format"] == FORMAT
+    assert json.loads(plans[0])["format"] == PLAN_FORMAT
 
 
 def test_masked_keeps_every_shape(told: dict[str, Done], folder: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from command import Cli, names, net, one_node, refused
-from onnxprune.axes.plan import FORMAT
+from onnxprune.axes.plan import PLAN_FORMAT
 
 
 def test_a_model_without_groups_says_so(call: Cli, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         (b"\xff\xfe\x00", ("plan.json", "not JSON")),
         (b"[1]", ("not a plan",)),
         (b"{}", ("not a plan",)),
-        (json.dumps({"format": FORMAT}).encode(), ("damaged",)),
+        (json.dumps({"format": PLAN_FORMAT}).encode(), ("damaged",)),
     ],
 )
 def test_a_file_that_is_no_plan_is_refused(call: Cli, model: Path, content: bytes | None, words: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import ModelProto
 
 from nets import NETS, parse, some
-from onnxprune.axes.factors import Keeper, mask
+from onnxprune.axes.factors import Keeper, mask_outside
 from onnxprune.axes.plan import Plan
 from onnxprune.driver.prune import analyze
 from onnxprune.ir.model import Model
@@ -90,7 +90,7 @@ def check_positions(reader: Reader, found: Analysis) -> int:
         rows = input_rows(reader, x, picked)
         for position in range(group.size):
             kept = Keeper({group.factor: np.delete(np.arange(group.size), position)})(found.coupling.axes[reader.data])
-            changed = (input_rows(reader, mask(x, kept), picked) != rows).any(1)
+            changed = (input_rows(reader, mask_outside(x, kept), picked) != rows).any(1)
             padding = (rows == 0).all(1)
             np.testing.assert_array_equal(changed, (positions == position) & ~padding)
     return read

@@ -58,29 +58,29 @@ def test_grams_of_convolutions(batch: int) -> None:
         padded = np.pad(read, ((0, 0), (0, 0), (1, 1), (1, 1)))
         places = [(row, column) for row in range(8) for column in range(8)]
         windows = [padded[:, :, row : row + 3, column : column + 3].reshape(SAMPLES, -1) for row, column in places]
-        close(found.grams[name][0], outer(ones(np.concatenate(windows))))
+        close(found.moments[name].array[0], outer(ones(np.concatenate(windows))))
     s = values["s"].transpose(0, 2, 3, 1).reshape(-1, 6)
-    close(found.grams["w3"][0], outer(ones(s)))
+    close(found.moments["w3"].array[0], outer(ones(s)))
 
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_grams_of_each_convolution_group(batch: int) -> None:
     found, values, _ = collected(parse(NETS["depthwise"]), batch)
     a = np.pad(values["a"], ((0, 0), (0, 0), (1, 1), (1, 1)))
-    assert found.grams["dw"].shape == (8, 10, 10)
+    assert found.moments["dw"].array.shape == (8, 10, 10)
     for channel in range(8):
         windows = [
             a[:, channel, row : row + 3, column : column + 3].reshape(SAMPLES, 9) for row in range(8) for column in range(8)
         ]
-        close(found.grams["dw"][channel], outer(ones(np.concatenate(windows))))
+        close(found.moments["dw"].array[channel], outer(ones(np.concatenate(windows))))
 
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_grams_and_energies_of_attention(batch: int) -> None:
     """Products of activations have energies; a product without a bias has no constant feature."""
     found, values, _ = collected(parse(NETS["attention"]), batch)
-    close(found.grams["wqkv"][0], outer(ones(values["x"].reshape(-1, 8))))
-    close(found.grams["wo"][0], outer(values["of"].reshape(-1, 12)))
+    close(found.moments["wqkv"].array[0], outer(ones(values["x"].reshape(-1, 8))))
+    close(found.moments["wo"].array[0], outer(values["of"].reshape(-1, 12)))
     assert [reader.affine for reader in found.readers] == [True, False]
     assert [meeting.node.view.outputs[0] for meeting in found.meetings] == ["s"]
     assert found.energies.keys() == {("qh", 3), ("kh", 2)}
@@ -91,13 +91,17 @@ def test_grams_and_energies_of_attention(batch: int) -> None:
 def test_a_gram_of_half_precision_is_single() -> None:
     model = parse("(float16[N,4] x) => (float16[N,3] y) <float16[4,3] w> { y = MatMul(x, w) }")
     found, values, _ = collected(model)
-    close(found.grams["w"][0], outer(values["x"]))
+    close(found.moments["w"].array[0], outer(values["x"]))
+
+
+def arrays(seed: int = 0) -> dict[str, Array]:
+    return {name: found.array for name, found in collected(parse(NETS["chain"]), seed=seed)[0].moments.items()}
 
 
 def test_some_rows_are_drawn_where_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = collected(parse(NETS["chain"]))[0].grams
+    whole = arrays()
     monkeypatch.setattr(moments, "rows_wanted", lambda _: 150)  # of 640
-    one, same, other = (collected(parse(NETS["chain"]), seed=seed)[0].grams for seed in (0, 0, 1))
+    one, same, other = (arrays(seed) for seed in (0, 0, 1))
     for name, gram in whole.items():
         np.testing.assert_array_equal(one[name], same[name])
         assert not np.array_equal(one[name], other[name])
@@ -109,8 +113,12 @@ def test_many_features_leave_squares_and_means(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(moments, "MOST_FEATURES", 50)
     monkeypatch.setattr(moments, "rows_wanted", lambda _: 10**6)
     found, values, _ = collected(parse(NETS["chain"]))
-    assert {name: gram.shape for name, gram in found.grams.items()} == {"w1": (1, 28, 28), "w2": (1, 2, 73), "w3": (1, 7, 7)}
-    centre = found.grams["w2"][0].reshape(2, 73)[:, 4:72:9]  # the middle taps read every position once
+    assert {name: one.array.shape for name, one in found.moments.items()} == {
+        "w1": (1, 28, 28),
+        "w2": (1, 2, 73),
+        "w3": (1, 7, 7),
+    }
+    centre = found.moments["w2"].array[0].reshape(2, 73)[:, 4:72:9]  # the middle taps read every position once
     close(centre[0], np.square(values["r"]).mean((0, 2, 3)))
     close(centre[1], values["r"].mean((0, 2, 3)))
 
@@ -123,4 +131,4 @@ def test_rows_are_as_many_as_features_need_but_where_rows_are_inverted() -> None
 
 def test_a_model_without_readers() -> None:
     found, _, _ = collected(parse("(float[N,4] x) => (float[N,4] y) <float[4] s> { y = Mul(x, s) }"))
-    assert (found.readers, found.grams, found.meetings, found.energies) == ((), {}, (), {})
+    assert (found.readers, found.moments, found.meetings, found.energies) == ((), {}, (), {})

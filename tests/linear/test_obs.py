@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from onnxprune.axes.factors import Positions
 from onnxprune.ir.weights import Array
-from onnxprune.linear.obs import DAMPING, Additive, Quadratic, removal
+from onnxprune.linear.obs import OBS_DAMPING, AdditiveLoss, QuadraticLoss, removal
 
 
 class Reader:
@@ -27,12 +27,12 @@ class Reader:
         self.blocks = rng.permutation(features).reshape(positions, each)
         self.affine, self.size = affine, positions
 
-    def loss(self, share: float = 1.0) -> Quadratic:
-        return Quadratic(self.gram, self.weights, self.blocks, affine=self.affine, share=share)
+    def loss(self, share: float = 1.0) -> QuadraticLoss:
+        return QuadraticLoss(self.gram, self.weights, self.blocks, affine=self.affine, share=share)
 
     @property
     def damped(self) -> Array:
-        ridge = np.full(len(self.gram), DAMPING * np.trace(self.gram) / len(self.gram))
+        ridge = np.full(len(self.gram), OBS_DAMPING * np.trace(self.gram) / len(self.gram))
         if self.affine:
             ridge[-1] = 0
         return self.gram + np.diag(ridge)
@@ -92,7 +92,7 @@ def test_a_copy_costs_next_to_nothing_until_the_other_goes() -> None:
     rng = np.random.default_rng(0)
     x, weights = rng.standard_normal((500, 6)), rng.standard_normal((6, 3))
     x[:, 1] = x[:, 0]
-    loss = Quadratic(x.T @ x / 500, weights, np.arange(6)[:, None], affine=False)
+    loss = QuadraticLoss(x.T @ x / 500, weights, np.arange(6)[:, None], affine=False)
     before = loss.costs(np.arange(6))
     assert before[:2].max() < 0.02 * before[2:].min()
     loss.remove(np.array([0]))
@@ -118,7 +118,7 @@ def test_all_that_can_go_costs_what_the_reader_puts_out() -> None:
 
 
 def test_additive() -> None:
-    loss = Additive(np.array([1.0, 2.0, 4.0]))
+    loss = AdditiveLoss(np.array([1.0, 2.0, 4.0]))
     assert loss.costs(np.array([2, 0])).tolist() == [4, 1]
     assert loss.remove(np.array([0, 2])) == 5
 
@@ -169,7 +169,7 @@ def test_many_positions_go_in_blocks() -> None:
 
 @pytest.mark.parametrize("size", [2, 5, 300])
 def test_equal_costs_are_ordered_all_the_same(size: int) -> None:
-    scores = removal(size, [Additive(np.zeros(size))])
+    scores = removal(size, [AdditiveLoss(np.zeros(size))])
     assert np.argsort(scores).tolist() == list(range(size))
     assert len(set(scores.tolist())) == size
-    assert len(set(removal(size, [Additive(np.full(size, 7.0))]).tolist())) == size
+    assert len(set(removal(size, [AdditiveLoss(np.full(size, 7.0))]).tolist())) == size

@@ -7,7 +7,7 @@ import pytest
 
 from onnxprune.ir.weights import Weight
 from onnxprune.linear.layers import linear_readers, matrix_of
-from onnxprune.linear.reconstruction import Pair, tasks_of
+from onnxprune.linear.reconstruction import NetworkPair, tasks_of
 from onnxprune.runtime.stages import Staged
 from sparse_nets import ready
 
@@ -39,7 +39,7 @@ def test_targets_are_the_originals_and_inputs_those_of_the_changed_network() -> 
     changed = model.copy()
     changed.weights["a"] = Weight("a", None, model.weights["a"].array() * np.float32(2))
     with Staged(model, feeds, keep={task.target for task in tasks}) as large, Staged(changed, feeds) as small:
-        pair = Pair(large, small, tasks, lambda _: ())
+        pair = NetworkPair(large, small, tasks, lambda _: ())
         assert pair.changed is changed
         for task in tasks[:2]:
             rows, fit, judge = pair.rows(task, task.reader, np.random.default_rng(0))

@@ -22,9 +22,9 @@ def test_choices_are_fitted_on_three_batches_of_four(bases: bool) -> None:
     found = Observe(bases, seed=1).run(analysis, calibration)
     expected = collect(analysis.model, analysis.coupling, calibration.fit, seed=1)
     assert found.calibration is calibration
-    assert found.statistics.grams.keys() == expected.grams.keys()
-    for name, gram in expected.grams.items():
-        np.testing.assert_array_equal(found.statistics.grams[name], gram)
+    assert found.statistics.moments.keys() == expected.moments.keys()
+    for name, moments in expected.moments.items():
+        np.testing.assert_array_equal(found.statistics.moments[name].array, moments.array)
     known = rotation.find(analysis.model, analysis.coupling, calibration.fit) if bases else {}
     assert found.bases.keys() == known.keys()
     for name, basis in known.items():

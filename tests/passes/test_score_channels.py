@@ -22,7 +22,7 @@ def analysis() -> Analysis:
 )
 def test_scores_are_those_of_the_criterion(step: ScoreChannels) -> None:
     found = analysis()
-    expected = criteria.score(found.model, found.coupling, step.criterion, step.seed)
+    expected = criteria.score_groups(found.model, found.coupling, step.criterion, step.seed)
     scores = step.run(found)
     assert scores.keys() == expected.keys() == {"w1:0", "w2:0"}
     for name, one in expected.items():

@@ -16,7 +16,7 @@ from onnxprune.options.prune import SCOPES, Align, Target
 from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning.allocation import FLOOR, Allocation, allocate, nearest, structure, widths
 from onnxprune.pruning.cost import CostModel
-from onnxprune.pruning.criteria import Scores, score
+from onnxprune.pruning.criteria import Scores, score_groups
 
 WIDE = """(float[N,3,8,8] x) => (float[N,4,8,8] y)
 <float[64,3,1,1] w0, float[96,64,1,1] w1, float[64,96,1,1] w2, float[48,64,3,3] w3, float[64,48,1,1] w4,
@@ -57,7 +57,7 @@ HEADS = """(float[N,T,32] x) => (float[N,T,32] y)
 }"""
 
 MODELS = {"wide": analyze(parse(WIDE)), "heads": analyze(parse(HEADS))} | {n: analyze(parse(t)) for n, t in NETS.items()}
-SCORES = {name: score(found.model, found.coupling, "l2") for name, found in MODELS.items()}
+SCORES = {name: score_groups(found.model, found.coupling, "l2") for name, found in MODELS.items()}
 
 
 def choose(

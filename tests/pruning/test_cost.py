@@ -16,7 +16,7 @@ from nets import NETS, both, parse, some
 from onnxprune.driver.prune import analyze
 from onnxprune.ir.model import Model
 from onnxprune.passes.analysis import Analysis
-from onnxprune.pruning.cost import METRICS, Cost, CostModel, layer_costs
+from onnxprune.pruning.cost import COST_METRICS, Cost, CostModel, layer_costs
 
 EXPECTED = {  # by hand: multiply-accumulates of one sample, parameters
     "chain": (64 * (8 * 3 * 9 + 6 * 8 * 9 + 4 * 6), 216 + 5 * 8 + 432 + 24),
@@ -80,7 +80,7 @@ def test_change_is_the_difference_of_totals(name: str, seed: int) -> None:
     counts = {g.factor: int(rng.integers(1, g.size + 1)) for g in found.coupling.groups if rng.random() < 0.7}
     group = found.coupling.groups[int(rng.integers(len(found.coupling.groups)))]
     wanted = int(rng.integers(1, group.size + 1))
-    for metric in METRICS:
+    for metric in COST_METRICS:
         before = dict(counts)
         change = costs.change(metric, counts, group.factor, wanted)
         assert {f: counts[f] for f in before} == before

@@ -16,7 +16,7 @@ from onnxprune.errors import ModelError, OptionError
 from onnxprune.ir.weights import Array
 from onnxprune.options.prune import CRITERIA as NAMES
 from onnxprune.passes.analysis import Analysis
-from onnxprune.pruning.criteria import CRITERIA, score
+from onnxprune.pruning.criteria import CRITERIA, score_groups
 
 PLAIN = ["chain", "residual", "shuffle", "concat_split", "flatten", "attention"]
 """Nets of plain axes, axes with a group's digit first and in the middle, and sums."""
@@ -54,7 +54,7 @@ def by_loops(criterion: str, found: Analysis, group: CouplingGroup) -> Array:
 @pytest.mark.parametrize("criterion", ["l1", "l2", "linf", "fpgm"])
 def test_values(net: str, criterion: str) -> None:
     found = analyze(parse(NETS[net]))
-    scores = score(found.model, found.coupling, criterion)
+    scores = score_groups(found.model, found.coupling, criterion)
     for group in found.coupling.groups:
         expected = by_loops(criterion, found, group)
         rtol = 1e-3 if criterion == "fpgm" else 1e-5  # distances are square roots of differences of float32 sums
@@ -65,7 +65,7 @@ def test_values(net: str, criterion: str) -> None:
 def test_scores_have_a_mean_of_one(criterion: str) -> None:
     for net in NETS.values():
         found = analyze(parse(net))
-        for name, scores in score(found.model, found.coupling, criterion).items():
+        for name, scores in score_groups(found.model, found.coupling, criterion).items():
             assert scores.mean() == pytest.approx(1), name
             assert scores.dtype == np.float64
 
@@ -81,32 +81,32 @@ def test_dead_positions_score_lowest_and_a_dead_group_scores_zero() -> None:
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     found = analyze(model)
     for criterion in ("l1", "l2", "linf"):
-        scores = score(found.model, found.coupling, criterion)["w1:0"]
+        scores = score_groups(found.model, found.coupling, criterion)["w1:0"]
         assert scores[3] == 0
         assert np.delete(scores, 3).min() > 0
     for tensor in model.graph.initializer:
         tensor.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(tensor)), tensor.name))
     found = analyze(model)
-    assert not score(found.model, found.coupling, "l2")["w1:0"].any()
+    assert not score_groups(found.model, found.coupling, "l2")["w1:0"].any()
 
 
 def test_bn_scale_is_the_scale_where_there_is_one_and_l2_elsewhere() -> None:
     found = analyze(parse(NETS["chain"]))
-    scores = score(found.model, found.coupling, "bn_scale")
+    scores = score_groups(found.model, found.coupling, "bn_scale")
     scale = np.abs(found.model.weights["scale"].array())
     np.testing.assert_allclose(scores["w1:0"], scale / scale.mean(), rtol=1e-6)
-    np.testing.assert_array_equal(scores["w2:0"], score(found.model, found.coupling, "l2")["w2:0"])
+    np.testing.assert_array_equal(scores["w2:0"], score_groups(found.model, found.coupling, "l2")["w2:0"])
 
 
 def test_bn_scale_without_any_batch_normalisation() -> None:
     found = analyze(parse(NETS["residual"]))
     with pytest.raises(OptionError, match=r"'bn_scale' says nothing about <model>.*use --criterion l2"):
-        score(found.model, found.coupling, "bn_scale")
+        score_groups(found.model, found.coupling, "bn_scale")
 
 
 def test_random_is_seeded_and_differs_between_groups() -> None:
     found = analyze(parse(NETS["shuffle"]))
-    one, again, other = (score(found.model, found.coupling, "random", seed) for seed in (1, 1, 2))
+    one, again, other = (score_groups(found.model, found.coupling, "random", seed) for seed in (1, 1, 2))
     for name in one:
         np.testing.assert_array_equal(one[name], again[name])
         assert not np.array_equal(one[name], other[name])
@@ -123,7 +123,7 @@ def test_weights_that_are_not_finite(criterion: str, value: float) -> None:
     tensor.CopyFrom(numpy_helper.from_array(array, "w2"))
     found = analyze(model)
     with pytest.raises(ModelError, match=r"initializer 'w2' of <model> has NaN or infinite weights"):
-        score(found.model, found.coupling, criterion)
+        score_groups(found.model, found.coupling, criterion)
 
 
 def test_half_precision_does_not_overflow() -> None:
@@ -132,7 +132,7 @@ def test_half_precision_does_not_overflow() -> None:
         array = numpy_helper.to_array(tensor) * np.float16(1000)
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     found = analyze(model)
-    assert all(np.isfinite(scores).all() for scores in score(found.model, found.coupling, "l2").values())
+    assert all(np.isfinite(scores).all() for scores in score_groups(found.model, found.coupling, "l2").values())
 
 
 def test_the_names_that_recipes_know_are_the_criteria_there_are() -> None:

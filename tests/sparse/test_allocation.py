@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.ir.weights import Weight
-from onnxprune.sparse.allocation import ALLOCATIONS, by_curves, threshold
+from onnxprune.sparse.allocation import ALLOCATIONS, counts_by_curves, threshold
 from sparse_nets import layers
 
 MODEL, LAYERS = layers()
@@ -59,7 +59,7 @@ def test_curves_give_more_to_layers_that_cost_more() -> None:
     cheap = {layer.name: {round(share * layer.size): (1 - share) ** 3 for share in (0.6, 0.3, 0.1)} for layer in LAYERS}
     cheap["inner"] = {count: 30 * error for count, error in cheap["inner"].items()}
     total = sum(SIZES.values()) // 3
-    counts = by_curves(LAYERS, cheap, total, 1.0)
+    counts = counts_by_curves(LAYERS, cheap, total, 1.0)
     assert sum(counts.values()) == total
     shares = {name: counts[name] / size for name, size in SIZES.items()}
     assert shares["inner"] > 1.5 * max(share for name, share in shares.items() if name == "first")
@@ -69,7 +69,7 @@ def test_curves_give_more_to_layers_that_cost_more() -> None:
 def test_curves_share_any_total(total: int, exponent: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     curves = {layer.name: {round(share * layer.size): float(rng.random()) for share in (0.6, 0.3, 0.1)} for layer in LAYERS}
-    counts = by_curves(LAYERS, curves, total, exponent)
+    counts = counts_by_curves(LAYERS, curves, total, exponent)
     assert sum(counts.values()) == total
     assert all(1 <= counts[name] <= size for name, size in SIZES.items())
 
@@ -78,7 +78,7 @@ def test_shares_by_curves_are_the_best_there_are() -> None:
     """Two layers, every split tried."""
     pair = LAYERS[:2]
     curves = {"first": {200: 0.01, 100: 0.05, 30: 0.4}, "inner": {400: 0.02, 200: 0.07, 60: 0.3}}
-    counts = by_curves(pair, curves, 400, 1.0)
+    counts = counts_by_curves(pair, curves, 400, 1.0)
 
     def error(name: str, count: float) -> float:
         known = sorted(curves[name])

@@ -8,8 +8,8 @@ import pytest
 from onnxprune.ir.weights import Weight
 from onnxprune.linear.moments import collect
 from onnxprune.runtime.session import Session
-from onnxprune.sparse.curves import LEVELS, measure
-from onnxprune.sparse.layers import find
+from onnxprune.sparse.curves import KEPT_SHARES, measure_curves
+from onnxprune.sparse.layers import find_layers
 from onnxprune.sparse.patterns import Unstructured
 from onnxprune.sparse.solve import Sparser
 from onnxprune.verify.divergence import divergence
@@ -18,15 +18,15 @@ from sparse_nets import ready
 
 def curves(sparser: Sparser) -> dict[str, dict[int, float]]:
     found, calibration = ready()
-    layers = find(found.model, found.coupling)
+    layers = find_layers(found.model, found.coupling)
     statistics = collect(found.model, found.coupling, calibration.fit)
-    return measure(found.model, layers, statistics, calibration.held, sparser, lambda _: None)
+    return measure_curves(found.model, layers, statistics, calibration.held, sparser, lambda _: None)
 
 
 def test_errors_rise_as_weights_go_and_repair_lowers_them() -> None:
     cut, fitted = (curves(Sparser(Unstructured(), "magnitude", refit)) for refit in (False, True))
     for name, curve in fitted.items():
-        assert len(curve) == len(LEVELS)
+        assert len(curve) == len(KEPT_SHARES)
         assert list(curve.values()) == sorted(curve.values())
         assert curve.keys() == cut[name].keys()
     assert sum(sum(curve.values()) for curve in fitted.values()) < sum(sum(curve.values()) for curve in cut.values())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from onnxprune.ir.weights import Array
 from onnxprune.linear.regression import Regression, with_ones
-from onnxprune.sparse.fit import Quadratic, masked
+from onnxprune.sparse.fit import QuadraticProblem, masked
 
 
 def regression(seed: int, *, affine: bool, rows: int = 60, features: int = 7, outputs: int = 3) -> tuple[Regression, Array]:
@@ -26,7 +26,7 @@ def regression(seed: int, *, affine: bool, rows: int = 60, features: int = 7, ou
 def test_fit_is_the_least_squares_solution_within_the_mask(seed: int, affine: bool, damping: float) -> None:
     rows, start = regression(seed, affine=affine)
     mask = np.random.default_rng(seed).random((2, 7, 3)) < 0.5
-    problem = Quadratic.of(rows, start, damping)
+    problem = QuadraticProblem.of(rows, start, damping)
     found = masked(problem, mask, np.zeros(mask.shape))
     assert not found[~mask].any()
     x, y = rows.x.astype(np.float64), rows.y.astype(np.float64)
@@ -51,7 +51,7 @@ def test_fit_is_the_least_squares_solution_within_the_mask(seed: int, affine: bo
 
 def test_without_a_mask_it_is_the_dense_solution() -> None:
     rows, start = regression(0, affine=True)
-    problem = Quadratic.of(rows, start, 1e-2)
+    problem = QuadraticProblem.of(rows, start, 1e-2)
     assert masked(problem, np.ones((2, 7, 3), bool), start[:, :-1]) == pytest.approx(problem.dense(), rel=1e-3, abs=1e-4)
 
 
@@ -59,13 +59,13 @@ def test_offsets_are_taken_off_the_targets() -> None:
     rows, start = regression(1, affine=False)
     offset = np.asarray(np.random.default_rng(2).standard_normal(rows.y.shape), np.float32)
     moved = Regression(rows.x, np.asarray(rows.y + offset), offset, -np.inf, np.inf, False)
-    assert Quadratic.of(moved, start, 1e-2).cross == pytest.approx(Quadratic.of(rows, start, 1e-2).cross, abs=1e-4)
+    assert QuadraticProblem.of(moved, start, 1e-2).cross == pytest.approx(QuadraticProblem.of(rows, start, 1e-2).cross, abs=1e-4)
 
 
 def test_constant_features_do_no_harm() -> None:
     rows, start = regression(3, affine=True)
     rows.x[:, :, 2] = 0
-    found = masked(Quadratic.of(rows, start, 1e-3), np.ones((2, 7, 3), bool), start[:, :-1])
+    found = masked(QuadraticProblem.of(rows, start, 1e-3), np.ones((2, 7, 3), bool), start[:, :-1])
     assert np.isfinite(found).all()
 
 
@@ -74,7 +74,7 @@ def test_outputs_that_arrive_early_stay_there() -> None:
     rows, start = regression(4, affine=True, rows=8, features=150)
     mask = np.ones((2, 150, 3), bool)
     mask[:, 1:, 0] = False
-    problem = Quadratic.of(rows, start, 1e-3)
+    problem = QuadraticProblem.of(rows, start, 1e-3)
     with np.errstate(all="raise", under="ignore"):
         found = masked(problem, mask, np.zeros(mask.shape))
     assert found[:, 0, 0] == pytest.approx(problem.cross[:, 0, 0] / problem.hessian[:, 0, 0])

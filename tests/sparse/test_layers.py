@@ -10,7 +10,7 @@ from onnxprune.errors import OptionError
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
 from onnxprune.passes import Couple, Normalize
-from onnxprune.sparse.layers import find
+from onnxprune.sparse.layers import find_layers
 from onnxprune.sparse.patterns import NofM
 from sparse_nets import layers
 
@@ -30,7 +30,7 @@ def test_protected_layers_are_left_out() -> None:
 def test_a_model_without_layers_says_so() -> None:
     found = Couple().run(Normalize().run(Model.of(parse("(float[N,4] x) => (float[N,4] y) { y = Relu(x) }"))))
     with pytest.raises(OptionError, match="there is no layer with a constant weight of its own"):
-        find(found.model, found.coupling)
+        find_layers(found.model, found.coupling)
 
 
 def test_weights_are_seen_by_channel_tap_and_output() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from onnxprune.errors import OptionError
-from onnxprune.sparse.patterns import Block, NofM, Pattern, Unstructured, parse_pattern
+from onnxprune.sparse.patterns import BlockPattern, NofM, Pattern, Unstructured, parse_pattern
 
 SHAPES = st.tuples(st.integers(1, 2), st.integers(1, 9), st.integers(1, 3), st.integers(1, 6))
 FEW = st.integers(0, 3).map(float)  # many scores are equal
@@ -26,7 +26,7 @@ def scores(of: Any = FEW) -> Any:
 PATTERNS = st.one_of(
     st.just(Unstructured()),
     st.tuples(st.integers(1, 3), st.integers(4, 5)).map(lambda nm: NofM(*nm)),
-    st.tuples(st.integers(0, 4), st.integers(0, 4), st.booleans()).map(lambda rc: Block(*rc)),
+    st.tuples(st.integers(0, 4), st.integers(0, 4), st.booleans()).map(lambda rc: BlockPattern(*rc)),
 )
 
 
@@ -79,7 +79,7 @@ def test_masks_are_repeatable_and_no_larger_than_asked(values: Any, pattern: Pat
 
 @given(scores(st.floats(0, 1)), st.integers(0, 4), st.integers(0, 4), st.booleans(), st.integers(0, 300))
 def test_blocks_are_kept_or_dropped_whole(values: Any, r: int, c: int, taps: bool, keep: int) -> None:
-    kept = Block(r, c, taps=taps).mask(values, keep)
+    kept = BlockPattern(r, c, taps=taps).mask(values, keep)
     _, channels, kernel, outputs = values.shape
     r, c, t = r or outputs, c or channels, kernel if taps else 1
     for a, b, d in itertools.product(range(0, channels, c), range(0, kernel, t), range(0, outputs, r)):
@@ -90,7 +90,7 @@ def test_blocks_are_kept_or_dropped_whole(values: Any, r: int, c: int, taps: boo
 def test_blocks_fill_the_count_where_they_divide_it() -> None:
     values = np.random.default_rng(0).random((2, 8, 3, 12))
     for keep in range(0, values.size + 1, 8):
-        assert Block(4, 2).mask(values, keep).sum() == keep
+        assert BlockPattern(4, 2).mask(values, keep).sum() == keep
 
 
 @pytest.mark.parametrize("text", ["unstructured", "2:4", "1:16", "4x1", "1x8", "channel", "filter"])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.ir.weights import Array
-from onnxprune.sparse.layers import find
+from onnxprune.sparse.layers import find_layers
 from onnxprune.sparse.patterns import NofM
 from onnxprune.sparse.permute import arrange, orders, permuted
 from onnxprune.verify import law
@@ -76,7 +76,7 @@ def test_permuted_is_the_original() -> None:
 def test_orders_are_found_for_what_the_pattern_reads() -> None:
     found, _ = ready(BRANCHES)
     model, coupling, pattern = found.model, found.coupling, NofM(2, 4)
-    layers = find(model, coupling)
+    layers = find_layers(model, coupling)
     chosen = orders(model, coupling, layers, pattern)
     assert {len(order) for order in chosen.values()} <= {12, 16}
     assert chosen

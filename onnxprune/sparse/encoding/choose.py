@@ -29,7 +29,7 @@ __all__ = [
     "affordable",
     "bundles",
     "check_names",
-    "choose",
+    "choose_pieces",
     "laid_out",
 ]
 
@@ -142,7 +142,7 @@ def check_names(encoding: str, mode: str) -> None:
             raise OptionError(f"--{option} {value!r}: there are {', '.join(known)}")
 
 
-def choose(name: str, array: Array, encoding: str, mode: str) -> list[Piece]:
+def choose_pieces(name: str, array: Array, encoding: str, mode: str) -> list[Piece]:
     """The smallest encoding of a weight, piece by piece; nothing if it takes fewer bytes as it is.
 
     Args:
@@ -221,7 +221,7 @@ def bundles(pieces: Sequence[Piece], dtypes: Mapping[str, int], mode: str) -> li
     Args:
         pieces: of all weights.
         dtypes: of the weights.
-        mode: as in `choose`.
+        mode: as in `choose_pieces`.
     """
     found = [Bundle(piece.scheme, (piece,)) for piece in pieces if piece.nbytes >= APART[mode] or piece.start]
     alone = {bundle.pieces[0].weight for bundle in found}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.types import Shape
 
-__all__ = ["Decoders", "decode"]
+__all__ = ["Decoders", "decode_weights"]
 
 _KEPT = 1 << 16
 """Bytes up to which a result is kept: tables that many decoders read."""
@@ -32,37 +32,37 @@ _PASSING = frozenset({"Concat", "GatherElements", "Identity", "Reshape", "Scatte
 
 _LAST = re.compile(LAST + r"\d+$")
 
-Inputs = Sequence[Array]
+Arrays = Sequence[Array]
 Attributes = Mapping[str, Any]
 
 
-def _running_sum(inputs: Inputs, attributes: Attributes) -> Array:
+def _running_sum(inputs: Arrays, attributes: Attributes) -> Array:
     row = inputs[0]
     sums = np.cumsum(row, dtype=row.dtype)
     return sums - row if attributes.get("exclusive") else sums
 
 
-def _scatter(inputs: Inputs, attributes: Attributes) -> Array:
+def _scatter(inputs: Arrays, attributes: Attributes) -> Array:
     data = inputs[0].copy()
     np.put_along_axis(data, inputs[1], inputs[2], attributes.get("axis", 0))
     return data
 
 
-def _split(inputs: Inputs, attributes: Attributes) -> list[Array]:
+def _split(inputs: Arrays, attributes: Attributes) -> list[Array]:
     sizes = inputs[1] if len(inputs) > 1 else attributes["split"]
     return np.split(inputs[0], np.cumsum(sizes)[:-1])
 
 
-def _slice(inputs: Inputs, _: Attributes) -> Array:
+def _slice(inputs: Arrays, _: Attributes) -> Array:
     return inputs[0][int(inputs[1][0]) : int(inputs[2][0])]
 
 
-def _full(inputs: Inputs, attributes: Attributes) -> Array:
+def _full(inputs: Arrays, attributes: Attributes) -> Array:
     value = attributes.get("value", np.zeros(1, np.float32))
     return np.full(tuple(inputs[0]), value[0], value.dtype)
 
 
-OPERATORS: dict[str, Callable[[Inputs, Attributes], Any]] = {
+OPERATORS: dict[str, Callable[[Arrays, Attributes], Any]] = {
     "Add": lambda inputs, _: inputs[0] + inputs[1],
     "Cast": lambda inputs, attributes: inputs[0].astype(helper.tensor_dtype_to_np_dtype(attributes["to"])),
     "Concat": lambda inputs, attributes: np.concatenate(inputs, attributes["axis"]),
@@ -201,7 +201,7 @@ def _attributes(node: NodeProto) -> dict[str, Any]:
     return found
 
 
-def decode(model: Model) -> list[str]:
+def decode_weights(model: Model) -> list[str]:
     """Put the weights that decoders make in their place; their names."""
     found = Decoders(model)
     if not found.weights:

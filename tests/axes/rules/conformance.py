@@ -17,7 +17,7 @@ from axes.rules.samples import Sample
 from onnxprune.axes import rules
 from onnxprune.axes.coupling import ranks
 from onnxprune.axes.equation import ANONYMOUS, Axis, AxisRule, expand, solve
-from onnxprune.axes.factors import Factor, index, length, mask, take
+from onnxprune.axes.factors import Factor, index, length, mask_outside, take
 from onnxprune.axes.node_axes import NodeAxes, compose
 from onnxprune.axes.rules.registry import Reason, Refused
 from onnxprune.errors import RuleError
@@ -178,7 +178,7 @@ class Cut:
                 indices = self._indices(tensor)
                 drawn = isinstance(self.sample.inputs[position], str)
                 assert drawn or not any(kept is not None for kept in indices), "what carries a letter must be drawn"
-                result[position] = mask(value, indices, self._zero_point(inputs, position))
+                result[position] = mask_outside(value, indices, self._zero_point(inputs, position))
         return result
 
     def _zero_point(self, inputs: Sequence[Array | None], position: int) -> Array | None:
@@ -211,7 +211,7 @@ class Cut:
         """For each output its values at the removed positions."""
         found = []
         for y, axes in zip(outputs, self.outputs, strict=False):
-            kept = mask(np.ones(y.shape, bool), self._indices(axes))
+            kept = mask_outside(np.ones(y.shape, bool), self._indices(axes))
             found.append(y[~kept])
         return found
 

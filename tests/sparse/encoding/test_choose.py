@@ -8,7 +8,17 @@ import pytest
 from codec import planted
 from onnxprune.errors import OptionError
 from onnxprune.sparse.encoding.bitmask import Bitmask
-from onnxprune.sparse.encoding.choose import PIECE, Bundle, Layout, Piece, affordable, bundles, check_names, choose, laid_out
+from onnxprune.sparse.encoding.choose import (
+    PIECE,
+    Bundle,
+    Layout,
+    Piece,
+    affordable,
+    bundles,
+    check_names,
+    choose_pieces,
+    laid_out,
+)
 from onnxprune.sparse.encoding.delta import Delta
 from onnxprune.sparse.encoding.gaps import Gaps
 from onnxprune.sparse.encoding.n_of_m import NM
@@ -19,21 +29,24 @@ from onnxprune.sparse.encoding.n_of_m import NM
     [(0.5, Bitmask()), (0.3, Bitmask()), (0.26, Gaps(2)), (0.2, Gaps(3)), (0.1, Gaps(4)), (0.05, Gaps(6)), (0.0001, Delta(16))],
 )
 def test_by_density(density: float, scheme: object) -> None:
-    [piece] = choose("w", planted((1 << 18,), density), "auto", "smallest")
+    [piece] = choose_pieces("w", planted((1 << 18,), density), "auto", "smallest")
     assert piece.scheme == scheme
     assert piece.nbytes <= 1.01 * min(piece.costs.values())
 
 
 def test_fast_is_delta() -> None:
-    assert {choose("w", planted((1 << 16,), p), "auto", "fast")[0].scheme for p in (0.5, 0.2, 0.001)} == {Delta(8), Delta(16)}
+    assert {choose_pieces("w", planted((1 << 16,), p), "auto", "fast")[0].scheme for p in (0.5, 0.2, 0.001)} == {
+        Delta(8),
+        Delta(16),
+    }
 
 
 def test_a_pattern_is_taken_where_it_is_smaller() -> None:
     array = planted((64, 64), 1).reshape(-1, 4)
     np.put_along_axis(array, np.argsort(np.abs(array), axis=1)[:, :2], 0, axis=1)
     array = array.reshape(64, 64)
-    assert choose("w", array, "auto", "smallest")[0].scheme == NM(2, 4)
-    [piece] = choose("w", array.T, "auto", "smallest")
+    assert choose_pieces("w", array, "auto", "smallest")[0].scheme == NM(2, 4)
+    [piece] = choose_pieces("w", array.T, "auto", "smallest")
     assert piece.layout == Layout(axis=0)
     np.testing.assert_array_equal(laid_out(array.T, piece.layout), array.reshape(-1).view(np.uint32))
 
@@ -42,7 +55,7 @@ def test_a_pattern_is_taken_where_it_is_smaller() -> None:
 @pytest.mark.parametrize("mode", ["smallest", "fast"])
 def test_what_does_not_pay_stays(encoding: str, mode: str) -> None:
     for array in (planted((100, 100), 1), planted((3,), 0.1), np.zeros((), np.float32), np.zeros((0, 3), np.float32)):
-        assert not choose("w", array, encoding, mode)
+        assert not choose_pieces("w", array, encoding, mode)
 
 
 @pytest.mark.parametrize(("encoding", "mode", "word"), [("zip", "fast", "--encoding 'zip'"), ("auto", "slow", "--mode 'slow'")])
@@ -53,7 +66,7 @@ def test_bad_names(encoding: str, mode: str, word: str) -> None:
 
 def test_a_large_weight_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxprune.sparse.encoding.choose.PIECE", 1 << 12)
-    pieces = choose("w", planted((10000,), 0.2), "auto", "smallest")
+    pieces = choose_pieces("w", planted((10000,), 0.2), "auto", "smallest")
     assert [(piece.start, piece.stop) for piece in pieces] == [(0, 4096), (4096, 8192), (8192, 10000)]
     found = bundles(pieces, {"w": 1}, "smallest")
     assert [bundle.pieces for bundle in sorted(found, key=lambda b: b.pieces[0].start)] == [(piece,) for piece in pieces]

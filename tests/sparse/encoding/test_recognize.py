@@ -11,7 +11,7 @@ from codec import planted, same
 from nets import parse
 from onnxprune.ir.model import Model
 from onnxprune.passes import Encode
-from onnxprune.sparse.encoding.recognize import Decoders, decode
+from onnxprune.sparse.encoding.recognize import Decoders, decode_weights
 
 NET = """(float[N,64] x) => (float[N,64] y) <float[64,64] a, float[64,64] b> {
   h = MatMul(x, a)
@@ -33,7 +33,7 @@ def encoded(encoding: str = "auto") -> tuple[ModelProto, ModelProto]:
 
 def assert_decoded(dense: ModelProto, model: ModelProto) -> None:
     found = Model.of(model)
-    assert sorted(decode(found)) == ["a", "b"]
+    assert sorted(decode_weights(found)) == ["a", "b"]
     assert [node.op_type for node in found.graph.node] == ["MatMul", "MatMul"]
     for tensor in dense.graph.initializer:
         assert same(found.weights[tensor.name].array(), numpy_helper.to_array(tensor))
@@ -43,9 +43,9 @@ def test_nodes_and_their_constants_are_gone() -> None:
     dense, model = encoded()
     assert_decoded(dense, model)
     found = Model.of(model)
-    decode(found)
+    decode_weights(found)
     assert found.weights.keys() == {"a", "b"}
-    assert decode(found) == []
+    assert decode_weights(found) == []
 
 
 @pytest.mark.parametrize("family", ["bitmask", "delta", "nm"])
@@ -72,13 +72,13 @@ def test_names_do_not_matter() -> None:
     dense, model = encoded()
     renamed = onnx.compose.add_prefix(model, "p/")
     found = Model.of(renamed)
-    assert sorted(decode(found)) == ["p/a", "p/b"]
+    assert sorted(decode_weights(found)) == ["p/a", "p/b"]
     assert same(found.weights["p/a"].array(), numpy_helper.to_array(dense.graph.initializer[0]))
 
 
 def test_other_nodes_on_constants_are_left_alone() -> None:
     model = Model.of(parse("(float[N,4] x) => (float[N,4] y) <float[4] w, float[4] v> { m = Mul(w, v)\n y = Add(x, m) }"))
-    assert decode(model) == []
+    assert decode_weights(model) == []
     assert [node.op_type for node in model.graph.node] == ["Mul", "Add"]
 
 
@@ -87,7 +87,7 @@ def test_constants_that_something_else_reads_stay() -> None:
     name = next(tensor.name for tensor in model.graph.initializer if numpy_helper.to_array(tensor).dtype == np.float32)
     model.graph.output.append(onnx.helper.make_tensor_value_info(name, 1, None))
     found = Model.of(model)
-    decode(found)
+    decode_weights(found)
     assert name in found.weights
 
 
@@ -96,9 +96,9 @@ def test_what_reads_a_weight_is_no_part_of_its_decoder() -> None:
     dense.graph.initializer[0].CopyFrom(numpy_helper.from_array(planted((64, 64), 0.1), "w"))
     found = Model.of(Encode().run(Model.of(dense)).model.to_proto())
     nameless = found.copy()
-    assert decode(found) == ["w"]
+    assert decode_weights(found) == ["w"]
     assert list(found.graph.node) == list(dense.graph.node)
     for node in nameless.graph.node:
         node.name = ""
-    assert decode(nameless) == ["t"]
+    assert decode_weights(nameless) == ["t"]
     assert same(nameless.weights["t"].array(), found.weights["w"].array().T)
