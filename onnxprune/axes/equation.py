@@ -79,7 +79,7 @@ class Equation:
 
 @dataclass(frozen=True, slots=True)
 class AxisRule:
-    """What an operator does to the axes of its tensors, and nothing else about it.
+    """The effect of an operator on the axes of its tensors.
 
     Attributes:
         equation: the axes, with `...` expanded.
@@ -90,8 +90,8 @@ class AxisRule:
             out because the operator's default depends on a size.
         sizes_at: constant inputs that spell sizes: for each entry an axis, or ``None`` where the entry stays as it is.
         zero: when outputs are zero at removed positions: a conjunction of clauses, each satisfied by any one of the inputs
-            it names. ``None``: when every input that carries the letter is zero there (true of whatever moves data). ``((),)``:
-            never, because the operator does not map zero to zero.
+            it names. ``None``: when every input that carries the letter is zero there (as operators have it that move data).
+            ``((),)``: never, because the operator does not map zero to zero.
         poles: inputs at which zero is a pole (a divisor, a logarithm): where one is zero at removed positions, the masked model
             is not finite there.
         sums: letters that are summed over although outputs carry them too (a range or norm over everything).
@@ -207,7 +207,16 @@ def _expand_one(axes: tuple[Axis, ...], rank: int, equation: Equation) -> tuple[
 def solve(
     equation: Equation, known: Mapping[str, int], inputs: Sequence[Shape | None], outputs: Sequence[Shape | None]
 ) -> dict[str, int]:
-    """The size of every letter, from the shapes of the tensors and the sizes already known.
+    """Find the size of every letter, from the shapes of the tensors and the sizes already known.
+
+    A single letter takes the size of its axis; in a product or sum one unknown letter follows from the others:
+
+    >>> conv = parse("n (g i) x, (g o) i k, (g o) -> n (g o) x")
+    >>> solve(conv, {"g": 2}, [(5, 6, 7), (8, 3, 1), (8,)], [(5, 8, 7)])
+    {'g': 2, 'n': 5, 'x': 7, 'i': 3, 'k': 1, 'o': 4}
+    >>> concat = parse("n a, n b -> n (a+b)")
+    >>> solve(concat, {}, [(2, 3), None], [(2, 10)])  # 3 + b = 10
+    {'n': 2, 'a': 3, 'b': 7}
 
     Raises:
         RuleError: the equation contradicts the shapes, or leaves a letter undetermined.
@@ -233,7 +242,11 @@ def solve(
 
 
 def _settle(axis: Axis, size: int, sizes: dict[str, int], equation: Equation) -> bool:
-    """Whether the axis is settled: every letter known and the size right, after solving for at most one unknown letter."""
+    """Say whether the axis is settled: every letter known and the size right, after solving for at most one unknown letter.
+
+    ``(h d+h d+h v)`` of size 20 with h = 2, d = 3: the unknown v is in the last block, the others have 6 + 6 = 12 positions,
+    and the known letters of the block are h = 2, so that v = (20 - 12) / 2 = 4.
+    """
     unknown = [f for block in axis for f in block if f not in sizes]
     if len(unknown) > 1:
         return False

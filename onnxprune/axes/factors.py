@@ -6,7 +6,8 @@ makes products, concatenation makes sums. `unify` states that two factors are th
 leaves agree; the classes of leaves that remain are what a whole network prunes together.
 
 Unification is a union-find over leaves with structural refinement, iterative and near-linear in the number of statements.
-Nothing here knows about ONNX.
+Nothing here knows about ONNX. In the examples a factor is printed by its leaves: ``(3 4)`` is a product, ``(4+6)`` a sum, ``4!``
+is fixed.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ __all__ = [
 
 Positions = npt.NDArray[np.int64]
 Indices = tuple[Positions | None, ...]
-"""What remains along each axis of a tensor; ``None`` is all of it."""
+"""The indices that remain along each axis of a tensor; ``None`` stands for all of them."""
 Array = np.ndarray[Any, np.dtype[Any]]
 
 LEAF, PRODUCT, SUM = "", "*", "+"
@@ -162,6 +163,30 @@ def unify(a: Factor, b: Factor, why: object) -> None:
     Afterwards both have the same leaves in the same order, except where no alignment exists: those factors are fixed, with
     the reason ``why``.
 
+    A leaf takes the structure of what it meets, as the flat axis of a reshape does; sums are cut at the union of their
+    boundaries, products are aligned by their radices, and products that meet sums are distributed over them:
+
+    >>> flat = Factor(12)
+    >>> unify(flat, product((Factor(3), Factor(4))), "a reshape")
+    >>> flat
+    (3 4)
+    >>> joined = direct_sum((Factor(4), Factor(6)))
+    >>> unify(joined, direct_sum((Factor(7), Factor(3))), "a split elsewhere")
+    >>> joined
+    (4+3+3)
+    >>> grid = product((Factor(4), Factor(6)))
+    >>> unify(grid, product((Factor(8), Factor(3))), "a reshape")
+    >>> grid
+    (4 2 3)
+    >>> clash = product((Factor(4), Factor(6)))
+    >>> unify(clash, product((Factor(6), Factor(4))), "a reshape that mixes both axes")
+    >>> clash
+    (4! 6!)
+    >>> heads = product((Factor(10), Factor(3)))
+    >>> unify(heads, direct_sum((Factor(12), Factor(18))), "a split into whole heads")
+    >>> heads
+    ((4+6) 3)
+
     Raises:
         ValueError: the sizes differ.
     """
@@ -190,7 +215,10 @@ def unify(a: Factor, b: Factor, why: object) -> None:
 
 
 def _cut(x: Factor, y: Factor) -> list[tuple[Factor, Factor]]:
-    """Sum against sum: cut both at the union of their boundaries."""
+    """Sum against sum: cut both at the union of their boundaries, and state which pieces are equal.
+
+    ``4+6`` against ``7+3``: 4 is the head of 7, whose tail of 3 is the head of 6, whose tail of 3 is 3.
+    """
     equal: list[tuple[Factor, Factor]] = []
     xs, ys = deque(x.parts), deque(y.parts)
     while xs:
@@ -207,7 +235,11 @@ def _cut(x: Factor, y: Factor) -> list[tuple[Factor, Factor]]:
 
 
 def _align(x: Factor, y: Factor, why: object) -> list[tuple[Factor, Factor]]:
-    """Product against product: align the radices from the minor end, splitting a factor where one divides the other."""
+    """Product against product: align the radices from the minor end, splitting a factor where one divides the other.
+
+    ``(4 6)`` against ``(8 3)``: 6 is ``(2 3)``, whose minor 3 is 3; what is left, ``(4 2)`` against ``(8)``, makes 8 ``(4 2)``.
+    ``(4 6)`` against ``(6 4)``: neither of 6 and 4 divides the other, so that all of these factors are fixed.
+    """
     equal: list[tuple[Factor, Factor]] = []
     xs, ys = list(x.parts), list(y.parts)
     while xs and ys:
@@ -228,7 +260,10 @@ def _align(x: Factor, y: Factor, why: object) -> list[tuple[Factor, Factor]]:
 
 
 def _expand(x: Factor, y: Factor, why: object) -> list[tuple[Factor, Factor]]:
-    """Product against sum: the major factor is a sum, ``(f rest) = (m1 + m2) rest = (m1 rest) + (m2 rest)``."""
+    """Product against sum: the major factor is a sum, ``(f rest) = (m1 + m2) rest = (m1 rest) + (m2 rest)``.
+
+    ``(10 3)`` against ``12+18``: 12 = 4 * 3 and 18 = 6 * 3, so that 10 is ``4+6``, 12 is ``(4 3)`` and 18 is ``(6 3)``.
+    """
     major, rest = x.parts[0], product(x.parts[1:])
     if any(part.size % rest.size for part in y.parts):
         fix(x, why)
@@ -241,7 +276,12 @@ def _expand(x: Factor, y: Factor, why: object) -> list[tuple[Factor, Factor]]:
 
 
 def length(factor: Factor, sizes: Mapping[Factor, int]) -> int:
-    """How many positions ``factor`` has when each leaf root in ``sizes`` has that many (others: all of theirs)."""
+    """Count the positions of ``factor`` when each leaf root in ``sizes`` has that many (others: all of theirs).
+
+    >>> channels, pixels = Factor(3), Factor(2)
+    >>> length(product((channels, pixels)), {channels: 2}), length(direct_sum((channels, pixels)), {channels: 2})
+    (4, 4)
+    """
     top = factor.root
     if top.kind == LEAF:
         return sizes.get(top, top.size)
@@ -254,6 +294,13 @@ def index(factor: Factor, keep: Mapping[Factor, Positions]) -> Positions:
 
     A sum is a running offset, a product a mixed radix; that covers concatenation offsets, flatten strides, heads, groups of a
     convolution and pixel shuffles. Returns int64 [length], ascending if the kept positions are.
+
+    >>> channels, pixels = Factor(3), Factor(2)
+    >>> keep = {channels: np.array([0, 2])}
+    >>> index(product((channels, pixels)), keep).tolist()  # flattened: channel * 2 + pixel
+    [0, 1, 4, 5]
+    >>> index(direct_sum((Factor(10), channels)), keep)[10:].tolist()  # concatenated: 10 + channel
+    [10, 12]
     """
     top = factor.root
     if top.kind == LEAF:
@@ -271,6 +318,10 @@ def labels(factor: Factor, leaf: Factor) -> Positions:
     """For each position of ``factor`` the position of ``leaf`` that it belongs to, -1 where it belongs to none.
 
     Where the leaf occurs as two digits of one product the major digit counts. Returns int64 [factor.size].
+
+    >>> channels, pixels = Factor(3), Factor(2)
+    >>> labels(product((channels, pixels)), channels).tolist(), labels(direct_sum((pixels, channels)), channels).tolist()
+    ([0, 0, 1, 1, 2, 2], [-1, -1, 0, 1, 2])
     """
     top = factor.root
     if top is leaf:
@@ -289,7 +340,10 @@ def labels(factor: Factor, leaf: Factor) -> Positions:
 
 
 class Keeper:
-    """Turns the axes of a tensor into what remains along each, for one choice of kept positions; remembers what it worked out."""
+    """Turns the axes of a tensor into the indices that remain along each, for one choice of kept positions.
+
+    Axes that share a factor share the work: results are remembered.
+    """
 
     def __init__(self, keep: Mapping[Factor, Positions]) -> None:
         self._keep = keep
@@ -309,7 +363,7 @@ def take(array: Array, indices: Indices) -> Array:
     """The part of an array at the given indices of each axis; ``None`` is a whole axis."""
     for axis, positions in enumerate(indices):
         if positions is not None:
-            array = np.take(array, positions, axis, mode="clip")  # indices are valid; unchecked is half as long again as fast
+            array = np.take(array, positions, axis, mode="clip")  # indices are valid: unchecked, this is half as fast again
     return array
 
 

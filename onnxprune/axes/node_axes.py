@@ -17,7 +17,7 @@ __all__ = ["NodeAxes", "compose"]
 
 
 def compose(axis: Axis, letters: Mapping[str, Factor]) -> Factor:
-    """The factor of an axis expression."""
+    """The factor of an axis expression: ``(g o)`` is the product of the factors of ``g`` and ``o``, ``(a+b)`` their sum."""
     return direct_sum([product([letters[f] for f in block]) for block in axis])
 
 
@@ -34,7 +34,7 @@ class NodeAxes:
     letters: Mapping[str, Factor]
     sizes: Mapping[str, int]
     inside: Path = ()
-    """How it is reached from there, see `onnxprune.ir.control_flow.Path`."""
+    """The way to it from there, see `onnxprune.ir.control_flow.Path`."""
 
     def factor(self, axis: Axis) -> Factor:
         """The factor of an axis written in the letters of the rule."""

@@ -61,7 +61,7 @@ class Plan:
         return Plan({name: kept for name, kept in self.keep.items() if name not in groups}, self.file, self.sha256, self.sizes)
 
     def to_dict(self, coupling: Coupling) -> dict[str, Any]:
-        """As JSON: every group of the graph with what it keeps and where it runs, and every refusal.
+        """Spell the plan as JSON: every group of the graph with the positions it keeps and its members, and every refusal.
 
         A member's ``value`` is a constant of the pruned model. In the original an initializer of that name is longer along
         ``axis``, or nodes compute that value from constants alone. Where several nodes read one initializer, the pruned model has
@@ -126,7 +126,7 @@ class Plan:
 
 
 def _positions(group: dict[str, Any]) -> tuple[Positions, int]:
-    """What a group keeps, and its size, checked."""
+    """Read the positions that a group keeps, and its size; check both."""
     kept, size = group["keep"], group["size"]
     whole = isinstance(kept, list) and all(type(k) is int for k in kept) and type(size) is int
     if not whole or not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= size:

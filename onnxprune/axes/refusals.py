@@ -1,4 +1,4 @@
-"""Why positions cannot be removed."""
+"""Refusals: the reasons why positions cannot be removed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["Refusal", "Why"]
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """Why a factor is fixed: the node (or value) that says so."""
+    """The reason why a factor is fixed, and the node (or value) that gives it."""
 
     reason: Reason
     node: str
     text: str
     remedy: str = ""
-    """Where the form of a node has one of its own."""
+    """Advice about this form of the node; empty for that of the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Refusal:
         reason: the kind of reason.
         node: the node or value responsible.
         text: why, in a sentence.
-        remedy: what a user can do about it; empty where nothing helps.
+        remedy: advice to the user; empty where nothing helps.
         axes: every axis of a constant that they run along, as ``value:axis``, in the names of the model as it was read.
     """
 
@@ -45,7 +45,7 @@ class Refusal:
     axes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, object]:
-        """As a plan spells it."""
+        """Spell it as plans do."""
         return {
             "node": self.node,
             "axis": self.axes[0],

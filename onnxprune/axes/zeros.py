@@ -67,7 +67,7 @@ def _check(node: NodeAxes, inputs: InputFlags, fix_because: FixBecause) -> None:
 
 
 class _Walk:
-    """What is known to be zero as the nodes are gone through."""
+    """The zeros known so far, while the nodes are gone through in order."""
 
     def __init__(self, axes: Mapping[str, tuple[Factor, ...]], constants: Collection[str]) -> None:
         self._axes, self._constants = axes, constants
@@ -84,7 +84,7 @@ class _Walk:
             self._zero = {}
 
     def step(self, node: NodeAxes) -> InputFlags:
-        """What is zero of the inputs of a node; from then on it is known of the outputs."""
+        """Tell the zeros of the inputs of a node; from then on those of its outputs are known."""
         rule, equation = node.rule, node.equation
         inputs = [self._known(name) for name in node.view.inputs]
         satisfied = {letter: _is_zero(rule, places, inputs) for letter, places in equation.carriers.items()}
@@ -130,7 +130,7 @@ def _is_zero(rule: AxisRule, places: Places, inputs: InputFlags) -> bool:
 
 
 def _vanishes(rule: AxisRule, places: Places, inputs: InputFlags) -> bool:
-    """Whether the terms of a sum vanish at removed positions of the letter it runs over."""
+    """Say whether the terms of a sum vanish at removed positions of the letter it runs over."""
     zero = [_at(places, position, inputs) for position in range(len(inputs))]
     return bool(drops_out(rule, zero, {position for position, _ in places}))
 

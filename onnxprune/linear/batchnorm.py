@@ -45,15 +45,16 @@ class FoldableNorm:
     bias: str
 
     def gain(self, model: Model) -> Array:
-        """What each channel is multiplied by. float64 [channels]"""
+        """The factor that each channel is multiplied by. float64 [channels]"""
         scale, variance = (model.weights[name].array().astype(np.float64) for name in (self.scale, self.variance))
         found: Array = scale / np.sqrt(variance + self.epsilon)
         return found
 
     def folded(self, model: Model) -> Array:
-        """What each channel has where the product is zero. float64 [channels]"""
+        """The output of each channel where the product is zero. float64 [channels]"""
         shift, mean = (model.weights[name].array().astype(np.float64) for name in (self.shift, self.mean))
         own = model.weights[self.bias].array() if self.bias else 0
+        # gain * (product + own - mean) + shift at product = 0
         found: Array = shift + (own - mean) * self.gain(model)
         return found
 

@@ -1,4 +1,4 @@
-"""Where a convolution reads: the input positions behind each output position, in any number of dimensions."""
+"""The input positions that a convolution reads for each output position, in any number of dimensions (im2col)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ __all__ = ["Geometry"]
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Where a convolution reads, for one size of its input.
+    """The sizes and steps of a convolution, for one size of its input.
+
+    Along an axis of 5 positions a kernel of 3 taps with stride 2 and padding 1 has 3 outputs, which read the positions
+    ``[pad, 0, 1]``, ``[1, 2, 3]`` and ``[3, 4, pad]``.
 
     Attributes:
         size: spatial sizes of the input.
@@ -40,7 +43,7 @@ class Geometry:
 
     @classmethod
     def of(cls, view: NodeView, size: Sequence[int], kernel: Sequence[int]) -> Geometry:
-        """As the operators Conv and ConvTranspose define it, ``auto_pad`` and ``output_shape`` included."""
+        """Read a node as the operators Conv and ConvTranspose define it, ``auto_pad`` and ``output_shape`` included."""
         dims = len(size)
         strides = tuple(view.attr("strides") or [1] * dims)
         dilations = tuple(view.attr("dilations") or [1] * dims)
@@ -87,7 +90,7 @@ def _axis(mode: str, size: int, stride: int, span: int, begin: int, end: int, ex
 def _transposed_axis(
     mode: str, size: int, stride: int, span: int, begin: int, end: int, extra: int, given: int
 ) -> tuple[int, int]:
-    """As `_axis`, for a transposed convolution."""
+    """Output size of a transposed convolution along one axis, and the padding before it."""
     full = stride * (size - 1) + extra + span
     if mode in {"SAME_UPPER", "SAME_LOWER"} or given:
         out = given or min(full, size * stride)  # nothing is put beyond what the kernel reaches

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.axes.coupling import BATCHED_PRODUCTS
 from onnxprune.axes.equation import Axis
 from onnxprune.axes.factors import length
+from onnxprune.axes.graph_axes import BATCHED_PRODUCTS
 from onnxprune.ir.weights import Array, Weight
 from onnxprune.linear.batchnorm import Consumers, FoldableNorm, norm_behind
 from onnxprune.linear.roles import TAP, Roles, named_letters
@@ -73,7 +73,7 @@ class Reader:
 
     @property
     def is_convolution(self) -> bool:
-        """Whether kernel taps count among the features."""
+        """Say whether kernel taps count among the features."""
         return self.node.view.op in FLOAT_CONVOLUTIONS
 
     @property
@@ -227,7 +227,7 @@ def matrix_of(reader: Reader, model: Model) -> Array:
 def install(model: Model, reader: Reader, matrix: Array) -> None:
     """Give a reader the weights that `matrix_of` would return, and a bias where it lacks one that it may have.
 
-    A batch normalisation behind it does no more than add the bias from then on.
+    A batch normalisation behind it only adds the bias from then on.
     """
     like = model.weights[reader.weight].array()
     model.weights[reader.weight] = Weight(reader.weight, None, reader.weight_of(matrix[:, : reader.features], like))

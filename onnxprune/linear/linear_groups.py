@@ -197,7 +197,7 @@ def _companions(values: Mapping[str, Sequence[Factor]], constants: Collection[st
 
 
 def _softmax_behind(node: NodeAxes, consumers: Consumers) -> bool:
-    """Whether a product goes into a softmax, scaled and masked at most."""
+    """Say whether a product goes into a softmax, scaled and masked at most."""
     value = node.view.outputs[0]
     for _ in range(_STEPS):
         behind = consumers.get(value, [])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.axes.coupling import BATCHED_PRODUCTS
 from onnxprune.axes.factors import leaves
+from onnxprune.axes.graph_axes import BATCHED_PRODUCTS
 from onnxprune.linear.layers import Reader, linear_readers
 from onnxprune.linear.regression import MOST_FEATURES, with_ones
 from onnxprune.linear.rows import input_rows, pick_rows
@@ -83,14 +83,14 @@ class Statistics:
 
 
 def rows_wanted(features: int) -> int:
-    """How many rows a regression on that many features is given; where features are too many, rows are what is inverted."""
+    """The number of rows for a regression on that many features; where these are too many, a matrix of rows is inverted."""
     if features > MOST_FEATURES:
         return MOST_FEATURES
     return max(_EACH * features, min(ROWS, int(_PRODUCTS / features**2)))
 
 
 def meetings(coupling: Coupling) -> Iterator[Meeting]:
-    """The products of two activations that sum over a group, but those in bodies of control flow."""
+    """The products of two activations that sum over a group, except those in bodies of control flow."""
     free = {group.factor for group in coupling.groups}
     for node in coupling.nodes:
         if node.inside or node.view.op not in BATCHED_PRODUCTS:

@@ -3,7 +3,8 @@
 For a reader with weights ``W`` [f, o] and a damped Gram matrix ``H`` of its features, removing a block *S* of features and
 re-solving the others costs ``tr(W_S' (H^-1_SS)^-1 W_S)`` and changes ``W`` by ``-H^-1_.S (H^-1_SS)^-1 W_S``; ``H^-1`` is then
 down-dated, so that the next block sees what the first one left (Hassibi and Stork 1993; blocks as in Kurtic et al. 2023,
-"ZipLM"). A position of a group is a block in each of its readers; their costs add, each relative to what its reader puts out.
+"ZipLM"). A position of a group is a block in each of its readers; their costs add, each relative to the power
+of its reader's output.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ __all__ = ["AdditiveLoss", "QuadraticLoss", "RemovalLoss", "removal"]
 
 Scores = npt.NDArray[np.float64]
 OBS_DAMPING = 1e-3
-"""Added to the diagonal of a Gram matrix, relative to its mean."""
+"""Added to the diagonal of a Gram matrix, relative to its mean, so that it can be inverted where features depend on each other.
+SparseGPT adds 1e-2; the matrix is inverted in double precision here, which needs less."""
 _DEAD = 0.2
 """Share of an inverse that is of no use any more from which on it is made smaller."""
 _ROWS = 256
@@ -32,13 +34,13 @@ _CHUNK = 64
 
 
 class RemovalLoss(Protocol):
-    """What removing positions costs one reader."""
+    """The loss of one reader when positions are removed."""
 
     def costs(self, alive: Positions) -> Scores:
-        """What each of some positions costs, if it goes next. [len(alive)]"""
+        """The cost of each of some positions, if it goes next. [len(alive)]"""
 
     def remove(self, gone: Positions) -> float:
-        """Remove positions together; what that costs."""
+        """Remove positions together; returns the cost."""
 
 
 class AdditiveLoss:
@@ -73,6 +75,7 @@ class QuadraticLoss:
         """
         h = gram.astype(np.float64)
         self.weights = weights.astype(np.float64)
+        # the power of the output, tr(W' H W), without that of its mean, |m W|^2 / h_11, where m is the row of the constant 1
         power = np.vdot(self.weights, h @ self.weights)
         if affine:
             power -= np.square(h[-1] @ self.weights).sum() / max(h[-1, -1], 1e-30)
@@ -92,6 +95,7 @@ class QuadraticLoss:
         places = self._place[blocks]
         inner = self._inverse[places[:, :, None], places[:, None, :]]
         weights = self.weights[blocks]
+        # tr(W_S' (H^-1_SS)^-1 W_S) for each block S
         found: Scores = np.einsum("pbo,pbo->p", weights, np.linalg.solve(inner, weights)) * self._share
         return found
 
@@ -99,12 +103,13 @@ class QuadraticLoss:
         features = self._blocks[gone].reshape(-1)
         places = self._place[features]
         column = self._inverse[:, places]
+        # (H^-1_SS)^-1 times W_S and times the rows H^-1_S. at once
         step = np.linalg.solve(column[places], np.concatenate([self.weights[features], column.T], 1))
         outputs = self.weights.shape[1]
         cost = float(np.vdot(self.weights[features], step[:, :outputs])) * self._share
-        self.weights[self._left] -= column @ step[:, :outputs]
+        self.weights[self._left] -= column @ step[:, :outputs]  # W - H^-1_.S (H^-1_SS)^-1 W_S
         for at in range(0, len(column), _ROWS):  # a product of the whole size would be written to fresh memory each time
-            self._inverse[at : at + _ROWS] -= column[at : at + _ROWS] @ step[:, outputs:]
+            self._inverse[at : at + _ROWS] -= column[at : at + _ROWS] @ step[:, outputs:]  # H^-1 - H^-1_.S (H^-1_SS)^-1 H^-1_S.
         self.weights[features] = 0
         self._inverse[places] = 0
         self._inverse[:, places] = 0
@@ -125,7 +130,7 @@ class QuadraticLoss:
 
 
 def removal(size: int, losses: Sequence[RemovalLoss]) -> Scores:
-    """What all readers have lost, in all, when each position goes: always the one next that costs least then. [size]
+    """The loss of all readers together when each position goes; the next to go is always the one that costs least. [size]
 
     The greedy order is the order of these numbers.
     """

@@ -1,7 +1,7 @@
-"""Two networks side by side: what each reader of the changed one reads, and what it shall put out.
+"""Two networks side by side: the input of each reader of the changed one, and its target, the output of the original.
 
-A reader shall put out what the original does; where its output is added to other activations, the sum is what is matched, so
-that errors do not pile up along a residual stream; where a rectifier alone reads that, what it cuts off need not be matched.
+Where the output is added to other activations, the sum is matched, so that errors do not pile up along a residual stream; where
+only a rectifier reads that, the part that it cuts off need not be matched.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["NetworkPair", "Repaired", "Task", "tasks_of"]
 
 _FOURTH = 4
+"""Every fourth batch judges what was fitted on the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def tasks_of(original: Model, readers: Sequence[Reader], shapes: Shapes, constan
 
 
 def _bounds(model: Model, readers: Sequence[tuple[NodeProto, int]]) -> tuple[float, float]:
-    """What a value is clipped to by everything that reads it."""
+    """The bounds to which everything that reads a value clips it."""
     found = {_clipped(model, node) for node, _ in readers}
     return found.pop() if len(found) == 1 else (-np.inf, np.inf)
 
@@ -121,7 +122,7 @@ class NetworkPair:
         return self._changed.model
 
     def rows(self, task: Task, reader: Reader, rng: np.random.Generator) -> tuple[Regression, Regression, Regression]:
-        """What a reader shall fit, once both networks have run up to it.
+        """The regression of a reader, once both networks have run up to it.
 
         All rows; those of three of four batches, or rows where there are fewer batches; and those of the fourth.
         """

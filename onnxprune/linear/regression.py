@@ -30,7 +30,7 @@ def with_ones(rows: Array) -> Array:
 
 @dataclass(frozen=True)
 class Regression:
-    """Rows and what they shall map to.
+    """Rows and their targets.
 
     Attributes:
         x: features, a last 1 included where the problem is affine. float32 [groups, rows, features]
@@ -50,12 +50,12 @@ class Regression:
 
     @property
     def rectified(self) -> bool:
-        """Whether anything is cut off behind."""
+        """True where a rectifier behind cuts anything off."""
         return self.low > -np.inf or self.high < np.inf
 
     @property
     def dual(self) -> bool:
-        """Whether features are too many, so that the Gram matrix is that of the rows."""
+        """Say whether features are too many, so that the Gram matrix is that of the rows."""
         return bool(self.x.shape[2] > MOST_FEATURES)
 
     @cached_property
@@ -65,7 +65,7 @@ class Regression:
         return self.x @ turned if self.dual else turned @ self.x
 
     def moments(self, start: Array) -> Moments:
-        """All that a least squares step away from some weights depends on, where features are not too many."""
+        """The moments that a least squares step away from some weights depends on, where features are not too many."""
         residual = self.residual(start, rectified=False)
         cross = self.x.transpose(0, 2, 1) @ residual
         return Moments(self.gram, cross, float(np.vdot(residual, residual)), residual.size, self.affine)
@@ -81,7 +81,7 @@ class Regression:
         return float(np.square(np.clip(predicted, self.low, self.high) - np.clip(self.y, self.low, self.high)).mean())
 
     def solver(self, damping: float, gram: Array | None = None) -> Solver:
-        """What solves it for a ridge relative to the mean diagonal of the Gram matrix, which may be known already."""
+        """A solver for a ridge relative to the mean diagonal of the Gram matrix, which may be known already."""
         return Solver(self, damping, gram)
 
     def _predict(self, w: Array) -> Array:
@@ -89,7 +89,7 @@ class Regression:
         return predicted if self.offset is None else predicted + self.offset
 
     def residual(self, w: Array, *, rectified: bool) -> Array:
-        """What the prediction lacks; where it is cut off together with the target, nothing. [groups, rows, outputs]"""
+        """The target minus the prediction; 0 where both are cut off, if ``rectified``. [groups, rows, outputs]"""
         predicted = self._predict(w)
         target = self.y
         if rectified:
@@ -124,18 +124,20 @@ class Moments:
 
     def step(self, damping: float) -> Array:
         """The step that lowers the squared error most under a ridge. float64 [groups, features, outputs]"""
+        # s = (X'X + D)^-1 X'r
         matrix, _ = _damped(self.gram, damping, affine=self.affine)
         found: Array = np.linalg.solve(matrix, self.cross.astype(np.float64))
         return found
 
     def error(self, step: Array) -> float:
-        """Mean squared error after a step, whatever is behind."""
+        """Mean squared error after a step, without the rectifier behind."""
+        # |r - X s|^2 = |r|^2 + tr(s' X'X s) - 2 tr(s' X'r)
         lowered = np.vdot(step, self.gram.astype(np.float64) @ step) - 2 * np.vdot(step, self.cross)
         return (self.power + float(lowered)) / max(self.count, 1)
 
 
 def _dual(gram: Array, damping: float, features: int, *, affine: bool) -> tuple[Array, Array]:
-    """As `_damped`, for a Gram matrix of rows: a bias that is not damped takes up what rows have in common."""
+    """Damp a Gram matrix of rows: a bias that is not damped takes up what rows have in common, so that they are centred."""
     matrix = gram.astype(np.float64)
     rows = matrix.shape[1]
     power = np.einsum("grr->g", matrix) - (rows if affine else 0)
@@ -186,6 +188,7 @@ class Solver:
         residual = self._problem.residual(start, rectified=rectified)
         if self._problem.dual:
             return near + self._dual(residual + self._problem.x @ (start - near).astype(np.float32))
+        # W = start + (X'X + D)^-1 (X'r + D (near - start))
         step: Array = self._inverse @ (self._turned @ residual + self._ridge[:, :, None] * (near - start))
         return start + step
 
@@ -193,6 +196,7 @@ class Solver:
         """The step that closes a gap [groups, rows, outputs] as far as the ridge lets it."""
         affine = self._problem.affine
         mean = gap.mean(1, keepdims=True, dtype=np.float64) if affine else 0.0
+        # X' (XX' + d)^-1 gap is (X'X + d)^-1 X' gap, with a matrix of rows to invert
         step: Array = self._turned @ (self._inverse @ (gap - mean)).astype(np.float32)
         if affine:
             step[:, -1:] = 0

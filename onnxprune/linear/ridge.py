@@ -1,4 +1,4 @@
-"""The best weights for a reader: which ridge, and how many steps towards what lies behind a rectifier, unseen rows decide."""
+"""The best weights for a reader. Rows that were not fitted decide on the ridge, and on steps towards the rectified target."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["Refit", "refit"]
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Ridges that are tried, relative to the mean diagonal."""
+"""Ridges that are tried, relative to the mean diagonal: from next to none, for many rows, to as strong as the data."""
 _ROUNDS = 3
 """Steps towards the least error behind a rectifier, at most."""
 
@@ -64,7 +64,7 @@ def refit(whole: Regression, fit: Regression, judge: Regression, start: Array) -
 
 
 class _FromMoments:
-    """Linear solutions from second moments: rows are gone through once, whatever is tried."""
+    """Linear solutions from second moments: rows are gone through once for all ridges."""
 
     def __init__(self, whole: Regression, fit: Regression, judge: Regression, start: Array) -> None:
         self._start, self._judge = start, judge.moments(start)

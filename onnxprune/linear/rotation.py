@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Basis", "find_bases"]
 
 ROTATION_DAMPING = 1e-4
-"""Added to the diagonal of second moments, relative to its mean: enough for a root and its inverse in double precision where
-positions are linearly dependent, and no more, since nothing is fitted that could overfit."""
+"""Added to the diagonal of second moments, relative to its mean, so that the root has an inverse where positions depend on
+each other; less than a ridge, since no weights are fitted that could overfit."""
 _ROWS = 1 << 16
 """Rows of one batch that moments take in, at most."""
 

@@ -1,4 +1,4 @@
-"""Rows of what a reader reads and of what it makes: matrices out of activations.
+"""The input and the output of a reader as rows of matrices.
 
 Of a convolution a row is a sample at a position of the output, with one feature for each input channel and kernel tap (im2col);
 of a matrix product it is a row of the data.

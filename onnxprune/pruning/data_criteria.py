@@ -1,4 +1,4 @@
-"""What data says about the positions of a group: its readers as least squares problems, and scores that follow from them."""
+"""Criteria that need calibration data: the readers of a group as least squares problems, and scores that follow from them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Part:
         return np.bincount(self.positions[belong], values[belong], size).astype(np.float64)
 
     def loss(self, size: int, share: float) -> RemovalLoss:
-        """What removing positions costs this reader, as a share of what it puts out."""
+        """The loss of this reader when positions are removed, as a share of the power of its output."""
         counts = np.bincount(self.positions[self.positions >= 0], minlength=size)
         if self.moments.full and counts.min() == counts.max() > 0:
             order = np.argsort(self.positions, kind="stable")
@@ -80,7 +80,7 @@ class Problem:
 
     @classmethod
     def of(cls, model: Model, coupling: Coupling, group: CouplingGroup, statistics: Statistics) -> Problem:
-        """What statistics say about one group."""
+        """The problem of one group, from statistics."""
         parts = tuple(_parts(model, coupling, group, statistics))
         return cls(group.size, parts, tuple(_meetings(coupling, group, statistics)))
 
@@ -134,7 +134,7 @@ def flap(problem: Problem) -> Scores:
 
 
 def variance(problem: Problem) -> Scores:
-    """How much a position varies over the samples, whatever reads it."""
+    """Variance of a position over the samples, whatever its readers weigh."""
     found = [part.total(part.spread(centred=True), problem.size) / len(problem.parts) for part in problem.parts]
     scores: Scores = np.sum([*found, *problem.meetings], 0)
     return scores

@@ -1,9 +1,9 @@
-"""Widths from what each costs and what each buys: a multiple-choice knapsack whose items share their prices.
+"""Widths from measured errors and exact costs: a multiple-choice knapsack whose items share their prices.
 
 A convolution between two groups costs the product of their widths, so that prices do not add and a dynamic programme over
 independent items is not exact. Lagrangian relaxation is used instead: for a price per unit of cost, each group in turn takes the
 width that is best given the others', at exact cost; the price is found by bisection. Then one group at a time is made narrower or
-wider, and what that frees is spent on others, or what it costs is saved on them, for as long as the error falls.
+wider; the others spend what that frees, or save what it costs, for as long as the error falls.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TRIALS = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What a group loses.
+    """The error that each width of a group costs.
 
     Attributes:
         order: its positions in the order in which they go. [size]

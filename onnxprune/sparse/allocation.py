@@ -1,4 +1,4 @@
-"""How many weights each layer keeps: shares of a total that follow from sizes, from weights, or from what was measured."""
+"""The number of weights that each layer keeps: shares of a total by sizes, by weights, or by measured errors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def erk(layers: Sequence[Layer], model: Model, total: int) -> WeightCounts:
 
 
 def edges(shape: Sequence[int], kernel: Sequence[int]) -> int:
-    """What the number of kept weights is in proportion to by ``erk``: inputs + outputs + kernel sizes, for each group.
+    """The proportion of kept weights by ``erk``: inputs + outputs + kernel sizes, for each group.
 
     Args:
         shape: of the weight as patterns see it. [groups, channels, taps, outputs]
@@ -94,11 +94,11 @@ def important(layers: Sequence[Layer], importance: Mapping[str, Array], total: i
 ALLOCATIONS: Mapping[str, Callable[[Sequence[Layer], Model, int], WeightCounts]] = {
     "uniform": uniform, "erk": erk, "lamp": lamp, "global": magnitudes,
 }  # fmt: skip
-"""Those that need no data, by name."""
+"""Allocations that need no data, by name."""
 
 
 def threshold(layers: Sequence[Layer], model: Model, factor: float) -> WeightCounts:
-    """As many as are larger than ``factor`` times the standard deviation of their layer (Han et al. 2015)."""
+    """Count the weights larger than ``factor`` times the standard deviation of their layer (Han et al. 2015)."""
     found = {}
     for layer in layers:
         weights = model.weights[layer.name].array().astype(np.float64)
@@ -156,7 +156,7 @@ def _line(x: Array, known: Array, values: Array) -> Array:
 
 
 def ranked(scores: Mapping[str, Array], total: int) -> WeightCounts:
-    """As many of each layer as have the highest scores of all, and some of every layer.
+    """Count for each layer the weights with the highest scores of all, and some of every layer.
 
     Args:
         scores: of the weights of each layer. [n]

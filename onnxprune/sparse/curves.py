@@ -1,4 +1,4 @@
-"""What each layer costs: the divergence of the model's outputs when it alone is sparse, at a few numbers of weights."""
+"""The error that each layer costs: the divergence of the model's outputs when it alone is sparse, at a few numbers of weights."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ __all__ = ["KEPT_SHARES", "measure_curves"]
 KEPT_SHARES = (0.6, 0.4, 0.25, 0.15, 0.08)
 """Shares of a layer's weights at which the divergence is measured."""
 _DAMPING = 1e-2
+"""Relative to the mean diagonal, as SparseGPT has it: curves compare layers, so that all have the same."""
 
 
 def measure_curves(
@@ -64,7 +65,7 @@ def measure_curves(
 
 
 def _problem(start: Array, moments: FeatureMoments, *, affine: bool) -> tuple[QuadraticProblem | None, Array]:
-    """To put out what the original does, from what it reads; ``None`` where features are too many. And their mean squares."""
+    """The problem of a layer whose target is its own output, ``None`` where features are too many; and their mean squares."""
     weights = start[:, :-1] if affine else start
     if not moments.full:
         return None, moments.squares[:, : weights.shape[1]]

@@ -1,7 +1,7 @@
 """Least squares for a layer some of whose weights are zero: ``min tr W'HW - 2 tr W'C``, *W* zero outside of a mask.
 
-*H* [features, features] are the damped second moments of what the layer reads and *C* [features, outputs] those with what it
-shall put out, both centred where the layer has a bias, which then follows from the means.
+*H* [features, features] are the damped second moments of the layer's input and *C* [features, outputs] those with its targets,
+both centred where the layer has a bias, which then follows from the means.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["QuadraticProblem", "masked"]
 
 _STEPS = 100
+"""Steps of conjugate gradients, at most; exact arithmetic needs as many as there are weights of an output."""
 _PRECISE = 1e-12
 """Share of the gradient, in the metric of the preconditioner, at which a fit is good enough."""
 
@@ -59,6 +60,7 @@ class QuadraticProblem:
     @classmethod
     def centred(cls, gram: Array, mean: Array, damping: float) -> QuadraticProblem:
         """The problem of some moments, without targets yet. [groups, features, features], [groups, features]"""
+        # H = E[x x'] - m m' + ridge
         hessian = gram.astype(np.float64) - mean[:, :, None] * mean[:, None, :]
         at = np.arange(gram.shape[1])
         ridge = damping * hessian[:, at, at].mean(1) + 1e-12
@@ -71,6 +73,7 @@ class QuadraticProblem:
         target = np.zeros((len(cross), cross.shape[2]))
         if rows.affine:
             target = cross[:, -1]
+            # C = E[x t'] - m E[t]' + ridge W0
             cross = cross[:, :-1] - self.mean[:, :, None] * target[:, None, :]
             weights = weights[:, :-1]
         return self.towards(cross + self.ridge[:, None, None] * weights, target)
@@ -81,7 +84,7 @@ class QuadraticProblem:
 
     @cached_property
     def scale(self) -> Array:
-        """What features are multiplied by to a unit diagonal. [groups, features, 1]"""
+        """The factor of each feature that makes the diagonal 1. [groups, features, 1]"""
         found: Array = 1 / np.sqrt(np.einsum("gff->gf", self.hessian))[:, :, None]
         return found
 
@@ -104,6 +107,7 @@ class QuadraticProblem:
 
     def whole(self, weights: Array) -> Array:
         """Weights with the bias that suits them as last feature. [groups, features + 1, outputs]"""
+        # b = E[t] - m' W
         bias = self.target - np.einsum("gf,gfo->go", self.mean, weights)
         return np.concatenate([weights, bias[:, None]], 1)
 
@@ -130,6 +134,7 @@ def masked(problem: QuadraticProblem, mask: Mask, start: Array) -> Array:
             break
         bent = (h @ direction) * mask
         curved = (direction * bent).sum(1, keepdims=True)
+        # length = r'z / d'Hd; W += length d; r -= length H d; z = r / diag(H); d = z + (r'z / previous r'z) d
         length = np.where(going & (curved > 0), power / np.where(curved > 0, curved, 1), 0)
         weights = weights + length * direction
         residual = residual - length * bent

@@ -39,7 +39,7 @@ class Layer:
 
     @property
     def name(self) -> str:
-        """Of the initializer."""
+        """The name of the initializer."""
         return self.reader.weight
 
     def called(self, glob: str) -> bool:
@@ -51,11 +51,11 @@ class Layer:
         return split_taps(self.reader.matrix(model.weights[self.name].array()), self.reader.taps)
 
     def zeros(self, model: Model) -> int:
-        """How many of its weights are zero."""
+        """The number of its weights that are zero."""
         return self.size - int(np.count_nonzero(model.weights[self.name].array()))
 
     def obeys(self, model: Model, pattern: Pattern) -> bool:
-        """Whether its weights have a pattern."""
+        """Say whether its weights have a pattern."""
         return pattern.allows(self.array(model) != 0)
 
 
@@ -81,7 +81,7 @@ def find_layers(model: Model, coupling: Coupling, protect: Sequence[str] = ()) -
 
 
 def _ends(model: Model, readers: Collection[Reader]) -> frozenset[str]:
-    """The weights of layers that read nothing another layer put out, or that no other layer reads anything of."""
+    """The weights of layers that read no output of another layer, and of those whose output no other layer reads."""
     weights = {reader.node.index: reader.weight for reader in readers}
     nodes = model.graph.node
     after: set[str] = set()  # values that a layer comes before

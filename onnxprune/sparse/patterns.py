@@ -28,10 +28,10 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Pattern(ABC):
-    """What may be kept. ``str(pattern)`` is how it is written."""
+    """A rule for which weights may be kept. ``str(pattern)`` is how users write it."""
 
     fixed = False
-    """Whether the pattern alone says how much is kept."""
+    """True where the pattern alone says how much is kept."""
 
     @abstractmethod
     def mask(self, scores: Array, keep: int) -> Mask:
@@ -47,14 +47,14 @@ class Pattern(ABC):
 
     @abstractmethod
     def allows(self, kept: Mask) -> bool:
-        """Whether an array with these nonzero elements has the pattern. [groups, channels, taps, outputs]"""
+        """Say whether an array with these nonzero elements has the pattern. [groups, channels, taps, outputs]"""
 
     @abstractmethod
     def most(self, shape: Sequence[int]) -> int:
-        """How many elements of such an array can be kept."""
+        """The number of elements of such an array that can be kept, at most."""
 
     def span(self, channels: int) -> int:
-        """Channels that are decided upon together."""
+        """The number of channels that are decided upon together."""
         return 1
 
 
@@ -147,7 +147,7 @@ class BlockPattern(Pattern):
         return self.channels or shape[1], shape[2] if self.taps else 1, self.outputs or shape[3]
 
     def _sums(self, array: Array) -> Array:
-        """Of each block. [groups, blocks of channels, blocks of taps, blocks of outputs]"""
+        """The sum of each block. [groups, blocks of channels, blocks of taps, blocks of outputs]"""
         for axis, step in zip((1, 2, 3), self._steps(array.shape), strict=True):
             array = np.add.reduceat(array, np.arange(0, array.shape[axis], step), axis)
         return array

@@ -95,7 +95,7 @@ def arrange(scores: Array, pattern: NofM, rng: np.random.Generator) -> Positions
 
 
 def _worth(columns: Array, bound: Array) -> Array:
-    """What each column adds to each cell: what exceeds the smallest that is kept there without it. [cells, columns]"""
+    """The gain of each column in each cell: its excess over the smallest that is kept there without it. [cells, columns]"""
     found = np.empty((len(bound), len(columns)))
     step = max(1, _CHUNK // max(columns.size, 1))
     for start in range(0, len(bound), step):
@@ -126,7 +126,7 @@ def _swaps(worth: Array) -> Positions:
 
 
 def _reads(layer: Layer, coupling: Coupling, group: CouplingGroup) -> bool:
-    """Whether the channels of a layer are the positions of a group, one by one."""
+    """Say whether the channels of a layer are the positions of a group, one by one."""
     reader = layer.reader
     axes = [coupling.axes[reader.data][axis].root for axis in reader.feature_axes]
     return reader.groups == 1 and axes == [group.factor.root]

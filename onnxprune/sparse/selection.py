@@ -24,9 +24,9 @@ _COLUMNS = 32
 _ROUNDS = 120
 """Rounds of ADMM, at most."""
 _PENALTY = 0.05
-"""Of the first rounds of ADMM; the mean diagonal is 1."""
+"""The penalty of the first rounds of ADMM; the mean diagonal is 1."""
 _GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
-"""By the share of the mask that changed in three rounds: what the penalty is multiplied by."""
+"""The factor of the penalty by the share of the mask that changed in three rounds: the more it settles, the gentler (ALPS)."""
 
 
 def split_taps(matrix: Array, taps: int) -> Array:
@@ -106,6 +106,7 @@ def admm_selection(problem: QuadraticProblem, weights: Array, taps: int, pattern
     mask = last = project(best)
     sparse, dual, penalty = best * mask, np.zeros_like(best), _PENALTY
     for count in range(1, _ROUNDS + 1):
+        # x = (H + p)^-1 (H best - dual + p sparse), by the eigenvectors of H
         near = vectors @ ((turned @ (pull - dual + penalty * sparse)) / (values[:, :, None] + penalty))
         aim = near + dual / penalty
         mask = project(aim)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["SPARSE_RIDGES", "Sparser"]
 
 SPARSE_RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
-"""Ridges that are tried, relative to the mean diagonal; rows that the fit did not see decide."""
+"""Ridges that are tried, relative to the mean diagonal; rows that the fit did not see decide. The second is taken where no rows
+are left to decide."""
 ROUNDS = 2
 """Steps towards the least error behind a rectifier."""
 
@@ -59,7 +60,7 @@ class Sparser:
 
         Args:
             layer: whose weights they are.
-            problem: what they shall solve.
+            problem: the least squares problem that they solve.
             weights: those of the original. [groups, features, outputs]
             energy: mean square of the features. [groups, features]
             keep: how many stay.
@@ -103,7 +104,7 @@ class Sparser:
 
         Args:
             layer: whose weights they are.
-            rows: what the layer reads in the sparse network, and what it shall put out.
+            rows: the input of the layer in the sparse network, and its targets.
             start: the weights of the original, the bias last where there is one. [groups, features (+ 1), outputs]
             damping: relative to the mean diagonal.
             keep: how many weights stay.

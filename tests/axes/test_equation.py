@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import doctest
+
 import pytest
 
+from onnxprune.axes import equation
 from onnxprune.axes.equation import expand, parse, parse_axis, show_axis, size_of, solve
 from onnxprune.axes.rules import axes
 from onnxprune.errors import RuleError
@@ -172,3 +175,7 @@ def test_known_sizes_are_left_alone() -> None:
 
 def test_size_of_an_axis() -> None:
     assert size_of(parse_axis("(a b+c+1)"), {"a": 2, "b": 3, "c": 4}) == 11
+
+
+def test_examples_of_the_docstrings() -> None:
+    assert doctest.testmod(equation).failed == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import itertools
 import sys
 from collections.abc import Sequence
@@ -258,3 +259,7 @@ def test_work_grows_linearly(kind: str, monkeypatch: pytest.MonkeyPatch) -> None
 
     small, large = work(50), work(400)
     assert large <= 8 * small + 100, f"{small} steps for 50, {large} for 400"
+
+
+def test_examples_of_the_docstrings() -> None:
+    assert doctest.testmod(axes).failed == 0

@@ -18,7 +18,7 @@ __all__ = ["COMPUTED", "NEVER", "Reason", "Refused", "Rule", "axes", "find", "re
 
 
 class Reason(enum.Enum):
-    """Why positions of an axis may not be removed."""
+    """The kinds of reasons why positions of an axis may not be removed."""
 
     INTERFACE = "interface"
     POSITION = "position"
@@ -37,7 +37,7 @@ class Reason(enum.Enum):
 
     @property
     def remedy(self) -> str:
-        """What a user can do about it; empty where nothing helps."""
+        """Advice to the user; empty where nothing helps."""
         return _REMEDIES.get(self, "")
 
 
@@ -58,12 +58,12 @@ COMPUTED = "export the model with fixed sizes, so that these become constants"
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """What a rule returns for a form of its operator that it cannot describe: every axis of the node is fixed.
+    """The answer of a rule to a form of its operator that it cannot describe: every axis of the node is fixed.
 
     Attributes:
         text: why, in words that follow the name of the operator.
         reason: the kind of reason.
-        remedy: what a user can do about this form, if anything; else what helps against the reason.
+        remedy: advice to the user about this form; empty for that of the reason.
     """
 
     text: str

@@ -1,7 +1,8 @@
-"""What can be removed without changing what the model computes: dead, constant and duplicated channels.
+"""Dead, constant and duplicated channels: positions that can be removed while the model computes the same.
 
-`value_numbering` finds what is always equal, `intervals` what is always within bounds, `slices` and `hashing` compare parts of
-tensors, `affine` are the readers that a rewrite can change, `search` decides what goes.
+`value_numbering` finds slices of tensors that are always equal, with `slices` and `hashing`, and bounds of their entries, with
+`intervals`. `affine` are the readers that a rewrite can change, `columns` the columns of their matrices; `search` decides what
+goes.
 
-Change here: what is recognised as dead, constant or duplicated.
+Change here: which channels are recognised as dead, constant or duplicated.
 """

@@ -36,7 +36,7 @@ class Affine:
         out_axis: the axis of the output that ``outer`` spells.
         view: the constant as ``[g, o, i, k]``, a view of it.
         padded: whether zeros from outside the data enter some of the sums.
-        scales: what the products and what the bias are multiplied with.
+        scales: factors of the products and of the bias.
     """
 
     node: NodeAxes

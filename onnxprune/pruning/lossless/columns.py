@@ -1,4 +1,4 @@
-"""The columns of constant matrices that read a group: what they weigh, and what can take over the terms of those that go.
+"""The columns of constant matrices that read a group: their weights, and the columns or biases that take over when some go.
 
 Seen through `Affine`, a matrix ``[g, o, i, k]`` adds to output ``o`` of group ``g`` the terms ``matrix[g, o, i, k] * x[g, i]``.
 Columns ``(g, i)`` of one *class* meet equal data, so that only the sum of their weights counts.
@@ -36,7 +36,7 @@ Gone = Mapping[Factor, Flags]
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What takes over the terms of removed positions, in one constant matrix and the biases behind it.
+    """The change of one constant matrix and the biases behind it that makes up for removed positions.
 
     Attributes:
         forms: the nodes that read the matrix.
@@ -156,7 +156,7 @@ class ColumnCounts:
         return np.asarray(enough[self._columns.classes][:, self._columns.places[leaf]].all((0, 2)))
 
     def spares(self, leaf: Factor, position: int) -> bool:
-        """Whether every needed class keeps a column if the position goes."""
+        """Say whether every needed class keeps a column if the position goes."""
         return not (self._wanted & (self._without(leaf, position) < 1)).any()
 
     def take(self, leaf: Factor, position: int) -> None:

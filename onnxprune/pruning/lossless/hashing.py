@@ -1,4 +1,4 @@
-"""64-bit digests of numbers, vectorised: what is equal has equal digests, what is not has others but for accidents (2^-64).
+"""64-bit digests of numbers, vectorised: equal numbers have equal digests, others differ except by accident (2^-64).
 
 Zeros of either sign are equal. Arithmetic is modulo 2^64; the mixing is the finaliser of SplitMix64 (Steele et al. 2014).
 """

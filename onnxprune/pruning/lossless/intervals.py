@@ -1,4 +1,4 @@
-"""Between which numbers the outputs of a node lie, given between which numbers its inputs lie.
+"""Bounds of the outputs of a node, given bounds of its inputs (interval arithmetic).
 
 No pointwise operator is modelled: ONNX Runtime computes the node at the ends of the ranges, on one element per distinct case.
 A number that is known is a range of one point, so constants come out as what the runtime would compute.
@@ -75,7 +75,7 @@ class Operand:
 
 
 def limits(dtype: np.dtype[Any]) -> tuple[float, float]:
-    """The least and the greatest finite number of a type: true bounds of whatever is computed."""
+    """The least and the greatest finite number of a type: true bounds of every result."""
     if dtype.kind == "b":
         return 0.0, 1.0
     info: Any = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)

@@ -1,8 +1,8 @@
-"""Which positions can go without changing what the model computes: dead ones, constant ones, duplicates of others.
+"""Find the positions that can go while the model computes the same: dead ones, constant ones, duplicates of others.
 
-A position of a group may go if every sum over the group can do without its terms: they are zero (the readers' weights are, or
+A position of a group may go if no sum over the group needs its terms: they are zero (the readers' weights are, or
 the activation is), or a known number (which a bias takes over), or equal to the terms of a position that stays (whose weights
-take them over). What is equal and what is constant is found in one walk forward (`values`); a position whose readers are
+take them over). What is equal and what is constant is found in one walk forward (`value_numbering`); a position whose readers are
 themselves removed is found by repeating the search backward until nothing changes.
 """
 
@@ -50,7 +50,7 @@ class Removal:
     edits: tuple[Edit, ...]
 
     def keep(self, coupling: Coupling, align: Align) -> dict[str, Positions]:
-        """For each group what stays, with as much of what can go as makes its width a multiple of ``align``."""
+        """The positions of each group that stay; some that could go fill its width up to a multiple of ``align``."""
         found = {}
         for group in coupling.groups:
             gone = self.gone.get(group.id, np.empty(0, np.int64))

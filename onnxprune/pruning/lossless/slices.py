@@ -1,4 +1,4 @@
-"""What is known of the slices of a tensor along one axis: which are equal, and between which numbers their entries lie."""
+"""Slices of a tensor along one axis: digests that tell which are equal, and bounds of their entries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Slices", "by_digits", "concatenated", "content", "of_constant"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Slices:
-    """What is known of the slices of a value along an axis.
+    """The slices of a value along an axis: one for each index.
 
     Attributes:
         digest: equal where slices are equal on every input. [n]
@@ -45,7 +45,7 @@ class Slices:
 
     @property
     def constant(self) -> Flags:
-        """Where every entry of the slice is one known number."""
+        """True where every entry of the slice is the same known number. [n]"""
         return np.asarray((self.low == self.high) & np.isfinite(self.low))
 
     @property
@@ -57,7 +57,10 @@ class Slices:
 
 
 def by_digits(slices: Slices, part: Block, block: Block, sizes: Mapping[str, int]) -> Slices:
-    """Slices along the letters of ``part``, by the digits of ``block``: letters of it that ``part`` lacks repeat, others join."""
+    """Slices along the letters of ``part``, by the digits of ``block``: letters of it that ``part`` lacks repeat, others join.
+
+    From the slices along ``(g i)`` those by ``(g o)``: for each ``g`` all its ``i`` join, and the result repeats for each ``o``.
+    """
     shared = [letter for letter in block if letter in part]
     order = [part.index(letter) for letter in shared] + [at for at, letter in enumerate(part) if letter not in block]
     given = [sizes[letter] for letter in part]

@@ -1,4 +1,4 @@
-"""Find what is equal, and what is one known number, on every input: value numbering along the axes of a graph.
+"""Find slices that are equal, or one known number, on every input: value numbering along the axes of a graph.
 
 One forward walk gives every position of every axis that a prunable group runs along a *digest* of the slice of the tensor
 there, and bounds of its entries. Slices with equal digests are equal on every input (the value numbering of compilers, a channel
@@ -64,10 +64,10 @@ class ValueNumbering:
         for node in coupling.nodes:
             self._visit(node)
 
-    # What is known of a value.
+    # Slices of a value.
 
     def known(self) -> Mapping[tuple[str, int], Slices]:
-        """What was found along the axes that prunable groups run along, by value and axis."""
+        """The slices along the axes that prunable groups run along, by value and axis."""
         return {place: slices for place, slices in self._known.items() if place[0] not in self._weights}
 
     def along(self, value: str, axis: int) -> Slices:
@@ -282,7 +282,7 @@ class ValueNumbering:
 
 
 def _selects(node: NodeAxes, axis: int) -> bool:
-    """Whether slices of the output along an axis are slices of an input, unchanged."""
+    """Say whether slices of the output along an axis are slices of an input, unchanged."""
     if node.view.op == "Concat":
         return True  # where one input alone has the letter, which is the axis of concatenation
     return node.view.op == "Identity" or (node.view.op == "Split" and node.view.axis(0) == axis)

@@ -1,4 +1,4 @@
-"""How sparse weights are stored in fewer bytes: one encoding a file.
+"""Encodings that store sparse weights in fewer bytes, one a file.
 
 `flat` is the weight as one row of elements; `bitmask`, `gaps`, `delta`, `n_of_m` and `coo` encode it; `choose` takes the
 smallest; `decoder` writes the nodes that make the weight again, `recognize` finds and computes them; `accounting` counts bytes.

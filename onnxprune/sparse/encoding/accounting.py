@@ -1,4 +1,4 @@
-"""What sparse weights take, and could take."""
+"""Bytes that sparse weights take, and bounds for them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def entropy_bytes(size: int, stored: int, itemsize: int) -> float:
 
 
 def totals(rows: Sequence[Encoded]) -> dict[str, Any]:
-    """All weights together: those with zeros are what the sparsity and the bound are of."""
+    """Totals over all weights."""
     elements = sum(row.elements for row in rows)
     zeros = sum(row.sparsity * row.elements for row in rows)
     return {

@@ -1,4 +1,4 @@
-"""One bit for each element, and the elements that are stored: 1 bit per element whatever the sparsity."""
+"""One bit for each element, and the elements that are stored: 1 bit per element at any sparsity."""
 
 from __future__ import annotations
 

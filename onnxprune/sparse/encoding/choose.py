@@ -1,4 +1,4 @@
-"""Which encoding each weight gets: the one that takes the fewest bytes, the nodes of its decoder included."""
+"""The choice of an encoding for each weight: the fewest bytes, the nodes of its decoder included."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Scheme(Protocol):
         """Elements in each row of what the decoder makes, [n, unit]; a plain row, [n], where it is 1."""
 
     def nbytes(self, flat: Flat) -> int:
-        """What is stored for a row, without nodes."""
+        """Bytes that are stored for a row, without nodes."""
 
     def write(self, chain: Chain, flat: Flat) -> str:
         """Append the decoder to a chain; the name of the row it makes."""
@@ -69,7 +69,7 @@ class Scheme(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a weight becomes a row.
+    """The order in which a weight becomes a row.
 
     Attributes:
         axis: moved to the end first; ``None`` leaves the order.
@@ -132,7 +132,7 @@ def laid_out(array: Array, layout: Layout) -> Array:
 
 
 def check_names(encoding: str, mode: str) -> None:
-    """Whether there are such an encoding and mode.
+    """Check that there are such an encoding and mode.
 
     Raises:
         OptionError: there are not; says what there is.

@@ -22,5 +22,5 @@ def coo(name: str, array: Array) -> SparseTensorProto:
 
 
 def coo_bytes(array: Array) -> int:
-    """What it takes."""
+    """Bytes of such a tensor."""
     return int(np.count_nonzero(bits_of(array))) * (8 + array.itemsize)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["LAST", "OPSET", "Chain", "pack", "packed_bytes"]
 
 LAST = "decode"
-"""What names of the nodes that make weights begin with, and end in a number: after it comes what reads the weight."""
+"""The beginning of the names of nodes that make weights; a number follows. The nodes behind such a one read the weight."""
 
 OPSET = 11
 """The oldest operator set with all operators of the decoders: ``CumSum``, ``Range``, ``ScatterElements``."""
@@ -113,7 +113,7 @@ class Chain:
         return self.node("Slice", value, self.sizes(0), self.sizes(size))
 
     def codes(self, packed: Sequence[Array], width: int, count: int) -> str:
-        """What `pack` packed. [count] int32"""
+        """Append the nodes that undo `pack`. [count] int32"""
         total = ""
         for part, (bits, start) in zip(packed, _planes(width), strict=True):
             values = self.payload(part)

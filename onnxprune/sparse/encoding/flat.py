@@ -19,7 +19,7 @@ def bits_of(array: Array) -> Array:
 
 
 def most_frequent(array: Array) -> int:
-    """The bits of the element that is left out of the file: zero, but for integers of one byte the most frequent one.
+    """The bits of the element that is left out of the file: zero, and for integers of one byte the most frequent one.
 
     Quantised weights that are zero hold their zero point.
     """
@@ -56,7 +56,7 @@ class Flat:
 
     @cached_property
     def positions(self) -> Array:
-        """Where elements differ from the fill, ascending. [stored] int64"""
+        """The positions of elements that differ from the fill, ascending. [stored] int64"""
         return np.flatnonzero(self.bits != self.fill)
 
     @property
@@ -65,7 +65,7 @@ class Flat:
 
     @property
     def stored(self) -> int:
-        """How many elements differ from the fill."""
+        """The number of elements that differ from the fill."""
         return int(self.positions.size)
 
     @cached_property
@@ -75,7 +75,7 @@ class Flat:
 
     @cached_property
     def skipped(self) -> Array:
-        """How many elements lie between an entry and the next. [entries - 1]"""
+        """The number of elements between an entry and the next. [entries - 1]"""
         return np.diff(self.entries) - 1
 
     def typed(self, bits: Array) -> Array:

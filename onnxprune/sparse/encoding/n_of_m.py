@@ -44,12 +44,12 @@ class NM:
 
     @property
     def choices(self) -> int:
-        """How many ways there are to choose n of m."""
+        """The number of ways to choose n of m."""
         return math.comb(self.m, self.n)
 
     @property
     def fits(self) -> bool:
-        """Whether a choice fits in two bytes."""
+        """Say whether a choice fits in two bytes."""
         return 0 < self.n < self.m and self.choices <= 1 << 16
 
     @property

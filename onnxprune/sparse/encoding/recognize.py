@@ -82,7 +82,7 @@ OPERATORS: dict[str, Callable[[Arrays, Attributes], Any]] = {
     "Split": _split,
     "Transpose": lambda inputs, attributes: inputs[0].transpose(attributes["perm"]),
 }
-"""What decoders are made of, as decoders use it: rows along their only axis, integers that are not negative."""
+"""The operators of decoders, as decoders use them: rows along their only axis, integers that are not negative."""
 
 
 class Decoders:
@@ -120,7 +120,7 @@ class Decoders:
         self.nodes = self._needed(made) - self._needed((read & self._makers.keys()) - marked)
 
     def _read(self, model: Model) -> set[str]:
-        """What is read outside of decoders, and returned."""
+        """The values that are read outside of decoders, or returned."""
         ours = {id(node) for node in self._makers.values()}
         read = {value.name for value in model.graph.output}
         for node in every_node(model.graph):

@@ -15,9 +15,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from axes.rules.samples import Sample
 from onnxprune.axes import rules
-from onnxprune.axes.coupling import ranks
 from onnxprune.axes.equation import ANONYMOUS, Axis, AxisRule, expand, solve
 from onnxprune.axes.factors import Factor, index, length, mask_outside, take
+from onnxprune.axes.graph_axes import ranks
 from onnxprune.axes.node_axes import NodeAxes, compose
 from onnxprune.axes.rules.registry import Reason, Refused
 from onnxprune.errors import RuleError
