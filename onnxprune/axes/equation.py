@@ -25,7 +25,7 @@ from onnxprune.ir.types import Shape
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["ANONYMOUS", "Axis", "AxisRule", "Equation", "expand", "parse", "show_axis", "solve"]
+__all__ = ["ANONYMOUS", "Axis", "AxisRule", "Equation", "expand_ellipses", "parse", "show_axis", "solve"]
 
 Block = tuple[str, ...]
 Axis = tuple[Block, ...]
@@ -174,7 +174,7 @@ def _axes(tensor: str, text: str) -> tuple[Axis, ...]:
 
 
 @lru_cache(maxsize=4096)
-def expand(equation: Equation, ranks: tuple[tuple[int | None, ...], tuple[int | None, ...]]) -> Equation:
+def expand_ellipses(equation: Equation, ranks: tuple[tuple[int | None, ...], tuple[int | None, ...]]) -> Equation:
     """Replace `...` and `_...` by as many axes as the ranks leave (``None``: the tensor is absent, its axes are dropped).
 
     Raises:

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from onnxprune.ir.weights import Array
 
 __all__ = [
     "Factor",
@@ -42,7 +44,6 @@ __all__ = [
 Positions = npt.NDArray[np.int64]
 Indices = tuple[Positions | None, ...]
 """The indices that remain along each axis of a tensor; ``None`` stands for all of them."""
-Array = np.ndarray[Any, np.dtype[Any]]
 
 LEAF, PRODUCT, SUM = "", "*", "+"
 

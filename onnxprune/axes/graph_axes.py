@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from onnxprune.axes import rules
-from onnxprune.axes.equation import ANONYMOUS, Axis, AxisRule, Equation, expand, solve
+from onnxprune.axes.equation import ANONYMOUS, Axis, AxisRule, Equation, expand_ellipses, solve
 from onnxprune.axes.factors import LEAF, Factor, fix, mix, unify
 from onnxprune.axes.node_axes import NodeAxes, compose
 from onnxprune.axes.refusals import Why
@@ -106,7 +106,7 @@ class GraphAxes:
         if isinstance(rule, Refused):
             return rule
         try:
-            equation = expand(rule.equation, (ranks(inputs), ranks(outputs)))
+            equation = expand_ellipses(rule.equation, (ranks(inputs), ranks(outputs)))
             return rule, equation, solve(equation, rule.sizes, inputs, outputs)
         except RuleError as error:
             return Refused(str(error), Reason.CONTRADICTION)

@@ -13,15 +13,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 if TYPE_CHECKING:
     from onnxprune.axes.factors import Positions
-    from onnxprune.ir.weights import Array
+    from onnxprune.ir.weights import Array, Floats
 
 __all__ = ["AdditiveLoss", "QuadraticLoss", "RemovalLoss", "removal"]
 
-Scores = npt.NDArray[np.float64]
 OBS_DAMPING = 1e-3
 """Added to the diagonal of a Gram matrix, relative to its mean, so that it can be inverted where features depend on each other.
 SparseGPT adds 1e-2; the matrix is inverted in double precision here, which needs less."""
@@ -36,7 +34,7 @@ _CHUNK = 64
 class RemovalLoss(Protocol):
     """The loss of one reader when positions are removed."""
 
-    def costs(self, alive: Positions) -> Scores:
+    def costs(self, alive: Positions) -> Floats:
         """The cost of each of some positions, if it goes next. [len(alive)]"""
 
     def remove(self, gone: Positions) -> float:
@@ -46,10 +44,10 @@ class RemovalLoss(Protocol):
 class AdditiveLoss:
     """Costs that do not depend on what else is gone."""
 
-    def __init__(self, costs: Scores) -> None:
+    def __init__(self, costs: Floats) -> None:
         self._costs = costs
 
-    def costs(self, alive: Positions) -> Scores:
+    def costs(self, alive: Positions) -> Floats:
         return self._costs[alive]
 
     def remove(self, gone: Positions) -> float:
@@ -90,13 +88,13 @@ class QuadraticLoss:
         self._left, self._place = at, at.copy()  # the features that the inverse holds, and where it holds each
         self._dead = 0
 
-    def costs(self, alive: Positions) -> Scores:
+    def costs(self, alive: Positions) -> Floats:
         blocks = self._blocks[alive]
         places = self._place[blocks]
         inner = self._inverse[places[:, :, None], places[:, None, :]]
         weights = self.weights[blocks]
         # tr(W_S' (H^-1_SS)^-1 W_S) for each block S
-        found: Scores = np.einsum("pbo,pbo->p", weights, np.linalg.solve(inner, weights)) * self._share
+        found: Floats = np.einsum("pbo,pbo->p", weights, np.linalg.solve(inner, weights)) * self._share
         return found
 
     def remove(self, gone: Positions) -> float:
@@ -129,7 +127,7 @@ class QuadraticLoss:
         self._dead = 0
 
 
-def removal(size: int, losses: Sequence[RemovalLoss]) -> Scores:
+def removal(size: int, losses: Sequence[RemovalLoss]) -> Floats:
     """The loss of all readers together when each position goes; the next to go is always the one that costs least. [size]
 
     The greedy order is the order of these numbers.

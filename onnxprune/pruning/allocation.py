@@ -16,7 +16,7 @@ from onnxprune.axes.rules.registry import Reason
 from onnxprune.errors import TargetError
 from onnxprune.options.prune import Align, Target
 from onnxprune.pruning.knapsack import Curve, choose_widths
-from onnxprune.pruning.width_search import GroupWidths, Prices, Step, WidthSearch
+from onnxprune.pruning.width_search import GroupWidths, Prices, WidthSearch, WidthStep
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling, CouplingGroup
@@ -225,12 +225,12 @@ class _ScoreSearch(WidthSearch):
         lost = float(self.ascending[factor][factor.size - high : factor.size - low].sum())
         return lost if place < present else -lost
 
-    def gain(self, step: Step, counts: GroupWidths) -> tuple[float, float, str, int]:
+    def gain(self, step: WidthStep, counts: GroupWidths) -> tuple[float, float, str, int]:
         """The mean score of the positions that come back: the group that loses most per position is widened first."""
         mean = -step.loss / (step.width - counts[step.factor])
         return mean, step.price, self.ids[step.factor], step.width
 
-    def harm(self, step: Step, over: float) -> tuple[bool, float, float, str, int]:
+    def harm(self, step: WidthStep, over: float) -> tuple[bool, float, float, str, int]:
         """The score lost for what is needed of the saving; steps that save far more than that come last."""
         wasteful = -step.price > over + _WASTE * self.whole
         return wasteful, step.loss / min(-step.price, over), -step.price, self.ids[step.factor], step.width
@@ -248,7 +248,7 @@ class _ScoreSearch(WidthSearch):
             counts = best
         return counts
 
-    def _widened(self, counts: GroupWidths, step: Step) -> GroupWidths | None:
+    def _widened(self, counts: GroupWidths, step: WidthStep) -> GroupWidths | None:
         """The widths after one group takes a step up and the cheapest others make room; ``None`` if they cannot."""
         trial = self.save({**counts, step.factor: step.width}, step.factor)
         return None if trial is None else self.fill(trial)

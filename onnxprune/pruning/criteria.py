@@ -33,7 +33,7 @@ Reduce = tuple[Callable[..., Any], np.ufunc]
 
 ABSOLUTE: Reduce = (np.abs, np.add)
 SQUARE: Reduce = (np.square, np.add)
-LARGEST: Reduce = (np.abs, np.maximum)
+MAXIMUM: Reduce = (np.abs, np.maximum)
 
 
 class Magnitudes:
@@ -181,7 +181,7 @@ def l2(view: GroupView) -> Scores:
 
 def linf(view: GroupView) -> Scores:
     """Largest absolute weight."""
-    return view.total(view.matrices, LARGEST)
+    return view.total(view.matrices, MAXIMUM)
 
 
 def fpgm(view: GroupView) -> Scores:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.pruning.width_search import GroupWidths, Prices, Step, WidthSearch
+from onnxprune.pruning.width_search import GroupWidths, Prices, WidthSearch, WidthStep
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import CouplingGroup
@@ -95,13 +95,13 @@ class _CurveSearch(WidthSearch):
     def loss(self, factor: Factor, present: int, place: int) -> float:
         return float(self.errors[factor][place] - self.errors[factor][present])
 
-    def gain(self, step: Step, counts: GroupWidths) -> tuple[float] | None:
+    def gain(self, step: WidthStep, counts: GroupWidths) -> tuple[float] | None:
         return (-step.loss / max(step.price, 1e-30),) if step.loss <= 0 else None
 
-    def harm(self, step: Step, over: float) -> tuple[float]:
+    def harm(self, step: WidthStep, over: float) -> tuple[float]:
         return (step.loss / min(-step.price, over),)
 
-    def steps(self, counts: GroupWidths, direction: int, held: Factor | None = None) -> list[Step]:
+    def steps(self, counts: GroupWidths, direction: int, held: Factor | None = None) -> list[WidthStep]:
         found = super().steps(counts, direction, held)
         self.trials -= len(found)
         return found

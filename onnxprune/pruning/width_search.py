@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from onnxprune.axes.factors import Factor
 
-__all__ = ["GroupWidths", "Prices", "Step", "WidthSearch"]
+__all__ = ["GroupWidths", "Prices", "WidthSearch", "WidthStep"]
 
 GroupWidths = dict["Factor", int]
 """The width of every group, by its factor."""
@@ -36,7 +36,7 @@ class Prices(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class WidthStep:
     """Another width of one group.
 
     Attributes:
@@ -78,11 +78,11 @@ class WidthSearch(ABC):
         """The growth of the loss when a group goes from one of its allowed widths to another, both given by their places."""
 
     @abstractmethod
-    def gain(self, step: Step, counts: GroupWidths) -> tuple[float | int | str, ...] | None:
+    def gain(self, step: WidthStep, counts: GroupWidths) -> tuple[float | int | str, ...] | None:
         """The greatest is taken first when there is room; ``None`` for a step that is not worth it."""
 
     @abstractmethod
-    def harm(self, step: Step, over: float) -> tuple[float | int | str, ...]:
+    def harm(self, step: WidthStep, over: float) -> tuple[float | int | str, ...]:
         """The least is taken first when ``over`` must be saved."""
 
     def within(self, at: Callable[[float], GroupWidths], low: float, high: float, steps: int) -> list[GroupWidths]:
@@ -119,7 +119,7 @@ class WidthSearch(ABC):
         counts[factor] = present
         return [known[width] - known[present] for width in widths]
 
-    def steps(self, counts: GroupWidths, direction: int, held: Factor | None = None) -> list[Step]:
+    def steps(self, counts: GroupWidths, direction: int, held: Factor | None = None) -> list[WidthStep]:
         """The steps up (``direction`` 1) or down (-1) of every group except the one that is held."""
         found = []
         for factor, widths in self.allowed.items():
@@ -131,7 +131,7 @@ class WidthSearch(ABC):
                 stride *= 2
             near = [widths[place] for place in places]
             for place, width, price in zip(places, near, self.changes(counts, factor, near), strict=True):
-                found.append(Step(factor, width, self.loss(factor, present, place), price))
+                found.append(WidthStep(factor, width, self.loss(factor, present, place), price))
         return found
 
     def fill(self, counts: GroupWidths, held: Factor | None = None) -> GroupWidths:

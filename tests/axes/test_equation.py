@@ -7,7 +7,7 @@ import doctest
 import pytest
 
 from onnxprune.axes import equation
-from onnxprune.axes.equation import expand, parse, parse_axis, show_axis, size_of, solve
+from onnxprune.axes.equation import expand_ellipses, parse, parse_axis, show_axis, size_of, solve
 from onnxprune.axes.rules import axes
 from onnxprune.errors import RuleError
 from onnxprune.ir.types import Shape
@@ -133,13 +133,13 @@ def test_spelling_is_a_letter_where_the_axis_is_one() -> None:
 def test_ellipses_expand_from_the_right(
     text: str, inputs: tuple[int | None, ...], outputs: tuple[int | None, ...], expanded: str
 ) -> None:
-    assert str(expand(parse(text), (inputs, outputs))) == expanded
+    assert str(expand_ellipses(parse(text), (inputs, outputs))) == expanded
 
 
 @pytest.mark.parametrize(("text", "rank"), [("n c -> n c", 3), ("n c -> n c", 1), ("n c _... -> n", 1), ("a ... -> a", 0)])
 def test_a_rank_that_does_not_fit_is_an_error(text: str, rank: int) -> None:
     with pytest.raises(RuleError, match=f"a tensor of rank {rank} does not fit") as caught:
-        expand(parse(text), ((rank,), (1,)))
+        expand_ellipses(parse(text), ((rank,), (1,)))
     assert text in str(caught.value)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from onnxprune.axes.factors import Factor
-from onnxprune.pruning.width_search import GroupWidths, Step, WidthSearch
+from onnxprune.pruning.width_search import GroupWidths, WidthSearch, WidthStep
 
 A, B = Factor(8), Factor(8)
 
@@ -32,10 +32,10 @@ class Search(WidthSearch):
         worth = 2 if factor is B else 1
         return worth * float(self.allowed[factor][present] - self.allowed[factor][place])
 
-    def gain(self, step: Step, counts: GroupWidths) -> tuple[float, ...] | None:
+    def gain(self, step: WidthStep, counts: GroupWidths) -> tuple[float, ...] | None:
         return (-step.loss,)
 
-    def harm(self, step: Step, over: float) -> tuple[float, ...]:
+    def harm(self, step: WidthStep, over: float) -> tuple[float, ...]:
         return (step.loss,)
 
 

@@ -6,10 +6,8 @@ Batch and tokens (b, s, t) meet masks and caches, and softmax runs over them: th
 from __future__ import annotations
 
 from onnxprune.axes.equation import AxisRule, Clauses
-from onnxprune.axes.rules.registry import NEVER, Refused, axes, rule
+from onnxprune.axes.rules.registry import MICROSOFT, NEVER, Refused, axes, rule
 from onnxprune.ir.node import NodeView
-
-MS = "com.microsoft"
 
 
 def _pinned_scale(node: NodeView, width: int) -> dict[str, float]:
@@ -58,7 +56,7 @@ def attention(node: NodeView) -> AxisRule:
     )
 
 
-@rule("Attention", domain=MS)
+@rule("Attention", domain=MICROSOFT)
 def packed_attention(node: NodeView) -> AxisRule | Refused:
     """Projection and attention in one node; queries, keys and values side by side in one matrix."""
     if node.attr("do_rotary", 0) or node.has(4):
@@ -84,7 +82,7 @@ def packed_attention(node: NodeView) -> AxisRule | Refused:
     )
 
 
-@rule("MultiHeadAttention", domain=MS)
+@rule("MultiHeadAttention", domain=MICROSOFT)
 def multi_head_attention(node: NodeView) -> AxisRule | Refused:
     if not node.has(1) or not node.has(2) or any(len(node.shape(i)) != 3 for i in range(3)):
         return Refused("its queries, keys and values are packed in one tensor")
@@ -102,7 +100,7 @@ def multi_head_attention(node: NodeView) -> AxisRule | Refused:
     )
 
 
-@rule("GroupQueryAttention", domain=MS)
+@rule("GroupQueryAttention", domain=MICROSOFT)
 def group_query_attention(node: NodeView) -> AxisRule:
     """Whole groups of queries with their key and value head; the width of a head is a matter of the kernel."""
     heads, groups = node.attr("num_heads"), node.attr("kv_num_heads")
@@ -121,7 +119,7 @@ def group_query_attention(node: NodeView) -> AxisRule:
 
 
 @rule("RotaryEmbedding")
-@rule("RotaryEmbedding", domain=MS)
+@rule("RotaryEmbedding", domain=MICROSOFT)
 def rotary(node: NodeView) -> AxisRule | Refused:
     """Turns pairs inside a head: whole heads may go."""
     if len(node.shape()) == 4:

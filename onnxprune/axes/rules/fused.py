@@ -5,37 +5,36 @@ from __future__ import annotations
 import math
 
 from onnxprune.axes.equation import AxisRule
-from onnxprune.axes.rules.registry import NEVER, Refused, axes, rule
+from onnxprune.axes.rules.registry import MICROSOFT, NEVER, Refused, axes, rule
 from onnxprune.ir.node import NodeView
 
-MS = "com.microsoft"
-ZERO_TO_ZERO = frozenset({"", "LeakyRelu", "Relu", "Tanh"})
+ZERO_TO_ZERO_ACTIVATIONS = frozenset({"", "LeakyRelu", "Relu", "Tanh"})
 
 
-@rule("Gelu", "QuickGelu", domain=MS)
-def unary(node: NodeView) -> AxisRule:
+@rule("Gelu", "QuickGelu", domain=MICROSOFT)
+def gelu(node: NodeView) -> AxisRule:
     return axes("... -> ...")
 
 
-@rule("BiasGelu", "FastGelu", domain=MS)
+@rule("BiasGelu", "FastGelu", domain=MICROSOFT)
 def bias_gelu(node: NodeView) -> AxisRule:
     names = " ".join(f"a{i}" for i in range(len(node.shape())))
     last = names.rpartition(" ")[2]
     return axes(f"{names}, {last} -> {names}", zero=((0,), (1,)))
 
 
-@rule("FusedConv", domain=MS)
+@rule("FusedConv", domain=MICROSOFT)
 def fused_conv(node: NodeView) -> AxisRule:
     return axes(
         "n (g i) _..., (g o) i _..., (g o), n (g o) _... -> n (g o) _...",
         sizes={"g": node.attr("group", 1), "k": math.prod(node.shape(1)[2:]) * math.prod(node.out()[2:])},
         attrs={"group": "g"},
-        zero=((0, 1), (2,), (3,), *(() if node.attr("activation", "") in ZERO_TO_ZERO else NEVER)),
+        zero=((0, 1), (2,), (3,), *(() if node.attr("activation", "") in ZERO_TO_ZERO_ACTIVATIONS else NEVER)),
         macs="n g o i k",
     )
 
 
-@rule("FusedMatMul", domain=MS)
+@rule("FusedMatMul", domain=MICROSOFT)
 def fused_matmul(node: NodeView) -> AxisRule | Refused:
     a, b, out = node.shape(0), node.shape(1), node.out()
     if node.attr("transBatchA", 0) or node.attr("transBatchB", 0) or len(a) != len(out) or len(b) not in {2, len(out)}:
@@ -50,7 +49,7 @@ def fused_matmul(node: NodeView) -> AxisRule | Refused:
     )
 
 
-@rule("MatMulNBits", domain=MS)
+@rule("MatMulNBits", domain=MICROSOFT)
 def matmul_nbits(node: NodeView) -> AxisRule:
     """Rows of outputs may go; inputs are packed in blocks."""
     rank = len(node.shape())
@@ -69,7 +68,7 @@ def matmul_nbits(node: NodeView) -> AxisRule:
     )
 
 
-@rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=MS)
+@rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=MICROSOFT)
 def skip_layer_normalization(node: NodeView) -> AxisRule:
     names = [f"a{i}" for i in range(len(node.shape()))]
     text, last = " ".join(names), names[-1]
@@ -82,7 +81,7 @@ def skip_layer_normalization(node: NodeView) -> AxisRule:
     return axes(f"{text}, {skip}, {constants} -> {text}{statistics if len(node.outputs) > 1 else ''}", mix=last, zero=NEVER)
 
 
-@rule("EmbedLayerNormalization", domain=MS)
+@rule("EmbedLayerNormalization", domain=MICROSOFT)
 def embed_layer_normalization(node: NodeView) -> AxisRule:
     results = ["b s d", "_", "b s d"][: len(node.outputs)]
     return axes(f"b s, b s, _ d, _ d, _ d, d, d -> {', '.join(results)}", mix="d", fixed="b s", zero=NEVER)

@@ -7,10 +7,9 @@ import math
 from onnxprune.axes.equation import AxisRule
 from onnxprune.axes.rules.elementwise import aligned, letters
 from onnxprune.axes.rules.linear import matmul_axes
-from onnxprune.axes.rules.registry import NEVER, Refused, axes, rule
+from onnxprune.axes.rules.registry import MICROSOFT, NEVER, Refused, axes, rule
 from onnxprune.ir.node import NodeView
 
-MS = "com.microsoft"
 SCALED = "_..., _..."
 """A scale and a zero point of the whole tensor."""
 
@@ -84,23 +83,23 @@ def qlinear_matmul(node: NodeView) -> AxisRule:
     )
 
 
-@rule("QLinearAdd", "QLinearMul", domain=MS)
+@rule("QLinearAdd", "QLinearMul", domain=MICROSOFT)
 def qlinear_broadcast(node: NodeView) -> AxisRule:
     zero = ((0, 3),) if node.op == "QLinearMul" else ((0,), (3,))
     return axes(f"{aligned(node, 0)}, {SCALED}, {aligned(node, 3)} -> {letters(node)}", zero=zero)
 
 
-@rule("QLinearLeakyRelu", "QLinearSigmoid", domain=MS)
+@rule("QLinearLeakyRelu", "QLinearSigmoid", domain=MICROSOFT)
 def qlinear_unary(node: NodeView) -> AxisRule:
     return axes("... -> ...", zero=NEVER if node.op == "QLinearSigmoid" else None)
 
 
-@rule("QLinearAveragePool", "QLinearGlobalAveragePool", domain=MS)
+@rule("QLinearAveragePool", "QLinearGlobalAveragePool", domain=MICROSOFT)
 def qlinear_pool(node: NodeView) -> AxisRule:
     return axes("n _... c -> n _... c" if node.attr("channels_last", 0) else "n c _... -> n c _...")
 
 
-@rule("QLinearConcat", domain=MS)
+@rule("QLinearConcat", domain=MICROSOFT)
 def qlinear_concat(node: NodeView) -> AxisRule:
     names, axis = letters(node).split(), int(node.attr("axis")) % len(node.out())
     parts = [f"p{i}" for i in range((len(node.inputs) - 2) // 3)]
@@ -109,7 +108,7 @@ def qlinear_concat(node: NodeView) -> AxisRule:
     return axes(f"{SCALED}, {', '.join(tensors)} -> {whole}")
 
 
-@rule("QGemm", domain=MS)
+@rule("QGemm", domain=MICROSOFT)
 def qgemm(node: NodeView) -> AxisRule:
     a, b = "k m" if node.attr("transA", 0) else "m k", "n k" if node.attr("transB", 0) else "k n"
     scale, point = (_along(node, position, "n") for position in (4, 5))

@@ -7,13 +7,13 @@ from onnxprune.axes.rules.registry import Refused, axes, rule
 from onnxprune.ir.node import NodeView
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-ACTIVATIONS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
+DEFAULT_ACTIVATIONS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
 
 
 @rule(*GATES)
 def recurrent(node: NodeView) -> AxisRule | Refused:
     """Gates are the major digit of the stacked weights; with default activations a unit without weights stays zero."""
-    gates, default = GATES[node.op], ACTIVATIONS[node.op]
+    gates, default = GATES[node.op], DEFAULT_ACTIVATIONS[node.op]
     directions = node.shape(1)[0]
     chosen = [name if isinstance(name, str) else name.decode() for name in node.attr("activations", default * directions)]
     if chosen != default * directions:

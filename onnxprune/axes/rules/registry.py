@@ -14,7 +14,7 @@ from onnxprune.axes.equation import AxisRule, Clauses, parse, parse_axis
 from onnxprune.ir.node import NodeView
 from onnxprune.registry import discover
 
-__all__ = ["COMPUTED", "NEVER", "Reason", "Refused", "Rule", "axes", "find", "registered", "rule"]
+__all__ = ["COMPUTED", "MICROSOFT", "NEVER", "Reason", "Refused", "Rule", "axes", "find", "registered", "rule"]
 
 
 class Reason(enum.Enum):
@@ -73,6 +73,8 @@ class Refused:
 
 Rule = Callable[[NodeView], AxisRule | Refused]
 
+MICROSOFT = "com.microsoft"
+"""ONNX Runtime's own domain."""
 NEVER: Clauses = ((),)
 """Outputs are not zero where inputs are: ``Sigmoid``, ``Exp``."""
 

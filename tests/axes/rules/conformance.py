@@ -15,7 +15,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from axes.rules.samples import Sample
 from onnxprune.axes import rules
-from onnxprune.axes.equation import ANONYMOUS, Axis, AxisRule, expand, solve
+from onnxprune.axes.equation import ANONYMOUS, Axis, AxisRule, expand_ellipses, solve
 from onnxprune.axes.factors import Factor, index, length, mask_outside, take
 from onnxprune.axes.graph_axes import ranks
 from onnxprune.axes.node_axes import NodeAxes, compose
@@ -115,7 +115,7 @@ def stated(sample: Sample) -> NodeAxes | Refused:
     if isinstance(rule, Refused):
         return rule
     try:
-        equation = expand(rule.equation, (ranks(inputs), ranks(outputs)))
+        equation = expand_ellipses(rule.equation, (ranks(inputs), ranks(outputs)))
         sizes = solve(equation, rule.sizes, inputs, outputs)
     except RuleError as error:
         return Refused(str(error), Reason.CONTRADICTION)
