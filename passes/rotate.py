@@ -40,14 +40,14 @@ class Rotate(Pass):
             return model
         model = model.copy()
         for name, basis in found.items():
-            basis.turn(model, plan.keep[name])
+            basis.rotate(model, plan.keep[name])
         return model
 
 
 def rotated_problem(model: Model, basis: Basis, problem: Problem, order: Positions) -> tuple[Model, Problem]:
     """One group in its basis, and its readers there; positions that go first in ``order`` hold what counts least."""
     rotated = model.copy()
-    basis.turn(rotated, order[::-1])
+    basis.rotate(rotated, order[::-1])
     return rotated, replace(problem, parts=tuple(_rotated_part(rotated, basis, part, order[::-1]) for part in problem.parts))
 
 

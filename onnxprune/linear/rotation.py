@@ -57,7 +57,7 @@ class Basis:
     back: Array
     lost: Floats
 
-    def turn(self, model: Model, keep: Positions) -> None:
+    def rotate(self, model: Model, keep: Positions) -> None:
         """Write the constants of a model in the basis, the most important directions at the positions ``keep``."""
         order = np.argsort(np.concatenate([keep, np.setdiff1d(np.arange(self.size), keep)]))
         for (name, _), (seen, second) in self.sides.items():

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["Curve", "choose_widths"]
 
 _STEPS = 30
-"""Bisection steps of the price: from 24 orders of magnitude to less than a millionth of a per cent."""
+"""Bisection steps of the price: from 24 orders of magnitude to less than a ten-millionth of it."""
 _ROUNDS = 30
-"""Rounds over all groups until none moves; five or six do as a rule, and where two groups alternate this ends it."""
+"""Rounds over all groups until none moves; where two groups alternate, this ends it."""
 _CHOICES = 24
 """Widths of one group that the relaxation looks at; the others are there to spend what is left."""
 _TRIALS = 200_000

@@ -79,7 +79,7 @@ def test_a_graph_in_another_basis_computes_the_same(text: str, groups: dict[str,
     for basis in some.values():
         identity = np.broadcast_to(np.eye(basis.size), basis.back.shape)
         np.testing.assert_allclose(basis.forth.transpose(0, 2, 1) @ basis.back, identity, atol=1e-8)
-        basis.turn(turned, np.array([basis.size - 1]))
+        basis.rotate(turned, np.array([basis.size - 1]))
     close(values(turned, ["y"])["y"], values(found.model, ["y"])["y"])
 
 
@@ -87,7 +87,7 @@ def error(found: Analysis, value: str, group: str, keep: list[int], basis: Basis
     """The mean square of what a value loses when a group is cut, as a share of its own."""
     model = found.model.copy()
     if basis is not None:
-        basis.turn(model, np.array(keep))
+        basis.rotate(model, np.array(keep))
     cut = PruneChannels().run(replace(found, model=model), Plan({group: np.array(keep)}))
     before, after = values(found.model, [value])[value], values(cut, [value])[value]
     return float(np.square(after - before).mean() / np.square(before).mean())
