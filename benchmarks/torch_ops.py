@@ -24,7 +24,7 @@ from onnx import TensorProto, numpy_helper
 
 from onnxprune.ir.node import STANDARD_DOMAINS, domain_of, every_node
 from onnxprune.torch import to_module
-from onnxprune.torch.registry import find, registered
+from onnxprune.torch.registry import find_operator, registered_operators
 from onnxprune.torch.tensors import from_array
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,7 +101,7 @@ def _case(test: Any) -> Iterator[Case]:
     if model.functions or not set(opsets) <= {*STANDARD_DOMAINS, "com.microsoft"}:
         return
     version = max((number for domain, number in opsets.items() if domain in STANDARD_DOMAINS), default=0)
-    known = all(find(domain_of(node), node.op_type, version) or node.op_type == "Constant" for node in nodes)
+    known = all(find_operator(domain_of(node), node.op_type, version) or node.op_type == "Constant" for node in nodes)
     types = _elem_types(model)
     if not known or not types <= PLAIN:
         return
@@ -112,7 +112,7 @@ def _case(test: Any) -> Iterator[Case]:
 def _expanded(name: str, nodes: list[Any]) -> str:
     """The operator that a test of an expanded function is named after; else the operator of its last node."""
     words = name.removeprefix("test_").replace("_", "")
-    fitting = [op for _, op in registered() if words.startswith(op.lower())]
+    fitting = [op for _, op in registered_operators() if words.startswith(op.lower())]
     return max(fitting, key=len) if fitting and "expanded" in name else str(nodes[-1].op_type)
 
 
@@ -166,7 +166,7 @@ def table() -> tuple[str, dict[tuple[str, str], Count], list[str]]:
         (count.floating if case.floating else count.others).append(not wrong)
         if wrong:
             failures.append(f"{case.op} {case.name}: {wrong}")
-    for key in registered():
+    for key in registered_operators():
         counts.setdefault(key, Count())
     floating = [passed for count in counts.values() for passed in count.floating]
     others = [passed for count in counts.values() for passed in count.others]

@@ -33,7 +33,9 @@ from onnxprune.driver import encode
 from onnxprune.ir.model import Model
 from onnxprune.latency.benchmark import benchmark
 from onnxprune.options.train import CHANNEL_METHODS, METHODS, Sparse, Training
-from onnxprune.training.session import Material, Tuned, finetune
+from onnxprune.training.finetune import finetune
+from onnxprune.training.inputs import TrainingInputs
+from onnxprune.training.session import TrainedModel
 from onnxprune.training.train import train
 from training_page import CHANNELS, CONTROL, COURSES, MASKED, REMOVED, SEEDS, SHARE, SPARSITIES, TICKET, TICKETS
 from trials import ROOT, Images, Labels, Network, OutOfTimeError, Store, cifar10, default_data, handwritten, resnet20
@@ -67,8 +69,8 @@ class Trial:
     sparsities: Sequence[float]
 
     @property
-    def material(self) -> Material:
-        return Material({Model.of(self.network.path).inputs[0].name: self.images, "label": self.labels})
+    def material(self) -> TrainingInputs:
+        return TrainingInputs({Model.of(self.network.path).inputs[0].name: self.images, "label": self.labels})
 
     def key(self, name: str) -> str:
         """The key of a result."""
@@ -79,7 +81,7 @@ class Trial:
         return Sparse(method, sparsity, rounds=self.rounds if method in TURNS else 0)
 
 
-def measured(store: Store, trial: Trial, name: str, make: Callable[[], Tuned]) -> Any:
+def measured(store: Store, trial: Trial, name: str, make: Callable[[], TrainedModel]) -> Any:
     """A model that training made: its accuracy and sizes; it is kept."""
 
     def build() -> dict[str, Any]:
@@ -157,7 +159,7 @@ def lottery(store: Store, trial: Trial) -> None:
             measured(store, trial, f"{name}/new", partial(_drawn_anew, ticket, trial.material, sparsity, again))
 
 
-def _drawn_anew(ticket: Path, material: Material, sparsity: float, options: Training) -> Tuned:
+def _drawn_anew(ticket: Path, material: TrainingInputs, sparsity: float, options: Training) -> TrainedModel:
     """The mask of a ticket, on new weights."""
     tuned = train(ticket, material, Sparse("scratch", sparsity, allocation="global"), options)
     before = Model.of(ticket).weights

@@ -7,7 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from onnxprune.options.train import CHANNEL_METHODS, METHODS, Sparse
-from onnxprune.training.recipes import anew, methods
+from onnxprune.training.recipes import methods, starts_fresh
 from trials import Store
 
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
@@ -88,7 +88,7 @@ def _course(name: str) -> str:
     """Whether a method retrains the weights it is given, trains them at the full rate, or begins with new ones."""
     if name == CONTROL:
         return "as they are"
-    if anew(Sparse(name, max(SPARSITIES))):
+    if starts_fresh(Sparse(name, max(SPARSITIES))):
         return "anew"
     return "trained" if methods()[name].rate == "training" else "retrained"
 

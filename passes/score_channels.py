@@ -63,8 +63,8 @@ class ScoreChannels(Pass):
 
 def _by_gradients(analysis: Analysis, criterion: str, batches: Feeds, seed: int) -> dict[str, Scores]:
     """Groups without a trained weight are scored by ``l2``."""
-    from onnxprune.torch.importance import of_positions
+    from onnxprune.torch.importance import channel_importance
 
     model, coupling = analysis.model, analysis.coupling
-    silent, found = criteria.score_groups(model, coupling, "l2"), of_positions(model, coupling, criterion, batches, seed)
+    silent, found = criteria.score_groups(model, coupling, "l2"), channel_importance(model, coupling, criterion, batches, seed)
     return {name: scores / np.abs(scores).mean() if scores.any() else silent[name] for name, scores in found.items()}

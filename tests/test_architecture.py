@@ -95,7 +95,7 @@ UNTESTED = {
     "axes.node_axes": "test_coupling, and every rule",
     "ir.types": "nothing runs",
     "torch.program": "tests/torch/test_module.py",
-    "torch.registry": "tests/torch/test_ops.py",
+    "training.phase": "tests/training/test_trainer.py",
 }
 """Modules without a test file of their own, and where they are tested."""
 

@@ -1,4 +1,4 @@
-"""What tests of training share: small nets, checkpoints that die, and commands of two processes."""
+"""Helpers for tests of training: small nets, checkpoints that kill a run, and commands of two processes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ import numpy as np
 import onnx
 from onnx import numpy_helper, parser
 
+from onnxprune.ir.model import Model
 from onnxprune.training.checkpoint import Checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
+DIGITS = ROOT / "models" / "digits.onnx"
 
 
 def graph(source: str) -> onnx.ModelProto:
@@ -26,7 +28,7 @@ def graph(source: str) -> onnx.ModelProto:
 
 
 def filled(source: str, **shapes: tuple[int, ...]) -> onnx.ModelProto:
-    """The same with weights, drawn from the normal distribution."""
+    """A model from ONNX text, with weights drawn from the normal distribution."""
     proto, rng = graph(source), np.random.default_rng(0)
     for name, shape in shapes.items():
         proto.graph.initializer.append(numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
@@ -34,7 +36,7 @@ def filled(source: str, **shapes: tuple[int, ...]) -> onnx.ModelProto:
 
 
 def perceptron(width: int, seed: int = 0) -> onnx.ModelProto:
-    """Of 6 numbers, through two layers of a width, 3: u, a, v and b, and w without a bias."""
+    """A perceptron of 6 inputs, two hidden layers (u and a, v and b) and 3 outputs (w, without a bias)."""
     proto = graph(
         "(float[N,6] x) => (float[N,3] y) { h = Gemm(x, u, a) r = Relu(h) i = Gemm(r, v, b) s = Relu(i) y = MatMul(s, w) }"
     )
@@ -45,12 +47,30 @@ def perceptron(width: int, seed: int = 0) -> onnx.ModelProto:
     return proto
 
 
+def images(count: int = 48) -> dict[str, np.ndarray]:
+    """Random images for the net of digits, and labels."""
+    rng = np.random.default_rng(0)
+    return {"x": rng.random((count, 1, 8, 8), np.float32), "label": rng.integers(10, size=count)}
+
+
+def sparse(share: float) -> onnx.ModelProto:
+    """The digits with the smallest weights of each layer zero."""
+    model = Model.of(DIGITS)
+    proto = model.to_proto()
+    for tensor in proto.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor).copy()
+        if array.ndim > 1 and array.dtype == np.float32:
+            array[np.abs(array) < np.quantile(np.abs(array), share)] = 0
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    return proto
+
+
 class KilledError(Exception):
-    """What a dying checkpoint ends a training with."""
+    """Raised by `Dying`: the run is killed."""
 
 
 class Dying(Checkpoint):
-    """Saves after every step, and dies after ``left`` of all that are saved."""
+    """Saves after every step, and raises `KilledError` after ``left`` saves, counted over all instances."""
 
     left = 0
 

@@ -16,9 +16,10 @@ from onnxprune.cli.output import progress, show
 from onnxprune.options.train import Sparse, Training
 
 if TYPE_CHECKING:
-    from onnxprune.training.session import Material, Tuned
+    from onnxprune.training.inputs import TrainingInputs
+    from onnxprune.training.progress import Tell
+    from onnxprune.training.session import TrainedModel
 
-Tell = Callable[[str], None]
 Data = Annotated[str, typer.Option("--data", help=f"{CALIB} Labels by the name label.", metavar="DATA")]
 Teacher = Annotated[
     Path | None, typer.Option("--teacher", help="The model whose outputs are right: the original.", metavar="ORIGINAL")
@@ -52,7 +53,7 @@ class Job:
     force: Force = False
     as_json: Json = False
 
-    def carry_out(self, run: Callable[[Path, Material, Tell], Tuned]) -> None:
+    def carry_out(self, run: Callable[[Path, TrainingInputs, Tell], TrainedModel]) -> None:
         """Check what would be written before PyTorch is loaded, train, write, and report."""
         from onnxprune.cli import training_tables
         from onnxprune.ir import files
@@ -62,9 +63,9 @@ class Job:
         if self.resume:
             files.check_output(self.resume, inputs=(*inputs, self.output), force=True)
         with progress("reading", quiet=self.as_json) as tell:
-            from onnxprune.training.session import Material
+            from onnxprune.training.inputs import TrainingInputs
 
-            material = Material(self.data, self.teacher, self.evaluation or None, self.preprocess, self.resume, self.log)
+            material = TrainingInputs(self.data, self.teacher, self.evaluation or None, self.preprocess, self.resume, self.log)
             result = run(self.model, material, tell)
             result.save(out, force=self.force)
         if not result.first:
@@ -79,8 +80,8 @@ class Job:
 def finetune(job: Job, training: Training) -> None:
     """Train a model, pruned or sparse, by labels or to do what the original does; zeros stay zeros."""
 
-    def run(model: Path, material: Material, tell: Tell) -> Tuned:
-        from onnxprune.training.session import finetune as tune
+    def run(model: Path, material: TrainingInputs, tell: Tell) -> TrainedModel:
+        from onnxprune.training.finetune import finetune as tune
 
         return tune(model, material, training, progress=tell)
 
@@ -94,7 +95,7 @@ def finetune(job: Job, training: Training) -> None:
 def train(job: Job, recipe: Sparse, training: Training) -> None:
     """Make a model sparse, or with --target smaller, while it is trained, by one of the recipes of the literature."""
 
-    def run(model: Path, material: Material, tell: Tell) -> Tuned:
+    def run(model: Path, material: TrainingInputs, tell: Tell) -> TrainedModel:
         from onnxprune.training.train import train as tune
 
         return tune(model, material, recipe, training, progress=tell)

@@ -147,9 +147,9 @@ class Sparsifier:
         Raises:
             OptionError: PyTorch is not installed, or there are no labels and the method needs them.
         """
-        from onnxprune.torch.importance import of_weights
+        from onnxprune.torch.importance import weight_importance
 
-        found = of_weights(model, self.recipe.method, self._data.fit, self.recipe.seed)
+        found = weight_importance(model, self.recipe.method, self._data.fit, self.recipe.seed)
         arrays = {layer.name: model.weights[layer.name].array() for layer in self.every if layer.name not in found}
         return found | {name: np.abs(array) for name, array in arrays.items()}
 

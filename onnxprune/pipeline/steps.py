@@ -119,7 +119,7 @@ def _sparsify(place: Place, options: Options) -> Outcome:
 
 
 def _finetune(place: Place, options: Options) -> Outcome:
-    from onnxprune.training.session import finetune
+    from onnxprune.training.finetune import finetune
 
     result = finetune(place.model, _material(place, options[Lesson]), options[Training], progress=place.tell)
     return result, result.report
@@ -134,10 +134,10 @@ def _train(place: Place, options: Options) -> Outcome:
 
 
 def _material(place: Place, lesson: Lesson) -> Any:
-    from onnxprune.training.session import Material
+    from onnxprune.training.inputs import TrainingInputs
 
     teacher = {ORIGINAL: place.original, NONE: None}.get(lesson.teacher, lesson.teacher)
-    return Material(lesson.data, teacher, lesson.eval or None, lesson.preprocess, place.checkpoint, lesson.log or None)
+    return TrainingInputs(lesson.data, teacher, lesson.eval or None, lesson.preprocess, place.checkpoint, lesson.log or None)
 
 
 def _quantize(place: Place, options: Options) -> Outcome:

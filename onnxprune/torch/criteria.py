@@ -1,12 +1,12 @@
 """Importance by gradients: functions of a module, batches and a loss; higher is more important.
 
-Scores of weights are tensors in the shape of the weight, by the names of the graph. `positions` adds up what every weight
-of a coupling group contributes, so that whole channels can be ranked. Nothing of the module is changed; gradients are those
+Scores of weights are tensors in the shape of the weight, by the names of the graph. `channel_scores` adds up the contributions of
+all weights of a coupling group, so that whole channels can be ranked. Nothing of the module is changed; gradients are those
 of the weights as they act, parametrizations applied.
 
-A batch is a mapping with the inputs of the module, and whatever else the loss reads (labels). Where there are no labels
-`sampled` draws them from what the module puts out itself. Distances to the module's own outputs would not do: their gradient at
-the module is zero.
+A batch is a mapping with the inputs of the module by name, and whatever else the loss reads (labels). Where there are no labels
+`sampled_loss` draws them from the outputs of the module itself. Distances to the module's own outputs would not do: their
+gradient at the module is zero.
 """
 
 from __future__ import annotations
@@ -29,39 +29,39 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
 
 __all__ = [
-    "Batch",
-    "Loss",
+    "BatchDict",
+    "BatchLoss",
     "Movement",
-    "Scores",
+    "WeightScores",
+    "channel_scores",
     "fisher",
     "gradients",
     "grasp",
-    "positions",
-    "sampled",
-    "singles",
+    "sampled_loss",
+    "single_samples",
     "snip",
-    "summed",
+    "summed_over_channels",
     "synflow",
     "taylor",
 ]
 
-Batch = Mapping[str, Any]
-Loss = Callable[[dict[str, Tensor], Batch], Tensor]
-"""From the outputs by name and the batch, a scalar."""
-Scores = dict[str, Tensor]
+BatchDict = Mapping[str, Any]
+BatchLoss = Callable[[dict[str, Tensor], BatchDict], Tensor]
+"""Maps the outputs by name, and the batch, to a scalar."""
+WeightScores = dict[str, Tensor]
 
 _SUM = (np.positive, np.add)
 
 
-def gradients(module: GraphModule, batches: Iterable[Batch], loss: Loss) -> Iterator[tuple[Scores, Scores]]:
+def gradients(module: GraphModule, batches: Iterable[BatchDict], loss: BatchLoss) -> Iterator[tuple[WeightScores, WeightScores]]:
     """For each batch the weights and the gradients of the loss at them; zero where a weight is not reached."""
     for batch in batches:
-        weights, value = _loss(module, batch, loss)
+        weights, value = _weights_and_loss(module, batch, loss)
         found = torch.autograd.grad(value, list(weights.values()), materialize_grads=True)
         yield weights, dict(zip(weights, found, strict=True))
 
 
-def _loss(module: GraphModule, batch: Batch, loss: Loss) -> tuple[Scores, Tensor]:
+def _weights_and_loss(module: GraphModule, batch: BatchDict, loss: BatchLoss) -> tuple[WeightScores, Tensor]:
     with torch.no_grad():
         weights = {name: weight.detach().clone() for name, weight in module.weights().items()}
     for weight in weights.values():
@@ -70,8 +70,8 @@ def _loss(module: GraphModule, batch: Batch, loss: Loss) -> tuple[Scores, Tensor
     return weights, loss(outputs, batch)
 
 
-def _mean(parts: Iterable[Scores]) -> Scores:
-    total: Scores = {}
+def _mean(parts: Iterable[WeightScores]) -> WeightScores:
+    total: WeightScores = {}
     count = 0
     for part in parts:
         count += 1
@@ -80,12 +80,12 @@ def _mean(parts: Iterable[Scores]) -> Scores:
     return {name: value / count for name, value in total.items()}
 
 
-def taylor(module: GraphModule, batches: Iterable[Batch], loss: Loss) -> Scores:
+def taylor(module: GraphModule, batches: Iterable[BatchDict], loss: BatchLoss) -> WeightScores:
     """``|w * g|``, the change of the loss to first order without the weight, mean over batches (Molchanov et al. 2019)."""
     return _mean({n: (w.detach() * g[n]).abs() for n, w in ws.items()} for ws, g in gradients(module, batches, loss))
 
 
-def fisher(module: GraphModule, batches: Iterable[Batch], loss: Loss) -> Scores:
+def fisher(module: GraphModule, batches: Iterable[BatchDict], loss: BatchLoss) -> WeightScores:
     """``w^2 * E[g^2] / 2``, optimal brain damage with the diagonal of the Fisher matrix for the Hessian (LeCun et al. 1990).
 
     The expectation is over batches: make them small, single samples at best.
@@ -93,7 +93,7 @@ def fisher(module: GraphModule, batches: Iterable[Batch], loss: Loss) -> Scores:
     return _mean({n: (w.detach() * g[n]).square() / 2 for n, w in ws.items()} for ws, g in gradients(module, batches, loss))
 
 
-def snip(module: GraphModule, batches: Iterable[Batch], loss: Loss) -> Scores:
+def snip(module: GraphModule, batches: Iterable[BatchDict], loss: BatchLoss) -> WeightScores:
     """``|w * g|`` of the whole loss, as a share of the sum over all weights (Lee et al. 2019)."""
     mean = _mean({n: w.detach() * g[n] for n, w in ws.items()} for ws, g in gradients(module, batches, loss))
     scores = {name: value.abs() for name, value in mean.items()}
@@ -101,7 +101,7 @@ def snip(module: GraphModule, batches: Iterable[Batch], loss: Loss) -> Scores:
     return {name: value / total for name, value in scores.items()}
 
 
-def grasp(module: GraphModule, batches: Sequence[Batch], loss: Loss) -> Scores:
+def grasp(module: GraphModule, batches: Sequence[BatchDict], loss: BatchLoss) -> WeightScores:
     """``w * (H g)``: how much the gradient flow shrinks without the weight (Wang et al. 2020); may be negative.
 
     ``H`` is the Hessian and ``g`` the gradient of the mean loss; the batches are gone through twice.
@@ -110,9 +110,9 @@ def grasp(module: GraphModule, batches: Sequence[Batch], loss: Loss) -> Scores:
     return _mean(_curvature(module, batch, loss, direction) for batch in batches)
 
 
-def _curvature(module: GraphModule, batch: Batch, loss: Loss, direction: Scores) -> Scores:
+def _curvature(module: GraphModule, batch: BatchDict, loss: BatchLoss, direction: WeightScores) -> WeightScores:
     """The weights times the product of the Hessian of one batch with a direction."""
-    weights, value = _loss(module, batch, loss)
+    weights, value = _weights_and_loss(module, batch, loss)
     leaves = list(weights.values())
     slopes = torch.autograd.grad(value, leaves, create_graph=True, materialize_grads=True)
     along = sum(((slope * direction[name]).sum() for name, slope in zip(weights, slopes, strict=True)), torch.zeros_like(value))
@@ -122,7 +122,7 @@ def _curvature(module: GraphModule, batch: Batch, loss: Loss, direction: Scores)
     return {name: weight.detach() * part for (name, weight), part in zip(weights.items(), bent, strict=True)}
 
 
-def synflow(module: GraphModule, example: Batch) -> Scores:
+def synflow(module: GraphModule, example: BatchDict) -> WeightScores:
     """``|w| * dR/d|w|`` with ``R`` the sum of the outputs for an input of ones through absolute weights (Tanaka et al. 2020).
 
     Needs no data: of the example only shapes are read, and integers. Nothing is subtracted: running means count as zero. What a
@@ -157,7 +157,7 @@ class Movement:
 
     def __init__(self, module: GraphModule) -> None:
         self._module = module
-        self.scores: Scores = {name: torch.zeros_like(weight) for name, weight in module.weights().items()}
+        self.scores: WeightScores = {name: torch.zeros_like(weight) for name, weight in module.weights().items()}
 
     @torch.no_grad()
     def update(self) -> None:
@@ -168,7 +168,7 @@ class Movement:
                 score -= weight * weight.grad
 
 
-def sampled(seed: int = 0) -> Loss:
+def sampled_loss(seed: int = 0) -> BatchLoss:
     """A loss without labels: minus the log-likelihood of what is drawn from the module's own outputs.
 
     Classes [n, c] are drawn by their probabilities, logits or not; other outputs get noise of their own spread. Squared
@@ -177,7 +177,7 @@ def sampled(seed: int = 0) -> Loss:
     """
     generators: dict[torch.device, torch.Generator] = {}
 
-    def loss(outputs: dict[str, Tensor], batch: Batch) -> Tensor:
+    def loss(outputs: dict[str, Tensor], batch: BatchDict) -> Tensor:
         y = next(value for value in outputs.values() if value.is_floating_point())
         if y.device not in generators:
             generators[y.device] = torch.Generator(y.device).manual_seed(seed)
@@ -200,13 +200,13 @@ def _log_probabilities(y: Tensor) -> Tensor:
     return y.clamp(min=1e-12).log() if shares else F.log_softmax(y, 1)
 
 
-def positions(
-    module: GraphModule, model: Model, coupling: Coupling, batches: Iterable[Batch], loss: Loss
+def channel_scores(
+    module: GraphModule, model: Model, coupling: Coupling, batches: Iterable[BatchDict], loss: BatchLoss
 ) -> dict[str, npt.NDArray[np.float64]]:
     """For each coupling group the importance of its positions: the squared sum of ``w * g`` of all weights of one member that
     go with a position, summed over members, mean over batches (Molchanov et al. 2019; groups as in Fang et al. 2023).
 
-    With the loss `sampled` and single samples this is Fisher pruning of channels.
+    With the loss `sampled_loss` and single samples this is Fisher pruning of channels.
 
     Args:
         module: made from ``model``.
@@ -229,7 +229,7 @@ def positions(
     return {name: value / max(count, 1) for name, value in total.items()}
 
 
-def summed(scores: Scores, model: Model, coupling: Coupling) -> dict[str, npt.NDArray[np.float64]]:
+def summed_over_channels(scores: WeightScores, model: Model, coupling: Coupling) -> dict[str, npt.NDArray[np.float64]]:
     """For each coupling group the scores of its positions: those of all weights that go with a position, added up.
 
     Args:
@@ -244,7 +244,7 @@ def summed(scores: Scores, model: Model, coupling: Coupling) -> dict[str, npt.ND
     return found
 
 
-def singles(batches: Iterable[Batch]) -> Iterator[Batch]:
+def single_samples(batches: Iterable[BatchDict]) -> Iterator[BatchDict]:
     """Samples one by one; batches whose inputs are not of one length stay whole."""
     for batch in batches:
         sizes = {value.shape[0] if value.ndim else 0 for value in batch.values()}
@@ -254,7 +254,7 @@ def singles(batches: Iterable[Batch]) -> Iterator[Batch]:
         yield from ({name: value[at : at + 1] for name, value in batch.items()} for at in range(sizes.pop()))
 
 
-def _with(model: Model, parts: Scores) -> Model:
+def _with(model: Model, parts: WeightScores) -> Model:
     """The model with other numbers for its weights, and nothing in its other floating-point constants."""
     copy = model.copy()
     for name, weight in model.weights.items():

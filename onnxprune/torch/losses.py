@@ -1,4 +1,4 @@
-"""What training makes small: distances to the teacher's outputs, to labels, or whatever a user writes."""
+"""Losses: the distance to a teacher's outputs, or to labels, or a function that a user writes."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from torch import Tensor
 from onnxprune.errors import OptionError
 from onnxprune.torch.module import GraphModule
 
-__all__ = ["Loss", "Objective", "cross_entropy", "distill", "matched", "mse", "parse_loss", "relative"]
+__all__ = ["LossFunction", "Objective", "cross_entropy", "distill", "matched", "mse", "parse_loss", "relative_mse"]
 
 Outputs = Sequence[Tensor]
-Loss = Callable[[Outputs, Outputs | None, Tensor | None], Tensor]
-"""From a batch's outputs, the teacher's (``None`` without one) and the labels (``None`` if there are none), to a number."""
+LossFunction = Callable[[Outputs, Outputs | None, Tensor | None], Tensor]
+"""Maps a batch's outputs, the teacher's (``None`` without one) and the labels (``None`` if there are none) to a scalar."""
 
 
 def distill(outputs: Outputs, reference: Outputs | None, labels: Tensor | None, temperature: float = 2.0) -> Tensor:
-    """What the distribution over classes differs from the teacher's: ``T^2 KL(softmax(t / T) || softmax(s / T))``, the mean over
-    samples and places (Hinton et al. 2015). Outputs of one axis have no classes; of these it is the mean squared error.
+    """The divergence of the distribution over classes from the teacher's: ``T^2 KL(softmax(t / T) || softmax(s / T))``, the mean
+    over samples and positions (Hinton et al. 2015). Outputs of one axis have no classes: there it is the mean squared error.
     """
     assert reference is not None  # noqa: S101 - `Training.settled` saw to it
     terms = []
-    for student, teacher in _pairs(outputs, reference):
+    for student, teacher in _floating_pairs(outputs, reference):
         if student.dim() < 2:
             terms.append(F.mse_loss(student, teacher))
             continue
-        axis = _classes(student)
+        axis = _class_axis(student)
         s, t = (F.log_softmax(x.float() / temperature, axis) for x in (student, teacher))
         terms.append((t.exp() * (t - s)).sum(axis).mean() * temperature**2)
     return torch.stack(terms).sum()
 
 
 def cross_entropy(outputs: Outputs, reference: Outputs | None, labels: Tensor | None) -> Tensor:
-    """Of the first output, scores of classes on the second axis or on the last, with class indices.
+    """The cross-entropy of the first output, logits with classes on the second axis or on the last, and class indices.
 
     Raises:
         OptionError: the labels are not one class for each sample or place of the output.
@@ -70,31 +70,31 @@ def mse(outputs: Outputs, reference: Outputs | None, labels: Tensor | None) -> T
     """
     if labels is None:
         assert reference is not None  # noqa: S101 - `Training.settled` saw to it
-        return torch.stack([F.mse_loss(a, b) for a, b in _pairs(outputs, reference)]).sum()
+        return torch.stack([F.mse_loss(a, b) for a, b in _floating_pairs(outputs, reference)]).sum()
     if labels.numel() != outputs[0].numel():
         raise OptionError(f"--loss mse: labels are of shape {list(labels.shape)}, the output of {list(outputs[0].shape)}")
     return F.mse_loss(outputs[0], labels.reshape(outputs[0].shape).to(outputs[0].dtype))
 
 
-def relative(outputs: Outputs, reference: Outputs) -> Tensor:
+def relative_mse(outputs: Outputs, reference: Outputs) -> Tensor:
     """The mean over tensors of the squared error, each over the mean square of the teacher's."""
     terms = [F.mse_loss(a, b) / b.square().mean().clamp_min(1e-12) for a, b in zip(outputs, reference, strict=True)]
     return torch.stack(terms).mean()
 
 
-def _pairs(outputs: Outputs, reference: Outputs) -> list[tuple[Tensor, Tensor]]:
+def _floating_pairs(outputs: Outputs, reference: Outputs) -> list[tuple[Tensor, Tensor]]:
     pairs = [(a, b) for a, b in zip(outputs, reference, strict=True) if a.is_floating_point()]
     if not pairs:
         raise OptionError("the model has no floating-point output to train: use --loss package.module:function")
     return pairs
 
 
-def _classes(output: Tensor) -> int:
-    """The axis of classes: of images the second, otherwise the last."""
+def _class_axis(output: Tensor) -> int:
+    """The axis of classes: the second of images, otherwise the last."""
     return 1 if output.dim() > 3 else output.dim() - 1
 
 
-def parse_loss(text: str, temperature: float = 2.0) -> Loss:
+def parse_loss(text: str, temperature: float = 2.0) -> LossFunction:
     """Read a loss, or a sum of losses with weights: ``0.9*distill+0.1*cross_entropy``.
 
     Raises:
@@ -105,7 +105,7 @@ def parse_loss(text: str, temperature: float = 2.0) -> Loss:
         found = re.fullmatch(r"\s*(?:(\d+\.?\d*|\.\d+)\s*\*)?\s*([\w.:]+)\s*", part)
         if not found:
             raise OptionError(f"--loss {text!r}: write distill, cross_entropy, mse, package.module:function, or 0.9*A+0.1*B")
-        terms.append((float(found[1] or 1), _find(found[2], temperature)))
+        terms.append((float(found[1] or 1), _find_loss(found[2], temperature)))
 
     def total(outputs: Outputs, reference: Outputs | None, labels: Tensor | None) -> Tensor:
         return torch.stack([weight * loss(outputs, reference, labels) for weight, loss in terms]).sum()
@@ -113,10 +113,10 @@ def parse_loss(text: str, temperature: float = 2.0) -> Loss:
     return total
 
 
-def _find(name: str, temperature: float) -> Loss:
+def _find_loss(name: str, temperature: float) -> LossFunction:
     if name == "distill":
         return lambda outputs, reference, labels: distill(outputs, reference, labels, temperature)
-    known: dict[str, Loss] = {"cross_entropy": cross_entropy, "mse": mse}
+    known: dict[str, LossFunction] = {"cross_entropy": cross_entropy, "mse": mse}
     if name in known:
         return known[name]
     module, colon, function = name.partition(":")
@@ -131,12 +131,12 @@ def _find(name: str, temperature: float) -> Loss:
         raise OptionError(f"--loss {name}: {error}") from error
     if not callable(found):
         raise OptionError(f"--loss {name}: is not a function of (outputs, reference, labels)")
-    loss: Loss = found
+    loss: LossFunction = found
     return loss
 
 
 def matched(student: GraphModule, teacher: GraphModule, globs: Sequence[str]) -> tuple[str, ...]:
-    """The values inside both graphs whose names fit, that are computed and no outputs.
+    """The names of values that both graphs compute and that fit a glob.
 
     Raises:
         OptionError: a glob fits none.
@@ -161,12 +161,12 @@ class Objective:
     Attributes:
         loss: of the outputs.
         outputs: their names in the student's graph; ``reference`` in the teacher's.
-        match: names of values inside both graphs that shall be the same.
-        match_weight: what their error is multiplied by.
-        logs: outputs that are probabilities, of which losses get the logarithms; scores of classes up to a constant.
+        match: names of values inside both graphs that must become equal.
+        match_weight: the factor of their error in the loss.
+        logs: positions of outputs that are probabilities. Losses get their logarithms, which are logits up to a constant.
     """
 
-    loss: Loss
+    loss: LossFunction
     outputs: tuple[str, ...]
     reference: tuple[str, ...]
     match: tuple[str, ...]
@@ -180,7 +180,7 @@ class Objective:
         """A loss by its name.
 
         Raises:
-            OptionError: there is no such loss, or the two graphs do not put out the same.
+            OptionError: there is no such loss, or the two graphs have different numbers of outputs.
         """
         reference = () if teacher is None else teacher.outputs
         if teacher is not None and len(reference) != len(student.outputs):
@@ -195,7 +195,7 @@ class Objective:
         """The loss of a batch, from values by name of the student and of the teacher.
 
         Raises:
-            OptionError: a value that shall be matched has another shape than the teacher's.
+            OptionError: a value of ``match`` has another shape than the teacher's.
         """
         reference = None if given is None else self._scores(given, self.reference)
         total = self.loss(self._scores(values, self.outputs), reference, labels)
@@ -205,7 +205,7 @@ class Objective:
             if values[name].shape != given[name].shape:
                 mine, theirs = list(values[name].shape), list(given[name].shape)
                 raise OptionError(f"--match {name}: is {mine}, the teacher's {theirs}: match values whose channels all remain")
-        return total + self.match_weight * relative([values[n] for n in self.match], [given[n] for n in self.match])
+        return total + self.match_weight * relative_mse([values[n] for n in self.match], [given[n] for n in self.match])
 
     def _scores(self, values: dict[str, Tensor], names: Sequence[str]) -> list[Tensor]:
         return [_log(values[name]) if at in self.logs else values[name] for at, name in enumerate(names)]

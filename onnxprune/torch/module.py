@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from onnxprune.errors import InputError
 from onnxprune.ir.model import Model, Source
 from onnxprune.torch import ops
-from onnxprune.torch.program import Constant, Run, compiled
+from onnxprune.torch.program import CallContext, Constant, compiled
 from onnxprune.torch.roles import Role
 from onnxprune.torch.tensors import from_array, to_tensor
 
 __all__ = ["GraphModule", "initializer_name", "to_module"]
 
 _HOST = 64
-"""Elements up to which vectors of integers stay with the host, where sizes are computed."""
+"""Integer vectors of at most so many elements stay in the memory of the host: they are sizes and axes, which it computes with."""
 
 
 class GraphModule(nn.Module):
@@ -54,7 +54,7 @@ class GraphModule(nn.Module):
         if constant.role is Role.CONSTANT and not tensor.is_floating_point() and tensor.dim() < 2 and tensor.numel() <= _HOST:
             self._host[constant.key] = tensor
             return
-        module, attribute = _place(self, constant.key)
+        module, attribute = _register_path(self, constant.key)
         if constant.role is Role.WEIGHT:
             module.register_parameter(attribute, nn.Parameter(tensor))
         else:
@@ -123,7 +123,7 @@ class GraphModule(nn.Module):
         def fetch(name: str) -> Tensor:
             return given[name] if name in given else self.value_of(name)
 
-        return self.program.run(feeds, Run(fetch, self.training), wanted=wanted)
+        return self.program.run(feeds, CallContext(fetch, self.training), wanted=wanted)
 
     def _check(self, inputs: Mapping[str, Any]) -> None:
         missing = [name for name in self.inputs if name not in inputs]
@@ -138,7 +138,7 @@ class GraphModule(nn.Module):
 
 
 class _Holder(nn.Module):
-    """Holds what names put below a dot."""
+    """Holds the tensors whose names have a dot: ``a.weight`` is ``weight`` in the holder ``a``."""
 
     def extra_repr(self) -> str:
         held = [*self._parameters.items(), *self._buffers.items()]
@@ -157,7 +157,7 @@ def _escaped(part: str) -> str:
     return f"%{ord(part[0]):02X}{part[1:]}" if part else "%"
 
 
-def _place(root: nn.Module, name: str) -> tuple[nn.Module, str]:
+def _register_path(root: nn.Module, name: str) -> tuple[nn.Module, str]:
     """The module and the attribute for a name; makes the modules on the way."""
     *path, last = name.replace("%", "%25").split(".")
     module = root

@@ -14,16 +14,16 @@ from onnxprune.errors import ModelError
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import captured, domain_of
 from onnxprune.ir.weights import PACKED, Array, Weight, densify
-from onnxprune.torch.registry import Node, Operator, find
+from onnxprune.torch.registry import Node, Operator, find_operator
 from onnxprune.torch.roles import Role, Use, role
 from onnxprune.torch.tensors import dtype_of, to_tensor
 
-__all__ = ["Constant", "Place", "Program", "Run", "Way", "compiled", "constants_of"]
+__all__ = ["BodyPath", "CallContext", "Constant", "ConstantLocation", "Program", "Scope", "compiled", "constants_of"]
 
-Way = tuple[tuple[int, str], ...]
-"""The way to a body: at each level the place of the node, and the attribute."""
-Place = tuple[Way, str]
-"""Where a constant is: the way to the graph that holds it, and its name there."""
+BodyPath = tuple[tuple[int, str], ...]
+"""The path to a body: at each level the index of the node in its graph, and the name of the attribute."""
+ConstantLocation = tuple[BodyPath, str]
+"""The path to the graph that holds a constant, and its name there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,35 +32,35 @@ class Constant:
 
     Attributes:
         key: its name, made unique over all bodies.
-        place: where it is.
+        location: the graph that holds it, and its name there.
         shape: its dimensions.
         dtype: its ``TensorProto.DataType``.
-        role: what it is to training.
+        role: its part in training: weight, statistic or constant.
     """
 
     key: str
-    place: Place
+    location: ConstantLocation
     shape: tuple[int, ...]
     dtype: int
     role: Role
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One call of a module: how it gets constants, and its mode."""
+class CallContext:
+    """One call of a module: the function that returns its constants, and whether it is in train mode."""
 
     fetch: Callable[[str], Tensor]
     training: bool
 
 
 @dataclass(slots=True)
-class Step:
-    """A node and what happens to the values around it.
+class ProgramStep:
+    """A node, its operator, and the names of the values that it reads and writes.
 
     Attributes:
         captured: outer values that its bodies read.
-        last: values that nothing reads afterwards.
-        trains: whether it follows the mode of the module; not where its statistics cannot be updated.
+        last: values that no later step reads; they are freed after it.
+        trains: follows the mode of the module; false where its statistics cannot be updated.
     """
 
     node: Node
@@ -71,15 +71,15 @@ class Step:
     last: tuple[str, ...] = ()
     trains: bool = True
 
-    def compute(self, values: Values, run: Run) -> None:
+    def compute(self, values: Scope, context: CallContext) -> None:
         """Add the outputs of the node to the values."""
         operator = self.operator
         inputs = [values[name] if name else None for name in self.inputs]
-        options: dict[str, Any] = {"training": run.training and self.trains} if operator.trains else {}
+        options: dict[str, Any] = {"training": context.training and self.trains} if operator.trains else {}
         if self.node.bodies:
-            options |= {"outer": values, "run": run}
+            options |= {"outer": values, "context": context}
         try:
-            results = operator.function(self.node, *settled(inputs, operator.host), **options)
+            results = operator.function(self.node, *on_one_device(inputs, operator.host), **options)
         except ModelError as error:
             raise ModelError(f"node {self.node} cannot be computed in PyTorch: {error}") from error
         except Exception as error:
@@ -91,8 +91,8 @@ class Step:
         values.update((name, value) for name, value in zip(self.outputs, results, strict=False) if name)
 
 
-def settled(inputs: list[Any], host: Iterable[int]) -> list[Any]:
-    """The inputs of a node on one device: values that the host computed follow the others."""
+def on_one_device(inputs: list[Any], host: Iterable[int]) -> list[Any]:
+    """The inputs of a node on one device: values that the host computed move to the device of the others."""
     devices = {x.device for at, x in enumerate(inputs) if isinstance(x, Tensor) and at not in host}
     if len(devices) < 2:
         return inputs
@@ -100,16 +100,16 @@ def settled(inputs: list[Any], host: Iterable[int]) -> list[Any]:
     return [x.to(device) if isinstance(x, Tensor) and at not in host else x for at, x in enumerate(inputs)]
 
 
-class Values(dict[str, Any]):
+class Scope(dict[str, Any]):
     """Values by name; constants, and in a body the values around it, are looked up when they are read."""
 
-    def __init__(self, program: Program, run: Run, outer: Values | None) -> None:
+    def __init__(self, program: Program, context: CallContext, outer: Scope | None) -> None:
         super().__init__()
-        self._constants, self._run, self._outer = program.constants, run, outer
+        self._constants, self._context, self._outer = program.constants, context, outer
 
     def __missing__(self, name: str) -> Any:
         if name in self._constants:
-            value = self._run.fetch(self._constants[name])
+            value = self._context.fetch(self._constants[name])
         elif self._outer is not None:
             value = self._outer[name]
         else:
@@ -119,19 +119,19 @@ class Values(dict[str, Any]):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """The type and the sizes of a value, 1 where open; what rows of a loop that never runs would be."""
+class ValueType:
+    """The element type and the sizes of a value, 1 where a size is open; rows of a loop that never runs are of this type."""
 
     elem_type: int
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, value: ValueInfoProto) -> Kind:
-        kind = value.type.tensor_type
-        return cls(kind.elem_type, tuple(size.dim_value or 1 for size in kind.shape.dim))
+    def of(cls, value: ValueInfoProto) -> ValueType:
+        tensor_type = value.type.tensor_type
+        return cls(tensor_type.elem_type, tuple(size.dim_value or 1 for size in tensor_type.shape.dim))
 
     def empty(self) -> Tensor:
-        """No rows of this kind."""
+        """A tensor of this type without rows."""
         return torch.empty(0, *self.shape, dtype=dtype_of(self.elem_type or TensorProto.FLOAT))
 
 
@@ -140,32 +140,34 @@ class Program:
     """A graph, ready to run.
 
     Attributes:
-        inputs: values that a caller gives, in order; ``outputs`` those it gets.
-        steps: the nodes but for constants.
+        inputs: names of the values that a caller gives, in order; ``outputs`` those that it gets.
+        steps: the nodes, in order, without ``Constant`` nodes.
         constants: names of constants in this graph, and the keys they have in the module.
-        kinds: what is known of the outputs before anything runs.
+        output_types: types of the outputs, as the graph declares them.
     """
 
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
-    steps: list[Step] = field(default_factory=list)
+    steps: list[ProgramStep] = field(default_factory=list)
     constants: dict[str, str] = field(default_factory=dict)
-    kinds: tuple[Kind, ...] = ()
+    output_types: tuple[ValueType, ...] = ()
 
     def run(
-        self, inputs: Mapping[str, Any], run: Run, outer: Values | None = None, wanted: Sequence[str] | None = None
+        self, inputs: Mapping[str, Any], context: CallContext, outer: Scope | None = None, wanted: Sequence[str] | None = None
     ) -> dict[str, Any]:
-        """The outputs, or the wanted values, by name. Values are let go after their last reader."""
+        """The outputs, or the wanted values, by name. Values are freed after their last reader."""
         wanted = self.outputs if wanted is None else wanted
-        return dict(zip(wanted, self.results(inputs, run, outer, wanted), strict=True))
+        return dict(zip(wanted, self.results(inputs, context, outer, wanted), strict=True))
 
-    def results(self, inputs: Mapping[str, Any], run: Run, outer: Values | None = None, wanted: Sequence[str] = ()) -> list[Any]:
+    def results(
+        self, inputs: Mapping[str, Any], context: CallContext, outer: Scope | None = None, wanted: Sequence[str] = ()
+    ) -> list[Any]:
         """The outputs, or the wanted values, in order; a value may be wanted twice."""
-        values, wanted = Values(self, run, outer), wanted or self.outputs
+        values, wanted = Scope(self, context, outer), wanted or self.outputs
         values.update(inputs)
         kept = set(wanted)
         for step in self.steps:
-            step.compute(values, run)
+            step.compute(values, context)
             for name in step.last:
                 if name not in kept:
                     values.pop(name, None)
@@ -196,28 +198,27 @@ def _of_node(node: NodeProto) -> Weight | None:
     if isinstance(value, SparseTensorProto):
         return Weight(node.output[0], None, densify(value))
     if attribute.name in {"value_float", "value_floats", "value_int", "value_ints"}:
-        kind = TensorProto.FLOAT if "float" in attribute.name else TensorProto.INT64
-        array: Array = torch.tensor(value, dtype=torch.float32 if kind == TensorProto.FLOAT else torch.int64).numpy()
+        array: Array = torch.tensor(value, dtype=torch.float32 if "float" in attribute.name else torch.int64).numpy()
         return Weight(node.output[0], None, array)
     return None
 
 
 class _Compiler:
-    """Walks a graph and its bodies once."""
+    """Walks a graph and its bodies once, and collects constants, their readers, and operators that have no function."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.weights: dict[str, tuple[Place, Weight]] = {}
+        self.weights: dict[str, tuple[ConstantLocation, Weight]] = {}
         self.uses: dict[str, list[Use]] = {}
-        self.steps: list[tuple[Step, list[str | None]]] = []
+        self.steps: list[tuple[ProgramStep, list[str | None]]] = []
         self.missing: dict[tuple[str, str], str] = {}
 
-    def graph(self, graph: GraphProto, weights: Mapping[str, Weight] | None, way: Way, outer: Mapping[str, str]) -> Program:
+    def graph(self, graph: GraphProto, weights: Mapping[str, Weight] | None, path: BodyPath, outer: Mapping[str, str]) -> Program:
         """One graph; ``outer`` are the constants around it, by name."""
         own = {}
         for name, weight in constants_of(graph, weights).items():
             own[name] = self._key(name)
-            self.weights[own[name]] = (way, name), weight
+            self.weights[own[name]] = (path, name), weight
         known = dict(outer) | own
         for value in graph.input:  # a body may have an input by the name of a constant around it
             if value.name not in own:
@@ -229,7 +230,7 @@ class _Compiler:
             if node.op_type == "Identity" and not domain_of(node) and node.input[0] in known:
                 own[node.output[0]] = known[node.output[0]] = known[node.input[0]]
                 continue
-            step = self._step(node, (*way, (at, "")), known)
+            step = self._step(node, (*path, (at, "")), known)
             if step is not None:
                 steps.append(step)
         outputs = tuple(value.name for value in graph.output)
@@ -238,7 +239,7 @@ class _Compiler:
                 self.uses.setdefault(known[name], []).append(Use(None, 0))
         _free(steps, {*outputs})
         given = tuple(value.name for value in graph.input if value.name not in (weights or ()))
-        return Program(given, outputs, steps, own, tuple(Kind.of(value) for value in graph.output))
+        return Program(given, outputs, steps, own, tuple(ValueType.of(value) for value in graph.output))
 
     def _key(self, name: str) -> str:
         key, count = name, 0
@@ -247,21 +248,21 @@ class _Compiler:
             key = f"{name}__{count}"
         return key
 
-    def _step(self, node: NodeProto, way: Way, known: Mapping[str, str]) -> Step | None:
+    def _step(self, node: NodeProto, path: BodyPath, known: Mapping[str, str]) -> ProgramStep | None:
         domain = domain_of(node)
         opset = self.model.opset_of(domain)
-        operator = find(domain, node.op_type, opset)
+        operator = find_operator(domain, node.op_type, opset)
         name = node.name or f"{node.op_type}({', '.join(node.output)})"
         if operator is None:
             self.missing.setdefault((domain, node.op_type), f"node {name!r}, operator set {opset}")
             return None
-        *around, (at, _) = way
+        *around, (at, _) = path
         attrs, bodies = {}, {}
         for attribute in node.attribute:
             if attribute.type == AttributeProto.GRAPH:
                 bodies[attribute.name] = self.graph(attribute.g, None, (*around, (at, attribute.name)), known)
             else:
-                attrs[attribute.name] = _value(attribute)
+                attrs[attribute.name] = _attribute_value(attribute)
         read = [known.get(value) for value in node.input]
         layer = tuple(key for key in read if key is not None)
         for position, key in enumerate(read):
@@ -269,15 +270,15 @@ class _Compiler:
                 self.uses.setdefault(key, []).append(Use(operator, position, layer))
         view = Node(node.op_type, domain, opset, name, attrs, bodies, len(node.output))
         outside = tuple(sorted(captured(node))) if bodies else ()
-        step = Step(view, operator, tuple(node.input), tuple(node.output), outside)
+        step = ProgramStep(view, operator, tuple(node.input), tuple(node.output), outside)
         self.steps.append((step, read))
         return step
 
     def constants(self) -> dict[str, Constant]:
         """All constants with their roles, by key."""
         return {
-            key: Constant(key, place, weight.shape, weight.dtype, role(weight, self.uses.get(key, ())))
-            for key, (place, weight) in self.weights.items()
+            key: Constant(key, location, weight.shape, weight.dtype, role(weight, self.uses.get(key, ())))
+            for key, (location, weight) in self.weights.items()
         }
 
     def check(self) -> None:
@@ -300,7 +301,7 @@ class _Compiler:
             )
 
 
-def _value(attribute: AttributeProto) -> Any:
+def _attribute_value(attribute: AttributeProto) -> Any:
     value = helper.get_attribute_value(attribute)
     if isinstance(value, bytes):
         return value.decode()
@@ -309,8 +310,8 @@ def _value(attribute: AttributeProto) -> Any:
     return [item.decode() if isinstance(item, bytes) else item for item in value] if isinstance(value, list) else value
 
 
-def _free(steps: list[Step], kept: set[str]) -> None:
-    """Tell each step which values nothing reads after it."""
+def _free(steps: list[ProgramStep], kept: set[str]) -> None:
+    """Note in each step the values that no later step reads."""
     seen = kept
     for step in reversed(steps):
         names = {*step.inputs, *step.captured, *step.outputs} - seen - {""}

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-__all__ = ["ANY", "Function", "Node", "Operator", "find", "ints", "op", "registered"]
+__all__ = ["ANY", "Function", "Node", "Operator", "find_operator", "ints", "op", "registered_operators"]
 
 ANY = range(2**16)
-"""Every input."""
+"""Every input: no node has more."""
 
 Function = Callable[..., Any]
 """Called with a `Node` and its inputs, ``None`` where absent; returns a value, or a tuple of them."""
@@ -25,13 +25,13 @@ class Body(Protocol):
     @property
     def outputs(self) -> Sequence[str]: ...
     @property
-    def kinds(self) -> Sequence[Any]: ...
+    def output_types(self) -> Sequence[Any]: ...
     @property
     def steps(self) -> Sequence[Any]: ...
     @property
     def constants(self) -> Mapping[str, str]: ...
 
-    def results(self, inputs: Any, run: Any, outer: Any) -> list[Any]:
+    def results(self, inputs: Any, context: Any, outer: Any) -> list[Any]:
         """The outputs for some inputs, inside of a run of the graph around it."""
 
 
@@ -41,7 +41,7 @@ class Node:
 
     Attributes:
         op: the operator; ``domain`` and ``opset`` its operator set and the version of it.
-        name: what messages call it.
+        name: as messages show it.
         attrs: attributes: numbers, text, lists of them, tensors.
         bodies: graphs among the attributes.
         outputs: how many outputs the node has, absent ones at the end left out.
@@ -65,16 +65,16 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A function and what it says of its inputs.
+    """A function that computes an operator, and how its inputs are used.
 
     Attributes:
-        function: computes it.
-        since: the first version of the operator set it holds for, ``until`` the last.
+        function: computes the outputs.
+        since: the first version of the operator set that the function is for; ``until`` the last.
         weights: inputs that are trained where they are floating-point constants.
         operands: inputs that are trained where they are floating-point constants of more than one element.
         statistics: inputs that train mode updates.
         host: inputs that are read by the host (sizes, axes, indices of slices), and so stay where they are.
-        trains: whether the function is told the mode, as ``training``.
+        trains: the function has a parameter ``training``: true in train mode.
     """
 
     function: Function
@@ -89,6 +89,7 @@ class Operator:
 
 _OPERATORS: dict[tuple[str, str], list[Operator]] = {}
 _NEWEST = 2**16
+"""Above every version of an operator set."""
 
 
 def op(
@@ -120,12 +121,12 @@ def op(
     return register
 
 
-def find(domain: str, name: str, opset: int) -> Operator | None:
-    """What computes an operator of a version of its operator set, if anything does."""
+def find_operator(domain: str, name: str, opset: int) -> Operator | None:
+    """The function of an operator in a version of its operator set; ``None`` if there is none."""
     return next((one for one in _OPERATORS.get((domain, name), ()) if one.since <= opset <= one.until), None)
 
 
-def registered() -> list[tuple[str, str]]:
+def registered_operators() -> list[tuple[str, str]]:
     """Every (domain, operator) with a function, sorted."""
     return sorted(_OPERATORS)
 

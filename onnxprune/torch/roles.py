@@ -1,9 +1,9 @@
-"""Which constants of a graph are trained: decided by what reads them, not by their names.
+"""The rule that says which constants of a graph are trained: it looks at their readers, not at their names.
 
 - A *weight* is a floating-point constant that every reader takes where a layer has its weights (kernels, matrices, biases,
   scales of normalisations, slopes, tables of embeddings), or as an operand of arithmetic or of what moves data around, where
   it must have more than one element: numbers such as ``1 / sqrt(d)`` are no weights. A mask (zeros and entries of -100 or
-  less, as attention adds) is none either.
+  less, as attention adds) is no weight either.
 - A *statistic* is a running mean or variance of a normalisation that no other layer reads; train mode updates it.
 - Everything else is a *constant*: sizes, indices, scales and zero points of quantisation, and what is read in two of
   these ways, because equal constants of unrelated layers were merged.
@@ -21,10 +21,11 @@ from onnxprune.torch.registry import Operator
 __all__ = ["Role", "Use", "role"]
 
 _MASKED = -100.0
+"""Entries of additive masks are 0, or at most this: softmax then gives a position no more than ``exp(-100)``."""
 
 
 class Role(enum.Enum):
-    """What a constant is to training."""
+    """The part that a constant has in training."""
 
     WEIGHT = "weight"
     STATISTIC = "statistic"
@@ -36,8 +37,8 @@ class Use:
     """One reader of a constant.
 
     Attributes:
-        operator: what reads it; ``None`` for the outputs of the graph.
-        position: which input it is.
+        operator: that reads it; ``None`` for the outputs of the graph.
+        position: of the input, from 0.
         layer: the constants that the reader has, which tell a layer that runs twice from two layers.
     """
 
@@ -47,7 +48,7 @@ class Use:
 
 
 def role(weight: Weight, uses: Sequence[Use]) -> Role:
-    """What a constant is to training, by all its readers."""
+    """The part that a constant has in training, which follows from all its readers."""
     if not weight.is_float or not uses:
         return Role.CONSTANT
     operators = [(use.operator, use.position) for use in uses if use.operator is not None]
@@ -57,12 +58,12 @@ def role(weight: Weight, uses: Sequence[Use]) -> Role:
         return Role.STATISTIC if len({use.layer for use in uses}) == 1 else Role.CONSTANT
     if not all(at in operator.weights or at in operator.operands for operator, at in operators):
         return Role.CONSTANT
-    if not any(at in operator.weights for operator, at in operators) and (weight.size <= 1 or _is_mask(weight)):
+    if not any(at in operator.weights for operator, at in operators) and (weight.size <= 1 or _is_attention_mask(weight)):
         return Role.CONSTANT
     return Role.WEIGHT
 
 
-def _is_mask(weight: Weight) -> bool:
+def _is_attention_mask(weight: Weight) -> bool:
     array = weight.array()
     low = array <= _MASKED
     return bool(low.any() and (low | (array == 0)).all())

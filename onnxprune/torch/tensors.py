@@ -55,7 +55,7 @@ def to_tensor(weight: Weight) -> Tensor:
 
 def from_array(array: Array, dtype: torch.dtype | None = None) -> Tensor:
     """An array as a tensor, in memory shared with it if that can be written; of any type that ONNX and PyTorch have."""
-    array = array if array.flags.writeable and array.flags.c_contiguous and array.dtype.isnative else _copied(array)
+    array = array if array.flags.writeable and array.flags.c_contiguous and array.dtype.isnative else _native_copy(array)
     dtype = dtype_of(helper.np_dtype_to_tensor_dtype(array.dtype)) if dtype is None else dtype
     if dtype in _NARROW:
         bits = np.int16 if _NARROW[dtype] == torch.int16 else np.uint8
@@ -65,7 +65,7 @@ def from_array(array: Array, dtype: torch.dtype | None = None) -> Tensor:
     return torch.from_numpy(array)
 
 
-def _copied(array: Array) -> Array:
+def _native_copy(array: Array) -> Array:
     return np.array(array, array.dtype.newbyteorder("="), order="C")
 
 

@@ -1,4 +1,4 @@
-"""What a module learnt, in the model it came from."""
+"""Writes the weights and statistics of a module back into the model that it was made from."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from onnxprune.ir.files import save
 from onnxprune.ir.model import Model, Source
 from onnxprune.ir.weights import Array, Weight
 from onnxprune.torch.module import GraphModule
-from onnxprune.torch.program import Constant, Place, Way, constants_of
+from onnxprune.torch.program import BodyPath, Constant, ConstantLocation, constants_of
 from onnxprune.torch.roles import Role
 from onnxprune.torch.tensors import to_array
 
 __all__ = ["write_back"]
 
 
-def write_back(module: GraphModule, model: Source, output: str | Path | None = None, *, leave: Collection[str] = ()) -> Model:
+def write_back(module: GraphModule, model: Source, output: str | Path | None = None, *, exclude: Collection[str] = ()) -> Model:
     """The model with the weights and statistics of a module made from it, in the types the model has.
 
     What did not change stays as it is in the model, bit by bit, and so does everything but weights and statistics. With
@@ -31,7 +31,7 @@ def write_back(module: GraphModule, model: Source, output: str | Path | None = N
         module: made by `to_module`, trained or not.
         model: the model it was made from, or one with the same graph; it is not changed.
         output: where to save the result, whole or not at all, with external data where the model had some.
-        leave: names of constants of the module that are not written.
+        exclude: names of constants of the module that are not written.
 
     Raises:
         ModelError: the model has no such constant, or one of another shape or type.
@@ -40,15 +40,15 @@ def write_back(module: GraphModule, model: Source, output: str | Path | None = N
     result, known = Model.of(model), {}
     with torch.no_grad():
         for constant in module.constants.values():
-            if constant.role is Role.CONSTANT or constant.key in leave:
+            if constant.role is Role.CONSTANT or constant.key in exclude:
                 continue
-            way = constant.place[0]
-            if way not in known:
-                known[way] = _constants_in(result, way)
-            old = _checked(result.name, constant, known[way].get(constant.place[1]))
+            path = constant.location[0]
+            if path not in known:
+                known[path] = _constants_in(result, path)
+            old = _checked(result.name, constant, known[path].get(constant.location[1]))
             new = to_array(module.value_of(constant.key), old.dtype)
             if not _same_bits(new, old.array()):
-                _replace(result, constant.place, old, new)
+                _replace_constant(result, constant.location, old, new)
     if output is not None:
         save(result, Path(output))
     return result
@@ -58,9 +58,9 @@ def _same_bits(one: Array, other: Array) -> bool:
     return one.tobytes() == np.ascontiguousarray(other).tobytes()
 
 
-def _body(model: Model, way: Way) -> GraphProto | None:
+def _body(model: Model, path: BodyPath) -> GraphProto | None:
     graph = model.graph
-    for at, name in way:
+    for at, name in path:
         found = [one.g for node in graph.node[at : at + 1] for one in node.attribute if one.name == name]
         if not found:
             return None
@@ -68,13 +68,13 @@ def _body(model: Model, way: Way) -> GraphProto | None:
     return graph
 
 
-def _constants_in(model: Model, way: Way) -> dict[str, Weight]:
-    graph = _body(model, way)
-    return {} if graph is None else constants_of(graph, None if way else model.weights)
+def _constants_in(model: Model, path: BodyPath) -> dict[str, Weight]:
+    graph = _body(model, path)
+    return {} if graph is None else constants_of(graph, None if path else model.weights)
 
 
 def _checked(model: str, constant: Constant, found: Weight | None) -> Weight:
-    name = constant.place[1]
+    name = constant.location[1]
     if found is None:
         raise ModelError(f"{model}: there is no constant {name!r}: pass the model that the module was made from")
     if found.shape != constant.shape or not found.is_float:  # floats are written in the type they have there
@@ -85,14 +85,14 @@ def _checked(model: str, constant: Constant, found: Weight | None) -> Weight:
     return found
 
 
-def _replace(model: Model, place: Place, old: Weight, new: Array) -> None:
-    way, name = place
-    if not way and name in model.weights:
+def _replace_constant(model: Model, location: ConstantLocation, old: Weight, new: Array) -> None:
+    path, name = location
+    if not path and name in model.weights:
         changed = Weight(name, None, new)
         changed.origin = old.origin
         model.weights[name] = changed
         return
-    graph = _body(model, way)
+    graph = _body(model, path)
     assert graph is not None  # noqa: S101 - the constant was found there
     tensor = numpy_helper.from_array(new, name)
     for known in graph.initializer:

@@ -1,8 +1,12 @@
 """Training on the graph: recipes that prune while they train, and the loop that they share.
 
-`session` trains one model and writes it back, `trainer` is the loop, `recipes` has one function for each method, `weights` and
-`channels` carry a recipe out on weights or on channels. `data`, `augment`, `devices`, `checkpoint`, `masks`, `batchnorm` and
-`evaluate` do what their names say.
+`finetune` trains a model with the weights that it has, `train` makes it sparse (`weights`) or removes channels (`channels`).
+A `session` has all that such a run needs: the samples and files that the user names (`inputs`), samples in batches (`data`,
+`augment`), the device (`devices`), the model as a module (`student`, with `batchnorm`), scores (`evaluate`), and a `trainer`.
 
-Change here: a recipe (`recipes`), or how training runs (`trainer`). Operators and losses are in `onnxprune.torch`.
+The `trainer` carries out phases (`phase`) in steps (`step`), tells its progress (`progress`), and keeps a `checkpoint`. `recipes`
+has one function for each method, which describes its phases. Masks are in `masks`; `layers`, `weight_selection` and
+`channel_selection` say what they may keep and choose what they keep; `group_lasso` shrinks channels.
+
+Change here: a recipe (`recipes`), or how training runs (`trainer`, `step`). Operators and losses are in `onnxprune.torch`.
 """

@@ -2,9 +2,8 @@
 
 The bias of an exported convolution was a batch normalisation once. Without it a net that loses nine tenths of its weights loses
 the size of its signals too, layer by layer, and new weights do not train at all: the recipes of the literature were made for nets
-that normalise. `unfold` puts a normalisation behind each convolution with a bias of its own. At first it changes nothing: it has
-the statistics of the data, and takes them back by its scale and shift. `fold` multiplies what became of it into weights and
-biases.
+that normalise. `restore_norms` puts a normalisation behind each convolution with a bias of its own. At first it changes nothing:
+it has the statistics of the data, and its scale and shift undo them. At the end `fold_norms` multiplies it into the weights.
 """
 
 from __future__ import annotations
@@ -21,28 +20,28 @@ from torch import Tensor
 from onnxprune.ir.node import domain_of
 from onnxprune.ir.weights import Weight
 from onnxprune.torch.module import GraphModule
-from onnxprune.training.masks import parametrized
+from onnxprune.training.masks import parameter_of
 
 if TYPE_CHECKING:
     from onnx import NodeProto
 
     from onnxprune.ir.model import Model
 
-__all__ = ["Feeds", "Norm", "fold", "measure", "settle", "unfold"]
+__all__ = ["RestoredNorm", "fold_norms", "initialize_norms", "restore_norms", "update_batchnorm"]
 
 _EPSILON = 1e-5
+"""Added to the variance; the default of ONNX and PyTorch."""
 _CONVOLUTIONS = {"Conv", "ConvTranspose"}
-Feeds = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Norm:
-    """A normalisation behind a convolution; names of constants.
+class RestoredNorm:
+    """A normalisation behind a convolution, by the names of its constants.
 
     Attributes:
-        weight: of the convolution, and its ``bias``.
-        groups: of a transposed convolution, whose weights are [inputs, outputs of a group, ...]; 0 for one that is not.
-        scale: of the normalisation, and its ``shift``, ``mean`` and ``var``: one entry for each output.
+        weight: of the convolution; ``bias`` is its bias.
+        groups: of a transposed convolution, whose weights are [inputs, outputs of a group, ...]; 0 for any other.
+        scale: of the normalisation; ``shift``, ``mean`` and ``var`` are the others. Each is of shape [outputs].
     """
 
     weight: str
@@ -55,17 +54,17 @@ class Norm:
 
     @property
     def constants(self) -> tuple[str, str, str, str]:
-        """What only the normalisation reads."""
+        """The constants that only the normalisation reads."""
         return self.scale, self.shift, self.mean, self.var
 
 
-def unfold(model: Model) -> tuple[Model, tuple[Norm, ...]]:
-    """A copy in which convolutions are followed by normalisations that change nothing; see `measure`.
+def restore_norms(model: Model) -> tuple[Model, tuple[RestoredNorm, ...]]:
+    """A copy in which normalisations follow convolutions; see `initialize_norms` for their constants.
 
-    Those with a weight and a bias that nothing else reads are, unless the model puts out what they do, or normalises it anyway.
-    Values keep their names: what a convolution put out is now put out by the normalisation.
+    A convolution gets one if no other node reads its weight and bias, its output is not one of the model, and no normalisation
+    reads it. Values keep their names: the output of the convolution is now that of the normalisation.
     """
-    copy, norms = model.copy(), list[Norm]()
+    copy, norms = model.copy(), list[RestoredNorm]()
     readers = copy.consumers()
     outputs = {value.name for value in copy.graph.output}
     nodes = [*copy.graph.node]
@@ -86,7 +85,7 @@ def _is_folded(model: Model, node: NodeProto, readers: Mapping[str, list[tuple[N
     return not any("Normalization" in reader.op_type for reader, _ in readers.get(node.output[0], ()))
 
 
-def _append(model: Model, node: NodeProto) -> Norm:
+def _append(model: Model, node: NodeProto) -> RestoredNorm:
     """Put a normalisation behind the last node."""
     value, (weight, bias) = node.output[0], node.input[1:3]
     node.output[0] = model.fresh_name(f"{value}__raw")
@@ -98,49 +97,52 @@ def _append(model: Model, node: NodeProto) -> Norm:
     added = helper.make_node("BatchNormalization", [node.output[0], *names], [value], f"{node.name}__norm", epsilon=_EPSILON)
     model.graph.node.append(added)
     groups = next((a.i for a in node.attribute if a.name == "group"), 1)
-    return Norm(weight, bias, groups if node.op_type == "ConvTranspose" else 0, *names)
+    return RestoredNorm(weight, bias, groups if node.op_type == "ConvTranspose" else 0, *names)
 
 
 @torch.no_grad()
-def measure(module: GraphModule, norms: Iterable[Norm], batches: Iterable[Feeds]) -> None:
+def initialize_norms(module: GraphModule, norms: Iterable[RestoredNorm], batches: Iterable[Mapping[str, Any]]) -> None:
     """Give normalisations the statistics of the data, and the scales and shifts with which they change nothing.
 
     Args:
-        module: of the copy that `unfold` made; the convolutions have the weights that shall act.
+        module: of the copy that `restore_norms` made, with the weights that it will begin with.
         norms: its normalisations.
-        batches: what statistics are taken of.
+        batches: samples from which statistics are taken, by the names of inputs.
     """
     norms = tuple(norms)
     for norm in norms:
         for name, entry in ((norm.scale, 1), (norm.shift, 0), (norm.mean, 0), (norm.var, 1 - _EPSILON)):
-            parametrized(module, name).fill_(entry)
+            parameter_of(module, name).fill_(entry)
     found = _statistics(module.eval(), {norm.mean for norm in norms}, batches)
     for norm in norms:
         mean, var = found[norm.mean]
         for name, values in ((norm.scale, (var + _EPSILON).sqrt()), (norm.shift, mean), (norm.mean, mean), (norm.var, var)):
-            parametrized(module, name).copy_(values)
+            parameter_of(module, name).copy_(values)
 
 
 @torch.no_grad()
-def settle(module: GraphModule, batches: Iterable[Feeds]) -> None:
-    """Give all batch normalisations the statistics that they meet in training, as for new weights; ends in evaluation mode."""
+def update_batchnorm(module: GraphModule, batches: Iterable[Mapping[str, Any]]) -> None:
+    """Give all batch normalisations the statistics of the data at the present weights, as `torch.optim.swa_utils.update_bn`.
+
+    The module is in evaluation mode afterwards.
+    """
     steps = {mean: var for _, mean, var in _normalisations(module)}
     for mean, values in _statistics(module.train(), set(steps), batches).items():
         for name, value in zip((mean, steps[mean]), values, strict=True):
-            parametrized(module, name).copy_(value)
+            parameter_of(module, name).copy_(value)
     module.eval()
 
 
 def _normalisations(module: GraphModule) -> Iterable[tuple[str, str, str]]:
-    """For each batch normalisation that is trained what it reads, its mean and its variance."""
+    """For each batch normalisation that follows the mode, the names of its input, its mean and its variance."""
     constants = module.program.constants
     for step in module.program.steps:
         if step.node.op == "BatchNormalization" and step.trains and step.inputs[3] in constants:
             yield step.inputs[0], constants[step.inputs[3]], constants[step.inputs[4]]
 
 
-def _statistics(module: GraphModule, means: set[str], batches: Iterable[Feeds]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Mean and variance of each channel of what normalisations read, by the names of their means."""
+def _statistics(module: GraphModule, means: set[str], batches: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Mean and variance of each channel of the inputs of normalisations, by the names of their means. [channels], float64"""
     reads = {mean: value for value, mean, _ in _normalisations(module) if mean in means}
     sums: dict[str, list[Tensor]] = {}
     count = 0
@@ -157,10 +159,11 @@ def _statistics(module: GraphModule, means: set[str], batches: Iterable[Feeds]) 
 
 
 @torch.no_grad()
-def fold(module: GraphModule, norms: Iterable[Norm]) -> None:
-    """Multiply normalisations into the weights and biases before them; they are then the identity, and zeros are still zero.
+def fold_norms(module: GraphModule, norms: Iterable[RestoredNorm]) -> None:
+    """Multiply normalisations into the weights and biases before them; they are the identity afterwards, and zeros
+    are still zero.
 
-    Masks must be gone: see `onnxprune.training.masks.strip`.
+    Masks must be gone: see `onnxprune.training.masks.remove_masks`.
     """
     for norm in norms:
         weight, bias, scale, shift, mean, var = (

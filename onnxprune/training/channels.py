@@ -5,8 +5,8 @@
     oneshot     prune, fine-tune
     any other   train under masks on channels, by a recipe of `onnxprune.training.recipes`, and cut out what is masked at its end
 
-Pruning is `onnxprune.driver.prune.prune`: proven, and repaired on samples of the training data. Unless told otherwise training is
-to put out what the model did as it came, which needs no labels.
+Pruning is `onnxprune.driver.prune.prune`: proven, and repaired on samples of the training data. Without another teacher the model
+learns the outputs of the model that was given, which needs no labels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,56 +29,60 @@ from onnxprune.ir.model import Model, Source
 from onnxprune.options.prune import Recipe, Target
 from onnxprune.options.train import Sparse, Training, turns
 from onnxprune.pruning.cost import COST_METRICS
-from onnxprune.training.channel_masks import ChannelSelection
-from onnxprune.training.data import Data
-from onnxprune.training.devices import devices
+from onnxprune.training.channel_selection import ChannelSelection
+from onnxprune.training.data import TrainingData
+from onnxprune.training.devices import find_devices
+from onnxprune.training.evaluate import score_report
 from onnxprune.training.group_lasso import GroupNorms
-from onnxprune.training.layers import layers
-from onnxprune.training.recipes import Run, methods, rated
-from onnxprune.training.session import Material, Session, Tuned, kept, opened
-from onnxprune.training.trainer import Phase
+from onnxprune.training.inputs import TrainingInputs
+from onnxprune.training.layers import prunable_layers
+from onnxprune.training.phase import Phase
+from onnxprune.training.progress import Tell
+from onnxprune.training.recipes import RecipeRun, methods, with_rate
+from onnxprune.training.session import TrainedModel, TrainingSession
 from onnxprune.verify.law import Check
 from onnxprune.verify.metrics import Evaluation
 
-__all__ = ["train"]
+__all__ = ["train_channels"]
 
-Tell = Callable[[str], None]
 _CALIBRATION = 512
-"""Samples of the training data that repair and the choice of widths go by."""
+"""Samples of the training data by which pruning repairs weights and chooses widths."""
 _LARGEST = 2_000_000_000
-"""Bytes of weights that fit in one message, with the graph."""
+"""Bytes of weights that fit in one protobuf message, whose limit is 2 GiB, together with the graph."""
 
 
-def train(
+def train_channels(
     source: Source,
-    material: Material,
+    inputs: TrainingInputs,
     recipe: Sparse,
     options: Training | None = None,
     *,
     progress: Tell | None = None,
-) -> Tuned:
+) -> TrainedModel:
     """Remove channels and train, by a method of `CHANNEL_METHODS`; the graph becomes smaller.
 
     Args:
-        source: a path, a ``ModelProto``, bytes; it is not changed. It is the teacher, if the material has no other.
-        material: what to train with. Its checkpoint spans all stages.
+        source: a path, a ``ModelProto``, bytes; it is not changed. It is the teacher, if ``inputs`` has no other.
+        inputs: samples, teacher and files. The checkpoint spans all stages.
         recipe: with a target.
-        options: how it is trained; the epochs are those of each training.
-        progress: told how it goes.
+        options: of the training; the epochs are those of each stage.
+        progress: called with the progress.
 
     Raises:
-        ModelError: a model cannot be read, or not be computed in PyTorch.
+        ModelError: a model cannot be read, or cannot be computed in PyTorch.
         OptionError: samples do not fit, or options do not go together.
         TargetError: the target cannot be reached; says what is reachable.
-        VerificationError: the model cannot be run, so that no surgery can be proven.
+        VerificationError: the model cannot be run, so that no pruning can be proven.
         RequirementError: training diverged.
     """
-    return _Course(source, material, recipe, options or Training(), progress or (lambda _: None)).run()
+    return _ChannelRun(source, inputs, recipe, options or Training(), progress or (lambda _: None)).run()
 
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """What is done at a time: ``learn`` while channels shrink, ``prune`` to a fraction of the original, ``tune``, or ``mask``."""
+    """A part of the run. ``learn`` trains while channels shrink, ``prune`` prunes to a fraction of the original, ``tune``
+    fine-tunes, and ``mask`` trains under masks on channels.
+    """
 
     kind: str
     name: str
@@ -100,16 +104,16 @@ def _stages(recipe: Sparse, target: Target) -> list[_Stage]:
     return found
 
 
-@dataclass(slots=True)
-class _Place:
-    """Where a run is, as it is kept beside the checkpoints of its trainings.
+@dataclass(frozen=True, slots=True)
+class _RunState:
+    """The position of a run and its results so far, as a checkpoint holds them beside the state of a training.
 
     Attributes:
-        number: of the next stage.
-        model: that it begins with, as bytes: what goes on after a kill has nothing else.
+        number: of the next stage, from 0.
+        model: that it begins with, as bytes: a run that goes on after a kill has nothing else.
         remaining: the fraction of the target's metric that is left.
-        stages: what the stages before it came to.
-        epochs: of the trainings before it.
+        stages: results of the stages before it, as rows of the report.
+        epochs: results of their epochs.
     """
 
     number: int
@@ -119,80 +123,78 @@ class _Place:
     epochs: list[dict[str, Any]] = field(default_factory=list)
 
 
-class _Course:
-    """One run: its stages in order, each of which ends with a model that the next one begins with."""
+class _ChannelRun:
+    """A run of several stages. Each ends with a model, which the next one begins with."""
 
-    def __init__(self, source: Source, material: Material, recipe: Sparse, options: Training, tell: Tell) -> None:
+    def __init__(self, source: Source, inputs: TrainingInputs, recipe: Sparse, options: Training, tell: Tell) -> None:
         tell("reading")
         self._begun, self._tell, self._recipe = time.monotonic(), tell, recipe
         self._target = Target.parse(recipe.target)
         self._source = Model.of(source)
         _check_size(self._source)
-        teacher = self._source if material.teacher is None else Model.of(material.teacher)
-        self._material = dataclasses.replace(material, teacher=teacher)
-        self._where = devices(options.device, options.precision)
-        self._data = opened(material, self._source, options, self._where)
+        teacher = self._source if inputs.teacher is None else Model.of(inputs.teacher)
+        self._inputs = dataclasses.replace(inputs, teacher=teacher)
+        self._devices = find_devices(options.device, options.precision)
+        self._data = inputs.open_data(self._source, options, self._devices)
         self._options = options.settled(teacher=True, labelled=self._data.labelled)
         self._evaluation: Evaluation | None = None
-        if material.evaluation is not None and not self._where.rank:
-            preprocess = material.preprocess or None
-            judged = open_samples(material.evaluation, self._source.inputs, option="--eval", preprocess=preprocess)
+        if inputs.evaluation is not None and not self._devices.rank:
+            preprocess = inputs.preprocess or None
+            judged = open_samples(inputs.evaluation, self._source.inputs, option="--eval", preprocess=preprocess)
             self._evaluation = Evaluation(teacher, judged, options.metric)
-        self._surgery(self._target.fraction)  # says what is wrong with it before anything is trained
+        self._pruning_recipe(self._target.fraction)  # says what is wrong with it before anything is trained
         if self._target.metric != "latency":  # which would have to be measured
             tell("checking the target")
             asked = Recipe(target=recipe.target, criterion="l2", scope="global", align=recipe.align, protect=recipe.protect)
             make_plan(self._source, asked)
-        self._checkpoint = kept(material, self._options, str(recipe), self._source, teacher, self._data.source)
+        self._checkpoint = inputs.open_checkpoint(self._options, str(recipe), self._source, teacher, self._data.source)
 
-    def run(self) -> Tuned:
-        """Every stage from where the checkpoint is; the model of the last one."""
-        place = self._where.share(self._resumed() or self._first())
+    def run(self) -> TrainedModel:
+        """Run every stage from the position of the checkpoint on; returns the model of the last one."""
+        state = self._devices.share(self._resumed() or self._first())
         stages = _stages(self._recipe, self._target)
-        for stage in stages[place.number :]:
+        for stage in stages[state.number :]:
             begun = time.monotonic()
-            model = _read(place.model, self._source)
+            model = _read(state.model, self._source)
             if stage.kind == "prune":
-                row = self._prune(stage, model, place) if not self._where.rank else {}
+                state, row = self._prune(stage, model, state) if not self._devices.rank else (state, {})
             elif stage.kind == "mask":
-                row = self._mask(stage, model, place)
+                state, row = self._mask(stage, model, state)
             else:
-                trained = self._train(stage, model)
-                place.model, place.epochs = _bytes(trained.compiled), place.epochs + trained.report["epochs"]
-                row = self._row(stage.name, trained.compiled, place.stages[-1])
-            place.stages.append({**row, "seconds": time.monotonic() - begun})
-            place.number += 1
-            self._keep(place)
-            place = self._where.share(place)
-        model = _read(place.model, self._source)
-        return Tuned(self._report(place, model), self._where.rank == 0, compiled=model)
+                state, row = self._tune(stage, model, state)
+            stages_done = [*state.stages, {**row, "seconds": time.monotonic() - begun}]
+            state = dataclasses.replace(state, number=state.number + 1, stages=stages_done)
+            self._keep(state)
+            state = self._devices.share(state)
+        model = _read(state.model, self._source)
+        return TrainedModel(self._report(state, model), self._devices.rank == 0, compiled=model)
 
-    def _first(self) -> _Place:
+    def _first(self) -> _RunState:
         found = analyze(self._source, protect=self._recipe.protect)
         cost = found.costs.cost({})
         row = self._row("original", self._source, dataclasses.asdict(cost))
-        return _Place(0, _bytes(found.model), stages=[{**row, "seconds": 0.0}])
+        return _RunState(0, _bytes(found.model), stages=[{**row, "seconds": 0.0}])
 
-    def _resumed(self) -> _Place | None:
+    def _resumed(self) -> _RunState | None:
         if self._checkpoint is None:
             return None
         self._checkpoint.load()
-        return _Place(**self._checkpoint.beside) if self._checkpoint.beside else None
+        return _RunState(**self._checkpoint.beside) if self._checkpoint.beside else None
 
-    def _keep(self, place: _Place) -> None:
-        """Note where the run is, and with it that no training of the next stage has begun."""
+    def _keep(self, state: _RunState) -> None:
+        """Keep the position of the run; the checkpoint then says that the training of the next stage has not begun."""
         if self._checkpoint is None:
             return
-        self._checkpoint.beside = dataclasses.asdict(place)
-        if not self._where.rank:
+        self._checkpoint.beside = dataclasses.asdict(state)
+        if not self._devices.rank:
             self._checkpoint.save({})
 
-    def _train(self, stage: _Stage, model: Model) -> Tuned:
-        log = self._material.log and Path(self._material.log) / stage.name.replace("/", " of ")
-        material = dataclasses.replace(self._material, log=log)
+    def _train(self, stage: _Stage, model: Model) -> TrainedModel:
+        log = self._inputs.log and Path(self._inputs.log) / stage.name.replace("/", " of ")
+        inputs = dataclasses.replace(self._inputs, log=log)
         learn = stage.kind == "learn"  # without normalisations, which would take back what shrinks before them
         options = dataclasses.replace(self._options, restore_norms="no" if learn else self._options.restore_norms)
-        session = Session(model, material, options, tell=self._tell, data=self._data, checkpoint=self._checkpoint)
+        session = TrainingSession(model, inputs, options, tell=self._tell, data=self._data, checkpoint=self._checkpoint)
         phase = Phase(stage.name, self._options.epochs)
         if learn:
             norms = GroupNorms(session.module, analyze(model, protect=self._recipe.protect).coupling)
@@ -201,22 +203,28 @@ class _Course:
                 # As much in a long training as in a short one; with the learning rate, so that what matters can be learnt back.
                 norms.shrink(self._recipe.penalty * self._options.factor((step + 0.5) / steps) / steps)
 
-            # Only the end of the phase is as sparse as it shall be: no epoch before it is the result, however good.
+            # Only at its end is the phase as sparse as it must be: no epoch before may be the result, however good its score.
             phase = dataclasses.replace(phase, each=shrink, ready=1.0)
         return session.train([phase])
 
-    def _mask(self, stage: _Stage, model: Model, place: _Place) -> dict[str, Any]:
-        """Train under masks by a recipe of sparsity, and cut out what they have left nothing of.
+    def _tune(self, stage: _Stage, model: Model, state: _RunState) -> tuple[_RunState, dict[str, Any]]:
+        """Train the model, which keeps its costs."""
+        trained = self._train(stage, model)
+        row = self._row(stage.name, trained.compiled, state.stages[-1])
+        return _after(state, trained.compiled, trained.report), row
+
+    def _mask(self, stage: _Stage, model: Model, state: _RunState) -> tuple[_RunState, dict[str, Any]]:
+        """Train under masks on channels, by a recipe of `onnxprune.training.recipes`, and cut out the masked channels.
 
         Raises:
             VerificationError: cutting it out changes what the model computes.
         """
-        recipe, options = self._recipe, rated(self._recipe, self._options)
-        surgery = self._surgery(stage.fraction)
-        proven = prune(model, surgery, agreement=False, progress=self._tell)  # groups that cannot be cut stay whole
+        recipe, options = self._recipe, with_rate(self._recipe, self._options)
+        pruning = self._pruning_recipe(stage.fraction)
+        proven = prune(model, pruning, agreement=False, progress=self._tell)  # groups that cannot be cut stay whole
         found = analyze(model, protect=recipe.protect)
-        session = Session(
-            model, self._material, options, sparse=True, tell=self._tell, data=self._data, checkpoint=self._checkpoint
+        session = TrainingSession(
+            model, self._inputs, options, sparse=True, tell=self._tell, data=self._data, checkpoint=self._checkpoint
         )
         selection = ChannelSelection(
             session.module,
@@ -228,7 +236,7 @@ class _Course:
             align=recipe.align,
             whole=proven.report.frozen,
         )
-        run = Run(session, recipe, layers(session.module), selection)
+        run = RecipeRun(session, recipe, prunable_layers(session.module), selection)
         trained = session.train(methods()[recipe.method].phases(run))
         plan = selection.plan({name: session.module.value_of(name) for name in run.layers})
         self._tell("cutting out what is masked")
@@ -237,28 +245,28 @@ class _Course:
         if not proof.ok:
             raise VerificationError(f"{self._source.name}: what was masked cannot be cut out: {proof.text}")
         cost = dataclasses.asdict(price(found, plan)[1])
-        place.model, place.epochs = _bytes(small), place.epochs + trained.report["epochs"]
-        return {**self._row(stage.name, small, cost), "verification": _verified(proof)}
+        row = {**self._row(stage.name, small, cost), "verification": _verified(proof)}
+        return _after(state, small, trained.report), row
 
-    def _prune(self, stage: _Stage, model: Model, place: _Place) -> dict[str, Any]:
-        """Prune the model of a place to a fraction of the original, less what went before."""
-        fraction = min(stage.fraction / place.remaining, 1.0)
-        recipe = self._surgery(fraction)
-        result = prune(model, recipe, samples=_Drawn(self._data), agreement=False, progress=self._tell)
-        place.remaining *= float(result.report.obtained.get(self._target.metric, fraction))
-        place.model = _bytes(result.compiled)
+    def _prune(self, stage: _Stage, model: Model, state: _RunState) -> tuple[_RunState, dict[str, Any]]:
+        """Prune the model to the stage's fraction of the original, of which ``state.remaining`` is left."""
+        fraction = min(stage.fraction / state.remaining, 1.0)
+        recipe = self._pruning_recipe(fraction)
+        result = prune(model, recipe, samples=_TrainingSamples(self._data), agreement=False, progress=self._tell)
+        remaining = state.remaining * float(result.report.obtained.get(self._target.metric, fraction))
         proof = result.report.verification
         assert proof is not None  # noqa: S101 - the recipe asks for it
         row = self._row(stage.name, result.compiled, dataclasses.asdict(result.report.after))
-        return {**row, "verification": _verified(proof), "repaired": len(result.report.repairs)}
+        row |= {"verification": _verified(proof), "repaired": len(result.report.repairs)}
+        return dataclasses.replace(state, model=_bytes(result.compiled), remaining=remaining), row
 
     def _row(self, name: str, model: Model, cost: Mapping[str, Any]) -> dict[str, Any]:
-        """What a stage came to."""
+        """The row of the report for a stage: costs and score of its model."""
         score = None if self._evaluation is None else float(self._evaluation.of(model).pruned)
         return {"stage": name, **{metric: cost[metric] for metric in COST_METRICS}, "score": score}
 
-    def _surgery(self, fraction: float) -> Recipe:
-        """What pruning is told."""
+    def _pruning_recipe(self, fraction: float) -> Recipe:
+        """The options for pruning to a fraction of the target's metric."""
         asked = self._recipe
         return Recipe(
             target=f"{self._target.metric}={max(math.floor(fraction * 1e6), 1) / 1e6}",  # never above what is asked for
@@ -269,42 +277,34 @@ class _Course:
             seed=self._options.seed,
         )
 
-    def _report(self, place: _Place, model: Model) -> dict[str, Any]:
-        first, last, judge = place.stages[0], place.stages[-1], self._evaluation
+    def _report(self, state: _RunState, model: Model) -> dict[str, Any]:
+        first, last, judge = state.stages[0], state.stages[-1], self._evaluation
         score = None
         if judge is not None:
-            found = judge.of(model)
-            score = {
-                "metric": found.metric,
-                "original": found.original,
-                "before": first["score"],
-                "after": found.pruned,
-                "samples": found.samples,
-                "source": found.source,
-            }
+            score = score_report(first["score"], judge.of(model))
         weights = [weight.array() for weight in model.weights.values() if weight.is_float and len(weight.shape) > 1]
         return {
             "model": self._source.name,
-            "teacher": self._material.teacher.name if isinstance(self._material.teacher, Model) else None,
+            "teacher": self._inputs.teacher.name if isinstance(self._inputs.teacher, Model) else None,
             "loss": self._options.loss,
             "recipe": self._recipe.to_dict(),
             "requested": str(self._target),
             "obtained": {metric: last[metric] / max(first[metric], 1) for metric in COST_METRICS},
-            "stages": place.stages,
-            "epochs": place.epochs,
+            "stages": state.stages,
+            "epochs": state.epochs,
             "steps_per_epoch": self._data.steps,
             "score": score,
             "sparsity": 1 - sum(map(np.count_nonzero, weights)) / max(sum(array.size for array in weights), 1),
-            "device": str(self._where.device),
-            "processes": self._where.world,
+            "device": str(self._devices.device),
+            "processes": self._devices.world,
             "seconds": time.monotonic() - self._begun,
         }
 
 
-class _Drawn(Samples):
+class _TrainingSamples(Samples):
     """The first samples of a shuffled epoch of training data."""
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, data: TrainingData) -> None:
         self.source, self.labelled, self._batches = data.source, data.labelled, list[Batch]()
         for batch in data.epoch(0):
             if sum(known.size for known in self._batches) >= _CALIBRATION:
@@ -312,8 +312,13 @@ class _Drawn(Samples):
             self._batches.append(batch)
         self.count = sum(batch.size for batch in self._batches)
 
-    def batches(self, size: int = 16) -> Iterator[Batch]:  # whoever asks for a size assembles them anew
+    def batches(self, size: int = 16) -> Iterator[Batch]:  # of any size: the caller assembles batches of its own
         return iter(self._batches)
+
+
+def _after(state: _RunState, model: Model, report: Mapping[str, Any]) -> _RunState:
+    """The state after a training that ended with a model."""
+    return dataclasses.replace(state, model=_bytes(model), epochs=[*state.epochs, *report["epochs"]])
 
 
 def _verified(proof: Check) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from onnxprune.ir.files import replace_file
 __all__ = ["Checkpoint"]
 
 _FORMAT = 2
+"""Increased when the contents change, so that an older file is refused and not misread."""
 
 
 class Checkpoint:
@@ -22,9 +23,9 @@ class Checkpoint:
 
     Attributes:
         path: the file.
-        run: what tells the run from others: options, and hashes of the models. Plain data.
+        run: options and hashes of the models, which tell the run from others. Plain data.
         every: seconds between checkpoints within an epoch.
-        beside: what else is kept: of a run of several trainings, where it is. Plain data and bytes.
+        beside: kept beside the state of a training: the position of a run that has several. Plain data and bytes.
     """
 
     def __init__(self, path: Path, run: Mapping[str, Any], every: float = 30.0) -> None:
@@ -33,7 +34,7 @@ class Checkpoint:
 
     @property
     def due(self) -> bool:
-        """Whether the last one is old enough for another."""
+        """True if the last checkpoint is at least ``every`` seconds old."""
         return time.monotonic() - self._last >= self.every
 
     def save(self, state: Mapping[str, Any]) -> None:
@@ -47,7 +48,7 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """What was saved; ``None`` where there is no file, or nothing but what is kept ``beside`` in it.
+        """The state that was saved; ``None`` if there is no file, or no training had begun when it was written.
 
         Raises:
             OptionError: the file is no checkpoint, or one of another run.
@@ -59,7 +60,7 @@ class Checkpoint:
             known = found["run"] if found["format"] == _FORMAT else None
             state: dict[str, Any] = found["state"]
             beside = found.get("beside", {})
-        except Exception as error:  # torch.load raises what pickle, zipfile and the system do
+        except Exception as error:  # torch.load raises the errors of pickle, zipfile and the system
             raise OptionError(f"--resume {self.path}: is no checkpoint of onnxprune: name another file, or delete it") from error
         if known is None:
             raise OptionError(f"--resume {self.path}: was written by another version: delete it to begin anew")

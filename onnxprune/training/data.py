@@ -1,8 +1,8 @@
-"""Samples as training wants them: in batches, in another order in each epoch, the same on every run with a seed.
+"""Samples for training: in batches, in another order in each epoch, the same on every run with a seed.
 
-Samples that lie in memory or in a mapped file are read where they are. What can only be read front to back, archives and folders,
-is written once to a temporary file that is mapped, too. What a function yields is read in its order, anew for every epoch; random
-generators are seeded before, so that a shuffling ``DataLoader`` shuffles alike on every run.
+Samples in memory or in a mapped file are read where they are. Archives and folders can only be read front to back: they are
+written once to a temporary file, which is mapped too. Batches that a function yields are read in its order, anew for every epoch;
+random generators are seeded before, so that a ``DataLoader`` with ``shuffle=True`` does the same on every run.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ if TYPE_CHECKING:
 
     from onnx import ValueInfoProto
 
-__all__ = ["Data", "seed_all"]
+__all__ = ["TrainingData", "seed_all"]
 
 _SPOOL = 256
 """Samples at a time while they are written to a temporary file."""
 
 
 def seed_all(*seeds: int) -> None:
-    """Seed what users' functions draw from: torch, numpy and random."""
+    """Seed the generators that users' functions draw from: those of torch, numpy and random."""
     value = int(np.random.SeedSequence(seeds).generate_state(1)[0])
     torch.manual_seed(value)
     np.random.seed(value)  # noqa: NPY002 - theirs may be the old one
     random.seed(value)
 
 
-class Data:
+class TrainingData:
     """Samples in batches for training.
 
     Attributes:
         source: where they come from, for messages.
-        labelled: whether there are labels.
+        labelled: there are labels.
         size: samples of a batch, at most.
-        steps: batches in an epoch of each process.
+        steps: batches that each process has in an epoch.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Data:
             batch: samples at a time, unless the model's batch is static.
             steps: batches of an epoch, at most; 0 for all. Needed where a function yields without end.
             seed: of the order.
-            shard: which of how many processes this is; of as many batches in a row each takes one.
+            shard: the number of this process, and that of all; of so many batches in a row each process takes one.
             label: the name of the array of labels.
             preprocess: how images become arrays.
 
@@ -95,7 +95,7 @@ class Data:
             raise OptionError(f"{self.source}: has {whole} batches for {shard[1]} processes: make --batch smaller")
 
     def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, but for the first ``skip`` of them, which have been seen.
+        """The batches of an epoch, except the first ``skip`` of them, which have been seen.
 
         Raises:
             OptionError: samples cannot be read, or do not fit the model.
@@ -106,13 +106,13 @@ class Data:
             batches: Iterator[Batch] = itertools.islice(self._samples.batches(self.size), self._limit)
         else:
             batches = itertools.starmap(self._batch, self._cuts(number)[: self._limit])
-        # Of as many in a row as there are processes each takes one; those left over at the end are nobody's.
+        # Of as many in a row as there are processes each takes one; those left over at the end are dropped.
         rows = zip(*[batches] * world, strict=False)
-        next(itertools.islice(rows, skip, skip), None)  # here and now: users' functions draw what they draw
+        next(itertools.islice(rows, skip, skip), None)  # at once, not at the first batch: users' functions draw random numbers
         return (row[rank] for row in itertools.islice(rows, self.steps - skip))
 
     def _cuts(self, number: int) -> list[tuple[Table, Array]]:
-        """Which samples are batches in an epoch: a table and rows of it. Batches are of the same size, or one smaller."""
+        """The batches of an epoch, each as a table and rows of it. Their sizes differ by one at most."""
         rng = np.random.default_rng([self._seed, number])
         found = []
         for table in self._tables or ():
@@ -158,6 +158,7 @@ class _Spool:
 
     Attributes:
         whole: arrays that all samples share.
+        count: number of samples.
     """
 
     whole: Mapping[str, Array]

@@ -1,4 +1,4 @@
-"""Where training runs: one device in a plain loop, or several through Hugging Face accelerate, where it launched us."""
+"""The device that training runs on; several by Hugging Face accelerate, if it launched this process."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 from onnxprune.errors import OptionError
 
-__all__ = ["Devices", "devices"]
+__all__ = ["Devices", "find_devices"]
 
 _TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-_IMAGES = 4
+_IMAGE_AXES = 4
 """Axes of a batch of images."""
 
 
 class Devices:
-    """One device.
+    """The device of a training in one process; `Accelerated` has the same methods for several.
 
     Attributes:
-        device: where tensors are.
-        rank: of this process, of ``world`` of them; the first one writes files.
+        device: that tensors are on.
+        rank: the number of this process, of ``world``; process 0 writes files.
     """
 
     rank, world = 0, 1
@@ -37,23 +37,23 @@ class Devices:
         self._scaler = torch.amp.GradScaler(enabled=self._half is torch.float16)
 
     def tensors(self, arrays: Mapping[str, Any]) -> dict[str, Tensor]:
-        """What a module is trained on, by name.
+        """Arrays as tensors on the device, by name.
 
-        Images have their channels last in memory: convolutions hand that order on, and with their gradients take 0.75 of the
-        time for a ResNet-20 on a CPU.
+        Images have their channels last in memory. Convolutions output the same order, and a ResNet-20 trains in 0.75 of the time
+        on a CPU.
         """
         found = {name: torch.as_tensor(array, device=self.device) for name, array in arrays.items()}
         return {
-            name: tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == _IMAGES else tensor
+            name: tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == _IMAGE_AXES else tensor
             for name, tensor in found.items()
         }
 
     def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """The module and its optimizer as they are called from now on."""
+        """The module and its optimizer, to be used in place of the ones that are given."""
         return module, optimizer
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Where layers compute in the precision that was asked for."""
+        """A context in which layers compute in the precision that was asked for."""
         return torch.autocast(self.device.type, self._half, enabled=self._half is not None)
 
     def step(self, loss: Tensor, parameters: list[Tensor], optimizer: torch.optim.Optimizer, clip: float) -> None:
@@ -70,16 +70,16 @@ class Devices:
         return value
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must know besides weights and optimizer: how losses are scaled in float16."""
+        """The state that a checkpoint must hold besides weights and optimizer: the scale of losses in float16."""
         return self._scaler.state_dict()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Take over the state that `state` returned."""
         if state:
             self._scaler.load_state_dict(state)
 
     def share(self, value: Any) -> Any:
-        """The value that the first process has, in all of them; the others wait for it."""
+        """The value of the first process, in all of them; the others wait for it."""
         return value
 
 
@@ -125,7 +125,7 @@ class Accelerated(Devices):
         return broadcast_object_list([value])[0]
 
 
-def devices(device: str = "auto", precision: str = "float32") -> Devices:
+def find_devices(device: str = "auto", precision: str = "float32") -> Devices:
     """The device that was asked for; of several processes, the one of this process.
 
     Raises:

@@ -1,9 +1,9 @@
-"""The score of a module on evaluation samples, while it is trained."""
+"""Scores on evaluation samples: of a module while it is trained, and of the models before and after."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
     from onnxprune.ir.model import Model
 
-__all__ = ["Judge"]
+__all__ = ["ModuleEvaluator", "score_report"]
 
 _BATCH = 64
+"""Samples at a time: enough to be fast, and their activations fit in memory."""
 
 
-class Judge:
+class ModuleEvaluator:
     """Scores modules by one metric on the same samples.
 
     Attributes:
@@ -32,30 +33,42 @@ class Judge:
         """Choose the metric, as `metrics.settled` does.
 
         Args:
-            samples: are streamed.
+            samples: they are streamed.
             model: that the modules were made from.
-            reference: whose outputs are right where there are no labels.
+            reference: the module whose outputs are right where there are no labels.
             metric: its name.
 
         Raises:
-            OptionError: there is no such metric, or it needs labels that the samples lack.
+            OptionError: there is no such metric, or it needs labels that the samples do not have.
         """
         self.metric = metrics.settled(metric, model, samples)
         self._score, self._samples, self._reference = metrics.find(self.metric), samples, reference
-        self._right: list[list[Array]] = []
+        self._expected: list[list[Array]] = []
 
     def __call__(self, module: GraphModule) -> float:
-        """The score; the module must be in evaluation mode."""
+        """The score of a module, which must be in evaluation mode."""
         total, count = 0.0, 0
         for number, batch in enumerate(self._samples.batches(_BATCH)):
-            if len(self._right) == number:
-                self._right.append([] if self.metric == "top1" else _run(self._reference.eval(), batch.feeds))
-            total += self._score(_run(module, batch.feeds), self._right[number], batch.labels) * batch.size
+            if len(self._expected) == number:
+                self._expected.append([] if self.metric == "top1" else _outputs(self._reference.eval(), batch.feeds))
+            total += self._score(_outputs(module, batch.feeds), self._expected[number], batch.labels) * batch.size
             count += batch.size
         return total / max(count, 1)
 
 
-def _run(module: GraphModule, feeds: dict[str, Array]) -> list[Array]:
+def score_report(before: float, after: metrics.Score) -> dict[str, Any]:
+    """The scores of the original, and of a model before and after its training, as plain data."""
+    return {
+        "metric": after.metric,
+        "original": after.original,
+        "before": before,
+        "after": after.pruned,
+        "samples": after.samples,
+        "source": after.source,
+    }
+
+
+def _outputs(module: GraphModule, feeds: dict[str, Array]) -> list[Array]:
     with torch.no_grad():
         found: Sequence[torch.Tensor] = tuple(module.compute(feeds).values())
     return [np.asarray((x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()) for x in found]

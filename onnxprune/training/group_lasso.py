@@ -1,12 +1,11 @@
-"""Which entries of weights go with which channel; and channels that shrink while a module is trained, until coupling groups are
-sparse (Fang et al. 2023, "DepGraph", group-SL).
+"""The group lasso of DepGraph (Fang et al. 2023, "group-SL"): weak channels shrink while a module is trained.
 
-A channel is worth what all weights that go with it are worth: filters that make it, slices that read it. The penalty of the paper
-is the sum of the squared norms, each times ``2^(4 (largest - own) / (largest - least))`` of its group, so that the weak shrink up
-to sixteen times as fast as the strong, and are next to nothing when surgery comes.
+The norm of a channel is that of all weights that belong to it: the filter that computes it, and the slices that read it. The
+penalty is the sum of the squared norms, each times ``2^(4 (largest - own) / (largest - least))`` of its group, so that weak
+channels shrink up to sixteen times as fast as strong ones, and are nearly zero when they are pruned.
 
-Here it acts on the weights and not through the loss: adaptive optimizers divide each gradient by what it mostly is, which would
-take away just that difference between weak and strong (as Loshchilov and Hutter 2019 found of weight decay).
+Here it acts on the weights and not through the loss. Adaptive optimizers divide each gradient by its usual size, which would
+remove the difference between weak and strong (as Loshchilov and Hutter 2019 found for weight decay).
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ __all__ = ["Entries", "GroupNorms"]
 
 _NORMS = {"BatchNormalization", "InstanceNormalization"}
 _ALPHA = 4.0
-"""The weakest channel of a group is shrunk ``2 ** alpha`` times as fast as the strongest."""
+"""The weakest channel of a group shrinks ``2 ** alpha`` times as fast as the strongest; the value of the paper."""
 
 
 class Entries:
-    """For each position of each coupling group what goes with it: as one vector over the positions of all groups.
+    """The entries of weights that belong to each position of each coupling group; vectors have the positions of all groups.
 
     Groups without a member are left out.
 
@@ -45,12 +44,12 @@ class Entries:
     def __init__(
         self, module: GraphModule, coupling: Coupling, members: Callable[[CouplingGroup, Mapping[str, Tensor]], list[Member]]
     ) -> None:
-        """Work out which entries go with which position.
+        """Find the entries of each position.
 
         Args:
             module: made from the model that was coupled, on its device.
             coupling: the groups.
-            members: of a group those that count, given all weights that are trained.
+            members: returns the members of a group that count, given all weights that are trained.
         """
         self.device, weights = module.device, module.weights()
         self.sizes: dict[str, int] = {}
@@ -63,7 +62,7 @@ class Entries:
                 continue
             for member in chosen:
                 digits = labels(coupling.axes[member.value][member.axis], group.factor)
-                # What belongs to no position (neighbours on a concatenated axis) goes to a place of its own, before all others.
+                # Entries of no position (neighbours on a concatenated axis) go to index 0, before all positions.
                 places = torch.from_numpy(np.where(digits >= 0, digits + self._count + 1, 0)).to(self.device)
                 self._reads.append((member.value, member.axis, places))
             self.sizes[group.id] = group.size
@@ -72,7 +71,7 @@ class Entries:
 
     @torch.no_grad()
     def totals(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """The sums of the entries that go with each position, of tensors in the shapes of weights, by name."""
+        """The sum of the entries of each position, of tensors in the shapes of weights, by name. [positions of all groups]"""
         total = torch.zeros(self._count + 1, device=self.device)
         for name, axis, places in self._reads:
             if name in tensors:
@@ -80,7 +79,7 @@ class Entries:
         return total[1:]
 
     def spread(self, values: Tensor, rest: float) -> Iterator[tuple[str, Tensor]]:
-        """Values of positions along each axis of a weight that a group runs along, in a shape that broadcasts to the weight.
+        """Values of positions along each axis of a weight that belongs to a group, in a shape that broadcasts to the weight.
 
         Args:
             values: one for each position.
@@ -101,7 +100,7 @@ class GroupNorms:
     """
 
     def __init__(self, module: GraphModule, coupling: Coupling) -> None:
-        """Work out which entries go with which channel.
+        """Find the entries of each channel.
 
         Args:
             module: made from the model that was coupled, on its device.
@@ -114,19 +113,19 @@ class GroupNorms:
 
     @torch.no_grad()
     def squared(self) -> Tensor:
-        """For each position of each group the sum of the squares of all weights that go with it. [positions of all groups]"""
+        """The sum of the squares of all weights of each position. [positions of all groups]"""
         weights = self._module.weights()
         return self._entries.totals({name: weights[name].float().square() for name in self._entries.names})
 
     @torch.no_grad()
     def shrink(self, rate: float) -> None:
-        """Shrink each weight by ``exp(-rate * pull)`` for each channel it goes with: a step along the gradient of the penalty."""
+        """Multiply each weight by ``exp(-rate * pull)`` for each channel that it belongs to: a gradient step on the penalty."""
         for name, factor in self._entries.spread(torch.exp(-rate * self.pull(self.squared())), 1.0):
-            weight = masks.parametrized(self._module, name)
+            weight = masks.parameter_of(self._module, name)
             weight *= factor
 
     def pull(self, norms: Tensor) -> Tensor:
-        """What the penalty multiplies each squared norm by: 1 for the strongest position of a group, 16 for its weakest."""
+        """The factor of each squared norm in the penalty: 1 for the strongest position of a group, 16 for its weakest."""
         ends = [
             torch.zeros(len(self.sizes), device=norms.device).scatter_reduce(0, self._owners, norms, end, include_self=False)
             for end in ("amax", "amin")
@@ -136,8 +135,8 @@ class GroupNorms:
 
 
 def _members(group: CouplingGroup, weights: Mapping[str, Tensor]) -> list[Member]:
-    """The members that count: matrices that are trained, and scales of normalisations, behind which the size of a filter says
-    nothing; or all that is trained where there are none.
+    """The members that count: matrices that are trained, and scales of normalisations, behind which the size of a filter does not
+    matter; all that is trained where there are none.
     """
     trained = [member for member in group.members if member.value in weights]
     scales = [member for member in trained if member.op in _NORMS and member.position == 1]

@@ -1,7 +1,8 @@
-"""Masks that stay: pruned weights are zero whatever an optimizer does, because nobody ever reads what it made of them.
+"""Masks that stay: pruned weights are zero whatever an optimizer does, because no layer reads its changes to them.
 
 A mask is a parametrization: layers read ``where(keep, weight, 0)``, so that neither momentum nor weight decay can revive what is
-pruned, and the gradient there is zero. `strip` puts the masked values in place of the weights and takes the machinery away.
+pruned, and the gradient there is zero. `remove_masks` puts the masked values in place of the weights and removes
+the parametrizations.
 """
 
 from __future__ import annotations
@@ -16,14 +17,25 @@ from torch.nn.utils import parametrize
 from onnxprune.torch.module import GraphModule
 from onnxprune.torch.roles import Role
 
-__all__ = ["ZEROS", "Mask", "ScoredMask", "mask", "masks_of", "of_zeros", "parametrized", "score", "sparsity", "strip"]
+__all__ = [
+    "ZEROS",
+    "ScoredMask",
+    "WeightMask",
+    "add_scored_masks",
+    "apply_masks",
+    "masks_of",
+    "masks_of_zeros",
+    "parameter_of",
+    "remove_masks",
+    "sparsity",
+]
 
 ZEROS = 0.01
-"""Share of zeros from which they are taken for pruned weights: training alone leaves hardly any exact zero."""
+"""Share of zeros from which on zeros count as pruned weights: training alone leaves hardly any exact zero."""
 
 
-class Mask(nn.Module):
-    """Zero where ``keep`` is false.
+class WeightMask(nn.Module):
+    """A parametrization of a weight that is zero where ``keep`` is false.
 
     Attributes:
         keep: bool, of the shape of the weight.
@@ -56,8 +68,8 @@ class _Straight(torch.autograd.Function):
         return torch.where(keep, grad, 0.0), grad * weight, None
 
 
-class ScoredMask(Mask):
-    """A mask that is learnt: scores are trained, and who uses it refreshes ``keep`` from them.
+class ScoredMask(WeightMask):
+    """A mask that is learnt: scores are trained, and the caller sets ``keep`` by them.
 
     The gradient of a score is that of the masked weight times the weight, as in movement pruning (Sanh et al. 2020) and for the
     supermasks of Ramanujan et al. 2020.
@@ -74,8 +86,8 @@ class ScoredMask(Mask):
         return cast("Tensor", _Straight.apply(weight, self.scores, self.keep))  # type: ignore[no-untyped-call]
 
 
-def mask(module: GraphModule, keep: Mapping[str, Tensor]) -> None:
-    """Weights are zero where ``keep`` is false, from now on; a mask that is there gives way.
+def apply_masks(module: GraphModule, keep: Mapping[str, Tensor]) -> None:
+    """Make weights zero where ``keep`` is false, from now on, in place of masks that they have.
 
     Args:
         module: the module.
@@ -89,11 +101,11 @@ def mask(module: GraphModule, keep: Mapping[str, Tensor]) -> None:
         if name in found:
             found[name].keep.copy_(kept)
         else:
-            parametrize.register_parametrization(*module.holder_of(name), Mask(kept.to(module.device)))
+            parametrize.register_parametrization(*module.holder_of(name), WeightMask(kept.to(module.device)))
 
 
-def score(module: GraphModule, scores: Mapping[str, Tensor]) -> dict[str, ScoredMask]:
-    """Masks that are learnt, in place of those that are there; they keep everything at first, or what those kept."""
+def add_scored_masks(module: GraphModule, scores: Mapping[str, Tensor]) -> dict[str, ScoredMask]:
+    """Add masks that are learnt, in place of those that weights have; at first they keep the same weights, or all."""
     known, found = masks_of(module), {}
     for name, values in scores.items():
         if name in known:
@@ -105,20 +117,20 @@ def score(module: GraphModule, scores: Mapping[str, Tensor]) -> dict[str, Scored
 
 
 def masks_of(module: GraphModule) -> dict[str, Tensor]:
-    """What masks keep, by the names of weights in the graph; the buffers themselves."""
+    """The buffers ``keep`` of all masks, by the names of weights in the graph."""
     return {name: found.keep for name, found in _masks(module)}
 
 
-def _masks(module: GraphModule) -> Iterator[tuple[str, Mask]]:
+def _masks(module: GraphModule) -> Iterator[tuple[str, WeightMask]]:
     for name, constant in module.constants.items():
         if constant.role is not Role.WEIGHT:
             continue
         holder, attribute = module.holder_of(name)
         if parametrize.is_parametrized(holder, attribute):
-            yield from ((name, one) for one in holder.parametrizations[attribute] if isinstance(one, Mask))  # type: ignore[index]
+            yield from ((name, one) for one in holder.parametrizations[attribute] if isinstance(one, WeightMask))  # type: ignore[index]
 
 
-def parametrized(module: GraphModule, name: str) -> Tensor:
+def parameter_of(module: GraphModule, name: str) -> Tensor:
     """The parameter behind a weight, which an optimizer sees: without its mask."""
     holder, attribute = module.holder_of(name)
     if parametrize.is_parametrized(holder, attribute):
@@ -126,14 +138,14 @@ def parametrized(module: GraphModule, name: str) -> Tensor:
     return cast("Tensor", getattr(holder, attribute))
 
 
-def strip(module: GraphModule) -> None:
-    """Weights are what the masks leave of them, and nothing of the masks is left."""
+def remove_masks(module: GraphModule) -> None:
+    """Replace weights by their masked values and remove the masks."""
     for name in list(masks_of(module)):
         holder, attribute = module.holder_of(name)
         parametrize.remove_parametrizations(holder, attribute, leave_parametrized=True)
 
 
-def of_zeros(module: GraphModule, share: float = ZEROS) -> dict[str, Tensor]:
+def masks_of_zeros(module: GraphModule, share: float = ZEROS) -> dict[str, Tensor]:
     """Masks that keep the zeros of weights with more than one axis, of which at least ``share`` are zero."""
     found = {}
     for name, weight in module.weights().items():
@@ -144,7 +156,7 @@ def of_zeros(module: GraphModule, share: float = ZEROS) -> dict[str, Tensor]:
 
 
 def sparsity(tensors: Mapping[str, Tensor]) -> float:
-    """The share of zeros, or of what is not kept, in some weights or masks together."""
+    """The share of zeros in some weights together, or of false in masks."""
     size = sum(tensor.numel() for tensor in tensors.values())
     kept = sum(int(torch.count_nonzero(tensor)) for tensor in tensors.values())
     return 1 - kept / size if size else 0.0

@@ -1,76 +1,44 @@
-"""A model trained and written back: what `finetune` does, and what every recipe of training begins and ends with."""
+"""A training from a model to a model: `finetune` is one, and each recipe fills one with its phases."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import itertools
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from onnxprune.data.samples import Samples, open_samples
 from onnxprune.driver.result import ModelResult
 from onnxprune.errors import OptionError
 from onnxprune.ir.model import Model, Source
-from onnxprune.ir.precision import as_float32, float_types
 from onnxprune.options.train import Training
-from onnxprune.torch.module import to_module
-from onnxprune.torch.write_back import write_back
+from onnxprune.torch.module import GraphModule, to_module
 from onnxprune.training import masks
 from onnxprune.training.augment import Augment
-from onnxprune.training.batchnorm import Feeds, Norm, fold, measure, settle, unfold
 from onnxprune.training.checkpoint import Checkpoint
-from onnxprune.training.data import Data
-from onnxprune.training.devices import Devices, devices
-from onnxprune.training.evaluate import Judge
-from onnxprune.training.trainer import Phase, Trainer
+from onnxprune.training.data import TrainingData
+from onnxprune.training.devices import Devices, find_devices
+from onnxprune.training.evaluate import ModuleEvaluator, score_report
+from onnxprune.training.inputs import TrainingInputs
+from onnxprune.training.phase import Phase
+from onnxprune.training.progress import Tell
+from onnxprune.training.student import Student, trainable_form
+from onnxprune.training.trainer import Callbacks, Trainer
 from onnxprune.verify.metrics import Evaluation
 
-__all__ = ["Material", "Session", "Tuned", "finetune", "form_of", "kept", "opened"]
-
-Tell = Callable[[str], None]
-_LEAST = 8
-"""Samples of a batch from which its statistics are worth something."""
-_EXAMPLES = 1024
-"""Samples that statistics are taken of."""
-Samplable = str | Path | Mapping[str, Any] | Samples
+__all__ = ["TrainedModel", "TrainingSession"]
 
 
 @dataclass(frozen=True)
-class Material:
-    """What to train with.
-
-    Attributes:
-        data: samples, in any form of `open_samples`; labels by the name ``label``.
-        teacher: the model whose outputs are right.
-        evaluation: samples to judge by; training should not see them.
-        preprocess: how the images of folders become arrays.
-        resume: a checkpoint; written while training goes on, and where there is one, training goes on from it.
-        log: a folder for TensorBoard.
-        every: seconds between checkpoints within an epoch.
-    """
-
-    data: Samplable
-    teacher: Source | None = None
-    evaluation: Samplable | None = None
-    preprocess: str = ""
-    resume: str | Path | None = None
-    log: str | Path | None = None
-    every: float = 30.0
-
-
-@dataclass(frozen=True)
-class Tuned(ModelResult):
+class TrainedModel(ModelResult):
     """A trained model.
 
     Attributes:
-        report: what happened, as plain data.
-        first: whether this process writes files, of several.
+        report: the results, as plain data.
+        first: this process is the one that writes files, of several.
     """
 
     report: dict[str, Any]
@@ -86,163 +54,178 @@ class Tuned(ModelResult):
             super().save(path, force=force)
 
 
-class Session:
-    """A module, its data and a trainer; begun with a model and ended with one.
+@dataclass(frozen=True)
+class _Original:
+    """The model that others are compared with.
 
     Attributes:
-        model: the model as it came.
-        module: what is trained.
-        norms: normalisations that it has for the training alone.
-        options: the options, settled.
-        trainer: trains it.
+        model: the teacher that was named, else the model that is trained.
+        teacher: the same as a module, if its outputs are what the student learns.
+    """
+
+    model: Model
+    teacher: GraphModule | None
+
+    @classmethod
+    def of(cls, model: Model, inputs: TrainingInputs, options: Training, itself: str, *, labelled: bool) -> Self:
+        """The original of a model that is trained; ``itself`` as for `TrainingSession`.
+
+        Raises:
+            ModelError: the teacher cannot be read, or cannot be computed in PyTorch.
+        """
+        original = model if inputs.teacher is None else Model.of(inputs.teacher)
+        teaches = inputs.teacher is not None or (
+            options.compares(labelled=labelled) and (itself == "always" or (itself == "unlabelled" and not labelled))
+        )
+        return cls(original, to_module(trainable_form(original)) if teaches else None)
+
+
+@dataclass(frozen=True)
+class _Validation:
+    """Evaluation samples, and scores on them.
+
+    Attributes:
+        samples: as the model reads them.
+        evaluator: scores the module while it is trained, on the same samples in float32.
+    """
+
+    samples: Samples
+    evaluator: ModuleEvaluator
+
+    @classmethod
+    def of(cls, inputs: TrainingInputs, model: Model, teacher: GraphModule | None, metric: str, devices: Devices) -> Self | None:
+        """Open the evaluation samples, if there are some.
+
+        Raises:
+            OptionError: they cannot be read or do not fit, or the metric needs labels that they do not have.
+        """
+        if inputs.evaluation is None:
+            return None
+        form, preprocess = trainable_form(model), inputs.preprocess or None
+        samples = open_samples(inputs.evaluation, model.inputs, option="--eval", preprocess=preprocess)
+        widened = open_samples(inputs.evaluation, form.inputs, preprocess=preprocess)
+        reference = (teacher or to_module(form)).to(devices.device)
+        return cls(samples, ModuleEvaluator(widened, model, reference, metric))
+
+    def compare(self, original: Model, before: Model, after: Model) -> dict[str, Any]:
+        """The scores of three models in ONNX Runtime, as plain data."""
+        evaluation = Evaluation(original, self.samples, self.evaluator.metric)
+        return score_report(evaluation.of(before).pruned, evaluation.of(after))
+
+
+class TrainingSession:
+    """A model, its data and a trainer; it begins with a model and ends with one.
+
+    Attributes:
+        student: the model, and the module that is trained.
+        data: the samples.
+        devices: where it is trained.
+        options: with the loss settled.
+        trainer: trains the module.
     """
 
     def __init__(
         self,
         source: Source,
-        material: Material,
+        inputs: TrainingInputs,
         options: Training,
         *,
         itself: str = "never",
         sparse: bool = False,
         tell: Tell | None = None,
         run: str = "",
-        data: Data | None = None,
+        data: TrainingData | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> None:
         """Open everything.
 
         Args:
             source: the model.
-            material: what to train with.
-            options: how to train.
-            itself: when the model as it came is the teacher, where none is named: ``never``, ``always``, or where the data is
-                ``unlabelled``.
-            sparse: whether weights shall be zero, if none is yet.
-            tell: told what goes on.
-            run: what else tells this run from others.
-            data: that of the material, if it is open already.
-            checkpoint: in place of the material's.
+            inputs: samples, teacher and files.
+            options: of the training.
+            itself: when the model as it was given is the teacher, where none is named: ``never``, ``always``, or where the
+                data is ``unlabelled``.
+            sparse: weights become zero in the training.
+            tell: called with the progress.
+            run: tells this run from others, with the options: the recipe, as text.
+            data: the samples, if they are open already.
+            checkpoint: in place of the one of ``inputs``.
 
         Raises:
-            ModelError: a model cannot be read, or not be computed in PyTorch.
+            ModelError: a model cannot be read, or cannot be computed in PyTorch.
             OptionError: samples do not fit, or options do not go together.
         """
         tell = tell or (lambda _: None)
         tell("reading")
-        self._begun, self._tell = time.monotonic(), tell
-        self.model = Model.of(source)
-        self.where = devices(options.device, options.precision)
-        self.data, self._material = data or opened(material, self.model, options, self.where), material
-        form, self.norms = form_of(self.model), tuple[Norm, ...]()
-        self.module = to_module(form)
-        restore = options.restore_norms == "yes" or (
-            options.restore_norms == "auto" and (sparse or bool(masks.of_zeros(self.module)))
-        )
-        if restore and self.data.size >= _LEAST:
-            form, self.norms = unfold(form)
-            self.module = to_module(form)
-        self.module.to(self.where.device)
-        self.measure()
-        self._original = self.model if material.teacher is None else Model.of(material.teacher)
-        self.taught = material.teacher is not None or (
-            options.compares(labelled=self.data.labelled)
-            and (itself == "always" or (itself == "unlabelled" and not self.data.labelled))
-        )
-        teacher = to_module(form_of(self._original)) if self.taught else None
+        self._begun, self._tell, self._stack = time.monotonic(), tell, ExitStack()
+        model = Model.of(source)
+        self.devices = find_devices(options.device, options.precision)
+        self.data = data or inputs.open_data(model, options, self.devices)
+        self.student = Student.of(model, self.data, self.devices, restore=options.restore_norms, sparse=sparse)
+        self._original = _Original.of(model, inputs, options, itself, labelled=self.data.labelled)
+        teacher = self._original.teacher
         self.options = options.settled(teacher=teacher is not None, labelled=self.data.labelled)
-        if options.patience and material.evaluation is None:
+        if options.patience and inputs.evaluation is None:
             raise OptionError(f"--patience {options.patience} needs samples to judge by: add --eval DATA")
-        self._judged, self._judge = None, None
-        if material.evaluation is not None:
-            judged = open_samples(material.evaluation, self.model.inputs, option="--eval", preprocess=material.preprocess or None)
-            seen = open_samples(material.evaluation, form_of(self.model).inputs, preprocess=material.preprocess or None)
-            reference = teacher or to_module(form_of(self.model))
-            reference.to(self.where.device)
-            self._judged, self._judge = judged, Judge(seen, self.model, reference, options.metric)
-        self._stack = ExitStack()
+        self._validation = _Validation.of(inputs, model, teacher, options.metric, self.devices)
+        augment = Augment.of(options.augment, model.inputs, taught=not self.options.by_labels, seed=options.seed)
+        checkpoint = checkpoint or inputs.open_checkpoint(self.options, run, model, self._original.model, self.data.source)
+        score = self._validation.evaluator if self._validation else None
+        callbacks = Callbacks(score, self.student.update_statistics, tell, self._open_log(inputs.log))
         self.trainer = Trainer(
-            self.module,
+            self.student.module,
             self.data,
             self.options,
-            self.where,
+            self.devices,
             teacher=teacher,
-            augment=Augment.of(options.augment, self.model.inputs, taught=not self.options.by_labels, seed=options.seed),
-            score=self._judge,
-            settle=self.settle,
-            checkpoint=checkpoint or kept(material, self.options, run, self.model, self._original, self.data.source),
-            tell=tell,
-            log=self._logger(material.log),
+            augment=augment,
+            callbacks=callbacks,
+            checkpoint=checkpoint,
         )
         if options.keep_zeros:
-            masks.mask(self.module, masks.of_zeros(self.module))
+            masks.apply_masks(self.student.module, masks.masks_of_zeros(self.student.module))
 
     @property
-    def added(self) -> frozenset[str]:
-        """The constants of the module that the model does not have."""
-        return frozenset(name for norm in self.norms for name in norm.constants)
+    def module(self) -> GraphModule:
+        """The module that is trained."""
+        return self.student.module
 
-    def examples(self) -> Iterator[Feeds]:
-        """Some batches of the data."""
-        for batch in itertools.islice(self.data.epoch(0), math.ceil(_EXAMPLES / self.data.size)):
-            yield self.where.tensors(batch.feeds)
-
-    def measure(self) -> None:
-        """Let the normalisations of the training change nothing at the weights that the module has."""
-        if self.norms:
-            measure(self.module, self.norms, self.examples())
-
-    def settle(self) -> None:
-        """Give batch normalisations the statistics of the weights as they are.
-
-        Those that training keeps mix in what earlier weights did, and where few weights are left, each step changes them much.
-        """
-        settle(self.module, self.examples())
-
-    def train(self, phases: Sequence[Phase]) -> Tuned:
-        """Train in phases, take masks away, and put the weights into the model.
+    def train(self, phases: Sequence[Phase]) -> TrainedModel:
+        """Train in phases, and put the weights into the model; masks become zeros.
 
         Raises:
             RequirementError: training diverged.
-            OptionError: the checkpoint is of another run.
+            OptionError: the checkpoint is one of another run.
         """
         with self._stack:
             self.trainer.run(phases)
-        masks.strip(self.module)
-        fold(self.module, self.norms)
-        result = write_back(self.module, self.model, leave=self.added)
+        model = self.student.trained()
         self._tell("comparing")
-        return Tuned(self._report(result), self.where.rank == 0, compiled=result)
+        return TrainedModel(self._report(model), self.devices.rank == 0, compiled=model)
 
     def _report(self, result: Model) -> dict[str, Any]:
-        score = None
-        if self._judged is not None and self._judge is not None:
-            judge = Evaluation(self._original, self._judged, self._judge.metric)
-            before, after = judge.of(self.model), judge.of(result)
-            score = {
-                "metric": judge.metric,
-                "original": before.original,
-                "before": before.pruned,
-                "after": after.pruned,
-                "samples": after.samples,
-                "source": after.source,
-            }
+        original, before, validation = self._original, self.student.model, self._validation
         weights = {name: weight for name, weight in self.module.weights().items() if weight.dim() > 1}
         return {
-            "model": self.model.name,
-            "teacher": self._original.name if self.taught else None,
+            "model": before.name,
+            "teacher": None if original.teacher is None else original.model.name,
             "loss": self.options.loss,
-            "epochs": [dataclasses.asdict(epoch) for epoch in self.trainer.epochs],
+            "epochs": [dataclasses.asdict(epoch) for epoch in self.trainer.state.epochs],
             "steps_per_epoch": self.data.steps,
-            "score": score,
+            "score": None if validation is None else validation.compare(original.model, before, result),
             "sparsity": masks.sparsity(weights),
-            "device": str(self.where.device),
-            "processes": self.where.world,
+            "device": str(self.devices.device),
+            "processes": self.devices.world,
             "seconds": time.monotonic() - self._begun,
         }
 
-    def _logger(self, folder: str | Path | None) -> Callable[[Mapping[str, float], int], None] | None:
-        if folder is None or self.where.rank:
+    def _open_log(self, folder: str | Path | None) -> Callable[[Mapping[str, float], int], None] | None:
+        """A function that writes numbers by name to a folder for TensorBoard; it is open until the training ends.
+
+        Raises:
+            OptionError: TensorBoard is not installed.
+        """
+        if folder is None or self.devices.rank:
             return None
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -256,62 +239,3 @@ class Session:
                 writer.add_scalar(name, value, step)
 
         return log
-
-
-def form_of(model: Model) -> Model:
-    """The model as it is trained: weights of half precision are float32, since steps may be too small for them to see."""
-    return as_float32(model) if float_types(model) & {"float16", "bfloat16"} else model
-
-
-def opened(material: Material, model: Model, options: Training, where: Devices) -> Data:
-    """The samples that a model is trained on here.
-
-    Raises:
-        OptionError: they do not fit.
-    """
-    return Data(
-        material.data,
-        form_of(model).inputs,
-        batch=options.batch,
-        steps=options.steps,
-        seed=options.seed,
-        shard=(where.rank, where.world),
-        preprocess=material.preprocess or None,
-    )
-
-
-def kept(material: Material, options: Training, run: str, model: Model, teacher: Model, data: str) -> Checkpoint | None:
-    """Where a run is kept, if it is, and what tells it from others."""
-    if material.resume is None:
-        return None
-    told = {f"--{name.replace('_', '-')}": value for name, value in options.to_dict().items() if name != "device"}
-    told = {name: list(value) if isinstance(value, tuple) else value for name, value in told.items()}
-    known = {"model": _digest(model), "teacher": _digest(teacher), "data": data, "run": run, **told}
-    return Checkpoint(Path(material.resume), known, material.every)
-
-
-def _digest(model: Model) -> str:
-    """A hash of the graph and the weights."""
-    found = hashlib.sha256(model.proto.SerializeToString(deterministic=True))
-    for name, weight in sorted(model.weights.items()):
-        found.update(name.encode())
-        found.update(weight.array().tobytes())
-    return found.hexdigest()[:16]
-
-
-def finetune(source: Source, material: Material, options: Training | None = None, *, progress: Tell | None = None) -> Tuned:
-    """Train a model with the weights it has; zeros stay zeros.
-
-    Args:
-        source: a path, a ``ModelProto``, bytes; it is not changed.
-        material: what to train with.
-        options: how to train.
-        progress: told how it goes.
-
-    Raises:
-        ModelError: a model cannot be read, or not be computed in PyTorch.
-        OptionError: samples do not fit, or options do not go together.
-        RequirementError: training diverged.
-    """
-    session = Session(source, material, options or Training(), tell=progress)
-    return session.train([Phase("finetune", session.options.epochs)])

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from onnxprune.ir.model import Source
 from onnxprune.options.train import Sparse, Training
-from onnxprune.training import channels, weights
-from onnxprune.training.session import Material, Tuned
+from onnxprune.training.channels import train_channels
+from onnxprune.training.inputs import TrainingInputs
+from onnxprune.training.progress import Tell
+from onnxprune.training.session import TrainedModel
+from onnxprune.training.weights import train_weights
 
 __all__ = ["train"]
 
 
 def train(
     source: Source,
-    material: Material,
+    inputs: TrainingInputs,
     recipe: Sparse,
     options: Training | None = None,
     *,
-    progress: Callable[[str], None] | None = None,
-) -> Tuned:
+    progress: Tell | None = None,
+) -> TrainedModel:
     """Make a model sparse (`onnxprune.training.weights`), or with a target smaller (`onnxprune.training.channels`).
 
     Args:
         source: a path, a ``ModelProto``, bytes; it is not changed.
-        material: what to train with.
-        recipe: how it is pruned.
-        options: how it is trained.
-        progress: told how it goes.
+        inputs: samples, teacher and files.
+        recipe: the method, and how much goes.
+        options: of the training.
+        progress: called with the progress.
 
     Raises:
-        ModelError: a model cannot be read, or not be computed in PyTorch.
+        ModelError: a model cannot be read, or cannot be computed in PyTorch.
         OptionError: samples do not fit, or options do not go together.
         TargetError: the target cannot be reached; says what is reachable.
         RequirementError: training diverged.
     """
-    method = channels.train if recipe.target else weights.train
-    return method(source, material, recipe, options, progress=progress)
+    method = train_channels if recipe.target else train_weights
+    return method(source, inputs, recipe, options, progress=progress)

@@ -167,7 +167,7 @@ def test_gradients_choose_weights(allocation: str) -> None:
     result = sparsify(DIGITS, recipe, samples=samples, agreement=False)
     before, after = Model.of(DIGITS), Model.of(result.model)
     opened = open_samples(samples, before.inputs)
-    scores = importance.of_weights(before, "snip", Calibration.of(opened, analyze(DIGITS).shapes).fit)
+    scores = importance.weight_importance(before, "snip", Calibration.of(opened, analyze(DIGITS).shapes).fit)
     kept = {layer.weight: after.weights[layer.weight].array() != 0 for layer in result.report.layers}
     for name, mask in kept.items():
         assert scores[name][mask].min() >= scores[name][~mask].max()

@@ -22,12 +22,12 @@ X = torch.tensor([[1.0, 2.0], [-1.0, 0.5]])
 LABELS = torch.tensor([[3.0], [-2.0]])
 
 
-def squared(outputs: dict[str, torch.Tensor], batch: criteria.Batch) -> torch.Tensor:
+def squared(outputs: dict[str, torch.Tensor], batch: criteria.BatchDict) -> torch.Tensor:
     residual: torch.Tensor = outputs["y"] - batch["label"]
     return residual.square().mean()
 
 
-def linear() -> tuple[GraphModule, list[criteria.Batch]]:
+def linear() -> tuple[GraphModule, list[criteria.BatchDict]]:
     return to_module(graph(LINEAR)), [{"x": X, "label": LABELS}]
 
 
@@ -143,7 +143,7 @@ def test_positions_predict_the_loss_without_a_channel(name: str) -> None:
     def loss(outputs: dict[str, torch.Tensor], batch: Any) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(outputs[output], torch.arange(4))
 
-    scores = criteria.positions(module, model, coupling, [feeds], loss)
+    scores = criteria.channel_scores(module, model, coupling, [feeds], loss)
     assert set(scores) == {group.id for group in coupling.groups}
     (weights, slopes), *_ = criteria.gradients(module, [feeds], loss)
     for group in coupling.groups:
@@ -160,7 +160,7 @@ def test_positions_predict_the_loss_without_a_channel(name: str) -> None:
 def test_sampled_labels_have_a_gradient_and_a_seed() -> None:
     module = to_module(DIGITS / "digits.onnx")
     feeds = feeds_of(Model.of(DIGITS / "digits.onnx"), 8)
-    runs = [criteria.fisher(module, [feeds], criteria.sampled(seed)) for seed in (0, 0, 1)]
+    runs = [criteria.fisher(module, [feeds], criteria.sampled_loss(seed)) for seed in (0, 0, 1)]
     name = "stem.0.weight"
     assert float(runs[0][name].sum()) > 0
     assert torch.equal(runs[0][name], runs[1][name])
@@ -168,7 +168,7 @@ def test_sampled_labels_have_a_gradient_and_a_seed() -> None:
 
 
 def test_sampled_loss_of_probabilities_and_of_numbers() -> None:
-    loss, logits = criteria.sampled(), torch.tensor([[50.0, 0.0, 0.0]], requires_grad=True)
+    loss, logits = criteria.sampled_loss(), torch.tensor([[50.0, 0.0, 0.0]], requires_grad=True)
     assert float(loss({"y": logits.detach()}, {})) == pytest.approx(0, abs=1e-6)
     assert float(loss({"y": logits.detach().softmax(1)}, {})) == pytest.approx(0, abs=1e-6)
     numbers = torch.randn(3, 4, 5, requires_grad=True)

@@ -15,7 +15,7 @@ from onnxprune.driver.prune import analyze
 from onnxprune.ir.model import Model
 from onnxprune.options.prune import GRADIENT
 from onnxprune.torch import to_module
-from onnxprune.torch.importance import of_positions, of_weights
+from onnxprune.torch.importance import channel_importance, weight_importance
 
 DIGITS = Path(__file__).resolve().parents[2] / "models" / "digits.onnx"
 LABELLED = ("snip", "grasp", "movement")
@@ -33,18 +33,18 @@ CLASSES = np.random.default_rng(1).integers(10, size=16)
 @pytest.mark.parametrize("criterion", GRADIENT)
 def test_every_weight_and_every_channel_has_a_score(criterion: str) -> None:
     found = analyze(DIGITS)
-    weights = of_weights(found.model, criterion, feeds(CLASSES))
+    weights = weight_importance(found.model, criterion, feeds(CLASSES))
     shapes = {name: tuple(weight.shape) for name, weight in to_module(found.model).weights().items()}
     assert {name: score.shape for name, score in weights.items()} == shapes
     assert all(np.isfinite(score).all() for score in weights.values())
     assert sum(np.unique(score).size > 1 for score in weights.values()) > len(weights) / 2
-    positions = of_positions(found.model, found.coupling, criterion, feeds(CLASSES))
+    positions = channel_importance(found.model, found.coupling, criterion, feeds(CLASSES))
     assert {name: scores.shape for name, scores in positions.items()} == {g.id: (g.size,) for g in found.coupling.groups}
 
 
 @pytest.mark.parametrize("criterion", GRADIENT)
 def test_labels_matter_to_those_that_ask_for_them(criterion: str) -> None:
-    one, other = (of_weights(Model.of(DIGITS), criterion, feeds(labels)) for labels in (CLASSES, (CLASSES + 1) % 10))
+    one, other = (weight_importance(Model.of(DIGITS), criterion, feeds(labels)) for labels in (CLASSES, (CLASSES + 1) % 10))
     same = all(np.array_equal(one[name], other[name]) for name in one)
     assert same is (criterion not in LABELLED)
 
@@ -52,13 +52,13 @@ def test_labels_matter_to_those_that_ask_for_them(criterion: str) -> None:
 @pytest.mark.parametrize("criterion", LABELLED)
 def test_without_labels_they_say_what_would_do(criterion: str) -> None:
     with pytest.raises(OptionError, match=f"{criterion} asks how a loss falls: give --calib DATA with labels.*taylor or fisher"):
-        of_weights(Model.of(DIGITS), criterion, feeds())
+        weight_importance(Model.of(DIGITS), criterion, feeds())
 
 
 def test_movement_leaves_the_model_as_it_was() -> None:
     model = Model.of(DIGITS)
     before = model.to_proto()
-    of_weights(model, "movement", feeds(CLASSES))
+    weight_importance(model, "movement", feeds(CLASSES))
     assert model.to_proto() == before
 
 

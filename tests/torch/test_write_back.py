@@ -1,4 +1,4 @@
-"""What a module learnt, in the file again."""
+"""Trained weights are written into the file, and everything else stays as it is."""
 
 from __future__ import annotations
 

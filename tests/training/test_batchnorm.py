@@ -12,7 +12,7 @@ from onnxprune.ir.model import Model
 from onnxprune.torch import to_module, write_back
 from onnxprune.torch.module import GraphModule
 from onnxprune.training import masks
-from onnxprune.training.batchnorm import Norm, fold, measure, settle, unfold
+from onnxprune.training.batchnorm import RestoredNorm, fold_norms, initialize_norms, restore_norms, update_batchnorm
 from trainable import filled
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -30,10 +30,10 @@ def batches(count: int = 3) -> list[dict[str, torch.Tensor]]:
     return [{"x": torch.randn(8, 4, 6, 6, generator=generator)} for _ in range(count)]
 
 
-def unfolded() -> tuple[GraphModule, tuple[Norm, ...]]:
-    form, norms = unfold(PLAIN)
+def unfolded() -> tuple[GraphModule, tuple[RestoredNorm, ...]]:
+    form, norms = restore_norms(PLAIN)
     module = to_module(form)
-    measure(module, norms, batches())
+    initialize_norms(module, norms, batches())
     return module, norms
 
 
@@ -57,19 +57,19 @@ def test_values_keep_their_names() -> None:
 
 def test_what_was_learnt_is_folded_into_the_weights() -> None:
     module, norms = unfolded()
-    masks.mask(module, {"v": torch.arange(450).reshape(6, 3, 5, 5) % 2 > 0})
+    masks.apply_masks(module, {"v": torch.arange(450).reshape(6, 3, 5, 5) % 2 > 0})
     with torch.no_grad():
         for norm in norms:
             for name in (norm.scale, norm.shift, norm.mean):
                 module.value_of(name).add_(torch.randn(module.value_of(name).shape))
-    settle(module, batches())
+    update_batchnorm(module, batches())
     x = batches(1)[0]["x"]
     with torch.no_grad():
         before = module(x)
-    masks.strip(module)
-    fold(module, norms)
+    masks.remove_masks(module)
+    fold_norms(module, norms)
     leave = frozenset(name for norm in norms for name in norm.constants)
-    back = write_back(module, PLAIN, leave=leave)
+    back = write_back(module, PLAIN, exclude=leave)
     assert back.proto == PLAIN.proto
     assert list(back.weights) == list(PLAIN.weights)
     zeros = back.weights["v"].array().reshape(-1)[::2]
@@ -84,7 +84,7 @@ def test_statistics_are_those_that_training_meets() -> None:
     module, norms = unfolded()
     with torch.no_grad():
         module.value_of("u").mul_(7)
-        settle(module, batches())
+        update_batchnorm(module, batches())
         raw = torch.cat([module.compute(one, ("a__raw",))["a__raw"] for one in batches()])
     mean, var = (module.value_of(name) for name in (norms[0].mean, norms[0].var))
     torch.testing.assert_close(mean, raw.mean((0, 2, 3)), rtol=1e-4, atol=1e-4)
@@ -103,11 +103,11 @@ def test_statistics_are_those_that_training_meets() -> None:
 )
 def test_what_cannot_be_folded_again_is_left_alone(body: str, shapes: dict[str, tuple[int, ...]]) -> None:
     plain = Model.of(filled(f"(float[N,2,4,4] x) => (float[N,3,4,4] y) {{ {body} }}", **shapes))
-    assert unfold(plain)[1] == ()
+    assert restore_norms(plain)[1] == ()
 
 
 def test_what_is_normalised_stays_so() -> None:
-    kept = {norm.weight for norm in unfold(Model.of(MODELS / "digits__bn.onnx"))[1]}
-    added = {norm.weight for norm in unfold(Model.of(MODELS / "digits.onnx"))[1]}
+    kept = {norm.weight for norm in restore_norms(Model.of(MODELS / "digits__bn.onnx"))[1]}
+    added = {norm.weight for norm in restore_norms(Model.of(MODELS / "digits.onnx"))[1]}
     assert kept < added
     assert "stem.0.weight" in added - kept

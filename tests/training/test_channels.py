@@ -17,8 +17,9 @@ from onnxprune.ir.model import Model
 from onnxprune.options.prune import Recipe
 from onnxprune.options.train import CHANNEL_METHODS, SURGICAL, Sparse, Training
 from onnxprune.runtime import session
-from onnxprune.training.channels import train
-from onnxprune.training.session import Material, Tuned
+from onnxprune.training.channels import train_channels
+from onnxprune.training.inputs import TrainingInputs
+from onnxprune.training.session import TrainedModel
 from trainable import Dying, KilledError, in_two_processes, perceptron
 
 X = np.random.default_rng(1).normal(size=(192, 6)).astype(np.float32)
@@ -38,7 +39,7 @@ def macs(source: Any) -> int:
 def test_the_target_holds_and_what_is_left_learns_what_the_original_does(method: str, target: str) -> None:
     start, options = perceptron(24), replace(FAST, loss="mse", metric="mse", epochs=12)
     recipe = replace(HALF, method=method, target=target)
-    result = train(start, Material(DATA, evaluation=DATA), recipe, options)
+    result = train_channels(start, TrainingInputs(DATA, evaluation=DATA), recipe, options)
     report, (metric, fraction) = result.report, target.split("=")
     assert float(fraction) - 0.06 <= report["obtained"][metric] <= float(fraction)
     assert macs(result.compiled) == report["stages"][-1]["macs"] == round(report["obtained"]["macs"] * macs(start))
@@ -68,7 +69,9 @@ def test_every_recipe_of_sparsity_removes_channels(method: str, monkeypatch: pyt
     monkeypatch.setattr(prune, "apply", applied)
     rounds = 2 if "rewinding" in method or method == "lottery" else 0
     recipe = replace(HALF, method=method, rounds=rounds)
-    result = train(perceptron(24), Material(DATA, evaluation=DATA), recipe, replace(FAST, loss="mse", metric="mse"))
+    result = train_channels(
+        perceptron(24), TrainingInputs(DATA, evaluation=DATA), recipe, replace(FAST, loss="mse", metric="mse")
+    )
     report = result.report
     assert 0.4 <= report["obtained"]["macs"] <= 0.5
     assert macs(result.compiled) == report["stages"][-1]["macs"] == round(report["obtained"]["macs"] * macs(perceptron(24)))
@@ -80,13 +83,13 @@ def test_every_recipe_of_sparsity_removes_channels(method: str, monkeypatch: pyt
 
 
 def test_masks_that_grow_keep_what_learns_what_the_original_does() -> None:
-    report = train(perceptron(24), Material(DATA, evaluation=DATA), replace(HALF, method="gradual"),
+    report = train_channels(perceptron(24), TrainingInputs(DATA, evaluation=DATA), replace(HALF, method="gradual"),
                    replace(FAST, loss="mse", metric="mse", epochs=24)).report  # fmt: skip
     assert report["score"]["after"] > 0.9
 
 
 def test_rounds_leave_the_same_fraction_each() -> None:
-    report = train(perceptron(24), Material(DATA), replace(HALF, method="iterative", rounds=3), FAST).report
+    report = train_channels(perceptron(24), TrainingInputs(DATA), replace(HALF, method="iterative", rounds=3), FAST).report
     assert (report["loss"], report["score"]) == ("distill", None)
     rows = [row["macs"] / report["stages"][0]["macs"] for row in report["stages"] if row["stage"].startswith("prune")]
     assert rows == pytest.approx([0.5 ** (turn / 3) for turn in (1, 2, 3)], abs=0.03)
@@ -99,7 +102,7 @@ def test_after_group_sparsity_channels_can_be_cut_without_repair() -> None:
     errors = {}
     for penalty in (0.0, 1.0):
         recipe = replace(HALF, method="group_sl", penalty=penalty, target="macs=1")
-        learnt = train(start, Material(DATA), recipe, long).compiled
+        learnt = train_channels(start, TrainingInputs(DATA), recipe, long).compiled
         drift = prune.prune(learnt, cut, agreement=True).report.drift
         assert drift is not None
         errors[penalty] = drift.relative
@@ -107,15 +110,15 @@ def test_after_group_sparsity_channels_can_be_cut_without_repair() -> None:
 
 
 def test_labels_are_used_where_they_are_asked_for() -> None:
-    report = train(
-        perceptron(24), Material(LABELLED, evaluation=LABELLED), HALF, replace(FAST, loss="cross_entropy", epochs=16)
+    report = train_channels(
+        perceptron(24), TrainingInputs(LABELLED, evaluation=LABELLED), HALF, replace(FAST, loss="cross_entropy", epochs=16)
     ).report
     assert (report["loss"], report["score"]["metric"]) == ("cross_entropy", "top1")
     assert report["score"]["after"] > report["score"]["original"] + 0.2  # the original is nothing but noise
 
 
 def test_protected_layers_keep_their_width() -> None:
-    model = train(perceptron(24), Material(DATA), replace(HALF, protect=("u",), target="macs=0.8"), FAST).compiled
+    model = train_channels(perceptron(24), TrainingInputs(DATA), replace(HALF, protect=("u",), target="macs=0.8"), FAST).compiled
     assert model.weights["u"].shape == (6, 24)
     assert model.weights["w"].shape[0] < 24
 
@@ -123,11 +126,11 @@ def test_protected_layers_keep_their_width() -> None:
 def test_the_source_stays_and_sees_no_change() -> None:
     start = Model.of(perceptron(24))
     before = {name: weight.array().copy() for name, weight in start.weights.items()}
-    train(start, Material(DATA), HALF, FAST)
+    train_channels(start, TrainingInputs(DATA), HALF, FAST)
     assert all(np.array_equal(array, start.weights[name].array()) for name, array in before.items())
 
 
-def _bytes(done: Tuned) -> bytes:
+def _bytes(done: TrainedModel) -> bytes:
     return bytes(done.compiled.to_proto().SerializeToString())
 
 
@@ -135,15 +138,15 @@ def _bytes(done: Tuned) -> bytes:
 def test_killed_anywhere_it_ends_at_the_same_bytes(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = replace(HALF, method=method, rounds=2 * (method == "iterative"))
     options = replace(FAST, epochs=5 if method == "gradual" else 2, batch=64)  # that has one training, the others two
-    material = Material(DATA, evaluation=DATA)
-    whole = train(perceptron(24), material, recipe, options)
+    material = TrainingInputs(DATA, evaluation=DATA)
+    whole = train_channels(perceptron(24), material, recipe, options)
     material = replace(material, resume=tmp_path / "c")
     kills, again = 0, None
     monkeypatch.setattr("onnxprune.training.session.Checkpoint", Dying)
     while again is None:
         Dying.left = 3  # saves at each step, epoch and stage; the next run gets two further
         try:
-            again = train(perceptron(24), material, recipe, options)
+            again = train_channels(perceptron(24), material, recipe, options)
         except KilledError:
             kills += 1
     assert kills >= 6
@@ -155,10 +158,10 @@ def test_killed_anywhere_it_ends_at_the_same_bytes(method: str, tmp_path: Path, 
 
 
 def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
-    material = Material(DATA, resume=tmp_path / "c")
-    once = train(perceptron(24), material, HALF, FAST)
+    material = TrainingInputs(DATA, resume=tmp_path / "c")
+    once = train_channels(perceptron(24), material, HALF, FAST)
     told: list[str] = []
-    assert _bytes(train(perceptron(24), material, HALF, FAST, progress=told.append)) == _bytes(once)
+    assert _bytes(train_channels(perceptron(24), material, HALF, FAST, progress=told.append)) == _bytes(once)
     assert not any("epoch" in text or "cutting" in text for text in told)
 
 
@@ -173,18 +176,20 @@ def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     given: dict[str, Any] = {
         "source": perceptron(24),
-        "material": Material(DATA, resume=tmp_path / "c"),
+        "material": TrainingInputs(DATA, resume=tmp_path / "c"),
         "recipe": HALF,
         "options": FAST,
     }
-    train(**given)
+    train_channels(**given)
     with pytest.raises(OptionError, match=said):
-        train(**(given | change))
+        train_channels(**(given | change))
 
 
 def test_logs_for_tensorboard_by_stage(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
-    train(perceptron(24), Material(DATA, log=tmp_path), replace(HALF, method="iterative", rounds=2), replace(FAST, epochs=1))
+    train_channels(
+        perceptron(24), TrainingInputs(DATA, log=tmp_path), replace(HALF, method="iterative", rounds=2), replace(FAST, epochs=1)
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["finetune 1 of 2", "finetune 2 of 2"]
 
 
@@ -215,13 +220,17 @@ def test_logs_for_tensorboard_by_stage(tmp_path: Path) -> None:
 )
 def test_options_that_do_not_go_together_are_refused(values: dict[str, Any], said: str) -> None:
     with pytest.raises(OptionError, match=said):
-        train(perceptron(24), Material(DATA), Sparse(**{"method": "group_sl", "target": "macs=0.5", **values}), FAST)
+        train_channels(
+            perceptron(24), TrainingInputs(DATA), Sparse(**{"method": "group_sl", "target": "macs=0.5", **values}), FAST
+        )
 
 
 def test_what_cannot_be_reached_is_said_before_anything_is_trained() -> None:
     told: list[str] = []
     with pytest.raises(TargetError, match=r"target macs=0.01 cannot be reached"):
-        train(perceptron(24), Material(DATA), replace(HALF, method="group_sl", target="macs=0.01"), FAST, progress=told.append)
+        train_channels(
+            perceptron(24), TrainingInputs(DATA), replace(HALF, method="group_sl", target="macs=0.01"), FAST, progress=told.append
+        )
     assert not any("epoch" in text for text in told)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from onnxprune import OptionError
 from onnxprune.data.batching import Batch
-from onnxprune.training.data import Data
+from onnxprune.training.data import TrainingData
 from trainable import graph
 
 OPEN = graph("(float[N,2] x) => (float[N,2] y) { y = Neg(x) }").graph.input
@@ -41,40 +41,40 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> object:
 
 
 def test_each_sample_once_and_another_order_each_epoch(source: object) -> None:
-    data = Data(source, OPEN, batch=4, seed=1)  # type: ignore[arg-type]
+    data = TrainingData(source, OPEN, batch=4, seed=1)  # type: ignore[arg-type]
     assert data.steps == 3
     first, second = (numbers(list(data.epoch(number))) for number in (0, 1))
     assert [len(part) for part in first] == [4, 4, 3]
     assert sorted(itertools.chain(*first)) == sorted(itertools.chain(*second)) == list(range(11))
     assert first != second
-    assert first == numbers(list(Data(source, OPEN, batch=4, seed=1).epoch(0)))  # type: ignore[arg-type]
-    assert first != numbers(list(Data(source, OPEN, batch=4, seed=2).epoch(0)))  # type: ignore[arg-type]
+    assert first == numbers(list(TrainingData(source, OPEN, batch=4, seed=1).epoch(0)))  # type: ignore[arg-type]
+    assert first != numbers(list(TrainingData(source, OPEN, batch=4, seed=2).epoch(0)))  # type: ignore[arg-type]
     assert numbers(list(data.epoch(0, skip=2))) == first[2:]
 
 
 def test_processes_share_an_epoch() -> None:
-    whole = numbers(list(Data({"x": X}, OPEN, batch=2).epoch(3)))
-    parts = [Data({"x": X}, OPEN, batch=2, shard=(rank, 2)) for rank in (0, 1)]
+    whole = numbers(list(TrainingData({"x": X}, OPEN, batch=2).epoch(3)))
+    parts = [TrainingData({"x": X}, OPEN, batch=2, shard=(rank, 2)) for rank in (0, 1)]
     assert [data.steps for data in parts] == [3, 3]
     mine, theirs = (numbers(list(data.epoch(3))) for data in parts)
     assert [mine, theirs] == [whole[0::2], whole[1::2]]
     assert numbers(list(parts[1].epoch(3, skip=2))) == whole[5:]
     with pytest.raises(OptionError, match="has 1 batches for 2 processes"):
-        Data({"x": X}, OPEN, batch=64, shard=(0, 2))
+        TrainingData({"x": X}, OPEN, batch=64, shard=(0, 2))
 
 
 def test_a_static_batch_is_always_whole() -> None:
-    assert [len(part) for part in numbers(list(Data({"x": X}, FIXED, batch=64).epoch(0)))] == [4, 4]
+    assert [len(part) for part in numbers(list(TrainingData({"x": X}, FIXED, batch=64).epoch(0)))] == [4, 4]
 
 
 def test_batches_are_no_smaller_than_they_must() -> None:
-    assert [len(part) for part in numbers(list(Data({"x": X[:9]}, OPEN, batch=8).epoch(0)))] == [5, 4]
+    assert [len(part) for part in numbers(list(TrainingData({"x": X[:9]}, OPEN, batch=8).epoch(0)))] == [5, 4]
 
 
 def test_an_array_on_disk_is_read_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "d.npy", X)
     monkeypatch.setattr("tempfile.TemporaryFile", None)
-    assert sorted(itertools.chain(*numbers(list(Data(tmp_path / "d.npy", OPEN, batch=4).epoch(0))))) == list(range(11))
+    assert sorted(itertools.chain(*numbers(list(TrainingData(tmp_path / "d.npy", OPEN, batch=4).epoch(0))))) == list(range(11))
 
 
 STREAM = """
@@ -91,7 +91,7 @@ def endless():
 
 def test_functions_are_called_for_every_epoch_and_draw_alike(here: Path) -> None:
     (here / "streams.py").write_text(STREAM)
-    data = Data("streams:batches", OPEN, batch=4, seed=5)
+    data = TrainingData("streams:batches", OPEN, batch=4, seed=5)
     assert data.steps == 3
     first, second = (numbers(list(data.epoch(number))) for number in (0, 1))
     assert sorted(itertools.chain(*first)) == sorted(itertools.chain(*second)) == list(range(11))
@@ -101,7 +101,7 @@ def test_functions_are_called_for_every_epoch_and_draw_alike(here: Path) -> None
 
 def test_data_without_end_has_steps(here: Path) -> None:
     (here / "streams.py").write_text(STREAM)
-    data = Data("streams:endless", OPEN, batch=8, steps=3)
+    data = TrainingData("streams:endless", OPEN, batch=8, steps=3)
     assert data.steps == 3
     assert [batch.size for batch in data.epoch(0)] == [8, 8, 8]
 
@@ -110,6 +110,6 @@ def test_samples_of_many_shapes_are_kept_apart(tmp_path: Path) -> None:
     wide = graph("(float[N,T] x) => (float[N,T] y) { y = Neg(x) }")
     for at in range(6):
         np.savez(tmp_path / f"{at}.npz", x=np.full((2, 3 + at % 2), at, np.float32))
-    found = list(Data(tmp_path, wide.graph.input, batch=4).epoch(0))
+    found = list(TrainingData(tmp_path, wide.graph.input, batch=4).epoch(0))
     assert sum(batch.size for batch in found) == 12
     assert {batch.feeds["x"].shape[1] for batch in found} == {3, 4}

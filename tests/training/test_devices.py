@@ -10,7 +10,7 @@ import torch
 
 from onnxprune import OptionError
 from onnxprune.torch import to_module
-from onnxprune.training.devices import Devices, devices
+from onnxprune.training.devices import Devices, find_devices
 from onnxprune.training.masks import sparsity
 from trainable import in_two_processes
 
@@ -19,13 +19,13 @@ DIGITS = ROOT / "models" / "digits.onnx"
 
 
 def test_devices_that_are_not_there_are_refused() -> None:
-    assert devices("cpu").device == torch.device("cpu")
+    assert find_devices("cpu").device == torch.device("cpu")
     for name in ("gpu", "cpu:x", *([] if torch.cuda.is_available() else ["cuda"])):
         with pytest.raises(OptionError, match=f"--device {name}: this machine has none"):
-            devices(name)
+            find_devices(name)
     if not torch.cuda.is_available():
         with pytest.raises(OptionError, match="float16 needs a CUDA device"):
-            devices("cpu", "float16")
+            find_devices("cpu", "float16")
 
 
 def test_images_have_their_channels_last() -> None:

@@ -98,7 +98,7 @@ def test_masked_weights_shrink_behind_their_masks() -> None:
     module = to_module(found.model)
     keep = torch.ones(5, 2, 3, 3, dtype=torch.bool)
     keep[0] = False
-    masks.mask(module, {"u": keep})
+    masks.apply_masks(module, {"u": keep})
     before = module.value_of("u").detach().clone()
     GroupNorms(module, found.coupling).shrink(0.1)
     after = module.value_of("u").detach()

@@ -9,7 +9,7 @@ import torch
 
 from onnxprune import OptionError
 from onnxprune.torch import to_module
-from onnxprune.training.layers import layers, reinitialize
+from onnxprune.training.layers import prunable_layers, reinitialize
 from trainable import filled, graph
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -34,7 +34,7 @@ CASES = {
 def test_channels_are_what_is_summed_over(name: str) -> None:
     text, shape, spread = CASES[name]
     module = to_module(filled(text, w=shape))
-    layer = layers(module)["w"]
+    layer = prunable_layers(module)["w"]
     weight = module.value_of("w").detach()
     assert layer.spread(weight).shape == spread
     assert torch.equal(layer.gather(layer.spread(weight), weight), weight)
@@ -54,21 +54,21 @@ def test_channels_are_what_is_summed_over(name: str) -> None:
 
 def test_layers_can_be_protected() -> None:
     module = to_module(MODELS / "digits.onnx")
-    every = layers(module)
+    every = prunable_layers(module)
     assert "stem.0.weight" in every
     assert all(len(module.value_of(name).shape) > 1 for name in every)
-    assert "stem.0.weight" not in layers(module, ["stem.*"])
+    assert "stem.0.weight" not in prunable_layers(module, ["stem.*"])
     with pytest.raises(OptionError, match="layers are protected"):
-        layers(module, ["*"])
+        prunable_layers(module, ["*"])
     with pytest.raises(OptionError, match="there is no convolution or matrix product"):
-        layers(to_module(graph("(float[2,4] x) => (float[2,4] y) { y = Neg (x) }")))
+        prunable_layers(to_module(graph("(float[2,4] x) => (float[2,4] y) { y = Neg (x) }")))
 
 
 def test_new_weights() -> None:
     module = to_module(MODELS / "digits__bn.onnx")
     old = {name: w.detach().clone() for name, w in module.weights().items()}
     reinitialize(module, 0)
-    for name, layer in layers(module).items():
+    for name, layer in prunable_layers(module).items():
         weight = module.value_of(name).detach()
         assert not torch.equal(weight, old[name])
         if weight.numel() > 500:

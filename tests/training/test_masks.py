@@ -45,7 +45,7 @@ def test_no_optimizer_revives_what_is_pruned(name: str) -> None:
     optimizer = OPTIMIZERS[name](list(module.parameters()))
     train(module, optimizer)  # momentum is there before the masks are
     keep = {key: torch.rand(w.shape, generator=torch.Generator().manual_seed(1)) > 0.5 for key, w in module.weights().items()}
-    masks.mask(module, keep)
+    masks.apply_masks(module, keep)
     optimizer = OPTIMIZERS[name](list(module.parameters()))
     before = {key: w.detach().clone() for key, w in module.weights().items()}
     train(module, optimizer)
@@ -57,11 +57,11 @@ def test_no_optimizer_revives_what_is_pruned(name: str) -> None:
 
 def test_momentum_from_before_a_mask_does_not_pass_it() -> None:
     module = small()
-    masks.mask(module, {"w": torch.ones(6, 5, dtype=torch.bool)})
+    masks.apply_masks(module, {"w": torch.ones(6, 5, dtype=torch.bool)})
     optimizer = OPTIMIZERS["sgd"](list(module.parameters()))
     train(module, optimizer)
     keep = torch.arange(30).reshape(6, 5) % 2 == 0
-    masks.mask(module, {"w": keep})  # tighter, the same optimizer
+    masks.apply_masks(module, {"w": keep})  # tighter, the same optimizer
     train(module, optimizer)
     assert torch.equal(module.value_of("w") != 0, keep)
 
@@ -72,7 +72,7 @@ def test_not_a_number_behind_a_mask_is_zero() -> None:
         module.value_of("w")[0, 0] = torch.nan
     keep = torch.ones(6, 5, dtype=torch.bool)
     keep[0, 0] = False
-    masks.mask(module, {"w": keep})
+    masks.apply_masks(module, {"w": keep})
     assert module.value_of("w")[0, 0] == 0
 
 
@@ -81,10 +81,10 @@ def test_strip_leaves_masked_values_and_nothing_else() -> None:
     module = to_module(plain)
     names = {name for name, _ in module.named_parameters()}
     keep = {name: w.detach().abs() > w.detach().abs().median() for name, w in module.weights().items() if w.dim() > 1}
-    masks.mask(module, keep)
+    masks.apply_masks(module, keep)
     assert {name for name, _ in module.named_parameters()} != names
     assert masks.masks_of(module).keys() == keep.keys()
-    masks.strip(module)
+    masks.remove_masks(module)
     assert masks.masks_of(module) == {}
     assert {name for name, _ in module.named_parameters()} == names
     assert not dict(module.named_buffers()).keys() - dict(to_module(plain).named_buffers()).keys()
@@ -101,18 +101,18 @@ def test_zeros_that_come_in_are_masks() -> None:
     module = small()
     with torch.no_grad():
         module.value_of("w")[:3] = 0
-    found = masks.of_zeros(module)
+    found = masks.masks_of_zeros(module)
     assert found.keys() == {"w"}
     assert masks.sparsity(found) == 0.5
-    assert masks.of_zeros(module, share=0.6) == {}
+    assert masks.masks_of_zeros(module, share=0.6) == {}
 
 
 def test_scores_get_the_gradient_of_the_weight_times_the_weight() -> None:
     module = small()
     keep = torch.arange(30).reshape(6, 5) % 2 == 0
-    masks.mask(module, {"w": keep})
-    scored = masks.score(module, {"w": torch.zeros(6, 5)})["w"]
-    weight = masks.parametrized(module, "w")
+    masks.apply_masks(module, {"w": keep})
+    scored = masks.add_scored_masks(module, {"w": torch.zeros(6, 5)})["w"]
+    weight = masks.parameter_of(module, "w")
     module(torch.ones(2, 6)).sum().backward()
     assert torch.equal(scored.keep, keep)
     assert weight.grad is not None
@@ -125,6 +125,6 @@ def test_scores_get_the_gradient_of_the_weight_times_the_weight() -> None:
     dense = whole.value_of("w").grad
     assert dense is not None
     assert torch.allclose(scored.scores.grad, dense * weight)
-    masks.strip(module)
+    masks.remove_masks(module)
     assert torch.equal(module.value_of("w") != 0, keep)
     assert {name for name, _ in module.named_parameters()} == {"w", "v"}

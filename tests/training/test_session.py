@@ -1,147 +1,28 @@
-"""Fine-tuning whole models: what is written, what is reported, and what is refused."""
+"""A session ends with the model that its trainer ended with."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
 import torch
 
-from onnxprune import OptionError
-from onnxprune.ir.model import Model
 from onnxprune.options.train import Training
-from onnxprune.training.session import Material, Session, finetune
-from onnxprune.training.trainer import Phase
-from trainable import graph
+from onnxprune.training.inputs import TrainingInputs
+from onnxprune.training.phase import Phase
+from onnxprune.training.session import TrainingSession
+from trainable import images, sparse
 
 DIGITS = Path(__file__).resolve().parents[2] / "models" / "digits.onnx"
-
-
-def images(count: int = 48) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    return {"x": rng.random((count, 1, 8, 8), np.float32), "label": rng.integers(10, size=count)}
-
-
-def sparse(share: float) -> onnx.ModelProto:
-    """The digits with the smallest weights of each layer zero."""
-    model = Model.of(DIGITS)
-    proto = model.to_proto()
-    for tensor in proto.graph.initializer:
-        array = onnx.numpy_helper.to_array(tensor).copy()
-        if array.ndim > 1 and array.dtype == np.float32:
-            array[np.abs(array) < np.quantile(np.abs(array), share)] = 0
-            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
-    return proto
-
-
-def zeros(model: Model) -> dict[str, np.ndarray]:
-    return {name: weight.array() == 0 for name, weight in model.weights.items() if len(weight.shape) > 1 and weight.is_float}
-
-
-def test_a_sparse_model_keeps_its_zeros_and_learns_what_the_original_does() -> None:
-    start = sparse(0.7)
-    told: list[str] = []
-    result = finetune(
-        start, Material(images(), DIGITS, {"x": images()["x"]}), Training(epochs=3, metric="mse"), progress=told.append
-    )
-    before, after = Model.of(start), result.compiled
-    for name, places in zeros(before).items():
-        assert np.array_equal(places, zeros(after)[name])
-    assert after.proto == before.proto
-    report = result.report
-    assert report["loss"] == "distill"
-    assert report["sparsity"] == pytest.approx(0.7, abs=0.01)
-    assert [epoch["number"] for epoch in report["epochs"]] == [1, 2, 3]
-    assert report["epochs"][-1]["loss"] < report["epochs"][0]["loss"]
-    assert (report["score"]["metric"], report["score"]["original"]) == ("mse", 1)
-    assert report["score"]["before"] < report["score"]["after"]
-    assert any("epoch 1/3, loss" in text and "s left" in text for text in told)
-
-
-def test_zeros_may_go() -> None:
-    result = finetune(sparse(0.5), Material(images(), DIGITS), Training(epochs=1, keep_zeros=False))
-    assert result.report["sparsity"] < 0.1  # what no sample reaches gets no gradient
-    assert result.report["score"] is None
-
-
-def test_values_inside_are_matched_too() -> None:
-    start = sparse(0.5)
-    losses = []
-    for match in ((), ("*relu*",)):
-        options = Training(epochs=1, match=match, match_weight=10.0)
-        losses.append(finetune(start, Material(images(16), DIGITS), options).report["epochs"][0]["loss"])
-    assert losses[1] > losses[0]
-
-
-@pytest.mark.parametrize(
-    ("material", "options", "said"),
-    [
-        ({"data": {"x": np.zeros((4, 1, 8, 8), np.float32)}}, {}, "needs labels, and the data has none"),
-        ({"data": images(4)}, {"patience": 1}, "--patience 1 needs samples to judge by"),
-        ({"data": images(4)}, {"loss": "distill"}, "add --teacher ORIGINAL"),
-        ({"data": {"x": np.zeros((4, 3, 8, 8), np.float32)}}, {}, r"array 'image' has shape \[4, 3, 8, 8\]"),
-        ({"data": "nowhere.npz"}, {}, "--data nowhere.npz: no such file or folder"),
-    ],
-)
-def test_bad_input_is_refused(material: dict[str, object], options: dict[str, object], said: str) -> None:
-    with pytest.raises(OptionError, match=said):
-        finetune(DIGITS, Material(**material), Training(**options))  # type: ignore[arg-type]
-
-
-def test_logs_for_tensorboard(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
-    finetune(DIGITS, Material(images(16), DIGITS, images(8), log=tmp_path / "log"), Training(epochs=1))
-    assert [path.name.startswith("events") for path in (tmp_path / "log").iterdir()] == [True]
-
-
-@pytest.mark.parametrize(
-    ("how", "share", "sparse_later", "restored"),
-    [
-        ("auto", 0, False, False),
-        ("auto", 0.7, False, True),
-        ("auto", 0, True, True),
-        ("yes", 0, False, True),
-        ("no", 0.7, True, False),
-    ],
-)
-def test_normalisation_comes_back_where_weights_are_zero_or_shall_be(
-    how: str, share: float, sparse_later: bool, restored: bool
-) -> None:
-    start = sparse(share) if share else DIGITS
-    session = Session(start, Material(images()), Training(restore_norms=how, device="cpu"), sparse=sparse_later)
-    assert bool(session.norms) is restored
 
 
 @pytest.mark.parametrize("judged", [False, True])
 def test_at_the_end_statistics_are_those_of_the_weights(*, judged: bool) -> None:
     evaluation = {"x": images()["x"]} if judged else None
-    material = Material(images(), DIGITS, evaluation)
-    session = Session(sparse(0.9), material, Training(lr=0.01, batch=16, device="cpu", restore_norms="yes", metric="mse"))
+    material = TrainingInputs(images(), DIGITS, evaluation)
+    session = TrainingSession(sparse(0.9), material, Training(lr=0.01, batch=16, device="cpu", restore_norms="yes", metric="mse"))
     session.trainer.run([Phase("finetune", 2)])
-    ended = {norm.mean: session.module.value_of(norm.mean).clone() for norm in session.norms}
-    session.settle()
+    ended = {norm.mean: session.module.value_of(norm.mean).clone() for norm in session.student.norms}
+    session.student.update_statistics()
     for name, mean in ended.items():
         torch.testing.assert_close(session.module.value_of(name), mean)
-
-
-def test_the_loss_says_whether_photographs_are_augmented() -> None:
-    proto = graph("(float[N,3,4,4] x) => (float[N,2] y) { f = Flatten(x) y = MatMul(f, w) }")
-    weight = np.random.default_rng(0).normal(size=(48, 2)).astype(np.float32)
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
-    rng = np.random.default_rng(1)
-    material = Material({"x": rng.normal(size=(32, 3, 4, 4)).astype(np.float32), "label": rng.integers(2, size=32)}, proto)
-
-    def trained(loss: str, augment: str) -> list[float]:
-        options = Training(epochs=2, loss=loss, augment=augment, device="cpu")
-        return [epoch["loss"] for epoch in finetune(proto, material, options).report["epochs"]]
-
-    assert trained("cross_entropy", "auto") == trained("cross_entropy", "none") != trained("cross_entropy", "flip,shift:1")
-    mixed = "0.5*distill+0.5*cross_entropy"
-    assert trained(mixed, "auto") == trained(mixed, "none")
-    start = proto.SerializeToString()
-    proto.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weight * 0.5, "w"))
-    other = finetune(proto, Material(material.data, start), Training(epochs=2, augment="none", device="cpu")).report["epochs"]
-    moved = finetune(proto, Material(material.data, start), Training(epochs=2, device="cpu")).report["epochs"]
-    assert [epoch["loss"] for epoch in moved] != [epoch["loss"] for epoch in other]

@@ -16,10 +16,10 @@ from onnxprune import OptionError
 from onnxprune.ir.model import Model
 from onnxprune.options.train import METHODS, Sparse, Training
 from onnxprune.torch import to_module
+from onnxprune.training.inputs import TrainingInputs
 from onnxprune.training.recipes import methods
 from onnxprune.training.recipes.gradual import cubic
-from onnxprune.training.session import Material
-from onnxprune.training.weights import train
+from onnxprune.training.weights import train_weights
 from trainable import Dying, KilledError, graph, perceptron
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -46,7 +46,7 @@ def test_every_method_is_there() -> None:
 def test_the_sparsity_is_what_was_asked_for(name: str) -> None:
     start = perceptron(20)
     long = replace(FAST, epochs=16)  # masks chosen before any training leave more to learn
-    result = train(start, Material(DATA, evaluation=DATA), Sparse(name, 0.75, rounds=2), long)
+    result = train_weights(start, TrainingInputs(DATA, evaluation=DATA), Sparse(name, 0.75, rounds=2), long)
     model, report = result.compiled, result.report
     assert share(model) == pytest.approx(0.75, abs=0.005)
     assert report["sparsity"] == pytest.approx(share(model))
@@ -62,13 +62,13 @@ def test_the_sparsity_is_what_was_asked_for(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_without_sparsity_every_weight_stays(name: str) -> None:
-    report = train(perceptron(20), Material(DATA), Sparse(name, 0), Training(epochs=1, batch=32)).report
+    report = train_weights(perceptron(20), TrainingInputs(DATA), Sparse(name, 0), Training(epochs=1, batch=32)).report
     assert (report["recipe"]["sparsity"], report["sparsity"]) == (0, 0)
 
 
 @pytest.mark.parametrize("name", ["oneshot", "gradual", "movement", "snip"])
 def test_n_of_m_channels(name: str) -> None:
-    model = train(perceptron(20), Material(DATA), Sparse(name, pattern="2:4"), FAST).compiled
+    model = train_weights(perceptron(20), TrainingInputs(DATA), Sparse(name, pattern="2:4"), FAST).compiled
     for array in layers(model).values():
         whole = array[: len(array) // 4 * 4]
         assert (np.count_nonzero(whole.reshape(-1, 4, array.shape[1]), axis=1) <= 2).all()
@@ -77,13 +77,13 @@ def test_n_of_m_channels(name: str) -> None:
 
 def test_a_threshold_is_in_deviations_of_the_layer() -> None:
     start = Model.of(perceptron(20))
-    model = train(start, Material(DATA), Sparse("oneshot", threshold=1.0), FAST).compiled
+    model = train_weights(start, TrainingInputs(DATA), Sparse("oneshot", threshold=1.0), FAST).compiled
     for name, old in layers(start).items():
         assert np.array_equal(layers(model)[name] != 0, np.abs(old) >= old.std(ddof=1))
 
 
 def test_protected_layers_stay_dense() -> None:
-    model = train(perceptron(20), Material(DATA), Sparse("oneshot", 0.5, protect=("w",)), FAST).compiled
+    model = train_weights(perceptron(20), TrainingInputs(DATA), Sparse("oneshot", 0.5, protect=("w",)), FAST).compiled
     assert np.count_nonzero(layers(model)["w"]) == 60
     assert np.count_nonzero(layers(model)["u"]) < 120
 
@@ -93,7 +93,7 @@ def test_the_ticket_goes_back_to_a_file(tmp_path: Path) -> None:
     none = Training(epochs=1, batch=96, lr=1e-30)
     trained = Model.of(perceptron(20, 8))
     recipe = Sparse("lottery", 0.5, rounds=1, rewind=str(tmp_path / "first.onnx"), allocation="global")
-    model = train(trained, Material(DATA), recipe, none).compiled
+    model = train_weights(trained, TrainingInputs(DATA), recipe, none).compiled
     first = Model.of(perceptron(20, 7))
     for name, array in layers(model).items():
         kept = array != 0
@@ -106,7 +106,7 @@ def test_the_ticket_goes_back_to_a_file(tmp_path: Path) -> None:
 def test_the_ticket_goes_back_to_an_epoch_of_the_run() -> None:
     found = {}
     for rewind in ("epoch:0", "epoch:2"):
-        report = train(perceptron(20), Material(DATA), Sparse("lottery", 0.5, rounds=2, rewind=rewind), FAST).report
+        report = train_weights(perceptron(20), TrainingInputs(DATA), Sparse("lottery", 0.5, rounds=2, rewind=rewind), FAST).report
         found[rewind] = [(e["phase"], e["number"]) for e in report["epochs"]]
     first = [("train", n) for n in (1, 2, 3, 4)]
     assert found["epoch:0"] == first + [(f"lottery {turn}/2", n) for turn in (1, 2) for n in (1, 2, 3, 4)]
@@ -115,7 +115,7 @@ def test_the_ticket_goes_back_to_an_epoch_of_the_run() -> None:
 
 def test_supermasks_change_no_weight() -> None:
     start = Model.of(perceptron(20))
-    model = train(start, Material(DATA), Sparse("supermask", 0.5, start="given"), FAST).compiled
+    model = train_weights(start, TrainingInputs(DATA), Sparse("supermask", 0.5, start="given"), FAST).compiled
     for name, array in layers(model).items():
         assert np.array_equal(array[array != 0], layers(start)[name][array != 0])
     assert np.array_equal(model.weights["a"].array(), start.weights["a"].array())
@@ -130,7 +130,7 @@ def test_nets_whose_normalisation_was_folded_learn_with_a_tenth_of_their_weights
     x = marks[label] + 0.3 * rng.standard_normal((320, 1, 8, 8), np.float32)
     model = Model.of(MODELS / "digits.onnx")
     options = Training(epochs=8, batch=32, lr=0.01, loss="cross_entropy", device="cpu")
-    result = train(model, Material({model.inputs[0].name: x, "label": label}), Sparse(name, 0.9), options)
+    result = train_weights(model, TrainingInputs({model.inputs[0].name: x, "label": label}), Sparse(name, 0.9), options)
     assert [epoch["loss"] for epoch in result.report["epochs"]][-1] < 1.5
     found = to_module(result.compiled)(torch.from_numpy(x)).argmax(1).numpy()
     assert (found == label).mean() > 0.6
@@ -138,14 +138,14 @@ def test_nets_whose_normalisation_was_folded_learn_with_a_tenth_of_their_weights
 
 
 def test_the_model_as_it_came_teaches_where_nobody_else_does() -> None:
-    def losses(method: str, material: Material, **options: Any) -> tuple[str, str | None]:
-        report = train(perceptron(20), material, Sparse(method, 0.5), Training(epochs=1, **options)).report
+    def losses(method: str, material: TrainingInputs, **options: Any) -> tuple[str, str | None]:
+        report = train_weights(perceptron(20), material, Sparse(method, 0.5), Training(epochs=1, **options)).report
         return report["loss"], report["teacher"]
 
-    unlabelled = Material({"x": X})
-    assert losses("oneshot", unlabelled) == losses("oneshot", Material(DATA)) == ("distill", "<model>")
-    assert losses("oneshot", Material(DATA), loss="cross_entropy") == ("cross_entropy", None)
-    assert losses("snip", Material(DATA)) == ("cross_entropy", None)
+    unlabelled = TrainingInputs({"x": X})
+    assert losses("oneshot", unlabelled) == losses("oneshot", TrainingInputs(DATA)) == ("distill", "<model>")
+    assert losses("oneshot", TrainingInputs(DATA), loss="cross_entropy") == ("cross_entropy", None)
+    assert losses("snip", TrainingInputs(DATA)) == ("cross_entropy", None)
     assert losses("snip", unlabelled) == ("distill", "<model>")
 
 
@@ -155,27 +155,27 @@ def test_half_precision_is_trained_in_float32() -> None:
     proto.graph.initializer.append(numpy_helper.from_array(np.ones((4, 2), np.float16), "w"))
     data = {"x": np.ones((32, 4), np.float16), "label": np.zeros(32, np.int64)}
     options = Training(epochs=40, batch=8, lr=1e-4, optimizer="adam", schedule="constant", loss="cross_entropy")
-    result = train(proto, Material(data), Sparse("oneshot", 0.05), options).compiled
+    result = train_weights(proto, TrainingInputs(data), Sparse("oneshot", 0.05), options).compiled
     weight = result.weights["w"].array()
     assert weight.dtype == np.float16
     assert (weight[:, 0] > 1.01).all()
     assert result.proto == Model.of(proto).proto
-    judged = train(proto, Material(data, evaluation=data), Sparse("oneshot", 0.0), replace(options, epochs=1))
+    judged = train_weights(proto, TrainingInputs(data, evaluation=data), Sparse("oneshot", 0.0), replace(options, epochs=1))
     assert judged.report["score"]["after"] == 1.0
 
 
 @pytest.mark.parametrize("name", ["gradual", "iterative", "lottery", "supermask", "soft_movement", "synflow"])
 def test_killed_it_ends_at_the_same_weights(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, options = Sparse(name, 0.75, rounds=2), Training(epochs=2, batch=32, lr=0.01)
-    whole = train(perceptron(20), Material(DATA), recipe, options).compiled
+    whole = train_weights(perceptron(20), TrainingInputs(DATA), recipe, options).compiled
     for step in (1, 5, 8):
-        material = Material(DATA, resume=tmp_path / f"{step}")
+        material = TrainingInputs(DATA, resume=tmp_path / f"{step}")
         with monkeypatch.context() as patch:
             patch.setattr("onnxprune.training.session.Checkpoint", Dying)
             Dying.left = step
             with pytest.raises(KilledError):
-                train(perceptron(20), material, recipe, options)
-        again = train(perceptron(20), material, recipe, options).compiled
+                train_weights(perceptron(20), material, recipe, options)
+        again = train_weights(perceptron(20), material, recipe, options).compiled
         for weight in WEIGHTS:
             assert again.weights[weight].array().tobytes() == whole.weights[weight].array().tobytes(), step
 
@@ -200,7 +200,7 @@ def test_the_cubic_schedule() -> None:
 )
 def test_senseless_recipes_are_refused(values: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        train(perceptron(20), Material(DATA), Sparse(**values), FAST)
+        train_weights(perceptron(20), TrainingInputs(DATA), Sparse(**values), FAST)
 
 
 def test_another_graph_is_no_start(tmp_path: Path) -> None:
@@ -208,9 +208,12 @@ def test_another_graph_is_no_start(tmp_path: Path) -> None:
     other.graph.initializer[0].name = other.graph.node[0].input[1] = "z"
     onnx.save(other, tmp_path / "z.onnx")
     with pytest.raises(OptionError, match=r"has no constant 'u' of shape \[6, 20\]: give the same graph"):
-        train(perceptron(20), Material(DATA), Sparse("oneshot", start=str(tmp_path / "z.onnx")), FAST)
+        train_weights(perceptron(20), TrainingInputs(DATA), Sparse("oneshot", start=str(tmp_path / "z.onnx")), FAST)
 
 
 def test_seeds_draw_other_weights() -> None:
-    found = [train(perceptron(20), Material(DATA), Sparse("scratch", 0.5), Training(epochs=1, seed=seed)) for seed in (0, 1)]
+    found = [
+        train_weights(perceptron(20), TrainingInputs(DATA), Sparse("scratch", 0.5), Training(epochs=1, seed=seed))
+        for seed in (0, 1)
+    ]
     assert not torch.equal(*(torch.from_numpy(layers(one.compiled)["u"].copy()) for one in found))

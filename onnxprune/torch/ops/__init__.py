@@ -1,4 +1,4 @@
-"""What computes each operator, one function each, in the families of `onnxprune.axes.rules`; importing registers them all."""
+"""One function for each operator, in the families of `onnxprune.axes.rules`; importing this package registers them all."""
 
 from onnxprune.torch.ops import (
     attention,

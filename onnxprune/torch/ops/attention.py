@@ -36,7 +36,7 @@ def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def causal(queries: int, keys: int, offset: Tensor | int, device: torch.device) -> Tensor:
-    """Whether query ``i`` may read key ``j``: not beyond ``i + offset``; one offset, or one per batch. [.., s, t]"""
+    """True where query ``i`` may read key ``j``: up to ``i + offset``; one offset, or one per batch. [.., s, t]"""
     rows, columns = torch.arange(queries, device=device)[:, None], torch.arange(keys, device=device)
     return columns <= rows + (offset if isinstance(offset, int) else offset.reshape(-1, 1, 1, 1))
 
@@ -51,7 +51,7 @@ def attend(
     softcap: float = 0.0,
     precision: torch.dtype | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Attention, and its scores: raw, softcapped, with the bias, after softmax. Rows that may read nothing put out zeros."""
+    """Attention, and its scores: raw, softcapped, with the bias, after softmax. Rows that may read no key are zero."""
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) if x.shape[1] != q.shape[1] else x for x in (k, v))
     root = math.sqrt(scale)
     raw = torch.matmul(q * root, (k * root).mT)
@@ -122,7 +122,7 @@ def _bias(node: Node, q: Tensor, keys: int, mask: Tensor | None, offset: Tensor 
 
 
 def _key_mask(node: Node, mask: Tensor | None, queries: int, keys: int) -> Tensor | None:
-    """What may be read, from lengths [b] or flags [b, t] or [b, s, t]."""
+    """True at keys that may be read, from lengths [b] or flags [b, t] or [b, s, t]."""
     if mask is None:
         return None
     if mask.dim() == 1:

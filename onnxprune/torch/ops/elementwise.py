@@ -121,7 +121,7 @@ def cast(node: Node, x: Tensor, like: Tensor | None = None) -> Tensor:
 
 @op("Dropout", until=11, trains=True)
 def dropout_by_attribute(node: Node, x: Tensor, *, training: bool) -> tuple[Tensor, Tensor]:
-    """The mask has the type of the values before version 10; out of training nobody fills it: ONNX Runtime leaves zeros."""
+    """The mask has the type of the values before version 10; in evaluation mode it stays zero, as in ONNX Runtime."""
     y, kept = _dropped(x, node.attr("ratio", 0.5), training)
     mask = kept if training else torch.zeros_like(kept)
     return y, mask.to(x.dtype) if node.opset < 10 else mask

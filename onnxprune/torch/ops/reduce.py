@@ -68,7 +68,7 @@ def reduction(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
 
 
 def _elementwise(op: str, x: Tensor) -> Tensor:
-    """What is left of a reduction over no axis."""
+    """The result of a reduction over no axis."""
     each: dict[str, Callable[[Tensor], Tensor]] = {
         "ReduceL1": torch.abs, "ReduceL2": torch.abs, "ReduceLogSum": torch.log, "ReduceSumSquare": torch.square,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Size arithmetic: operators that read or spell sizes; the host computes with what they put out."""
+"""Size arithmetic: operators that read or spell sizes; the host computes with their outputs."""
 
 from __future__ import annotations
 

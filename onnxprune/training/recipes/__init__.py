@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from onnxprune.training.recipes import gradual, initial, learned, magnitude, rewinding
-from onnxprune.training.recipes.registry import Method, Run, anew, methods, rated
+from onnxprune.training.recipes.registry import Method, RecipeRun, methods, starts_fresh, with_rate
 
 FAMILIES = (magnitude, gradual, initial, rewinding, learned)
 
-__all__ = ["FAMILIES", "Method", "Run", "anew", "methods", "rated"]
+__all__ = ["FAMILIES", "Method", "RecipeRun", "methods", "starts_fresh", "with_rate"]

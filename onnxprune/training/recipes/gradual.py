@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from onnxprune.training.recipes.registry import Run, method
-from onnxprune.training.trainer import Phase
+from onnxprune.training.phase import Phase
+from onnxprune.training.recipes.registry import RecipeRun, method
 
 __all__ = ["constant", "cubic", "gradual", "stepwise"]
 
 RAMP = 0.5
-"""Share of the steps after which the sparsity is reached."""
+"""Share of the steps after which the sparsity is reached: the second half lets the weights that remain recover."""
 UPDATES = 100
-"""How often masks are made anew in a training."""
+"""Number of times that masks are made anew in a training: often enough that no update prunes much."""
 
 
 def cubic(final: float, share: float, begin: float = 0.0, end: float = RAMP) -> float:
@@ -22,7 +22,7 @@ def cubic(final: float, share: float, begin: float = 0.0, end: float = RAMP) -> 
 
 
 def stepwise(act: Callable[[float], None]) -> Callable[[int, int], None]:
-    """Called at every step, acts at each hundredth of the training; it has no memory that a kill could take."""
+    """A function for `Phase.each` that acts at each hundredth of the training. It keeps no state, which a kill would lose."""
 
     def each(step: int, steps: int) -> None:
         if step == 0 or step * UPDATES // steps != (step - 1) * UPDATES // steps:
@@ -32,7 +32,7 @@ def stepwise(act: Callable[[float], None]) -> Callable[[int, int], None]:
 
 
 @method("gradual", allocation="lamp")
-def gradual(run: Run) -> list[Phase]:
+def gradual(run: RecipeRun) -> list[Phase]:
     """The smallest weights go step by step, fast at first and slower towards the end."""
 
     def tighten(share: float) -> None:
@@ -42,7 +42,7 @@ def gradual(run: Run) -> list[Phase]:
 
 
 @method("constant", allocation="lamp", rate="training")
-def constant(run: Run) -> list[Phase]:
+def constant(run: RecipeRun) -> list[Phase]:
     """The smallest weights go at once; then all of a training, with its full learning rate, is under the mask."""
 
     def begin() -> None:

@@ -11,44 +11,45 @@ import torch
 from torch import Tensor
 
 from onnxprune.torch import criteria
-from onnxprune.torch.criteria import Batch
+from onnxprune.torch.criteria import BatchDict
 from onnxprune.torch.module import GraphModule
-from onnxprune.training.recipes.registry import Run, method
-from onnxprune.training.trainer import Phase
+from onnxprune.training.phase import Phase
+from onnxprune.training.recipes.registry import RecipeRun, method
 
 __all__ = ["grasp", "snip", "synflow"]
 
 _BATCHES = 10
-"""Batches that gradients are taken of."""
+"""Batches over which gradients are averaged: 640 samples of a batch of 64."""
 _ROUNDS = 100
-"""In which synflow prunes (Tanaka et al. 2020)."""
+"""Rounds in which synflow prunes, as in Tanaka et al. 2020."""
 _LABELS = "labels of the batch"
+"""The name of labels among inputs; with spaces, so that no input has it."""
 
 
 @method("snip", allocation="global", start="random")
-def snip(run: Run) -> list[Phase]:
+def snip(run: RecipeRun) -> list[Phase]:
     """Keep what the loss is sensitive to at the first weights, and train (Lee et al. 2019)."""
 
     def begin() -> None:
         run.begin()
-        run.prune(_judged(run, criteria.snip), run.recipe.share)
+        run.prune(_scores(run, criteria.snip), run.recipe.share)
 
     return [Phase("snip", run.options.epochs, begin)]
 
 
 @method("grasp", allocation="global", start="random")
-def grasp(run: Run) -> list[Phase]:
+def grasp(run: RecipeRun) -> list[Phase]:
     """Keep what the flow of gradients needs at the first weights, and train (Wang et al. 2020)."""
 
     def begin() -> None:
         run.begin()
-        run.prune(_judged(run, criteria.grasp), run.recipe.share)
+        run.prune(_scores(run, criteria.grasp), run.recipe.share)
 
     return [Phase("grasp", run.options.epochs, begin)]
 
 
 @method("synflow", allocation="global", start="random")
-def synflow(run: Run) -> list[Phase]:
+def synflow(run: RecipeRun) -> list[Phase]:
     """Keep paths of large weights, without data, in a hundred rounds, and train (Tanaka et al. 2020)."""
 
     def begin() -> None:
@@ -60,8 +61,10 @@ def synflow(run: Run) -> list[Phase]:
     return [Phase("synflow", run.options.epochs, begin)]
 
 
-def _judged(run: Run, criterion: Callable[[GraphModule, list[Batch], criteria.Loss], criteria.Scores]) -> criteria.Scores:
-    """Scores as in training, where normalisations take the statistics of the batch, as the papers have it."""
+def _scores(
+    run: RecipeRun, criterion: Callable[[GraphModule, list[BatchDict], criteria.BatchLoss], criteria.WeightScores]
+) -> criteria.WeightScores:
+    """Scores in train mode, where normalisations use the statistics of the batch, as in the papers."""
     before = {name: buffer.clone() for name, buffer in run.module.named_buffers()}
     scores = criterion(run.module.train(), _batches(run), _loss(run))
     with torch.no_grad():
@@ -71,28 +74,28 @@ def _judged(run: Run, criterion: Callable[[GraphModule, list[Batch], criteria.Lo
     return scores
 
 
-def _feeds(run: Run) -> Any:
+def _feeds(run: RecipeRun) -> Any:
     return (batch.feeds for batch in run.session.data.epoch(0))
 
 
-def _batches(run: Run) -> list[Batch]:
+def _batches(run: RecipeRun) -> list[BatchDict]:
     device = run.module.device
-    found: list[Batch] = []
+    found: list[BatchDict] = []
     for batch in itertools.islice(run.session.data.epoch(0), _BATCHES):
-        tensors = run.session.where.tensors(batch.feeds)
+        tensors = run.session.devices.tensors(batch.feeds)
         labels = None if batch.labels is None else torch.as_tensor(batch.labels, device=device)
         found.append(tensors | {_LABELS: labels})
     return found
 
 
-def _loss(run: Run) -> criteria.Loss:
+def _loss(run: RecipeRun) -> criteria.BatchLoss:
     """The loss of the training; where a teacher is its only guide, one that is not flat at the teacher's own weights."""
     trainer = run.session.trainer
-    if trainer.teacher is not None:
-        return criteria.sampled(run.options.seed)
-    objective = dataclasses.replace(trainer.objective, match=())
+    if trainer.step.teacher is not None:
+        return criteria.sampled_loss(run.options.seed)
+    objective = dataclasses.replace(trainer.step.objective, match=())
 
-    def loss(outputs: dict[str, Tensor], batch: Batch) -> Tensor:
+    def loss(outputs: dict[str, Tensor], batch: BatchDict) -> Tensor:
         return objective(outputs, None, batch[_LABELS])
 
     return loss

@@ -9,21 +9,22 @@ from torch import Tensor
 
 from onnxprune.training import masks
 from onnxprune.training.masks import ScoredMask
+from onnxprune.training.phase import Phase
 from onnxprune.training.recipes.gradual import RAMP, cubic
-from onnxprune.training.recipes.registry import Run, method
-from onnxprune.training.trainer import Phase
+from onnxprune.training.recipes.registry import RecipeRun, method
 
 __all__ = ["movement", "soft_movement", "supermask"]
 
-_FASTER = 10.0
-"""Learning rate of scores to that of weights."""
+_SCORE_RATE = 10.0
+"""The learning rate of scores, in learning rates of weights; Sanh et al. too train scores with a much larger one."""
 _WARMUP = 0.05
-_PULL = 1.0
-"""What the mean gate is multiplied by in the loss of soft movement pruning."""
+"""Share of the steps before the first weight goes, as that of the learning rate: scores are noise at first."""
+_GATE_PENALTY = 1.0
+"""The factor of the mean gate in the loss of soft movement pruning; the sparsity does not depend on it here."""
 
 
 @method("supermask", allocation="erk", start="random")
-def supermask(run: Run) -> list[Phase]:
+def supermask(run: RecipeRun) -> list[Phase]:
     """Choose among random weights without ever changing one, by scores that are trained (Ramanujan et al. 2020, "edge-popup").
 
     Random weights have one magnitude in each layer, that of He et al. over the share that stays in all layers together.
@@ -37,7 +38,7 @@ def supermask(run: Run) -> list[Phase]:
         run.begin()
         generator = torch.Generator().manual_seed(run.options.seed)
         for name, layer in run.layers.items():
-            weight = masks.parametrized(run.module, name)
+            weight = masks.parameter_of(run.module, name)
             fan = layer.fan_in(weight)
             if run.recipe.start in {"auto", "random"}:
                 weight.copy_(weight.sign() * math.sqrt(2 / (fan * (1 - run.recipe.share))))
@@ -47,11 +48,11 @@ def supermask(run: Run) -> list[Phase]:
     def choose(step: int, steps: int) -> None:
         run.prune(_scores(scored), run.recipe.share)
 
-    return [Phase("supermask", run.options.epochs, begin, choose, groups={".scores": _FASTER * run.options.rate})]
+    return [Phase("supermask", run.options.epochs, begin, choose, groups={".scores": _SCORE_RATE * run.options.rate})]
 
 
 @method("movement", allocation="erk")
-def movement(run: Run) -> list[Phase]:
+def movement(run: RecipeRun) -> list[Phase]:
     """Keep the weights that move away from zero: scores add up minus weight times gradient (Sanh et al. 2020).
 
     The sparsity grows as in gradual pruning, after a warm-up; pruned weights come back where their scores rise.
@@ -65,12 +66,12 @@ def movement(run: Run) -> list[Phase]:
     def choose(step: int, steps: int) -> None:
         run.prune(_scores(scored), cubic(run.recipe.share, step / steps, _WARMUP))
 
-    groups = {".scores": _FASTER * run.options.rate}
+    groups = {".scores": _SCORE_RATE * run.options.rate}
     return [Phase("movement", run.options.epochs, begin, choose, ready=RAMP, groups=groups)]
 
 
 @method("soft_movement", allocation="global")
-def soft_movement(run: Run) -> list[Phase]:
+def soft_movement(run: RecipeRun) -> list[Phase]:
     """As movement, but scores of all layers compete through one threshold on their sigmoids, whose mean is part of the loss.
 
     In the paper the threshold is fixed and the weight of that part decides the sparsity; here the threshold follows the sparsity
@@ -86,14 +87,14 @@ def soft_movement(run: Run) -> list[Phase]:
         run.prune(_scores(scored), cubic(run.recipe.share, step / steps, _WARMUP))
 
     def pull() -> Tensor:
-        return _PULL * torch.cat([torch.sigmoid(one.scores).reshape(-1) for one in scored.values()]).mean()
+        return _GATE_PENALTY * torch.cat([torch.sigmoid(one.scores).reshape(-1) for one in scored.values()]).mean()
 
-    groups = {".scores": _FASTER * run.options.rate}
+    groups = {".scores": _SCORE_RATE * run.options.rate}
     return [Phase("soft movement", run.options.epochs, begin, choose, pull, ready=RAMP, groups=groups)]
 
 
-def _scored(run: Run) -> dict[str, ScoredMask]:
-    return masks.score(run.module, {name: torch.zeros_like(run.module.value_of(name).detach()) for name in run.layers})
+def _scored(run: RecipeRun) -> dict[str, ScoredMask]:
+    return masks.add_scored_masks(run.module, {name: torch.zeros_like(run.module.value_of(name).detach()) for name in run.layers})
 
 
 def _scores(scored: dict[str, ScoredMask]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What a method is given, and where it registers."""
+"""The registry of methods, and the run that a method is given."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from onnxprune.ir.model import Model
 from onnxprune.options.train import Sparse, Training
 from onnxprune.torch.module import GraphModule, to_module
 from onnxprune.training import masks
-from onnxprune.training.layers import Layer, reinitialize
-from onnxprune.training.session import Session, form_of
-from onnxprune.training.trainer import Phase
+from onnxprune.training.layers import PrunableLayer, reinitialize
+from onnxprune.training.phase import Phase
+from onnxprune.training.session import TrainingSession
+from onnxprune.training.student import trainable_form
 
-__all__ = ["Method", "Run", "anew", "method", "methods", "rated"]
+__all__ = ["Method", "RecipeRun", "method", "methods", "starts_fresh", "with_rate"]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method and what its paper does where a user does not say.
+    """A method, and the defaults of its paper where a user gives no option.
 
     Attributes:
         phases: the phases of its training.
         allocation: one of `onnxprune.options.train.ALLOCATIONS`.
         start: ``given`` or ``random``.
-        rate: whether weights that are given are trained with the rate of ``retraining`` or that of a ``training`` from the start.
+        rate: the learning rate of given weights: that of ``retraining``, or that of a ``training`` from the start.
     """
 
-    phases: Callable[[Run], list[Phase]]
+    phases: Callable[[RecipeRun], list[Phase]]
     allocation: str
     start: str
     rate: str = "retraining"
@@ -45,14 +46,14 @@ _METHODS: dict[str, Method] = {}
 
 def method(
     name: str, *, allocation: str, start: str = "given", rate: str = "retraining"
-) -> Callable[[Callable[[Run], list[Phase]]], Callable[[Run], list[Phase]]]:
+) -> Callable[[Callable[[RecipeRun], list[Phase]]], Callable[[RecipeRun], list[Phase]]]:
     """Register a method.
 
     Raises:
         ValueError: there is one of that name.
     """
 
-    def register(phases: Callable[[Run], list[Phase]]) -> Callable[[Run], list[Phase]]:
+    def register(phases: Callable[[RecipeRun], list[Phase]]) -> Callable[[RecipeRun], list[Phase]]:
         if name in _METHODS:
             msg = f"there is a method {name!r} already"
             raise ValueError(msg)
@@ -67,31 +68,31 @@ def methods() -> Mapping[str, Method]:
     return _METHODS
 
 
-def anew(recipe: Sparse) -> bool:
-    """Whether training begins with weights that are drawn."""
+def starts_fresh(recipe: Sparse) -> bool:
+    """True if training begins with random weights."""
     return (methods()[recipe.method].start if recipe.start == "auto" else recipe.start) == "random"
 
 
-def rated(recipe: Sparse, options: Training) -> Training:
-    """The options with the learning rate that suits a method, where they give none."""
-    full = methods()[recipe.method].rate == "training" or anew(recipe)
+def with_rate(recipe: Sparse, options: Training) -> Training:
+    """The options with the learning rate of a method, if they give none."""
+    full = methods()[recipe.method].rate == "training" or starts_fresh(recipe)
     return dataclasses.replace(options, lr=options.fresh_rate) if full else options
 
 
 @dataclass(frozen=True)
-class Run:
-    """A training that makes a model sparse.
+class RecipeRun:
+    """A training by a recipe, which makes a model sparse or its channels zero.
 
     Attributes:
         session: the module, its data and its trainer.
-        recipe: what is asked for.
-        layers: whose weights become sparse, by name.
-        selection: what stays, by scores and the share that goes: a `Selection` of weights, or of channels.
+        recipe: the method and its numbers.
+        layers: whose weights become sparse, by the names of these.
+        selection: chooses what is kept, by scores and the share that goes: a `WeightSelection` or a `ChannelSelection`.
     """
 
-    session: Session
+    session: TrainingSession
     recipe: Sparse
-    layers: Mapping[str, Layer]
+    layers: Mapping[str, PrunableLayer]
     selection: Callable[[Mapping[str, Tensor], float], Mapping[str, Tensor]]
 
     @property
@@ -103,44 +104,44 @@ class Run:
         return self.session.options
 
     def begin(self) -> None:
-        """Take the weights that training begins with."""
+        """Take the weights that training begins with: those of the model, random ones, or those of a file."""
         start = self.recipe.start
         start = methods()[self.recipe.method].start if start == "auto" else start
         if start == "random":
             reinitialize(self.module, self.options.seed)
-            self.session.settle()
+            self.session.student.update_statistics()
         elif start != "given":
-            self.take(start)
+            self.load_weights(start)
 
-    def take(self, path: str) -> None:
-        """Weights and statistics of a file with the same graph; masks stay.
+    def load_weights(self, path: str) -> None:
+        """Take the weights and statistics of a file with the same graph; masks stay.
 
         Raises:
             ModelError: it is no model.
-            OptionError: it has not the same weights.
+            OptionError: a weight is missing, or has another shape.
         """
-        source = to_module(form_of(Model.of(Path(path))))
-        copy_weights(source, self.module, leave=self.session.added)
-        self.session.measure()
+        source = to_module(trainable_form(Model.of(Path(path))))
+        copy_weights(source, self.module, exclude=self.session.student.added)
+        self.session.student.initialize_norms()
 
     def prune(self, scores: Mapping[str, Tensor], share: float) -> None:
         """Keep the weights with the highest scores, so that a share of them is zero."""
-        masks.mask(self.module, self.selection(scores, share))
+        masks.apply_masks(self.module, self.selection(scores, share))
 
     def magnitudes(self) -> dict[str, Tensor]:
-        """The absolute values of the weights as they act: zero where they are pruned."""
+        """The absolute values of the weights, zero where they are masked."""
         with torch.no_grad():
             return {name: self.module.value_of(name).abs() for name in self.layers}
 
-    def noise(self) -> dict[str, Tensor]:
-        """Random scores."""
+    def random_scores(self) -> dict[str, Tensor]:
+        """Random scores between 0 and 1, of the shapes of the weights."""
         rng = np.random.default_rng(self.options.seed)
         return {name: torch.from_numpy(rng.random(self.module.value_of(name).shape)) for name in self.layers}
 
 
 @torch.no_grad()
-def copy_weights(source: GraphModule, target: GraphModule, leave: Collection[str] = ()) -> None:
-    """Weights and statistics of a module, into another one of the same graph, but for some constants.
+def copy_weights(source: GraphModule, target: GraphModule, exclude: Collection[str] = ()) -> None:
+    """Copy weights and statistics into another module of the same graph, except some constants.
 
     Raises:
         OptionError: one is missing, or has another shape.
@@ -148,9 +149,9 @@ def copy_weights(source: GraphModule, target: GraphModule, leave: Collection[str
     from onnxprune.torch.roles import Role
 
     for name, constant in target.constants.items():
-        if constant.role is Role.CONSTANT or name in leave:
+        if constant.role is Role.CONSTANT or name in exclude:
             continue
         found = source.constants.get(name)
         if found is None or found.shape != constant.shape:
             raise OptionError(f"{source.title}: has no constant {name!r} of shape {list(constant.shape)}: give the same graph")
-        masks.parametrized(target, name).copy_(source.value_of(name))
+        masks.parameter_of(target, name).copy_(source.value_of(name))

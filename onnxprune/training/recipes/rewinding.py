@@ -7,72 +7,72 @@ from functools import partial
 
 import torch
 
-from onnxprune.training.recipes.magnitude import after
-from onnxprune.training.recipes.registry import Run, method
-from onnxprune.training.trainer import Phase
+from onnxprune.training.phase import Phase
+from onnxprune.training.recipes.magnitude import sparsity_after
+from onnxprune.training.recipes.registry import RecipeRun, method
 
 __all__ = ["lottery", "rate_rewinding", "weight_rewinding"]
 
 
 @method("lottery", allocation="lamp", start="random")
-def lottery(run: Run) -> list[Phase]:
+def lottery(run: RecipeRun) -> list[Phase]:
     """Train, prune, go back to the first weights or early ones, train again, and so on (Frankle and Carbin 2019).
 
-    With a file to go back to, the model as it came is the trained one. With ``epoch:N`` the run trains it itself, from new
-    weights unless told otherwise, and goes back to what it was before epoch N (Frankle et al. 2020, late rewinding).
+    With a file to go back to, the model that was given is the trained one. With ``epoch:N`` the run trains it itself, from new
+    weights unless told otherwise, and goes back to its weights before epoch N (Frankle et al. 2020, late rewinding).
     """
     return _rewound(run, run.recipe.rewind if run.recipe.rewind != "auto" else "epoch:0")
 
 
 @method("weight_rewinding", allocation="lamp", start="random")
-def weight_rewinding(run: Run) -> list[Phase]:
+def weight_rewinding(run: RecipeRun) -> list[Phase]:
     """As the lottery, going back to weights and learning rate of a fifth of the training (Renda et al. 2020)."""
     late = f"epoch:{max(1, run.options.epochs // 5)}"
     return _rewound(run, late if run.recipe.rewind == "auto" else run.recipe.rewind)
 
 
 @method("rate_rewinding", allocation="lamp", rate="training")
-def rate_rewinding(run: Run) -> list[Phase]:
+def rate_rewinding(run: RecipeRun) -> list[Phase]:
     """Prune a part of what remains and train with the whole schedule of the learning rate, and again (Renda et al. 2020)."""
     turns = run.recipe.turns
 
     def begin(turn: int) -> None:
         if turn == 0:
             run.begin()
-        run.prune(run.magnitudes(), after(run, turn + 1, turns))
+        run.prune(run.magnitudes(), sparsity_after(run, turn + 1, turns))
 
     return [Phase(f"rate rewinding {turn + 1}/{turns}", run.options.epochs, partial(begin, turn)) for turn in range(turns)]
 
 
-def _rewound(run: Run, to: str) -> list[Phase]:
+def _rewound(run: RecipeRun, to: str) -> list[Phase]:
     turns, epochs = run.recipe.turns, run.options.epochs
     early = int(to.removeprefix("epoch:")) if to.startswith("epoch:") else -1
     early = min(early, epochs - 1)
 
     def begin(turn: int) -> None:
         scores = run.magnitudes()
-        back(run, to)
-        run.prune(scores, after(run, turn + 1, turns))
+        rewind(run, to)
+        run.prune(scores, sparsity_after(run, turn + 1, turns))
 
     first = [Phase("train", epochs, run.begin, snapshot=early)] if early >= 0 else []
     done = max(early, 0)
     name = run.recipe.method.replace("_", " ")
     return first + [
-        Phase(f"{name} {turn + 1}/{turns}", epochs - done, partial(begin, turn), factor=_rest(run, done / epochs))
+        Phase(f"{name} {turn + 1}/{turns}", epochs - done, partial(begin, turn), factor=_schedule_from(run, done / epochs))
         for turn in range(turns)
     ]
 
 
-def _rest(run: Run, done: float) -> Callable[[float], float]:
-    """The schedule of the learning rate from a share of it on."""
+def _schedule_from(run: RecipeRun, done: float) -> Callable[[float], float]:
+    """The part of the learning rate's schedule that begins at a share of it, over a whole phase."""
     return lambda share: run.options.factor(done + share * (1 - done))
 
 
-def back(run: Run, to: str) -> None:
-    """The weights of a file, or of the snapshot; masks stay."""
+def rewind(run: RecipeRun, to: str) -> None:
+    """Take the weights of a file, or of the snapshot; masks stay."""
     if not to.startswith("epoch:"):
-        run.take(to)
+        run.load_weights(to)
         return
-    kept = {name: value for name, value in run.session.trainer.snapshots.items() if not name.endswith(".keep")}
+    kept = {name: value for name, value in run.session.trainer.state.snapshots.items() if not name.endswith(".keep")}
     with torch.no_grad():
         run.module.load_state_dict(kept, strict=False)

@@ -1,8 +1,8 @@
-"""Which channels stay while a module is trained, by scores of weights: what `onnxprune.training.selection` is for weights.
+"""Chooses the channels that stay while a module is trained, by scores of weights; `weight_selection` chooses weights.
 
-A channel is worth what the weights that go with it are worth together, in shares of the mean of its group. How many of each group
-stay follows from what is asked of the whole model, as where nothing is trained (`onnxprune.pruning.allocation`). A channel that
-goes is masked wherever it runs, filters and slices and biases, so that cutting it out of what was trained changes nothing.
+The score of a channel is the sum over the weights that belong to it, over the mean of its group. The number of channels that each
+group keeps follows from the target for the whole model, as without training (`onnxprune.pruning.allocation`). All weights of a
+channel that goes are masked, in filters, slices and biases, so that cutting it out after the training changes nothing.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class ChannelSelection:
         align: str,
         whole: Collection[str] = (),
     ) -> None:
-        """Work out what goes with which channel, and mask all of it, so far without a zero.
+        """Find the weights of each channel, and give them masks, which keep everything at first.
 
         Args:
             module: made from ``model``.
             model: a normalised model.
             coupling: its groups.
-            batch: that its shapes are of.
-            metric: what a share is of: ``macs``, ``params``, ``size`` or ``channels``.
+            batch: the batch size of its shapes.
+            metric: that a share is of: ``macs``, ``params``, ``size`` or ``channels``.
             scope: which groups are ranked together, see `onnxprune.pruning.allocation`.
             align: as of a recipe.
             whole: groups that lose nothing, by id.
@@ -68,24 +68,24 @@ class ChannelSelection:
         if not self._coupling.groups:
             raise TargetError(f"{model.name}: no group of channels can be masked; inspect says why")
         costs = CostModel(model, self._coupling, batch)
-        self._prices = costs.of("macs" if metric == "channels" else metric)  # by channels nothing is priced
+        self._prices = costs.of("macs" if metric == "channels" else metric)  # unused where channels are counted
         self._metric, self._scope, self._align = metric, scope, parse_align(align)
         known = masks.masks_of(module)
         weights = {name: module.value_of(name) for name in self._entries.names if name not in known}
-        masks.mask(module, {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()})
+        masks.apply_masks(module, {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()})
 
     def __call__(self, scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-        """The channels with the highest scores, as masks of all that goes with them.
+        """The channels with the highest scores, as masks of all their weights.
 
         Args:
             scores: of the weights of layers, by name; of any sign.
             share: of the metric that goes.
 
         Returns:
-            What stays: bool, by the names of weights.
+            True at weights that stay, by name.
 
         Raises:
-            TargetError: so much cannot go; says what is reachable.
+            TargetError: the share cannot be reached; says what is reachable.
         """
         parts = {name: part / max(float(np.abs(part).mean()), 1e-30) for name, part in self._parts(self._entries.totals(scores))}
         target = Target(self._metric, round(1 - share, 9))
@@ -99,17 +99,17 @@ class ChannelSelection:
         return result
 
     def plan(self, weights: Mapping[str, Tensor]) -> Plan:
-        """What to cut out: the channels of which masks have left nothing.
+        """The plan that cuts out the channels whose weights are all masked.
 
         Args:
-            weights: of layers, as they were trained, by name.
+            weights: of layers, after training, by name.
         """
         left = self._parts(self._entries.totals({name: weight.detach().abs() for name, weight in weights.items()}))
         kept = {name: np.flatnonzero(part) for name, part in left}
         return Plan({name: one for name, one in kept.items() if 0 < len(one) < self._entries.sizes[name]})
 
     def _parts(self, totals: Tensor) -> Iterator[tuple[str, Array]]:
-        """A vector over all positions as one for each group."""
+        """Split a vector over the positions of all groups into one for each group."""
         pieces = totals.double().cpu().split([*self._entries.sizes.values()])
         yield from zip(self._entries.sizes, (np.asarray(piece.numpy()) for piece in pieces), strict=True)
 

@@ -14,7 +14,7 @@ from onnxprune import TargetError
 from onnxprune.driver import prune
 from onnxprune.torch.module import GraphModule, to_module
 from onnxprune.training import masks
-from onnxprune.training.channel_masks import ChannelSelection
+from onnxprune.training.channel_selection import ChannelSelection
 
 SHAPES = {"u": (6, 2, 1, 1), "p": (6,), "v": (4, 2, 1, 1), "w": (3, 10, 1, 1), "s": (3, 3, 1, 1)}
 
@@ -68,7 +68,7 @@ def test_all_that_goes_with_a_channel_goes() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5])
 def test_the_share_of_the_metric_goes_and_the_plan_cuts_what_is_masked(share: float) -> None:
     choose, module = selection()
-    masks.mask(module, choose(ranked(module), share))
+    masks.apply_masks(module, choose(ranked(module), share))
     found = prune.analyze(network())
     plan = choose.plan({name: module.value_of(name) for name in ("u", "v", "w", "s")})
     obtained = prune.price(found, plan)[2]["params"]

@@ -1,4 +1,4 @@
-"""Operators against ONNX Runtime: every sample of the axis rules that there is a function for, and its gradient."""
+"""Operators compute what ONNX Runtime computes, on every sample of the axis rules, and their gradients are right."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from axes.rules.conformance import build, draw, same, whole
 from axes.rules.more_samples import MORE
 from axes.rules.samples import SAMPLES, Sample
 from onnxprune.torch import to_module
-from onnxprune.torch.registry import find
+from onnxprune.torch.registry import find_operator
 from trainable import graph
 
-COVERED = [sample for sample in (*SAMPLES, *MORE) if find(sample.domain, sample.op, sample.opset if not sample.domain else 1)]
+COVERED = [
+    sample for sample in (*SAMPLES, *MORE) if find_operator(sample.domain, sample.op, sample.opset if not sample.domain else 1)
+]
 
 
 def fed(sample: Sample, inputs: list[Any]) -> dict[str, Any]:

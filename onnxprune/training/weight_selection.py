@@ -1,4 +1,4 @@
-"""Which weights stay, by their scores: how many of each layer, and which of them."""
+"""Chooses the weights that stay while a module is trained, by their scores: how many of each layer, and which."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from torch import Tensor
 from onnxprune.ir.weights import Array
 from onnxprune.sparse.allocation import edges, lamp_scores, ranked, shared
 from onnxprune.sparse.patterns import Pattern, Unstructured
-from onnxprune.training.layers import Layer
+from onnxprune.training.layers import PrunableLayer
 
-__all__ = ["Selection"]
+__all__ = ["WeightSelection"]
 
 
 @dataclass(frozen=True)
-class Selection:
+class WeightSelection:
     """Chooses weights.
 
     Attributes:
         layers: the layers that compete, by names of their weights.
-        allocation: how many each of them keeps: ``uniform``, ``erk``, ``lamp`` or ``global``; see `onnxprune.sparse.allocation`.
-        pattern: which of a layer may be kept.
+        allocation: decides how many weights each of them keeps: ``uniform``, ``erk``, ``lamp`` or ``global``; see
+            `onnxprune.sparse.allocation`.
+        pattern: of the weights that a layer may keep.
     """
 
-    layers: Mapping[str, Layer]
+    layers: Mapping[str, PrunableLayer]
     allocation: str
     pattern: Pattern = Unstructured()  # noqa: RUF009 - has no state
 
@@ -36,10 +37,10 @@ class Selection:
 
         Args:
             scores: of each weight, by name; of any sign.
-            share: of the weights that go; a pattern that says how many does not ask.
+            share: of the weights that go; patterns with a sparsity of their own ignore it.
 
         Returns:
-            What stays: bool, by name, where the scores are.
+            True at weights that stay, by name, on the device of the scores.
         """
         known = {name: scores[name].detach() for name in self.layers}
         arrays = {name: np.asarray(one.double().cpu().numpy()) for name, one in known.items()}

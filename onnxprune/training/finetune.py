@@ -1,0 +1,32 @@
+"""Fine-tuning: a model is trained with the weights that it has."""
+
+from __future__ import annotations
+
+from onnxprune.ir.model import Source
+from onnxprune.options.train import Training
+from onnxprune.training.inputs import TrainingInputs
+from onnxprune.training.phase import Phase
+from onnxprune.training.progress import Tell
+from onnxprune.training.session import TrainedModel, TrainingSession
+
+__all__ = ["finetune"]
+
+
+def finetune(
+    source: Source, inputs: TrainingInputs, options: Training | None = None, *, progress: Tell | None = None
+) -> TrainedModel:
+    """Train a model with the weights that it has; zeros stay zeros.
+
+    Args:
+        source: a path, a ``ModelProto``, bytes; it is not changed.
+        inputs: samples, teacher and files.
+        options: of the training.
+        progress: called with the progress.
+
+    Raises:
+        ModelError: a model cannot be read, or cannot be computed in PyTorch.
+        OptionError: samples do not fit, or options do not go together.
+        RequirementError: training diverged.
+    """
+    session = TrainingSession(source, inputs, options or Training(), tell=progress)
+    return session.train([Phase("finetune", session.options.epochs)])

@@ -1,0 +1,128 @@
+"""One step of training: the loss of a batch, its gradients, and the optimizer that changes the weights by them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from onnxprune.errors import RequirementError
+from onnxprune.options.train import Training
+from onnxprune.torch.losses import Objective
+from onnxprune.torch.module import GraphModule
+from onnxprune.training.devices import Devices
+
+if TYPE_CHECKING:
+    from onnxprune.data.batching import Batch
+    from onnxprune.training.phase import Phase
+
+__all__ = ["TrainingStep", "make_optimizer"]
+
+
+class _Student(nn.Module):
+    """A graph that outputs the values that a loss reads; this is the module that is wrapped for several devices."""
+
+    def __init__(self, graph: GraphModule, wanted: Sequence[str]) -> None:
+        super().__init__()
+        self.graph, self.wanted = graph, tuple(wanted)
+
+    def forward(self, feeds: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.graph.compute(feeds, self.wanted)
+
+
+class TrainingStep:
+    """Computes the loss of a batch and changes the weights by its gradients.
+
+    Attributes:
+        objective: the loss.
+        teacher: the module whose outputs are right, in evaluation mode.
+    """
+
+    def __init__(self, module: GraphModule, options: Training, devices: Devices, teacher: GraphModule | None) -> None:
+        """Move the teacher to the device and choose the loss.
+
+        Raises:
+            OptionError: there is no such loss, or module and teacher do not go together.
+        """
+        self.teacher = None if teacher is None else teacher.to(devices.device).eval()
+        self.objective = Objective.of(options.loss, module, teacher, options.match, options.match_weight, options.temperature)
+        self._module, self._devices, self._clip = module, devices, options.clip
+
+    def student(self) -> nn.Module:
+        """The module, with the values that the loss reads as its outputs."""
+        return _Student(self._module, (*self.objective.outputs, *self.objective.match))
+
+    def __call__(self, student: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, phase: Phase) -> float:
+        """Change the weights by the gradients of the loss of a batch; returns the loss.
+
+        Args:
+            student: made by `student`, and prepared for the devices.
+            optimizer: of its weights.
+            batch: samples, and their labels if there are some.
+            phase: whose penalty is added to the loss.
+
+        Raises:
+            RequirementError: the loss is not a finite number.
+        """
+        feeds = self._devices.tensors(batch.feeds)
+        labels = None if batch.labels is None else torch.as_tensor(batch.labels, device=self._devices.device)
+        given = None
+        if self.teacher is not None:
+            wanted = (*self.objective.reference, *self.objective.match)
+            with torch.no_grad(), self._devices.autocast():
+                given = self.teacher.compute(feeds, wanted)
+        student.train()
+        optimizer.zero_grad(set_to_none=True)
+        with self._devices.autocast():
+            loss = self.objective(student(feeds), given, labels)
+        if phase.penalty:
+            loss = loss + phase.penalty()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise RequirementError(
+                f"{self._module.title}: the loss is {value} in {phase.name}: make --lr smaller, or set --clip 1 or --warmup 0.1"
+            )
+        parameters = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+        self._devices.step(loss, parameters, optimizer, self._clip)
+        return value
+
+
+def make_optimizer(module: nn.Module, options: Training, groups: Mapping[str, float]) -> torch.optim.Optimizer:
+    """An optimizer of the weights that are trained. Biases and scales have no weight decay.
+
+    Each parameter group has its largest learning rate as ``peak``.
+
+    Args:
+        module: whose parameters are trained.
+        options: the optimizer and its numbers.
+        groups: the largest learning rate of parameters whose names end so.
+
+    Raises:
+        RequirementError: no parameter is trained.
+    """
+
+    def ending(name: str) -> str | None:
+        return next((end for end in groups if name.endswith(end)), None)
+
+    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    parts: list[dict[str, Any]] = [
+        {"params": [p for n, p in named if p.dim() > 1 and not ending(n)], "peak": options.rate},
+        {"params": [p for n, p in named if p.dim() <= 1 and not ending(n)], "peak": options.rate, "weight_decay": 0.0},
+        *(
+            {"params": [p for n, p in named if ending(n) == end], "peak": rate, "weight_decay": 0.0}
+            for end, rate in groups.items()
+        ),
+    ]
+    parts = [part for part in parts if part["params"]]
+    if not parts:
+        raise RequirementError("the module has no weight to train")
+    lr, decay, momentum = options.rate, options.weight_decay, options.momentum
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(parts, lr, momentum, weight_decay=decay, nesterov=momentum > 0)
+    if options.optimizer == "rmsprop":
+        return torch.optim.RMSprop(parts, lr, momentum=momentum, weight_decay=decay)
+    kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
+    return kind(parts, lr, weight_decay=decay)

@@ -1,0 +1,101 @@
+"""Fine-tuning whole models: what is written, what is reported, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxprune import OptionError
+from onnxprune.ir.model import Model
+from onnxprune.options.train import Training
+from onnxprune.training.finetune import finetune
+from onnxprune.training.inputs import TrainingInputs
+from trainable import graph, images, sparse
+
+DIGITS = Path(__file__).resolve().parents[2] / "models" / "digits.onnx"
+
+
+def zeros(model: Model) -> dict[str, np.ndarray]:
+    return {name: weight.array() == 0 for name, weight in model.weights.items() if len(weight.shape) > 1 and weight.is_float}
+
+
+def test_a_sparse_model_keeps_its_zeros_and_learns_what_the_original_does() -> None:
+    start = sparse(0.7)
+    told: list[str] = []
+    result = finetune(
+        start, TrainingInputs(images(), DIGITS, {"x": images()["x"]}), Training(epochs=3, metric="mse"), progress=told.append
+    )
+    before, after = Model.of(start), result.compiled
+    for name, places in zeros(before).items():
+        assert np.array_equal(places, zeros(after)[name])
+    assert after.proto == before.proto
+    report = result.report
+    assert report["loss"] == "distill"
+    assert report["sparsity"] == pytest.approx(0.7, abs=0.01)
+    assert [epoch["number"] for epoch in report["epochs"]] == [1, 2, 3]
+    assert report["epochs"][-1]["loss"] < report["epochs"][0]["loss"]
+    assert (report["score"]["metric"], report["score"]["original"]) == ("mse", 1)
+    assert report["score"]["before"] < report["score"]["after"]
+    assert any("epoch 1/3, loss" in text and "s left" in text for text in told)
+
+
+def test_zeros_may_go() -> None:
+    result = finetune(sparse(0.5), TrainingInputs(images(), DIGITS), Training(epochs=1, keep_zeros=False))
+    assert result.report["sparsity"] < 0.1  # what no sample reaches gets no gradient
+    assert result.report["score"] is None
+
+
+def test_values_inside_are_matched_too() -> None:
+    start = sparse(0.5)
+    losses = []
+    for match in ((), ("*relu*",)):
+        options = Training(epochs=1, match=match, match_weight=10.0)
+        losses.append(finetune(start, TrainingInputs(images(16), DIGITS), options).report["epochs"][0]["loss"])
+    assert losses[1] > losses[0]
+
+
+@pytest.mark.parametrize(
+    ("material", "options", "said"),
+    [
+        ({"data": {"x": np.zeros((4, 1, 8, 8), np.float32)}}, {}, "needs labels, and the data has none"),
+        ({"data": images(4)}, {"patience": 1}, "--patience 1 needs samples to judge by"),
+        ({"data": images(4)}, {"loss": "distill"}, "add --teacher ORIGINAL"),
+        ({"data": {"x": np.zeros((4, 3, 8, 8), np.float32)}}, {}, r"array 'image' has shape \[4, 3, 8, 8\]"),
+        ({"data": "nowhere.npz"}, {}, "--data nowhere.npz: no such file or folder"),
+    ],
+)
+def test_bad_input_is_refused(material: dict[str, object], options: dict[str, object], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        finetune(DIGITS, TrainingInputs(**material), Training(**options))  # type: ignore[arg-type]
+
+
+def test_logs_for_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    finetune(DIGITS, TrainingInputs(images(16), DIGITS, images(8), log=tmp_path / "log"), Training(epochs=1))
+    assert [path.name.startswith("events") for path in (tmp_path / "log").iterdir()] == [True]
+
+
+def test_the_loss_says_whether_photographs_are_augmented() -> None:
+    proto = graph("(float[N,3,4,4] x) => (float[N,2] y) { f = Flatten(x) y = MatMul(f, w) }")
+    weight = np.random.default_rng(0).normal(size=(48, 2)).astype(np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    rng = np.random.default_rng(1)
+    material = TrainingInputs({"x": rng.normal(size=(32, 3, 4, 4)).astype(np.float32), "label": rng.integers(2, size=32)}, proto)
+
+    def trained(loss: str, augment: str) -> list[float]:
+        options = Training(epochs=2, loss=loss, augment=augment, device="cpu")
+        return [epoch["loss"] for epoch in finetune(proto, material, options).report["epochs"]]
+
+    assert trained("cross_entropy", "auto") == trained("cross_entropy", "none") != trained("cross_entropy", "flip,shift:1")
+    mixed = "0.5*distill+0.5*cross_entropy"
+    assert trained(mixed, "auto") == trained(mixed, "none")
+    start = proto.SerializeToString()
+    proto.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weight * 0.5, "w"))
+    other = finetune(proto, TrainingInputs(material.data, start), Training(epochs=2, augment="none", device="cpu")).report[
+        "epochs"
+    ]
+    moved = finetune(proto, TrainingInputs(material.data, start), Training(epochs=2, device="cpu")).report["epochs"]
+    assert [epoch["loss"] for epoch in moved] != [epoch["loss"] for epoch in other]
