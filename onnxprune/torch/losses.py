@@ -19,7 +19,7 @@ from torch import Tensor
 from onnxprune.errors import OptionError
 from onnxprune.torch.module import GraphModule
 
-__all__ = ["LossFunction", "Objective", "cross_entropy", "distill", "matched", "mse", "parse_loss", "relative_mse"]
+__all__ = ["LossFunction", "Objective", "cross_entropy", "distill", "matched", "mse_loss", "parse_loss", "relative_mse"]
 
 Outputs = Sequence[Tensor]
 LossFunction = Callable[[Outputs, Outputs | None, Tensor | None], Tensor]
@@ -62,7 +62,7 @@ def cross_entropy(outputs: Outputs, reference: Outputs | None, labels: Tensor | 
     )
 
 
-def mse(outputs: Outputs, reference: Outputs | None, labels: Tensor | None) -> Tensor:
+def mse_loss(outputs: Outputs, reference: Outputs | None, labels: Tensor | None) -> Tensor:
     """The mean squared error of the first output to the labels, or of all outputs to the teacher's where there are no labels.
 
     Raises:
@@ -116,7 +116,7 @@ def parse_loss(text: str, temperature: float = 2.0) -> LossFunction:
 def _find_loss(name: str, temperature: float) -> LossFunction:
     if name == "distill":
         return lambda outputs, reference, labels: distill(outputs, reference, labels, temperature)
-    known: dict[str, LossFunction] = {"cross_entropy": cross_entropy, "mse": mse}
+    known: dict[str, LossFunction] = {"cross_entropy": cross_entropy, "mse": mse_loss}
     if name in known:
         return known[name]
     module, colon, function = name.partition(":")

@@ -18,7 +18,7 @@ from onnxprune.torch.registry import Node, Operator, find_operator
 from onnxprune.torch.roles import Role, Use, role
 from onnxprune.torch.tensors import dtype_of, to_tensor
 
-__all__ = ["BodyPath", "CallContext", "Constant", "ConstantLocation", "Program", "Scope", "compiled", "constants_of"]
+__all__ = ["BodyPath", "CallContext", "Constant", "ConstantLocation", "Program", "ValueScope", "compiled", "constants_of"]
 
 BodyPath = tuple[tuple[int, str], ...]
 """The path to a body: at each level the index of the node in its graph, and the name of the attribute."""
@@ -71,7 +71,7 @@ class ProgramStep:
     last: tuple[str, ...] = ()
     trains: bool = True
 
-    def compute(self, values: Scope, context: CallContext) -> None:
+    def compute(self, values: ValueScope, context: CallContext) -> None:
         """Add the outputs of the node to the values."""
         operator = self.operator
         inputs = [values[name] if name else None for name in self.inputs]
@@ -100,10 +100,10 @@ def on_one_device(inputs: list[Any], host: Iterable[int]) -> list[Any]:
     return [x.to(device) if isinstance(x, Tensor) and at not in host else x for at, x in enumerate(inputs)]
 
 
-class Scope(dict[str, Any]):
+class ValueScope(dict[str, Any]):
     """Values by name; constants, and in a body the values around it, are looked up when they are read."""
 
-    def __init__(self, program: Program, context: CallContext, outer: Scope | None) -> None:
+    def __init__(self, program: Program, context: CallContext, outer: ValueScope | None) -> None:
         super().__init__()
         self._constants, self._context, self._outer = program.constants, context, outer
 
@@ -153,17 +153,21 @@ class Program:
     output_types: tuple[ValueType, ...] = ()
 
     def run(
-        self, inputs: Mapping[str, Any], context: CallContext, outer: Scope | None = None, wanted: Sequence[str] | None = None
+        self,
+        inputs: Mapping[str, Any],
+        context: CallContext,
+        outer: ValueScope | None = None,
+        wanted: Sequence[str] | None = None,
     ) -> dict[str, Any]:
         """The outputs, or the wanted values, by name. Values are freed after their last reader."""
         wanted = self.outputs if wanted is None else wanted
         return dict(zip(wanted, self.results(inputs, context, outer, wanted), strict=True))
 
     def results(
-        self, inputs: Mapping[str, Any], context: CallContext, outer: Scope | None = None, wanted: Sequence[str] = ()
+        self, inputs: Mapping[str, Any], context: CallContext, outer: ValueScope | None = None, wanted: Sequence[str] = ()
     ) -> list[Any]:
         """The outputs, or the wanted values, in order; a value may be wanted twice."""
-        values, wanted = Scope(self, context, outer), wanted or self.outputs
+        values, wanted = ValueScope(self, context, outer), wanted or self.outputs
         values.update(inputs)
         kept = set(wanted)
         for step in self.steps:

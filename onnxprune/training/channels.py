@@ -89,8 +89,8 @@ class _Stage:
     fraction: float = 1.0
 
 
-def _stages(recipe: Sparse, target: Target) -> list[_Stage]:
-    """A method as stages; a fraction is reached in rounds that each leave the same fraction."""
+def _stages_of(recipe: Sparse, target: Target) -> list[_Stage]:
+    """The stages of a method. Rounds reach the target by leaving the same fraction each: two to 0.49 leave 0.7 and 0.7."""
     if recipe.masks:
         return [_Stage("mask", recipe.method, target.fraction)]
     if recipe.method != "iterative":
@@ -152,10 +152,10 @@ class _ChannelRun:
     def run(self) -> TrainedModel:
         """Run every stage from the position of the checkpoint on; returns the model of the last one."""
         state = self._devices.share(self._resumed() or self._first())
-        stages = _stages(self._recipe, self._target)
+        stages = _stages_of(self._recipe, self._target)
         for stage in stages[state.number :]:
             begun = time.monotonic()
-            model = _read(state.model, self._source)
+            model = _deserialized(state.model, self._source)
             if stage.kind == "prune":
                 state, row = self._prune(stage, model, state) if not self._devices.rank else (state, {})
             elif stage.kind == "mask":
@@ -166,14 +166,14 @@ class _ChannelRun:
             state = dataclasses.replace(state, number=state.number + 1, stages=stages_done)
             self._keep(state)
             state = self._devices.share(state)
-        model = _read(state.model, self._source)
+        model = _deserialized(state.model, self._source)
         return TrainedModel(self._report(state, model), self._devices.rank == 0, compiled=model)
 
     def _first(self) -> _RunState:
         found = analyze(self._source, protect=self._recipe.protect)
         cost = found.costs.cost({})
         row = self._row("original", self._source, dataclasses.asdict(cost))
-        return _RunState(0, _bytes(found.model), stages=[{**row, "seconds": 0.0}])
+        return _RunState(0, _serialized(found.model), stages=[{**row, "seconds": 0.0}])
 
     def _resumed(self) -> _RunState | None:
         if self._checkpoint is None:
@@ -258,7 +258,7 @@ class _ChannelRun:
         assert proof is not None  # noqa: S101 - the recipe asks for it
         row = self._row(stage.name, result.compiled, dataclasses.asdict(result.report.after))
         row |= {"verification": _verified(proof), "repaired": len(result.report.repairs)}
-        return dataclasses.replace(state, model=_bytes(result.compiled), remaining=remaining), row
+        return dataclasses.replace(state, model=_serialized(result.compiled), remaining=remaining), row
 
     def _row(self, name: str, model: Model, cost: Mapping[str, Any]) -> dict[str, Any]:
         """The row of the report for a stage: costs and score of its model."""
@@ -318,18 +318,18 @@ class _TrainingSamples(Samples):
 
 def _after(state: _RunState, model: Model, report: Mapping[str, Any]) -> _RunState:
     """The state after a training that ended with a model."""
-    return dataclasses.replace(state, model=_bytes(model), epochs=[*state.epochs, *report["epochs"]])
+    return dataclasses.replace(state, model=_serialized(model), epochs=[*state.epochs, *report["epochs"]])
 
 
 def _verified(proof: Check) -> dict[str, Any]:
     return {"ok": proof.ok, "error": float(proof.error), "runs": proof.runs}
 
 
-def _bytes(model: Model) -> bytes:
+def _serialized(model: Model) -> bytes:
     return bytes(model.to_proto().SerializeToString())
 
 
-def _read(held: bytes, like: Model) -> Model:
+def _deserialized(held: bytes, like: Model) -> Model:
     model = Model.of(held)
     model.name, model.external = like.name, like.external
     return model

@@ -14,7 +14,7 @@ from onnxprune.errors import OptionError
 
 __all__ = ["Devices", "find_devices"]
 
-_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_AUTOCAST_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _IMAGE_AXES = 4
 """Axes of a batch of images."""
 
@@ -31,7 +31,7 @@ class Devices:
 
     def __init__(self, device: str, precision: str) -> None:
         self.device = _device(device)
-        self._half = _TYPES.get(precision)
+        self._half = _AUTOCAST_TYPES.get(precision)
         if self._half is torch.float16 and self.device.type != "cuda":
             raise OptionError("--precision float16 needs a CUDA device: use bfloat16")
         self._scaler = torch.amp.GradScaler(enabled=self._half is torch.float16)

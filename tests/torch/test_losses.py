@@ -45,10 +45,10 @@ def test_cross_entropy_finds_the_classes() -> None:
 
 def test_mse_is_to_labels_or_to_the_teacher() -> None:
     output, right = draw(3, 1), draw(3, seed=1)
-    assert losses.mse([output], None, right) == torch.nn.functional.mse_loss(output[:, 0], right)
-    assert losses.mse([output], [right[:, None]], None) == torch.nn.functional.mse_loss(output[:, 0], right)
+    assert losses.mse_loss([output], None, right) == torch.nn.functional.mse_loss(output[:, 0], right)
+    assert losses.mse_loss([output], [right[:, None]], None) == torch.nn.functional.mse_loss(output[:, 0], right)
     with pytest.raises(OptionError, match="labels are of shape"):
-        losses.mse([output], None, draw(4))
+        losses.mse_loss([output], None, draw(4))
 
 
 def test_sums_and_functions(here: Path) -> None:

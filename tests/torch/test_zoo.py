@@ -18,7 +18,7 @@ from onnxprune.ir.node import every_node
 from onnxprune.ir.precision import retyped
 from onnxprune.runtime import session
 from onnxprune.torch import GraphModule, to_module, write_back
-from onnxprune.torch.program import CallContext, Scope
+from onnxprune.torch.program import CallContext, ValueScope
 from reference import TOLERANCE, check_forward, difference, feeds_of
 
 SMALL = [
@@ -37,7 +37,7 @@ def tensors(x: Any, *, wide: bool = False) -> Any:
 def computed(module: GraphModule, at: int, given: dict[str, Any], *, wide: bool = False) -> list[Any]:
     """The outputs of one node of the main graph for given values."""
     step, context = module.program.steps[at], CallContext(module.value_of, training=False)
-    values = Scope(module.program, context, None)
+    values = ValueScope(module.program, context, None)
     read = {*step.inputs, *step.captured} - {""}
     values.update((name, tensors(given[name], wide=wide)) for name in read if name in given)
     with torch.no_grad():

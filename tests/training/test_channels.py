@@ -138,15 +138,15 @@ def _bytes(done: TrainedModel) -> bytes:
 def test_killed_anywhere_it_ends_at_the_same_bytes(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = replace(HALF, method=method, rounds=2 * (method == "iterative"))
     options = replace(FAST, epochs=5 if method == "gradual" else 2, batch=64)  # that has one training, the others two
-    material = TrainingInputs(DATA, evaluation=DATA)
-    whole = train_channels(perceptron(24), material, recipe, options)
-    material = replace(material, resume=tmp_path / "c")
+    inputs = TrainingInputs(DATA, evaluation=DATA)
+    whole = train_channels(perceptron(24), inputs, recipe, options)
+    inputs = replace(inputs, resume=tmp_path / "c")
     kills, again = 0, None
-    monkeypatch.setattr("onnxprune.training.session.Checkpoint", Dying)
+    monkeypatch.setattr("onnxprune.training.inputs.Checkpoint", Dying)
     while again is None:
         Dying.left = 3  # saves at each step, epoch and stage; the next run gets two further
         try:
-            again = train_channels(perceptron(24), material, recipe, options)
+            again = train_channels(perceptron(24), inputs, recipe, options)
         except KilledError:
             kills += 1
     assert kills >= 6
@@ -158,10 +158,10 @@ def test_killed_anywhere_it_ends_at_the_same_bytes(method: str, tmp_path: Path, 
 
 
 def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
-    material = TrainingInputs(DATA, resume=tmp_path / "c")
-    once = train_channels(perceptron(24), material, HALF, FAST)
+    inputs = TrainingInputs(DATA, resume=tmp_path / "c")
+    once = train_channels(perceptron(24), inputs, HALF, FAST)
     told: list[str] = []
-    assert _bytes(train_channels(perceptron(24), material, HALF, FAST, progress=told.append)) == _bytes(once)
+    assert _bytes(train_channels(perceptron(24), inputs, HALF, FAST, progress=told.append)) == _bytes(once)
     assert not any("epoch" in text or "cutting" in text for text in told)
 
 
@@ -176,7 +176,7 @@ def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     given: dict[str, Any] = {
         "source": perceptron(24),
-        "material": TrainingInputs(DATA, resume=tmp_path / "c"),
+        "inputs": TrainingInputs(DATA, resume=tmp_path / "c"),
         "recipe": HALF,
         "options": FAST,
     }

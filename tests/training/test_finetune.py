@@ -58,7 +58,7 @@ def test_values_inside_are_matched_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("material", "options", "said"),
+    ("inputs", "options", "said"),
     [
         ({"data": {"x": np.zeros((4, 1, 8, 8), np.float32)}}, {}, "needs labels, and the data has none"),
         ({"data": images(4)}, {"patience": 1}, "--patience 1 needs samples to judge by"),
@@ -67,9 +67,9 @@ def test_values_inside_are_matched_too() -> None:
         ({"data": "nowhere.npz"}, {}, "--data nowhere.npz: no such file or folder"),
     ],
 )
-def test_bad_input_is_refused(material: dict[str, object], options: dict[str, object], said: str) -> None:
+def test_bad_input_is_refused(inputs: dict[str, object], options: dict[str, object], said: str) -> None:
     with pytest.raises(OptionError, match=said):
-        finetune(DIGITS, TrainingInputs(**material), Training(**options))  # type: ignore[arg-type]
+        finetune(DIGITS, TrainingInputs(**inputs), Training(**options))  # type: ignore[arg-type]
 
 
 def test_logs_for_tensorboard(tmp_path: Path) -> None:
@@ -83,19 +83,17 @@ def test_the_loss_says_whether_photographs_are_augmented() -> None:
     weight = np.random.default_rng(0).normal(size=(48, 2)).astype(np.float32)
     proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
     rng = np.random.default_rng(1)
-    material = TrainingInputs({"x": rng.normal(size=(32, 3, 4, 4)).astype(np.float32), "label": rng.integers(2, size=32)}, proto)
+    inputs = TrainingInputs({"x": rng.normal(size=(32, 3, 4, 4)).astype(np.float32), "label": rng.integers(2, size=32)}, proto)
 
     def trained(loss: str, augment: str) -> list[float]:
         options = Training(epochs=2, loss=loss, augment=augment, device="cpu")
-        return [epoch["loss"] for epoch in finetune(proto, material, options).report["epochs"]]
+        return [epoch["loss"] for epoch in finetune(proto, inputs, options).report["epochs"]]
 
     assert trained("cross_entropy", "auto") == trained("cross_entropy", "none") != trained("cross_entropy", "flip,shift:1")
     mixed = "0.5*distill+0.5*cross_entropy"
     assert trained(mixed, "auto") == trained(mixed, "none")
     start = proto.SerializeToString()
     proto.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weight * 0.5, "w"))
-    other = finetune(proto, TrainingInputs(material.data, start), Training(epochs=2, augment="none", device="cpu")).report[
-        "epochs"
-    ]
-    moved = finetune(proto, TrainingInputs(material.data, start), Training(epochs=2, device="cpu")).report["epochs"]
+    other = finetune(proto, TrainingInputs(inputs.data, start), Training(epochs=2, augment="none", device="cpu")).report["epochs"]
+    moved = finetune(proto, TrainingInputs(inputs.data, start), Training(epochs=2, device="cpu")).report["epochs"]
     assert [epoch["loss"] for epoch in moved] != [epoch["loss"] for epoch in other]

@@ -19,8 +19,8 @@ DIGITS = Path(__file__).resolve().parents[2] / "models" / "digits.onnx"
 @pytest.mark.parametrize("judged", [False, True])
 def test_at_the_end_statistics_are_those_of_the_weights(*, judged: bool) -> None:
     evaluation = {"x": images()["x"]} if judged else None
-    material = TrainingInputs(images(), DIGITS, evaluation)
-    session = TrainingSession(sparse(0.9), material, Training(lr=0.01, batch=16, device="cpu", restore_norms="yes", metric="mse"))
+    inputs = TrainingInputs(images(), DIGITS, evaluation)
+    session = TrainingSession(sparse(0.9), inputs, Training(lr=0.01, batch=16, device="cpu", restore_norms="yes", metric="mse"))
     session.trainer.run([Phase("finetune", 2)])
     ended = {norm.mean: session.module.value_of(norm.mean).clone() for norm in session.student.norms}
     session.student.update_statistics()

@@ -138,8 +138,8 @@ def test_nets_whose_normalisation_was_folded_learn_with_a_tenth_of_their_weights
 
 
 def test_the_model_as_it_came_teaches_where_nobody_else_does() -> None:
-    def losses(method: str, material: TrainingInputs, **options: Any) -> tuple[str, str | None]:
-        report = train_weights(perceptron(20), material, Sparse(method, 0.5), Training(epochs=1, **options)).report
+    def losses(method: str, inputs: TrainingInputs, **options: Any) -> tuple[str, str | None]:
+        report = train_weights(perceptron(20), inputs, Sparse(method, 0.5), Training(epochs=1, **options)).report
         return report["loss"], report["teacher"]
 
     unlabelled = TrainingInputs({"x": X})
@@ -169,13 +169,13 @@ def test_killed_it_ends_at_the_same_weights(name: str, tmp_path: Path, monkeypat
     recipe, options = Sparse(name, 0.75, rounds=2), Training(epochs=2, batch=32, lr=0.01)
     whole = train_weights(perceptron(20), TrainingInputs(DATA), recipe, options).compiled
     for step in (1, 5, 8):
-        material = TrainingInputs(DATA, resume=tmp_path / f"{step}")
+        inputs = TrainingInputs(DATA, resume=tmp_path / f"{step}")
         with monkeypatch.context() as patch:
-            patch.setattr("onnxprune.training.session.Checkpoint", Dying)
+            patch.setattr("onnxprune.training.inputs.Checkpoint", Dying)
             Dying.left = step
             with pytest.raises(KilledError):
-                train_weights(perceptron(20), material, recipe, options)
-        again = train_weights(perceptron(20), material, recipe, options).compiled
+                train_weights(perceptron(20), inputs, recipe, options)
+        again = train_weights(perceptron(20), inputs, recipe, options).compiled
         for weight in WEIGHTS:
             assert again.weights[weight].array().tobytes() == whole.weights[weight].array().tobytes(), step
 

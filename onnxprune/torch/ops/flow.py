@@ -7,19 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onnxprune.torch.program import CallContext, Scope
+from onnxprune.torch.program import CallContext, ValueScope
 from onnxprune.torch.registry import Node, op
 
 
 @op("If", host=(0,))
-def if_(node: Node, condition: Tensor, *, outer: Scope, context: CallContext) -> tuple[Any, ...]:
+def if_(node: Node, condition: Tensor, *, outer: ValueScope, context: CallContext) -> tuple[Any, ...]:
     body = node.bodies["then_branch" if bool(condition) else "else_branch"]
     return tuple(body.results({}, context, outer))
 
 
 @op("Loop", host=(0, 1))
 def loop(
-    node: Node, limit: Tensor | None, condition: Tensor | None, *carried: Any, outer: Scope, context: CallContext
+    node: Node, limit: Tensor | None, condition: Tensor | None, *carried: Any, outer: ValueScope, context: CallContext
 ) -> tuple[Any, ...]:
     body, rows = node.bodies["body"], None if limit is None else int(limit)
     stacked: list[list[Tensor]] = [[] for _ in body.outputs[1 + len(carried) :]]
@@ -36,7 +36,7 @@ def loop(
 
 
 @op("Scan", since=9)
-def scan(node: Node, *inputs: Any, outer: Scope, context: CallContext) -> tuple[Any, ...]:
+def scan(node: Node, *inputs: Any, outer: ValueScope, context: CallContext) -> tuple[Any, ...]:
     """States, then sequences; each sequence is read along its axis, and each output stacked along its own."""
     body, count = node.bodies["body"], node.attr("num_scan_inputs")
     states, sequences = inputs[: len(inputs) - count], inputs[len(inputs) - count :]

@@ -12,7 +12,7 @@ from onnxprune.torch.ops.conv import conv
 from onnxprune.torch.registry import Node, op
 
 MS = "com.microsoft"
-ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
+FUSED_ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "": lambda x: x,
     "Clip": torch.clamp,
     "HardSigmoid": lambda x, alpha, beta: torch.clamp(x * alpha + beta, 0, 1),
@@ -47,7 +47,7 @@ def fast_gelu(node: Node, x: Tensor, bias: Tensor | None = None) -> Tensor:
 def fused_conv(node: Node, x: Tensor, w: Tensor, bias: Tensor | None = None, added: Tensor | None = None) -> Tensor:
     y: Tensor = conv(node, x, w, bias)
     y = y if added is None else y + added
-    return ACTIVATIONS[node.attr("activation", "")](y, *node.attr("activation_params", []))
+    return FUSED_ACTIVATIONS[node.attr("activation", "")](y, *node.attr("activation_params", []))
 
 
 @op("FusedMatMul", domain=MS, weights=(0, 1))

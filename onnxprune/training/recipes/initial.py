@@ -32,7 +32,7 @@ def snip(run: RecipeRun) -> list[Phase]:
 
     def begin() -> None:
         run.begin()
-        run.prune(_scores(run, criteria.snip), run.recipe.share)
+        run.prune(_train_mode_scores(run, criteria.snip), run.recipe.share)
 
     return [Phase("snip", run.options.epochs, begin)]
 
@@ -43,7 +43,7 @@ def grasp(run: RecipeRun) -> list[Phase]:
 
     def begin() -> None:
         run.begin()
-        run.prune(_scores(run, criteria.grasp), run.recipe.share)
+        run.prune(_train_mode_scores(run, criteria.grasp), run.recipe.share)
 
     return [Phase("grasp", run.options.epochs, begin)]
 
@@ -61,7 +61,7 @@ def synflow(run: RecipeRun) -> list[Phase]:
     return [Phase("synflow", run.options.epochs, begin)]
 
 
-def _scores(
+def _train_mode_scores(
     run: RecipeRun, criterion: Callable[[GraphModule, list[BatchDict], criteria.BatchLoss], criteria.WeightScores]
 ) -> criteria.WeightScores:
     """Scores in train mode, where normalisations use the statistics of the batch, as in the papers."""

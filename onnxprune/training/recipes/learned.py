@@ -29,7 +29,7 @@ def supermask(run: RecipeRun) -> list[Phase]:
 
     Random weights have one magnitude in each layer, that of He et al. over the share that stays in all layers together.
     """
-    scored = _scored(run)
+    scored = _add_masks(run)
     for name, parameter in run.module.named_parameters():
         parameter.requires_grad_(name.endswith(".scores"))
 
@@ -43,10 +43,10 @@ def supermask(run: RecipeRun) -> list[Phase]:
             if run.recipe.start in {"auto", "random"}:
                 weight.copy_(weight.sign() * math.sqrt(2 / (fan * (1 - run.recipe.share))))
             scored[name].scores.copy_(torch.rand(weight.shape, generator=generator) / math.sqrt(fan))
-        run.prune(_scores(scored), run.recipe.share)
+        run.prune(_scores_of(scored), run.recipe.share)
 
     def choose(step: int, steps: int) -> None:
-        run.prune(_scores(scored), run.recipe.share)
+        run.prune(_scores_of(scored), run.recipe.share)
 
     return [Phase("supermask", run.options.epochs, begin, choose, groups={".scores": _SCORE_RATE * run.options.rate})]
 
@@ -57,14 +57,14 @@ def movement(run: RecipeRun) -> list[Phase]:
 
     The sparsity grows as in gradual pruning, after a warm-up; pruned weights come back where their scores rise.
     """
-    scored = _scored(run)
+    scored = _add_masks(run)
 
     def begin() -> None:
         run.begin()
         _zero(scored)
 
     def choose(step: int, steps: int) -> None:
-        run.prune(_scores(scored), cubic(run.recipe.share, step / steps, _WARMUP))
+        run.prune(_scores_of(scored), cubic(run.recipe.share, step / steps, _WARMUP))
 
     groups = {".scores": _SCORE_RATE * run.options.rate}
     return [Phase("movement", run.options.epochs, begin, choose, ready=RAMP, groups=groups)]
@@ -77,14 +77,14 @@ def soft_movement(run: RecipeRun) -> list[Phase]:
     In the paper the threshold is fixed and the weight of that part decides the sparsity; here the threshold follows the sparsity
     that was asked for.
     """
-    scored = _scored(run)
+    scored = _add_masks(run)
 
     def begin() -> None:
         run.begin()
         _zero(scored)
 
     def choose(step: int, steps: int) -> None:
-        run.prune(_scores(scored), cubic(run.recipe.share, step / steps, _WARMUP))
+        run.prune(_scores_of(scored), cubic(run.recipe.share, step / steps, _WARMUP))
 
     def pull() -> Tensor:
         return _GATE_PENALTY * torch.cat([torch.sigmoid(one.scores).reshape(-1) for one in scored.values()]).mean()
@@ -93,11 +93,11 @@ def soft_movement(run: RecipeRun) -> list[Phase]:
     return [Phase("soft movement", run.options.epochs, begin, choose, pull, ready=RAMP, groups=groups)]
 
 
-def _scored(run: RecipeRun) -> dict[str, ScoredMask]:
+def _add_masks(run: RecipeRun) -> dict[str, ScoredMask]:
     return masks.add_scored_masks(run.module, {name: torch.zeros_like(run.module.value_of(name).detach()) for name in run.layers})
 
 
-def _scores(scored: dict[str, ScoredMask]) -> dict[str, Tensor]:
+def _scores_of(scored: dict[str, ScoredMask]) -> dict[str, Tensor]:
     return {name: one.scores for name, one in scored.items()}
 
 
