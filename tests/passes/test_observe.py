@@ -25,7 +25,7 @@ def test_choices_are_fitted_on_three_batches_of_four(bases: bool) -> None:
     assert found.statistics.moments.keys() == expected.moments.keys()
     for name, moments in expected.moments.items():
         np.testing.assert_array_equal(found.statistics.moments[name].array, moments.array)
-    known = rotation.find(analysis.model, analysis.coupling, calibration.fit) if bases else {}
+    known = rotation.find_bases(analysis.model, analysis.coupling, calibration.fit) if bases else {}
     assert found.bases.keys() == known.keys()
     for name, basis in known.items():
         close(found.bases[name].forth, basis.forth)

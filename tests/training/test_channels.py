@@ -17,6 +17,7 @@ from onnxprune.ir.model import Model
 from onnxprune.options.prune import Recipe
 from onnxprune.options.train import CHANNEL_METHODS, SURGICAL, Sparse, Training
 from onnxprune.runtime import session
+from onnxprune.training import channels
 from onnxprune.training.channels import train_channels
 from onnxprune.training.inputs import TrainingInputs
 from onnxprune.training.session import TrainedModel
@@ -65,8 +66,8 @@ def test_every_recipe_of_sparsity_removes_channels(method: str, monkeypatch: pyt
         masked.append(source)
         return apply(source, chosen)
 
-    apply = prune.apply
-    monkeypatch.setattr(prune, "apply", applied)
+    apply = channels.apply
+    monkeypatch.setattr(channels, "apply", applied)
     rounds = 2 if "rewinding" in method or method == "lottery" else 0
     recipe = replace(HALF, method=method, rounds=rounds)
     result = train_channels(
