@@ -61,6 +61,12 @@ def test_files_and_modules_are_there(page: Path) -> None:
                 assert is_module(word), f"{ids(page)} names {word}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_names_are_in_the_files_that_are_said_to_hold_them(page: Path) -> None:
+    for name, file in re.findall(r"`(\w+)`\s+in\s+`([\w/]+\.py)`", page.read_text("utf-8")):
+        assert re.search(rf"\b{name}\b", (ROOT / file).read_text("utf-8")), f"{ids(page)} says that {file} has {name}"
+
+
 def test_architecture_is_one_page() -> None:
     words = [word for word in PAGE.read_text("utf-8").split() if re.search(r"\w", word)]
     assert len(words) <= LIMIT, f"ARCHITECTURE.md has {len(words)} words"
