@@ -146,7 +146,7 @@ def fold(model: Model) -> None:
     kept = {value.name for graph in every_graph(model.graph) for value in graph.output}
     read = {name for node in foldable for name in node.input if name in model.weights}
     constants = {name: model.weights[name].array() for name in read}
-    values = evaluate(foldable, constants, model.proto.opset_import, model.proto.ir_version)
+    values = evaluate(model.proto, foldable, constants)
     generated = {
         node.input[1]
         for node in every_node(model.graph)

@@ -46,6 +46,7 @@ PROTOBUF = {
     "ir.node",
     "ir.control_flow",
     "ir.model",
+    "ir.subgraph",
     "ir.precision",
     "runtime.session",
     "runtime.partition",

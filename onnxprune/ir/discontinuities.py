@@ -17,7 +17,7 @@ from onnx import NodeProto, helper
 
 from onnxprune.ir.control_flow import Phi, walk
 from onnxprune.ir.model import Model
-from onnxprune.ir.node import captured, defined, every_node, is_followed
+from onnxprune.ir.node import defined, every_node, is_followed, values_read
 from onnxprune.ir.weights import FLOATS, Weight
 
 __all__ = ["Frontier", "dtypes", "frontier", "ways"]
@@ -104,7 +104,7 @@ def _flow(step: NodeProto | Phi) -> tuple[set[str], set[str]]:
     """What is read and what is made of it."""
     if isinstance(step, Phi):
         return {*(end.value for end in step.sources), *step.deciding}, {step.target.value}
-    return {*step.input, *captured(step)}, set(step.output)
+    return set(values_read(step)), set(step.output)
 
 
 def _chooses(node: NodeProto) -> bool:

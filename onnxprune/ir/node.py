@@ -28,6 +28,7 @@ __all__ = [
     "is_followed",
     "set_attribute",
     "subgraphs",
+    "values_read",
 ]
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
@@ -101,6 +102,11 @@ def captured(node: NodeProto) -> set[str]:
             used |= set(inner.input) | captured(inner)
         names |= used - set(defined(graph)) - {""}
     return names
+
+
+def values_read(node: NodeProto) -> list[str]:
+    """The values that a node reads: its inputs that are present, then the outer values that its bodies read."""
+    return [name for name in (*node.input, *sorted(captured(node))) if name]
 
 
 def set_attribute(node: NodeProto, name: str, value: Any) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import ModelError
-from onnxprune.ir.node import captured
+from onnxprune.ir.node import values_read
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -28,7 +28,7 @@ def in_order(nodes: Sequence[NodeProto], name: str = "<model>") -> list[NodeProt
     readers: list[list[int]] = [[] for _ in nodes]
     missing = [0] * len(nodes)
     for at, node in enumerate(nodes):
-        sources = {producers[value] for value in (*node.input, *captured(node)) if value in producers}
+        sources = {producers[value] for value in values_read(node) if value in producers}
         missing[at] = len(sources)
         for source in sources:
             readers[source].append(at)

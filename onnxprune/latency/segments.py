@@ -23,7 +23,8 @@ from onnxprune.axes.coupling import CONVOLUTIONS, Coupling
 from onnxprune.axes.factors import Factor, leaves, length
 from onnxprune.axes.node_axes import NodeAxes
 from onnxprune.ir.model import pinned_sizes
-from onnxprune.ir.node import captured, is_followed, set_attribute
+from onnxprune.ir.node import captured, is_followed, set_attribute, values_read
+from onnxprune.ir.subgraph import subgraph
 from onnxprune.shapes.probes import shapes_at
 from onnxprune.shapes.size_arithmetic import SMALL
 
@@ -109,7 +110,7 @@ class Cut:
             made = [name for name in node.output if name]
             if all(name in self.shapes.values for name in made):
                 continue  # size arithmetic, which takes no time and is known
-            read = [name for name in dict.fromkeys([*node.input, *sorted(captured(node))]) if self._flows(name)]
+            read = [name for name in dict.fromkeys(values_read(node)) if self._flows(name)]
             at = self._place(place, [maker[name] for name in read if name in maker], opened)
             opened[at].nodes.append(place)
             for name in read:
@@ -130,8 +131,8 @@ class Cut:
         )
 
     def _flows(self, name: str) -> bool:
-        """Whether a value is neither absent nor known beforehand."""
-        return bool(name) and name not in self.model.weights and name not in self.shapes.values
+        """Whether a value is computed when the model runs."""
+        return name not in self.model.weights and name not in self.shapes.values
 
     def _place(self, place: int, producers: Sequence[int], opened: list[_Open]) -> int:
         """The segment of a node: that of its latest producer, or a new one."""
@@ -257,7 +258,7 @@ class _Builder:
         self.bodies = any(captured(cut.model.graph.node[place]) for place in segment.nodes)
         self.nodes: list[NodeProto] = []
         self.inputs: list[ValueInfoProto] = []
-        self.outputs: list[ValueInfoProto] = []
+        self.outputs: list[str] = []
         self.constants: list[TensorProto] = []
         self.names: dict[str, str] = {}
         self.count = 0
@@ -285,13 +286,12 @@ class _Builder:
         if not self.nodes:
             self.inputs.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [1]))
             self.nodes.append(helper.make_node("Neg", ["x"], ["y"]))
-            self.outputs.append(ValueInfoProto(name="y"))
+            self.outputs.append("y")
         return self._model()
 
     def _model(self) -> ModelProto:
-        graph = helper.make_graph(self.nodes, "segment", self.inputs, self.outputs, self.constants)
-        proto = self.cut.model.proto
-        model = helper.make_model(graph, opset_imports=proto.opset_import, ir_version=max(proto.ir_version, 4))
+        model = subgraph(self.cut.model.proto, self.nodes, self.inputs, self.outputs)
+        model.graph.initializer.extend(self.constants)
         helper.set_model_props(model, {symbol: str(size) for symbol, size in self.symbols.values()})
         return model
 
@@ -334,7 +334,7 @@ class _Builder:
             self.constants.append(TensorProto(name=weight, data_type=TensorProto.FLOAT, dims=[1, shape[1], 1, 1]))
             self.nodes.append(helper.make_node("Conv", [made, weight], [pixel], strides=shape[2:]))
             made = pixel
-        self.outputs.append(ValueInfoProto(name=made))
+        self.outputs.append(made)
 
     def _node(self, place: int) -> None:
         node, known = NodeProto(), self.cut.nodes.get(place)
@@ -344,8 +344,8 @@ class _Builder:
         if known is not None and any(length(factor, self.sizes) != factor.size for factor in known.letters.values()):
             for name, value in known.respelled(self.sizes).items():
                 set_attribute(node, name, value)
-        for name in (*node.input, *sorted(captured(node))):
-            if name and name not in self.names:
+        for name in values_read(node):
+            if name not in self.names:
                 self._read(name)
         inputs, outputs = [self.names.get(name, "") for name in node.input], [name and self._fresh(name) for name in node.output]
         del node.input[:], node.output[:]

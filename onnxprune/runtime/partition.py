@@ -11,20 +11,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from onnx import ModelProto, NodeProto, TypeProto, ValueInfoProto, helper
+from onnx import NodeProto, helper
 
 from onnxprune.errors import ModelError
 from onnxprune.ir.model import Model
-from onnxprune.ir.node import captured
+from onnxprune.ir.node import values_read
 from onnxprune.ir.precision import as_float32, float_types
+from onnxprune.ir.subgraph import extract, outer_values
 from onnxprune.ir.toposort import in_order
-from onnxprune.runtime.session import Session, random_feeds
+from onnxprune.runtime.session import Session, random_feeds, value_info
 
 if TYPE_CHECKING:
     from onnxprune.ir.types import Shape
 
-__all__ = ["WHOLE", "Runner", "Segment", "run_each", "run_for_shapes", "split"]
+__all__ = ["WHOLE", "Partition", "Runner", "run_each", "run_for_shapes", "split"]
 
 WHOLE = 2**29
 """Bytes of constants up to which a model is run whole."""
@@ -36,25 +36,23 @@ Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Segment:
+class Partition:
     """Consecutive nodes of a graph.
 
     Attributes:
         nodes: in an order in which they can run.
-        constants: the weights that they read.
         reads: the values from outside that they read: inputs of the graph, and what earlier segments write.
         writes: what they compute and later segments read, and outputs.
         drops: values that nothing behind them reads.
     """
 
     nodes: tuple[NodeProto, ...]
-    constants: tuple[str, ...]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     drops: tuple[str, ...]
 
 
-def split(model: Model, outputs: Sequence[str]) -> list[Segment]:
+def split(model: Model, outputs: Sequence[str]) -> list[Partition]:
     """The segments that a model is run in to compute some values; none where its constants are few: then it is run whole."""
     if sum(weight.nbytes for weight in model.weights.values()) <= WHOLE:
         return []
@@ -66,7 +64,7 @@ def _chunks(model: Model, nodes: Iterable[NodeProto]) -> list[list[NodeProto]]:
     chunks: list[list[NodeProto]] = [[]]
     held: set[str] = set()
     for node in nodes:
-        constants = model.weights.keys() & _read(node)
+        constants = model.weights.keys() & values_read(node)
         if chunks[-1] and constants - held and sum(model.weights[name].nbytes for name in held | constants) > SEGMENT:
             chunks.append([])
             held = set()
@@ -75,23 +73,17 @@ def _chunks(model: Model, nodes: Iterable[NodeProto]) -> list[list[NodeProto]]:
     return chunks
 
 
-def _read(node: NodeProto) -> set[str]:
-    return {name for name in node.input if name} | captured(node)
-
-
-def _segments(model: Model, chunks: Sequence[Sequence[NodeProto]], outputs: Sequence[str]) -> list[Segment]:
+def _segments(model: Model, chunks: Sequence[Sequence[NodeProto]], outputs: Sequence[str]) -> list[Partition]:
     """Work out from the back what each chunk must hand on."""
     wanted = set(outputs)
-    found: list[Segment] = []
+    found: list[Partition] = []
     for nodes in reversed(chunks):
         computed = {name for node in nodes for name in node.output if name}
-        read = set[str]().union(*map(_read, nodes))
-        reads = read - computed - model.weights.keys()
+        reads = set(outer_values(nodes)) - model.weights.keys()
         drops = (reads | computed) - wanted
         writes = computed & wanted
         if writes:
-            parts = (read & model.weights.keys(), reads, writes, drops)
-            found.append(Segment(tuple(nodes), *(tuple(sorted(names)) for names in parts)))
+            found.append(Partition(tuple(nodes), *(tuple(sorted(names)) for names in (reads, writes, drops))))
             wanted = (wanted - computed) | reads
     return found[::-1]
 
@@ -157,12 +149,14 @@ def _attempt(session: Session, feed: Mapping[str, Any]) -> list[Any] | Exception
         return error.with_traceback(None)  # which would keep the session
 
 
-def _advance(model: Model, part: Segment, states: list[Values | Exception], *, optimize: bool, threads: int) -> None:
+def _advance(model: Model, part: Partition, states: list[Values | Exception], *, optimize: bool, threads: int) -> None:
     """Run one segment on every state that has come this far."""
     alive = [(at, state) for at, state in enumerate(states) if not isinstance(state, Exception)]
     if not alive:
         return
-    session = Session(_model_of(model, part, alive[0][1]), part.writes, optimize=optimize, threads=threads)
+    held = alive[0][1]
+    inside = extract(model, part.nodes, part.writes, lambda name: value_info(name, held[name], ranked=True))
+    session = Session(inside, optimize=optimize, threads=threads)
     for at, state in alive:
         results = _attempt(session, {name: state[name] for name in part.reads})
         if isinstance(results, Exception):
@@ -171,26 +165,6 @@ def _advance(model: Model, part: Segment, states: list[Values | Exception], *, o
         state.update(zip(part.writes, results, strict=True))
         for name in part.drops:
             state.pop(name, None)
-
-
-def _model_of(model: Model, part: Segment, values: Values) -> Model:
-    """A segment as a model of its own; its inputs are of the types of some values."""
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
-    for field in ("node", "input", "output", "value_info", "initializer"):
-        proto.graph.ClearField(field)
-    proto.graph.node.extend(part.nodes)
-    proto.graph.input.extend(ValueInfoProto(name=name, type=_type_of(model, name, values[name])) for name in part.reads)
-    return Model(proto, {name: model.weights[name] for name in part.constants}, model.name)
-
-
-def _type_of(model: Model, name: str, value: Any) -> TypeProto:
-    if isinstance(value, np.ndarray):
-        return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim)
-    if isinstance(value, list) and value and isinstance(value[0], np.ndarray):
-        element = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value[0].dtype), None)
-        return helper.make_sequence_type_proto(element)
-    raise ModelError(f"{model.name}: {name!r} is no tensor, and the model is too large to be run whole")
 
 
 def _value(model: Model, state: Values, name: str) -> Any:

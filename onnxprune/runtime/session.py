@@ -11,18 +11,18 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from onnxprune.errors import ModelError
+from onnxprune.ir.subgraph import subgraph
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import onnxruntime
-    from onnx import OperatorSetIdProto
 
     from onnxprune.ir.model import Model
     from onnxprune.ir.types import Shape
     from onnxprune.ir.weights import Array, Weight
 
-__all__ = ["Session", "evaluate", "first_line", "lend", "random_feeds", "session", "session_options"]
+__all__ = ["Session", "evaluate", "first_line", "lend", "random_feeds", "session", "session_options", "value_info"]
 
 _SHARED = 1024
 """Bytes from which a weight is handed over instead of copied into the graph."""
@@ -159,19 +159,20 @@ def first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def evaluate(
-    nodes: Sequence[NodeProto], constants: Mapping[str, Array], opsets: Iterable[OperatorSetIdProto], ir_version: int
-) -> dict[str, Array]:
-    """What nodes compute from constants alone, for every output of theirs that ONNX Runtime can compute.
+def evaluate(model: ModelProto, nodes: Sequence[NodeProto], constants: Mapping[str, Array]) -> dict[str, Array]:
+    """Compute the outputs of nodes from constants alone; those that ONNX Runtime cannot compute are left out.
 
-    ``nodes`` are in topological order, and read only ``constants`` and each other.
+    Args:
+        model: its operator sets say what the nodes mean.
+        nodes: in topological order; they read only the constants and each other.
+        constants: by name.
     """
     wanted = [name for node in nodes for name in node.output if name]
     read = {name for node in nodes for name in node.input}
-    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items() if name in read]
-    outputs = [helper.make_empty_tensor_value_info(name) for name in wanted]
-    graph = helper.make_graph(nodes, "constants", [], outputs, tensors)
-    proto = helper.make_model(graph, opset_imports=list(opsets), ir_version=max(ir_version, 4))
+    proto = subgraph(model, nodes, [], wanted)
+    proto.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items() if name in read
+    )
     try:
         return dict(zip(wanted, _constant_outputs(proto), strict=True))
     except Exception:  # noqa: BLE001 - onnxruntime derives its exceptions from Exception alone
@@ -180,7 +181,7 @@ def evaluate(
     known = dict(constants)
     for node in nodes:  # one that cannot be computed must not hide the others
         if all(name in known for name in node.input if name):
-            known |= evaluate([node], known, opsets, ir_version)
+            known |= evaluate(model, [node], known)
     return {name: known[name] for name in wanted if name in known}
 
 
@@ -198,6 +199,26 @@ def _constant_outputs(proto: ModelProto) -> list[Array]:
     for at in halves:
         results[at] = results[at].astype(helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16))
     return results
+
+
+def value_info(name: str, value: Any, *, ranked: bool = False) -> ValueInfoProto:
+    """The type of a value as a graph input declares it; sizes are open.
+
+    Args:
+        name: of the graph input.
+        value: an array, or a list of arrays of one type.
+        ranked: tell the rank of an array; knowing it, ONNX Runtime fuses more nodes.
+
+    Raises:
+        ModelError: the value is neither.
+    """
+    sample = value[0] if isinstance(value, list) and value else value
+    if not isinstance(sample, np.ndarray):
+        raise ModelError(f"{name!r} is no tensor, and the model is too large to be run whole")
+    dtype = helper.np_dtype_to_tensor_dtype(sample.dtype)
+    if isinstance(value, list):
+        return helper.make_tensor_sequence_value_info(name, dtype, None)
+    return helper.make_tensor_value_info(name, dtype, [None] * sample.ndim if ranked else None)
 
 
 def random_feeds(inputs: Sequence[ValueInfoProto], shapes: Mapping[str, Shape], seed: int) -> dict[str, Array]:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from onnx import ModelProto, ValueInfoProto, helper
 
-from onnxprune.ir.model import Model
-from onnxprune.ir.node import captured
-from onnxprune.runtime import session as runtime
+from onnxprune.ir.node import values_read
+from onnxprune.ir.subgraph import extract
+from onnxprune.runtime.session import Session, value_info
 
 if TYPE_CHECKING:
-    from onnx import NodeProto
+    from onnx import ValueInfoProto
 
+    from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
 
-__all__ = ["Staged", "part"]
+__all__ = ["Staged"]
 
 MEMORY = 1 << 30
 """Bytes of activations that one run keeps in memory; what exceeds them lies in a temporary folder."""
@@ -62,10 +62,7 @@ class Staged:
 
     def info(self, name: str) -> ValueInfoProto:
         """The type of a value that is still held."""
-        value = self._store.get(name, 0)
-        if isinstance(value, list):
-            return helper.make_tensor_sequence_value_info(name, helper.np_dtype_to_tensor_dtype(value[0].dtype), None)
-        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), None)
+        return value_info(name, self._store.get(name, 0))
 
     def release(self, name: str) -> None:
         """No longer keep a value beyond its last reader."""
@@ -80,9 +77,9 @@ class Staged:
         made = [name for node in nodes for name in node.output if name]
         after = [name for name in made if name in self._kept or self._readers.get(name, -1) >= stop]
         if after:
-            inside = part(self.model, nodes, after, self.info)
+            inside = extract(self.model, nodes, after, self.info)
             reads = [value.name for value in inside.graph.input]
-            session = runtime.Session(inside, threads=0)
+            session = Session(inside, threads=0)
             for batch in range(self.batches):
                 results = session.run({name: self._store.get(name, batch) for name in reads})
                 for name, array in zip(after, results, strict=True):
@@ -150,26 +147,7 @@ def _last_readers(model: Model) -> dict[str, int]:
     """For each value the index of the last node that reads it; graph outputs are read after the last node."""
     last: dict[str, int] = {}
     for place, node in enumerate(model.graph.node):
-        for name in (*node.input, *captured(node)):
+        for name in values_read(node):
             last[name] = place
     last |= {output.name: len(model.graph.node) for output in model.graph.output}
     return last
-
-
-def part(model: Model, nodes: Sequence[NodeProto], outputs: Sequence[str], info: Callable[[str], ValueInfoProto]) -> Model:
-    """Some consecutive nodes as a model of their own, whose inputs are what they read and do not make.
-
-    Args:
-        model: where the nodes are from.
-        nodes: the nodes.
-        outputs: values that they make.
-        info: the type of a value that they read.
-    """
-    made = {name for node in nodes for name in node.output}
-    read = dict.fromkeys(name for node in nodes for name in (*node.input, *sorted(captured(node))) if name and name not in made)
-    proto = ModelProto(ir_version=max(model.proto.ir_version, 4), opset_import=model.proto.opset_import)
-    proto.graph.name = "part"
-    proto.graph.node.extend(nodes)
-    proto.graph.input.extend(info(name) for name in read if name not in model.weights)
-    proto.graph.output.extend(ValueInfoProto(name=name) for name in outputs)
-    return Model(proto, {name: model.weights[name] for name in read if name in model.weights}, model.name)

@@ -17,8 +17,10 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxprune.ir.control_flow import Along, End, Phi, Trips, walk
 from onnxprune.ir.model import Model
-from onnxprune.ir.node import CONTROL_FLOW, captured, domain_of, every_graph, is_followed
-from onnxprune.runtime import partition
+from onnxprune.ir.node import CONTROL_FLOW, domain_of, every_graph, is_followed, values_read
+from onnxprune.ir.subgraph import extract, outer_values, subgraph
+from onnxprune.ir.weights import Weight
+from onnxprune.runtime.partition import run_for_shapes
 from onnxprune.shapes.binding import DATA_DEPENDENT, Known, bind, fill, substitute
 from onnxprune.shapes.size_arithmetic import size_arithmetic
 
@@ -152,20 +154,24 @@ class _Inference:
         """A model of some of the nodes, in which what is known of what they read is declared."""
         if len(nodes) == len(self.steps):
             return self.proto
-        made = {name for node in nodes for name in node.output}
-        read = [name for name in _reads(nodes) if name not in made]
-        proto = ModelProto(ir_version=self.proto.ir_version, opset_import=self.proto.opset_import)
-        graph = proto.graph
-        graph.node.extend(nodes)
+        read = outer_values(nodes)
+        proto = subgraph(self.proto, nodes, (self.infos[name] for name in read if self._is_input(name)), ())
         for name in read:
             if name in self._constants:
-                graph.initializer.append(self._constants[name])
-            elif name in self.values and name not in self.model.weights:
-                graph.initializer.append(numpy_helper.from_array(self.values[name], name))
-            elif name in self.infos:
-                graph.input.append(self.infos[name])
-        graph.value_info.extend(self._recorded[name] for name in made & self._recorded.keys())
+                proto.graph.initializer.append(self._constants[name])
+            elif self._is_computed(name):
+                proto.graph.initializer.append(numpy_helper.from_array(self.values[name], name))
+        made = {name for node in nodes for name in node.output}
+        proto.graph.value_info.extend(self._recorded[name] for name in made & self._recorded.keys())
         return proto
+
+    def _is_computed(self, name: str) -> bool:
+        """Whether a value follows from the sizes of this probe."""
+        return name in self.values and name not in self.model.weights
+
+    def _is_input(self, name: str) -> bool:
+        """Whether a part must be told the type of a value; of large constants no more is known."""
+        return name in self.infos and name not in self._constants and not self._is_computed(name)
 
     @cached_property
     def _constants(self) -> dict[str, TensorProto]:
@@ -180,7 +186,7 @@ class _Inference:
         model = self._runnable(nodes)
         made = {name for node in model.graph.node for name in node.output}
         inputs = {value.name: shape for value in model.inputs if (shape := self.shapes[value.name]) is not None}
-        found = partition.run_for_shapes(model, inputs, [name for name in missing if name in made])
+        found = run_for_shapes(model, inputs, [name for name in missing if name in made])
         self.shapes |= found
         self._compute(nodes)
         for name, shape in found.items():
@@ -190,19 +196,16 @@ class _Inference:
         """The model, or those of some of its nodes whose inputs are known."""
         if len(nodes) == len(self.steps):
             return self.model
-        proto = self._part(nodes)
-        graph, weights = proto.graph, self.model.weights
-        fed = [value for value in graph.input if value.name not in weights and self.shapes.get(value.name) is not None]
-        computed = [tensor for tensor in graph.initializer if tensor.name not in weights]
-        known = {"", *weights, *(item.name for item in (*fed, *computed))}
-        del graph.node[:], graph.input[:], graph.initializer[:], graph.value_info[:]
+        read = outer_values(nodes)
+        computed = {name: Weight(name, None, self.values[name]) for name in read if self._is_computed(name)}
+        whole = Model(self.proto, {**self.model.weights, **computed}, self.model.name)
+        known = {*whole.weights, *(name for name in read if self._is_input(name) and self.shapes.get(name) is not None)}
+        runnable = []
         for node in nodes:
-            if known.issuperset(node.input) and known.issuperset(captured(node)):
-                graph.node.append(node)
+            if known.issuperset(values_read(node)):
+                runnable.append(node)
                 known.update(node.output)
-        graph.input.extend(fed)
-        graph.initializer.extend(computed)
-        return Model(proto, {name: weights[name] for name in _reads(graph.node) if name in weights}, self.model.name)
+        return extract(whole, runnable, (), self.infos.__getitem__)
 
     def _compute(self, nodes: Iterable[NodeProto]) -> None:
         computed = size_arithmetic(self.model, nodes, self.shapes, self.values, self.doubted)
@@ -328,8 +331,3 @@ def _flatten(proto: ModelProto, opset: int) -> list[NodeProto | Phi]:
     proto.graph.node.extend(step for step in steps if not isinstance(step, Phi))
     proto.graph.value_info.extend(recorded)
     return steps
-
-
-def _reads(nodes: Iterable[NodeProto]) -> dict[str, None]:
-    """What nodes and their bodies read, in order."""
-    return dict.fromkeys(name for node in nodes for name in (*node.input, *sorted(captured(node))))

@@ -10,7 +10,7 @@ from onnx import helper
 
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import captured, domain_of
-from onnxprune.runtime import session
+from onnxprune.runtime.session import evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -64,7 +64,7 @@ def size_arithmetic(
             leaves |= {name: known[name] for name in names if name in known}
     if not computable:
         return {name: value for name, value in leaves.items() if name in follows}
-    computed = session.evaluate(computable, leaves, model.proto.opset_import, model.proto.ir_version)
+    computed = evaluate(model.proto, computable, leaves)
     small_values = {name: value for name, value in computed.items() if value.size <= SMALL}
     return small_values | {name: value for name, value in leaves.items() if name in follows}
 

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from onnxprune.errors import ModelError
 from onnxprune.ir.node import domain_of, subgraphs
 from onnxprune.ir.precision import as_float32, retyped
+from onnxprune.ir.subgraph import subgraph
 from onnxprune.ir.weights import FLOATS, Weight
 from onnxprune.runtime import session
 
@@ -101,14 +102,9 @@ def _has_kernel(model: Model, node: NodeProto, kinds: Mapping[str, int]) -> bool
     """Whether ONNX Runtime runs a node on inputs of some types."""
     if node.op_type in _REFUSED and not domain_of(node):
         return _DOUBLE not in {kinds.get(name) for name in node.input}
-    probe = ModelProto(ir_version=model.proto.ir_version, opset_import=model.proto.opset_import)
-    read = [name for name in dict.fromkeys(node.input) if name in kinds]
-    probe.graph.name = "probe"
-    probe.graph.input.extend(helper.make_tensor_value_info(name, kinds[name], None) for name in read)
-    probe.graph.output.extend(ValueInfoProto(name=name) for name in node.output if name)
-    probe.graph.node.append(node)
+    inputs = [helper.make_tensor_value_info(name, kinds[name], None) for name in dict.fromkeys(node.input) if name in kinds]
     try:
-        session.session(probe, optimize=False)
+        session.session(subgraph(model.proto, [node], inputs, filter(None, node.output)), optimize=False)
     except ModelError:
         return False
     return True

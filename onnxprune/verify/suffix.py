@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.runtime import session as runtime
-from onnxprune.runtime.stages import part
+from onnxprune.ir.subgraph import extract
+from onnxprune.runtime.session import Session
 from onnxprune.verify.divergence import divergence
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Meter:
         """Run the original on the samples once; ``stages`` is the original, on the same samples."""
         self._stages = stages
         self._outputs = [output.name for output in original.graph.output]
-        session = runtime.Session(original, self._outputs, threads=0)
+        session = Session(original, self._outputs, threads=0)
         self._reference = [session.run(feed) for feed in held]
 
     def measure(self, changed: Model, start: int) -> float:
@@ -35,8 +35,8 @@ class Meter:
         nodes = changed.graph.node[start:]
         made = {name for node in nodes for name in node.output}.intersection(self._outputs)
         names = [name for name in self._outputs if name in made]
-        tail = part(changed, nodes, names, self._stages.info)
-        session = runtime.Session(tail, threads=0)
+        tail = extract(changed, nodes, names, self._stages.info)
+        session = Session(tail, threads=0)
         reads = [value.name for value in tail.graph.input]
         found = []
         for batch, reference in enumerate(self._reference):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 
 from nets import NETS, parse
 from onnxprune.errors import ModelError
@@ -56,7 +56,8 @@ def test_feeds_are_seeded_and_valid_as_indices() -> None:
 
 def test_evaluate_gives_every_output() -> None:
     nodes = [helper.make_node("Add", ["a", "b"], ["c"]), helper.make_node("Split", ["c"], ["d", "e"], num_outputs=2)]
-    found = evaluate(nodes, {"a": np.array([1, 2]), "b": np.array([10, 10]), "unused": np.zeros(3)}, OPSETS, 3)
+    constants = {"a": np.array([1, 2]), "b": np.array([10, 10]), "unused": np.zeros(3)}
+    found = evaluate(ModelProto(ir_version=3, opset_import=OPSETS), nodes, constants)
     assert {name: array.tolist() for name, array in found.items()} == {"c": [11, 12], "d": [11], "e": [12]}
 
 
@@ -67,5 +68,6 @@ def test_one_node_that_cannot_be_computed_does_not_hide_the_others() -> None:
         helper.make_node("Neg", ["c"], ["d"]),
         helper.make_node("Abs", ["b"], ["e"]),
     ]
-    found = evaluate(nodes, {"a": np.array([1.0, 2.0], np.float32), "wrong": np.array([5])}, OPSETS, 10)
+    constants = {"a": np.array([1.0, 2.0], np.float32), "wrong": np.array([5])}
+    found = evaluate(ModelProto(ir_version=10, opset_import=OPSETS), nodes, constants)
     assert {name: array.tolist() for name, array in found.items()} == {"b": [-1, -2], "e": [1, 2]}

@@ -15,7 +15,7 @@ from nets import NETS, parse
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Array, Weight
 from onnxprune.runtime import session as runtime
-from onnxprune.runtime.stages import Staged, part
+from onnxprune.runtime.stages import Staged
 
 CASES: dict[str, str] = NETS | {
     "a branch that captures": """(float[N,3,4,4] x, bool c) => (float[N,4,4,4] y)
@@ -189,17 +189,3 @@ def test_an_old_model() -> None:
         stages.advance(2)
         stages.advance(6)
         compare(stages.value("y", 0), runtime.Session(model).run(feeds[0])[0])
-
-
-def test_a_part_reads_what_it_does_not_make() -> None:
-    model = loaded("residual")
-    values = {"r": TensorProto.FLOAT, "stem": TensorProto.FLOAT}
-    inside = part(
-        model,
-        model.graph.node[3:5],
-        ["sum"],
-        lambda name: helper.make_tensor_value_info(name, values[name], None),
-    )
-    assert [value.name for value in inside.graph.input] == ["r", "stem"]
-    assert [value.name for value in inside.graph.output] == ["sum"]
-    assert inside.weights.keys() == {"w2", "b2"}

@@ -144,7 +144,7 @@ class Ranges:
         del proto.input[:], proto.output[:]
         proto.input.extend("" if operand is None else next(names) for operand in operands)
         proto.output.append("result")
-        found = session.evaluate([proto], feeds, self._model.proto.opset_import, self._model.proto.ir_version)
+        found = session.evaluate(self._model.proto, [proto], feeds)
         return found.get("result")
 
 
