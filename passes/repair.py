@@ -18,11 +18,11 @@ from onnxprune.linear.layers import install, linear_readers, matrix_of
 from onnxprune.linear.reconstruction import NetworkPair, Repaired, tasks_of
 from onnxprune.linear.ridge import refit
 from onnxprune.passes.base import Fitted, Pass, Progress, silent
-from onnxprune.runtime.stages import Staged
+from onnxprune.runtime.stages import StagedRun
 
 if TYPE_CHECKING:
     from onnxprune.axes.plan import Plan
-    from onnxprune.data.calibration import Feeds
+    from onnxprune.data.calibration import CalibrationFeeds
     from onnxprune.passes.analysis import Analysis
 
 __all__ = ["Repair"]
@@ -35,7 +35,7 @@ class Repair(Pass):
     seed: int = 0
     """Of the rows that are drawn where there are many."""
 
-    def run(self, pruned: Model, original: Analysis, plan: Plan, feeds: Feeds, tell: Progress = silent) -> Fitted:
+    def run(self, pruned: Model, original: Analysis, plan: Plan, feeds: CalibrationFeeds, tell: Progress = silent) -> Fitted:
         """The pruned model with its readers re-solved.
 
         Args:
@@ -52,7 +52,7 @@ class Repair(Pass):
         tasks = tasks_of(original.model, linear_readers(original.model, coupling), original.shapes, changed)
         repaired = pruned.copy()
         done = []
-        with Staged(original.model, feeds, keep={task.target for task in tasks}) as large, Staged(repaired, feeds) as small:
+        with StagedRun(original.model, feeds, keep={task.target for task in tasks}) as large, StagedRun(repaired, feeds) as small:
             pair = NetworkPair(large, small, tasks, lambda value: kept(coupling.axes.get(value, ())))
             for count, task in enumerate(tasks):
                 tell(f"repairing ({count + 1} of {len(tasks)})")

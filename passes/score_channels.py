@@ -16,7 +16,7 @@ from onnxprune.pruning.data_criteria import CALIBRATED, calibrated
 
 if TYPE_CHECKING:
     from onnxprune.axes.factors import Positions
-    from onnxprune.data.calibration import Feeds
+    from onnxprune.data.calibration import CalibrationFeeds
     from onnxprune.passes.analysis import Analysis
     from onnxprune.passes.observe import Observed
     from onnxprune.pruning.criteria import Scores
@@ -61,7 +61,7 @@ class ScoreChannels(Pass):
         return criteria.score_groups(model, coupling, self.criterion, self.seed)
 
 
-def _by_gradients(analysis: Analysis, criterion: str, batches: Feeds, seed: int) -> dict[str, Scores]:
+def _by_gradients(analysis: Analysis, criterion: str, batches: CalibrationFeeds, seed: int) -> dict[str, Scores]:
     """Groups without a trained weight are scored by ``l2``."""
     from onnxprune.torch.importance import channel_importance
 

@@ -24,8 +24,8 @@ from onnxprune.passes.prune_channels import PruneChannels
 from onnxprune.passes.rotate import rotated_problem
 from onnxprune.pruning.data_criteria import Problem
 from onnxprune.pruning.knapsack import Curve
-from onnxprune.runtime.stages import Staged
-from onnxprune.verify.suffix import Meter
+from onnxprune.runtime.stages import StagedRun
+from onnxprune.verify.suffix import SuffixDivergence
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling, CouplingGroup
@@ -75,8 +75,8 @@ class Sensitivity(Pass):
         starts = _starts(analysis.coupling)
         held = _affordable(analysis, observed.calibration, len(missing) * len(WIDTHS)) if missing else ()
         found = dict(known)
-        with Staged(analysis.model, held) as stages:
-            meter = Meter(analysis.model, held, stages)
+        with StagedRun(analysis.model, held) as stages:
+            meter = SuffixDivergence(analysis.model, held, stages)
             for count, group in enumerate(sorted(missing, key=lambda group: starts[group.factor])):
                 tell(f"measuring what each group costs ({count + 1} of {len(missing)})")
                 measure = partial(meter.measure, start=starts[group.factor])

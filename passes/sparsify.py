@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.errors import PassError
-from onnxprune.ir.precision import carry, differing
+from onnxprune.ir.precision import differing_weights, with_fitted_weights
 from onnxprune.ir.weights import Weight
 from onnxprune.linear.layers import install, linear_readers, matrix_of
 from onnxprune.linear.reconstruction import NetworkPair, Repaired, tasks_of
 from onnxprune.options.sparsify import FITTED
 from onnxprune.passes.base import Fitted, Pass, Progress, silent
-from onnxprune.runtime.stages import Staged
+from onnxprune.runtime.stages import StagedRun
 from onnxprune.sparse.patterns import parse_pattern
 from onnxprune.sparse.solve import SPARSE_RIDGES, Sparser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from onnxprune.data.calibration import Feeds
+    from onnxprune.data.calibration import CalibrationFeeds
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
     from onnxprune.linear.regression import Regression
@@ -54,7 +54,7 @@ class Sparsify(Pass):
         self,
         analysis: Analysis,
         layers: Sequence[tuple[Layer, int]],
-        feeds: Feeds | None = None,
+        feeds: CalibrationFeeds | None = None,
         importance: Mapping[str, Array] = MappingProxyType({}),
         tell: Progress = silent,
     ) -> Fitted:
@@ -77,7 +77,8 @@ class Sparsify(Pass):
         else:
             original = analysis.float32
             fitted = self._fitted(original, layers, sparser, feeds, tell)
-            result = Fitted(carry(analysis.model, fitted.model, differing(fitted.model, original.model)), fitted.repairs)
+            changed = differing_weights(fitted.model, original.model)
+            result = Fitted(with_fitted_weights(analysis.model, fitted.model, changed), fitted.repairs)
         for layer, keep in layers:
             if keep < layer.size and (layer.size - layer.zeros(result.model) > keep or not layer.obeys(result.model, pattern)):
                 raise PassError(f"{layer.name}: has not become {pattern} with {keep} weights")
@@ -94,7 +95,7 @@ class Sparsify(Pass):
         return result
 
     def _fitted(
-        self, analysis: Analysis, layers: Sequence[tuple[Layer, int]], sparser: Sparser, feeds: Feeds, tell: Progress
+        self, analysis: Analysis, layers: Sequence[tuple[Layer, int]], sparser: Sparser, feeds: CalibrationFeeds, tell: Progress
     ) -> Fitted:
         """Masks and weights by what the layers read."""
         original, result = analysis.model, analysis.model.copy()
@@ -104,7 +105,7 @@ class Sparsify(Pass):
         touched = chosen.keys() if self.repair else shrunk
         tasks = [task for task in tasks_of(original, readers, analysis.shapes, shrunk) if task.reader.weight in touched]
         done = []
-        with Staged(original, feeds, keep={task.target for task in tasks}) as large, Staged(result, feeds) as small:
+        with StagedRun(original, feeds, keep={task.target for task in tasks}) as large, StagedRun(result, feeds) as small:
             pair = NetworkPair(large, small, tasks, lambda _: ())
             for count, task in enumerate(tasks):
                 tell(f"making layers sparse ({count + 1} of {len(tasks)})")

@@ -119,7 +119,7 @@ def assert_same_graph(model: Model, expected: ModelProto) -> None:
 
 def runs(model: Model, found: dict[str, tuple[int, ...]]) -> bool:
     try:
-        session.session(model.to_proto()).run(None, session.random_feeds(model.inputs, found, 0))
+        session.inference_session(model.to_proto()).run(None, session.random_feeds(model.inputs, found, 0))
     except Exception:  # noqa: BLE001 - onnxruntime derives its exceptions from Exception alone
         return False
     return True
@@ -127,10 +127,10 @@ def runs(model: Model, found: dict[str, tuple[int, ...]]) -> bool:
 
 def assert_same_values(one: Model, other: Model) -> None:
     """Both compute the same on seeded inputs of sizes that ``other`` takes, to the last bit but for fused arithmetic."""
-    taken = next(sizes for sizes in probes.trials(other.inputs) if all(runs(other, found) for found in sizes))
+    taken = next(sizes for sizes in probes.binding_candidates(other.inputs) if all(runs(other, found) for found in sizes))
     for number, found in enumerate(taken):
         feeds = session.random_feeds(other.inputs, found, number)
-        results = [session.session(model.to_proto(), optimize=False).run(None, feeds) for model in (one, other)]
+        results = [session.inference_session(model.to_proto(), optimize=False).run(None, feeds) for model in (one, other)]
         for got, expected in zip(*results, strict=True):
             np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
 

@@ -38,7 +38,7 @@ def check_forward(source: Any, size: int = 2) -> GraphModule:
     """The module computes what ONNX Runtime does; returns it."""
     model = Model.of(source)
     module, feeds = to_module(model), feeds_of(model, size)
-    expected = session.session(model.to_proto(), "reference", optimize=False).run(None, feeds)
+    expected = session.inference_session(model.to_proto(), "reference", optimize=False).run(None, feeds)
     with torch.no_grad():
         results = module.compute(feeds)
     for name, theirs in zip(module.outputs, expected, strict=True):

@@ -36,5 +36,5 @@ def quantize(
         result = run(model, recipe, agreement=not no_compare, progress=tell)
         tell("writing")
         result.save(out, force=force)
-    report = {**result.report.to_dict(), "output": str(out), "bytes": files.size(out)}
+    report = {**result.report.to_dict(), "output": str(out), "bytes": files.size_on_disk(out)}
     show(report, as_json, lambda: tables.quantized(result.report, str(out)))

@@ -131,7 +131,7 @@ def encode(
         result = storage.encode(model, encoding, mode=mode, negative_zeros=keep_negative_zeros, progress=tell)
         tell("writing")
         result.save(out, force=force)
-        done = {**result.to_dict(), "output": str(out), "bytes": files.size(out)}
+        done = {**result.to_dict(), "output": str(out), "bytes": files.size_on_disk(out)}
         if measure:
             done |= _measured(model, out, tell)
     show({**done, **({"benchmark": done["benchmark"].to_dict()} if measure else {})}, as_json, lambda: tables.stored(done))
@@ -149,7 +149,7 @@ def decode(model: Model, output: Out, force: Force = False, as_json: Json = Fals
         result = storage.decode(model)
         tell("writing")
         result.save(out, force=force)
-    done = {**result.to_dict(), "output": str(out), "bytes": files.size(out)}
+    done = {**result.to_dict(), "output": str(out), "bytes": files.size_on_disk(out)}
     show(done, as_json, lambda: tables.stored(done))
 
 
@@ -160,7 +160,7 @@ def _measured(model: Path, out: Path, tell: Any) -> dict[str, Any]:
     from onnxprune.sparse.encoding.accounting import compressed
 
     tell("packing with gzip and zstd")
-    packed = {name: compressed(files.parts(path)) for name, path in (("dense", model), ("output", out))}
+    packed = {name: compressed(files.model_files(path)) for name, path in (("dense", model), ("output", out))}
     sizes = {kind: {name: packed[name][kind] for name in packed} for kind in packed["output"]}
     tell("measuring")
     timed = benchmark([model, out], labels=["original", "encoded"], seconds=1.0, memory=True)

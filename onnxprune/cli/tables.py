@@ -19,7 +19,7 @@ from onnxprune.latency.benchmark import BenchReport, BenchRow
 from onnxprune.linear.reconstruction import Repaired
 from onnxprune.pruning.lossless.search import REMOVAL_KINDS
 from onnxprune.verify.law import Check, Drift
-from onnxprune.verify.metrics import Score
+from onnxprune.verify.metrics import QualityScore
 
 __all__ = ["applied", "inspection", "planned", "pruning", "quantized", "sensitivities", "sparse", "stored", "timings", "verified"]
 
@@ -283,7 +283,7 @@ def quantized(report: QuantReport, output: str) -> None:
     _notes(console, report.notes)
 
 
-def _scored(console: Console, score: Score, more: str = "") -> None:
+def _scored(console: Console, score: QualityScore, more: str = "") -> None:
     found = f"{score.metric} on {counted(score.samples, 'sample')} ({score.source})"
     _say(console, f"{found}: {score.original:.4f} -> {score.pruned:.4f}{more}")
 

@@ -1,12 +1,13 @@
-"""Arrays into feeds: what a model takes, and how samples become batches of it.
+"""Arrays become batches: what the inputs of a model take, and how samples are joined into batches of it.
 
-Every source of samples is a run of *tables*, arrays by name whose first axis is the sample. `Intake` finds in a table what
-the model's inputs want, checks it, casts it and cuts it into blocks; `assemble` joins blocks into batches.
+Every source of samples gives *tables*: arrays by name, whose first axis is the sample. `InputSignature` finds in a table the
+arrays that the model's inputs want, checks them, casts them and cuts them into blocks; `assemble` joins blocks into batches.
 
-The batch is the first axis of every input where that axis is open. Where none is open it is the first axis of the first input
-that has one, and of the others with the same size there. The other inputs (scalars, fixed tables, masks) are *whole*: each
-table has one value for all its samples. So is everything where the batch would be another axis, too: a size by the same name
-elsewhere (``adjacency[N, N]``) says that the samples along it are not independent; each table is then one sample.
+The batch is the first axis of every input where that axis is open. If no input has an open one, it is the first axis of the
+first input that has one, and of the others with the same size there. The other inputs (scalars, fixed tables, masks) are
+*whole*: each table has one value for all its samples. An input is whole, too, if the batch would be another axis of some input:
+the same size name elsewhere (``adjacency[N, N]``) says that the samples along it are not independent. Each table is then one
+sample.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from onnxprune.ir.weights import Array
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
 
-__all__ = ["Batch", "Block", "Column", "Held", "Intake", "Table", "assemble", "first"]
+__all__ = ["Batch", "Column", "Held", "InputSignature", "SampleBlock", "Table", "assemble", "take_samples"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class InputSpec:
     """An input: its type, its sizes (``None`` where open; ``None`` altogether where even the rank is), whether batched."""
 
     name: str
@@ -132,7 +133,7 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class SampleBlock:
     """Consecutive samples of one table."""
 
     batched: Mapping[str, Array]
@@ -140,13 +141,13 @@ class Block:
     labels: Array | None
     size: int
 
-    def cut(self, start: int, stop: int) -> Block:
+    def cut(self, start: int, stop: int) -> SampleBlock:
         if (start, stop) == (0, self.size):
             return self
         labels = None if self.labels is None else self.labels[start:stop]
-        return Block({name: array[start:stop] for name, array in self.batched.items()}, self.whole, labels, stop - start)
+        return SampleBlock({name: array[start:stop] for name, array in self.batched.items()}, self.whole, labels, stop - start)
 
-    def joins(self, other: Block) -> bool:
+    def joins(self, other: SampleBlock) -> bool:
         """Whether both can be in one batch: samples of one shape, and the same whole inputs."""
         shapes, others = ({name: array.shape[1:] for name, array in block.batched.items()} for block in (self, other))
         pairs = [(array, other.whole[name]) for name, array in self.whole.items()]
@@ -161,16 +162,16 @@ def _equal(a: Array, b: Array) -> bool:
     return np.array_equal(a, b, equal_nan=a.dtype.kind in "fc" and b.dtype.kind in "fc")
 
 
-def _join(blocks: Sequence[Block]) -> Block:
+def _join(blocks: Sequence[SampleBlock]) -> SampleBlock:
     if len(blocks) == 1:
         return blocks[0]
     batched = {name: np.concatenate([block.batched[name] for block in blocks]) for name in blocks[0].batched}
     labels = [block.labels for block in blocks if block.labels is not None]
     size = sum(block.size for block in blocks)
-    return Block(batched, blocks[0].whole, np.concatenate(labels) if labels else None, size)
+    return SampleBlock(batched, blocks[0].whole, np.concatenate(labels) if labels else None, size)
 
 
-def first(blocks: Iterable[Block], limit: int) -> Iterator[Block]:
+def take_samples(blocks: Iterable[SampleBlock], limit: int) -> Iterator[SampleBlock]:
     """The blocks of the first ``limit`` samples."""
     for block in blocks:
         yield block.cut(0, min(block.size, limit))
@@ -179,12 +180,12 @@ def first(blocks: Iterable[Block], limit: int) -> Iterator[Block]:
             return
 
 
-def assemble(blocks: Iterable[Block], size: int, *, exact: bool) -> Iterator[Batch]:
+def assemble(blocks: Iterable[SampleBlock], size: int, *, exact: bool) -> Iterator[Batch]:
     """Batches of ``size``, in order. Samples that cannot be in one batch begin another one.
 
     An incomplete batch is smaller, or left out if sizes must be ``exact``.
     """
-    held: list[Block] = []
+    held: list[SampleBlock] = []
     for block in blocks:
         if held and not held[0].joins(block):
             if not exact:
@@ -203,26 +204,26 @@ def assemble(blocks: Iterable[Block], size: int, *, exact: bool) -> Iterator[Bat
 
 
 @dataclass(frozen=True, slots=True)
-class Intake:
+class InputSignature:
     """What a model takes.
 
     Attributes:
-        slots: its inputs.
+        specs: its inputs.
         size: of a static batch; 1 where no input has a batch axis; ``None`` where the batch is dynamic.
         label: the name of the array of labels; an ``s`` at the end may be there.
     """
 
-    slots: tuple[Slot, ...]
+    specs: tuple[InputSpec, ...]
     size: int | None
     label: str = "label"
 
     @property
     def label_name(self) -> str:
         """A name for labels that is not an input's."""
-        return self.label if all(slot.name != self.label for slot in self.slots) else f"{self.label}s"
+        return self.label if all(spec.name != self.label for spec in self.specs) else f"{self.label}s"
 
     @classmethod
-    def of(cls, inputs: Sequence[ValueInfoProto], label: str = "label") -> Intake:
+    def of(cls, inputs: Sequence[ValueInfoProto], label: str = "label") -> InputSignature:
         """Read the inputs of a graph.
 
         Raises:
@@ -230,15 +231,15 @@ class Intake:
         """
         dims = {value.name: _dims(value) for value in inputs}
         batched, size = _batch(dims)
-        slots = []
+        specs = []
         for value in inputs:
             known = dims[value.name]
             sizes = None if known is None else tuple(None if isinstance(size, str) else size for size in known)
             dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-            slots.append(Slot(value.name, dtype, sizes, value.name in batched))
-        return cls(tuple(slots), size if batched else 1, label)
+            specs.append(InputSpec(value.name, dtype, sizes, value.name in batched))
+        return cls(tuple(specs), size if batched else 1, label)
 
-    def blocks(self, table: Table, rows: int) -> Iterator[Block]:
+    def blocks(self, table: Table, rows: int) -> Iterator[SampleBlock]:
         """A table, checked and cast, ``rows`` samples at a time.
 
         Raises:
@@ -246,17 +247,17 @@ class Intake:
         """
         count = self.count(table)
         columns, labels = self._chosen(table)
-        whole = {s.name: s.cast(columns[s.name].whole(), table.where) for s in self.slots if not s.batched}
-        batched = [slot for slot in self.slots if slot.batched]
+        whole = {s.name: s.cast(columns[s.name].whole(), table.where) for s in self.specs if not s.batched}
+        batched = [spec for spec in self.specs if spec.batched]
         if not batched or self._is_one(table, columns):
-            one = {slot.name: slot.cast(columns[slot.name].whole(), table.where)[None] for slot in batched}
-            yield Block(one, whole, None if labels is None else _one_label(labels.whole()), 1)
+            one = {spec.name: spec.cast(columns[spec.name].whole(), table.where)[None] for spec in batched}
+            yield SampleBlock(one, whole, None if labels is None else _one_label(labels.whole()), 1)
             return
-        runs = [columns[slot.name].blocks(rows) for slot in batched]
+        runs = [columns[spec.name].blocks(rows) for spec in batched]
         marks = iter(()) if labels is None else labels.blocks(rows)
         for start in range(0, count, rows):
-            arrays = {slot.name: slot.cast(next(run), table.where) for slot, run in zip(batched, runs, strict=True)}
-            yield Block(arrays, whole, _integers(next(marks, None)), min(rows, count - start))
+            arrays = {spec.name: spec.cast(next(run), table.where) for spec, run in zip(batched, runs, strict=True)}
+            yield SampleBlock(arrays, whole, _integers(next(marks, None)), min(rows, count - start))
 
     def labelled(self, table: Table) -> bool:
         """Whether a table has labels."""
@@ -270,9 +271,9 @@ class Intake:
         """
         columns, labels = self._chosen(table)
         one = self._is_one(table, columns)
-        for slot in self.slots:
-            _check(slot, columns[slot.name], table.where, lifted=one and slot.batched)
-        counted: dict[str, Column] = {slot.name: columns[slot.name] for slot in self.slots if slot.batched}
+        for spec in self.specs:
+            _check(spec, columns[spec.name], table.where, lifted=one and spec.batched)
+        counted: dict[str, Column] = {spec.name: columns[spec.name] for spec in self.specs if spec.batched}
         if one or not counted:
             return 1
         if labels is not None:
@@ -285,15 +286,15 @@ class Intake:
 
     def _is_one(self, table: Table, columns: Mapping[str, Column]) -> bool:
         """Whether the arrays are one sample, without the batch axis."""
-        ranks = [(slot.name, len(slot.sizes)) for slot in self.slots if slot.batched and slot.sizes is not None]
+        ranks = [(spec.name, len(spec.sizes)) for spec in self.specs if spec.batched and spec.sizes is not None]
         return table.single and bool(ranks) and all(len(columns[name].shape) == rank - 1 for name, rank in ranks)
 
     def _chosen(self, table: Table) -> tuple[dict[str, Column], Column | None]:
         """The array of each input, and the labels."""
-        names = {slot.name for slot in self.slots}
+        names = {spec.name for spec in self.specs}
         labels = [name for name in (self.label, f"{self.label}s") if name in table.columns and name not in names]
         rest = [name for name in table.columns if name not in labels]
-        found = {slot.name: slot.name for slot in self.slots}
+        found = {spec.name: spec.name for spec in self.specs}
         if len(names) == 1 and len(rest) == 1:
             found = dict.fromkeys(names, rest[0])
         for name in found.values():
@@ -324,12 +325,12 @@ def _batch(dims: Mapping[str, list[int | str] | None]) -> tuple[set[str], int | 
     return {name for name, start in starts.items() if start == size}, size
 
 
-def _check(slot: Slot, column: Column, where: str, *, lifted: bool) -> None:
+def _check(spec: InputSpec, column: Column, where: str, *, lifted: bool) -> None:
     shape = (0, *column.shape) if lifted else column.shape
-    if not slot.takes(shape):
-        raise OptionError(f"{where}: array {slot.name!r} has shape {list(column.shape)}, the input takes {slot.wanted}")
-    if not np.can_cast(column.dtype, slot.dtype, "same_kind"):
-        raise OptionError(f"{where}: array {slot.name!r} is of type {column.dtype}, the input takes {slot.dtype}")
+    if not spec.takes(shape):
+        raise OptionError(f"{where}: array {spec.name!r} has shape {list(column.shape)}, the input takes {spec.wanted}")
+    if not np.can_cast(column.dtype, spec.dtype, "same_kind"):
+        raise OptionError(f"{where}: array {spec.name!r} is of type {column.dtype}, the input takes {spec.dtype}")
 
 
 def _integers(labels: Array | None) -> Array | None:

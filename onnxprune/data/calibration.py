@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
     from onnxprune.shapes.probes import Shapes
 
-__all__ = ["LABELS", "Calibration", "Feeds", "unpadded"]
+__all__ = ["LABELS", "Calibration", "CalibrationFeeds", "unpadded"]
 
-MEMORY = 1 << 28
+BATCH_BYTES = 1 << 28
 """Bytes of activations of one batch, about, that are held at the same time."""
-LARGEST = 64
+LARGEST_BATCH = 64
 """Samples in a batch, at most."""
 _FOURTH = 4
-MASK = "attention_mask"
+ATTENTION_MASK = "attention_mask"
 LABELS = "labels of the batch"
 """What labels are called among the inputs, none of which has such a name."""
 _TOKENS = 8
 """Lengths of sequences that go together differ by less."""
 
 
-class Feeds:
+class CalibrationFeeds:
     """Batches of inputs; gone through as often as needed, never held together."""
 
     def __init__(
@@ -75,8 +75,8 @@ def unpadded(feeds: Mapping[str, Array], names: Collection[str]) -> Iterator[Map
     mask is the input `attention_mask` [samples, tokens]; ``names`` are the inputs whose second axis is as long, and may be
     shorter. A batch without such a mask, or padded elsewhere than at the end, stays as it is.
     """
-    mask = feeds.get(MASK)
-    if mask is None or MASK not in names or mask.ndim != 2 or not mask.size:
+    mask = feeds.get(ATTENTION_MASK)
+    if mask is None or ATTENTION_MASK not in names or mask.ndim != 2 or not mask.size:
         return iter([feeds])
     tokens = mask.shape[1]
     lengths = tokens - np.argmax(mask[:, ::-1] != 0, 1)
@@ -103,9 +103,9 @@ class Calibration:
     size: samples in a batch; 1 where the model takes a fixed number of them at a time.
     """
 
-    every: Feeds
-    fit: Feeds
-    held: Feeds
+    every: CalibrationFeeds
+    fit: CalibrationFeeds
+    held: CalibrationFeeds
     size: int
 
     @classmethod
@@ -116,13 +116,13 @@ class Calibration:
             OptionError: as `Samples.batches`.
         """
         elements = sum(math.prod(shape) for shape in shapes.shapes.values() if shape is not None) / max(shapes.batch, 1)
-        size = max(1, min(LARGEST, int(MEMORY / max(4 * elements, 1))))
+        size = max(1, min(LARGEST_BATCH, int(BATCH_BYTES / max(4 * elements, 1))))
         if samples.count is not None:
             size = max(1, min(size, samples.count // (2 * _FOURTH)))
         size = size if shapes.batch > 1 else 1
         moving = {name for name, axes in shapes.dynamic.items() if len(axes) > 1 and axes[0] and axes[1]}
-        every = Feeds(samples, size, float32=float32, open_length=moving)
+        every = CalibrationFeeds(samples, size, float32=float32, open_length=moving)
         if len(every) < _FOURTH:
             return cls(every, every, every, size)
-        fit, held = (Feeds(samples, size, float32=float32, held=held, open_length=moving) for held in (False, True))
+        fit, held = (CalibrationFeeds(samples, size, float32=float32, held=held, open_length=moving) for held in (False, True))
         return cls(every, fit, held, size)

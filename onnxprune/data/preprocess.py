@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PRESETS", "Preprocess"]
 
-MODES = {"rgb": "RGB", "bgr": "RGB", "l": "L"}
+PILLOW_MODES = {"rgb": "RGB", "bgr": "RGB", "l": "L"}
 """Ours, and what Pillow decodes for it."""
 LAYOUTS = ("nchw", "nhwc")
 RESAMPLINGS = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -109,7 +109,7 @@ class Preprocess:
         from PIL import Image
 
         with Image.open(path) as file:
-            image = self._cut(self._resized(file.convert(MODES[self.mode])))
+            image = self._cut(self._resized(file.convert(PILLOW_MODES[self.mode])))
         pixels: Array = np.asarray(image)
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         pixels = pixels[..., ::-1] if self.mode == "bgr" else pixels
@@ -218,7 +218,7 @@ _FIELDS: Mapping[str, tuple[Callable[[str], Any], str]] = {
     "mean": (_each(_number), "a number, or one per channel as 0.485/0.456/0.406"),
     "std": (_each(_positive), "a number above 0, or one per channel as 0.229/0.224/0.225"),
     "scale": (_positive, "what pixels are divided by: 255, or 1"),
-    "mode": (_one_of(tuple(MODES)), "rgb, bgr or l"),
+    "mode": (_one_of(tuple(PILLOW_MODES)), "rgb, bgr or l"),
     "layout": (_one_of(LAYOUTS), "nchw or nhwc"),
     "resample": (_one_of(RESAMPLINGS), ", ".join(RESAMPLINGS)),
 }

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.data.batching import Batch, Block, Held, Intake, Table, assemble, first
+from onnxprune.data.batching import Batch, Held, InputSignature, SampleBlock, Table, assemble, take_samples
 from onnxprune.data.noise import coloured
-from onnxprune.data.sources import Source, arrays, find
+from onnxprune.data.sources import SampleSource, array_source, find_source
 from onnxprune.errors import OptionError
 from onnxprune.runtime import session
 from onnxprune.shapes.probes import bindings
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from onnxprune.ir.types import Shape
 
-__all__ = ["Batch", "Samples", "given", "noise", "open_samples"]
+__all__ = ["Batch", "Samples", "noise_samples", "open_samples", "optional_samples"]
 
 
 class Samples(ABC):
@@ -88,21 +88,23 @@ def open_samples(
     """
     if limit is not None and limit < 1:
         raise OptionError(f"{option}: a limit of {limit} samples: take at least 1")
-    intake = Intake.of(inputs, label)
-    if isinstance(source, _Tables) and source.intake == intake and limit is None:
+    signature = InputSignature.of(inputs, label)
+    if isinstance(source, _Tables) and source.signature == signature and limit is None:
         return source
     if isinstance(source, Samples):
-        found = _again(source, intake)
+        found = _again(source, signature)
     elif isinstance(source, Mapping):
-        found = arrays({name: Held(np.asarray(array)) for name, array in source.items()}, "samples", intake)
+        found = array_source({name: Held(np.asarray(array)) for name, array in source.items()}, "samples", signature)
     else:
-        found = find(source, option, intake, preprocess)
+        found = find_source(source, option, signature, preprocess)
     if preprocess and not found.images:
         raise OptionError(f"--preprocess {preprocess}: is for a folder of images, which {found.text} is not")
-    return _Tables(found, intake, limit)
+    return _Tables(found, signature, limit)
 
 
-def given(source: str | Path | Mapping[str, Any] | Samples, inputs: Sequence[ValueInfoProto], preprocess: str) -> Samples | None:
+def optional_samples(
+    source: str | Path | Mapping[str, Any] | Samples, inputs: Sequence[ValueInfoProto], preprocess: str
+) -> Samples | None:
     """Samples as `open_samples` opens them, ``None`` for an empty text.
 
     Raises:
@@ -115,18 +117,18 @@ def given(source: str | Path | Mapping[str, Any] | Samples, inputs: Sequence[Val
     return open_samples(source, inputs, preprocess=preprocess)
 
 
-def _again(samples: Samples, intake: Intake) -> Source:
+def _again(samples: Samples, signature: InputSignature) -> SampleSource:
     """Samples of anyone's, for this model."""
 
     def tables() -> Iterator[Table]:
         for batch in samples.batches():
             columns = {name: Held(array) for name, array in batch.feeds.items()}
-            yield Table(samples.source, columns if batch.labels is None else columns | {intake.label_name: Held(batch.labels)})
+            yield Table(samples.source, columns if batch.labels is None else columns | {signature.label_name: Held(batch.labels)})
 
-    return Source(samples.source, tables, samples.count)
+    return SampleSource(samples.source, tables, samples.count)
 
 
-def noise(
+def noise_samples(
     inputs: Sequence[ValueInfoProto],
     *,
     count: int = 16,
@@ -142,14 +144,14 @@ def noise(
         inputs: of the model.
         count: how many samples.
         seed: of the noise.
-        shapes: of the inputs, as `onnxprune.shapes.probes.trials` gives them.
+        shapes: of the inputs, as `onnxprune.shapes.probes.binding_candidates` gives them.
         natural: whether inputs that are images get the spectrum of natural ones; see `coloured`.
     """
-    intake = Intake.of(inputs)
+    signature = InputSignature.of(inputs)
     shapes = shapes or bindings(inputs)[0]
-    batched = {slot.name for slot in intake.slots if slot.batched}
+    batched = {spec.name for spec in signature.specs if spec.batched}
     single = {name: (1, *shape[1:]) if name in batched else shape for name, shape in shapes.items()}
-    count = max(count, intake.size or 1)
+    count = max(count, signature.size or 1)
 
     def tables() -> Iterator[Table]:
         whole = session.random_feeds([value for value in inputs if value.name not in batched], single, seed)
@@ -159,15 +161,15 @@ def noise(
                 "seeded noise", {name: Held(coloured(array) if natural else array) for name, array in (whole | drawn).items()}
             )
 
-    return _Tables(Source("seeded noise", tables, count), intake, None)
+    return _Tables(SampleSource("seeded noise", tables, count), signature, None)
 
 
 class _Tables(Samples):
     """Samples that lie in tables."""
 
-    def __init__(self, found: Source, intake: Intake, limit: int | None) -> None:
-        self.source, self.intake, self._found, self.fresh = found.text, intake, found, found.fresh
-        least = intake.size or 1
+    def __init__(self, found: SampleSource, signature: InputSignature, limit: int | None) -> None:
+        self.source, self.signature, self._found, self.fresh = found.text, signature, found, found.fresh
+        least = signature.size or 1
         self._limit = None if limit is None else max(limit, least)
         self.count = None
         if found.count is not None:
@@ -175,26 +177,26 @@ class _Tables(Samples):
             self.count = have - have % least
             self._enough(found.count)
         start = next(found.tables(), None)
-        if start is None or next(intake.blocks(start, 1), None) is None:
+        if start is None or next(signature.blocks(start, 1), None) is None:
             raise OptionError(f"{found.text}: has no samples")
-        self.labelled = intake.labelled(start)
+        self.labelled = signature.labelled(start)
 
     def batches(self, size: int = 16) -> Iterator[Batch]:
-        rows = self.intake.size or size
+        rows = self.signature.size or size
         seen = 0
 
-        def blocks() -> Iterator[Block]:
+        def blocks() -> Iterator[SampleBlock]:
             nonlocal seen
             for table in self._found.tables():
-                if self.intake.labelled(table) != self.labelled:
+                if self.signature.labelled(table) != self.labelled:
                     raise OptionError(f"{table.where}: has {'no ' * self.labelled}labels, unlike the first samples")
-                for block in self.intake.blocks(table, rows):
+                for block in self.signature.blocks(table, rows):
                     seen += block.size
                     yield block
 
-        taken = blocks() if self._limit is None else first(blocks(), self._limit)
+        taken = blocks() if self._limit is None else take_samples(blocks(), self._limit)
         batch = None
-        for batch in assemble(taken, rows, exact=self.intake.size is not None):
+        for batch in assemble(taken, rows, exact=self.signature.size is not None):
             yield batch
         if batch is None and seen == 0:
             raise OptionError(f"{self.source}: has no samples the second time: what it yields must begin anew")
@@ -210,7 +212,7 @@ class _Tables(Samples):
         return first if lies and not more and not first.single else None
 
     def _enough(self, count: int) -> None:
-        least = self.intake.size or 1
+        least = self.signature.size or 1
         if count < least:
-            of = " and ".join(repr(slot.name) for slot in self.intake.slots if slot.batched)
+            of = " and ".join(repr(spec.name) for spec in self.signature.specs if spec.batched)
             raise OptionError(f"{self.source}: has {count} samples of {of}, the model takes {least} at a time")

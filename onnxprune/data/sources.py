@@ -21,19 +21,19 @@ from typing import IO, Any
 
 import numpy as np
 
-from onnxprune.data.batching import Column, Held, Intake, Table
+from onnxprune.data.batching import Column, Held, InputSignature, Table
 from onnxprune.data.preprocess import Preprocess
 from onnxprune.errors import OptionError
 from onnxprune.ir.weights import Array
 
-__all__ = ["FORMS", "Source", "arrays", "find"]
+__all__ = ["FORMS", "SampleSource", "array_source", "find_source"]
 
 FORMS = "an .npz, an .npy, a folder of images or of .npz files, or package.module:function"
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 
 
 @dataclass(frozen=True)
-class Source:
+class SampleSource:
     """Tables of samples.
 
     Attributes:
@@ -51,7 +51,7 @@ class Source:
     fresh: bool = False
 
 
-def find(name: str | Path, option: str, intake: Intake, preprocess: str | None) -> Source:
+def find_source(name: str | Path, option: str, signature: InputSignature, preprocess: str | None) -> SampleSource:
     """The source that a user named.
 
     Raises:
@@ -59,19 +59,19 @@ def find(name: str | Path, option: str, intake: Intake, preprocess: str | None) 
     """
     path, where = Path(name), f"{option} {name}"
     if path.is_dir():
-        return _folder(path, option, where, intake, preprocess)
+        return _folder(path, option, where, signature, preprocess)
     if path.is_file():
         columns = {"array": _npy(path, where)} if path.suffix.lower() == ".npy" else _npz(path, where)
-        return arrays(columns, where, intake)
+        return array_source(columns, where, signature)
     if re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", str(name)):
-        return _function(str(name), where, intake)
+        return _function(str(name), where, signature)
     raise OptionError(f"{where}: no such file or folder; samples are {FORMS}")
 
 
-def arrays(columns: Mapping[str, Column], where: str, intake: Intake) -> Source:
+def array_source(columns: Mapping[str, Column], where: str, signature: InputSignature) -> SampleSource:
     """One table."""
     table = Table(where, columns)
-    return Source(where, lambda: iter([table]), intake.count(table))
+    return SampleSource(where, lambda: iter([table]), signature.count(table))
 
 
 # Files
@@ -173,7 +173,7 @@ def _read(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> Arra
 # Folders
 
 
-def _folder(path: Path, option: str, where: str, intake: Intake, preprocess: str | None) -> Source:
+def _folder(path: Path, option: str, where: str, signature: InputSignature, preprocess: str | None) -> SampleSource:
     images, archives, classes = _listed(path, IMAGES), _listed(path, {".npz"}), _classes(path)
     found = {"images": any(images), "folders of images": any(classes), ".npz files": any(archives)}
     kinds = [kind for kind, there in found.items() if there]
@@ -183,8 +183,8 @@ def _folder(path: Path, option: str, where: str, intake: Intake, preprocess: str
         raise OptionError(f"{where}: has {' beside '.join(kinds)}: which are the samples?")
     if archives:
         names = [(file, f"{option} {file}") for file in archives]
-        return Source(where, lambda: (Table(name, _npz(file, name), single=True) for file, name in names))
-    return _images([(file, None) for file in images] or _taking_turns(classes), option, where, intake, preprocess)
+        return SampleSource(where, lambda: (Table(name, _npz(file, name), single=True) for file, name in names))
+    return _images([(file, None) for file in images] or _taking_turns(classes), option, where, signature, preprocess)
 
 
 def _natural(name: str) -> list[int | str]:
@@ -211,31 +211,33 @@ def _taking_turns(classes: list[list[Path]]) -> list[tuple[Path, int | None]]:
     return [one for turn in itertools.zip_longest(*numbered) for one in turn if one is not None]
 
 
-def _images(files: list[tuple[Path, int | None]], option: str, where: str, intake: Intake, preprocess: str | None) -> Source:
-    if len(intake.slots) != 1:
-        raise OptionError(f"{where}: has images, and the model {len(intake.slots)} inputs: use an .npz or a function")
+def _images(
+    files: list[tuple[Path, int | None]], option: str, where: str, signature: InputSignature, preprocess: str | None
+) -> SampleSource:
+    if len(signature.specs) != 1:
+        raise OptionError(f"{where}: has images, and the model {len(signature.specs)} inputs: use an .npz or a function")
     try:
         import PIL  # noqa: F401
     except ImportError as error:
         raise OptionError(f"{where}: images need Pillow: pip install 'onnxprune[images]'") from error
-    slot = intake.slots[0]
-    decode = Preprocess.parse(preprocess, slot.sizes, integers=slot.dtype.kind in "iu")
+    spec = signature.specs[0]
+    decode = Preprocess.parse(preprocess, spec.sizes, integers=spec.dtype.kind in "iu")
 
     def table(file: Path, label: int | None) -> Table:
         name = f"{option} {file}"
         try:
-            columns = {slot.name: Held(decode(file)[None])}
+            columns = {spec.name: Held(decode(file)[None])}
         except Exception as error:  # Pillow's decoders raise what they like
             raise OptionError(f"{name}: cannot be used as an image: {error}") from error
-        return Table(name, columns if label is None else columns | {intake.label_name: Held(np.array([label]))})
+        return Table(name, columns if label is None else columns | {signature.label_name: Held(np.array([label]))})
 
-    return Source(f"{where} ({decode})", lambda: itertools.starmap(table, files), len(files), images=True)
+    return SampleSource(f"{where} ({decode})", lambda: itertools.starmap(table, files), len(files), images=True)
 
 
 # Functions
 
 
-def _function(name: str, where: str, intake: Intake) -> Source:
+def _function(name: str, where: str, signature: InputSignature) -> SampleSource:
     module, _, attribute = name.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
@@ -254,13 +256,13 @@ def _function(name: str, where: str, intake: Intake) -> Source:
     def tables() -> Iterator[Table]:
         try:
             for number, item in enumerate(found() if callable(found) else found):
-                yield _item(item, f"{where}, item {number}", intake)
+                yield _item(item, f"{where}, item {number}", signature)
         except OptionError:
             raise
         except Exception as error:
             raise OptionError(f"{where}: raised {_told(error)}") from error
 
-    return Source(where, tables, fresh=True)
+    return SampleSource(where, tables, fresh=True)
 
 
 def _told(error: Exception) -> str:
@@ -270,7 +272,7 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {error}{places[-1] if places else ''}"
 
 
-def _item(item: Any, where: str, intake: Intake) -> Table:
+def _item(item: Any, where: str, signature: InputSignature) -> Table:
     """A mapping by input name or an array, or one of these and labels."""
     parts = item if isinstance(item, tuple | list) else (item,)
     if not 1 <= len(parts) <= 2:
@@ -278,7 +280,7 @@ def _item(item: Any, where: str, intake: Intake) -> Table:
     feeds = parts[0] if isinstance(parts[0], Mapping) else {"array": parts[0]}
     given = {str(name): array for name, array in feeds.items()}
     if len(parts) == 2:
-        given[intake.label_name] = parts[1]
+        given[signature.label_name] = parts[1]
     try:
         return Table(where, {name: Held(np.asarray(array).copy()) for name, array in given.items()}, single=True)
     except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors of a device

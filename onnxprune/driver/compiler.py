@@ -7,14 +7,14 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from onnxprune.data.samples import Samples, noise
+from onnxprune.data.samples import Samples, noise_samples
 from onnxprune.driver.exponents import best_exponent, drifted, small_enough
 from onnxprune.driver.prepared import Prepared
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import broken, prove
 from onnxprune.driver.result import Pruned
 from onnxprune.errors import ModelError, OptionError, TargetError
-from onnxprune.ir.precision import carry, differing
+from onnxprune.ir.precision import differing_weights, with_fitted_weights
 from onnxprune.ir.weights import FLOATS
 from onnxprune.passes import Normalize, PruneChannels, Repair, Rotate
 from onnxprune.passes.base import Fitted, Progress, silent
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
     from onnxprune.axes.factors import Positions
     from onnxprune.axes.plan import Plan
-    from onnxprune.data.calibration import Feeds
+    from onnxprune.data.calibration import CalibrationFeeds
     from onnxprune.ir.model import Model
     from onnxprune.linear.rotation import Basis
     from onnxprune.options.prune import Recipe, Target
@@ -157,12 +157,12 @@ class Compiler:
 
         return broken(analysis.model.name, list(plan.keep), holds, check)
 
-    def _repaired(self, pruned: Pruned, feeds: Feeds) -> Pruned:
+    def _repaired(self, pruned: Pruned, feeds: CalibrationFeeds) -> Pruned:
         """The pruned model with its readers re-solved, in float32, and written in the types they had."""
         observed = self._prepared().observed
         bases = {} if observed is None else observed.bases
         fitted, moved = _refit(pruned.analysis.float32, pruned.plan, bases, feeds, self.recipe.seed, self.stages.tell)
-        return replace(pruned, model=carry(pruned.model, fitted.model, moved), repairs=fitted.repairs)
+        return replace(pruned, model=with_fitted_weights(pruned.model, fitted.model, moved), repairs=fitted.repairs)
 
     def _blindly(self, pruned: Pruned) -> Pruned:
         """The pruned model repaired on noise, if that brings it nearer to the original on other noise.
@@ -177,7 +177,7 @@ class Compiler:
                 )
         known = {value.name: shape for value in inputs if (shape := analysis.shapes.shapes[value.name]) is not None}
         seeds = (self.recipe.seed, self.recipe.seed + _NOISE)
-        drawn = (noise(inputs, count=_NOISE, seed=seed, shapes=known, natural=True) for seed in seeds)
+        drawn = (noise_samples(inputs, count=_NOISE, seed=seed, shapes=known, natural=True) for seed in seeds)
         fitting, judging = (analysis.calibration(samples) for samples in drawn)
         repaired = self._repaired(pruned, fitting.every)
         before, after = (drifted(one.model, analysis.float32.model, judging.held) for one in (pruned, repaired))
@@ -185,7 +185,7 @@ class Compiler:
 
 
 def _refit(
-    original: Analysis, plan: Plan, bases: Mapping[str, Basis], feeds: Feeds, seed: int, tell: Progress = silent
+    original: Analysis, plan: Plan, bases: Mapping[str, Basis], feeds: CalibrationFeeds, seed: int, tell: Progress = silent
 ) -> tuple[Fitted, set[str]]:
     """A pruned model in float32 with its readers re-solved, and the constants that are not those of the original, cut.
 
@@ -200,7 +200,7 @@ def _refit(
     rotated = replace(original, model=Rotate().run(original.model, bases, plan))
     cut = PruneChannels().run(rotated, plan)
     fitted = Repair(seed).run(cut, rotated, plan, feeds, tell)
-    return fitted, differing(rotated.model, original.model) | differing(fitted.model, cut)
+    return fitted, differing_weights(rotated.model, original.model) | differing_weights(fitted.model, cut)
 
 
 def _check_weights(model: Model) -> None:

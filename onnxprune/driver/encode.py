@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from onnxprune.driver.result import ModelResult
-from onnxprune.ir.model import Model, Source
-from onnxprune.ir.node import LINEAR, every_node
+from onnxprune.ir.model import Model, ModelSource
+from onnxprune.ir.node import QDQ, every_node
 from onnxprune.passes import Decode, Encode, FoldMasks
 from onnxprune.passes.base import Progress, silent
 from onnxprune.passes.encode import FOLDED, TYPES
@@ -39,7 +39,7 @@ class Stored(ModelResult):
 
 
 def encode(
-    source: Source,
+    source: ModelSource,
     encoding: str = "auto",
     *,
     mode: str = "smallest",
@@ -73,7 +73,7 @@ def encode(
     return Stored(rows, rest, tuple(notes), compiled=encoded.model)
 
 
-def decode(source: Source) -> Stored:
+def decode(source: ModelSource) -> Stored:
     """Weights as constants again, bit for bit; what other tools left of our decoders is enough.
 
     Raises:
@@ -84,7 +84,7 @@ def decode(source: Source) -> Stored:
     return Stored(rows, model.nbytes - sum(row.dense for row in rows), compiled=model)
 
 
-def describe(source: Source) -> dict[str, Any]:
+def describe(source: ModelSource) -> dict[str, Any]:
     """Sparsity, pattern and storage of the weights, as data: what `inspect` shows.
 
     Raises:
@@ -93,7 +93,7 @@ def describe(source: Source) -> dict[str, Any]:
     return totals(survey(source))
 
 
-def survey(source: Source) -> tuple[Encoded, ...]:
+def survey(source: ModelSource) -> tuple[Encoded, ...]:
     """Every weight of a model: its sparsity, the N:M pattern it satisfies, how it is stored.
 
     Raises:
@@ -104,7 +104,7 @@ def survey(source: Source) -> tuple[Encoded, ...]:
     gather_constants(model)
     made = Decoders(model)
     rows = []
-    points = {node.input[2] for node in every_node(model.graph) if node.op_type in LINEAR and len(node.input) > 2}
+    points = {node.input[2] for node in every_node(model.graph) if node.op_type in QDQ and len(node.input) > 2}
     for name, weight in (model.weights | made.weights).items():
         if weight.dtype in TYPES and name not in made.stored and name not in points:  # zero points are zeros, and no weights
             array = weight.array()

@@ -16,7 +16,7 @@ from onnxprune.runtime.session import Session
 from onnxprune.verify.divergence import divergence
 
 if TYPE_CHECKING:
-    from onnxprune.data.calibration import Calibration, Feeds
+    from onnxprune.data.calibration import Calibration, CalibrationFeeds
     from onnxprune.ir.model import Model
     from onnxprune.passes.analysis import Analysis
     from onnxprune.passes.base import Progress
@@ -36,7 +36,7 @@ def best_exponent(
     exponents: Sequence[float],
     build: Callable[[float], Model],
     original: Model,
-    held: Feeds,
+    held: CalibrationFeeds,
     tell: Progress,
     what: str,
 ) -> float:
@@ -57,7 +57,7 @@ def best_exponent(
     return min(errors, key=lambda exponent: errors[exponent])
 
 
-def drifted(changed: Model, original: Model, feeds: Feeds) -> float:
+def drifted(changed: Model, original: Model, feeds: CalibrationFeeds) -> float:
     """The mean divergence of a model's outputs from another's."""
     names = [output.name for output in original.graph.output]
     small, large = (Session(model, names, threads=0) for model in (changed, original))

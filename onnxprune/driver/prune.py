@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune.axes.coupling import Coupling
 from onnxprune.axes.plan import Plan
-from onnxprune.data.samples import given, open_samples
+from onnxprune.data.samples import open_samples, optional_samples
 from onnxprune.driver.compiler import Compiler
 from onnxprune.driver.lossless import Exact, remove
 from onnxprune.driver.progress import Stages
@@ -20,7 +20,7 @@ from onnxprune.driver.result import ModelResult, Pruned
 from onnxprune.driver.search import DropSearch, at_latency, within_drop
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir import files
-from onnxprune.ir.model import Model, Source
+from onnxprune.ir.model import Model, ModelSource
 from onnxprune.options.prune import Recipe, Target
 from onnxprune.passes import Couple, MaskChannels, Normalize, PruneChannels
 from onnxprune.passes.analysis import Analysis
@@ -61,7 +61,7 @@ class Result(ModelResult):
     coupling: Coupling
 
 
-def analyze(source: Source, *, protect: Sequence[str] = (), allow_inexact: bool = False) -> Analysis:
+def analyze(source: ModelSource, *, protect: Sequence[str] = (), allow_inexact: bool = False) -> Analysis:
     """Find what may be pruned in a model, and why the rest may not. No weight is changed.
 
     Args:
@@ -75,7 +75,7 @@ def analyze(source: Source, *, protect: Sequence[str] = (), allow_inexact: bool 
     return Couple(tuple(protect), allow_inexact).run(Normalize().run(Model.of(source)))
 
 
-def make_plan(source: Source, recipe: Recipe | None = None, *, progress: Progress | None = None) -> tuple[Plan, Analysis]:
+def make_plan(source: ModelSource, recipe: Recipe | None = None, *, progress: Progress | None = None) -> tuple[Plan, Analysis]:
     """Decide what to remove, without removing it.
 
     Raises:
@@ -92,7 +92,7 @@ def make_plan(source: Source, recipe: Recipe | None = None, *, progress: Progres
 
 
 def prune(
-    source: Source,
+    source: ModelSource,
     recipe: Recipe | None = None,
     *,
     samples: str | Path | Mapping[str, Any] | Samples | None = None,
@@ -117,7 +117,7 @@ def prune(
     recipe, stages, original = recipe or Recipe(), Stages(progress), Model.of(source)
     if isinstance(samples, str):
         recipe, samples = dataclasses.replace(recipe, calib=samples), None
-    opened = _samples(recipe, original) if samples is None else given(samples, original.inputs, recipe.preprocess)
+    opened = _samples(recipe, original) if samples is None else optional_samples(samples, original.inputs, recipe.preprocess)
     made = _made(original, recipe, opened, stages)
     drift = None
     if agreement:
@@ -168,7 +168,7 @@ def _reduced(original: Model, recipe: Recipe, compiler: Compiler) -> _Made:
 
 
 def sensitivity(
-    source: Source,
+    source: ModelSource,
     samples: str | Path | Mapping[str, Any] | Samples,
     recipe: Recipe | None = None,
     *,
@@ -183,7 +183,7 @@ def sensitivity(
     """
     recipe = dataclasses.replace(recipe or Recipe(), scope="sensitivity", target="macs=1")
     original = Model.of(source)
-    opened = given(samples, original.inputs, recipe.preprocess)
+    opened = optional_samples(samples, original.inputs, recipe.preprocess)
     coupling, curves = Compiler(original, recipe, opened, Stages(progress)).curves()
     if not coupling.groups:
         raise TargetError(f"{original.name}: has no group that can be pruned; inspect says why")
@@ -215,7 +215,7 @@ def price(analysis: Analysis, plan: Plan) -> tuple[Cost, Cost, dict[str, float]]
     return before, after, obtained
 
 
-def foreign(source: Source, chosen: Plan) -> str:
+def foreign(source: ModelSource, chosen: Plan) -> str:
     """What to tell a user who applies a plan to another file than it was made for; empty if it is that file.
 
     It is no error: a plan for one training run fits the next, as long as every group has as many positions.
@@ -225,7 +225,7 @@ def foreign(source: Source, chosen: Plan) -> str:
     return f"{source} is not the file that the plan was made for ({chosen.file}, sha256 {chosen.sha256[:12]}...); the groups fit"
 
 
-def apply(source: Source, chosen: Plan, *, masked: bool = False) -> Model:
+def apply(source: ModelSource, chosen: Plan, *, masked: bool = False) -> Model:
     """Carry out a plan: the pruned model, or the original with zeros at the removed positions; see also `foreign`.
 
     Raises:
@@ -236,7 +236,7 @@ def apply(source: Source, chosen: Plan, *, masked: bool = False) -> Model:
     return step.run(analyze(source, allow_inexact=True), chosen)
 
 
-def check(original: Source, pruned: Source, chosen: Plan, *, seed: int = 0) -> law.Check:
+def check(original: ModelSource, pruned: ModelSource, chosen: Plan, *, seed: int = 0) -> law.Check:
     """Whether a pruned model computes what the masked original computes, and keeps its interface.
 
     Raises:
@@ -258,10 +258,10 @@ def check(original: Source, pruned: Source, chosen: Plan, *, seed: int = 0) -> l
 
 def _samples(recipe: Recipe, model: Model) -> Samples | None:
     """The samples that a recipe names; ``None`` where it names none, or noise."""
-    return given("" if recipe.blind else recipe.calib, model.inputs, recipe.preprocess)
+    return optional_samples("" if recipe.blind else recipe.calib, model.inputs, recipe.preprocess)
 
 
-def _signed(chosen: Plan, source: Source) -> Plan:
+def _signed(chosen: Plan, source: ModelSource) -> Plan:
     """The plan, with the file it was made for."""
     if not isinstance(source, str | Path):
         return chosen

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.data.samples import given, open_samples
+from onnxprune.data.samples import open_samples, optional_samples
 from onnxprune.driver import ort_quantizer
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.report import QuantReport
 from onnxprune.driver.result import ModelResult
 from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
-from onnxprune.ir.model import Model, Source
-from onnxprune.ir.node import LINEAR, domain_of, every_node
+from onnxprune.ir.model import Model, ModelSource
+from onnxprune.ir.node import QDQ, domain_of, every_node
 from onnxprune.ir.precision import float_types
 from onnxprune.ir.weights import FLOATS
 from onnxprune.options.quantize import QuantRecipe
@@ -58,7 +58,7 @@ class QuantResult(ModelResult):
 
 
 def quantize(
-    source: Source,
+    source: ModelSource,
     recipe: QuantRecipe | None = None,
     *,
     samples: str | Path | Mapping[str, Any] | Samples | None = None,
@@ -84,7 +84,7 @@ def quantize(
         VerificationError: a zero would not stay zero, or the result does not run.
     """
     recipe, stages, original = recipe or QuantRecipe(), Stages(progress), Model.of(source)
-    opened = given(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
+    opened = optional_samples(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
     if opened is None:
         raise OptionError("int8 needs the ranges of activations, which samples show: add --calib DATA")
     evaluation = _evaluation(original, recipe, stages)
@@ -183,7 +183,7 @@ def _quantized(original: Model, recipe: QuantRecipe, samples: Samples, stages: S
 
 def _check(model: Model) -> None:
     """Raises where the quantizer would write nonsense, or say something less clear."""
-    linear = next((node for node in every_node(model.graph) if node.op_type in LINEAR), None)
+    linear = next((node for node in every_node(model.graph) if node.op_type in QDQ), None)
     if linear is not None:
         name = linear.name or linear.output[0]
         raise ModelError(f"{model.name}: computes in int8 already ({linear.op_type} {name!r}): quantise the model it came from")
@@ -242,7 +242,7 @@ def _computing(model: Model) -> Iterator[NodeProto]:
     made = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     for node in model.graph.node:
         floats = any(name in made or types.get(name) in FLOATS for name in node.input)
-        if floats and node.op_type not in LINEAR | _SIZES:
+        if floats and node.op_type not in QDQ | _SIZES:
             yield node
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnxprune.options.prune import Target
     from onnxprune.pruning.cost import Cost
     from onnxprune.verify.law import Check, Drift
-    from onnxprune.verify.metrics import Score
+    from onnxprune.verify.metrics import QualityScore
 
 __all__ = ["GroupReport", "QuantReport", "Report", "SparseLayer", "SparseReport"]
 
@@ -67,7 +67,7 @@ class Report:
     refusals: tuple[Mapping[str, Any], ...]
     verification: Check | None = None
     repairs: tuple[Repaired, ...] = ()
-    score: Score | None = None
+    score: QualityScore | None = None
     tried: tuple[tuple[Target, float], ...] = ()
     frozen: Mapping[str, str] = field(default_factory=dict)
     drift: Drift | None = None
@@ -183,7 +183,7 @@ class QuantReport:
     size: tuple[int, int]
     drift: Drift | None = None
     arithmetic: float = 0.0
-    score: Score | None = None
+    score: QualityScore | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

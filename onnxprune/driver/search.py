@@ -11,7 +11,7 @@ from onnxprune.options.prune import Target
 if TYPE_CHECKING:
     from onnxprune.driver.compiler import Compiler
     from onnxprune.driver.result import Pruned
-    from onnxprune.verify.metrics import Evaluation, Score
+    from onnxprune.verify.metrics import Evaluation, QualityScore
 
 __all__ = ["DropSearch", "at_latency", "within_drop"]
 
@@ -34,7 +34,7 @@ class DropSearch:
     """
 
     pruned: Pruned
-    score: Score
+    score: QualityScore
     target: Target
     tried: tuple[tuple[Target, float], ...]
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.data.samples import given
+from onnxprune.data.samples import optional_samples
 from onnxprune.driver.exponents import best_exponent, small_enough
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.report import SparseLayer, SparseReport
 from onnxprune.driver.result import ModelResult
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir import files
-from onnxprune.ir.model import Model, Source
+from onnxprune.ir.model import Model, ModelSource
 from onnxprune.linear.moments import collect
 from onnxprune.options.prune import GRADIENT
 from onnxprune.options.sparsify import Goal, SparseRecipe
@@ -36,7 +36,7 @@ from onnxprune.verify import law
 
 if TYPE_CHECKING:
     from onnxprune.axes.factors import Positions
-    from onnxprune.data.calibration import Calibration, Feeds
+    from onnxprune.data.calibration import Calibration, CalibrationFeeds
     from onnxprune.data.samples import Samples
     from onnxprune.ir.weights import Array
     from onnxprune.linear.reconstruction import Repaired
@@ -213,7 +213,9 @@ class Sparsifier:
                     self._exponent = best_exponent(exponents, build, original.model, held, self._stages.tell, "sparsity")
         return self._exponent
 
-    def _sparse(self, analysis: Analysis, counts: WeightCounts, feeds: Feeds | None, tell: Progress = silent) -> Fitted:
+    def _sparse(
+        self, analysis: Analysis, counts: WeightCounts, feeds: CalibrationFeeds | None, tell: Progress = silent
+    ) -> Fitted:
         recipe = self.recipe
         layers = [(layer, counts.get(layer.name, layer.size)) for layer in self.every]
         step = Sparsify(recipe.pattern, recipe.method, recipe.repair, recipe.seed)
@@ -286,7 +288,7 @@ class SparseResult(ModelResult):
 
 
 def sparsify(
-    source: Source,
+    source: ModelSource,
     recipe: SparseRecipe | None = None,
     *,
     samples: str | Path | Mapping[str, Any] | Samples | None = None,
@@ -309,7 +311,7 @@ def sparsify(
         TargetError: the size that is asked for cannot be reached; says what is reachable.
     """
     recipe, stages, original = recipe or SparseRecipe(), Stages(progress), Model.of(source)
-    opened = given(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
+    opened = optional_samples(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
     worker = Sparsifier(original, recipe, opened, stages)
     made = worker.run()
     drift = None

@@ -2,7 +2,7 @@
 
 ``TopK`` over nearly equal scores, a box that barely passes a threshold, a rounded coordinate: two models that agree to float
 tolerance may choose differently there, and everything behind the choice differs. The verifier therefore compares what goes
-*into* such choices. And a branch that its inputs do not happen to take would go unseen: `ways` takes them all.
+*into* such choices. And a branch that its inputs do not happen to take would go unseen: `branch_variants` takes them all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from onnxprune.ir.model import Model
 from onnxprune.ir.node import defined, every_node, is_followed, values_read
 from onnxprune.ir.weights import FLOATS, Weight
 
-__all__ = ["Frontier", "dtypes", "frontier", "ways"]
+__all__ = ["Frontier", "branch_variants", "dtypes", "frontier"]
 
 CHOICES = frozenset({
     "ArgMax", "ArgMin", "Bernoulli", "Cast", "Ceil", "Compress", "Equal", "Floor", "Greater", "GreaterOrEqual", "Hardmax",
@@ -69,7 +69,7 @@ def frontier(model: Model, changed: Collection[str]) -> Frontier:
     return Frontier(tuple(entering), frozenset(behind))
 
 
-def ways(*models: Model) -> Iterator[tuple[Model, ...]]:
+def branch_variants(*models: Model) -> Iterator[tuple[Model, ...]]:
     """Models with every branch taken to one side, then to the other, and every loop run twice; none if nothing depends on inputs.
 
     Args:

@@ -20,7 +20,7 @@ from onnxprune.errors import ModelError, OutputError
 if TYPE_CHECKING:
     from onnxprune.ir.model import Model
 
-__all__ = ["check_output", "parts", "replace_file", "save", "sha256", "size"]
+__all__ = ["check_output", "model_files", "replace_file", "save", "sha256", "size_on_disk"]
 
 LARGE = 2**26
 """Bytes from which a model that came with external data gets a data file again: then no copy of it is ever in memory."""
@@ -80,14 +80,14 @@ def _data_files(path: Path) -> set[Path]:
     return {path.parent / ExternalDataInfo(tensor).location for tensor in tensors if uses_external_data(tensor)}
 
 
-def parts(path: Path) -> list[Path]:
+def model_files(path: Path) -> list[Path]:
     """The files that a model lies in: its own, then those with its weights."""
     return [path, *sorted(data for data in _data_files(path) if data != path)]
 
 
-def size(path: Path) -> int:
+def size_on_disk(path: Path) -> int:
     """Bytes of a model on disk, external data included."""
-    return sum(part.stat().st_size for part in parts(path))
+    return sum(part.stat().st_size for part in model_files(path))
 
 
 @contextlib.contextmanager

@@ -17,9 +17,9 @@ from onnxprune.errors import ModelError
 from onnxprune.ir.node import FOLLOWED, STANDARD_DOMAINS, captured, defined, domain_of, every_body, every_node, is_followed
 from onnxprune.ir.weights import FLOATS, Weight, densify, external_path
 
-__all__ = ["Model", "Source", "load_proto", "pinned_sizes"]
+__all__ = ["Model", "ModelSource", "load_proto", "pinned_sizes"]
 
-Source = Any
+ModelSource = Any
 """A path, a ``ModelProto``, its bytes, or an ``onnx_graphsurgeon.Graph``."""
 
 
@@ -89,7 +89,7 @@ class Model:
         self.proto, self.weights, self.name, self.external, self.sparse = proto, weights, name, external, sparse
 
     @classmethod
-    def of(cls, source: Source) -> Model:
+    def of(cls, source: ModelSource) -> Model:
         """The model in a path, a ``ModelProto``, bytes or an ``onnx_graphsurgeon.Graph``; the source is never changed.
 
         Raises:

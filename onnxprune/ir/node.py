@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONTROL_FLOW",
     "FOLLOWED",
-    "LINEAR",
+    "QDQ",
     "STANDARD_DOMAINS",
     "NodeView",
     "captured",
@@ -34,7 +34,7 @@ __all__ = [
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 FOLLOWED = frozenset({"If", "Loop", "Scan"})
 """Operators whose bodies the compiler looks into."""
-LINEAR = frozenset({"QuantizeLinear", "DequantizeLinear"})
+QDQ = frozenset({"QuantizeLinear", "DequantizeLinear"})
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 
 

@@ -20,7 +20,7 @@ from onnxprune.ir.weights import FLOATS, Weight
 if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
 
-__all__ = ["as_float32", "carry", "differing", "feeds_as_float32", "float_types", "retyped"]
+__all__ = ["as_float32", "differing_weights", "feeds_as_float32", "float_types", "retyped", "with_fitted_weights"]
 
 _TYPE_ATTRIBUTES = frozenset({"dtype", "output_datatype", "output_dtype", "precision", "softmax_precision", "stash_type", "to"})
 """Attributes whose integer is a ``TensorProto.DataType``."""
@@ -35,14 +35,14 @@ _IMPLIED = {
 }
 """What operators mean where they are silent, which is float32."""
 
-Place = tuple[Any, str]
+TypeField = tuple[Any, str]
 """A protobuf message, and its field that spells an element type."""
 
 
 def float_types(model: Model) -> frozenset[str]:
     """The floating-point types that anything in a model has: of ``float64``, ``float32``, ``float16``, ``bfloat16``."""
     found = {weight.dtype for weight in model.weights.values()}
-    found.update(getattr(message, name) for message, name in _places(model.proto))
+    found.update(getattr(message, name) for message, name in _type_fields(model.proto))
     return frozenset(helper.tensor_dtype_to_np_dtype(dtype).name for dtype in FLOATS & found)
 
 
@@ -59,7 +59,7 @@ def retyped(model: Model, to: int) -> Model:
     change = _narrow if to == TensorProto.FLOAT else _widen
     copy = model.copy()
     _spell_out(copy.proto)
-    for message, name in list(_places(copy.proto)):
+    for message, name in list(_type_fields(copy.proto)):
         if getattr(message, name) not in FLOATS:
             continue
         if isinstance(message, TensorProto):
@@ -106,7 +106,7 @@ def _spell_out(proto: ModelProto) -> None:
                 attribute.CopyFrom(helper.make_attribute("value", numpy_helper.from_array(array)))
 
 
-def _places(proto: ModelProto) -> Iterator[Place]:
+def _type_fields(proto: ModelProto) -> Iterator[TypeField]:
     yield from _in_graph(proto.graph)
     for function in proto.functions:
         for value in function.value_info:
@@ -114,7 +114,7 @@ def _places(proto: ModelProto) -> Iterator[Place]:
         yield from _in_nodes(function.node)
 
 
-def _in_graph(graph: GraphProto) -> Iterator[Place]:
+def _in_graph(graph: GraphProto) -> Iterator[TypeField]:
     for value in (*graph.input, *graph.output, *graph.value_info):
         yield from _in_type(value.type)
     for tensor in (*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer)):
@@ -122,7 +122,7 @@ def _in_graph(graph: GraphProto) -> Iterator[Place]:
     yield from _in_nodes(graph.node)
 
 
-def _in_nodes(nodes: Iterable[NodeProto]) -> Iterator[Place]:
+def _in_nodes(nodes: Iterable[NodeProto]) -> Iterator[TypeField]:
     for node in nodes:
         for attribute in node.attribute:
             match attribute.type:
@@ -140,7 +140,7 @@ def _in_nodes(nodes: Iterable[NodeProto]) -> Iterator[Place]:
                         yield from _in_graph(graph)
 
 
-def _in_type(kind: TypeProto) -> Iterator[Place]:
+def _in_type(kind: TypeProto) -> Iterator[TypeField]:
     match kind.WhichOneof("value"):
         case "tensor_type" | "sparse_tensor_type" as name:
             yield getattr(kind, name), "elem_type"
@@ -150,12 +150,12 @@ def _in_type(kind: TypeProto) -> Iterator[Place]:
             yield from _in_type(kind.map_type.value_type)
 
 
-def differing(model: Model, other: Model) -> set[str]:
+def differing_weights(model: Model, other: Model) -> set[str]:
     """The constants of both that are not the very same."""
     return {name for name, weight in model.weights.items() if name in other.weights and other.weights[name] is not weight}
 
 
-def carry(model: Model, fitted: Model, names: Collection[str]) -> Model:
+def with_fitted_weights(model: Model, fitted: Model, names: Collection[str]) -> Model:
     """A model with some constants of a float32 copy of it, in the types they had; and with biases that the copy's nodes got."""
     result = model.copy()
     for node, grown in zip(result.graph.node, fitted.graph.node, strict=True):

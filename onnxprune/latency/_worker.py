@@ -28,7 +28,7 @@ from onnxprune.runtime.session import session_options
 __all__ = [
     "EXECUTION_PROVIDERS",
     "Resolved",
-    "Slot",
+    "SessionInput",
     "bind",
     "fallback_note",
     "make_feeds",
@@ -69,7 +69,7 @@ _NUMPY_TYPES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class SessionInput:
     """An input of a model: ``type`` as ONNX Runtime writes it, a dimension a size, a symbol or None (unknown)."""
 
     name: str
@@ -193,12 +193,12 @@ def fallback_note(session: Any, *, label: str, provider: str) -> str | None:
     return f"{elsewhere.total()} of {len(placed)} nodes are not on {provider}: {listed}{more}"
 
 
-def slots_of(session: Any) -> tuple[Slot, ...]:
+def slots_of(session: Any) -> tuple[SessionInput, ...]:
     """Return the inputs of the session's model."""
-    return tuple(Slot(item.name, item.type, tuple(item.shape)) for item in session.get_inputs())
+    return tuple(SessionInput(item.name, item.type, tuple(item.shape)) for item in session.get_inputs())
 
 
-def _batch_symbols(slots: Sequence[Slot]) -> set[str]:
+def _batch_symbols(slots: Sequence[SessionInput]) -> set[str]:
     """Return the symbols that mean the batch: those named like it, else those that lead an input and no sequence."""
     symbols = {dim for slot in slots for dim in slot.dims if isinstance(dim, str)}
     leading = {dim for slot in slots for dim in slot.dims[:1] if isinstance(dim, str)}
@@ -206,7 +206,7 @@ def _batch_symbols(slots: Sequence[Slot]) -> set[str]:
     return named or {symbol for symbol in leading if not _SEQUENCE_NAME.search(symbol)}
 
 
-def _default(slot: Slot, axis: int) -> int:
+def _default(slot: SessionInput, axis: int) -> int:
     """Return a plausible size of a dynamic axis; OptionError where none is."""
     symbol = slot.dims[axis]
     rank = len(slot.dims)
@@ -223,7 +223,7 @@ def _default(slot: Slot, axis: int) -> int:
     raise OptionError(f"input {slot.name!r} has shape {list(slot.dims)} and axis {axis} has no plausible size: give its shape")
 
 
-def _asked(slot: Slot, shape: Sequence[int], batch: int, batch_axes: frozenset[int]) -> dict[int, int]:
+def _asked(slot: SessionInput, shape: Sequence[int], batch: int, batch_axes: frozenset[int]) -> dict[int, int]:
     """Return the sizes that ``shape`` gives to dynamic axes of the input, by axis; OptionError if it does not fit."""
     if len(shape) != len(slot.dims):
         raise OptionError(f"shape {list(shape)} of input {slot.name!r} has rank {len(shape)}, the model says {list(slot.dims)}")
@@ -242,7 +242,7 @@ def _asked(slot: Slot, shape: Sequence[int], batch: int, batch_axes: frozenset[i
     return sizes
 
 
-def resolve(slots: Sequence[Slot], batch: int, shapes: Mapping[str, Sequence[int]]) -> Resolved:
+def resolve(slots: Sequence[SessionInput], batch: int, shapes: Mapping[str, Sequence[int]]) -> Resolved:
     """Return the shape of every input at this batch.
 
     The batch sets every axis whose symbol is named like a batch (N, batch, batch_size, ...); where no symbol is, the
@@ -287,7 +287,7 @@ def resolve(slots: Sequence[Slot], batch: int, shapes: Mapping[str, Sequence[int
     return Resolved(batch, shapes_fed, tuple(notes), tuple(guessed))
 
 
-def make_feeds(slots: Sequence[Slot], shapes: Mapping[str, Sequence[int]], seed: int) -> dict[str, Any]:
+def make_feeds(slots: Sequence[SessionInput], shapes: Mapping[str, Sequence[int]], seed: int) -> dict[str, Any]:
     """Return random data for every input: normal floats, integers 0 or 1, booleans; OptionError for other types.
 
     The data depend on the seed and on the input's name, type and shape only, so candidates with the same interface
@@ -307,7 +307,7 @@ def make_feeds(slots: Sequence[Slot], shapes: Mapping[str, Sequence[int]], seed:
     return feeds
 
 
-def bind(session: Any, slots: Sequence[Slot], feeds: Mapping[str, Any], device: str) -> Callable[[int], None]:
+def bind(session: Any, slots: Sequence[SessionInput], feeds: Mapping[str, Any], device: str) -> Callable[[int], None]:
     """Return ``run(times)``, with inputs and outputs kept on ``device`` ("cpu" or "cuda") from run to run.
 
     Nothing is copied between host and device while it runs, the outputs' buffers are reused, and it returns when the
@@ -354,7 +354,7 @@ def _measure(job: Mapping[str, Any]) -> dict[str, float]:
     Before it come the interpreter, onnxruntime and the feeds.
     """
     require_provider(job["provider"])
-    slots = [Slot(slot["name"], slot["type"], ()) for slot in job["slots"]]
+    slots = [SessionInput(slot["name"], slot["type"], ()) for slot in job["slots"]]
     feeds = make_feeds(slots, {slot["name"]: slot["shape"] for slot in job["slots"]}, job["seed"])
     with contextlib.suppress(OSError):
         # Start the peak afresh from what is resident now: importing peaked higher than what it left.

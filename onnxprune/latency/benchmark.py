@@ -23,15 +23,15 @@ from typing import Any, Literal
 
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.latency import _worker as worker
-from onnxprune.latency.interleave import Run, Spread, interleave, spread
+from onnxprune.latency.interleave import Quartiles, TimedRun, interleave, quartiles
 
-__all__ = ["BenchReport", "BenchRow", "Timing", "benchmark", "machine_of"]
+__all__ = ["BenchReport", "BenchRow", "LatencyStats", "benchmark", "machine_of"]
 
 Clock = Literal["auto", "cpu", "wall"]
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class LatencyStats:
     """Milliseconds per run, over ``rounds`` samples; ``clock`` is "cpu" (time of the one thread) or "wall"."""
 
     median_ms: float
@@ -56,8 +56,8 @@ class BenchRow:
     provider: str
     batch: int
     threads: int
-    latency: Timing
-    ratio: Spread | None
+    latency: LatencyStats
+    ratio: Quartiles | None
     session_s: float
     loaded_mib: float | None
     peak_mib: float | None
@@ -85,7 +85,7 @@ class _Loaded:
     label: str
     source: str | bytes
     session: Any
-    slots: tuple[worker.Slot, ...]
+    slots: tuple[worker.SessionInput, ...]
     session_s: float
     notes: tuple[str, ...]
 
@@ -162,11 +162,11 @@ def _load(candidates: Sequence[tuple[str, str | bytes]], provider: str, threads:
     for (label, source), session, taken in zip(candidates, opened, times, strict=True):
         note = worker.fallback_note(session, label=label, provider=provider)
         slots = worker.slots_of(session)
-        loaded.append(_Loaded(label, source, session, slots, spread(taken).median, (note,) if note else ()))
+        loaded.append(_Loaded(label, source, session, slots, quartiles(taken).median, (note,) if note else ()))
     return loaded
 
 
-def _first_run(one: _Loaded, resolved: worker.Resolved, provider: str, seed: int) -> Run:
+def _first_run(one: _Loaded, resolved: worker.Resolved, provider: str, seed: int) -> TimedRun:
     """Return the candidate's bound run after it has run once; OptionError or ModelError where it does not run."""
     feeds = worker.make_feeds(one.slots, resolved.shapes, seed)
     try:
@@ -236,11 +236,11 @@ def _rows(
     )
     rows = []
     for index, (one, shape, seconds) in enumerate(zip(loaded, resolved, samples, strict=True)):
-        took = spread([1e3 * value for value in seconds])
+        took = quartiles([1e3 * value for value in seconds])
         ratio = None
         notes = [*one.notes, *shape.notes]
         if index and sorted(shape.shapes.values()) == sorted(resolved[0].shapes.values()):
-            ratio = spread([value / first for value, first in zip(seconds, samples[0], strict=True)])
+            ratio = quartiles([value / first for value, first in zip(seconds, samples[0], strict=True)])
         elif index:
             notes.append(f"no ratio: {loaded[0].label} was fed other shapes")
         loaded_mib, peak_mib = None, None
@@ -254,7 +254,7 @@ def _rows(
                 provider=provider,
                 batch=shape.batch,
                 threads=settings.threads,
-                latency=Timing(took.median, took.q1, took.q3, len(seconds), clock),
+                latency=LatencyStats(took.median, took.q1, took.q3, len(seconds), clock),
                 ratio=ratio,
                 session_s=one.session_s,
                 loaded_mib=loaded_mib,

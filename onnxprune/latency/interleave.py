@@ -14,18 +14,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Run", "Spread", "interleave", "spread"]
+__all__ = ["Quartiles", "TimedRun", "interleave", "quartiles"]
 
 _MIN_SAMPLE = 1e-3  # seconds: far above the cost of reading a clock and of one Python loop step
 _MAX_INNER = 10_000
 _CALIBRATION_RUNS = 3
 
-Run = Callable[[int], None]
+TimedRun = Callable[[int], None]
 """Runs as many times as it is told."""
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class Quartiles:
     """A median and its quartiles."""
 
     median: float
@@ -33,14 +33,14 @@ class Spread:
     q3: float
 
 
-def spread(values: Sequence[float]) -> Spread:
+def quartiles(values: Sequence[float]) -> Quartiles:
     """Return the median and quartiles (interpolated linearly) of one or more values."""
     q1, median, q3 = (float(value) for value in np.quantile(np.asarray(values, np.float64), [0.25, 0.5, 0.75]))
-    return Spread(median, q1, q3)
+    return Quartiles(median, q1, q3)
 
 
 def interleave(
-    runs: Sequence[Run],
+    runs: Sequence[TimedRun],
     *,
     clock: Callable[[], float],
     now: Callable[[], float] = time.perf_counter,
@@ -55,7 +55,7 @@ def interleave(
     ``clock`` takes the samples.
     """
 
-    def timed(run: Run, times: int) -> float:
+    def timed(run: TimedRun, times: int) -> float:
         start = clock()
         run(times)
         return (clock() - start) / times

@@ -11,22 +11,22 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["KINDS", "Grid", "kind_of", "spaced"]
+__all__ = ["WIDTH_MULTIPLES", "GridInterpolator", "multiple_of", "spaced_widths"]
 
-KINDS = (16, 4, 1)
+WIDTH_MULTIPLES = (16, 4, 1)
 """A width is of the first kind that it is a multiple of."""
 
-Place = tuple[float, ...]
-Points = Mapping[int, Sequence[float]]
+Point = tuple[float, ...]
+AxisPoints = Mapping[int, Sequence[float]]
 """Along one axis: for each kind that occurs, some widths."""
 
 
-def kind_of(width: float) -> int:
+def multiple_of(width: float) -> int:
     """The kind of a width."""
-    return next(kind for kind in KINDS if kind == 1 or width % kind == 0)
+    return next(kind for kind in WIDTH_MULTIPLES if kind == 1 or width % kind == 0)
 
 
-def spaced(widths: Iterable[float], count: int) -> list[float]:
+def spaced_widths(widths: Iterable[float], count: int) -> list[float]:
     """At most ``count`` of some widths, ascending, the least and the largest among them; closer where they are small.
 
     Small widths are where fixed costs and half-empty blocks bend the curve.
@@ -39,19 +39,19 @@ def spaced(widths: Iterable[float], count: int) -> list[float]:
     return sorted({min(ascending, key=lambda width: abs(width - want)) for want in wanted})
 
 
-class Grid:
+class GridInterpolator:
     """Values at every combination of the points of each axis, and what follows for other widths."""
 
-    def __init__(self, axes: Sequence[Points]) -> None:
+    def __init__(self, axes: Sequence[AxisPoints]) -> None:
         self._axes = [{kind: sorted(set(points)) for kind, points in axis.items() if points} for axis in axes]
-        self._values: dict[Place, float] = {}
-        self._known: dict[Place, float] = {}
+        self._values: dict[Point, float] = {}
+        self._known: dict[Point, float] = {}
 
-    def places(self) -> Iterator[Place]:
+    def places(self) -> Iterator[Point]:
         """Every combination."""
         return itertools.product(*(sorted({width for points in axis.values() for width in points}) for axis in self._axes))
 
-    def settled(self, values: Mapping[Place, float]) -> dict[Place, float]:
+    def settled(self, values: Mapping[Point, float]) -> dict[Point, float]:
         """The values, none above that of a larger width of its kind: a measurement is too high where something disturbed it."""
         result = dict(values)
         for axis, kinds in enumerate(self._axes):
@@ -62,22 +62,22 @@ class Grid:
                         result[place] = min(result[place], result[wider])
         return result
 
-    def fill(self, values: Mapping[Place, float]) -> None:
+    def fill(self, values: Mapping[Point, float]) -> None:
         """Set the value of every place."""
         self._values = dict(values)
         self._known = {}
 
-    def __call__(self, widths: Place) -> float:
+    def __call__(self, widths: Point) -> float:
         """The value at some widths: linear along each axis between two points of their kind, constant beyond the last."""
         value = self._known.get(widths)
         if value is None:
             value = self._known[widths] = self._interpolated(widths)
         return value
 
-    def _interpolated(self, widths: Place) -> float:
-        corners: list[tuple[Place, float]] = [((), 1.0)]
+    def _interpolated(self, widths: Point) -> float:
+        corners: list[tuple[Point, float]] = [((), 1.0)]
         for width, kinds in zip(widths, self._axes, strict=True):
-            points = kinds.get(kind_of(width)) or next(iter(kinds.values()))
+            points = kinds.get(multiple_of(width)) or next(iter(kinds.values()))
             ends = _around(points, width)
             corners = [((*place, end), share * part) for place, share in corners for end, part in ends]
         return sum(self._values[place] * share for place, share in corners)

@@ -13,9 +13,9 @@ from onnxprune.latency.timer import Timer, yardstick
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["Progress", "Timings"]
+__all__ = ["TimingProgress", "Timings"]
 
-Progress = Callable[[str, int, int], None]
+TimingProgress = Callable[[str, int, int], None]
 """Told what is done, steps done, and steps in all."""
 
 _AT_ONCE = 128
@@ -37,7 +37,7 @@ class Timings:
         timed: how many were timed rather than remembered.
     """
 
-    def __init__(self, timer: Timer, cache: LatencyCache, progress: Progress | None = None) -> None:
+    def __init__(self, timer: Timer, cache: LatencyCache, progress: TimingProgress | None = None) -> None:
         self._timer, self._cache, self._progress = timer, cache, progress
         self._yardstick = yardstick()
         self._times: dict[str, float | None] = {}

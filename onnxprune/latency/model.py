@@ -24,9 +24,9 @@ from onnxprune.errors import ModelError
 from onnxprune.latency import _worker as worker
 from onnxprune.latency.benchmark import machine_of
 from onnxprune.latency.cache import LatencyCache, default_cache
-from onnxprune.latency.interpolation import KINDS, Grid, kind_of, spaced
-from onnxprune.latency.measurements import Progress, Timings
-from onnxprune.latency.segments import Cut, Segment, constant_bytes
+from onnxprune.latency.interpolation import WIDTH_MULTIPLES, GridInterpolator, multiple_of, spaced_widths
+from onnxprune.latency.measurements import TimingProgress, Timings
+from onnxprune.latency.segments import Segment, SegmentedGraph, constant_bytes
 from onnxprune.latency.timer import OrtTimer, Timer
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LatencyModel"]
 
-FORMAT = 1
+CACHE_FORMAT = 1
 """Of what is timed; times of another format are not read."""
 _POINTS = {1: (7, 4, 4), 2: (5, 3, 3)}
 """Points for each kind of width along every axis, by the number of axes."""
@@ -77,8 +77,8 @@ class _Table:
 
     segment: Segment
     axes: tuple[Factor, ...] | None
-    grid: Grid
-    weights: Grid
+    grid: GridInterpolator
+    weights: GridInterpolator
     pairs: dict[tuple[float, ...], tuple[str, str]] = field(default_factory=dict)
 
 
@@ -106,7 +106,7 @@ class LatencyModel:
         inputs: Mapping[str, Sequence[int]] | None = None,
         align: int = 1,
         cache: Path | Literal["auto"] | None = "auto",
-        progress: Progress | None = None,
+        progress: TimingProgress | None = None,
         timer: Timer | None = None,
     ) -> None:
         """Cut the model into segments; nothing is timed yet.
@@ -131,14 +131,14 @@ class LatencyModel:
         if timer is None:
             worker.require_provider(provider)
         machine = {name: value for name, value in machine_of([provider], threads).items() if name != "system"}
-        key = json.dumps({**machine, "provider": provider, "format": FORMAT}, sort_keys=True)
+        key = json.dumps({**machine, "provider": provider, "format": CACHE_FORMAT}, sort_keys=True)
         kept = LatencyCache(default_cache() if cache == "auto" else cache, key)
         self._times = Timings(timer or OrtTimer(provider, threads), kept, progress)
         self._align = align
-        slots = [worker.Slot(value.name, "", _dims(value)) for value in model.inputs]
+        slots = [worker.SessionInput(value.name, "", _dims(value)) for value in model.inputs]
         bound = worker.resolve(slots, batch, inputs or {}).shapes
         self._model, self._factors = model, [group.factor for group in coupling.groups]
-        self._cut = Cut(model, coupling, shapes, bound)
+        self._cut = SegmentedGraph(model, coupling, shapes, bound)
         self._prepared = False
         self._widths: dict[Factor, list[int]] = {}
         self._tables: list[_Table] = []
@@ -228,10 +228,10 @@ class LatencyModel:
         else:
             possible = [self._possible(axis) for axis in axes]
             points = [_points(widths, len(axes)) for widths in possible]
-            for place in Grid(points).places():
+            for place in GridInterpolator(points).places():
                 chosen = (widths[width] for widths, width in zip(possible, place, strict=True))
                 places[place] = {leaf: size for sizes in chosen for leaf, size in sizes.items()}
-        table = _Table(segment, axes if len(axes) <= max(_FEW) else None, Grid(points), Grid(points))
+        table = _Table(segment, axes if len(axes) <= max(_FEW) else None, GridInterpolator(points), GridInterpolator(points))
         for place, sizes in places.items():
             models = self._cut.timed(segment, sizes)
             if models is None:
@@ -313,13 +313,13 @@ class LatencyModel:
 def _points(widths: Mapping[float, Sizes], axes: int) -> dict[int, list[float]]:
     """The widths of an axis to time, by kind."""
     if axes in _FEW:
-        return _of_any_kind(spaced(widths, _FEW[axes]))
-    counts = zip(KINDS, _POINTS[axes], strict=True)
-    return {kind: spaced([width for width in widths if kind_of(width) == kind], count) for kind, count in counts}
+        return _of_any_kind(spaced_widths(widths, _FEW[axes]))
+    counts = zip(WIDTH_MULTIPLES, _POINTS[axes], strict=True)
+    return {kind: spaced_widths([width for width in widths if multiple_of(width) == kind], count) for kind, count in counts}
 
 
 def _of_any_kind(points: list[float]) -> dict[int, list[float]]:
-    return dict.fromkeys(KINDS, points)
+    return dict.fromkeys(WIDTH_MULTIPLES, points)
 
 
 def _at(widths: Sequence[int], share: float) -> int:

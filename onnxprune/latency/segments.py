@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
     from onnxprune.shapes.probes import Shapes
 
-__all__ = ["Cut", "Segment", "constant_bytes"]
+__all__ = ["Segment", "SegmentedGraph", "constant_bytes"]
 
 _COORDINATES = 2
 """Widths that a segment may bring together; more make too many combinations to time."""
@@ -74,7 +74,7 @@ class _Open:
     outputs: dict[str, None] = field(default_factory=dict)
 
 
-class Cut:
+class SegmentedGraph:
     """The segments of a graph.
 
     What is dynamic in the graph is dynamic in the models of its segments, because runtimes optimise less there; ``inputs`` are
@@ -253,7 +253,7 @@ def _types(model: Model) -> dict[str, int]:
 class _Builder:
     """One small model."""
 
-    def __init__(self, cut: Cut, segment: Segment, sizes: Mapping[Factor, int]) -> None:
+    def __init__(self, cut: SegmentedGraph, segment: Segment, sizes: Mapping[Factor, int]) -> None:
         self.cut, self.segment, self.sizes = cut, segment, sizes
         self.bodies = any(captured(cut.model.graph.node[place]) for place in segment.nodes)
         self.nodes: list[NodeProto] = []

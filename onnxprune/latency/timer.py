@@ -18,7 +18,7 @@ from onnx import ModelProto, TensorProto, helper
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.ir.weights import FLOATS, Weight
 from onnxprune.latency import _worker as worker
-from onnxprune.latency.interleave import Run, interleave, spread
+from onnxprune.latency.interleave import TimedRun, interleave, quartiles
 from onnxprune.runtime.session import lend
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class OrtTimer:
                     taken += _burst(run, clock)
         return [1e3 * min(taken) if taken else None for taken in samples]
 
-    def _load(self, model: ModelProto) -> Run | None:
+    def _load(self, model: ModelProto) -> TimedRun | None:
         """The model, ready to run; ``None`` if ONNX Runtime does not run it."""
         proto, weights = _furnish(model)
         lent = lend(proto, weights)
@@ -83,8 +83,12 @@ class OrtTimer:
 
 
 def _bound(
-    session: Any, slots: Sequence[worker.Slot], shapes: Mapping[str, Sequence[int]], provider: str, lent: Mapping[str, Any]
-) -> Run:
+    session: Any,
+    slots: Sequence[worker.SessionInput],
+    shapes: Mapping[str, Sequence[int]],
+    provider: str,
+    lent: Mapping[str, Any],
+) -> TimedRun:
     """What runs a session some times; it holds the weights that the session was lent."""
     run = worker.bind(session, slots, worker.make_feeds(slots, shapes, seed=0), "cpu" if provider == "cpu" else "cuda")
 
@@ -94,7 +98,7 @@ def _bound(
     return bound
 
 
-def _burst(run: Run, clock: Callable[[], float]) -> list[float]:
+def _burst(run: TimedRun, clock: Callable[[], float]) -> list[float]:
     """Seconds of single runs, after one that brings the weights into the caches."""
     run(1)
     taken: list[float] = []
@@ -161,10 +165,10 @@ def measure_ratio(
     runs = [_whole(model, provider, threads, batch, shapes or {}) for model in (original, candidate)]
     clock = _clock(provider, threads)
     first, second = interleave(runs, clock=clock, seconds=seconds, min_rounds=10, warmup=3)
-    return spread([b / a for a, b in zip(first, second, strict=True)]).median
+    return quartiles([b / a for a, b in zip(first, second, strict=True)]).median
 
 
-def _whole(model: Model, provider: str, threads: int, batch: int, shapes: Mapping[str, Sequence[int]]) -> Run:
+def _whole(model: Model, provider: str, threads: int, batch: int, shapes: Mapping[str, Sequence[int]]) -> TimedRun:
     proto = ModelProto()
     proto.CopyFrom(model.proto)
     lent = lend(proto, model.weights.values())

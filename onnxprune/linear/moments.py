@@ -18,7 +18,7 @@ from onnxprune.runtime import session as runtime
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
     from onnxprune.axes.node_axes import NodeAxes
-    from onnxprune.data.calibration import Feeds
+    from onnxprune.data.calibration import CalibrationFeeds
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
 
@@ -100,7 +100,7 @@ def meetings(coupling: Coupling) -> Iterator[Meeting]:
                 yield Meeting(node, letter)
 
 
-def collect(model: Model, coupling: Coupling, feeds: Feeds, *, seed: int = 0) -> Statistics:
+def collect(model: Model, coupling: Coupling, feeds: CalibrationFeeds, *, seed: int = 0) -> Statistics:
     """Run the model over all feeds once and keep moments, no activations. ``seed`` draws rows where there are many."""
     readers = tuple(linear_readers(model, coupling))
     met = tuple(m for m in meetings(coupling) if model.weights.keys().isdisjoint(m.node.view.inputs))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
     from onnxprune.ir.model import Model
-    from onnxprune.runtime.stages import Staged
+    from onnxprune.runtime.stages import StagedRun
     from onnxprune.shapes.probes import Shapes
 
 __all__ = ["NetworkPair", "Repaired", "Task", "tasks_of"]
@@ -112,7 +112,7 @@ def _clipped(model: Model, node: NodeProto) -> tuple[float, float]:
 class NetworkPair:
     """Both networks, run side by side as far as the next reader needs it."""
 
-    def __init__(self, original: Staged, changed: Staged, tasks: Sequence[Task], kept: Callable[[str], Indices]) -> None:
+    def __init__(self, original: StagedRun, changed: StagedRun, tasks: Sequence[Task], kept: Callable[[str], Indices]) -> None:
         self._original, self._changed, self._kept = original, changed, kept
         self._open = Counter(task.target for task in tasks)
 

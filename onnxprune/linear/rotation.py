@@ -25,7 +25,7 @@ from onnxprune.runtime import session as runtime
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
     from onnxprune.axes.factors import Positions
-    from onnxprune.data.calibration import Feeds
+    from onnxprune.data.calibration import CalibrationFeeds
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Floats
     from onnxprune.linear.strands import Strand, StrandView
@@ -67,7 +67,7 @@ class Basis:
             model.weights[name] = Weight(name, None, seen.put(array, blocks))
 
 
-def find_bases(model: Model, coupling: Coupling, feeds: Feeds) -> dict[str, Basis]:
+def find_bases(model: Model, coupling: Coupling, feeds: CalibrationFeeds) -> dict[str, Basis]:
     """Find the bases of all groups that have one, from one pass over the samples; by group id.
 
     Args:

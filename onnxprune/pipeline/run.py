@@ -174,7 +174,7 @@ def run(
         tell("writing")
         files.save(Model.of(model), out)
     scored = {"score": before} if score else {}
-    return {**build.to_dict(), **scored, "bytes": [files.size(build.model), files.size(out)], "steps": found}
+    return {**build.to_dict(), **scored, "bytes": [files.size_on_disk(build.model), files.size_on_disk(out)], "steps": found}
 
 
 def _titled(tell: Callable[[str], None], title: str) -> Callable[[str], None]:
@@ -199,7 +199,7 @@ def _carried_out(
     if written:
         written.save(made, force=True)
     result = made if written else model
-    report = {"name": step.name, "do": step.do, "report": report, "bytes": files.size(result)}
+    report = {"name": step.name, "do": step.do, "report": report, "bytes": files.size_on_disk(result)}
     report |= {"seconds": time.perf_counter() - start, "reused": False}
     report = json.loads(json.dumps(report, default=str))
     record = {"signature": sign, "writes": bool(written), "sha256": _digest(made) if written else "", "report": report}
@@ -221,7 +221,7 @@ def _signature(step: Step, model: Path, original: Path) -> str:
 
 def _digest(path: Path) -> str:
     """Of a model and the files with its weights."""
-    return " ".join(files.sha256(part) for part in files.parts(path))
+    return " ".join(files.sha256(part) for part in files.model_files(path))
 
 
 def _scorer(build: Build, original: Model) -> Callable[[Model], dict[str, Any]] | None:

@@ -24,14 +24,14 @@ from onnxprune.runtime.session import Session, random_feeds, value_info
 if TYPE_CHECKING:
     from onnxprune.ir.types import Shape
 
-__all__ = ["WHOLE", "Partition", "Runner", "run_each", "run_for_shapes", "split"]
+__all__ = ["WHOLE_BYTES", "Partition", "Runner", "run_each", "run_for_shapes", "split"]
 
-WHOLE = 2**29
+WHOLE_BYTES = 2**29
 """Bytes of constants up to which a model is run whole."""
-SEGMENT = 2**27
+PARTITION_BYTES = 2**27
 """Bytes of constants in one segment of a larger model; a node with more is alone. Copies that ONNX Runtime packs come on top."""
 
-Values = dict[str, Any]
+NamedValues = dict[str, Any]
 """Tensors, and lists of them, by name."""
 
 
@@ -54,7 +54,7 @@ class Partition:
 
 def split(model: Model, outputs: Sequence[str]) -> list[Partition]:
     """The segments that a model is run in to compute some values; none where its constants are few: then it is run whole."""
-    if sum(weight.nbytes for weight in model.weights.values()) <= WHOLE:
+    if sum(weight.nbytes for weight in model.weights.values()) <= WHOLE_BYTES:
         return []
     return _segments(model, _chunks(model, in_order(model.graph.node, model.name)), outputs)
 
@@ -65,7 +65,7 @@ def _chunks(model: Model, nodes: Iterable[NodeProto]) -> list[list[NodeProto]]:
     held: set[str] = set()
     for node in nodes:
         constants = model.weights.keys() & values_read(node)
-        if chunks[-1] and constants - held and sum(model.weights[name].nbytes for name in held | constants) > SEGMENT:
+        if chunks[-1] and constants - held and sum(model.weights[name].nbytes for name in held | constants) > PARTITION_BYTES:
             chunks.append([])
             held = set()
         chunks[-1].append(node)
@@ -113,7 +113,7 @@ def run_each(
     if not parts:
         session = Session(model, names, optimize=optimize, threads=threads)
         return [_attempt(session, feed) for feed in feeds]
-    states: list[Values | Exception] = [dict(feed) for feed in feeds]
+    states: list[NamedValues | Exception] = [dict(feed) for feed in feeds]
     for part in parts:
         _advance(model, part, states, optimize=optimize, threads=threads)
     return [state if isinstance(state, Exception) else [_value(model, state, name) for name in names] for state in states]
@@ -149,7 +149,7 @@ def _attempt(session: Session, feed: Mapping[str, Any]) -> list[Any] | Exception
         return error.with_traceback(None)  # which would keep the session
 
 
-def _advance(model: Model, part: Partition, states: list[Values | Exception], *, optimize: bool, threads: int) -> None:
+def _advance(model: Model, part: Partition, states: list[NamedValues | Exception], *, optimize: bool, threads: int) -> None:
     """Run one segment on every state that has come this far."""
     alive = [(at, state) for at, state in enumerate(states) if not isinstance(state, Exception)]
     if not alive:
@@ -167,7 +167,7 @@ def _advance(model: Model, part: Partition, states: list[Values | Exception], *,
             state.pop(name, None)
 
 
-def _value(model: Model, state: Values, name: str) -> Any:
+def _value(model: Model, state: NamedValues, name: str) -> Any:
     return state[name] if name in state else model.weights[name].array()
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.types import Shape
     from onnxprune.ir.weights import Array, Weight
 
-__all__ = ["Session", "evaluate", "first_line", "lend", "random_feeds", "session", "session_options", "value_info"]
+__all__ = ["Session", "evaluate", "first_line", "inference_session", "lend", "random_feeds", "session_options", "value_info"]
 
 _SHARED = 1024
 """Bytes from which a weight is handed over instead of copied into the graph."""
@@ -136,7 +136,7 @@ def _cpu_options(
     return options
 
 
-def session(proto: ModelProto, name: str = "<model>", *, optimize: bool = True) -> onnxruntime.InferenceSession:
+def inference_session(proto: ModelProto, name: str = "<model>", *, optimize: bool = True) -> onnxruntime.InferenceSession:
     """A session for a whole protobuf.
 
     Raises:
@@ -187,7 +187,7 @@ def evaluate(model: ModelProto, nodes: Sequence[NodeProto], constants: Mapping[s
 
 def _constant_outputs(proto: ModelProto) -> list[Array]:
     """The outputs of a model without inputs; bfloat16 comes to Python as float32, which changes no value."""
-    running = session(proto, "<constants>", optimize=False)
+    running = inference_session(proto, "<constants>", optimize=False)
     halves = [at for at, output in enumerate(running.get_outputs()) if output.type == _BFLOAT16]
     for at in halves:
         output = proto.graph.output[at]
@@ -195,7 +195,7 @@ def _constant_outputs(proto: ModelProto) -> list[Array]:
             helper.make_attribute("to", TensorProto.FLOAT)
         )
         output.name = f"{output.name}__float32"
-    results: list[Array] = (session(proto, "<constants>", optimize=False) if halves else running).run(None, {})
+    results: list[Array] = (inference_session(proto, "<constants>", optimize=False) if halves else running).run(None, {})
     for at in halves:
         results[at] = results[at].astype(helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16))
     return results

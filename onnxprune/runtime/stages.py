@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
 
-__all__ = ["Staged"]
+__all__ = ["StagedRun"]
 
-MEMORY = 1 << 30
+HELD_BYTES = 1 << 30
 """Bytes of activations that one run keeps in memory; what exceeds them lies in a temporary folder."""
 
 
-class Staged:
+class StagedRun:
     """One model, its nodes executed in order and in stages, each over all batches before the next begins.
 
     Weights may be replaced between stages: a stage runs with what ``model.weights`` holds when it starts. A context manager:
@@ -38,7 +38,7 @@ class Staged:
     """
 
     def __init__(
-        self, model: Model, feeds: Iterable[Mapping[str, Array]], *, keep: Collection[str] = (), memory: int = MEMORY
+        self, model: Model, feeds: Iterable[Mapping[str, Array]], *, keep: Collection[str] = (), memory: int = HELD_BYTES
     ) -> None:
         """Begin before the first node. Values named in ``keep`` stay until they are released, others until their last reader."""
         self.model, self.done, self.batches = model, 0, 0

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from onnxprune.ir.types import Shape
 
-__all__ = ["Shapes", "bindings", "probe", "shapes_at", "trials"]
+__all__ = ["Shapes", "binding_candidates", "bindings", "probe", "shapes_at"]
 
 _STAND_INS = (13, 17)
 """Sizes, in the two probes, of what depends on data."""
@@ -61,10 +61,10 @@ def bindings(inputs: Sequence[ValueInfoProto], batches: tuple[int, int] = (2, 3)
     than twice as much in the second probe: what a graph computes from a remainder (padding to whole windows) must differ, too.
     Sizes with one name stay equal.
     """
-    return next(trials(inputs, batches))
+    return next(binding_candidates(inputs, batches))
 
 
-def trials(inputs: Sequence[ValueInfoProto], batches: tuple[int, int] = (2, 3)) -> Iterator[list[dict[str, Shape]]]:
+def binding_candidates(inputs: Sequence[ValueInfoProto], batches: tuple[int, int] = (2, 3)) -> Iterator[list[dict[str, Shape]]]:
     """`bindings`, then others for models that do not take sizes as free as they are declared.
 
     Some take multiples of a power of two alone. Exporters give sizes that must be equal different names: then those on one axis
@@ -153,7 +153,7 @@ def shapes_at(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
 def _probes(model: Model, constants: Mapping[str, Array]) -> tuple[list[dict[str, Shape]], Inferred, Inferred | None]:
     """The first sizes that do not contradict the graph; the plain ones, if all do."""
     found: list[tuple[list[dict[str, Shape]], Inferred, Inferred | None]] = []
-    for probes in trials(model.inputs):
+    for probes in binding_candidates(model.inputs):
         first, second = _twice(model, probes, constants)
         if not first.stuck:
             if second is None or not second.stuck:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.linear.layers import install, matrix_of
-from onnxprune.runtime.stages import Staged
+from onnxprune.runtime.stages import StagedRun
 from onnxprune.sparse.fit import QuadraticProblem, masked
-from onnxprune.verify.suffix import Meter
+from onnxprune.verify.suffix import SuffixDivergence
 
 if TYPE_CHECKING:
     from onnxprune.ir.model import Model
@@ -48,8 +48,8 @@ def measure_curves(
         seed: for the method ``random``.
     """
     found: dict[str, dict[int, float]] = {}
-    with Staged(model, held) as stages:
-        meter = Meter(model, held, stages)
+    with StagedRun(model, held) as stages:
+        meter = SuffixDivergence(model, held, stages)
         for count, layer in enumerate(layers):
             tell(f"measuring what each layer costs ({count + 1} of {len(layers)})")
             start, reader = matrix_of(layer.reader, model), layer.reader

@@ -23,7 +23,7 @@ from onnxprune.torch.module import GraphModule, to_module
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
-    from onnxprune.data.calibration import Feeds
+    from onnxprune.data.calibration import CalibrationFeeds
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
 
@@ -37,7 +37,7 @@ _RATE = 1e-3
 """The learning rate that movement fine-tunes with."""
 
 
-def weight_importance(model: Model, criterion: str, feeds: Feeds, seed: int = 0) -> dict[str, Array]:
+def weight_importance(model: Model, criterion: str, feeds: CalibrationFeeds, seed: int = 0) -> dict[str, Array]:
     """The importance of each weight that is trained, by its name, in its shape; may be negative.
 
     Args:
@@ -53,7 +53,7 @@ def weight_importance(model: Model, criterion: str, feeds: Feeds, seed: int = 0)
     return {name: score.float().cpu().numpy() for name, score in _weight_scores(to_module(model), criterion, feeds, seed).items()}
 
 
-def channel_importance(model: Model, coupling: Coupling, criterion: str, feeds: Feeds, seed: int = 0) -> dict[str, Array]:
+def channel_importance(model: Model, coupling: Coupling, criterion: str, feeds: CalibrationFeeds, seed: int = 0) -> dict[str, Array]:
     """The importance of each position of each coupling group, by its id; arguments and errors as those of `weight_importance`."""
     module = to_module(model)
     if criterion in {"taylor", "fisher"}:  # a channel counts by what its weights do together
@@ -61,7 +61,7 @@ def channel_importance(model: Model, coupling: Coupling, criterion: str, feeds: 
     return criteria.summed_over_channels(_weight_scores(module, criterion, feeds, seed), model, coupling)
 
 
-def _weight_scores(module: GraphModule, criterion: str, feeds: Feeds, seed: int) -> criteria.WeightScores:
+def _weight_scores(module: GraphModule, criterion: str, feeds: CalibrationFeeds, seed: int) -> criteria.WeightScores:
     if criterion == "synflow":
         return criteria.synflow(module, next(criteria.single_samples(feeds)))
     if criterion in {"taylor", "fisher"}:
@@ -75,7 +75,7 @@ def _weight_scores(module: GraphModule, criterion: str, feeds: Feeds, seed: int)
     return _BY_LABELS[criterion](module, batches, _label_loss(module, batches[0]))
 
 
-def _batches_for(criterion: str, feeds: Feeds) -> Iterable[Mapping[str, Array]]:
+def _batches_for(criterion: str, feeds: CalibrationFeeds) -> Iterable[Mapping[str, Array]]:
     return islice(criteria.single_samples(feeds), _SINGLES) if criterion == "fisher" else feeds
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from onnxprune.errors import InputError
-from onnxprune.ir.model import Model, Source
+from onnxprune.ir.model import Model, ModelSource
 from onnxprune.torch import ops
 from onnxprune.torch.program import CallContext, Constant, compiled
 from onnxprune.torch.roles import Role
@@ -178,7 +178,7 @@ def initializer_name(name: str) -> str:
     return re.sub("%([0-9A-F]{2})?", lambda found: chr(int(found[1], 16)) if found[1] else "", name)
 
 
-def to_module(model: Source) -> GraphModule:
+def to_module(model: ModelSource) -> GraphModule:
     """The graph of a model as a module whose parameters carry the names of the graph's constants, in evaluation mode.
 
     Args:

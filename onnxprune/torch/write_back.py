@@ -11,7 +11,7 @@ from onnx import GraphProto, numpy_helper
 
 from onnxprune.errors import ModelError
 from onnxprune.ir.files import save
-from onnxprune.ir.model import Model, Source
+from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.weights import Array, Weight
 from onnxprune.torch.module import GraphModule
 from onnxprune.torch.program import BodyPath, Constant, ConstantLocation, constants_of
@@ -21,7 +21,7 @@ from onnxprune.torch.tensors import to_array
 __all__ = ["write_back"]
 
 
-def write_back(module: GraphModule, model: Source, output: str | Path | None = None, *, exclude: Collection[str] = ()) -> Model:
+def write_back(module: GraphModule, model: ModelSource, output: str | Path | None = None, *, exclude: Collection[str] = ()) -> Model:
     """The model with the weights and statistics of a module made from it, in the types the model has.
 
     What did not change stays as it is in the model, bit by bit, and so does everything but weights and statistics. With

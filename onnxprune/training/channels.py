@@ -25,7 +25,7 @@ from onnxprune.data.batching import Batch
 from onnxprune.data.samples import Samples, open_samples
 from onnxprune.driver.prune import analyze, apply, check, make_plan, price, prune
 from onnxprune.errors import OptionError, VerificationError
-from onnxprune.ir.model import Model, Source
+from onnxprune.ir.model import Model, ModelSource
 from onnxprune.options.prune import Recipe, Target
 from onnxprune.options.train import Sparse, Training, turns
 from onnxprune.pruning.cost import COST_METRICS
@@ -52,7 +52,7 @@ _LARGEST = 2_000_000_000
 
 
 def train_channels(
-    source: Source,
+    source: ModelSource,
     inputs: TrainingInputs,
     recipe: Sparse,
     options: Training | None = None,
@@ -126,7 +126,7 @@ class _RunState:
 class _ChannelRun:
     """A run of several stages. Each ends with a model, which the next one begins with."""
 
-    def __init__(self, source: Source, inputs: TrainingInputs, recipe: Sparse, options: Training, tell: Tell) -> None:
+    def __init__(self, source: ModelSource, inputs: TrainingInputs, recipe: Sparse, options: Training, tell: Tell) -> None:
         tell("reading")
         self._begun, self._tell, self._recipe = time.monotonic(), tell, recipe
         self._target = Target.parse(recipe.target)

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from onnxprune.data.batching import Batch, Held, Intake, Table
+from onnxprune.data.batching import Batch, Held, InputSignature, Table
 from onnxprune.data.samples import Samples, open_samples
 from onnxprune.errors import OptionError
 from onnxprune.ir.weights import Array
@@ -82,8 +82,8 @@ class TrainingData:
         """
         samples = open_samples(source, inputs, option="--data", preprocess=preprocess, label=label)
         self.source, self.labelled = samples.source, samples.labelled
-        self._samples, self._intake = samples, Intake.of(inputs, label)
-        self.size = self._intake.size or batch
+        self._samples, self._signature = samples, InputSignature.of(inputs, label)
+        self.size = self._signature.size or batch
         self._seed, self._shard = seed, shard
         self._tables = None if samples.fresh else self._stored()
         self._limit = steps or None
@@ -116,8 +116,8 @@ class TrainingData:
         rng = np.random.default_rng([self._seed, number])
         found = []
         for table in self._tables or ():
-            order = rng.permutation(self._intake.count(table))
-            exact = self._intake.size is not None
+            order = rng.permutation(self._signature.count(table))
+            exact = self._signature.size is not None
             parts = len(order) // self.size if exact else -(-len(order) // self.size)
             order = order[: parts * self.size] if exact else order
             found += [(table, rows) for rows in np.array_split(order, parts)] if parts else []
@@ -125,12 +125,12 @@ class TrainingData:
 
     def _batch(self, table: Table, rows: Array) -> Batch:
         """Some samples of a table."""
-        whole = {slot.name for slot in self._intake.slots if not slot.batched}
+        whole = {spec.name for spec in self._signature.specs if not spec.batched}
         columns = {
             name: Held(column.array[rows]) if isinstance(column, Held) and name not in whole else column
             for name, column in table.columns.items()
         }
-        return next(self._intake.blocks(Table(table.where, columns), len(rows))).batch()
+        return next(self._signature.blocks(Table(table.where, columns), len(rows))).batch()
 
     def _stored(self) -> list[Table]:
         """Tables whose samples can be read in any order; samples of one shape are in one table."""
@@ -138,11 +138,11 @@ class TrainingData:
         if still is not None:
             return [still]
         spools: dict[tuple[Any, ...], _Spool] = {}
-        batched = {slot.name for slot in self._intake.slots if slot.batched}
+        batched = {spec.name for spec in self._signature.specs if spec.batched}
         for batch in self._samples.batches(_SPOOL):
             arrays = {name: array for name, array in batch.feeds.items() if name in batched}
             if batch.labels is not None:
-                arrays[self._intake.label_name] = batch.labels
+                arrays[self._signature.label_name] = batch.labels
             whole = {name: array for name, array in batch.feeds.items() if name not in batched}
             key = (
                 *((name, array.dtype.str, array.shape[1:]) for name, array in arrays.items()),

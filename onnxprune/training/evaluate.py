@@ -41,8 +41,8 @@ class ModuleEvaluator:
         Raises:
             OptionError: there is no such metric, or it needs labels that the samples do not have.
         """
-        self.metric = metrics.settled(metric, model, samples)
-        self._score, self._samples, self._reference = metrics.find(self.metric), samples, reference
+        self.metric = metrics.resolve_metric(metric, model, samples)
+        self._score, self._samples, self._reference = metrics.find_metric(self.metric), samples, reference
         self._expected: list[list[Array]] = []
 
     def __call__(self, module: GraphModule) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxprune.ir.model import Source
+from onnxprune.ir.model import ModelSource
 from onnxprune.options.train import Training
 from onnxprune.training.inputs import TrainingInputs
 from onnxprune.training.phase import Phase
@@ -13,7 +13,7 @@ __all__ = ["finetune"]
 
 
 def finetune(
-    source: Source, inputs: TrainingInputs, options: Training | None = None, *, progress: Tell | None = None
+    source: ModelSource, inputs: TrainingInputs, options: Training | None = None, *, progress: Tell | None = None
 ) -> TrainedModel:
     """Train a model with the weights that it has; zeros stay zeros.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.data.samples import Samples
-from onnxprune.ir.model import Model, Source
+from onnxprune.ir.model import Model, ModelSource
 from onnxprune.options.train import Training
 from onnxprune.training.checkpoint import Checkpoint
 from onnxprune.training.data import TrainingData

@@ -13,7 +13,7 @@ from typing import Any, Self
 from onnxprune.data.samples import Samples, open_samples
 from onnxprune.driver.result import ModelResult
 from onnxprune.errors import OptionError
-from onnxprune.ir.model import Model, Source
+from onnxprune.ir.model import Model, ModelSource
 from onnxprune.options.train import Training
 from onnxprune.torch.module import GraphModule, to_module
 from onnxprune.training import masks
@@ -126,7 +126,7 @@ class TrainingSession:
 
     def __init__(
         self,
-        source: Source,
+        source: ModelSource,
         inputs: TrainingInputs,
         options: Training,
         *,

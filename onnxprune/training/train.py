@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxprune.ir.model import Source
+from onnxprune.ir.model import ModelSource
 from onnxprune.options.train import Sparse, Training
 from onnxprune.training.channels import train_channels
 from onnxprune.training.inputs import TrainingInputs
@@ -14,7 +14,7 @@ __all__ = ["train"]
 
 
 def train(
-    source: Source,
+    source: ModelSource,
     inputs: TrainingInputs,
     recipe: Sparse,
     options: Training | None = None,

@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 
-from onnxprune.ir.model import Source
+from onnxprune.ir.model import ModelSource
 from onnxprune.options.train import Sparse, Training
 from onnxprune.sparse.patterns import parse_pattern
 from onnxprune.training import masks
@@ -21,7 +21,7 @@ __all__ = ["train_weights"]
 
 
 def train_weights(
-    source: Source,
+    source: ModelSource,
     inputs: TrainingInputs,
     recipe: Sparse | None = None,
     options: Training | None = None,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.types import Shape
     from onnxprune.ir.weights import Array
 
-__all__ = ["Doubled", "as_float64"]
+__all__ = ["Float64Copy", "as_float64"]
 
 _OPSET = 11
 """The first operator set in which ``Pad`` and ``Slice`` take all that a convolution is written out with."""
@@ -44,7 +44,7 @@ _REFUSED = {"GRU", "LSTM"}
 
 
 @dataclass(frozen=True, slots=True)
-class Doubled:
+class Float64Copy:
     """Attributes:
     model: the copy; its floating-point inputs, weights and outputs are float64.
     narrow: operators of it that compute in float32 for want of a kernel.
@@ -54,7 +54,7 @@ class Doubled:
     narrow: frozenset[str]
 
 
-def as_float64(model: Model) -> Doubled:
+def as_float64(model: Model) -> Float64Copy:
     """A copy of a model that computes in float64 wherever ONNX Runtime can; in bodies of control flow, as float64 or not at all.
 
     Raises:
@@ -78,7 +78,7 @@ def as_float64(model: Model) -> Doubled:
         else:
             narrow.add(node.op_type)
             writer.bridge(original, kinds)
-    return Doubled(double, frozenset(narrow))
+    return Float64Copy(double, frozenset(narrow))
 
 
 def _described(model: Model) -> tuple[dict[str, int], dict[str, Shape]]:
@@ -87,7 +87,7 @@ def _described(model: Model) -> tuple[dict[str, int], dict[str, Shape]]:
     names = [name for node in proto.graph.node for name in node.output if name]
     del proto.graph.output[:]
     proto.graph.output.extend(ValueInfoProto(name=name) for name in names)
-    running = session.session(proto, model.name, optimize=False)
+    running = session.inference_session(proto, model.name, optimize=False)
     kinds = {weight.name: weight.dtype for weight in model.weights.values()}
     shapes = {weight.name: weight.shape for weight in model.weights.values()}
     for value in (*running.get_inputs(), *running.get_outputs()):
@@ -104,7 +104,7 @@ def _has_kernel(model: Model, node: NodeProto, kinds: Mapping[str, int]) -> bool
         return _DOUBLE not in {kinds.get(name) for name in node.input}
     inputs = [helper.make_tensor_value_info(name, kinds[name], None) for name in dict.fromkeys(node.input) if name in kinds]
     try:
-        session.session(subgraph(model.proto, [node], inputs, filter(None, node.output)), optimize=False)
+        session.inference_session(subgraph(model.proto, [node], inputs, filter(None, node.output)), optimize=False)
     except ModelError:
         return False
     return True
@@ -133,12 +133,12 @@ class _Writer:
         return self._constant(np.array(values, np.int64))
 
     def _constant(self, array: Array) -> str:
-        name = self._model.fresh_name("doubles__constant")
+        name = self._model.fresh_name("float64__constant")
         self._model.weights[name] = Weight(name, None, array)
         return name
 
     def _node(self, op: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        name = output or self._model.fresh_name(f"doubles__{op}")
+        name = output or self._model.fresh_name(f"float64__{op}")
         self._model.graph.node.append(helper.make_node(op, inputs, [name], **attributes))
         return name
 

@@ -16,10 +16,10 @@ import numpy as np
 from onnxprune.axes.factors import Indices, take
 from onnxprune.data import samples as calibrate
 from onnxprune.errors import ModelError
-from onnxprune.ir.discontinuities import frontier, ways
+from onnxprune.ir.discontinuities import branch_variants, frontier
 from onnxprune.ir.precision import as_float32, feeds_as_float32, float_types
 from onnxprune.runtime import partition, session
-from onnxprune.shapes.probes import trials
+from onnxprune.shapes.probes import binding_candidates
 from onnxprune.verify.float64 import as_float64
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def compare(
     the inputs decide which branch is taken, or how often a loop runs, every branch is compared, and a loop that runs twice.
     Where ONNX Runtime does not run the model in its floating-point types, or rounding in half precision could hide what
     differs, copies of both in float32 decide, to float32's tolerance. Where float32 finds a difference, rounding that the model
-    amplifies may be all of it: copies in float64 decide, to float64's tolerance; see `doubles`.
+    amplifies may be all of it: copies in float64 decide, to float64's tolerance; see `onnxprune.verify.float64`.
 
     Args:
         pruned: the small model.
@@ -105,7 +105,7 @@ def compare(
         against: what messages call the model it must equal.
         rounded: whether constants were computed anew, and rounded to their type: then that type's tolerance decides.
     """
-    for small, large in ways(pruned, masked):
+    for small, large in branch_variants(pruned, masked):
         way = compare(small, large, seed=seed, values=values, kept=kept, against=against, rounded=rounded)
         if not way.ok and way.runs:  # the masked model runs this way, too
             return way
@@ -220,7 +220,7 @@ def _reference(masked: Model, watched: Sequence[str], seed: int) -> tuple[list[d
         ModelError: it does not run.
     """
     failed, found = "", None
-    for sizes in trials(masked.inputs, batches=(1, 2)):
+    for sizes in binding_candidates(masked.inputs, batches=(1, 2)):
         feeds = [session.random_feeds(masked.inputs, shapes, seed + number) for number, shapes in enumerate(sizes)]
         results = partition.run_each(masked, feeds, watched)
         if isinstance(results[0], Exception):
@@ -282,8 +282,8 @@ def drift(pruned: Model, original: Model, samples: Samples | None, *, seed: int 
         OptionError: the samples do not fit the model.
         ModelError: a model does not run on them.
     """
-    shapes = (sizes[0] for sizes in trials(original.inputs))
-    noises = (calibrate.noise(original.inputs, seed=seed, shapes=one) for one in shapes)
+    shapes = (sizes[0] for sizes in binding_candidates(original.inputs))
+    noises = (calibrate.noise_samples(original.inputs, seed=seed, shapes=one) for one in shapes)
     failed: ModelError | None = None
     for given in noises if samples is None else [samples]:
         try:
@@ -305,11 +305,11 @@ def _drift_in_any(pruned: Model, original: Model, samples: Samples, count: int) 
     return replace(found, source=f"{found.source}, float32 copies")
 
 
-Feeds = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+FeedConversion = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Makes a model's inputs of those of a batch."""
 
 
-def _drift_of(pruned: Model, original: Model, samples: Samples, count: int, feeds: Feeds) -> Drift:
+def _drift_of(pruned: Model, original: Model, samples: Samples, count: int, feeds: FeedConversion) -> Drift:
     small, large = (partition.Runner(model, threads=0) for model in (pruned, original))
     try:
         return _drift(small, large, samples, count, 16, feeds)
@@ -317,7 +317,9 @@ def _drift_of(pruned: Model, original: Model, samples: Samples, count: int, feed
         return _drift(small, large, samples, count, 1, feeds)
 
 
-def _drift(small: partition.Runner, large: partition.Runner, samples: Samples, count: int, size: int, feeds: Feeds) -> Drift:
+def _drift(
+    small: partition.Runner, large: partition.Runner, samples: Samples, count: int, size: int, feeds: FeedConversion
+) -> Drift:
     taken = vectors = choices = 0
     cosines = agreements = squares = gaps = 0.0
     for batch in samples.batches(size):

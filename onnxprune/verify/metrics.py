@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
 
-__all__ = ["METRICS", "Evaluation", "Metric", "find", "parse_drop", "settled"]
+__all__ = ["QUALITY_METRICS", "Evaluation", "QualityMetric", "find_metric", "parse_drop", "resolve_metric"]
 
-Metric = Callable[[Sequence[Any], Sequence[Any], Any], float]
+QualityMetric = Callable[[Sequence[Any], Sequence[Any], Any], float]
 """From a batch's outputs, the original's, and the labels (``None`` if there are none), to a score; higher is better."""
 
 
@@ -55,7 +55,7 @@ def cosine(outputs: Sequence[Any], reference: Sequence[Any], labels: Any) -> flo
     return float(np.mean(found))
 
 
-METRICS: dict[str, Metric] = {f.__name__: f for f in (top1, agreement, mse, cosine)}
+QUALITY_METRICS: dict[str, QualityMetric] = {f.__name__: f for f in (top1, agreement, mse, cosine)}
 """Every metric by name."""
 
 
@@ -91,7 +91,7 @@ def parse_drop(text: str) -> float:
     return value
 
 
-def settled(metric: str, model: Model, samples: Samples) -> str:
+def resolve_metric(metric: str, model: Model, samples: Samples) -> str:
     """A metric by name: for ``auto`` ``top1`` where there are labels, ``agreement`` where outputs are [samples, classes], and
     ``cosine`` otherwise.
 
@@ -106,17 +106,19 @@ def settled(metric: str, model: Model, samples: Samples) -> str:
     return "top1" if samples.labelled else "agreement" if len(shape) == 2 else "cosine"
 
 
-def find(name: str) -> Metric:
+def find_metric(name: str) -> QualityMetric:
     """A metric, by its name or as ``package.module:function``.
 
     Raises:
         OptionError: there is none.
     """
-    if name in METRICS:
-        return METRICS[name]
+    if name in QUALITY_METRICS:
+        return QUALITY_METRICS[name]
     module, colon, function = name.partition(":")
     if not colon:
-        raise OptionError(f"there is no metric {name!r}; there are {', '.join(METRICS)}, or write package.module:function")
+        raise OptionError(
+            f"there is no metric {name!r}; there are {', '.join(QUALITY_METRICS)}, or write package.module:function"
+        )
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -126,12 +128,12 @@ def find(name: str) -> Metric:
         raise OptionError(f"--metric {name}: {error}") from error
     if not callable(found):
         raise OptionError(f"--metric {name}: is not a function of (outputs, reference, labels)")
-    metric: Metric = found
+    metric: QualityMetric = found
     return metric
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class QualityScore:
     """Attributes:
     metric: its name.
     original: the original's score.
@@ -156,15 +158,15 @@ class Evaluation:
         Raises:
             OptionError: there is no such metric, or it needs labels that the samples lack.
         """
-        self.metric = settled(metric, original, samples)
-        self._score, self._samples, self._model = find(self.metric), samples, original
+        self.metric = resolve_metric(metric, original, samples)
+        self._score, self._samples, self._model = find_metric(self.metric), samples, original
         self._names = [output.name for output in original.graph.output]
         self._session = runtime.Session(original, self._names, fuse=True, threads=0)
         self.original = self._run(original)
 
-    def of(self, model: Model) -> Score:
+    def of(self, model: Model) -> QualityScore:
         """The score of a model beside the original's."""
-        return Score(self.metric, self.original, self._run(model), self._count, self._samples.source)
+        return QualityScore(self.metric, self.original, self._run(model), self._count, self._samples.source)
 
     def _run(self, model: Model) -> float:
         session = runtime.Session(model, self._names, fuse=True, threads=0)

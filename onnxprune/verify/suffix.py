@@ -14,15 +14,15 @@ from onnxprune.verify.divergence import divergence
 if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
-    from onnxprune.runtime.stages import Staged
+    from onnxprune.runtime.stages import StagedRun
 
-__all__ = ["Meter"]
+__all__ = ["SuffixDivergence"]
 
 
-class Meter:
+class SuffixDivergence:
     """Measures models against one original, whose nodes are run stage by stage as the models begin to differ later."""
 
-    def __init__(self, original: Model, held: Iterable[Mapping[str, Array]], stages: Staged) -> None:
+    def __init__(self, original: Model, held: Iterable[Mapping[str, Array]], stages: StagedRun) -> None:
         """Run the original on the samples once; ``stages`` is the original, on the same samples."""
         self._stages = stages
         self._outputs = [output.name for output in original.graph.output]

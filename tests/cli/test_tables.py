@@ -10,8 +10,8 @@ import pytest
 from onnxprune.cli import console, tables
 from onnxprune.cli.console import quantity
 from onnxprune.driver.report import GroupReport, Report
-from onnxprune.latency.benchmark import BenchReport, BenchRow, Timing
-from onnxprune.latency.interleave import Spread
+from onnxprune.latency.benchmark import BenchReport, BenchRow, LatencyStats
+from onnxprune.latency.interleave import Quartiles
 from onnxprune.pruning.cost import Cost
 from onnxprune.verify.law import Check, Drift
 
@@ -126,7 +126,7 @@ def row(label: str, **changes: Any) -> BenchRow:
         provider="cpu",
         batch=1,
         threads=1,
-        latency=Timing(0.134, 0.133, 0.136, 100, "cpu"),
+        latency=LatencyStats(0.134, 0.133, 0.136, 100, "cpu"),
         ratio=None,
         session_s=0.01,
         loaded_mib=None,
@@ -138,7 +138,7 @@ def row(label: str, **changes: Any) -> BenchRow:
 
 
 def bench(**changes: Any) -> BenchReport:
-    return BenchReport((row("original"), row("pruned", ratio=Spread(0.87, 0.85, 0.88), **changes)), {"cpu": "Some [R] CPU"})
+    return BenchReport((row("original"), row("pruned", ratio=Quartiles(0.87, 0.85, 0.88), **changes)), {"cpu": "Some [R] CPU"})
 
 
 def test_timings_fit(width: int, capsys: pytest.CaptureFixture[str]) -> None:

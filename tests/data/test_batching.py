@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, ValueInfoProto, helper
 
-from onnxprune.data.batching import Batch, Block, Held, Intake, Table, assemble, first
+from onnxprune.data.batching import Batch, Held, InputSignature, SampleBlock, Table, assemble, take_samples
 from onnxprune.errors import OptionError
 from onnxprune.ir.weights import Array
 
@@ -31,9 +31,9 @@ def table(single: bool = False, **arrays: Any) -> Table:
     return Table("there", {name: Held(np.asarray(array)) for name, array in arrays.items()}, single)
 
 
-def batches(intake: Intake, *tables: Table, size: int = 4) -> list[Batch]:
-    rows = intake.size or size
-    return list(assemble((b for t in tables for b in intake.blocks(t, rows)), rows, exact=intake.size is not None))
+def batches(signature: InputSignature, *tables: Table, size: int = 4) -> list[Batch]:
+    rows = signature.size or size
+    return list(assemble((b for t in tables for b in signature.blocks(t, rows)), rows, exact=signature.size is not None))
 
 
 def marks(batch: Batch) -> Array:
@@ -65,19 +65,19 @@ def sizes(found: list[Batch]) -> list[int]:
     ],
 )
 def test_the_batch_is_the_first_axis(inputs: list[ValueInfoProto], batched: set[str], size: int | None) -> None:
-    intake = Intake.of(inputs)
-    assert ({slot.name for slot in intake.slots if slot.batched}, intake.size) == (batched, size)
+    signature = InputSignature.of(inputs)
+    assert ({spec.name for spec in signature.specs if spec.batched}, signature.size) == (batched, size)
 
 
 def test_an_input_that_is_no_tensor_is_refused() -> None:
     sequence = helper.make_tensor_sequence_value_info("s", FLOAT, None)
     with pytest.raises(OptionError, match="input 's' is not a tensor"):
-        Intake.of([sequence])
+        InputSignature.of([sequence])
 
 
 def test_whole_inputs_are_in_every_batch() -> None:
-    intake = Intake.of([value("x", "N", 3), value("scale"), value("mask", 1, "T")])
-    found = batches(intake, table(x=np.ones((6, 3)), scale=2.0, mask=np.ones((1, 5))))
+    signature = InputSignature.of([value("x", "N", 3), value("scale"), value("mask", 1, "T")])
+    found = batches(signature, table(x=np.ones((6, 3)), scale=2.0, mask=np.ones((1, 5))))
     assert [{name: array.shape for name, array in batch.feeds.items()} for batch in found] == [
         {"x": (4, 3), "scale": (), "mask": (1, 5)},
         {"x": (2, 3), "scale": (), "mask": (1, 5)},
@@ -85,15 +85,15 @@ def test_whole_inputs_are_in_every_batch() -> None:
 
 
 def test_another_value_of_a_whole_input_begins_a_batch() -> None:
-    intake = Intake.of([value("x", "N"), value("scale")])
+    signature = InputSignature.of([value("x", "N"), value("scale")])
     tables = [table(x=np.zeros(2), scale=scale) for scale in (1.0, 1.0, 1.0, 2.0)]
-    found = batches(intake, *tables)
+    found = batches(signature, *tables)
     assert [(batch.size, float(batch.feeds["scale"])) for batch in found] == [(4, 1), (2, 1), (2, 2)]
 
 
 def test_without_a_batch_a_table_is_a_sample() -> None:
-    intake = Intake.of([value("x", "N", 2), value("adjacency", "N", "N")])
-    found = batches(intake, *(table(x=np.ones((n, 2)), adjacency=np.eye(n), label=n) for n in (3, 5)))
+    signature = InputSignature.of([value("x", "N", 2), value("adjacency", "N", "N")])
+    found = batches(signature, *(table(x=np.ones((n, 2)), adjacency=np.eye(n), label=n) for n in (3, 5)))
     assert [batch.feeds["adjacency"].shape for batch in found] == [(3, 3), (5, 5)]
     assert [(batch.size, list(marks(batch))) for batch in found] == [(1, [3]), (1, [5])]
 
@@ -105,11 +105,11 @@ def test_without_a_batch_a_table_is_a_sample() -> None:
 def test_however_samples_are_cut_the_batches_are_the_same(cuts: list[int], size: int, exact: bool, limit: int) -> None:
     x = np.arange(sum(cuts), dtype=np.float32)
     taken = x[:limit]
-    intake = Intake.of([value("x", size if exact else "N")])
+    signature = InputSignature.of([value("x", size if exact else "N")])
     starts = np.cumsum([0, *cuts])
     tables = [table(x=x[a:b], labels=x[a:b].astype(int)) for a, b in pairwise(starts)]
 
-    blocks = first((block for t in tables for block in intake.blocks(t, size)), limit)
+    blocks = take_samples((block for t in tables for block in signature.blocks(t, size)), limit)
     found = list(assemble(blocks, size, exact=exact))
     whole, rest = divmod(len(taken), size)
     assert sizes(found) == [size] * whole + ([] if exact or not rest else [rest])
@@ -120,13 +120,13 @@ def test_however_samples_are_cut_the_batches_are_the_same(cuts: list[int], size:
 
 def test_samples_of_another_shape_begin_a_batch() -> None:
     tables = [table(single=True, x=np.ones(length)) for length in (5, 5, 5, 5, 5, 7, 7)]
-    assert [b.feeds["x"].shape for b in batches(Intake.of([value("x", "N", "T")]), *tables)] == [(4, 5), (1, 5), (2, 7)]
-    assert [b.feeds["x"].shape for b in batches(Intake.of([value("x", 2, "T")]), *tables)] == [(2, 5), (2, 5), (2, 7)]
+    assert [b.feeds["x"].shape for b in batches(InputSignature.of([value("x", "N", "T")]), *tables)] == [(4, 5), (1, 5), (2, 7)]
+    assert [b.feeds["x"].shape for b in batches(InputSignature.of([value("x", 2, "T")]), *tables)] == [(2, 5), (2, 5), (2, 7)]
 
 
 def test_a_table_may_be_one_sample() -> None:
-    intake = Intake.of([value("x", "N", 3), value("t", "N")])
-    found = batches(intake, *(table(single=True, x=np.full(3, i), t=i, label=label) for i, label in enumerate([7, [8], 9])))
+    signature = InputSignature.of([value("x", "N", 3), value("t", "N")])
+    found = batches(signature, *(table(single=True, x=np.full(3, i), t=i, label=label) for i, label in enumerate([7, [8], 9])))
     (batch,) = found
     np.testing.assert_array_equal(batch.feeds["x"], [[0] * 3, [1] * 3, [2] * 3])
     np.testing.assert_array_equal(batch.feeds["t"], [0, 1, 2])
@@ -136,12 +136,12 @@ def test_a_table_may_be_one_sample() -> None:
 def test_only_as_much_is_read_as_is_taken() -> None:
     read = []
 
-    def blocks() -> Iterator[Block]:
+    def blocks() -> Iterator[SampleBlock]:
         for start in range(0, 100, 4):
             read.append(start)
-            yield Block({"x": np.zeros(4)}, {}, None, 4)
+            yield SampleBlock({"x": np.zeros(4)}, {}, None, 4)
 
-    assert sizes(list(assemble(first(blocks(), 10), 4, exact=False))) == [4, 4, 2]
+    assert sizes(list(assemble(take_samples(blocks(), 10), 4, exact=False))) == [4, 4, 2]
     assert read == [0, 4, 8]
 
 
@@ -149,7 +149,7 @@ def test_only_as_much_is_read_as_is_taken() -> None:
 
 
 def test_the_only_array_needs_no_name() -> None:
-    one, two = Intake.of([value("x", "N")]), Intake.of([value("x", "N"), value("t", "N")])
+    one, two = InputSignature.of([value("x", "N")]), InputSignature.of([value("x", "N"), value("t", "N")])
     assert sizes(batches(one, table(images=np.ones(3), labels=[1, 2, 3]))) == [3]
     with pytest.raises(OptionError, match="there: has no array for input 'x'; it has images, masks"):
         batches(one, table(images=np.ones(3), masks=np.ones(3)))
@@ -159,20 +159,20 @@ def test_the_only_array_needs_no_name() -> None:
 
 @pytest.mark.parametrize("name", ["label", "labels"])
 def test_labels(name: str) -> None:
-    intake = Intake.of([value("x", "N")])
+    signature = InputSignature.of([value("x", "N")])
     labelled = Table("there", {"x": Held(np.ones(6)), name: Held(np.arange(6, dtype=np.uint8))})
-    assert intake.labelled(labelled)
-    assert not intake.labelled(table(x=np.ones(6)))
-    found = batches(intake, labelled)
+    assert signature.labelled(labelled)
+    assert not signature.labelled(table(x=np.ones(6)))
+    found = batches(signature, labelled)
     assert [(str(marks(batch).dtype), batch.size) for batch in found] == [("int64", 4), ("int64", 2)]
     np.testing.assert_array_equal(np.concatenate([marks(batch) for batch in found]), range(6))
 
 
 def test_an_input_named_label_is_an_input() -> None:
-    intake = Intake.of([value("x", "N"), value("label", "N")])
-    (batch,) = batches(intake, table(x=np.ones(2), label=np.zeros(2)))
+    signature = InputSignature.of([value("x", "N"), value("label", "N")])
+    (batch,) = batches(signature, table(x=np.ones(2), label=np.zeros(2)))
     assert (set(batch.feeds), batch.labels) == ({"x", "label"}, None)
-    assert intake.label_name == "labels"
+    assert signature.label_name == "labels"
 
 
 # Fit
@@ -180,14 +180,14 @@ def test_an_input_named_label_is_an_input() -> None:
 
 def test_arrays_become_what_the_inputs_take() -> None:
     types = {"x": TensorProto.FLOAT, "t": TensorProto.INT64, "h": TensorProto.BFLOAT16}
-    intake = Intake.of([value(name, "N", dtype=dtype) for name, dtype in types.items()])
-    (batch,) = batches(intake, table(x=np.ones(2), t=np.zeros(2, np.int32), h=np.ones(2, np.float32)))
+    signature = InputSignature.of([value(name, "N", dtype=dtype) for name, dtype in types.items()])
+    (batch,) = batches(signature, table(x=np.ones(2), t=np.zeros(2, np.int32), h=np.ones(2, np.float32)))
     assert [str(batch.feeds[name].dtype) for name in "xth"] == ["float32", "int64", "bfloat16"]
 
 
 def test_an_array_of_the_right_type_is_not_copied() -> None:
     x = np.ones((2, 3), np.float32)
-    (batch,) = batches(Intake.of([value("x", "N", 3)]), table(x=x))
+    (batch,) = batches(InputSignature.of([value("x", "N", 3)]), table(x=x))
     assert np.shares_memory(batch.feeds["x"], x)
 
 
@@ -209,17 +209,17 @@ def test_an_array_of_the_right_type_is_not_copied() -> None:
 )
 def test_what_does_not_fit_is_refused(inputs: list[ValueInfoProto], arrays: dict[str, Any], words: str) -> None:
     with pytest.raises(OptionError, match=f"^there: .*{words}"):
-        batches(Intake.of(inputs), table(**arrays))
+        batches(InputSignature.of(inputs), table(**arrays))
 
 
 @pytest.mark.parametrize("values", [[np.inf, -np.inf, np.nan], [-np.inf, 0.5, 65504]])
 def test_infinities_stay(values: list[float]) -> None:
     """Masks of attention hold them."""
     x: Array = np.array(values)
-    (batch,) = batches(Intake.of([value("x", "N", dtype=TensorProto.FLOAT16)]), table(x=x))
+    (batch,) = batches(InputSignature.of([value("x", "N", dtype=TensorProto.FLOAT16)]), table(x=x))
     np.testing.assert_array_equal(batch.feeds["x"], x)
 
 
 def test_texts() -> None:
-    (batch,) = batches(Intake.of([value("x", "N", dtype=TensorProto.STRING)]), table(x=["a", "bc"]))
+    (batch,) = batches(InputSignature.of([value("x", "N", dtype=TensorProto.STRING)]), table(x=["a", "bc"]))
     assert (batch.feeds["x"].dtype, batch.feeds["x"].tolist()) == (np.dtype(object), ["a", "bc"])

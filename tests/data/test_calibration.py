@@ -10,7 +10,7 @@ import pytest
 
 from nets import parse
 from onnxprune.data import calibration
-from onnxprune.data.calibration import Calibration, Feeds, unpadded
+from onnxprune.data.calibration import Calibration, CalibrationFeeds, unpadded
 from onnxprune.data.samples import Batch, Samples, open_samples
 from onnxprune.ir.model import Model
 from onnxprune.shapes.probes import probe
@@ -23,7 +23,7 @@ def opened(count: int, *, batch: str = "N") -> tuple[Calibration, Samples]:
     return Calibration.of(samples, probe(model)), samples
 
 
-def read(feeds: Feeds) -> list[list[int]]:
+def read(feeds: CalibrationFeeds) -> list[list[int]]:
     return [batch["x"][:, 0].astype(int).tolist() for batch in feeds]
 
 
@@ -58,7 +58,7 @@ def test_a_static_batch_stays() -> None:
 
 
 def test_activations_of_a_batch_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "MEMORY", 100)  # two values of four bytes each: x and y
+    monkeypatch.setattr(calibration, "BATCH_BYTES", 100)  # two values of four bytes each: x and y
     assert opened(1000)[0].size == 12
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from onnxprune.data.preprocess import LAYOUTS, MODES, PRESETS, RESAMPLINGS, Preprocess
+from onnxprune.data.preprocess import LAYOUTS, PILLOW_MODES, PRESETS, RESAMPLINGS, Preprocess
 from onnxprune.errors import OptionError
 
 RAMP = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
@@ -127,7 +127,7 @@ def test_bytes_stay_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", PILLOW_MODES)
 def test_layouts_and_modes(tmp_path: Path, layout: str, mode: str) -> None:
     got = Preprocess(scale=1, layout=layout, mode=mode)(file(tmp_path, np.repeat(RAMP[..., :1], 3, 2)))
     channels = 1 if mode == "l" else 3

@@ -15,7 +15,7 @@ from PIL import Image
 
 from data.test_batching import unknown, value
 from data.test_sources import MODULE
-from onnxprune.data.samples import Batch, Samples, noise, open_samples
+from onnxprune.data.samples import Batch, Samples, noise_samples, open_samples
 from onnxprune.errors import OptionError
 from onnxprune.ir.weights import Array
 
@@ -248,7 +248,7 @@ def test_too_few_samples_are_seen_on_opening() -> None:
     ],
 )
 def test_noise(inputs: Sequence[ValueInfoProto], count: int, sizes: list[int]) -> None:
-    samples = noise(inputs, count=count)
+    samples = noise_samples(inputs, count=count)
     found = list(samples.batches(4))
     assert [batch.size for batch in found] == sizes
     assert (samples.count, samples.labelled, samples.source) == (sum(sizes), False, "seeded noise")
@@ -259,20 +259,20 @@ def test_noise(inputs: Sequence[ValueInfoProto], count: int, sizes: list[int]) -
 
 def test_natural_noise_differs_from_white_for_images_alone() -> None:
     inputs = [value("x", "N", 3, 16, 16), value("t", "N", 5)]
-    (white,), (natural,) = (noise(inputs, natural=natural).batches(16) for natural in (False, True))
+    (white,), (natural,) = (noise_samples(inputs, natural=natural).batches(16) for natural in (False, True))
     np.testing.assert_array_equal(white.feeds["t"], natural.feeds["t"])
     steps = [np.abs(np.diff(batch.feeds["x"])).mean() for batch in (white, natural)]
     assert steps[1] < 0.7 * steps[0]
 
 
 def test_noise_takes_shapes() -> None:
-    (batch,) = noise([value("x", "N", "T")], count=4, shapes={"x": (2, 7)}).batches(4)
+    (batch,) = noise_samples([value("x", "N", "T")], count=4, shapes={"x": (2, 7)}).batches(4)
     assert batch.feeds["x"].shape == (4, 7)
 
 
 def test_noise_does_not_depend_on_the_batch() -> None:
-    (one,), many = noise([X]).batches(16), list(noise([X]).batches(3))
+    (one,), many = noise_samples([X]).batches(16), list(noise_samples([X]).batches(3))
     np.testing.assert_array_equal(one.feeds["x"], np.concatenate([batch.feeds["x"] for batch in many]))
     assert len(np.unique(one.feeds["x"])) == 48
-    (other,) = noise([X], seed=1).batches(16)
+    (other,) = noise_samples([X], seed=1).batches(16)
     assert not np.array_equal(one.feeds["x"], other.feeds["x"])

@@ -14,8 +14,8 @@ from onnx import ValueInfoProto
 from PIL import Image
 
 from data.test_batching import value
-from onnxprune.data.batching import Intake, Table, assemble
-from onnxprune.data.sources import find
+from onnxprune.data.batching import InputSignature, Table, assemble
+from onnxprune.data.sources import find_source
 from onnxprune.errors import OptionError
 from onnxprune.ir.weights import Array
 
@@ -26,10 +26,10 @@ PICTURE = value("x", "N", 3, 4, 4)
 def read(name: object, *inputs: ValueInfoProto, preprocess: str | None = None, rows: int = 4) -> list[tuple[Array, Any]]:
     """The first input and the labels of each batch."""
     inputs = inputs or (X,)
-    intake = Intake.of(inputs)
-    source = find(str(name), "--calib", intake, preprocess)
-    blocks = (block for table in source.tables() for block in intake.blocks(table, rows))
-    return [(b.feeds[inputs[0].name], b.labels) for b in assemble(blocks, rows, exact=intake.size is not None)]
+    signature = InputSignature.of(inputs)
+    source = find_source(str(name), "--calib", signature, preprocess)
+    blocks = (block for table in source.tables() for block in signature.blocks(table, rows))
+    return [(b.feeds[inputs[0].name], b.labels) for b in assemble(blocks, rows, exact=signature.size is not None)]
 
 
 def refused(name: object, words: str, *inputs: ValueInfoProto) -> None:
@@ -206,7 +206,7 @@ def test_images_of_many_sizes(tmp_path: Path) -> None:
 
 def test_what_was_done_to_images_is_told(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", 0)
-    source = find(tmp_path, "--calib", Intake.of([PICTURE]), "cifar10")
+    source = find_source(tmp_path, "--calib", InputSignature.of([PICTURE]), "cifar10")
     text = "resize=4,crop=4,mean=0.4914/0.4822/0.4465,std=0.247/0.2435/0.2616,scale=255"
     assert (source.text, source.count) == (f"--calib {tmp_path} ({text})", 1)
 
@@ -320,7 +320,7 @@ def test_a_data_loader(here: Path) -> None:
 
 def test_a_function_is_called_for_every_pass(here: Path) -> None:
     (here / "mine.py").write_text(MODULE)
-    source = find("mine:whole", "--calib", Intake.of([X]), None)
+    source = find_source("mine:whole", "--calib", InputSignature.of([X]), None)
     passes: list[list[Table]] = [list(source.tables()) for _ in range(2)]
     assert [len(tables) for tables in passes] == [6, 6]
     assert len(sys.modules["mine"].calls) == 2

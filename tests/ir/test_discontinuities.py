@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nets import parse
-from onnxprune.ir.discontinuities import dtypes, frontier, ways
+from onnxprune.ir.discontinuities import branch_variants, dtypes, frontier
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
 from onnxprune.runtime import session
@@ -133,12 +133,12 @@ def test_every_branch_is_taken_and_loops_run_twice() -> None:
     x = np.array([[1, 2]], np.float32)
     a, b, d = (original.weights[name].array() for name in "abd")
     results = []
-    for (way,) in ways(original):
+    for (way,) in branch_variants(original):
         outcome = compare(way, way)
         assert outcome.ok
         (result,) = session.Session(way).run({"x": x, "c": np.array(True), "n": np.array(0)})
         results.append(result)
-        assert not list(ways(way))
+        assert not list(branch_variants(way))
     np.testing.assert_allclose(results[0], x @ a @ b @ b @ d, rtol=1e-5)
     np.testing.assert_allclose(results[1], -(x @ a @ b @ b), rtol=1e-5)
 
@@ -153,4 +153,4 @@ def test_a_difference_in_a_branch_that_is_not_taken_is_seen(name: str, sees: boo
 
 
 def test_a_model_that_nothing_decides_goes_one_way() -> None:
-    assert not list(ways(model(4, 1)))
+    assert not list(branch_variants(model(4, 1)))

@@ -237,8 +237,8 @@ def test_the_size_of_a_model_counts_its_data_files(tmp_path: Path) -> None:
     graph = helper.make_graph([helper.make_node("Identity", ["w"], ["y"])], "g", [], [helper.make_empty_tensor_value_info("y")])
     graph.initializer.append(numpy_helper.from_array(array, "w"))
     onnx.save(helper.make_model(graph), path)
-    assert files.parts(path) == [path]
-    assert files.size(path) == path.stat().st_size
+    assert files.model_files(path) == [path]
+    assert files.size_on_disk(path) == path.stat().st_size
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="data", size_threshold=0)
-    assert files.parts(path) == [path, tmp_path / "data"]
-    assert files.size(path) == path.stat().st_size + array.nbytes
+    assert files.model_files(path) == [path, tmp_path / "data"]
+    assert files.size_on_disk(path) == path.stat().st_size + array.nbytes

@@ -18,10 +18,10 @@ from onnxprune.driver import prune as api
 from onnxprune.driver.prune import analyze
 from onnxprune.ir import precision
 from onnxprune.ir.model import Model
-from onnxprune.ir.precision import _places, as_float32, feeds_as_float32, float_types
+from onnxprune.ir.precision import _type_fields, as_float32, feeds_as_float32, float_types
 from onnxprune.ir.weights import Weight
 from onnxprune.runtime.partition import run_for_shapes
-from onnxprune.runtime.session import Session, random_feeds, session
+from onnxprune.runtime.session import Session, inference_session, random_feeds
 from onnxprune.verify.law import compare, drift
 
 FOLDER = Path(digits.__file__).resolve().parent
@@ -32,7 +32,7 @@ def retyped(source: ModelProto, to: int) -> ModelProto:
     """The model with another type in the place of float32."""
     model = ModelProto()
     model.CopyFrom(source)
-    for message, name in list(_places(model)):
+    for message, name in list(_type_fields(model)):
         if getattr(message, name) != TensorProto.FLOAT or (isinstance(message, AttributeProto) and message.name != "to"):
             continue
         if isinstance(message, TensorProto):
@@ -137,7 +137,7 @@ def test_bfloat16_weights_are_handed_over() -> None:
     model = parse("(float[N,64] x) => (float[N,64] y) <bfloat16[64,64] w> { v = Cast<to = 1>(w) y = MatMul(x, v) }")
     x = np.ones((1, 64), np.float32)
     (got,) = Session(Model.of(model)).run({"x": x})
-    (expected,) = session(model).run(None, {"x": x})
+    (expected,) = inference_session(model).run(None, {"x": x})
     np.testing.assert_array_equal(got, expected)
 
 

@@ -11,7 +11,7 @@ from onnx import ModelProto
 from nets import NETS, parse
 from onnxprune import ModelError, Recipe, prune
 from onnxprune.ir.toposort import in_order
-from onnxprune.runtime.session import session
+from onnxprune.runtime.session import inference_session
 
 
 def shuffled(model: ModelProto, order: list[int]) -> ModelProto:
@@ -66,5 +66,5 @@ def test_a_model_whose_nodes_are_out_of_order_is_pruned() -> None:
         name: kept.tolist() for name, kept in straight.plan.keep.items()
     }
     x = {"x": np.ones((1, 3, 8, 8), np.float32)}
-    (got,), (expected,) = (session(one.model).run(None, x) for one in (result, straight))
+    (got,), (expected,) = (inference_session(one.model).run(None, x) for one in (result, straight))
     np.testing.assert_array_equal(got, expected)

@@ -18,9 +18,9 @@ import pytest
 from onnxprune.errors import ModelError, OptionError, ProviderError
 from onnxprune.latency import _worker as worker
 from onnxprune.latency import benchmark as bench
-from onnxprune.latency._worker import Slot
+from onnxprune.latency._worker import SessionInput
 from onnxprune.latency.benchmark import benchmark
-from onnxprune.latency.interleave import Spread
+from onnxprune.latency.interleave import Quartiles
 
 QUICK: dict[str, Any] = {"seconds": 0.0, "min_rounds": 3, "warmup": 1, "sessions": 1}
 
@@ -60,11 +60,11 @@ EXP_OF_ONE = model("g (float[1, 4] x) => (float[1, 4] y) { y = Exp(x) }")
     ],
 )
 def test_batch_and_defaults_of_dynamic_axes(dims: tuple[int | str | None, ...], shape: tuple[int, ...]) -> None:
-    assert worker.resolve([Slot("x", "tensor(float)", dims)], 8, {}).shapes == {"x": shape}
+    assert worker.resolve([SessionInput("x", "tensor(float)", dims)], 8, {}).shapes == {"x": shape}
 
 
 def test_guessed_sizes_are_noted_and_known_ones_are_not() -> None:
-    slots = [Slot("ids", "tensor(int64)", ("N", "seq")), Slot("mask", "tensor(int64)", ("N", "seq"))]
+    slots = [SessionInput("ids", "tensor(int64)", ("N", "seq")), SessionInput("mask", "tensor(int64)", ("N", "seq"))]
     (note,) = worker.resolve(slots, 2, {}).notes
     assert "ids: seq=64" in note
     known = worker.resolve(slots, 2, {"mask": [-1, 7]})
@@ -73,11 +73,11 @@ def test_guessed_sizes_are_noted_and_known_ones_are_not() -> None:
 
 
 def test_a_fixed_batch_is_kept_and_noted() -> None:
-    fixed = worker.resolve([Slot("x", "tensor(float)", (4, 3))], 8, {})
+    fixed = worker.resolve([SessionInput("x", "tensor(float)", (4, 3))], 8, {})
     assert fixed.batch == 4
     assert fixed.shapes == {"x": (4, 3)}
     assert fixed.notes == ("the model's batch is fixed at 4; 8 was asked for",)
-    assert worker.resolve([Slot("x", "tensor(float)", (8, 3))], 8, {}).notes == ()
+    assert worker.resolve([SessionInput("x", "tensor(float)", (8, 3))], 8, {}).notes == ()
     assert worker.resolve([], 8, {}).batch == 1
 
 
@@ -94,18 +94,18 @@ def test_a_fixed_batch_is_kept_and_noted() -> None:
 )
 def test_shapes_that_do_not_fit_are_refused(dims: tuple[int | str | None, ...], shape: list[int] | None, says: str) -> None:
     with pytest.raises(OptionError, match=says) as caught:
-        worker.resolve([Slot("pic", "tensor(float)", dims)], 2, {"pic": shape} if shape else {})
+        worker.resolve([SessionInput("pic", "tensor(float)", dims)], 2, {"pic": shape} if shape else {})
     assert "'pic'" in str(caught.value)
 
 
 def test_one_symbol_cannot_be_given_two_sizes() -> None:
-    slots = [Slot("a", "tensor(float)", ("N", "seq")), Slot("b", "tensor(float)", ("N", "seq"))]
+    slots = [SessionInput("a", "tensor(float)", ("N", "seq")), SessionInput("b", "tensor(float)", ("N", "seq"))]
     with pytest.raises(OptionError, match="'seq' is given two sizes, 3 and in input 'b' 4"):
         worker.resolve(slots, 1, {"a": [-1, 3], "b": [-1, 4]})
 
 
 def test_feeds_depend_on_seed_and_name_alone() -> None:
-    x, y = Slot("x", "tensor(float)", ()), Slot("y", "tensor(float)", ())
+    x, y = SessionInput("x", "tensor(float)", ()), SessionInput("y", "tensor(float)", ())
     shapes = {"x": (3, 4), "y": (3, 4)}
     both, alone = worker.make_feeds([y, x], shapes, 0), worker.make_feeds([x], shapes, 0)
     assert np.array_equal(both["x"], alone["x"])
@@ -115,10 +115,10 @@ def test_feeds_depend_on_seed_and_name_alone() -> None:
 
 @pytest.mark.parametrize("name", ["float16", "float", "double", "int8", "uint8", "int32", "int64", "bool"])
 def test_feeds_have_the_type_of_the_input(name: str) -> None:
-    data = worker.make_feeds([Slot("x", f"tensor({name})", ())], {"x": (50,)}, 0)["x"]
+    data = worker.make_feeds([SessionInput("x", f"tensor({name})", ())], {"x": (50,)}, 0)["x"]
     assert data.dtype == np.dtype({"float": "float32", "double": "float64"}.get(name, name))
     assert (len(set(data.tolist())) == 2) == (data.dtype.kind != "f")  # 0 and 1; floats are normal
-    assert worker.make_feeds([Slot("x", f"tensor({name})", ())], {"x": ()}, 0)["x"].shape == ()
+    assert worker.make_feeds([SessionInput("x", f"tensor({name})", ())], {"x": ()}, 0)["x"].shape == ()
 
 
 def test_an_input_without_numbers_is_refused() -> None:
@@ -308,7 +308,7 @@ def test_ratio_is_the_median_of_the_rounds_ratios(monkeypatch: pytest.MonkeyPatc
     # Drift: everything slows threefold in the last round. Medians of each alone would say 4 / 2.
     monkeypatch.setattr(bench, "interleave", lambda *_, **__: [[1e-3, 2e-3, 9e-3], [3e-3, 4e-3, 27e-3]])
     row = benchmark([EXP, EXP], **QUICK).rows[1]
-    assert row.ratio == Spread(3.0, 2.5, 3.0)
+    assert row.ratio == Quartiles(3.0, 2.5, 3.0)
     assert (row.latency.q1_ms, row.latency.median_ms, row.latency.q3_ms) == pytest.approx((3.5, 4.0, 15.5))
     assert row.latency.rounds == 3
 

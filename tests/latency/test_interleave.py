@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from onnxprune.latency.interleave import Spread, interleave, spread
+from onnxprune.latency.interleave import Quartiles, interleave, quartiles
 
 
 class FakeTime:
@@ -31,9 +31,9 @@ class FakeTime:
 
 
 def test_spread_is_median_and_quartiles() -> None:
-    assert spread([5.0, 1.0, 3.0, 2.0, 4.0]) == Spread(3.0, 2.0, 4.0)
-    assert spread([1.0, 2.0]) == Spread(1.5, 1.25, 1.75)
-    assert spread([7.0]) == Spread(7.0, 7.0, 7.0)
+    assert quartiles([5.0, 1.0, 3.0, 2.0, 4.0]) == Quartiles(3.0, 2.0, 4.0)
+    assert quartiles([1.0, 2.0]) == Quartiles(1.5, 1.25, 1.75)
+    assert quartiles([7.0]) == Quartiles(7.0, 7.0, 7.0)
 
 
 def test_candidates_take_turns_and_every_other_round_is_reversed() -> None:

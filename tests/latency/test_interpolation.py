@@ -9,21 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune.latency.interpolation import KINDS, Grid, kind_of, spaced
+from onnxprune.latency.interpolation import WIDTH_MULTIPLES, GridInterpolator, multiple_of, spaced_widths
 
 Axes = list[dict[int, list[float]]]
 
 
 def split(widths: list[int]) -> dict[int, list[float]]:
     """Widths by kind."""
-    return {kind: [width for width in widths if kind_of(width) == kind] for kind in KINDS}
+    return {kind: [width for width in widths if multiple_of(width) == kind] for kind in WIDTH_MULTIPLES}
 
 
 AXES = st.lists(st.lists(st.integers(1, 200), min_size=1, max_size=6).map(split), min_size=1, max_size=3)
 
 
-def filled(axes: Axes, seed: int) -> tuple[Grid, dict[tuple[float, ...], float]]:
-    grid = Grid(axes)
+def filled(axes: Axes, seed: int) -> tuple[GridInterpolator, dict[tuple[float, ...], float]]:
+    grid = GridInterpolator(axes)
     rng = np.random.default_rng(seed)
     values = {place: float(rng.uniform(1, 9)) for place in grid.places()}
     grid.fill(values)
@@ -32,12 +32,12 @@ def filled(axes: Axes, seed: int) -> tuple[Grid, dict[tuple[float, ...], float]]
 
 @pytest.mark.parametrize(("width", "kind"), [(16, 16), (32, 16), (4, 4), (24, 4), (1, 1), (17, 1), (30, 1)])
 def test_kinds(width: int, kind: int) -> None:
-    assert kind_of(width) == kind
+    assert multiple_of(width) == kind
 
 
 @given(st.sets(st.integers(1, 2000), min_size=1), st.integers(2, 9))
 def test_spaced_keeps_the_ends_and_no_more_than_asked_for(widths: set[int], count: int) -> None:
-    found = spaced(widths, count)
+    found = spaced_widths(widths, count)
     assert found == sorted(set(found))
     assert set(found) <= widths
     assert {min(widths), max(widths)} <= set(found)
@@ -45,7 +45,7 @@ def test_spaced_keeps_the_ends_and_no_more_than_asked_for(widths: set[int], coun
 
 
 def test_spaced_is_closer_where_widths_are_small() -> None:
-    gaps = np.diff(spaced(range(16, 1025, 16), 5))
+    gaps = np.diff(spaced_widths(range(16, 1025, 16), 5))
     assert (np.diff(gaps) > 0).all()
 
 
@@ -59,7 +59,7 @@ def test_exact_at_the_points(axes: Axes, seed: int) -> None:
 @given(st.tuples(*[st.floats(-3, 3)] * 4), st.integers(1, 96), st.integers(1, 96))
 def test_exact_everywhere_for_what_is_linear_in_each_width(factors: tuple[float, ...], left: int, right: int) -> None:
     widths = [1, 4, 8, 13, 16, 40, 64, 96, 92, 95]
-    grid = Grid([split(widths)] * 2)
+    grid = GridInterpolator([split(widths)] * 2)
     a, b, c, d = factors
 
     def function(x: float, y: float) -> float:
@@ -67,12 +67,12 @@ def test_exact_everywhere_for_what_is_linear_in_each_width(factors: tuple[float,
 
     grid.fill({(x, y): function(x, y) for x, y in grid.places()})
     ends = {kind: (min(some), max(some)) for kind, some in split(widths).items()}
-    x, y = (float(np.clip(width, *ends[kind_of(width)])) for width in (left, right))
+    x, y = (float(np.clip(width, *ends[multiple_of(width)])) for width in (left, right))
     assert grid((left, right)) == pytest.approx(function(x, y), abs=1e-6)
 
 
 def test_kinds_are_apart() -> None:
-    grid = Grid([{16: [16, 48], 4: [20, 44], 1: [17, 47]}])
+    grid = GridInterpolator([{16: [16, 48], 4: [20, 44], 1: [17, 47]}])
     grid.fill({(16,): 1, (48,): 3, (20,): 10, (44,): 40, (17,): 100, (47,): 400})
     assert [grid((width,)) for width in (16, 32, 48)] == [1, 2, 3]
     assert grid((32 - 4,)) == 20
@@ -81,19 +81,19 @@ def test_kinds_are_apart() -> None:
 
 
 def test_a_kind_without_points_takes_those_of_another() -> None:
-    grid = Grid([{16: [16, 48], 4: [], 1: []}])
+    grid = GridInterpolator([{16: [16, 48], 4: [], 1: []}])
     grid.fill({(16,): 1, (48,): 3})
     assert grid((24,)) == 1.5
 
 
 def test_constant_beyond_the_ends() -> None:
-    grid = Grid([{16: [16, 48]}])
+    grid = GridInterpolator([{16: [16, 48]}])
     grid.fill({(16,): 1, (48,): 3})
     assert (grid((0,)), grid((64,))) == (1, 3)
 
 
 def test_filling_again_forgets_what_was_worked_out() -> None:
-    grid = Grid([{16: [16, 48]}])
+    grid = GridInterpolator([{16: [16, 48]}])
     grid.fill({(16,): 1, (48,): 3})
     assert grid((32,)) == 2
     grid.fill({(16,): 10, (48,): 30})
@@ -101,7 +101,7 @@ def test_filling_again_forgets_what_was_worked_out() -> None:
 
 
 def test_without_axes_there_is_one_place() -> None:
-    grid = Grid([])
+    grid = GridInterpolator([])
     assert list(grid.places()) == [()]
     grid.fill({(): 7.0})
     assert grid(()) == 7
@@ -113,7 +113,7 @@ def test_settled_lowers_what_is_above_a_larger_width_of_its_kind(axes: Axes, see
     found = grid.settled(values)
     assert found.keys() == values.keys()
     for (low, small), (high, large) in itertools.permutations(found.items(), 2):
-        kinds = all(kind_of(a) == kind_of(b) and a <= b for a, b in zip(low, high, strict=True))
+        kinds = all(multiple_of(a) == multiple_of(b) and a <= b for a, b in zip(low, high, strict=True))
         assert not kinds or small <= large
     for place, value in found.items():
         larger = [values[other] for other in values if all(map(_reaches, place, other))]
@@ -121,10 +121,10 @@ def test_settled_lowers_what_is_above_a_larger_width_of_its_kind(axes: Axes, see
 
 
 def _reaches(low: float, high: float) -> bool:
-    return low == high or (low < high and kind_of(low) == kind_of(high))
+    return low == high or (low < high and multiple_of(low) == multiple_of(high))
 
 
 def test_settled_leaves_what_grows() -> None:
-    grid = Grid([{16: [16, 48], 4: [20, 44]}])
+    grid = GridInterpolator([{16: [16, 48], 4: [20, 44]}])
     values: dict[tuple[float, ...], float] = {(16,): 1.0, (48,): 3.0, (20,): 10.0, (44,): 40.0}
     assert grid.settled(values) == values

@@ -17,7 +17,7 @@ from nets import NETS, parse
 from onnxprune.axes.factors import Factor
 from onnxprune.axes.plan import Plan
 from onnxprune.driver.prune import analyze
-from onnxprune.latency.segments import Cut, Segment, constant_bytes
+from onnxprune.latency.segments import Segment, SegmentedGraph, constant_bytes
 from onnxprune.latency.timer import OrtTimer
 from onnxprune.passes import PruneChannels
 from onnxprune.passes.analysis import Analysis
@@ -25,10 +25,11 @@ from onnxprune.passes.analysis import Analysis
 ANALYSES = {name: analyze(parse(NETS[name])) for name in NETS}
 
 
-def cut_of(found: Analysis, batch: int = 2) -> Cut:
+def cut_of(found: Analysis, batch: int = 2) -> SegmentedGraph:
     """The segments, for inputs as the probe has them but for the batch."""
     shapes = {value.name: found.shapes.shapes[value.name] or () for value in found.model.inputs}
-    return Cut(found.model, found.coupling, found.shapes, {name: (batch, *shape[1:]) for name, shape in shapes.items()})
+    inputs = {name: (batch, *shape[1:]) for name, shape in shapes.items()}
+    return SegmentedGraph(found.model, found.coupling, found.shapes, inputs)
 
 
 def widths(found: Analysis, seed: int) -> dict[Factor, int]:
@@ -170,7 +171,7 @@ def test_equal_layers_make_equal_models() -> None:
 
 def test_dynamic_sizes_stay_dynamic_and_their_sizes_are_told() -> None:
     found = ANALYSES["attention"]
-    cut = Cut(found.model, found.coupling, found.shapes, {"x": (3, 5, 8)})
+    cut = SegmentedGraph(found.model, found.coupling, found.shapes, {"x": (3, 5, 8)})
     for segment in cut.segments:
         model, _ = cut.timed(segment, {}) or pytest.fail("a shape is not known")
         sizes = {prop.key: int(prop.value) for prop in model.metadata_props}
@@ -243,7 +244,7 @@ def test_bodies_know_their_outer_names() -> None:
                         else_branch = other () => (float[N,4] e) { e = Identity(a) }>
         }""")
     )
-    cut = Cut(found.model, found.coupling, found.shapes, {"x": (2, 4), "flag": ()})
+    cut = SegmentedGraph(found.model, found.coupling, found.shapes, {"x": (2, 4), "flag": ()})
     whole = cut.whole({})
     pairs = [cut.timed(segment, {}) or pytest.fail("a shape is not known") for segment in cut.segments]
     assert whole is not None

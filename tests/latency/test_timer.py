@@ -17,7 +17,7 @@ from nets import NETS, parse
 from onnxprune.errors import ModelError, OptionError, ProviderError
 from onnxprune.ir.model import Model
 from onnxprune.latency import timer
-from onnxprune.latency.interleave import Run
+from onnxprune.latency.interleave import TimedRun
 from onnxprune.latency.timer import OrtTimer, measure_ratio, yardstick
 
 
@@ -90,7 +90,7 @@ def net(name: str = "flatten") -> Model:
 
 
 def test_a_ratio_is_the_candidates_time_over_the_originals(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interleave(runs: Sequence[Run], **options: Any) -> list[list[float]]:
+    def interleave(runs: Sequence[TimedRun], **options: Any) -> list[list[float]]:
         for run in runs:
             run(1)
         return [[2.0, 4.0, 2.0], [1.0, 1.0, 1.0]]
@@ -108,7 +108,7 @@ def test_open_sizes_are_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Mapping[str, Sequence[int]]] = []
     bound = timer._bound
 
-    def spy(session: Any, slots: Any, shapes: Mapping[str, Sequence[int]], *rest: Any) -> Run:
+    def spy(session: Any, slots: Any, shapes: Mapping[str, Sequence[int]], *rest: Any) -> TimedRun:
         seen.append(shapes)
         return bound(session, slots, shapes, *rest)
 

@@ -27,7 +27,7 @@ def gathered(op: str, size: list[int], kernel: list[int], attributes: dict[str, 
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xwy"]
     graph = helper.make_graph([node], "g", values[:2], values[2:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    (expected,) = session.session(model).run(None, {"x": x, "w": w})
+    (expected,) = session.inference_session(model).run(None, {"x": x, "w": w})
     return (flat[taps] @ w.reshape(-1)).reshape(1, 1, *geometry.out), expected
 
 

@@ -7,7 +7,7 @@ import pytest
 from onnx import ModelProto
 
 from nets import NETS, parse
-from onnxprune.data.calibration import Feeds
+from onnxprune.data.calibration import CalibrationFeeds
 from onnxprune.data.samples import open_samples
 from onnxprune.driver.prune import analyze
 from onnxprune.ir.weights import Array
@@ -30,7 +30,7 @@ def collected(model: ModelProto, batch: int = 4, seed: int = 0) -> tuple[Statist
     samples = samples_of(found)
     names = [name for node in found.model.graph.node for name in node.output]
     values = dict(zip(names, session.Session(found.model, names).run(samples), strict=True))
-    feeds = Feeds(open_samples(samples, found.model.inputs), batch)
+    feeds = CalibrationFeeds(open_samples(samples, found.model.inputs), batch)
     return collect(found.model, found.coupling, feeds, seed=seed), samples | values, found
 
 

@@ -8,7 +8,7 @@ import pytest
 from onnxprune.ir.weights import Weight
 from onnxprune.linear.layers import linear_readers, matrix_of
 from onnxprune.linear.reconstruction import NetworkPair, tasks_of
-from onnxprune.runtime.stages import Staged
+from onnxprune.runtime.stages import StagedRun
 from sparse_nets import ready
 
 RESIDUAL = """(float[N,4,8,8] x) => (float[N,4,8,8] y) <float[4,4,1,1] a, float[4,4,1,1] b, float[4,4,1,1] c> {
@@ -38,7 +38,7 @@ def test_targets_are_the_originals_and_inputs_those_of_the_changed_network() -> 
     tasks = tasks_of(model, linear_readers(model, found.coupling), found.shapes, ["a"])
     changed = model.copy()
     changed.weights["a"] = Weight("a", None, model.weights["a"].array() * np.float32(2))
-    with Staged(model, feeds, keep={task.target for task in tasks}) as large, Staged(changed, feeds) as small:
+    with StagedRun(model, feeds, keep={task.target for task in tasks}) as large, StagedRun(changed, feeds) as small:
         pair = NetworkPair(large, small, tasks, lambda _: ())
         assert pair.changed is changed
         for task in tasks[:2]:

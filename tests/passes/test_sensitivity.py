@@ -84,7 +84,7 @@ def test_a_model_that_is_too_much_work_is_measured_on_fewer_batches(monkeypatch:
         return Fixed()
 
     monkeypatch.setattr("onnxprune.passes.sensitivity._WORK", 1.0)
-    monkeypatch.setattr("onnxprune.passes.sensitivity.Meter", meter)
+    monkeypatch.setattr("onnxprune.passes.sensitivity.SuffixDivergence", meter)
     Sensitivity().run(found.analysis, found.scores, found.observed)
     assert batches == [1]
 

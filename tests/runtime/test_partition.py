@@ -29,8 +29,8 @@ FOLDER = Path(digits.__file__).resolve().parent
 
 def pieces(monkeypatch: pytest.MonkeyPatch, size: int = 0) -> None:
     """Every model runs in segments of at most so many bytes of constants; 0 gives each node with constants its own."""
-    monkeypatch.setattr(partition, "WHOLE", -1)
-    monkeypatch.setattr(partition, "SEGMENT", size)
+    monkeypatch.setattr(partition, "WHOLE_BYTES", -1)
+    monkeypatch.setattr(partition, "PARTITION_BYTES", size)
 
 
 def feeds_of(model: Model) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from onnx import ModelProto, TensorProto, helper
 from nets import NETS, parse
 from onnxprune.errors import ModelError
 from onnxprune.ir.model import Model
-from onnxprune.runtime.session import Session, evaluate, random_feeds, session
+from onnxprune.runtime.session import Session, evaluate, inference_session, random_feeds
 
 OPSETS = [helper.make_opsetid("", 18)]
 
@@ -17,7 +17,7 @@ OPSETS = [helper.make_opsetid("", 18)]
 def test_weights_handed_over_are_the_weights() -> None:
     proto = parse(NETS["flatten"])  # w2 is large enough to be handed over, the others are copied
     x = {"x": np.ones((2, 3, 4, 4), np.float32)}
-    (expected,) = session(proto).run(None, x)
+    (expected,) = inference_session(proto).run(None, x)
     (got,) = Session(Model.of(proto)).run(x)
     np.testing.assert_array_equal(got, expected)
     inner, again = Session(Model.of(proto), ["r", "y"]).run(x)
@@ -29,7 +29,7 @@ def test_what_does_not_load_is_named_in_one_line() -> None:
     model = parse(NETS["chain"])
     model.graph.node[0].op_type = "NoSuchOperator"
     with pytest.raises(ModelError, match=r"^here\.onnx: ONNX Runtime does not load it: .*NoSuchOperator") as caught:
-        session(model, "here.onnx")
+        inference_session(model, "here.onnx")
     assert "\n" not in str(caught.value)
 
 

@@ -15,7 +15,7 @@ from nets import NETS, parse
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Array, Weight
 from onnxprune.runtime import session as runtime
-from onnxprune.runtime.stages import Staged
+from onnxprune.runtime.stages import StagedRun
 
 CASES: dict[str, str] = NETS | {
     "a branch that captures": """(float[N,3,4,4] x, bool c) => (float[N,4,4,4] y)
@@ -78,7 +78,7 @@ def test_it_is_a_whole_run(name: str, memory: int, folder: Path) -> None:
     feeds = feeds_of(model)
     names = [value for node in model.graph.node for value in node.output]
     whole = [dict(zip(names, runtime.Session(model, names, optimize=False).run(feed), strict=True)) for feed in feeds]
-    with Staged(model, feeds, memory=memory) as stages:
+    with StagedRun(model, feeds, memory=memory) as stages:
         assert (stages.batches, stages.done) == (3, 0)
         for place, node in enumerate(model.graph.node):
             stages.advance(place)
@@ -109,7 +109,7 @@ def test_stages_may_be_of_any_length(folder: Path) -> None:
     model = loaded("gate")
     feeds = feeds_of(model)
     session = runtime.Session(model)
-    with Staged(model, feeds) as stages:
+    with StagedRun(model, feeds) as stages:
         for stop in (3, 3, 1, 6, len(model.graph.node)):
             stages.advance(stop)
             assert stages.done >= stop
@@ -119,7 +119,7 @@ def test_stages_may_be_of_any_length(folder: Path) -> None:
 
 def test_what_nothing_reads_any_more_is_dropped(folder: Path) -> None:
     model = loaded("chain")
-    with Staged(model, feeds_of(model), keep=["n"], memory=0) as stages:
+    with StagedRun(model, feeds_of(model), keep=["n"], memory=0) as stages:
         stages.advance(3)
         assert stages.value("n", 0).shape[1] == stages.value("r", 0).shape[1] == 8
         for name in ("x", "a"):
@@ -137,7 +137,7 @@ def test_what_nothing_reads_any_more_is_dropped(folder: Path) -> None:
 def test_memory_that_is_free_again_is_used(folder: Path) -> None:
     """Room for two values of one batch: what is dropped makes room."""
     model = Model.of(parse("(float[N,4] x) => (float[N,4] y) { a = Relu(x) b = Neg(a) c = Neg(b) y = Neg(c) }"))
-    with Staged(model, [{"x": np.ones((2, 4), np.float32)}], memory=64) as stages:
+    with StagedRun(model, [{"x": np.ones((2, 4), np.float32)}], memory=64) as stages:
         stages.advance(4)
         compare(stages.value("y", 0), -np.ones((2, 4), np.float32))
         assert not list(folder.iterdir())
@@ -148,7 +148,7 @@ def test_replaced_weights_count_from_the_next_stage() -> None:
     (feed,) = feeds_of(model, 1)
     session = runtime.Session(model, ["r"])
     (r,) = session.run(feed)
-    with Staged(model, [feed]) as stages:
+    with StagedRun(model, [feed]) as stages:
         stages.advance(4)
         weight = np.ones((5, 6), np.float32)
         model.weights["w3"] = Weight("w3", None, weight)
@@ -164,14 +164,14 @@ def test_files_of_others_are_not_touched(tmp_path: Path, folder: Path) -> None:
     feed: Mapping[str, Any] = {"x": np.load(path, mmap_mode="r")}
     model = Model.of(parse("(float[N,4] x) => (float[N,4] y) { a = Relu(x) y = Neg(a) }"))
     for memory in (0, 1 << 30):
-        with Staged(model, [feed], memory=memory) as stages:
+        with StagedRun(model, [feed], memory=memory) as stages:
             stages.advance(2)
     assert [file.name for file in tmp_path.iterdir()] == ["samples.npy"]
 
 
 def test_text_stays_in_memory() -> None:
     model = Model.of(parse("(string[N] x) => (string[N] y) { a = Identity(x) y = Identity(a) }"))
-    with Staged(model, [{"x": np.array(["a", "b"], object)}], memory=0) as stages:
+    with StagedRun(model, [{"x": np.array(["a", "b"], object)}], memory=0) as stages:
         stages.advance(1)
         assert stages.info("a").type.tensor_type.elem_type == TensorProto.STRING
         stages.advance(2)
@@ -185,7 +185,7 @@ def test_an_old_model() -> None:
     proto.graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in proto.graph.initializer)
     model = Model.of(proto)
     feeds = feeds_of(model)
-    with Staged(model, feeds) as stages:
+    with StagedRun(model, feeds) as stages:
         stages.advance(2)
         stages.advance(6)
         compare(stages.value("y", 0), runtime.Session(model).run(feeds[0])[0])

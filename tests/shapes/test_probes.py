@@ -7,7 +7,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from nets import NETS, parse
 from onnxprune.ir.model import Model
-from onnxprune.shapes.probes import Shapes, bindings, probe, trials
+from onnxprune.shapes.probes import Shapes, binding_candidates, bindings, probe
 from onnxprune.shapes.size_arithmetic import SMALL
 
 
@@ -42,7 +42,7 @@ def test_sizes_with_one_name_stay_equal_and_others_differ() -> None:
 
 def test_trials_differ_and_end() -> None:
     infos = [helper.make_tensor_value_info(name, TensorProto.INT64, [name, f"{name} length"]) for name in ("a", "b")]
-    plain, even, alike, both, *fixed = trials(infos)
+    plain, even, alike, both, *fixed = binding_candidates(infos)
     assert plain == bindings(infos) == [{"a": (2, 24), "b": (2, 40)}, {"a": (3, 47), "b": (3, 79)}]
     assert even == [{"a": (2, 24), "b": (2, 40)}, {"a": (3, 48), "b": (3, 80)}]
     assert alike == [{"a": (2, 24), "b": (2, 24)}, {"a": (3, 47), "b": (3, 47)}]
@@ -50,7 +50,7 @@ def test_trials_differ_and_end() -> None:
     assert all(first["a"] == first["b"] == (2, second["a"][1]) for first, second in fixed)
     assert len({first["a"] for first, _ in fixed}) == len(fixed) > 3
     static = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])]
-    assert len(list(trials(static))) == 1
+    assert len(list(binding_candidates(static))) == 1
 
 
 def test_sizes_that_must_be_equal_are_found() -> None:

@@ -9,7 +9,7 @@ import pytest
 from onnx import parser
 
 from onnxprune import OptionError
-from onnxprune.data.calibration import LABELS, Feeds
+from onnxprune.data.calibration import LABELS, CalibrationFeeds
 from onnxprune.data.samples import open_samples
 from onnxprune.driver.prune import analyze
 from onnxprune.ir.model import Model
@@ -21,10 +21,10 @@ DIGITS = Path(__file__).resolve().parents[2] / "models" / "digits.onnx"
 LABELLED = ("snip", "grasp", "movement")
 
 
-def feeds(labels: np.ndarray | None = None) -> Feeds:
+def feeds(labels: np.ndarray | None = None) -> CalibrationFeeds:
     x = np.random.default_rng(0).random((16, 1, 8, 8), np.float32)
     samples = open_samples({"x": x} | ({} if labels is None else {"label": labels}), Model.of(DIGITS).inputs)
-    return Feeds(samples, 4)
+    return CalibrationFeeds(samples, 4)
 
 
 CLASSES = np.random.default_rng(1).integers(10, size=16)
@@ -74,6 +74,6 @@ def test_labels_of_padded_sequences_go_with_their_rows() -> None:
     ids = np.arange(4)[:, None].repeat(32, 1)
     mask = np.arange(32)[None] < np.array([[4], [32], [5], [30]])
     samples = open_samples({"ids": ids, "attention_mask": mask.astype(np.int64), "label": np.arange(4)}, model.inputs)
-    parts = [*Feeds(samples, 4, open_length={"ids", "attention_mask"}).labelled()]
+    parts = [*CalibrationFeeds(samples, 4, open_length={"ids", "attention_mask"}).labelled()]
     assert len(parts) > 1
     assert all(np.array_equal(part["ids"][:, 0], part[LABELS]) for part in parts)

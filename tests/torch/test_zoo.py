@@ -56,7 +56,7 @@ def check_nodes(proto: Any) -> None:
     names = [name for step in module.program.steps for name in step.outputs if name]
     del proto.graph.output[:]
     proto.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    theirs = dict(zip(names, session.session(proto, "reference", optimize=False).run(None, feeds), strict=True))
+    theirs = dict(zip(names, session.inference_session(proto, "reference", optimize=False).run(None, feeds), strict=True))
     given, double = feeds | theirs, None
     for at, step in enumerate(module.program.steps):
         outputs = [theirs[name] for name in filter(None, step.outputs)]
@@ -81,7 +81,7 @@ def check_outputs(proto: Any) -> None:
         return
     feeds = feeds_of(model)
     wide = {name: x.astype(np.float64) if x.dtype.kind == "f" else x for name, x in feeds.items()}
-    expected = session.session(proto, "reference", optimize=False).run(None, feeds)
+    expected = session.inference_session(proto, "reference", optimize=False).run(None, feeds)
     with torch.no_grad():
         ours = to_module(model).compute(feeds)
         exact = to_module(retyped(model, TensorProto.DOUBLE)).compute(wide)

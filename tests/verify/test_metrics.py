@@ -13,7 +13,7 @@ from onnxprune.data.samples import open_samples
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
-from onnxprune.verify.metrics import METRICS, Evaluation, parse_drop
+from onnxprune.verify.metrics import QUALITY_METRICS, Evaluation, parse_drop
 
 SCORES = "(float[N,4] x) => (float[N,3] y) <float[4,3] w> { y = MatMul(x, w) }"
 IMAGES = "(float[N,4,2,2] x) => (float[N,3,2,2] y) <float[3,4,1,1] w> { y = Conv(x, w) }"
@@ -64,7 +64,7 @@ def test_a_function_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ("metric", "message"),
     [
         ("top1", "needs labels"),
-        ("accuracy", f"there is no metric 'accuracy'; there are {', '.join(METRICS)}"),
+        ("accuracy", f"there is no metric 'accuracy'; there are {', '.join(QUALITY_METRICS)}"),
         ("nowhere_at_all:f", "No module named"),
         ("onnxprune.verify.metrics:METRICS", "is not a function"),
         ("onnxprune.verify.metrics:nothing", "has no attribute"),

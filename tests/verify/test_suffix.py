@@ -7,9 +7,9 @@ import pytest
 
 from onnxprune.ir.weights import Weight
 from onnxprune.runtime.session import Session
-from onnxprune.runtime.stages import Staged
+from onnxprune.runtime.stages import StagedRun
 from onnxprune.verify.divergence import divergence
-from onnxprune.verify.suffix import Meter
+from onnxprune.verify.suffix import SuffixDivergence
 from sparse_nets import ready
 
 
@@ -17,8 +17,8 @@ def test_measures_what_the_whole_model_does() -> None:
     found, calibration = ready()
     model, held = found.model, calibration.held
     starts = {name: next(at for at, node in enumerate(model.graph.node) if name in node.input) for name in ("inner", "last")}
-    with Staged(model, held) as stages:
-        meter = Meter(model, held, stages)
+    with StagedRun(model, held) as stages:
+        meter = SuffixDivergence(model, held, stages)
         for name, start in starts.items():
             changed = model.copy()
             changed.weights[name] = Weight(name, None, model.weights[name].array() * np.float32(0.5))

@@ -248,7 +248,7 @@ class Runner:
     def __init__(self, sample: Sample, inputs: Sequence[Array | None], cut: Cut | None = None) -> None:
         proto = build(sample, inputs, *(() if cut is None else (cut.node, cut.counts)))
         self.sample = sample
-        self.session = session.session(proto, sample.id, optimize=False)
+        self.session = session.inference_session(proto, sample.id, optimize=False)
 
     def __call__(self, inputs: Sequence[Array | None]) -> list[Array]:
         pairs = zip(self.sample.inputs, inputs, strict=True)
