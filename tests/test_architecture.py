@@ -82,7 +82,7 @@ UNTESTED = {
     "__main__": "tests/cli/test_app.py runs it",
     "cli.building": "test_pipeline",
     "cli.quantizing": "test_quantizer",
-    "latency._worker": "test_bench",
+    "latency.model": "tests/latency/test_profiler.py",
     "shapes.binding": "test_inference",
     "driver.ort_quantizer": "test_quantizer",
     "options.quantize": "test_quantizer",
@@ -193,7 +193,7 @@ def test_few_modules_touch_protobufs() -> None:
 
 def test_few_modules_know_the_runtime() -> None:
     users = {module for module in MODULES if "onnxruntime" in external(module, types=False)}
-    assert users <= {"runtime.session", "latency._worker", "driver.ort_quantizer"}
+    assert users <= {"runtime.session", "latency.providers", "driver.ort_quantizer"}
 
 
 def test_extras_are_no_requirement() -> None:

@@ -109,13 +109,13 @@ class Prepared:
     @cached_property
     def latencies(self) -> Prices:
         """What the model takes under any plan, by timing its layers here."""
-        from onnxprune.latency.model import LatencyModel
+        from onnxprune.latency.profiler import LatencyProfiler
 
         analysis, align = self.analysis, parse_align(self.recipe.align, "latency")
         with self.stages("latency table", "timing layers"):
-            table = LatencyModel(analysis.model, analysis.coupling, analysis.shapes, align=align.channels, progress=self._timing)
-            table.prepare({group.factor: widths(group, analysis.coupling, align) for group in analysis.coupling.groups})
-        return table
+            coupling = analysis.coupling
+            profiler = LatencyProfiler(analysis.model, coupling, analysis.shapes, align=align.channels, progress=self._timing)
+            return profiler.profile({group.factor: widths(group, coupling, align) for group in coupling.groups})
 
     def _timing(self, what: str, done: int, steps: int) -> None:
         self.stages.tell(f"timing {what} ({done} of {steps})")

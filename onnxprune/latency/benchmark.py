@@ -13,7 +13,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +21,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onnxprune.errors import ModelError, OptionError
-from onnxprune.latency import _worker as worker
+from onnxprune.latency.inputs import ResolvedShapes, SessionInput, make_feeds, resolve_shapes, session_inputs
 from onnxprune.latency.interleave import Quartiles, TimedRun, interleave, quartiles
+from onnxprune.latency.peak_memory import PeakMemory, peak_memory
+from onnxprune.latency.providers import bind_session, error_text, fallback_note, onnxruntime, open_session, require_provider
 
 __all__ = ["BenchReport", "BenchRow", "LatencyStats", "benchmark", "machine_of"]
 
@@ -85,7 +86,7 @@ class _Loaded:
     label: str
     source: str | bytes
     session: Any
-    slots: tuple[worker.SessionInput, ...]
+    inputs: tuple[SessionInput, ...]
     session_s: float
     notes: tuple[str, ...]
 
@@ -141,7 +142,7 @@ def _check(providers: Sequence[str], batches: Sequence[int], sessions: int, sett
         if is_wrong:
             raise OptionError(msg)
     for provider in providers:
-        worker.require_provider(provider)
+        require_provider(provider)
         settings.clock_on(provider)
 
 
@@ -155,25 +156,25 @@ def _load(candidates: Sequence[tuple[str, str | bytes]], provider: str, threads:
             opened[index] = None  # the previous one goes first, so that its memory is free and its end is not timed
             label, source = candidates[index]
             start = time.perf_counter()
-            opened[index] = worker.open_session(source, label=label, provider=provider, threads=threads)
+            opened[index] = open_session(source, label=label, provider=provider, threads=threads)
             times[index].append(time.perf_counter() - start)
         order.reverse()
     loaded = []
     for (label, source), session, taken in zip(candidates, opened, times, strict=True):
-        note = worker.fallback_note(session, label=label, provider=provider)
-        slots = worker.slots_of(session)
-        loaded.append(_Loaded(label, source, session, slots, quartiles(taken).median, (note,) if note else ()))
+        note = fallback_note(session, label=label, provider=provider)
+        inputs = session_inputs(session)
+        loaded.append(_Loaded(label, source, session, inputs, quartiles(taken).median, (note,) if note else ()))
     return loaded
 
 
-def _first_run(one: _Loaded, resolved: worker.Resolved, provider: str, seed: int) -> TimedRun:
+def _first_run(one: _Loaded, resolved: ResolvedShapes, provider: str, seed: int) -> TimedRun:
     """Return the candidate's bound run after it has run once; OptionError or ModelError where it does not run."""
-    feeds = worker.make_feeds(one.slots, resolved.shapes, seed)
+    feeds = make_feeds(one.inputs, resolved.shapes, seed)
     try:
-        run = worker.bind(one.session, one.slots, feeds, "cpu" if provider == "cpu" else "cuda")
+        run = bind_session(one.session, one.inputs, feeds, "cpu" if provider == "cpu" else "cuda")
         run(1)
     except Exception as error:
-        told = worker.first_line(error)
+        told = error_text(error)
         if resolved.guessed:
             raise OptionError(
                 f"{one.label} does not run with guessed sizes ({', '.join(resolved.guessed)}), give its shapes: {told}"
@@ -183,43 +184,9 @@ def _first_run(one: _Loaded, resolved: worker.Resolved, provider: str, seed: int
     return run
 
 
-def _memory(
-    one: _Loaded, resolved: worker.Resolved, provider: str, settings: _Settings
-) -> tuple[float | None, float | None, tuple[str, ...]]:
-    """Return (loaded MiB, peak MiB, notes) from a fresh process; a failure there is a note, the timings still hold."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        if isinstance(one.source, bytes):
-            path.write_bytes(one.source)
-        job = {
-            "model": str(path if isinstance(one.source, bytes) else Path(one.source).resolve()),
-            "provider": provider,
-            "threads": settings.threads,
-            "seed": settings.seed,
-            "slots": [{"name": slot.name, "type": slot.type, "shape": resolved.shapes[slot.name]} for slot in one.slots],
-        }
-        # The child must find this very package, wherever it was imported from; -P keeps the current directory out.
-        home = str(Path(__file__).resolve().parents[2])
-        paths = os.pathsep.join(path for path in (home, os.environ.get("PYTHONPATH", "")) if path)
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "onnxprune.latency._worker"],
-            input=json.dumps(job),
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "PYTHONPATH": paths},
-        )
-    lines = done.stdout.strip().splitlines()
-    answer = json.loads(lines[-1]) if lines else {"error": f"the process ended with status {done.returncode}"}
-    if "error" in answer:
-        return None, None, (f"memory not measured: {answer['error']}",)
-    notes = () if provider == "cpu" else ("memory is the host's, not the GPU's",)
-    return float(answer["loaded_mib"]), float(answer["peak_mib"]), notes
-
-
 def _rows(
     loaded: Sequence[_Loaded],
-    resolved: Sequence[worker.Resolved],
+    resolved: Sequence[ResolvedShapes],
     provider: str,
     settings: _Settings,
     step: Callable[[str], None],
@@ -243,11 +210,12 @@ def _rows(
             ratio = quartiles([value / first for value, first in zip(seconds, samples[0], strict=True)])
         elif index:
             notes.append(f"no ratio: {loaded[0].label} was fed other shapes")
-        loaded_mib, peak_mib = None, None
+        memory = PeakMemory(None, None)
         if settings.memory:
             step(f"memory of {one.label} on {provider}, batch {shape.batch}")
-            loaded_mib, peak_mib, more = _memory(one, shape, provider, settings)
-            notes.extend(more)
+            memory = peak_memory(
+                one.source, one.inputs, shape.shapes, provider=provider, threads=settings.threads, seed=settings.seed
+            )
         rows.append(
             BenchRow(
                 label=one.label,
@@ -257,10 +225,10 @@ def _rows(
                 latency=LatencyStats(took.median, took.q1, took.q3, len(seconds), clock),
                 ratio=ratio,
                 session_s=one.session_s,
-                loaded_mib=loaded_mib,
-                peak_mib=peak_mib,
+                loaded_mib=memory.loaded_mib,
+                peak_mib=memory.peak_mib,
                 inputs=shape.shapes,
-                notes=tuple(notes),
+                notes=(*notes, *memory.notes),
             )
         )
     return rows
@@ -277,7 +245,7 @@ def machine_of(providers: Sequence[str], threads: int) -> dict[str, str | int]:
         "cpu": cpu,
         "cores": cores,
         "system": platform.platform(),
-        "onnxruntime": str(worker.onnxruntime().__version__),
+        "onnxruntime": str(onnxruntime().__version__),
         "threads": threads,
     }
     smi = shutil.which("nvidia-smi") if set(providers) - {"cpu"} else None
@@ -335,13 +303,13 @@ def benchmark(
     for provider in providers:
         step(f"sessions on {provider}")
         loaded = _load(candidates, provider, threads, sessions)
-        inputs = {slot.name for one in loaded for slot in one.slots}
+        inputs = {item.name for one in loaded for item in one.inputs}
         unknown = settings.shapes.keys() - inputs
         if unknown:
             have = ", ".join(sorted(inputs))
             raise OptionError(f"no model has an input {min(unknown)!r} to give a shape to; inputs are: {have}")
         for batch in batches:
-            resolved = [worker.resolve(one.slots, batch, settings.shapes) for one in loaded]
+            resolved = [resolve_shapes(one.inputs, batch, settings.shapes) for one in loaded]
             step(f"{provider}, batch {batch}")
             rows.extend(_rows(loaded, resolved, provider, settings, step))
     if progress is not None:

@@ -11,7 +11,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["WIDTH_MULTIPLES", "GridInterpolator", "multiple_of", "spaced_widths"]
+__all__ = ["WIDTH_MULTIPLES", "GridInterpolator", "Point", "WidthGrid", "multiple_of", "spaced_widths"]
 
 WIDTH_MULTIPLES = (16, 4, 1)
 """A width is of the first kind that it is a multiple of."""
@@ -39,33 +39,46 @@ def spaced_widths(widths: Iterable[float], count: int) -> list[float]:
     return sorted({min(ascending, key=lambda width: abs(width - want)) for want in wanted})
 
 
-class GridInterpolator:
-    """Values at every combination of the points of each axis, and what follows for other widths."""
+class WidthGrid:
+    """Every combination of some points along each axis."""
 
     def __init__(self, axes: Sequence[AxisPoints]) -> None:
-        self._axes = [{kind: sorted(set(points)) for kind, points in axis.items() if points} for axis in axes]
-        self._values: dict[Point, float] = {}
-        self._known: dict[Point, float] = {}
+        self.axes = [{kind: sorted(set(points)) for kind, points in axis.items() if points} for axis in axes]
 
-    def places(self) -> Iterator[Point]:
+    def points(self) -> Iterator[Point]:
         """Every combination."""
-        return itertools.product(*(sorted({width for points in axis.values() for width in points}) for axis in self._axes))
+        return itertools.product(*(sorted({width for points in axis.values() for width in points}) for axis in self.axes))
 
-    def settled(self, values: Mapping[Point, float]) -> dict[Point, float]:
+    def monotone(self, values: Mapping[Point, float]) -> dict[Point, float]:
         """The values, none above that of a larger width of its kind: a measurement is too high where something disturbed it."""
         result = dict(values)
-        for axis, kinds in enumerate(self._axes):
+        for axis, kinds in enumerate(self.axes):
             for points in kinds.values():
                 for low, high in reversed(list(itertools.pairwise(points))):
-                    for place in [place for place in result if place[axis] == low]:
-                        wider = (*place[:axis], high, *place[axis + 1 :])
-                        result[place] = min(result[place], result[wider])
+                    for point in [point for point in result if point[axis] == low]:
+                        wider = (*point[:axis], high, *point[axis + 1 :])
+                        result[point] = min(result[point], result[wider])
         return result
 
-    def fill(self, values: Mapping[Point, float]) -> None:
-        """Set the value of every place."""
-        self._values = dict(values)
-        self._known = {}
+    def interpolator(self, values: Mapping[Point, float]) -> GridInterpolator:
+        """A function of any widths that has these values at the points."""
+        return GridInterpolator(self, values)
+
+
+class GridInterpolator:
+    """A function of widths: given at the points of a grid, linear along each axis between two points of one kind."""
+
+    def __init__(self, grid: WidthGrid, values: Mapping[Point, float]) -> None:
+        self._grid, self._values = grid, dict(values)
+        self._known: dict[Point, float] = {}
+
+    def points(self) -> Iterator[Point]:
+        """The points at which the function is given."""
+        return iter(self._values)
+
+    def with_values(self, values: Mapping[Point, float]) -> GridInterpolator:
+        """Another function on the same grid."""
+        return GridInterpolator(self._grid, values)
 
     def __call__(self, widths: Point) -> float:
         """The value at some widths: linear along each axis between two points of their kind, constant beyond the last."""
@@ -76,11 +89,11 @@ class GridInterpolator:
 
     def _interpolated(self, widths: Point) -> float:
         corners: list[tuple[Point, float]] = [((), 1.0)]
-        for width, kinds in zip(widths, self._axes, strict=True):
+        for width, kinds in zip(widths, self._grid.axes, strict=True):
             points = kinds.get(multiple_of(width)) or next(iter(kinds.values()))
             ends = _around(points, width)
-            corners = [((*place, end), share * part) for place, share in corners for end, part in ends]
-        return sum(self._values[place] * share for place, share in corners)
+            corners = [((*point, end), share * part) for point, share in corners for end, part in ends]
+        return sum(self._values[point] * share for point, share in corners)
 
 
 def _around(points: Sequence[float], width: float) -> list[tuple[float, float]]:

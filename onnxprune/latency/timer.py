@@ -17,8 +17,9 @@ from onnx import ModelProto, TensorProto, helper
 
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.ir.weights import FLOATS, Weight
-from onnxprune.latency import _worker as worker
+from onnxprune.latency.inputs import SessionInput, make_feeds, resolve_shapes, session_inputs
 from onnxprune.latency.interleave import TimedRun, interleave, quartiles
+from onnxprune.latency.providers import bind_session, error_text, open_session, require_provider
 from onnxprune.runtime.session import lend
 
 if TYPE_CHECKING:
@@ -71,11 +72,11 @@ class OrtTimer:
         lent = lend(proto, weights)
         try:
             data = proto.SerializeToString()
-            session = worker.open_session(data, label="segment", provider=self.provider, threads=self.threads, lent=lent)
-            slots = worker.slots_of(session)
+            session = open_session(data, label="segment", provider=self.provider, threads=self.threads, lent=lent)
+            inputs = session_inputs(session)
             sizes = {symbol.key: int(symbol.value) for symbol in model.metadata_props}
-            shapes = {slot.name: [dim if isinstance(dim, int) else sizes[str(dim)] for dim in slot.dims] for slot in slots}
-            run = _bound(session, slots, shapes, self.provider, lent)
+            shapes = {item.name: [dim if isinstance(dim, int) else sizes[str(dim)] for dim in item.dims] for item in inputs}
+            run = _bound(session, inputs, shapes, self.provider, lent)
             run(1)
         except Exception:  # noqa: BLE001 - onnxruntime derives its exceptions from Exception alone
             return None
@@ -84,13 +85,13 @@ class OrtTimer:
 
 def _bound(
     session: Any,
-    slots: Sequence[worker.SessionInput],
+    inputs: Sequence[SessionInput],
     shapes: Mapping[str, Sequence[int]],
     provider: str,
     lent: Mapping[str, Any],
 ) -> TimedRun:
     """What runs a session some times; it holds the weights that the session was lent."""
-    run = worker.bind(session, slots, worker.make_feeds(slots, shapes, seed=0), "cpu" if provider == "cpu" else "cuda")
+    run = bind_session(session, inputs, make_feeds(inputs, shapes, seed=0), "cpu" if provider == "cpu" else "cuda")
 
     def bound(times: int, _held: Mapping[str, Any] = lent) -> None:
         run(times)
@@ -161,7 +162,7 @@ def measure_ratio(
     """
     if threads < 1 or not seconds >= 0:
         raise OptionError(f"threads must be 1 or more and seconds not negative: {threads}, {seconds}")
-    worker.require_provider(provider)
+    require_provider(provider)
     runs = [_whole(model, provider, threads, batch, shapes or {}) for model in (original, candidate)]
     clock = _clock(provider, threads)
     first, second = interleave(runs, clock=clock, seconds=seconds, min_rounds=10, warmup=3)
@@ -172,11 +173,11 @@ def _whole(model: Model, provider: str, threads: int, batch: int, shapes: Mappin
     proto = ModelProto()
     proto.CopyFrom(model.proto)
     lent = lend(proto, model.weights.values())
-    session = worker.open_session(proto.SerializeToString(), label=model.name, provider=provider, threads=threads, lent=lent)
-    slots = worker.slots_of(session)
-    run = _bound(session, slots, worker.resolve(slots, batch, shapes).shapes, provider, lent)
+    session = open_session(proto.SerializeToString(), label=model.name, provider=provider, threads=threads, lent=lent)
+    inputs = session_inputs(session)
+    run = _bound(session, inputs, resolve_shapes(inputs, batch, shapes).shapes, provider, lent)
     try:
         run(1)
     except Exception as error:  # onnxruntime derives its exceptions from Exception alone
-        raise ModelError(f"ONNX Runtime cannot run {model.name} on {provider}: {worker.first_line(error)}") from error
+        raise ModelError(f"ONNX Runtime cannot run {model.name} on {provider}: {error_text(error)}") from error
     return run

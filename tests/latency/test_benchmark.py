@@ -1,280 +1,27 @@
+"""Candidates are timed side by side, on the clock that fits, and the report says what was fed."""
+
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx.numpy_helper
-import onnx.parser
 import pytest
 
-from onnxprune.errors import ModelError, OptionError, ProviderError
-from onnxprune.latency import _worker as worker
+from onnxprune.errors import ModelError, OptionError
 from onnxprune.latency import benchmark as bench
-from onnxprune.latency._worker import SessionInput
 from onnxprune.latency.benchmark import benchmark
 from onnxprune.latency.interleave import Quartiles
-
-QUICK: dict[str, Any] = {"seconds": 0.0, "min_rounds": 3, "warmup": 1, "sessions": 1}
-
-
-def model(text: str, **weights: np.ndarray) -> bytes:
-    parsed = onnx.parser.parse_model('<ir_version: 8, opset_import: ["": 17]>\n' + text)
-    for name, weight in weights.items():
-        parsed.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
-    return bytes(parsed.SerializeToString())
-
-
-def dense(width: int) -> bytes:
-    weight = np.full((64, width), 0.01, np.float32)
-    return model("g (float[N, 64] x) => (float[N, M] y) { y = MatMul(x, w) }", w=weight)
-
-
-EXP = model("g (float[N, 4] x) => (float[N, 4] y) { y = Exp(x) }")
-EXP_OF_ONE = model("g (float[1, 4] x) => (float[1, 4] y) { y = Exp(x) }")
-
-
-# Shapes and feeds
-
-
-@pytest.mark.parametrize(
-    ("dims", "shape"),
-    [
-        (("N", 3, 32, 32), (8, 3, 32, 32)),
-        ((None, 5), (8, 5)),
-        (("rows", 5), (8, 5)),
-        (("seq", "batch", 5), (64, 8, 5)),  # time first, as recurrent networks have it
-        (("sequence_length",), (64,)),
-        (("N", 3, "H", "W"), (8, 3, 224, 224)),
-        (("N", 3, None, None), (8, 3, 224, 224)),
-        ((None, None, None, 3), (8, 224, 224, 3)),
-        (("batch_size", 12, "past_len", 64), (8, 12, 64, 64)),
-        ((), ()),
-    ],
-)
-def test_batch_and_defaults_of_dynamic_axes(dims: tuple[int | str | None, ...], shape: tuple[int, ...]) -> None:
-    assert worker.resolve([SessionInput("x", "tensor(float)", dims)], 8, {}).shapes == {"x": shape}
-
-
-def test_guessed_sizes_are_noted_and_known_ones_are_not() -> None:
-    slots = [SessionInput("ids", "tensor(int64)", ("N", "seq")), SessionInput("mask", "tensor(int64)", ("N", "seq"))]
-    (note,) = worker.resolve(slots, 2, {}).notes
-    assert "ids: seq=64" in note
-    known = worker.resolve(slots, 2, {"mask": [-1, 7]})
-    assert known.shapes == {"ids": (2, 7), "mask": (2, 7)}  # a symbol has one size
-    assert known.notes == ()
-
-
-def test_a_fixed_batch_is_kept_and_noted() -> None:
-    fixed = worker.resolve([SessionInput("x", "tensor(float)", (4, 3))], 8, {})
-    assert fixed.batch == 4
-    assert fixed.shapes == {"x": (4, 3)}
-    assert fixed.notes == ("the model's batch is fixed at 4; 8 was asked for",)
-    assert worker.resolve([SessionInput("x", "tensor(float)", (8, 3))], 8, {}).notes == ()
-    assert worker.resolve([], 8, {}).batch == 1
-
-
-@pytest.mark.parametrize(
-    ("dims", "shape", "says"),
-    [
-        (("N", 3), [1, 3, 5], "rank 3"),
-        (("N", 3), [1, 4], "axis 1"),
-        (("N", "seq"), [1, 0], "axis 1"),
-        (("N", "seq"), [4, 5], "ask for batch 4"),
-        (("N", "C", "H", "W"), None, "axis 1 has no plausible size: give its shape"),
-        (("N", 3, None, 8, 8), None, "axis 2 has no plausible size: give its shape"),
-    ],
-)
-def test_shapes_that_do_not_fit_are_refused(dims: tuple[int | str | None, ...], shape: list[int] | None, says: str) -> None:
-    with pytest.raises(OptionError, match=says) as caught:
-        worker.resolve([SessionInput("pic", "tensor(float)", dims)], 2, {"pic": shape} if shape else {})
-    assert "'pic'" in str(caught.value)
-
-
-def test_one_symbol_cannot_be_given_two_sizes() -> None:
-    slots = [SessionInput("a", "tensor(float)", ("N", "seq")), SessionInput("b", "tensor(float)", ("N", "seq"))]
-    with pytest.raises(OptionError, match="'seq' is given two sizes, 3 and in input 'b' 4"):
-        worker.resolve(slots, 1, {"a": [-1, 3], "b": [-1, 4]})
-
-
-def test_feeds_depend_on_seed_and_name_alone() -> None:
-    x, y = SessionInput("x", "tensor(float)", ()), SessionInput("y", "tensor(float)", ())
-    shapes = {"x": (3, 4), "y": (3, 4)}
-    both, alone = worker.make_feeds([y, x], shapes, 0), worker.make_feeds([x], shapes, 0)
-    assert np.array_equal(both["x"], alone["x"])
-    assert not np.array_equal(both["x"], both["y"])
-    assert not np.array_equal(alone["x"], worker.make_feeds([x], shapes, 1)["x"])
-
-
-@pytest.mark.parametrize("name", ["float16", "float", "double", "int8", "uint8", "int32", "int64", "bool"])
-def test_feeds_have_the_type_of_the_input(name: str) -> None:
-    data = worker.make_feeds([SessionInput("x", f"tensor({name})", ())], {"x": (50,)}, 0)["x"]
-    assert data.dtype == np.dtype({"float": "float32", "double": "float64"}.get(name, name))
-    assert (len(set(data.tolist())) == 2) == (data.dtype.kind != "f")  # 0 and 1; floats are normal
-    assert worker.make_feeds([SessionInput("x", f"tensor({name})", ())], {"x": ()}, 0)["x"].shape == ()
+from timed_models import EXP, EXP_OF_ONE, QUICK, dense, model
 
 
 def test_an_input_without_numbers_is_refused() -> None:
     text = model("g (string[N] words) => (string[N] same) { same = Identity(words) }")
     with pytest.raises(OptionError, match=r"'words' is a tensor\(string\)"):
         benchmark([text], **QUICK)
-
-
-# The bound run: the same function serves CUDA, with another device
-
-
-class Spy:
-    """A session that keeps the binding it gave out."""
-
-    def __init__(self, session: Any) -> None:
-        self.session = session
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.session, name)
-
-    def io_binding(self) -> Any:
-        self.binding = self.session.io_binding()
-        return self.binding
-
-
-def bound(source: bytes, device: str = "cpu", provider: str = "cpu") -> tuple[Spy, Callable[[int], None], dict[str, Any]]:
-    session = Spy(worker.open_session(source, label="m", provider=provider, threads=1))
-    slots = worker.slots_of(session)
-    feeds = worker.make_feeds(slots, worker.resolve(slots, 2, {}).shapes, 0)
-    return session, worker.bind(session, slots, feeds, device), feeds
-
-
-def test_bound_run_computes_what_run_computes_and_reuses_its_output() -> None:
-    session, run, feeds = bound(dense(8))
-    run(1)
-    (first,) = session.binding.get_outputs()
-    run(3)
-    (again,) = session.binding.get_outputs()
-    assert np.array_equal(again.numpy(), session.run(None, feeds)[0])
-    assert again.numpy().shape == (2, 8)
-    assert again.device_name() == "cpu"
-    assert again.data_ptr() == first.data_ptr()
-
-
-def test_bound_run_feeds_bfloat16() -> None:
-    session, run, feeds = bound(model("g (bfloat16[N, 3] x) => (float[N, 3] y) { y = Cast<to = 1>(x) }"))
-    run(1)
-    got = session.binding.get_outputs()[0].numpy()
-    assert np.array_equal(got.view(np.uint32) >> 16, feeds["x"])
-    assert 0.01 < np.abs(got).max() < 10
-
-
-# Providers
-
-
-def test_unknown_and_missing_providers_are_named_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OptionError, match="unknown provider 'tpu': choose from cpu, cuda, tensorrt"):
-        benchmark([EXP], providers=["tpu"])
-    fake = SimpleNamespace(get_available_providers=lambda: ["CPUExecutionProvider"])
-    monkeypatch.setattr(worker, "onnxruntime", lambda: fake)
-    installed = {"onnxruntime"}
-    monkeypatch.setattr(worker, "_installed", lambda name: name in installed)
-    with pytest.raises(ProviderError, match=r'pip uninstall onnxruntime && pip install "onnxruntime-gpu\[cuda,cudnn\]"'):
-        benchmark([EXP], providers=["cpu", "cuda"])
-    installed.add("onnxruntime-gpu")
-    with pytest.raises(ProviderError, match="both installed and overwrite each other: pip uninstall -y onnx"):
-        benchmark([EXP], providers=["cuda"])
-    installed.remove("onnxruntime")
-    with pytest.raises(ProviderError, match="check the NVIDIA driver and the TensorRT libraries"):
-        benchmark([EXP], providers=["tensorrt"])
-
-
-def test_without_onnxruntime_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ProviderError, match="pip install onnxruntime"):
-        benchmark([EXP])
-
-
-class FakeRuntime:
-    """onnxruntime on a machine whose wheel has CUDA; ``works`` are the providers that start."""
-
-    def __init__(self, *works: str, raises: bool = False) -> None:
-        self.works, self.raises, self.preloaded = works, raises, 0
-
-    @staticmethod
-    def get_available_providers() -> list[str]:
-        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
-
-    def preload_dlls(self) -> None:
-        self.preloaded += 1
-
-    def InferenceSession(  # noqa: N802 - onnxruntime's name
-        self, source: bytes, options: Any, *, providers: list[str], enable_fallback: int
-    ) -> Any:
-        assert not enable_fallback
-        if self.raises and providers[0] not in self.works:
-            raise RuntimeError(f"[ONNXRuntimeError] : 1 : FAIL : {providers[0]} broke\nat line 3")
-        return SimpleNamespace(get_providers=lambda: [name for name in providers if name in self.works])
-
-
-def test_a_provider_that_does_not_start_is_an_error_and_no_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def attempt(runtime: FakeRuntime) -> None:
-        monkeypatch.setattr(worker, "onnxruntime", lambda: runtime)
-        worker.require_provider("cuda")
-        assert runtime.preloaded == 1
-        worker.open_session(b"", label="net", provider="cuda", threads=1)
-
-    attempt(FakeRuntime("CUDAExecutionProvider", "CPUExecutionProvider"))
-    with pytest.raises(ProviderError, match="'cuda' did not start and ONNX Runtime fell back"):
-        attempt(FakeRuntime("CPUExecutionProvider"))
-    with pytest.raises(ProviderError, match="'cuda' failed on net: FAIL : CUDAExecutionProvider broke; "):
-        attempt(FakeRuntime("CPUExecutionProvider", raises=True))
-    with pytest.raises(ModelError, match=r"cannot load net: FAIL : CPUExecutionProvider broke$"):
-        attempt(FakeRuntime(raises=True))
-
-
-def test_nodes_off_the_provider_are_counted_and_a_row_without_any_on_it_is_refused() -> None:
-    def placed(**ops: list[str]) -> Any:
-        parts = [
-            SimpleNamespace(
-                ep_name=f"{name}ExecutionProvider",
-                get_nodes=lambda ops=ops: [SimpleNamespace(op_type=op) for op in ops],
-            )
-            for name, ops in ops.items()
-        ]
-        return SimpleNamespace(get_provider_graph_assignment_info=lambda: parts)
-
-    mixed = placed(CUDA=["Conv", "Relu"], CPU=["Shape", "Gather", "Shape"])
-    note = worker.fallback_note(mixed, label="net", provider="cuda")
-    assert note == "3 of 5 nodes are not on cuda: 2 Shape on CPU, 1 Gather on CPU"
-    assert worker.fallback_note(placed(CUDA=["Conv"]), label="net", provider="cuda") is None
-    with pytest.raises(ProviderError, match="'cuda' runs none of the 1 nodes of net"):
-        worker.fallback_note(placed(CPU=["Conv"]), label="net", provider="cuda")
-
-
-def has_cuda() -> bool:
-    try:
-        worker.require_provider("cuda")
-    except ProviderError:
-        return False
-    return True
-
-
-@pytest.mark.skipif(not has_cuda(), reason="needs an NVIDIA GPU and onnxruntime-gpu")
-def test_cuda_rows_are_measured_on_the_device() -> None:
-    session, run, feeds = bound(dense(8), "cuda", "cuda")
-    run(2)
-    (output,) = session.binding.get_outputs()
-    assert output.device_name() == "cuda"
-    assert np.allclose(output.numpy(), feeds["x"] @ np.full((64, 8), 0.01, np.float32), atol=1e-2)
-    report = benchmark([dense(8), dense(16)], providers=["cpu", "cuda"], **QUICK)
-    assert [row.latency.clock for row in report.rows] == ["cpu", "cpu", "wall", "wall"]
-    assert report.machine["gpu"]
-
-
-# The whole
 
 
 def test_same_model_twice_is_about_as_fast_and_the_report_is_json() -> None:
@@ -414,17 +161,6 @@ def test_memory_that_cannot_be_measured_is_a_note(monkeypatch: pytest.MonkeyPatc
     assert row.peak_mib is None
     assert row.notes == ("memory not measured: the process ended with status -9",)
     assert row.latency.median_ms > 0
-
-
-def test_the_worker_answers_an_error_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    job = {"model": str(tmp_path / "gone.onnx"), "provider": "cpu", "threads": 1, "seed": 0, "slots": []}
-    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(job)))
-    # This process keeps its peak: resetting it is the business of a fresh one.
-    monkeypatch.setattr(Path, "write_text", lambda *_, **__: 0)
-    assert worker.main() == 1
-    assert "cannot load" in json.loads(capsys.readouterr().out)["error"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for nvidia-smi is a shell script")

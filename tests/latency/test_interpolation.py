@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune.latency.interpolation import WIDTH_MULTIPLES, GridInterpolator, multiple_of, spaced_widths
+from onnxprune.latency.interpolation import WIDTH_MULTIPLES, GridInterpolator, WidthGrid, multiple_of, spaced_widths
 
 Axes = list[dict[int, list[float]]]
 
@@ -23,11 +23,10 @@ AXES = st.lists(st.lists(st.integers(1, 200), min_size=1, max_size=6).map(split)
 
 
 def filled(axes: Axes, seed: int) -> tuple[GridInterpolator, dict[tuple[float, ...], float]]:
-    grid = GridInterpolator(axes)
+    grid = WidthGrid(axes)
     rng = np.random.default_rng(seed)
-    values = {place: float(rng.uniform(1, 9)) for place in grid.places()}
-    grid.fill(values)
-    return grid, values
+    values = {point: float(rng.uniform(1, 9)) for point in grid.points()}
+    return grid.interpolator(values), values
 
 
 @pytest.mark.parametrize(("width", "kind"), [(16, 16), (32, 16), (4, 4), (24, 4), (1, 1), (17, 1), (30, 1)])
@@ -51,72 +50,69 @@ def test_spaced_is_closer_where_widths_are_small() -> None:
 
 @given(AXES, st.integers(0, 9))
 def test_exact_at_the_points(axes: Axes, seed: int) -> None:
-    grid, values = filled(axes, seed)
-    for place, value in values.items():
-        assert grid(place) == pytest.approx(value, rel=1e-12)
+    interpolator, values = filled(axes, seed)
+    for point, value in values.items():
+        assert interpolator(point) == pytest.approx(value, rel=1e-12)
 
 
 @given(st.tuples(*[st.floats(-3, 3)] * 4), st.integers(1, 96), st.integers(1, 96))
 def test_exact_everywhere_for_what_is_linear_in_each_width(factors: tuple[float, ...], left: int, right: int) -> None:
     widths = [1, 4, 8, 13, 16, 40, 64, 96, 92, 95]
-    grid = GridInterpolator([split(widths)] * 2)
+    grid = WidthGrid([split(widths)] * 2)
     a, b, c, d = factors
 
     def function(x: float, y: float) -> float:
         return a + b * x + c * y + d * x * y
 
-    grid.fill({(x, y): function(x, y) for x, y in grid.places()})
+    interpolator = grid.interpolator({(x, y): function(x, y) for x, y in grid.points()})
     ends = {kind: (min(some), max(some)) for kind, some in split(widths).items()}
     x, y = (float(np.clip(width, *ends[multiple_of(width)])) for width in (left, right))
-    assert grid((left, right)) == pytest.approx(function(x, y), abs=1e-6)
+    assert interpolator((left, right)) == pytest.approx(function(x, y), abs=1e-6)
 
 
 def test_kinds_are_apart() -> None:
-    grid = GridInterpolator([{16: [16, 48], 4: [20, 44], 1: [17, 47]}])
-    grid.fill({(16,): 1, (48,): 3, (20,): 10, (44,): 40, (17,): 100, (47,): 400})
-    assert [grid((width,)) for width in (16, 32, 48)] == [1, 2, 3]
-    assert grid((32 - 4,)) == 20
-    assert grid((32,)) == 2
-    assert grid((27,)) == 200
+    interpolator = WidthGrid([{16: [16, 48], 4: [20, 44], 1: [17, 47]}]).interpolator(
+        {(16,): 1, (48,): 3, (20,): 10, (44,): 40, (17,): 100, (47,): 400}
+    )
+    assert [interpolator((width,)) for width in (16, 32, 48)] == [1, 2, 3]
+    assert interpolator((32 - 4,)) == 20
+    assert interpolator((32,)) == 2
+    assert interpolator((27,)) == 200
 
 
 def test_a_kind_without_points_takes_those_of_another() -> None:
-    grid = GridInterpolator([{16: [16, 48], 4: [], 1: []}])
-    grid.fill({(16,): 1, (48,): 3})
-    assert grid((24,)) == 1.5
+    interpolator = WidthGrid([{16: [16, 48], 4: [], 1: []}]).interpolator({(16,): 1, (48,): 3})
+    assert interpolator((24,)) == 1.5
 
 
 def test_constant_beyond_the_ends() -> None:
-    grid = GridInterpolator([{16: [16, 48]}])
-    grid.fill({(16,): 1, (48,): 3})
-    assert (grid((0,)), grid((64,))) == (1, 3)
+    interpolator = WidthGrid([{16: [16, 48]}]).interpolator({(16,): 1, (48,): 3})
+    assert (interpolator((0,)), interpolator((64,))) == (1, 3)
 
 
-def test_filling_again_forgets_what_was_worked_out() -> None:
-    grid = GridInterpolator([{16: [16, 48]}])
-    grid.fill({(16,): 1, (48,): 3})
-    assert grid((32,)) == 2
-    grid.fill({(16,): 10, (48,): 30})
-    assert grid((32,)) == 20
+def test_other_values_on_the_same_grid() -> None:
+    interpolator = WidthGrid([{16: [16, 48]}]).interpolator({(16,): 1, (48,): 3})
+    assert list(interpolator.points()) == [(16,), (48,)]
+    assert interpolator.with_values({(16,): 10, (48,): 30})((32,)) == 20
+    assert interpolator((32,)) == 2
 
 
-def test_without_axes_there_is_one_place() -> None:
-    grid = GridInterpolator([])
-    assert list(grid.places()) == [()]
-    grid.fill({(): 7.0})
-    assert grid(()) == 7
+def test_without_axes_there_is_one_point() -> None:
+    grid = WidthGrid([])
+    assert list(grid.points()) == [()]
+    assert grid.interpolator({(): 7.0})(()) == 7
 
 
 @given(AXES, st.integers(0, 9))
-def test_settled_lowers_what_is_above_a_larger_width_of_its_kind(axes: Axes, seed: int) -> None:
-    grid, values = filled(axes, seed)
-    found = grid.settled(values)
+def test_monotone_lowers_what_is_above_a_larger_width_of_its_kind(axes: Axes, seed: int) -> None:
+    _, values = filled(axes, seed)
+    found = WidthGrid(axes).monotone(values)
     assert found.keys() == values.keys()
     for (low, small), (high, large) in itertools.permutations(found.items(), 2):
         kinds = all(multiple_of(a) == multiple_of(b) and a <= b for a, b in zip(low, high, strict=True))
         assert not kinds or small <= large
-    for place, value in found.items():
-        larger = [values[other] for other in values if all(map(_reaches, place, other))]
+    for point, value in found.items():
+        larger = [values[other] for other in values if all(map(_reaches, point, other))]
         assert value == min(larger)
 
 
@@ -124,7 +120,7 @@ def _reaches(low: float, high: float) -> bool:
     return low == high or (low < high and multiple_of(low) == multiple_of(high))
 
 
-def test_settled_leaves_what_grows() -> None:
-    grid = GridInterpolator([{16: [16, 48], 4: [20, 44]}])
+def test_monotone_leaves_what_grows() -> None:
+    grid = WidthGrid([{16: [16, 48], 4: [20, 44]}])
     values: dict[tuple[float, ...], float] = {(16,): 1.0, (48,): 3.0, (20,): 10.0, (44,): 40.0}
-    assert grid.settled(values) == values
+    assert grid.monotone(values) == values

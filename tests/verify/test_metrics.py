@@ -66,7 +66,7 @@ def test_a_function_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("top1", "needs labels"),
         ("accuracy", f"there is no metric 'accuracy'; there are {', '.join(QUALITY_METRICS)}"),
         ("nowhere_at_all:f", "No module named"),
-        ("onnxprune.verify.metrics:METRICS", "is not a function"),
+        ("onnxprune.verify.metrics:QUALITY_METRICS", "is not a function"),
         ("onnxprune.verify.metrics:nothing", "has no attribute"),
     ],
 )

@@ -23,10 +23,10 @@ from nets import NETS, parse
 from onnxprune.axes.factors import Factor
 from onnxprune.driver.prune import analyze
 from onnxprune.errors import ModelError, OptionError, ProviderError
-from onnxprune.latency import measurements
-from onnxprune.latency import model as latency
+from onnxprune.latency import measurements, profiler
 from onnxprune.latency.benchmark import machine_of
 from onnxprune.latency.model import LatencyModel
+from onnxprune.latency.profiler import LatencyProfiler
 from onnxprune.passes.analysis import Analysis
 
 ANALYSES = {name: analyze(parse(NETS[name])) for name in NETS}
@@ -55,13 +55,16 @@ class Clock:
         return [None if ms is None else ms * slower for ms in times]
 
 
-def priced(found: Analysis, clock: Clock | None = None, *, cache: Path | None = None, **options: Any) -> LatencyModel:
-    return LatencyModel(found.model, found.coupling, found.shapes, cache=cache, timer=clock or Clock(), **options)
+def profiling(found: Analysis, clock: Clock | None = None, *, cache: Path | None = None, **options: Any) -> LatencyProfiler:
+    return LatencyProfiler(found.model, found.coupling, found.shapes, cache=cache, timer=clock or Clock(), **options)
 
 
-MODELS = {name: priced(ANALYSES[name]) for name in NETS}
-for _name, _costs in MODELS.items():  # with a width of 1 a matrix is none
-    _costs.prepare({group.factor: range(2, group.size + 1) for group in ANALYSES[_name].coupling.groups})
+def model_of(found: Analysis) -> LatencyModel:
+    """The model of some groups' widths; with a width of 1 a matrix is none."""
+    return profiling(found).profile({group.factor: range(2, group.size + 1) for group in found.coupling.groups})
+
+
+MODELS = {name: model_of(found) for name, found in ANALYSES.items()}
 
 
 def some(found: Analysis, seed: int) -> dict[Factor, int]:
@@ -77,7 +80,7 @@ def some(found: Analysis, seed: int) -> dict[Factor, int]:
 def test_a_time_that_adds_up_is_exact_under_every_plan(name: str, seed: int) -> None:
     found, costs = ANALYSES[name], MODELS[name]
     counts = some(found, seed)
-    whole = costs._cut.whole(counts)
+    whole = costs._graph.whole(counts)
     assert whole is not None
     assert costs.total(counts) == pytest.approx(weigh(whole), rel=1e-9)
 
@@ -97,9 +100,9 @@ def test_change_is_the_difference_of_totals(name: str, seed: int) -> None:
 @pytest.mark.parametrize("name", NETS)
 def test_the_whole_model_and_the_fit_are_reported(name: str) -> None:
     costs = MODELS[name]
-    assert costs.total({}) == pytest.approx(costs.whole, rel=1e-9)
-    assert (costs.scale, costs.per_byte, costs.offset) == pytest.approx((1, 0, 0), abs=1e-9)
-    assert costs.error == pytest.approx(0, abs=1e-9)
+    assert costs.total({}) == pytest.approx(costs.fit.whole, rel=1e-9)
+    assert (costs.fit.scale, costs.fit.per_byte, costs.fit.offset) == pytest.approx((1, 0, 0), abs=1e-9)
+    assert costs.fit.error == pytest.approx(0, abs=1e-9)
     assert not costs.untimed
 
 
@@ -113,22 +116,21 @@ def beside(model: ModelProto, *, scale: float, per_byte: float, offset: float) -
 
 def test_what_the_whole_model_takes_beyond_its_segments_is_fitted() -> None:
     found = ANALYSES["residual"]
-    costs = priced(found, Clock(partial(beside, scale=1.1, per_byte=1e-4, offset=0.2)))
-    costs.prepare()
+    costs = profiling(found, Clock(partial(beside, scale=1.1, per_byte=1e-4, offset=0.2))).profile()
     counts = {found.coupling.groups[0].factor: 3}
-    whole = costs._cut.whole(counts)
+    whole = costs._graph.whole(counts)
     assert whole is not None
     assert costs.total(counts) == pytest.approx(beside(whole, scale=1.1, per_byte=1e-4, offset=0.2), rel=0.02)
-    assert costs.error < 0.02
-    assert costs.per_byte > 0
-    assert costs.offset > 0
+    assert costs.fit.error < 0.02
+    assert costs.fit.per_byte > 0
+    assert costs.fit.offset > 0
 
 
 def test_widths_between_the_points_lie_between_their_times() -> None:
     net = NETS["chain"].replace("[8", "[160").replace(",8,3,3", ",160,3,3").replace("160,8", "8,8")
     found = analyze(parse(net))
     clock = Clock(lambda model: sum(math.prod(t.dims) ** 1.5 for t in model.graph.initializer))
-    costs = priced(found, clock, align=16)
+    costs = profiling(found, clock, align=16).profile()
     factor = found.coupling.groups[0].factor
     assert factor.size == 160
     totals = [costs.total({factor: width}) for width in range(16, 161, 16)]
@@ -154,12 +156,12 @@ def test_many_widths_shrink_together() -> None:
         sizes = [value.type.tensor_type.shape.dim[1].dim_value for value in model.graph.input if alone]
         return weigh(model) + 1e-2 * float(sum(sizes))
 
-    costs = priced(found, Clock(joins))
+    costs = profiling(found, Clock(joins)).profile()
     factors = [group.factor for group in found.coupling.groups]
     assert len(factors) == 4
     difference = costs.total({}) - costs.total(dict.fromkeys(factors, 5))
     # 3 of 8 channels less of four inputs, and of the four convolutions that make them and the one that reads them.
-    assert difference / costs.scale == pytest.approx(12 * (1e-2 + 3e-3 + 4e-3), rel=1e-6)
+    assert difference / costs.fit.scale == pytest.approx(12 * (1e-2 + 3e-3 + 4e-3), rel=1e-6)
 
 
 # What is timed
@@ -171,8 +173,8 @@ def test_equal_layers_are_timed_once() -> None:
     names = ", ".join(f"float[8,8,3,3] w{n}" for n in range(9))
     net = f"(float[N,8,8,8] x0) => (float[N,4,8,8] y) <{names}, float[4,8,1,1] v> {{ {body} y = Conv(x9, v) }}"
     found = analyze(parse(net))
-    costs = priced(found, clock)
-    costs.prepare({group.factor: [4, 8] for group in found.coupling.groups})
+    costs = profiling(found, clock)
+    costs.profile({group.factor: [4, 8] for group in found.coupling.groups})
     small = {model: count for model, count in clock.asked.items() if len(ModelProto.FromString(model).graph.node) < 9}
     assert sum(count > 1 for count in small.values()) == 1, "the yardstick"
     # The first layer has one width of two, eight equal ones have two, the last has one; each model has a baseline.
@@ -182,30 +184,30 @@ def test_equal_layers_are_timed_once() -> None:
 
 def test_asked_widths_are_timed_and_no_others() -> None:
     found, clock = ANALYSES["residual"], Clock()
-    costs = priced(found, clock)
-    costs.prepare({group.factor: [2, group.size] for group in found.coupling.groups})
+    costs = profiling(found, clock)
+    costs.profile({group.factor: [2, group.size] for group in found.coupling.groups})
     widths = {tensor.dims[0] for model in clock.models for tensor in model.graph.initializer if len(tensor.dims) == 4}
     assert widths <= {1, 2, 4, 6, 8, 64}
 
 
-def test_preparing_again_times_what_is_new() -> None:
+def test_profiling_again_times_what_is_new() -> None:
     found, clock = ANALYSES["residual"], Clock()
-    costs = priced(found, clock)
-    costs.prepare({group.factor: [4] for group in found.coupling.groups})
+    costs = profiling(found, clock)
+    costs.profile({group.factor: [4] for group in found.coupling.groups})
     timed, calls = costs.timed, clock.calls
-    costs.prepare({group.factor: [4] for group in found.coupling.groups})
+    costs.profile({group.factor: [4] for group in found.coupling.groups})
     assert (costs.timed, clock.calls) == (timed, calls)
-    costs.prepare({group.factor: [2] for group in found.coupling.groups})
+    costs.profile({group.factor: [2] for group in found.coupling.groups})
     assert costs.timed > timed
     clock.asked.clear()
-    costs.prepare({group.factor: [2, 4] for group in found.coupling.groups})
+    costs.profile({group.factor: [2, 4] for group in found.coupling.groups})
     assert not clock.asked
 
 
 @pytest.mark.parametrize("align", [1, 4])
 def test_widths_are_multiples_of_the_alignment_unless_told(align: int) -> None:
     found, clock = ANALYSES["chain"], Clock()
-    priced(found, clock, align=align).total({})
+    profiling(found, clock, align=align).profile()
     first = {t.dims[0] for model in clock.models for t in model.graph.initializer if list(t.dims[1:]) == [3, 3, 3]}
     assert first == ({1, 2, 3, 4, 5, 6, 7, 8} if align == 1 else {4, 8}) | ({64} & first)
 
@@ -213,7 +215,7 @@ def test_widths_are_multiples_of_the_alignment_unless_told(align: int) -> None:
 def test_moments_in_which_the_machine_is_slow_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measurements, "_AT_ONCE", 5)
     found = ANALYSES["residual"]
-    quiet, busy = priced(found), priced(found, Clock(pace=(1.0, 1.7, 1.2, 3.0, 1.05)))
+    quiet, busy = profiling(found).profile(), profiling(found, Clock(pace=(1.0, 1.7, 1.2, 3.0, 1.05))).profile()
     for seed in range(5):
         counts = some(found, seed)
         assert busy.total(counts) == pytest.approx(quiet.total(counts), rel=1e-9)
@@ -222,7 +224,7 @@ def test_moments_in_which_the_machine_is_slow_do_not_show(monkeypatch: pytest.Mo
 def test_the_batch_and_other_open_sizes_are_bound() -> None:
     net = NETS["chain"].replace("[N,3,8,8]", "[N,3,H,W]").replace("[N,4,8,8]", "[N,4,H,W]")
     clock = Clock()
-    priced(analyze(parse(net)), clock, batch=3, inputs={"x": (-1, 3, 40, 56)}).total({})
+    profiling(analyze(parse(net)), clock, batch=3, inputs={"x": (-1, 3, 40, 56)}).profile()
     sizes = [{prop.key: prop.value for prop in model.metadata_props} for model in clock.models]
     assert {"d0": "3", "d1": "40", "d2": "56"} in sizes
     strides = {
@@ -233,7 +235,7 @@ def test_the_batch_and_other_open_sizes_are_bound() -> None:
 
 def test_progress_is_told() -> None:
     told: list[tuple[str, int, int]] = []
-    priced(ANALYSES["residual"], progress=lambda *what: told.append(what)).prepare()
+    profiling(ANALYSES["residual"], progress=lambda *what: told.append(what)).profile()
     assert [what for what, _, _ in told] == ["timing layers", "timing the model"]
     assert told[0][1:] == (0, told[0][2])
     assert told[-1][1] == told[-1][2] == told[0][2]
@@ -246,7 +248,7 @@ def test_pricing_takes_time_in_proportion_to_nodes() -> None:
         net = f"(float[N,8,8,8] x0) => (float[N,4,8,8] y) <{names}, float[4,8,1,1] v> {{ {body} y = Conv(x{layers}, v) }}"
         return analyze(parse(net))
 
-    few, many = (calls(priced(deep(layers), align=4).prepare) for layers in (10, 40))
+    few, many = (calls(profiling(deep(layers), align=4).profile) for layers in (10, 40))
     assert many < 5 * few
 
 
@@ -275,42 +277,41 @@ def refuse(model: ModelProto) -> float:
 
 def test_times_are_kept(tmp_path: Path) -> None:
     found, path = ANALYSES["residual"], tmp_path / "times.sqlite"
-    first = priced(found, cache=path)
-    first.prepare()
-    again = priced(found, Clock(refuse), cache=path)
-    again.prepare()
+    first = profiling(found, cache=path)
+    again = profiling(found, Clock(refuse), cache=path)
+    measured, remembered = first.profile(), again.profile()
     assert first.timed > again.timed == 0
     for seed in range(5):
-        assert again.total(some(found, seed)) == first.total(some(found, seed))
+        assert remembered.total(some(found, seed)) == measured.total(some(found, seed))
 
 
 def test_another_machine_times_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found, path = ANALYSES["residual"], tmp_path / "times.sqlite"
-    first = priced(found, cache=path)
-    first.prepare()
+    first = profiling(found, cache=path)
+    measured = first.profile()
     known = machine_of(["cpu"], 1)
     for change in ({"cpu": "another"}, {"onnxruntime": "99.0"}, {"cores": 999}):
-        monkeypatch.setattr(latency, "machine_of", Mock(return_value={**known, **change}))
-        other = priced(found, cache=path)
-        other.prepare()
+        monkeypatch.setattr(profiler, "machine_of", Mock(return_value={**known, **change}))
+        other = profiling(found, cache=path)
+        other.profile()
         assert other.timed == first.timed
-    monkeypatch.setattr(latency, "machine_of", Mock(return_value={**known, "system": "a newer kernel"}))
-    assert priced(found, Clock(refuse), cache=path).total({}) == first.total({})
+    monkeypatch.setattr(profiler, "machine_of", Mock(return_value={**known, "system": "a newer kernel"}))
+    assert profiling(found, Clock(refuse), cache=path).profile().total({}) == measured.total({})
 
 
 def test_other_threads_time_anew(tmp_path: Path) -> None:
     found, path = ANALYSES["residual"], tmp_path / "times.sqlite"
-    first, other = (priced(found, cache=path, threads=threads) for threads in (1, 2))
-    first.prepare()
-    other.prepare()
+    first, other = (profiling(found, cache=path, threads=threads) for threads in (1, 2))
+    first.profile()
+    other.profile()
     assert first.timed == other.timed > 0
 
 
 def test_an_interrupted_run_keeps_what_it_has_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measurements, "_AT_ONCE", 5)
     found, path = ANALYSES["residual"], tmp_path / "times.sqlite"
-    whole = priced(found)
-    whole.prepare()
+    whole = profiling(found)
+    whole.profile()
 
     class Interrupted(Clock):
         def __call__(self, models: Sequence[ModelProto]) -> list[float | None]:
@@ -319,9 +320,9 @@ def test_an_interrupted_run_keeps_what_it_has_timed(tmp_path: Path, monkeypatch:
             return super().__call__(models)
 
     with pytest.raises(KeyboardInterrupt):
-        priced(found, Interrupted(), cache=path).prepare()
-    rest = priced(found, cache=path)
-    rest.prepare()
+        profiling(found, Interrupted(), cache=path).profile()
+    rest = profiling(found, cache=path)
+    rest.profile()
     assert rest.timed == whole.timed - 16  # three times five, and the yardstick
 
 
@@ -333,23 +334,22 @@ def test_what_does_not_run_alone_is_named_and_left_to_the_other_terms() -> None:
         kinds = {node.op_type for node in model.graph.node}
         return None if "Sigmoid" in kinds and "BatchNormalization" not in kinds else weigh(model)
 
-    costs = priced(ANALYSES["chain"], Clock(fails))
-    costs.prepare()
+    costs = profiling(ANALYSES["chain"], Clock(fails)).profile()
     assert costs.untimed == ("Conv(c)", "Sigmoid(s)")
-    assert costs.total({}) == pytest.approx(costs.whole, rel=0.3)
-    assert 0.001 < costs.error < 0.3
+    assert costs.total({}) == pytest.approx(costs.fit.whole, rel=0.3)
+    assert 0.001 < costs.fit.error < 0.3
 
 
 def test_a_model_that_does_not_run_has_no_latency() -> None:
-    costs = priced(ANALYSES["chain"], Clock(Mock(return_value=None)))
+    costs = profiling(ANALYSES["chain"], Clock(Mock(return_value=None)))
     with pytest.raises(ModelError, match=r"<model>: ONNX Runtime does not run it, .*: try benchmark"):
-        costs.total({})
+        costs.profile()
 
 
 def test_open_sizes_without_a_default_are_named() -> None:
     found = analyze(parse(NETS["attention"]))
     with pytest.raises(OptionError, match="input 'x'"):
-        priced(found, inputs={"x": (1, 2, 3, 4)})
+        profiling(found, inputs={"x": (1, 2, 3, 4)})
 
 
 def test_a_provider_that_is_not_there_is_refused() -> None:
@@ -357,7 +357,7 @@ def test_a_provider_that_is_not_there_is_refused() -> None:
     if "TensorrtExecutionProvider" in ort.get_available_providers():
         pytest.skip("this machine has TensorRT")
     with pytest.raises(ProviderError, match="tensorrt"):
-        LatencyModel(found.model, found.coupling, found.shapes, provider="tensorrt", cache=None)
+        LatencyProfiler(found.model, found.coupling, found.shapes, provider="tensorrt", cache=None)
 
 
 # ONNX Runtime
@@ -368,17 +368,17 @@ def test_onnxruntime_times_a_model(provider: str, tmp_path: Path) -> None:
     if provider == "cuda" and "CUDAExecutionProvider" not in ort.get_available_providers():
         pytest.skip("this onnxruntime has no CUDA provider")
     found = ANALYSES["flatten"]
-    make = partial(LatencyModel, found.model, found.coupling, found.shapes, align=8, cache=tmp_path / "times.sqlite")
-    costs = make(provider=provider)
+    make = partial(LatencyProfiler, found.model, found.coupling, found.shapes, align=8, cache=tmp_path / "times.sqlite")
+    costs = make(provider=provider).profile()
     totals = [costs.total(counts) for counts in ({}, some(found, 1))]
     assert all(0 < ms < 1e4 for ms in totals)
     assert not costs.untimed
-    again = make(provider=provider, timer=Clock(refuse))
+    again = make(provider=provider, timer=Clock(refuse)).profile()
     assert [again.total(counts) for counts in ({}, some(found, 1))] == totals
 
 
 def test_the_default_cache_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     found = ANALYSES["flatten"]
-    LatencyModel(found.model, found.coupling, found.shapes, timer=Clock()).prepare()
+    LatencyProfiler(found.model, found.coupling, found.shapes, timer=Clock()).profile()
     assert (tmp_path / "onnxprune" / "latency.sqlite").is_file()
