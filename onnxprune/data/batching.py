@@ -30,7 +30,7 @@ __all__ = ["Batch", "Column", "Held", "InputSignature", "SampleBlock", "Table", 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a model takes at a time: an array for each input; ``labels`` have one entry per sample on the first axis."""
+    """Samples that a model takes at a time: an array for each input; ``labels`` have one entry per sample on the first axis."""
 
     feeds: dict[str, Array]
     labels: Array | None
@@ -107,7 +107,7 @@ class InputSpec:
         return f"[{', '.join(['samples', *sizes[1:]] if self.batched else sizes)}]"
 
     def takes(self, shape: Sequence[int]) -> bool:
-        """Whether an array of this shape fits, with any number of samples."""
+        """Tell whether an array of this shape fits, with any number of samples."""
         if self.sizes is None:
             return len(shape) > 0
         pairs = list(zip(self.sizes, shape, strict=False))[self.batched :]
@@ -148,7 +148,7 @@ class SampleBlock:
         return SampleBlock({name: array[start:stop] for name, array in self.batched.items()}, self.whole, labels, stop - start)
 
     def joins(self, other: SampleBlock) -> bool:
-        """Whether both can be in one batch: samples of one shape, and the same whole inputs."""
+        """Tell whether both can be in one batch: samples of one shape, and the same whole inputs."""
         shapes, others = ({name: array.shape[1:] for name, array in block.batched.items()} for block in (self, other))
         pairs = [(array, other.whole[name]) for name, array in self.whole.items()]
         marks = [None if block.labels is None else block.labels.shape[1:] for block in (self, other)]
@@ -205,7 +205,7 @@ def assemble(blocks: Iterable[SampleBlock], size: int, *, exact: bool) -> Iterat
 
 @dataclass(frozen=True, slots=True)
 class InputSignature:
-    """What a model takes.
+    """The inputs of a model, as samples must fit them.
 
     Attributes:
         specs: its inputs.
@@ -260,14 +260,14 @@ class InputSignature:
             yield SampleBlock(arrays, whole, _integers(next(marks, None)), min(rows, count - start))
 
     def labelled(self, table: Table) -> bool:
-        """Whether a table has labels."""
+        """Tell whether a table has labels."""
         return self._chosen(table)[1] is not None
 
     def count(self, table: Table) -> int:
-        """How many samples a table has; nothing but names, shapes and types is looked at.
+        """Count the samples of a table; only names, shapes and types are looked at.
 
         Raises:
-            OptionError: as `blocks`, but for values.
+            OptionError: as `blocks`, except for values.
         """
         columns, labels = self._chosen(table)
         one = self._is_one(table, columns)
@@ -285,7 +285,7 @@ class InputSignature:
         return size
 
     def _is_one(self, table: Table, columns: Mapping[str, Column]) -> bool:
-        """Whether the arrays are one sample, without the batch axis."""
+        """Tell whether the arrays are one sample, without the batch axis."""
         ranks = [(spec.name, len(spec.sizes)) for spec in self.specs if spec.batched and spec.sizes is not None]
         return table.single and bool(ranks) and all(len(columns[name].shape) == rank - 1 for name, rank in ranks)
 

@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 __all__ = ["LABELS", "Calibration", "CalibrationFeeds", "unpadded"]
 
 BATCH_BYTES = 1 << 28
-"""Bytes of activations of one batch, about, that are held at the same time."""
+"""Bytes of all activations of one batch, about, 256 MiB."""
 LARGEST_BATCH = 64
-"""Samples in a batch, at most."""
+"""Largest number of samples in a batch."""
 _FOURTH = 4
 ATTENTION_MASK = "attention_mask"
 LABELS = "labels of the batch"
-"""What labels are called among the inputs, none of which has such a name."""
+"""The name of labels among the inputs; no input can have a name with spaces like this one."""
 _TOKENS = 8
 """Lengths of sequences that go together differ by less."""
 
 
 class CalibrationFeeds:
-    """Batches of inputs; gone through as often as needed, never held together."""
+    """Batches of inputs; one can iterate over them many times, and only one is in memory at a time."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class CalibrationFeeds:
 def unpadded(feeds: Mapping[str, Array], names: Collection[str]) -> Iterator[Mapping[str, Array]]:
     """A batch of sequences in parts of about one length, without the padding behind them.
 
-    What a model puts out for padding is arbitrary and nobody reads it, but it would count with every row that is fitted. The
+    The outputs of a model for padding are arbitrary and nobody reads them, but they would count in every fit over rows. The
     mask is the input `attention_mask` [samples, tokens]; ``names`` are the inputs whose second axis is as long, and may be
     shorter. A batch without such a mask, or padded elsewhere than at the end, stays as it is.
     """

@@ -1,4 +1,4 @@
-"""From an image file to the array that a model was trained on."""
+"""Turns an image file into an array as the model saw it in training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["PRESETS", "Preprocess"]
 
 PILLOW_MODES = {"rgb": "RGB", "bgr": "RGB", "l": "L"}
-"""Ours, and what Pillow decodes for it."""
+"""Our names of modes, and the mode that Pillow decodes to."""
 LAYOUTS = ("nchw", "nhwc")
 RESAMPLINGS = ("nearest", "bilinear", "bicubic", "lanczos")
 
@@ -142,7 +142,7 @@ class Preprocess:
 
 
 def _shape(option: str, sizes: Sequence[int | None] | None) -> dict[str, Any]:
-    """What follows from the sizes of an input."""
+    """The options that follow from the sizes of an input: layout, mode, resize and crop."""
     if sizes is None:
         return {}
     if len(sizes) != 4:

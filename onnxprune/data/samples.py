@@ -1,4 +1,4 @@
-"""Samples to run a model on, from whatever form they are in, one batch in memory at a time."""
+"""Opens samples of any form for a model; one batch is in memory at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxprune.data.batching import Batch, Held, InputSignature, SampleBlock, Ta
 from onnxprune.data.noise import coloured
 from onnxprune.data.sources import SampleSource, array_source, find_source
 from onnxprune.errors import OptionError
-from onnxprune.runtime import session
+from onnxprune.runtime.session import random_feeds
 from onnxprune.shapes.probes import bindings
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def noise_samples(
     shapes: Mapping[str, Shape] | None = None,
     natural: bool = False,
 ) -> Samples:
-    """Seeded noise shaped like the inputs of a model: what there is where there are no samples.
+    """Seeded noise shaped like the inputs of a model: it stands in where there are no samples.
 
     ``count`` samples; of a model with a static batch as many of its batches as they fill, at least one.
 
@@ -154,9 +154,9 @@ def noise_samples(
     count = max(count, signature.size or 1)
 
     def tables() -> Iterator[Table]:
-        whole = session.random_feeds([value for value in inputs if value.name not in batched], single, seed)
+        whole = random_feeds([value for value in inputs if value.name not in batched], single, seed)
         for number in range(count):
-            drawn = session.random_feeds([value for value in inputs if value.name in batched], single, seed + number)
+            drawn = random_feeds([value for value in inputs if value.name in batched], single, seed + number)
             yield Table(
                 "seeded noise", {name: Held(coloured(array) if natural else array) for name, array in (whole | drawn).items()}
             )

@@ -1,4 +1,4 @@
-"""Where samples come from: files, folders, functions, arrays; each as tables, read anew for every pass."""
+"""Reads samples from files, folders, functions and arrays: each becomes tables, which are read again for every pass."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def array_source(columns: Mapping[str, Column], where: str, signature: InputSign
 
 _READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _FAILURES = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What zipfile and numpy raise over files that are truncated, encrypted or something else."""
+"""The errors that zipfile and numpy raise over files that are truncated, encrypted or something else."""
 
 
 @contextmanager
@@ -266,7 +266,7 @@ def _function(name: str, where: str, signature: InputSignature) -> SampleSource:
 
 
 def _told(error: Exception) -> str:
-    """What an error of the user's says, and the last line of theirs that it came through."""
+    """The text of an error in the user's code, and the last line of that code that it passed."""
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(("<", __file__))]
     places = [f" at {frame.filename}:{frame.lineno}" for frame in lines if "importlib" not in frame.filename]
     return f"{type(error).__name__}: {error}{places[-1] if places else ''}"

@@ -108,7 +108,7 @@ def node_at(graph: GraphProto, path: Path) -> NodeProto:
 
 
 def _phis(node: NodeProto, opset: int) -> tuple[list[Phi], list[Phi]]:
-    """What enters the bodies of a node, and what leaves them."""
+    """The phis of the values that enter the bodies of a node, and those of the values that leave them."""
     attributes: dict[str, Any] = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     if node.op_type == "If":
         return [], _branches(node, attributes["then_branch"], attributes["else_branch"])

@@ -1,8 +1,8 @@
-"""Where a model stops being continuous: choices that a rounding error can tip.
+"""Finds where a model is not continuous: choices that a rounding error can tip.
 
 ``TopK`` over nearly equal scores, a box that barely passes a threshold, a rounded coordinate: two models that agree to float
 tolerance may choose differently there, and everything behind the choice differs. The verifier therefore compares what goes
-*into* such choices. And a branch that its inputs do not happen to take would go unseen: `branch_variants` takes them all.
+*into* such choices. A branch that the inputs of a test do not take would not be seen: `branch_variants` takes them all.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def branch_variants(*models: Model) -> Iterator[tuple[Model, ...]]:
 
 
 def _undecided(model: Model, node: NodeProto) -> bool:
-    """Whether the inputs of a model decide which branch is taken, or how often a loop runs."""
+    """Tell whether the inputs of a model decide which branch is taken, or how often a loop runs."""
     first, second = [*node.input[:2], "", ""][:2]
     return node.op_type != "Scan" and (first not in model.weights or (second != "" and second not in model.weights))
 
@@ -101,7 +101,7 @@ def _decided(model: Model, *, side: bool) -> Model:
 
 
 def _flow(step: NodeProto | Phi) -> tuple[set[str], set[str]]:
-    """What is read and what is made of it."""
+    """The values that a step reads, and those that it makes."""
     if isinstance(step, Phi):
         return {*(end.value for end in step.sources), *step.deciding}, {step.target.value}
     return set(values_read(step)), set(step.output)

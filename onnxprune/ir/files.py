@@ -142,7 +142,7 @@ def _is_data_of(data: str, model: str) -> bool:
 
 
 def _mentions(path: Path, name: str) -> bool:
-    """Whether a file holds a name, or cannot be searched for it."""
+    """Tell whether a file holds a name, or cannot be searched for it."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return content.find(name.encode()) >= 0

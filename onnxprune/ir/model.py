@@ -70,7 +70,7 @@ class Model:
     """A graph and its weights.
 
     Attributes:
-        proto: the model without initializers, but for those of bodies that no pass has moved out; passes edit it.
+        proto: the model without initializers, except those of bodies that no pass has moved out; passes edit it.
         weights: every other initializer, by name.
         name: what messages call it: its path, or ``<model>``.
         external: whether it came with external data.
@@ -156,7 +156,7 @@ class Model:
 
     @property
     def inputs(self) -> list[onnx.ValueInfoProto]:
-        """What a caller must feed: graph inputs that no initializer provides."""
+        """The graph inputs that a caller must feed, because no initializer provides them."""
         return [value for value in self.graph.input if value.name not in self.weights]
 
     @property
@@ -166,7 +166,7 @@ class Model:
 
     @property
     def has_floats(self) -> bool:
-        """Whether there are floating-point weights, or nodes and bodies that may hold some."""
+        """Tell whether there are floating-point weights, or nodes and bodies that may hold some."""
         if any(weight.is_float for weight in self.weights.values()):
             return True
         inside = (tensor for body in every_body(self.graph) for tensor in body.initializer)

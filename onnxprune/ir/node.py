@@ -55,7 +55,7 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
 
 
 def is_followed(node: NodeProto) -> bool:
-    """Whether the bodies of a node are part of what is compiled."""
+    """Tell whether the bodies of a node are part of what is compiled."""
     return node.op_type in FOLLOWED and node.domain in STANDARD_DOMAINS
 
 
@@ -162,7 +162,7 @@ class NodeView:
         return default
 
     def has(self, position: int) -> bool:
-        """Whether an input is present."""
+        """Tell whether an input is present."""
         return position < len(self.inputs) and bool(self.inputs[position])
 
     def shape(self, position: int = 0) -> Shape:
@@ -178,12 +178,12 @@ class NodeView:
         return shape
 
     def is_dynamic(self, axis: int, position: int = 0) -> bool:
-        """Whether the size of an axis of an input changes from call to call."""
+        """Tell whether the size of an axis of an input changes from call to call."""
         flags = self._dynamic.get(self.inputs[position])
         return flags is not None and flags[axis]
 
     def makes_dynamic(self, axis: int, position: int = 0) -> bool:
-        """Whether the size of an axis of an output changes from call to call."""
+        """Tell whether the size of an axis of an output changes from call to call."""
         flags = self._dynamic.get(self.outputs[position])
         return flags is not None and flags[axis]
 

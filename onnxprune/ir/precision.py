@@ -33,7 +33,7 @@ _IMPLIED = {
         helper.make_attribute("output_datatype", TensorProto.FLOAT),
     ),
 }
-"""What operators mean where they are silent, which is float32."""
+"""The attribute that an operator implies where it is absent; it stands for float32."""
 
 TypeField = tuple[Any, str]
 """A protobuf message, and its field that spells an element type."""

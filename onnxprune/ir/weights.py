@@ -151,7 +151,7 @@ def _map_external(proto: TensorProto, base: Path | None) -> Array:
 
 
 def external_path(location: str, base: Path | None, tensor: str) -> Path:
-    """Where external data lies; only files inside the model's folder are read.
+    """The path of external data; only files inside the model's folder are read.
 
     Raises:
         ModelError: the path leaves the folder, or there is no file.

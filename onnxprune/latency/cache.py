@@ -25,8 +25,8 @@ def default_cache() -> Path:
 class LatencyCache:
     """Milliseconds by digest of the model that was timed, for one machine.
 
-    A database, so that processes may share it and a write is there whole or not at all. What cannot be read is as good as
-    absent, and one that cannot be written to is not: times are then measured again.
+    A database: processes may share it, and a write is there whole or not at all. A cache that cannot be read counts as empty, and
+    one that cannot be written stays as it is: times are then measured again.
     """
 
     def __init__(self, path: Path | None, machine: str) -> None:

@@ -1,4 +1,4 @@
-"""Times of models by what they are: remembered, or measured in batches beside a yardstick."""
+"""Times of models: remembered, or measured in batches beside a yardstick."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["TimingProgress", "Timings"]
 
 TimingProgress = Callable[[str, int, int], None]
-"""Told what is done, steps done, and steps in all."""
+"""Called with what is done, the steps done, and the number of steps."""
 
 _AT_ONCE = 128
 _BYTES = 2**28

@@ -64,7 +64,7 @@ class SegmentCost:
 
 @dataclass(frozen=True, slots=True)
 class LatencyFit:
-    """How the segments add up to the whole model.
+    """The fit of the sum of the segments to the whole model.
 
     Attributes:
         scale: the factor of the sum of the segments.
@@ -85,7 +85,7 @@ class LatencyModel:
     """Milliseconds of a model under a plan, as `CostModel` has its multiply-accumulates.
 
     Attributes:
-        fit: how the segments add up to the whole model.
+        fit: of the sum of the segments to the whole model.
         untimed: names of the nodes that do not run alone; the other terms of the fit hold their time.
     """
 
@@ -161,7 +161,7 @@ def _terms(graph: SegmentedGraph, costs: Sequence[SegmentCost], counts: Mapping[
 
 
 def _solve(terms: Floats, taken: Floats) -> Floats:
-    """What to multiply three terms with, nothing negative, to come relatively close to what was taken. Returns float64 [3].
+    """Factors of three terms, none negative, whose sum comes relatively close to the times. Returns float64 [3].
 
     The first two terms shrink together, so that many mixtures fit; of these it is the one with a first factor near 1.
     """

@@ -58,7 +58,7 @@ Sizes = dict[Factor, int]
 
 @dataclass(frozen=True, slots=True)
 class _Sampling:
-    """What is timed for one segment.
+    """The models to time for one segment.
 
     Attributes:
         segment: the segment.
@@ -124,7 +124,7 @@ class LatencyProfiler:
 
     @property
     def timed(self) -> int:
-        """How many models were timed rather than remembered."""
+        """The number of models that were timed rather than remembered."""
         return self._times.timed
 
     def profile(self, widths: Mapping[Factor, Sequence[int]] | None = None) -> LatencyModel:

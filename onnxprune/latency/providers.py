@@ -28,7 +28,7 @@ EXECUTION_PROVIDERS: Mapping[str, tuple[str, ...]] = {
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
 }
-"""What ONNX Runtime is asked for, by our name: the provider itself first, then those that may take what it refuses."""
+"""ONNX Runtime's names by ours: the provider itself first, then those that may run the nodes that it refuses."""
 
 _INSTALL_GPU = 'pip uninstall onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]"'
 _REINSTALL_GPU = 'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "onnxruntime-gpu[cuda,cudnn]"'

@@ -131,7 +131,7 @@ class SegmentedGraph:
         )
 
     def _flows(self, name: str) -> bool:
-        """Whether a value is computed when the model runs."""
+        """Tell whether a value is computed when the model runs."""
         return name not in self.model.weights and name not in self.shapes.values
 
     def _place(self, place: int, producers: Sequence[int], opened: list[_Open]) -> int:
@@ -213,7 +213,7 @@ class SegmentedGraph:
         return tuple(scaled(size, axis, sizes) for size, axis in zip(shape, axes, strict=True))
 
     def symbol(self, name: str, axis: int) -> object | None:
-        """What tells a dynamic size from others: its name, or the factor that it is everywhere; ``None`` for a static one."""
+        """The identity of a dynamic size: its name, or the factor that has it everywhere; ``None`` for a static size."""
         flags = self.dynamic.get(name, ())
         if axis >= len(flags) or not flags[axis]:
             return None
@@ -278,7 +278,7 @@ class _Builder:
         return self._model()
 
     def baseline(self) -> ModelProto:
-        """What is in the model of the segment besides the segment: its primed inputs, drained at once."""
+        """The model of the segment without the segment: its primed inputs, drained at once."""
         for name in self.segment.inputs:
             if self.cut.image(name, self.sizes):
                 self._prime(name)
@@ -308,7 +308,7 @@ class _Builder:
         self.inputs.append(helper.make_tensor_value_info(name, self.cut.types[value], dims))
 
     def _fresh(self, name: str = "") -> str:
-        """A name for a value of the graph, or for one of ours. Equal segments shall be equal, but bodies know outer names."""
+        """A name for a value of the graph, or for a new one: equal segments give equal models, except where bodies know outer names."""
         self.count += 1
         made = name if name and self.bodies else f"segment.{self.count}"
         if name:
@@ -327,7 +327,7 @@ class _Builder:
         self._input(made, name, shape)
 
     def _drain(self, name: str) -> None:
-        """Put a value out; of an image only what a convolution makes of a pixel of it, or writing it out would be timed too."""
+        """Make a value an output; of an image only one pixel, by a convolution, or writing the image would be timed too."""
         made, shape = self.names[name], self.cut.image(name, self.sizes)
         if shape:
             weight, pixel = self._fresh(), self._fresh()

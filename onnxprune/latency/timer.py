@@ -90,7 +90,7 @@ def _bound(
     provider: str,
     lent: Mapping[str, Any],
 ) -> TimedRun:
-    """What runs a session some times; it holds the weights that the session was lent."""
+    """A function that runs a session so many times; it holds the weights that the session was lent."""
     run = bind_session(session, inputs, make_feeds(inputs, shapes, seed=0), "cpu" if provider == "cpu" else "cuda")
 
     def bound(times: int, _held: Mapping[str, Any] = lent) -> None:

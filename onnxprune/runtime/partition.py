@@ -1,8 +1,8 @@
-"""Models of any size, run: whole where the weights are few, else one segment of the graph after the other.
+"""Runs models of any size: whole where the weights are few, else one partition of the graph after the other.
 
-A segment is a run of consecutive nodes whose constants fit a budget. It becomes a model of its own, fed with what earlier
-segments left, and is gone before the next one is loaded: the results are those of the whole model, and memory is bounded by
-the largest segment and the values that cross from one to the next. A control-flow node goes into one segment with its bodies.
+A partition holds consecutive nodes whose constants fit a budget. It becomes a model of its own, which is fed with values of
+earlier partitions and unloaded before the next one is loaded. The results are those of the whole model, and memory is bounded
+by the largest partition and the values that cross from one to the next. A control-flow node and its bodies stay together.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["WHOLE_BYTES", "Partition", "Runner", "run_each", "run_for_shapes", "split"]
 
 WHOLE_BYTES = 2**29
-"""Bytes of constants up to which a model is run whole."""
+"""Bytes of constants up to which a model is run whole, 512 MiB; ONNX Runtime packs copies of some, which come on top."""
 PARTITION_BYTES = 2**27
-"""Bytes of constants in one segment of a larger model; a node with more is alone. Copies that ONNX Runtime packs come on top."""
+"""Bytes of constants in one partition of a larger model, 128 MiB; a node with more is alone. Packed copies come on top."""
 
 NamedValues = dict[str, Any]
 """Tensors, and lists of them, by name."""
@@ -41,9 +41,9 @@ class Partition:
 
     Attributes:
         nodes: in an order in which they can run.
-        reads: the values from outside that they read: inputs of the graph, and what earlier segments write.
-        writes: what they compute and later segments read, and outputs.
-        drops: values that nothing behind them reads.
+        reads: the values from outside that they read: inputs of the graph, and values of earlier partitions.
+        writes: values that they compute and that later partitions read, and outputs.
+        drops: values that no later partition reads.
     """
 
     nodes: tuple[NodeProto, ...]
@@ -53,7 +53,7 @@ class Partition:
 
 
 def split(model: Model, outputs: Sequence[str]) -> list[Partition]:
-    """The segments that a model is run in to compute some values; none where its constants are few: then it is run whole."""
+    """The partitions that compute some values one after the other; none where the constants are few: it is run whole."""
     if sum(weight.nbytes for weight in model.weights.values()) <= WHOLE_BYTES:
         return []
     return _segments(model, _chunks(model, in_order(model.graph.node, model.name)), outputs)
@@ -74,7 +74,7 @@ def _chunks(model: Model, nodes: Iterable[NodeProto]) -> list[list[NodeProto]]:
 
 
 def _segments(model: Model, chunks: Sequence[Sequence[NodeProto]], outputs: Sequence[str]) -> list[Partition]:
-    """Work out from the back what each chunk must hand on."""
+    """Work out, from the last chunk to the first, the values that each must hand on."""
     wanted = set(outputs)
     found: list[Partition] = []
     for nodes in reversed(chunks):
@@ -96,7 +96,7 @@ def run_each(
     optimize: bool = True,
     threads: int = 1,
 ) -> list[list[Any] | Exception]:
-    """What a model computes for each of several feeds, or what ONNX Runtime raised.
+    """Run a model on several feeds; returns its outputs for each feed, or the error that ONNX Runtime raised.
 
     Args:
         model: of any size.
@@ -120,7 +120,7 @@ def run_each(
 
 
 class Runner:
-    """A model to feed now and then, with its own outputs; one that is run in segments is loaded anew for each feed."""
+    """A model that is fed several times, with its own outputs; one that is run in partitions is loaded again for each feed."""
 
     def __init__(self, model: Model, *, threads: int = 1) -> None:
         """Load a model that is run whole.
@@ -150,7 +150,7 @@ def _attempt(session: Session, feed: Mapping[str, Any]) -> list[Any] | Exception
 
 
 def _advance(model: Model, part: Partition, states: list[NamedValues | Exception], *, optimize: bool, threads: int) -> None:
-    """Run one segment on every state that has come this far."""
+    """Run one partition on every state in which no earlier one failed."""
     alive = [(at, state) for at, state in enumerate(states) if not isinstance(state, Exception)]
     if not alive:
         return
@@ -180,7 +180,7 @@ def run_for_shapes(model: Model, inputs: Mapping[str, Shape], missing: Sequence[
     del probe.graph.node[:]
     for node in model.graph.node:
         probe.graph.node.append(node)
-        asked = [name for name in node.output if name in shapes]  # at once, so that nothing is kept for the question
+        asked = [name for name in node.output if name in shapes]  # right behind the node, so that its values need not be kept
         probe.graph.node.extend(helper.make_node("Shape", [name], [shapes[name]]) for name in asked)
     for form in (probe, as_float32(probe)) if float_types(model) - {"float32"} else (probe,):
         feeds = [random_feeds(form.inputs, inputs, seed=0)]

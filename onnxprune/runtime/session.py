@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Session", "evaluate", "first_line", "inference_session", "lend", "random_feeds", "session_options", "value_info"]
 
 _SHARED = 1024
-"""Bytes from which a weight is handed over instead of copied into the graph."""
+"""Bytes from which a weight is handed over instead of copied into the graph; smaller ones are copied in no time."""
 _BFLOAT16 = "tensor(bfloat16)"
 """As ONNX Runtime spells the type; its Python interface has no arrays of it."""
 
@@ -53,8 +53,8 @@ def lend(proto: ModelProto, weights: Iterable[Weight]) -> dict[str, Any]:
 class Session:
     """A model in ONNX Runtime on the CPU, without a second copy of its weights.
 
-    Weights are handed over as they lie in memory (or are mapped from a file), never serialised, so that models of any size
-    load, and fast.
+    Weights are handed over as they lie in memory (or are mapped from a file) and are never serialised, so that models of any
+    size load fast.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ def _load(proto: ModelProto, options: onnxruntime.SessionOptions, name: str) -> 
 
 
 def first_line(error: Exception) -> str:
-    """What ONNX Runtime says, without its stack."""
+    """The first line of an error of ONNX Runtime; its stack follows on other lines."""
     return str(error).strip().splitlines()[0]
 
 

@@ -1,4 +1,4 @@
-"""A model run in stages over a whole set of samples: what one stage leaves for the next is kept, so nothing is computed twice."""
+"""Runs a model in stages over a set of samples: what the next stages read is kept, and no value is computed twice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["StagedRun"]
 
 HELD_BYTES = 1 << 30
-"""Bytes of activations that one run keeps in memory; what exceeds them lies in a temporary folder."""
+"""Bytes of activations that one run keeps in memory, 1 GiB; the others lie in a temporary folder."""
 
 
 class StagedRun:
@@ -57,7 +57,7 @@ class StagedRun:
         self._store.close()
 
     def value(self, name: str, batch: int) -> Any:
-        """What a value that is still held has for one batch: an array, or a list of those."""
+        """The array, or list of arrays, that a value has for one batch; KeyError if it is no longer held."""
         return self._store.get(name, batch)
 
     def info(self, name: str) -> ValueInfoProto:

@@ -1,4 +1,4 @@
-"""What a probe writes into a graph, so that inference sees definite sizes."""
+"""Writes the sizes of a probe into a graph, so that inference sees numbers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def fill(
     incomplete: Mapping[str, ValueInfoProto],
     stand_in: int,
 ) -> bool:
-    """Give sizes that depend on data a definite value; whether there were any."""
+    """Give sizes that depend on data a value; returns whether there were any."""
     filled = False
     for node in open_nodes:
         if domain_of(node) or node.op_type not in DATA_DEPENDENT:
@@ -52,7 +52,7 @@ def fill(
 def bind(proto: ModelProto, inputs: Mapping[str, Shape]) -> Known:
     """Write the probe's sizes into the graph; drop recorded shapes, which spell the open ones.
 
-    Those of outputs are returned, as far as they are definite: if inference were given them, it would not find contradictions.
+    The shapes of outputs are returned where all sizes are numbers. Inference does not get them: it would not find contradictions.
     """
     names: dict[str, int] = {}
     for value in proto.graph.input:

@@ -1,7 +1,7 @@
-"""Shapes and size arithmetic of a graph whose open sizes have been given values: one probe.
+"""Infers shapes and size arithmetic of a graph whose open sizes have values: one probe.
 
-Control flow is laid flat: the nodes of bodies stand in the place of the node that has them. What it passes on divides the
-graph into parts, which are inferred one after the other. A body is inferred as in its first iteration; where the size of a
+Control flow is laid flat: the nodes of bodies stand in the place of the node that has them. The phis divide the graph into
+parts, which are inferred one after the other. A body is inferred as in its first iteration; where the size of a
 carried value turns out to change, that size becomes one that depends on data.
 """
 
@@ -39,7 +39,7 @@ _ROUNDS = 32
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """What one probe tells.
+    """The result of one probe.
 
     Attributes:
         shapes: the shape of each value; ``None`` where it stayed unknown.
@@ -166,11 +166,11 @@ class _Inference:
         return proto
 
     def _is_computed(self, name: str) -> bool:
-        """Whether a value follows from the sizes of this probe."""
+        """Tell whether a value follows from the sizes of this probe."""
         return name in self.values and name not in self.model.weights
 
     def _is_input(self, name: str) -> bool:
-        """Whether a part must be told the type of a value; of large constants no more is known."""
+        """Tell whether a part must be told the type of a value; of large constants no more is known."""
         return name in self.infos and name not in self._constants and not self._is_computed(name)
 
     @cached_property
@@ -213,7 +213,7 @@ class _Inference:
         self.shapes |= {name: value.shape for name, value in computed.items()}
 
     def _reached(self, node: NodeProto) -> bool:
-        """Whether the shapes of everything a node reads are known."""
+        """Tell whether the shapes of everything a node reads are known."""
         return all(self.shapes.get(name) is not None for name in node.input if name)
 
     def _read(self, inferred: GraphProto) -> dict[str, ValueInfoProto]:

@@ -37,7 +37,7 @@ _COMMON = (224, 32, 28, 256, 128, 384, 299, 512)
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """What the probes found.
+    """Shapes and sizes as the probes found them.
 
     Attributes:
         shapes: the shape of each value in the first probe; ``None`` where it stayed unknown.
@@ -145,7 +145,7 @@ def probe(model: Model) -> Shapes:
 
 
 def shapes_at(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
-    """Shapes and computed sizes of every value for inputs of these shapes; what is dynamic is not told."""
+    """Shapes and computed sizes of every value for inputs of these shapes; which of them are dynamic is not found out."""
     found = infer(model, inputs, small_constants(model), _STAND_INS[0])
     return Shapes(found.shapes, values=found.values)
 

@@ -1,4 +1,4 @@
-"""How a changed model is compared with the original: equal by law, or how far off.
+"""Compares a changed model with the original: are they equal, as the law says, or how far apart.
 
 `law` proves that a pruned model computes what the masked one does, and holds the tolerance; `float64` decides what float32
 cannot; `metrics` scores a model on evaluation samples; `divergence` and `suffix` measure how far outputs drift.

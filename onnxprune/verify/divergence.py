@@ -1,4 +1,4 @@
-"""How far the outputs of a changed model are from the original's, without labels."""
+"""The divergence of the outputs of a changed model from the original's; no labels are needed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["WORST", "comparable", "divergence", "log_softmax"]
 
 WORST = 1e3
-"""Of an output that is not finite where the original's is."""
+"""The divergence of an output that is not finite where the original's is: large, and finite so that means are."""
 
 
 def log_softmax(logits: Array) -> Array:
@@ -39,7 +39,7 @@ def divergence(outputs: Sequence[Any], reference: Sequence[Any]) -> float:
 
 
 def comparable(a: Any, b: Any) -> bool:
-    """Whether two outputs are floating-point tensors of one shape, with entries."""
+    """Tell whether two outputs are floating-point tensors of one shape, with entries."""
     return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape and bool(a.size) and _is_floating(b)
 
 
@@ -67,5 +67,5 @@ def _squared(a: Array, b: Array) -> float:
 
 
 def _distribution(rows: Array) -> bool:
-    """Whether rows are probabilities already."""
+    """Tell whether rows are probabilities already."""
     return bool(rows.min() >= 0 and np.allclose(rows.sum(-1), 1, atol=1e-3))

@@ -24,7 +24,7 @@ from onnxprune.ir.node import domain_of, subgraphs
 from onnxprune.ir.precision import as_float32, retyped
 from onnxprune.ir.subgraph import subgraph
 from onnxprune.ir.weights import FLOATS, Weight
-from onnxprune.runtime import session
+from onnxprune.runtime.session import inference_session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,7 +87,7 @@ def _described(model: Model) -> tuple[dict[str, int], dict[str, Shape]]:
     names = [name for node in proto.graph.node for name in node.output if name]
     del proto.graph.output[:]
     proto.graph.output.extend(ValueInfoProto(name=name) for name in names)
-    running = session.inference_session(proto, model.name, optimize=False)
+    running = inference_session(proto, model.name, optimize=False)
     kinds = {weight.name: weight.dtype for weight in model.weights.values()}
     shapes = {weight.name: weight.shape for weight in model.weights.values()}
     for value in (*running.get_inputs(), *running.get_outputs()):
@@ -99,12 +99,12 @@ def _described(model: Model) -> tuple[dict[str, int], dict[str, Shape]]:
 
 
 def _has_kernel(model: Model, node: NodeProto, kinds: Mapping[str, int]) -> bool:
-    """Whether ONNX Runtime runs a node on inputs of some types."""
+    """Tell whether ONNX Runtime runs a node on inputs of some types."""
     if node.op_type in _REFUSED and not domain_of(node):
         return _DOUBLE not in {kinds.get(name) for name in node.input}
     inputs = [helper.make_tensor_value_info(name, kinds[name], None) for name in dict.fromkeys(node.input) if name in kinds]
     try:
-        session.inference_session(subgraph(model.proto, [node], inputs, filter(None, node.output)), optimize=False)
+        inference_session(subgraph(model.proto, [node], inputs, filter(None, node.output)), optimize=False)
     except ModelError:
         return False
     return True
@@ -115,7 +115,7 @@ def _attributes(node: NodeProto) -> dict[str, Any]:
 
 
 def _is_convolution(node: NodeProto, opset: int, shapes: Mapping[str, Shape]) -> bool:
-    """Whether a node is a convolution that can be written out: the shape of its weight and its padding are known."""
+    """Tell whether a node is a convolution that can be written out: the shape of its weight and its padding are known."""
     if node.op_type not in {"Conv", "ConvTranspose"} or domain_of(node) or opset < _OPSET or node.input[1] not in shapes:
         return False
     given = _attributes(node)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxprune.axes.factors import Indices, take
-from onnxprune.data import samples as calibrate
+from onnxprune.data.samples import noise_samples
 from onnxprune.errors import ModelError
 from onnxprune.ir.discontinuities import branch_variants, frontier
 from onnxprune.ir.precision import as_float32, feeds_as_float32, float_types
-from onnxprune.runtime import partition, session
+from onnxprune.runtime.partition import Runner, run_each, split
+from onnxprune.runtime.session import first_line, random_feeds
 from onnxprune.shapes.probes import binding_candidates
 from onnxprune.verify.float64 import as_float64
 
@@ -61,7 +62,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How far the outputs of one model are from another's on the same inputs, over all floating-point outputs.
+    """The distance of the outputs of one model from another's on the same inputs, over all floating-point outputs.
 
     Attributes:
         cosine: mean cosine similarity per sample.
@@ -90,8 +91,8 @@ def compare(
 ) -> Check:
     """Run both models on the same feeds and compare every output.
 
-    Where outputs differ that hang on a choice (``TopK``, a threshold), what goes into the choices decides; see `frontier`. Where
-    the inputs decide which branch is taken, or how often a loop runs, every branch is compared, and a loop that runs twice.
+    Where outputs differ that depend on a choice (``TopK``, a threshold), the values that enter it decide; see `frontier`.
+    Where the inputs decide which branch is taken, or how often a loop runs, every branch is compared, and a loop that runs twice.
     Where ONNX Runtime does not run the model in its floating-point types, or rounding in half precision could hide what
     differs, copies of both in float32 decide, to float32's tolerance. Where float32 finds a difference, rounding that the model
     amplifies may be all of it: copies in float64 decide, to float64's tolerance; see `onnxprune.verify.float64`.
@@ -132,7 +133,7 @@ def compare(
 def _in_float64(
     pruned: Model, masked: Model, found: Check, seed: int, *, kept: Callable[[str], Indices] | None, against: str
 ) -> Check:
-    """What float64 says of a difference that was found in a coarser type; what was found, if it cannot say."""
+    """Decide in float64 about a difference that was found in a coarser type; returns that finding if float64 cannot decide."""
     try:
         small, large = as_float64(pruned), as_float64(masked)
         limit = TOLERANCE[FLOAT32 if large.narrow else FLOAT64]
@@ -189,14 +190,14 @@ def _compare(
     """
     feeds, wanted = _reference(masked, watched, seed)
     try:
-        results = partition.run_each(pruned, feeds, watched)
+        results = run_each(pruned, feeds, watched)
     except ModelError as error:
         return Check(ok=False, error=np.inf, text=str(error))
     # A second size that the model itself does not take says nothing about the pruned one.
     pairs = [(got, expected) for got, expected in zip(results, wanted, strict=True) if not isinstance(expected, Exception)]
     for got, _ in pairs:
         if isinstance(got, Exception):
-            return Check(ok=False, error=np.inf, text=f"the pruned model does not run: {session.first_line(got)}", runs=1)
+            return Check(ok=False, error=np.inf, text=f"the pruned model does not run: {first_line(got)}", runs=1)
     worst = 0.0
     for runs, (got, expected) in enumerate(pairs, 1):
         for name, a, b in zip(watched, got, expected, strict=True):  # type: ignore[arg-type] # errors returned above
@@ -208,7 +209,7 @@ def _compare(
             if gap > limit:
                 text = f"{name!r} differs from the {against} model's by {gap:.2e} (relative)"
                 return Check(ok=False, error=worst, text=text, runs=runs)
-    parts = len(partition.split(masked, watched))
+    parts = len(split(masked, watched))
     notes = (f"run in {parts} segments of the graph, one after the other",) if parts > 1 else ()
     return Check(ok=True, error=worst, runs=len(pairs), notes=notes)
 
@@ -221,10 +222,10 @@ def _reference(masked: Model, watched: Sequence[str], seed: int) -> tuple[list[d
     """
     failed, found = "", None
     for sizes in binding_candidates(masked.inputs, batches=(1, 2)):
-        feeds = [session.random_feeds(masked.inputs, shapes, seed + number) for number, shapes in enumerate(sizes)]
-        results = partition.run_each(masked, feeds, watched)
+        feeds = [random_feeds(masked.inputs, shapes, seed + number) for number, shapes in enumerate(sizes)]
+        results = run_each(masked, feeds, watched)
         if isinstance(results[0], Exception):
-            failed = failed or f"the model does not run on {_show(sizes[0])}: {session.first_line(results[0])}"
+            failed = failed or f"the model does not run on {_show(sizes[0])}: {first_line(results[0])}"
         elif found or not any(isinstance(result, Exception) for result in results):
             return found if found and isinstance(results[-1], Exception) else (feeds, results)
         else:
@@ -283,7 +284,7 @@ def drift(pruned: Model, original: Model, samples: Samples | None, *, seed: int 
         ModelError: a model does not run on them.
     """
     shapes = (sizes[0] for sizes in binding_candidates(original.inputs))
-    noises = (calibrate.noise_samples(original.inputs, seed=seed, shapes=one) for one in shapes)
+    noises = (noise_samples(original.inputs, seed=seed, shapes=one) for one in shapes)
     failed: ModelError | None = None
     for given in noises if samples is None else [samples]:
         try:
@@ -310,16 +311,14 @@ FeedConversion = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 def _drift_of(pruned: Model, original: Model, samples: Samples, count: int, feeds: FeedConversion) -> Drift:
-    small, large = (partition.Runner(model, threads=0) for model in (pruned, original))
+    small, large = (Runner(model, threads=0) for model in (pruned, original))
     try:
         return _drift(small, large, samples, count, 16, feeds)
     except ModelError:  # a batch may be open, and the graph made for one sample
         return _drift(small, large, samples, count, 1, feeds)
 
 
-def _drift(
-    small: partition.Runner, large: partition.Runner, samples: Samples, count: int, size: int, feeds: FeedConversion
-) -> Drift:
+def _drift(small: Runner, large: Runner, samples: Samples, count: int, size: int, feeds: FeedConversion) -> Drift:
     taken = vectors = choices = 0
     cosines = agreements = squares = gaps = 0.0
     for batch in samples.batches(size):
@@ -348,11 +347,11 @@ def _drift(
     return Drift(cosines / vectors, relative, agreements / choices, taken, samples.source)
 
 
-def _run(runner: partition.Runner, feeds: Mapping[str, Any], text: str) -> list[Any]:
+def _run(runner: Runner, feeds: Mapping[str, Any], text: str) -> list[Any]:
     try:
         return runner.run(feeds)
     except Exception as error:  # onnxruntime derives its exceptions from Exception alone
-        raise ModelError(f"{text}: {session.first_line(error)}") from error
+        raise ModelError(f"{text}: {first_line(error)}") from error
 
 
 def _show(shapes: Mapping[str, Shape]) -> str:

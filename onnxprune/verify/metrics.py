@@ -1,4 +1,4 @@
-"""How good a model is on evaluation samples: by labels, or by the original's outputs where there are none."""
+"""Scores a model on evaluation samples: by labels, or by the original's outputs where there are none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxprune.errors import ModelError, OptionError
-from onnxprune.runtime import session as runtime
+from onnxprune.runtime.session import Session
 from onnxprune.verify.divergence import comparable
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Evaluation:
         self.metric = resolve_metric(metric, original, samples)
         self._score, self._samples, self._model = find_metric(self.metric), samples, original
         self._names = [output.name for output in original.graph.output]
-        self._session = runtime.Session(original, self._names, fuse=True, threads=0)
+        self._session = Session(original, self._names, fuse=True, threads=0)
         self.original = self._run(original)
 
     def of(self, model: Model) -> QualityScore:
@@ -169,7 +169,7 @@ class Evaluation:
         return QualityScore(self.metric, self.original, self._run(model), self._count, self._samples.source)
 
     def _run(self, model: Model) -> float:
-        session = runtime.Session(model, self._names, fuse=True, threads=0)
+        session = Session(model, self._names, fuse=True, threads=0)
         total, self._count = 0.0, 0
         for batch in self._samples.batches(64):
             outputs = session.run(batch.feeds)

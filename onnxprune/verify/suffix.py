@@ -1,4 +1,4 @@
-"""How far models that differ from the original from some node on put out something else; what lies before is computed once."""
+"""Measures models that differ from the original from some node on; values before that node are computed once."""
 
 from __future__ import annotations
 
