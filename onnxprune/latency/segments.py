@@ -308,7 +308,7 @@ class _Builder:
         self.inputs.append(helper.make_tensor_value_info(name, self.cut.types[value], dims))
 
     def _fresh(self, name: str = "") -> str:
-        """A name for a value of the graph, or for a new one: equal segments give equal models, except where bodies know outer names."""
+        """A name for a value: numbered, so that equal segments give equal models, unless bodies know the names outside."""
         self.count += 1
         made = name if name and self.bodies else f"segment.{self.count}"
         if name:
