@@ -1,9 +1,9 @@
-"""The graph: the protobuf, its weights beside it, and the files that it is read from and written to.
+"""Holds the graph: the protobuf, its weights beside it, and the files that it is read from and written to.
 
 ``Model`` (`model`) edits the protobuf and keeps weights as handles that are read, or computed, on demand (`weights`).
 `node` shows one node to everything that asks about operators; `control_flow` tells which values inside a body are which
-outside; `toposort` orders nodes; `precision` copies models to float32; `discontinuities` finds choices that rounding can
-tip; `files` makes outputs appear whole or not at all.
+outside; `toposort` orders nodes; `subgraph` makes a model of some of them; `precision` copies models to float32;
+`discontinuities` finds choices that rounding can tip; `files` makes outputs appear whole or not at all.
 
 Change here: how models are loaded, edited and saved. What an operator *means* is `onnxprune.axes.rules`.
 """

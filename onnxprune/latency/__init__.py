@@ -1,8 +1,9 @@
-"""Milliseconds: measured, remembered, predicted.
+"""Milliseconds are measured, remembered and predicted here.
 
-`benchmark` compares models for people, `timer` and `measurements` time many for the compiler, `interleave` makes candidates take
-turns, `cache` remembers times of this machine. `segments` cuts a graph into parts that can be timed alone, `interpolation`
-fills in between widths, and `model` predicts the whole from these.
+`benchmark` compares models for people; `providers` opens their sessions, `inputs` makes what they are fed, `interleave` lets them
+take turns, `peak_memory` measures memory. `timer` and `measurements` time many small models for the compiler, and `cache`
+remembers the times of this machine. `segments` cuts a graph into parts that can be timed alone, `interpolation` fills in
+between widths, `profiler` times the parts and the whole, and `model` predicts from these times.
 
-Change here: how time is taken (`benchmark`, `timer`) or predicted (`model`).
+Change here: how time is taken (`benchmark`, `timer`) or predicted (`profiler`, `model`), or a provider (`providers`).
 """

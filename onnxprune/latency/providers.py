@@ -89,7 +89,8 @@ def error_text(error: BaseException) -> str:
 def open_session(source: str | bytes, *, label: str, provider: str, threads: int, lent: Mapping[str, Any] | None = None) -> Any:
     """Return a fresh, silent session of the model at path ``source`` (or of these bytes) on ``provider``.
 
-    ``lent`` are the weights that these bytes declare as lying in memory (`onnxprune.runtime.session.lend`); hold them as long as the session.
+    ``lent`` are the weights that these bytes declare as lying in memory, as `onnxprune.runtime.session.lend` returns them; hold
+    them as long as the session.
 
     ``threads`` is the intra-op thread count; with 1 the model runs on the calling thread. Operators run one after the
     other. With more threads ONNX Runtime's pool spins inside a run as it does by default, but stops when the run
