@@ -53,7 +53,9 @@ def weight_importance(model: Model, criterion: str, feeds: CalibrationFeeds, see
     return {name: score.float().cpu().numpy() for name, score in _weight_scores(to_module(model), criterion, feeds, seed).items()}
 
 
-def channel_importance(model: Model, coupling: Coupling, criterion: str, feeds: CalibrationFeeds, seed: int = 0) -> dict[str, Array]:
+def channel_importance(
+    model: Model, coupling: Coupling, criterion: str, feeds: CalibrationFeeds, seed: int = 0
+) -> dict[str, Array]:
     """The importance of each position of each coupling group, by its id; arguments and errors as those of `weight_importance`."""
     module = to_module(model)
     if criterion in {"taylor", "fisher"}:  # a channel counts by what its weights do together

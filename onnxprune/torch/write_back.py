@@ -21,7 +21,9 @@ from onnxprune.torch.tensors import to_array
 __all__ = ["write_back"]
 
 
-def write_back(module: GraphModule, model: ModelSource, output: str | Path | None = None, *, exclude: Collection[str] = ()) -> Model:
+def write_back(
+    module: GraphModule, model: ModelSource, output: str | Path | None = None, *, exclude: Collection[str] = ()
+) -> Model:
     """The model with the weights and statistics of a module made from it, in the types the model has.
 
     What did not change stays as it is in the model, bit by bit, and so does everything but weights and statistics. With

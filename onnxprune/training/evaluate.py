@@ -56,7 +56,7 @@ class ModuleEvaluator:
         return total / max(count, 1)
 
 
-def score_report(before: float, after: metrics.Score) -> dict[str, Any]:
+def score_report(before: float, after: metrics.QualityScore) -> dict[str, Any]:
     """The scores of the original, and of a model before and after its training, as plain data."""
     return {
         "metric": after.metric,

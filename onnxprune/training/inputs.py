@@ -37,7 +37,7 @@ class TrainingInputs:
     """
 
     data: str | Path | Mapping[str, Any] | Samples
-    teacher: Source | None = None
+    teacher: ModelSource | None = None
     evaluation: str | Path | Mapping[str, Any] | Samples | None = None
     preprocess: str = ""
     resume: str | Path | None = None

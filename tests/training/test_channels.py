@@ -13,6 +13,7 @@ import pytest
 from onnxprune import OptionError, TargetError
 from onnxprune.axes.plan import Plan
 from onnxprune.driver import prune
+from onnxprune.driver.prune import apply
 from onnxprune.ir.model import Model
 from onnxprune.options.prune import Recipe
 from onnxprune.options.train import CHANNEL_METHODS, SURGICAL, Sparse, Training
@@ -66,7 +67,6 @@ def test_every_recipe_of_sparsity_removes_channels(method: str, monkeypatch: pyt
         masked.append(source)
         return apply(source, chosen)
 
-    apply = channels.apply
     monkeypatch.setattr(channels, "apply", applied)
     rounds = 2 if "rewinding" in method or method == "lottery" else 0
     recipe = replace(HALF, method=method, rounds=rounds)
