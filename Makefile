@@ -12,7 +12,7 @@ PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test slow lint format demo clean
+.PHONY: help test slow lint format options demo clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 10
@@ -31,6 +31,9 @@ lint: $(VENV)/.installed  ## ruff and mypy --strict
 format: $(VENV)/.installed  ## change files to the form that lint checks
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
+
+options: $(VENV)/.installed  ## write docs/options.md from the options that are declared
+	$(BIN)/python -m onnxprune.cli.reference > docs/options.md
 
 demo: $(VENV)/.installed-demo  ## prune a small digit classifier and measure it; installs no torch
 	$(BIN)/python models/demo.py

@@ -30,7 +30,7 @@ from onnxprune.driver.compiler import Compiler
 from onnxprune.driver.search import at_latency
 from onnxprune.ir.model import Model
 from onnxprune.latency.benchmark import benchmark
-from onnxprune.options.prune import Target
+from onnxprune.options.targets import Target
 from trials import ROOT, Network, OutOfTimeError, Store, default_data, handwritten, name_of, resnet20
 
 TARGETS = (1 / 1.35, 1 / 1.5, 1 / 2, 1 / 2.75)

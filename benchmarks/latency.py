@@ -33,7 +33,7 @@ from rich.table import Table
 import onnxprune
 from onnxprune import Recipe
 from onnxprune.latency.benchmark import BenchRow, benchmark
-from onnxprune.options.prune import SCOPES
+from onnxprune.options.shared import SCOPES
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("resnet50", "mobilenet_v2")

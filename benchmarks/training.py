@@ -32,7 +32,8 @@ from onnxprune import Recipe
 from onnxprune.driver import encode
 from onnxprune.ir.model import Model
 from onnxprune.latency.benchmark import benchmark
-from onnxprune.options.train import CHANNEL_METHODS, METHODS, Sparse, Training
+from onnxprune.options.train import Sparse, Training
+from onnxprune.options.train import methods as names_of
 from onnxprune.training.finetune import finetune
 from onnxprune.training.inputs import TrainingInputs
 from onnxprune.training.session import TrainedModel
@@ -42,6 +43,7 @@ from trials import ROOT, Images, Labels, Network, OutOfTimeError, Store, cifar10
 
 TURNS = ("iterative", "rate_rewinding", "lottery", "weight_rewinding")
 """Methods that train once a round."""
+METHODS, CHANNEL_METHODS = names_of(channels=False), names_of(channels=True)
 EVERY = tuple(dict.fromkeys((*METHODS, *CHANNEL_METHODS)))
 SECONDS = 1.0
 """Seconds of measuring, for each model."""

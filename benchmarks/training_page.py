@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from onnxprune.options.train import CHANNEL_METHODS, METHODS, Sparse
-from onnxprune.training.recipes import methods, starts_fresh
+from onnxprune.options.registries import TRAININGS
+from onnxprune.options.train import Sparse, methods
+from onnxprune.training.recipes.run import starts_fresh
 from trials import Store
 
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
 CONTROL = "magnitude, no training"
 CHANNELS = {"channels, 2x fewer MACs": 1 / 2, "channels, 3x fewer MACs": 1 / 3}
 """Shares of the multiply-accumulates that remain."""
-COURSES = tuple(method for method in CHANNEL_METHODS if method != "oneshot")
+METHODS = methods(channels=False)
+COURSES = tuple(method for method in methods(channels=True) if method != "oneshot")
 """Methods on channels, except pruning at once with training after it, whose row also shows the accuracy before the training."""
 TICKET, TICKETS, SEEDS = "ticket", (0.9,), (0, 1, 2)
 SHARE = 0.6
@@ -90,7 +92,7 @@ def _course(name: str) -> str:
         return "as they are"
     if starts_fresh(Sparse(name, max(SPARSITIES))):
         return "anew"
-    return "trained" if methods()[name].rate == "training" else "retrained"
+    return "trained" if TRAININGS[name].value.rate == "training" else "retrained"
 
 
 def _sizes(store: Store, network: str, original: Entry) -> list[str]:

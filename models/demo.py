@@ -18,7 +18,7 @@ import digits
 import onnxprune
 from onnxprune import Recipe, Result, TargetError
 from onnxprune.latency.benchmark import BenchRow, benchmark
-from onnxprune.options.prune import parse_align
+from onnxprune.options.targets import Align
 
 HERE = Path(__file__).resolve().parent
 MODEL = HERE / "digits.onnx"
@@ -98,8 +98,8 @@ def main() -> None:
         f"without data, and nothing was repaired or trained. Guessing is right {1 / classes:.0%} of the time."
     )
     console.print(
-        f"\nalign=auto keeps widths at multiples of {parse_align('auto')}, which the fast kernels of ONNX Runtime need. With "
-        "other widths, fewer channels can take longer."
+        f"\nalign=auto keeps widths at multiples of {Align.parse('auto').told}, which the fast kernels of ONNX Runtime need. "
+        "With other widths, fewer channels can take longer."
     )
     machine = report.machine
     console.print(f"\n{machine['cpu']}, ONNX Runtime {machine['onnxruntime']}, 1 thread, batch 1.")

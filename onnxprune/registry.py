@@ -76,6 +76,11 @@ class Entry(Generic[T]):
     needs: frozenset[str]
 
     @property
+    def brief(self) -> str:
+        """Its name and what it is, to stand within a sentence."""
+        return f"{self.name} ({self.help[:1].lower()}{self.help[1:].removesuffix('.')})"
+
+    @property
     def value(self) -> T:
         """The entry itself."""
         found: T = load(self.stored) if isinstance(self.stored, str) else self.stored

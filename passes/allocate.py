@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from onnxprune.axes.plan import Plan
-from onnxprune.options.prune import Target, parse_align
+from onnxprune.options.targets import Align, Target
 from onnxprune.passes.base import Pass
 from onnxprune.pruning.allocation import allocate, allocate_by_curves
 
@@ -30,7 +30,7 @@ class Allocate(Pass):
     """What remains."""
     scope: str = "global"
     """Which groups are ranked together: uniform, global, isomorphic; or sensitivity, where curves say what each group costs."""
-    align: str = "auto"
+    align: Align = Align(16, 4)
     """Widths are multiples of this: auto (16; 4 where latency is the target), 1 or N."""
     exponent: float = 1.0
     """Of predicted errors before they are added; above 1, many small losses are better than a large one."""
@@ -56,7 +56,7 @@ class Allocate(Pass):
         Raises:
             TargetError: the target cannot be reached; says what is reachable.
         """
-        target, align = self.target, parse_align(self.align, self.target.metric)
+        target, align = self.target, self.align.suited(timed=self.target.timed)
         prices = analysis.costs.of(target.metric) if latencies is None else latencies
         if self.scope == "sensitivity" and target.metric != "channels":
             found = allocate_by_curves(analysis.coupling, curves, prices, target, align=align, exponent=self.exponent, gone=gone)

@@ -13,11 +13,12 @@ from onnx import TensorProto
 from onnxprune.errors import ModelError
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import FLOATS, Array, Weight
+from onnxprune.options.sparsify import EncodeRecipe
 from onnxprune.passes.base import Pass, Progress, silent
 from onnxprune.passes.bodies import replace_all
 from onnxprune.passes.normalize import gather_constants
 from onnxprune.sparse.encoding.accounting import Encoded
-from onnxprune.sparse.encoding.choose import Bundle, Piece, affordable, bundles, check_names, choose_pieces, laid_out
+from onnxprune.sparse.encoding.choose import Bundle, Piece, affordable, bundles, choose_pieces, laid_out
 from onnxprune.sparse.encoding.coo import coo, coo_bytes
 from onnxprune.sparse.encoding.decoder import OPSET, Chain
 from onnxprune.sparse.encoding.flat import Flat, most_frequent
@@ -69,7 +70,7 @@ class Encode(Pass):
             ModelError: the operator set of the model is too old.
             OptionError: there is no such encoding or mode.
         """
-        check_names(self.encoding, self.mode)
+        EncodeRecipe(self.encoding, self.mode)  # checks them
         model = model.copy()
         gather_constants(model)
         decode_weights(model)

@@ -11,7 +11,7 @@ from onnx import NodeProto, helper
 from onnxprune.axes.plan import Plan
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Array, Weight
-from onnxprune.options.prune import parse_align
+from onnxprune.options.targets import Align
 from onnxprune.passes.base import Pass
 from onnxprune.passes.bodies import replace_all
 from onnxprune.passes.prune_channels import MaskChannels
@@ -46,7 +46,7 @@ class Lossless(Pass):
     The rewritten model computes what the model did. The plan removes those positions, except what alignment keeps.
     """
 
-    align: str = "1"
+    align: Align = Align(1)
     """Widths are multiples of this: auto (16), 1 or N."""
 
     def run(self, analysis: Analysis) -> Rewritten:
@@ -57,7 +57,7 @@ class Lossless(Pass):
         """
         model, coupling = analysis.model, analysis.coupling
         removal = search(model, coupling)
-        plan = Plan(removal.keep(coupling, parse_align(self.align)))
+        plan = Plan(removal.keep(coupling, self.align))
         if not removal.gone:
             return Rewritten(model, removal, plan)
         sizes = {group.id: group.size for group in coupling.groups}

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.options.prune import GRADIENT
+from onnxprune.options.registries import CRITERIA
 from onnxprune.passes.base import Pass
 from onnxprune.pruning import criteria
-from onnxprune.pruning.data_criteria import CALIBRATED, calibrated
+from onnxprune.pruning.data_criteria import calibrated
+from onnxprune.registry import SAMPLES, TORCH
 
 if TYPE_CHECKING:
     from onnxprune.axes.factors import Positions
@@ -54,9 +55,10 @@ class ScoreChannels(Pass):
 
     def _scores(self, analysis: Analysis, observed: Observed | None) -> dict[str, Scores]:
         model, coupling = analysis.model, analysis.coupling
-        if observed is not None and self.criterion in GRADIENT:
+        needs = CRITERIA[self.criterion].needs
+        if observed is not None and TORCH in needs:
             return _by_gradients(analysis, self.criterion, observed.calibration.fit, self.seed)
-        if observed is not None and self.criterion in CALIBRATED:
+        if observed is not None and SAMPLES in needs:
             return calibrated(model, coupling, self.criterion, observed.statistics)
         return criteria.score_groups(model, coupling, self.criterion, self.seed)
 

@@ -17,11 +17,10 @@ from onnxprune.ir.precision import differing_weights, with_fitted_weights
 from onnxprune.ir.weights import Weight
 from onnxprune.linear.layers import install, linear_readers, matrix_of
 from onnxprune.linear.reconstruction import NetworkPair, Repaired, tasks_of
-from onnxprune.options.sparsify import FITTED
 from onnxprune.passes.base import Fitted, Pass, Progress, silent
 from onnxprune.runtime.stages import StagedRun
 from onnxprune.sparse.patterns import parse_pattern
-from onnxprune.sparse.solve import SPARSE_RIDGES, Sparser
+from onnxprune.sparse.solve import FITTED, SPARSE_RIDGES, Sparser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,67 +1,126 @@
-"""Options of a command that are the fields of a dataclass: names, defaults, and help from its docstring."""
+"""Commands whose options are the fields of dataclasses, see `onnxprune.options.fields`."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
-import re
-from collections.abc import Callable
-from typing import Annotated, Any, get_origin, get_type_hints
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
-__all__ = ["helps", "options_of"]
+from onnxprune.options.fields import Field, fields_of
 
+__all__ = ["COMMANDS", "Parameter", "Some", "command"]
 
-def helps(kind: type) -> dict[str, str]:
-    """What the docstring of a dataclass says of its fields, in plain text."""
-    text = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
-    found = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", text, re.MULTILINE)
-    plain = {name: said if said.startswith("``") else said[0].upper() + said[1:] for name, said in found}
-    return {name: " ".join(said.replace("``", "").split()) for name, said in plain.items()}
+F = TypeVar("F", bound=Callable[..., None])
 
 
-def options_of(
-    kind: type, name: str, renamed: dict[str, str] | None = None
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The command takes each field of a dataclass as an option, and gets an instance of it as ``name``.
+@dataclass(frozen=True)
+class Some:
+    """Stands in the annotation of a command's parameter: the command takes only some of the fields.
 
-    A field that is a tuple may be repeated; one that is true or false has ``--no-`` before it to say no. ``renamed`` are options
-    that are not called like their fields. A field that says with `Annotated` what it is on the command line is that.
+    Attributes:
+        names: of these fields, separated by blanks; those with an exclamation mark must be given.
     """
-    hints, said = get_type_hints(kind, include_extras=True), helps(kind)
-    fields = dataclasses.fields(kind)
-    tuples = {field.name for field in fields if get_origin(hints[field.name]) is tuple}
 
-    def parameter(field: dataclasses.Field[Any]) -> inspect.Parameter:
-        if get_origin(hints[field.name]) is Annotated:
-            default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
-            return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[field.name])
-        repeated, flag = field.name in tuples, hints[field.name] is bool
-        option = (renamed or {}).get(field.name, f"--{field.name.replace('_', '-')}")
-        option = f"{option}/--no-{option[2:]}" if flag and "/" not in option else option
-        info = typer.Option(option, help=said[field.name])
-        shown: Any = Annotated[list[str] | None if repeated else hints[field.name], info]
-        default = None if repeated else field.default
-        return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=shown)
+    names: str
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        signature = inspect.signature(command)
-        own = get_type_hints(command, include_extras=True)
-        kept = [one.replace(annotation=own[one.name], kind=inspect.Parameter.KEYWORD_ONLY)
-                for one in signature.parameters.values() if one.name != name]  # fmt: skip
-        added = [parameter(field) for field in fields]
+    def field(self, field: Field) -> Field | None:
+        """The field as the command has it, if it has it."""
+        names = self.names.split()
+        return field if field.name in names else replace(field, default=MISSING) if f"{field.name}!" in names else None
 
-        @functools.wraps(command)
+
+@dataclass(frozen=True)
+class Parameter:
+    """An option of a command.
+
+    Attributes:
+        owner: the parameter of the function that gets it.
+        field: the option.
+        kind: the class that declares it.
+    """
+
+    owner: str
+    field: Field
+    kind: type
+
+    @property
+    def last(self) -> tuple[bool, bool]:
+        """Sorts what must be given before the rest, and ``--force`` and ``--json``, which many commands have, behind it."""
+        return self.field.default is not MISSING, self.field.name in {"force", "as_json"}
+
+
+COMMANDS: dict[str, tuple[Callable[..., None], list[Parameter]]] = {}
+"""Every command by name, with its options in order."""
+
+
+def command(app: typer.Typer) -> Callable[[F], F]:
+    """Register a function as a command; each of its parameters is a dataclass, whose fields are the options.
+
+    A field that is a tuple may be repeated; one that is true unless told otherwise has ``--no-`` before it to say so.
+    """
+
+    def decorate(function: F) -> F:
+        parameters = sorted(_parameters(function), key=lambda one: one.last)
+        COMMANDS[function.__name__] = function, parameters
+        kinds = {name: get_args(hint)[0] if get_origin(hint) is Annotated else hint for name, hint in _hints(function).items()}
+
+        @functools.wraps(function)
         def run(**given: Any) -> None:
-            values = {field.name: given.pop(field.name) for field in fields}
-            values = {key: tuple(value or ()) if key in tuples else value for key, value in values.items()}
-            command(**given, **{name: kind(**values)})
+            values: dict[str, dict[str, Any]] = {name: {} for name in kinds}
+            for one in parameters:
+                value = given[one.field.name]
+                values[one.owner][one.field.name] = tuple(value or ()) if one.field.type is tuple else value
+            function(**{name: kind(**values[name]) for name, kind in kinds.items()})
 
-        run.__signature__ = signature.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
-        run.__annotations__ = {one.name: one.annotation for one in [*kept, *added]} | {"return": None}
+        shown = [_shown(one.field) for one in parameters]
+        run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in shown} | {"return": None}
         del run.__wrapped__  # typer reads through it
-        return run
+        app.command(cls=_Command)(run)
+        return function
 
     return decorate
+
+
+def _hints(function: Callable[..., None]) -> dict[str, Any]:
+    return {name: hint for name, hint in get_type_hints(function, include_extras=True).items() if name != "return"}
+
+
+def _parameters(function: Callable[..., None]) -> Iterator[Parameter]:
+    for name, hint in _hints(function).items():
+        kind, some = get_args(hint) if get_origin(hint) is Annotated else (hint, None)
+        for field in fields_of(kind):
+            if (taken := some.field(field) if some else field) is not None:
+                yield Parameter(name, taken, kind)
+
+
+def _shown(field: Field) -> inspect.Parameter:
+    """An option as typer reads it; its help follows when it is read, see `_Command`."""
+    option, many = field.option, field.type is tuple
+    least = None if option.least is None else int(option.least) if field.type is int else option.least
+    if option.argument:
+        kind: Any = list[Path] if many else field.type
+        info: Any = typer.Argument(metavar=option.metavar, help="")
+    else:
+        kind = list[str] | None if many else field.type | None if field.default is None else field.type
+        flags = [field.flags] if field.type is bool else field.flags.split("/")
+        info = typer.Option(*flags, metavar=option.metavar or None, min=least, help="")
+    default = inspect.Parameter.empty if field.default is MISSING else None if many else field.default
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
+
+
+class _Command(TyperCommand):
+    """Finds the help of its options when it is asked for: it names what is registered, and that needs numpy."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        helps = {one.field.name: one.field.help() for one in COMMANDS[str(self.name).replace("-", "_")][1]}
+        for parameter in self.params:
+            if parameter.name in helps:
+                vars(parameter)["help"] = helps[parameter.name]
+        super().format_help(ctx, formatter)

@@ -6,119 +6,46 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from onnxprune.cli.app import app
-from onnxprune.cli.options import (
-    CALIB,
-    DEFAULT,
-    EVAL,
-    Align,
-    Calib,
-    Criterion,
-    Force,
-    Inexact,
-    Json,
-    Lossless,
-    MaxDrop,
-    Metric,
-    Model,
-    NoRepair,
-    Only,
-    Out,
-    Preprocess,
-    Protect,
-    Scope,
-    Seed,
-    TargetOption,
-)
+from onnxprune.cli.derived import Some, command
 from onnxprune.cli.output import as_json_file, progress, show, warn
 from onnxprune.errors import OnnxPruneError, OptionError, VerificationError
+from onnxprune.options.commands import Apply, Inspect, Prune, Sensitivity, Verify, Writes
 from onnxprune.options.prune import Recipe
 
 if TYPE_CHECKING:
     from onnxprune.driver.prune import Result
 
 
-@app.command()
-def inspect(
-    model: Model,
-    protect: Protect = None,
-    allow_inexact: Inexact = False,
-    layers: Annotated[bool, typer.Option("--layers", help="Also list every layer with its MACs and parameters.")] = False,
-    every: Annotated[bool, typer.Option("--all", help="List every group and every axis that cannot be pruned.")] = False,
-    as_json: Json = False,
-) -> None:
+@command(app)
+def inspect(recipe: Annotated[Recipe, Some("protect allow_inexact")], given: Inspect) -> None:
     """What can be pruned, what cannot, and why; which weights are sparse."""
     from onnxprune.cli import tables
     from onnxprune.driver import encode
     from onnxprune.driver import prune as api
 
-    with progress("finding coupling groups", quiet=as_json) as tell:
-        found = api.describe(api.analyze(model, protect=protect or (), allow_inexact=allow_inexact))
+    with progress("finding coupling groups", quiet=given.as_json) as tell:
+        found = api.describe(api.analyze(given.model, protect=recipe.protect, allow_inexact=recipe.allow_inexact))
         tell("counting zeros")
-        found["sparsity"] = encode.describe(model)
-    show(found, as_json, lambda: tables.inspection(found, layers=layers, every=every))
+        found["sparsity"] = encode.describe(given.model)
+    show(found, given.as_json, lambda: tables.inspection(found, layers=given.layers, every=given.every))
 
 
-@app.command()
-def prune(
-    model: Model,
-    output: Out,
-    target: TargetOption = "auto",
-    lossless: Lossless = False,
-    criterion: Criterion = DEFAULT.criterion,
-    scope: Scope = DEFAULT.scope,
-    align: Align = DEFAULT.align,
-    protect: Protect = None,
-    only: Only = None,
-    allow_inexact: Inexact = False,
-    calib: Calib = DEFAULT.calib,
-    preprocess: Preprocess = DEFAULT.preprocess,
-    max_drop: MaxDrop = DEFAULT.max_drop,
-    evaluation: Annotated[str, typer.Option("--eval", help=EVAL, metavar="DATA")] = DEFAULT.eval,
-    metric: Metric = DEFAULT.metric,
-    no_repair: NoRepair = False,
-    plan_out: Annotated[Path | None, typer.Option(help="Also write the plan.", metavar="PLAN")] = None,
-    no_verify: Annotated[
-        bool,
-        typer.Option("--no-verify", help="Never run the model: no proof that pruned equals masked, no comparison of outputs."),
-    ] = False,
-    no_benchmark: Annotated[bool, typer.Option("--no-benchmark", help="Skip the timing.")] = False,
-    seed: Seed = 0,
-    force: Force = False,
-    as_json: Json = False,
-) -> None:
+@command(app)
+def prune(recipe: Recipe, given: Prune) -> None:
     """Write a physically smaller model that meets a target."""
     from onnxprune.cli import tables
     from onnxprune.driver import prune as api
     from onnxprune.ir import files
 
-    recipe = Recipe(
-        target=target,
-        criterion=criterion,
-        scope=scope,
-        align=align,
-        protect=tuple(protect or ()),
-        only=tuple(only or ()),
-        allow_inexact=allow_inexact,
-        verify=not no_verify,
-        seed=seed,
-        repair=not no_repair,
-        calib=calib,
-        preprocess=preprocess,
-        max_drop=max_drop,
-        eval=evaluation,
-        metric=metric,
-        lossless=lossless,
-    )
-    if lossless and plan_out:
+    if recipe.lossless and given.plan_out:
         raise OptionError("--plan-out with --lossless: a plan does not say what takes over removed positions; leave one out")
-    out = files.check_output(output, inputs=(model,), force=force)
-    plan_path = files.check_output(plan_out, inputs=(model, output), force=force) if plan_out else None
-    with progress("reading", quiet=as_json) as tell:
-        result = api.prune(model, recipe, agreement=not no_verify, progress=tell)
-        if not no_benchmark:
+    model, force = given.model, given.force
+    out = files.check_output(given.output, inputs=(model,), force=force)
+    plan_path = files.check_output(given.plan_out, inputs=(model, given.output), force=force) if given.plan_out else None
+    with progress("reading", quiet=given.as_json) as tell:
+        result = api.prune(model, recipe, agreement=recipe.verify, progress=tell)
+        if given.benchmark:
             tell("measuring latency")
             result = with_benchmark(model, result)
         tell("writing")
@@ -127,117 +54,70 @@ def prune(
                 plan_file.write(as_json_file(result.plan.to_dict(result.coupling)))
             result.save(out, force=force)
     report = {**result.report.to_dict(), "output": str(out)}
-    show(report, as_json, lambda: tables.pruning(result.report, str(out)))
+    show(report, given.as_json, lambda: tables.pruning(result.report, str(out)))
 
 
-@app.command()
+@command(app)
 def plan(
-    model: Model,
-    output: Out,
-    target: TargetOption = DEFAULT.target,
-    criterion: Criterion = DEFAULT.criterion,
-    scope: Scope = DEFAULT.scope,
-    align: Align = DEFAULT.align,
-    protect: Protect = None,
-    only: Only = None,
-    allow_inexact: Inexact = False,
-    calib: Calib = DEFAULT.calib,
-    preprocess: Preprocess = DEFAULT.preprocess,
-    seed: Seed = 0,
-    force: Force = False,
-    as_json: Json = False,
+    recipe: Annotated[Recipe, Some("target criterion scope align protect only allow_inexact calib preprocess seed")],
+    given: Writes,
 ) -> None:
     """Decide what to remove, and write it down for review."""
     from onnxprune.cli import tables
     from onnxprune.driver import prune as api
     from onnxprune.ir import files
 
-    kinds = (tuple(protect or ()), tuple(only or ()), allow_inexact)
-    recipe = Recipe(target, criterion, scope, align, *kinds, seed=seed, calib=calib, preprocess=preprocess)
-    out = files.check_output(output, inputs=(model,), force=force)
-    with progress("finding coupling groups", quiet=as_json) as tell:
-        chosen, analysis = api.make_plan(model, recipe, progress=tell)
+    out = files.check_output(given.output, inputs=(given.model,), force=given.force)
+    with progress("finding coupling groups", quiet=given.as_json) as tell:
+        chosen, analysis = api.make_plan(given.model, recipe, progress=tell)
         obtained = api.price(analysis, chosen)[2]
     document = chosen.to_dict(analysis.coupling)
     with files.replace_file(out) as file:
         file.write(as_json_file(document))
-    show(document, as_json, lambda: tables.planned(document, str(out), obtained))
+    show(document, given.as_json, lambda: tables.planned(document, str(out), obtained))
 
 
-@app.command()
+@command(app)
 def sensitivity(
-    model: Model,
-    calib: Annotated[str, typer.Option("--calib", help=CALIB, metavar="DATA")],
-    preprocess: Preprocess = DEFAULT.preprocess,
-    criterion: Criterion = DEFAULT.criterion,
-    no_repair: NoRepair = False,
-    protect: Protect = None,
-    only: Only = None,
-    allow_inexact: Inexact = False,
-    plot: Annotated[Path | None, typer.Option(help="Also draw the curves: .svg, .png or .pdf.", metavar="FILE")] = None,
-    seed: Seed = 0,
-    force: Force = False,
-    as_json: Json = False,
+    recipe: Annotated[Recipe, Some("calib! preprocess criterion repair protect only allow_inexact seed")], given: Sensitivity
 ) -> None:
     """What each group costs: the error of the outputs when it alone is cut, and repaired."""
     from onnxprune.cli import tables
     from onnxprune.driver import prune as api
     from onnxprune.ir import files
 
-    recipe = Recipe(
-        criterion=criterion,
-        protect=tuple(protect or ()),
-        only=tuple(only or ()),
-        allow_inexact=allow_inexact,
-        seed=seed,
-        repair=not no_repair,
-        calib=calib,
-        preprocess=preprocess,
-    )
-    picture = files.check_output(plot, inputs=(model,), force=force) if plot else None
-    with progress("finding coupling groups", quiet=as_json) as tell:
-        found = api.sensitivity(model, calib, recipe, progress=tell)
+    picture = files.check_output(given.plot, inputs=(given.model,), force=given.force) if given.plot else None
+    with progress("finding coupling groups", quiet=given.as_json) as tell:
+        found = api.sensitivity(given.model, recipe.calib, recipe, progress=tell)
         if picture:
             from onnxprune.cli.plots import curves
 
             with files.replace_file(picture) as file:
                 curves(found, file, picture.suffix)
-    show(found, as_json, lambda: tables.sensitivities(found))
+    show(found, given.as_json, lambda: tables.sensitivities(found))
 
 
-@app.command()
-def apply(
-    model: Model,
-    plan: Annotated[Path, typer.Argument(help="A plan that `plan` or `prune --plan-out` wrote.", metavar="PLAN")],
-    output: Out,
-    masked: Annotated[bool, typer.Option("--masked", help="Keep every shape; write zeros instead of cutting.")] = False,
-    force: Force = False,
-    as_json: Json = False,
-) -> None:
+@command(app)
+def apply(given: Apply) -> None:
     """Carry out a plan."""
     from onnxprune.axes.plan import Plan
     from onnxprune.cli import tables
     from onnxprune.driver import prune as api
     from onnxprune.ir import files
 
-    out = files.check_output(output, inputs=(model, plan), force=force)
-    with progress("cutting" if not masked else "masking", quiet=as_json):
-        chosen = Plan.load(plan)
-        result = api.apply(model, chosen, masked=masked)
-        notes = warn(api.foreign(model, chosen))
+    masked = given.masked
+    out = files.check_output(given.output, inputs=(given.model, given.plan), force=given.force)
+    with progress("cutting" if not masked else "masking", quiet=given.as_json):
+        chosen = Plan.load(given.plan)
+        result = api.apply(given.model, chosen, masked=masked)
+        notes = warn(api.foreign(given.model, chosen))
         files.save(result, out)
     done = {"output": str(out), "masked": masked, "groups": len(chosen.keep), "bytes": out.stat().st_size, "notes": notes}
-    show(done, as_json, lambda: tables.applied(done))
+    show(done, given.as_json, lambda: tables.applied(done))
 
 
-@app.command()
-def verify(
-    original: Model,
-    pruned: Annotated[Path, typer.Argument(help="The pruned model.", metavar="PRUNED")],
-    plan: Annotated[Path, typer.Option(help="The plan it was pruned by.", metavar="PLAN")],
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
+@command(app)
+def verify(given: Verify) -> None:
     """Prove that a pruned model computes what the masked original computes."""
     import dataclasses
 
@@ -245,14 +125,14 @@ def verify(
     from onnxprune.cli import tables
     from onnxprune.driver import prune as api
 
-    with progress("verifying: pruned == masked", quiet=as_json):
-        chosen = Plan.load(plan)
-        outcome = api.check(original, pruned, chosen, seed=seed)
-        outcome = dataclasses.replace(outcome, notes=(*outcome.notes, *warn(api.foreign(original, chosen))))
-    if as_json or outcome.ok:
-        show(dataclasses.asdict(outcome), as_json, lambda: tables.verified(outcome))
+    with progress("verifying: pruned == masked", quiet=given.as_json):
+        chosen = Plan.load(given.plan)
+        outcome = api.check(given.model, given.pruned, chosen, seed=given.seed)
+        outcome = dataclasses.replace(outcome, notes=(*outcome.notes, *warn(api.foreign(given.model, chosen))))
+    if given.as_json or outcome.ok:
+        show(dataclasses.asdict(outcome), given.as_json, lambda: tables.verified(outcome))
     if not outcome.ok:
-        raise VerificationError(f"{pruned}: {outcome.text}")
+        raise VerificationError(f"{given.pruned}: {outcome.text}")
 
 
 def with_benchmark(model: Path, result: Result) -> Result:

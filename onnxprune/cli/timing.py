@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from onnxprune.cli.app import app
-from onnxprune.cli.options import Batch, Json, Providers, Threads, integers
+from onnxprune.cli.derived import command
 from onnxprune.cli.output import progress, show
+from onnxprune.options.benchmark import BenchmarkRecipe
+from onnxprune.options.commands import Benchmark
 
 
-@app.command()
-def benchmark(
-    models: Annotated[list[Path], typer.Argument(help="One or more .onnx files; ratios are to the first.", metavar="MODEL...")],
-    providers: Providers = "cpu",
-    batch: Batch = "1",
-    threads: Threads = 1,
-    seconds: Annotated[float, typer.Option(help="Time for each candidate.", min=0.1)] = 2.0,
-    memory: Annotated[bool, typer.Option("--memory", help="Also measure peak memory, in fresh processes.")] = False,
-    as_json: Json = False,
-) -> None:
+@command(app)
+def benchmark(recipe: BenchmarkRecipe, given: Benchmark) -> None:
     """Time models side by side in ONNX Runtime."""
     from onnxprune.cli import tables
     from onnxprune.latency.benchmark import benchmark as run
 
-    with progress("preparing", quiet=as_json) as tell:
+    with progress("preparing", quiet=given.as_json) as tell:
         report = run(
-            models,
-            providers=[name.strip() for name in providers.split(",")],
-            batches=integers("--batch", batch),
-            threads=threads,
-            seconds=seconds,
-            memory=memory,
+            given.models,
+            providers=recipe.names,
+            batches=recipe.batches,
+            threads=recipe.threads,
+            seconds=recipe.seconds,
+            memory=recipe.memory,
             progress=lambda text, step, steps: tell(f"measuring {text} ({step}/{steps})"),
         )
-    show(report.to_dict(), as_json, lambda: tables.timings(report))
+    show(report.to_dict(), given.as_json, lambda: tables.timings(report))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import os
 import re
 import shutil
-import sys
 import tempfile
-import traceback
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +22,7 @@ from onnxprune.data.batching import Column, Held, InputSignature, Table
 from onnxprune.data.preprocess import Preprocess
 from onnxprune.errors import OptionError
 from onnxprune.ir.weights import Array
+from onnxprune.options.functions import load_named, told
 
 __all__ = ["FORMS", "SampleSource", "array_source", "find_source"]
 
@@ -238,18 +236,7 @@ def _images(
 
 
 def _function(name: str, where: str, signature: InputSignature) -> SampleSource:
-    module, _, attribute = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)  # as python -m does
-    try:
-        found: Any = importlib.import_module(module)
-    except Exception as error:
-        raise OptionError(f"{where}: {module} cannot be imported: {_told(error)}") from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise OptionError(f"{where}: {module} has no {attribute}")
-        found = getattr(found, part)
+    found = load_named(name, where)
     if not callable(found) and not isinstance(found, Iterable):
         raise OptionError(f"{where}: is neither a function nor iterable, but of type {type(found).__name__}")
 
@@ -260,16 +247,9 @@ def _function(name: str, where: str, signature: InputSignature) -> SampleSource:
         except OptionError:
             raise
         except Exception as error:
-            raise OptionError(f"{where}: raised {_told(error)}") from error
+            raise OptionError(f"{where}: raised {told(error)}") from error
 
     return SampleSource(where, tables, fresh=True)
-
-
-def _told(error: Exception) -> str:
-    """The text of an error in the user's code, and the last line of that code that it passed."""
-    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(("<", __file__))]
-    places = [f" at {frame.filename}:{frame.lineno}" for frame in lines if "importlib" not in frame.filename]
-    return f"{type(error).__name__}: {error}{places[-1] if places else ''}"
 
 
 def _item(item: Any, where: str, signature: InputSignature) -> Table:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from onnxprune.data.calibration import CalibrationFeeds
     from onnxprune.ir.model import Model
     from onnxprune.linear.rotation import Basis
-    from onnxprune.options.prune import Recipe, Target
+    from onnxprune.options.prune import Recipe
+    from onnxprune.options.targets import Target
     from onnxprune.passes.analysis import Analysis
     from onnxprune.pruning.knapsack import Curve
     from onnxprune.verify.law import Check

@@ -13,7 +13,8 @@ from onnxprune.driver.proof import broken, kept_by
 from onnxprune.driver.result import Pruned
 from onnxprune.errors import TargetError
 from onnxprune.ir.model import Model
-from onnxprune.options.prune import Recipe, Target, parse_align
+from onnxprune.options.prune import Recipe
+from onnxprune.options.targets import Align, Target
 from onnxprune.passes import Couple, Lossless, Normalize, PruneChannels
 from onnxprune.passes.analysis import Normalized
 from onnxprune.pruning.cost import COST_METRICS, Cost
@@ -48,12 +49,12 @@ class Exact:
 
     def remaining(self, recipe: Recipe) -> Recipe:
         """The recipe, with its target as a fraction of the rewritten model, which has more biases than the original."""
-        target = Target.parse(recipe.target)
+        target = recipe.target
         if target.metric not in COST_METRICS:
             return recipe
         whole = self.pruned.analysis.costs.cost({})
         ratio = min(getattr(self.before, target.metric) / max(getattr(whole, target.metric), 1), 1.0)
-        return dataclasses.replace(recipe, target=f"{target.metric}={target.fraction * ratio!r}")
+        return dataclasses.replace(recipe, target=Target(target.metric, target.fraction * ratio))
 
     def to_dict(self, plan: Plan) -> dict[str, Any]:
         """What was found, how many of that ``plan`` keeps, and the proof, as a report shows it."""
@@ -99,7 +100,7 @@ def _nothing(gone: Mapping[str, Any], frozen: Mapping[str, str], recipe: Recipe)
     count = sum(map(len, gone.values()))
     return (
         f"{count} positions are dead, constant or duplicates, but in no group enough for a block of "
-        f"{parse_align(recipe.align)}; --align 1 removes them, which may be slower{failed}"
+        f"{recipe.align.told}; --align 1 removes them, which may be slower{failed}"
     )
 
 
@@ -108,7 +109,7 @@ def _attempt(normal: Normalized, recipe: Recipe, frozen: Mapping[str, str]) -> E
     couple = Couple(recipe.protect, recipe.allow_inexact, recipe.only)
     analysis = couple.run(normal, frozen)
     before = analysis.costs.cost({})
-    align = recipe.align if recipe.only_exact else "1"  # what is pruned further is aligned then
+    align = recipe.align if recipe.only_exact else Align(1)  # what is pruned further is aligned then
     found = Lossless(align).run(analysis)
     if found.removal.gone:
         analysis = couple.run(Normalized(found.model, probe(found.model)), frozen)

@@ -45,7 +45,7 @@ class Settings:
     """What the quantizer is told.
 
     Attributes:
-        method: one of `onnxprune.options.quantize.METHODS`.
+        method: one of `onnxprune.options.quantize.RANGES`.
         percentile: of the values of an activation that its range holds, in percent.
         per_channel: whether each output channel of a weight has its own scale.
         activations: ``uint8`` or ``int8``; int8 is symmetric.

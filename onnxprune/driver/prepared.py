@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from onnxprune.options.prune import parse_align
 from onnxprune.passes import Allocate, Couple, Observe, ScoreChannels, Sensitivity
 from onnxprune.pruning.allocation import widths
 
@@ -16,7 +15,8 @@ if TYPE_CHECKING:
     from onnxprune.axes.plan import Plan
     from onnxprune.data.calibration import Calibration
     from onnxprune.driver.progress import Stages
-    from onnxprune.options.prune import Recipe, Target
+    from onnxprune.options.prune import Recipe
+    from onnxprune.options.targets import Target
     from onnxprune.passes.analysis import Analysis, Normalized
     from onnxprune.passes.observe import Observed
     from onnxprune.pruning.criteria import Scores
@@ -65,7 +65,7 @@ class Prepared:
     def allocator(self, target: Target) -> Callable[[float], Plan]:
         """A function from an exponent of predicted errors to the plan for a target; what that needs is worked out here."""
         scores, curves = self.scores, self.curves if self.by_curves(target) else {}
-        latencies = self.latencies if target.metric == "latency" else None
+        latencies = self.latencies if target.timed else None
 
         def plan(exponent: float) -> Plan:
             step = Allocate(target, self.recipe.scope, self.recipe.align, exponent)
@@ -111,7 +111,7 @@ class Prepared:
         """What the model takes under any plan, by timing its layers here."""
         from onnxprune.latency.profiler import LatencyProfiler
 
-        analysis, align = self.analysis, parse_align(self.recipe.align, "latency")
+        analysis, align = self.analysis, self.recipe.align.suited(timed=True)
         with self.stages("latency table", "timing layers"):
             coupling = analysis.coupling
             profiler = LatencyProfiler(analysis.model, coupling, analysis.shapes, align=align.channels, progress=self._timing)

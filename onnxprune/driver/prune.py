@@ -21,7 +21,8 @@ from onnxprune.driver.search import DropSearch, at_latency, within_drop
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model, ModelSource
-from onnxprune.options.prune import Recipe, Target
+from onnxprune.options.prune import Recipe
+from onnxprune.options.targets import Target
 from onnxprune.passes import Couple, MaskChannels, Normalize, PruneChannels
 from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning.cost import COST_METRICS, Cost, layer_costs
@@ -87,7 +88,7 @@ def make_plan(source: ModelSource, recipe: Recipe | None = None, *, progress: Pr
     if recipe.lossless:
         raise OptionError("lossless: a plan does not say what takes over removed positions; use prune")
     compiler = Compiler(original, recipe, _samples(recipe, original), Stages(progress))
-    analysis, plan = compiler.planned(Target.parse(recipe.target))
+    analysis, plan = compiler.planned(recipe.target)
     return _signed(plan, source), analysis
 
 
@@ -158,13 +159,13 @@ def _made(original: Model, recipe: Recipe, samples: Samples | None, stages: Stag
 
 def _reduced(original: Model, recipe: Recipe, compiler: Compiler) -> _Made:
     """The model that meets a target, or the smallest one that is good enough."""
-    target = Target.parse(recipe.target)
+    target = recipe.target
     if recipe.max_drop:
         judged = open_samples(recipe.eval, original.inputs, option="--eval", preprocess=recipe.preprocess)
         evaluation = Evaluation(original, judged, recipe.metric)
         found = within_drop(compiler, evaluation, parse_drop(recipe.max_drop), target)
         return _Made(found.pruned, search=found)
-    return _Made(compiler.build(at_latency(compiler, target) if target.metric == "latency" else target))
+    return _Made(compiler.build(at_latency(compiler, target) if target.timed else target))
 
 
 def sensitivity(
@@ -181,7 +182,7 @@ def sensitivity(
         OptionError: the samples do not fit the model.
         TargetError: the model has no group.
     """
-    recipe = dataclasses.replace(recipe or Recipe(), scope="sensitivity", target="macs=1")
+    recipe = dataclasses.replace(recipe or Recipe(), scope="sensitivity", target=Target("macs", 1.0))
     original = Model.of(source)
     opened = optional_samples(samples, original.inputs, recipe.preprocess)
     coupling, curves = Compiler(original, recipe, opened, Stages(progress)).curves()
@@ -277,7 +278,7 @@ def _report(original: Model, recipe: Recipe, made: _Made) -> Report:
         before, obtained = exact.before, exact.against(after, obtained)
     return Report(
         model=original.name,
-        requested="lossless" if recipe.only_exact else str(search.target if search else Target.parse(recipe.target)),
+        requested="lossless" if recipe.only_exact else str(search.target if search else recipe.target),
         score=search.score if search else None,
         tried=search.tried if search else (),
         obtained=obtained,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnxprune.latency.benchmark import BenchReport
     from onnxprune.linear.reconstruction import Repaired
-    from onnxprune.options.prune import Target
+    from onnxprune.options.targets import Target
     from onnxprune.pruning.cost import Cost
     from onnxprune.verify.law import Check, Drift
     from onnxprune.verify.metrics import QualityScore

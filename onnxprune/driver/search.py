@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import TargetError
-from onnxprune.options.prune import Target
+from onnxprune.options.targets import Target
 
 if TYPE_CHECKING:
     from onnxprune.driver.compiler import Compiler

@@ -22,13 +22,15 @@ from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.linear.moments import collect
-from onnxprune.options.prune import GRADIENT
-from onnxprune.options.sparsify import Goal, SparseRecipe
+from onnxprune.options.registries import ALLOCATIONS, METHODS
+from onnxprune.options.sparsify import SparseRecipe
+from onnxprune.options.targets import Goal
 from onnxprune.passes import Couple, Encode, Normalize, Sparsify
 from onnxprune.passes.base import Fitted, Progress, silent
+from onnxprune.registry import TORCH
 from onnxprune.sparse import layers as sparse_layers
 from onnxprune.sparse import permute
-from onnxprune.sparse.allocation import ALLOCATIONS, WeightCounts, counts_by_curves, important, threshold
+from onnxprune.sparse.allocation import WeightCounts, counts_by_curves, important, threshold
 from onnxprune.sparse.curves import KEPT_SHARES, measure_curves
 from onnxprune.sparse.patterns import NofM
 from onnxprune.sparse.solve import Sparser
@@ -105,7 +107,7 @@ class Sparsifier:
                 self.permuted, analysis = self._permuted(analysis, pattern)
         self.analysis = analysis
         self.importance: Mapping[str, Array] = {}
-        if self.recipe.method in GRADIENT:
+        if TORCH in METHODS[self.recipe.method].needs:
             with stages("scores", f"scoring by {self.recipe.method}"):
                 self.importance = self._important(analysis.float32.model)
         self._exponent: float | None = None
@@ -138,7 +140,8 @@ class Sparsifier:
         if recipe.allocation == "global" and self.importance:
             return counts | important(rest, self.importance, total)
         if recipe.allocation != "sensitivity":
-            return counts | ALLOCATIONS[recipe.allocation](rest, self.analysis.model, total)
+            shares: WeightCounts = ALLOCATIONS[recipe.allocation].value(rest, self.analysis.model, total)
+            return counts | shares
         return counts | counts_by_curves(rest, self._curves, total, self._exponent_for(rest, counts, total))
 
     def _important(self, model: Model) -> dict[str, Array]:

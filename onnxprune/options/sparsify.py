@@ -1,160 +1,124 @@
-"""How sparse a model shall become, as data: the same fields for the Python API and the command line."""
+"""How sparse a model becomes, as data: the same fields for the Python API, the command line and a recipe file."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import InitVar, dataclass
+from typing import Annotated, Any
 
 from onnxprune.errors import OptionError
-from onnxprune.options.prune import GRADIENT
+from onnxprune.options.fields import Option, Options, Parsed
+from onnxprune.options.registries import ALLOCATIONS, ENCODINGS, METHODS, PATTERNS
+from onnxprune.options.shared import Calib, Preprocess, Seed
+from onnxprune.options.targets import Goal, number
+from onnxprune.registry import SAMPLES
 
-if TYPE_CHECKING:
-    from onnxprune.sparse.patterns import Pattern
-
-__all__ = ["ALLOCATIONS", "ENCODINGS", "FITTED", "METHODS", "Goal", "SparseRecipe"]
-
-FITTED = ("admm", "obs", "wanda")
-"""Methods that go by what layers read."""
-METHODS = ("auto", *FITTED, *GRADIENT, "magnitude", "random")
-ALLOCATIONS = ("auto", "sensitivity", "uniform", "erk", "lamp", "global")
-ENCODINGS = ("dense", "auto", "bitmask", "delta", "nm", "coo")
-_BLIND = frozenset({"magnitude", "random"})
-"""Methods that need no data."""
-_UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_GOALS = "sparsity=0.8, threshold=1.0, size=2MB, size=0.3 (of the original file), gzip=1.5MB"
+__all__ = ["MODES", "EncodeRecipe", "SparseRecipe", "read_pattern"]
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """What is asked for.
+MODES = ("smallest", "fast")
 
-    Attributes:
-        metric: ``sparsity``, the share of zeros in the layers that may be sparse; ``threshold``, the magnitude below which
-            weights go, in standard deviations of their layer; ``size``, the bytes of the file; ``gzip``, its bytes after gzip.
-        value: the number; of sizes bytes, or below 1 a fraction of the original's.
+
+def read_pattern(text: str) -> Any:
+    """A pattern, by what is registered; see `onnxprune.sparse.patterns.Pattern`.
+
+    Raises:
+        OptionError: no entry of `PATTERNS` reads it.
     """
-
-    metric: str
-    value: float
-
-    @classmethod
-    def parse(cls, text: str) -> Goal:
-        """Read ``sparsity=0.8``, ``threshold=1.5``, ``size=2MB``, ``gzip=0.3``.
-
-        Raises:
-            OptionError: none of these.
-        """
-        metric, _, number = (part.strip() for part in text.partition("="))
-        found = re.fullmatch(r"(\d+\.?\d*(?:e-?\d+)?|\.\d+)\s*([kKMG]?i?B?)", number)
-        sized = metric in {"size", "gzip"}
-        known = sized or metric in {"sparsity", "threshold"}
-        if not known or not found or found[2] not in _UNITS or (found[2] and not sized):
-            raise OptionError(f"target {text!r}: write one of {_GOALS}")
-        value = float(found[1]) * _UNITS[found[2]]
-        if metric == "sparsity" and not 0 <= value < 1:
-            raise OptionError(f"target {text!r}: a sparsity is the share of zeros, at least 0 and below 1, as sparsity=0.8")
-        if not math.isfinite(value) or (sized and value <= 0):
-            raise OptionError(f"target {text!r}: write one of {_GOALS}")
-        return cls(metric, value)
-
-    def __str__(self) -> str:
-        return f"{self.metric}={self.value:g}"
+    for entry in PATTERNS.values():
+        found = entry.value(text)
+        if found is not None:
+            return found
+    raise OptionError(f"pattern {text!r}: write {', '.join(entry.brief for entry in PATTERNS.values())}")
 
 
-@dataclass(frozen=True, slots=True)
-class SparseRecipe:
-    """How to make a model sparse.
+def _goal(text: str) -> Goal | None:
+    return None if text == "auto" else Goal.parse(text)
+
+
+@dataclass(frozen=True)
+class SparseRecipe(Options):
+    """How to make a model sparse. Fields without a text here are described in `onnxprune.options.shared`.
 
     Attributes:
-        target: what is asked for, see `Goal`; a pattern N:M needs none.
-        pattern: which weights may stay, see `onnxprune.sparse.patterns.parse_pattern`.
-        method: how they are chosen: ``admm`` or ``obs`` (by the layer's error, after the others made up for it), ``wanda``
-            (weights times what they read), by gradients, which need PyTorch, ``taylor``, ``fisher``, ``synflow``, and with
-            labels ``snip``, ``grasp``, ``movement``; ``magnitude`` or ``random``; ``auto`` is ``admm`` where there is data, else
-            ``magnitude``.
-        allocation: how a sparsity is shared out: ``sensitivity``, by what each layer is measured to cost, which needs data;
-            ``uniform``, ``erk``, ``lamp``, or ``global``, by magnitude, or by gradients where the method goes by them; ``auto``
-            is ``sensitivity`` with data, else ``erk``.
-        layers: sparsities of their own for layers, as ``GLOB=0.5`` over names of nodes and weights; the first that fits counts.
-        protect: globs over names of nodes and weights that stay as they are.
-        ends: whether the first and the last layers may be sparse, too.
-        repair: whether weights that stay make up for those that go, where there is data.
-        permute: whether channels change places where that keeps larger weights under N:M; the model computes the same.
-        encoding: how weights with zeros are written, see `onnxprune.passes.Encode`; ``dense`` leaves them as they are.
-        calib: samples: a file, a folder or ``package.module:function``; empty for none.
-        preprocess: how the images of a folder become arrays; empty for what follows from the model.
-        seed: of everything drawn.
+        target: ``sparsity=0.8``; ``threshold=1.5`` (standard deviations of each layer); ``size=2MB`` or ``size=0.3``;
+            ``gzip=1MB`` or ``gzip=0.3``. ``auto`` is ``sparsity=0.5``; a pattern N:M needs none.
+        sparsity: the share of zeros, as 0.8: short for a target of ``sparsity=0.8``.
+        pattern: which weights may stay.
+        method: how weights are chosen. ``auto`` is ``admm`` with samples, else ``magnitude``.
+        allocation: how a sparsity is shared out; with a method by gradients ``global`` goes by them. ``auto`` is ``sensitivity``
+            with samples, else ``erk``.
+        layers: a sparsity of its own for layers whose nodes or weights have this name; the first that fits counts; may be
+            repeated.
+        protect: leave nodes and weights of this name alone; may be repeated.
+        ends: also layers that no other comes before or after: the first, the classifier.
+        repair: let weights that stay make up for those that go, where there are samples; without, they stay as they are.
+        permute: under N:M, let channels change places where that keeps larger weights; the model computes the same.
+        encoding: how weights with zeros are written: ``dense`` as they are, ``auto`` the smallest.
 
     Raises:
         OptionError: a field has no sensible value.
     """
 
-    target: str = "auto"
-    pattern: str = "unstructured"
-    method: str = "auto"
-    allocation: str = "auto"
-    layers: tuple[str, ...] = ()
-    protect: tuple[str, ...] = ()
+    target: Annotated[Parsed[Goal | None], Option(metavar="T")] = Parsed(_goal, "auto")
+    sparsity: InitVar[Annotated[float | None, Option(metavar="S")]] = None
+    pattern: Annotated[str, Option(names=(PATTERNS,), free=True, metavar="P")] = "unstructured"
+    method: Annotated[str, Option(names=("auto", METHODS), noun="method", metavar="NAME")] = "auto"
+    allocation: Annotated[str, Option(names=("auto", ALLOCATIONS), noun="allocation", metavar="NAME")] = "auto"
+    layers: Annotated[tuple[str, ...], Option(flags="--layer", metavar="GLOB=S")] = ()
+    protect: Annotated[tuple[str, ...], Option(metavar="GLOB")] = ()
     ends: bool = False
     repair: bool = True
     permute: bool = True
-    encoding: str = "dense"
-    calib: str = ""
-    preprocess: str = ""
-    seed: int = 0
+    encoding: Annotated[str, Option(names=("dense", "auto", ENCODINGS), noun="encoding", metavar="NAME")] = "dense"
+    calib: Calib = ""
+    preprocess: Preprocess = ""
+    seed: Seed = 0
 
-    def __post_init__(self) -> None:
-        if self.pattern != "unstructured":
+    def __post_init__(self, sparsity: float | None) -> None:
+        if sparsity is not None:
+            if self.target:
+                raise OptionError(f"--sparsity {number(sparsity)} and --target {self.target}: give one of them")
+            object.__setattr__(self, "target", f"sparsity={number(sparsity)}")
+        if self.pattern != "unstructured":  # which needs no numpy
             _ = self.shape
-        pattern, fixed = self.pattern, self._fixed
-        if fixed and self.target != "auto":
+        pattern, fixed, goal = self.pattern, self._fixed, self.goal
+        if fixed and self.target:
             raise OptionError(f"--pattern {pattern} says how much stays: leave {self.target} out, or use another pattern")
         if fixed and (self.layers or self.allocation != "auto"):
             raise OptionError(f"--pattern {pattern} says how much of each layer stays: leave --layer and --allocation out")
-        goal = self.goal
         if goal and goal.metric == "size" and self.encoding == "dense":
-            raise OptionError(f"target {goal}: zeros alone save nothing: add --encoding auto, or ask for gzip={goal.value:g}")
-        choices = (("method", METHODS), ("allocation", ALLOCATIONS), ("encoding", ENCODINGS))
-        for field, known in choices:
-            value = getattr(self, field)
-            if value not in known:
-                raise OptionError(f"there is no {field} {value!r}; there are {', '.join(known)}")
+            asked = f"gzip={number(goal.value)}"
+            raise OptionError(f"target {goal}: zeros alone save nothing: add --encoding auto, or ask for {asked}")
+        super().__post_init__()
         if goal and goal.metric == "threshold" and self.allocation != "auto":
             raise OptionError(f"target {goal}: a threshold says how much of each layer stays: leave --allocation out")
-        if self.seed < 0:
-            raise OptionError(f"seed {self.seed}: write 0 or a positive number")
         _ = self.own
 
     @property
-    def shape(self) -> Pattern:
-        """The pattern, read."""
-        from onnxprune.sparse.patterns import parse_pattern  # numpy: not for a command line that only prints its help
-
-        return parse_pattern(self.pattern)
+    def shape(self) -> Any:
+        """The pattern, read; an `onnxprune.sparse.patterns.Pattern`."""
+        return read_pattern(self.pattern)
 
     @property
     def _fixed(self) -> bool:
         """Whether the pattern, N:M, says how much stays."""
-        return ":" in self.pattern
+        return self.pattern != "unstructured" and bool(self.shape.fixed)
 
     @property
     def goal(self) -> Goal | None:
-        """The target, read; ``None`` where the pattern says all."""
-        if self._fixed:
-            return None
-        return Goal.parse("sparsity=0.5" if self.target == "auto" else self.target)
+        """The target; ``None`` where the pattern says all."""
+        return None if self._fixed else self.target or Goal("sparsity", 0.5)
 
     @property
     def own(self) -> tuple[tuple[str, float], ...]:
         """Globs with the sparsity of the layers they name."""
         found = []
         for text in self.layers:
-            glob, equals, number = text.rpartition("=")
+            glob, equals, share = text.rpartition("=")
             try:
-                value = float(number)
+                value = float(share)
             except ValueError:
                 value = math.nan
             if not glob or not equals or not 0 <= value < 1:
@@ -171,12 +135,26 @@ class SparseRecipe:
         method = ("admm" if data else "magnitude") if self.method == "auto" else self.method
         free = self.goal is not None and self.goal.metric != "threshold"
         allocation = ("sensitivity" if data else "erk") if free and self.allocation == "auto" else self.allocation
-        if not data and method not in _BLIND:
+        if not data and SAMPLES in METHODS[method].needs:
             raise OptionError(f"method {method!r} needs samples: add --calib DATA, or use --method magnitude")
         if not data and allocation == "sensitivity":
             raise OptionError("allocation 'sensitivity' needs samples: add --calib DATA, or use --allocation erk")
         return dataclasses.replace(self, method=method, allocation=allocation)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
-        return dataclasses.asdict(self)
+
+@dataclass(frozen=True)
+class EncodeRecipe(Options):
+    """How zeros are stored; see `onnxprune.driver.encode.encode`.
+
+    Attributes:
+        encoding: ``auto`` is the smallest for each weight, ``dense`` leaves weights as they are.
+        mode: ``smallest``, or ``fast``: what is quick to decode at load.
+        keep_negative_zeros: store negative zeros, which masks leave behind, as they are.
+
+    Raises:
+        OptionError: no such encoding or mode.
+    """
+
+    encoding: Annotated[str, Option(names=("auto", ENCODINGS, "dense"), says="there are", metavar="NAME")] = "auto"
+    mode: Annotated[str, Option(names=MODES, says="there are", metavar="MODE")] = "smallest"
+    keep_negative_zeros: bool = False

@@ -5,24 +5,27 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 from onnxprune.errors import OptionError
-from onnxprune.options.prune import Target
+from onnxprune.options.fields import Option, Options, Parsed
+from onnxprune.options.registries import ALLOCATIONS, PATTERNS, TRAININGS
+from onnxprune.options.shared import Criterion, Metric, Preprocess, Scope, Seed
+from onnxprune.options.targets import Align, Target
+from onnxprune.registry import SAMPLES
 
-__all__ = ["LOSSES", "OPTIMIZERS", "PRECISIONS", "SCHEDULES", "Training"]
+__all__ = ["Lesson", "Sparse", "Training", "methods", "turns"]
 
-LOSSES = ("distill", "cross_entropy", "mse")
-OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop")
-SCHEDULES = ("cosine", "step", "constant")
-PRECISIONS = ("float32", "bfloat16", "float16")
 _RATES = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2, "rmsprop": 1e-4}
 _AUTO = "auto"
+_Int = Annotated[int, Option(range="[0, inf)", metavar="N")]
+_Float = Annotated[float, Option(range="[0, inf)", metavar="X")]
+_Share = Annotated[float, Option(range="[0, 1)", metavar="X")]
 
 
-@dataclass(frozen=True, slots=True)
-class Training:
-    """How to train.
+@dataclass(frozen=True)
+class Training(Options):
+    """How to train. Fields without a text here are described in `onnxprune.options.shared`.
 
     Attributes:
         loss: ``distill`` (to put out what the teacher does), ``cross_entropy`` (by labels), ``mse`` (to labels, or to the
@@ -50,61 +53,38 @@ class Training:
         clip: largest norm of all gradients together; 0 for any.
         precision: that layers compute in: ``float32``, ``bfloat16`` or ``float16``; weights stay as they are.
         patience: epochs without a better score after which training stops; 0 for never. Needs evaluation samples.
-        metric: the score on evaluation samples, as for ``prune``: ``top1``, ``agreement``, ``mse``, ``cosine``, a function.
         restore_norms: whether convolutions with a bias get back, for the training, the batch normalisation that exporters fold
             into them; at the end it is folded again. ``auto`` is ``yes`` where weights are zero or shall be, else ``no``: dense
             nets learn faster as they are. Only where a batch has at least 8 samples.
         keep_zeros: whether weights of which at least 1 % are zero keep their zeros.
         device: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` is a CUDA device if there is one.
-        seed: of everything drawn.
 
     Raises:
         OptionError: a field has no sensible value.
     """
 
-    loss: str = _AUTO
-    temperature: float = 2.0
-    match: tuple[str, ...] = ()
-    match_weight: float = 1.0
-    epochs: int = 10
-    steps: int = 0
-    augment: str = _AUTO
-    batch: int = 64
-    optimizer: str = "adamw"
-    lr: float = 0.0
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    schedule: str = "cosine"
-    warmup: float = 0.05
-    clip: float = 0.0
-    precision: str = "float32"
-    patience: int = 0
-    metric: str = _AUTO
-    restore_norms: str = _AUTO
+    loss: Annotated[str, Option(metavar="LOSS")] = _AUTO
+    temperature: Annotated[float, Option(range="(0, inf)", metavar="T")] = 2.0
+    match: Annotated[tuple[str, ...], Option(metavar="GLOB")] = ()
+    match_weight: _Float = 1.0
+    epochs: Annotated[int, Option(range="[1, inf)", metavar="N")] = 10
+    steps: _Int = 0
+    augment: Annotated[str, Option(metavar="HOW")] = _AUTO
+    batch: Annotated[int, Option(range="[1, inf)", metavar="N")] = 64
+    optimizer: Annotated[str, Option(names=("adamw", "adam", "sgd", "rmsprop"), metavar="NAME")] = "adamw"
+    lr: _Float = 0.0
+    momentum: _Share = 0.9
+    weight_decay: _Float = 0.0
+    schedule: Annotated[str, Option(names=("cosine", "step", "constant"), metavar="NAME")] = "cosine"
+    warmup: _Share = 0.05
+    clip: _Float = 0.0
+    precision: Annotated[str, Option(names=("float32", "bfloat16", "float16"), metavar="TYPE")] = "float32"
+    patience: _Int = 0
+    metric: Metric = _AUTO
+    restore_norms: Annotated[str, Option(names=(_AUTO, "yes", "no"), metavar="WHEN")] = _AUTO
     keep_zeros: bool = True
-    device: str = _AUTO
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for option, value, known in (
-            ("optimizer", self.optimizer, OPTIMIZERS),
-            ("schedule", self.schedule, SCHEDULES),
-            ("precision", self.precision, PRECISIONS),
-            ("restore-norms", self.restore_norms, (_AUTO, "yes", "no")),
-        ):
-            if value not in known:
-                raise OptionError(f"--{option} {value!r}: write one of {', '.join(known)}")
-        for option, least in (("epochs", 1), ("batch", 1), ("steps", 0), ("patience", 0), ("seed", 0)):
-            if getattr(self, option) < least:
-                raise OptionError(f"--{option} {getattr(self, option)}: write {least} or more")
-        for option in ("lr", "weight_decay", "clip", "match_weight"):
-            if not 0 <= getattr(self, option) < float("inf"):
-                raise OptionError(f"--{option.replace('_', '-')} {getattr(self, option)}: write 0 or a positive number")
-        if not 0 < self.temperature < float("inf"):
-            raise OptionError(f"--temperature {self.temperature}: write a positive number")
-        for option in ("momentum", "warmup"):
-            if not 0 <= getattr(self, option) < 1:
-                raise OptionError(f"--{option} {getattr(self, option)}: write a number from 0 to below 1")
+    device: Annotated[str, Option(metavar="NAME")] = _AUTO
+    seed: Seed = 0
 
     @property
     def rate(self) -> float:
@@ -156,9 +136,28 @@ class Training:
             return 0.1 ** ((rest >= 0.5) + (rest >= 0.75))
         return 1.0
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
-        return dataclasses.asdict(self)
+
+@dataclass(frozen=True)
+class Lesson(Options):
+    """What to train with. Fields without a text here are described in `onnxprune.options.shared`.
+
+    Attributes:
+        data: samples: .npz, .npy, folder of images or .npz files, package.module:function. Labels by the name label.
+        teacher: the model whose outputs are right: an .onnx file, or ``none``.
+        eval: samples that each epoch is judged on; the best is kept. Forms as ``data``.
+        log: write logs for TensorBoard to this folder.
+    """
+
+    data: Annotated[str, Option(says="needs samples to train with", metavar="DATA")]
+    teacher: Annotated[str, Option(metavar="ORIGINAL")] = "none"
+    eval: Annotated[str, Option(metavar="DATA")] = ""
+    preprocess: Preprocess = ""
+    log: Annotated[str, Option(metavar="FOLDER")] = ""
+
+    @property
+    def model(self) -> str | None:
+        """The teacher's file, if there is one."""
+        return None if self.teacher == "none" else self.teacher
 
 
 def turns(remaining: float) -> int:
@@ -166,40 +165,37 @@ def turns(remaining: float) -> int:
     return max(1, math.ceil(math.log(remaining) / math.log(0.8) - 1e-9))
 
 
-METHODS = (
-    "gradual", "constant", "oneshot", "iterative", "random", "snip", "grasp", "synflow", "lottery", "weight_rewinding",
-    "rate_rewinding", "supermask", "movement", "soft_movement", "scratch",
-)  # fmt: skip
-"""Names alone, which the command line lists without torch; the functions are in `onnxprune.training.recipes`."""
-SURGICAL = ("iterative", "group_sl", "oneshot")
-"""Those that with a target remove channels between trainings, with repair; the others mask channels while they train."""
-CHANNEL_METHODS = (*SURGICAL, *(name for name in METHODS if name not in SURGICAL))
-"""Those that remove channels; `onnxprune.training.channels` carries them out."""
-ALLOCATIONS = (_AUTO, "erk", "global", "lamp", "uniform")
+def _masked(method: str) -> bool:
+    """Whether a method masks channels while it trains, which are cut out at its end."""
+    return method in TRAININGS and not TRAININGS[method].value.surgical
 
 
-@dataclass(frozen=True, slots=True)
-class Sparse:
-    """How a model becomes sparse, or smaller, while it is trained.
+def methods(*, channels: bool) -> tuple[str, ...]:
+    """The methods that remove channels, those with repair first; or those that make weights sparse."""
+    if not channels:
+        return tuple(name for name, entry in TRAININGS.items() if entry.value.weights)
+    return tuple(sorted(TRAININGS, key=_masked))
+
+
+def _target(text: str) -> Target | None:
+    return Target.parse(text) if text else None
+
+
+@dataclass(frozen=True)
+class Sparse(Options):
+    """How a model becomes sparse, or smaller, while it is trained. Fields without a text here are described in
+    `onnxprune.options.shared`.
 
     Attributes:
-        method: on weights ``gradual``, ``constant`` (Zhu and Gupta 2017), ``oneshot`` (Han et al. 2015), ``iterative``,
-            ``random``, ``snip``, ``grasp``, ``synflow``, ``lottery`` (Frankle and Carbin 2019), ``weight_rewinding``,
-            ``rate_rewinding`` (Renda et al. 2020), ``supermask`` (Ramanujan et al. 2020), ``movement``, ``soft_movement`` (Sanh
-            et al. 2020) or ``scratch`` (Liu et al. 2019). With a target the same on channels: each is worth what its weights
-            are together, is masked wherever it goes, and is cut out at the end; but ``iterative``, ``oneshot`` and ``group_sl``
-            (Fang et al. 2023) prune as ``prune`` does, repaired, and train in between. ``auto`` is ``gradual``, with a target
-            ``iterative``.
+        method: how it is pruned. ``auto`` is ``gradual``, with a target ``iterative``. With a target methods remove channels
+            instead of weights: each is worth what its weights are together, is masked wherever it goes, and is cut out at the
+            end; but ``iterative``, ``oneshot`` and ``group_sl`` prune as ``prune`` does, repaired, and train in between.
         sparsity: share of zeros in the weights of layers at the end; 0.8 if it is not given, and with 0 every weight stays.
         threshold: instead of a share, with ``oneshot``: weights below this many standard deviations of their layer go; 0 for
             ``sparsity``.
-        pattern: which weights may stay: ``unstructured``; N:M of the channels that are summed over, as ``2:4``, which says the
-            sparsity; blocks of outputs and channels, as ``4x1``; ``channel`` or ``filter``.
-        allocation: how many weights each layer keeps: as many as have the highest scores of all layers, ``global``; by shares
-            that fall with its size, so that small layers stay whole, ``erk`` (Evci et al. 2020); as many as have the highest
-            squares among those of their layer that are not smaller, ``lamp`` (Lee et al. 2021); or the same share, ``uniform``.
-            ``auto`` is ``lamp`` for what is ranked by magnitude, ``erk`` for draws, masks that are learnt layer by layer, and
-            ``global`` where the method's paper has layers compete.
+        pattern: which weights may stay; N:M says the sparsity, too.
+        allocation: how a sparsity is shared out among layers. ``auto`` is ``lamp`` for what is ranked by magnitude, ``erk`` for
+            draws, masks that are learnt layer by layer, and ``global`` where the method's paper has layers compete.
         rounds: of methods that prune and train in turns; 0 for a fifth of what remains at a time.
         start: the weights that training begins with: ``given``, ``random``, or an .onnx file of the same graph; ``auto`` is what
             the method's paper does.
@@ -210,7 +206,7 @@ class Sparse:
             ``channels=0.5``, or ``latency=0.5``, measured here.
         penalty: with ``group_sl``, how much channels shrink in the whole training: the strongest by a factor of
             ``exp(-penalty)`` at most, the weakest by its 16th power. With sgd less, as 0.03: it recovers more slowly.
-        criterion: of methods that prune between trainings, how channels are ranked, as for ``prune``; ``auto`` is ``obs``.
+        criterion: of methods that prune between trainings, how channels are ranked; ``auto`` is ``obs``.
         scope: with a target, how it is shared out, as for ``prune``; ``auto`` is ``sensitivity``, for methods that mask
             ``global``.
         align: with a target, what widths are multiples of, as for ``prune``: ``auto``, ``1`` or a number.
@@ -219,20 +215,25 @@ class Sparse:
         OptionError: a field has no sensible value, or fields do not go together.
     """
 
-    method: str = _AUTO
-    sparsity: float | None = None
-    threshold: float = 0.0
-    pattern: str = "unstructured"
-    allocation: str = _AUTO
-    rounds: int = 0
-    start: str = _AUTO
-    rewind: str = _AUTO
-    protect: tuple[str, ...] = ()
-    target: str = ""
-    penalty: float = 0.1
-    criterion: str = _AUTO
-    scope: str = _AUTO
-    align: str = _AUTO
+    method: Annotated[str, Option(names=(_AUTO, TRAININGS), free=True, metavar="NAME")] = _AUTO
+    sparsity: Annotated[
+        float | None,
+        Option(range="[0, 1)", says="write the share of zeros, at least 0 and below 1, as 0.8", metavar="S"),
+    ] = None
+    threshold: Annotated[
+        float, Option(range="[0, inf)", says="write standard deviations, as 1.5, with --method oneshot", metavar="X")
+    ] = 0.0
+    pattern: Annotated[str, Option(names=(PATTERNS,), free=True, metavar="P")] = "unstructured"
+    allocation: Annotated[str, Option(names=(_AUTO, ALLOCATIONS), without=SAMPLES, metavar="NAME")] = _AUTO
+    rounds: _Int = 0
+    start: Annotated[str, Option(metavar="FROM")] = _AUTO
+    rewind: Annotated[str, Option(metavar="TO")] = _AUTO
+    protect: Annotated[tuple[str, ...], Option(metavar="GLOB")] = ()
+    target: Annotated[Parsed[Target | None], Option(metavar="T")] = Parsed(_target, "")
+    penalty: Annotated[float, Option(range="[0, inf)", says="write 0 or a positive number, as 0.1", metavar="X")] = 0.1
+    criterion: Criterion = _AUTO
+    scope: Scope = _AUTO
+    align: Annotated[Parsed[Align], Option(metavar="N")] = Parsed(Align.parse, _AUTO)
 
     def __post_init__(self) -> None:
         self._check_kind()
@@ -242,20 +243,12 @@ class Sparse:
             raise OptionError(f"--threshold {self.threshold} says what goes: leave --sparsity {self.sparsity} out")
         if self.sparsity is None and not self.target and not self.threshold:
             object.__setattr__(self, "sparsity", 0.8)
-        for option, value, known in (
-            ("method", self.method, CHANNEL_METHODS if self.target else METHODS),
-            ("allocation", self.allocation, ALLOCATIONS),
-        ):
-            if value not in known:
-                raise OptionError(f"--{option} {value!r}: write one of {', '.join(known)}")
-        if not 0 <= self.share < 1:
-            raise OptionError(f"--sparsity {self.sparsity}: write the share of zeros, at least 0 and below 1, as 0.8")
-        if not 0 <= self.threshold < float("inf") or (self.threshold and self.method != "oneshot"):
+        known = methods(channels=self.target is not None)
+        if self.method not in known:
+            raise OptionError(f"--method {self.method!r}: write one of {', '.join(known)}")
+        super().__post_init__()
+        if self.threshold and self.method != "oneshot":
             raise OptionError(f"--threshold {self.threshold}: write standard deviations, as 1.5, with --method oneshot")
-        if self.rounds < 0:
-            raise OptionError(f"--rounds {self.rounds}: write 0 or more")
-        if not 0 <= self.penalty < float("inf"):
-            raise OptionError(f"--penalty {self.penalty}: write 0 or a positive number, as 0.1")
         if self.rewind != _AUTO and self.method not in {"lottery", "weight_rewinding"}:
             raise OptionError(f"--rewind {self.rewind}: is for --method lottery and weight_rewinding")
         if self.rewind.startswith("epoch:") and not self.rewind[6:].isdecimal():
@@ -264,17 +257,18 @@ class Sparse:
     def _check_kind(self) -> None:
         """Weights, or channels: options of the one say nothing of the other."""
         if not self.target:
-            if self.method in set(CHANNEL_METHODS) - set(METHODS):
+            if self.method in set(methods(channels=True)) - set(methods(channels=False)):
                 raise OptionError(f"--method {self.method} removes channels: say what remains, as --target macs=0.5")
             if self.pattern == "channels":
                 raise OptionError("--pattern channels: say what remains instead, as --target macs=0.5")
-            wrong = [name for name in ("criterion", "scope", "align") if getattr(self, name) != _AUTO]
+            wrong = [name for name in ("criterion", "scope", "align") if str(getattr(self, name)) != _AUTO]
             if wrong:
                 raise OptionError(f"--{wrong[0]} {getattr(self, wrong[0])}: is for channels: add --target, as macs=0.5")
             return
-        foreign = {"criterion": self.criterion != _AUTO, "scope": self.scope == "sensitivity", "target": "latency" in self.target}
+        foreign = {"criterion": self.criterion != _AUTO, "scope": self.scope == "sensitivity", "target": self.target.timed}
         for name in [name for name, given in foreign.items() if given and self.masks]:
-            said = f"--{name} {getattr(self, name)} is for --method {', '.join(SURGICAL)}"
+            surgical = ", ".join(name for name in methods(channels=True) if not _masked(name))
+            said = f"--{name} {getattr(self, name)} is for --method {surgical}"
             raise OptionError(f"{said}: {self.method} masks channels by scores of its own")
         for name, nothing in (("sparsity", None), ("threshold", 0), ("pattern", "unstructured"), ("allocation", _AUTO),
                               *((option, _AUTO) for option in ("start", "rewind") if not self.masks)):  # fmt: skip
@@ -285,18 +279,14 @@ class Sparse:
     @property
     def share(self) -> float:
         """The share of zeros at the end, or of the target's metric that goes."""
-        return 1 - Target.parse(self.target).fraction if self.target else self.sparsity or 0.0
+        return 1 - self.target.fraction if self.target else self.sparsity or 0.0
 
     @property
     def masks(self) -> bool:
         """Whether a training masks channels, which are cut out at its end."""
-        return bool(self.target) and self.method not in {_AUTO, *SURGICAL}
+        return self.target is not None and _masked(self.method)
 
     @property
     def turns(self) -> int:
         """How many rounds it takes, a fifth of what remains at a time."""
         return self.rounds or turns(1 - self.share)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
-        return dataclasses.asdict(self)

@@ -9,9 +9,8 @@ import re
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from onnxprune.data import samples
 from onnxprune.errors import OptionError, OutputError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model
-from onnxprune.pipeline.steps import KINDS, Options, Place, located, meant, read
+from onnxprune.options.fields import load_toml, meant
+from onnxprune.pipeline.steps import STEPS, Given, StepInput, located, read
 from onnxprune.verify.metrics import Evaluation
 
 __all__ = ["Build", "Step", "run"]
@@ -34,15 +34,15 @@ class Step:
 
     Attributes:
         name: of the table.
-        do: what it does, a key of `onnxprune.pipeline.steps.KINDS`.
+        do: what it does, a key of `onnxprune.pipeline.steps.STEPS`.
         options: as they were read.
-        written: as they were written.
+        table: as the file has them.
     """
 
     name: str
     do: str
-    options: Options
-    written: Mapping[str, Any]
+    options: Given
+    table: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -78,24 +78,19 @@ class Build:
             OptionError: no such file, not TOML, or something in it that makes no sense; names the step and the key.
         """
         path = Path(path)
-        try:
-            data = tomllib.loads(path.read_text("utf-8"))
-        except OSError as error:
-            raise OptionError(f"{path}: cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise OptionError(f"{path}: not TOML: {error}") from error
+        data = load_toml(path)
         tables = {name: value for name, value in data.items() if isinstance(value, dict)}
         own = {name: value for name, value in data.items() if name not in tables}
         for name, value in own.items():
             if name not in _OWN:
-                raise OptionError(f"{path}: there is no key {name!r} above the first table{meant(name, list(_OWN))}")
+                raise OptionError(f"{path}: there is no key {name!r} above the first table{meant(name, _OWN)}")
             if not isinstance(value, str):
                 raise OptionError(f"{path}: {name} = {value!r} is not a text")
         for name in ("model", "output"):
             if name not in own:
                 raise OptionError(f'{path}: has no {name}: write {name} = "{name}.onnx" above the first table')
         if not tables:
-            raise OptionError(f"{path}: has no steps: write a table for each, as [prune]; there are {', '.join(KINDS)}")
+            raise OptionError(f"{path}: has no steps: write a table for each, as [prune]; there are {', '.join(STEPS)}")
         folder = path.parent
         try:
             judged = located("eval", own.get("eval", ""), folder)
@@ -114,7 +109,7 @@ class Build:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        steps = [{"name": step.name, "do": step.do, "options": dict(step.written)} for step in self.steps]
+        steps = [{"name": step.name, "do": step.do, "options": dict(step.table)} for step in self.steps]
         return {"recipe": str(self.path), "model": str(self.model), "output": str(self.output), "steps": steps}
 
 
@@ -124,8 +119,8 @@ def _step(path: Path, name: str, table: Mapping[str, Any]) -> Step:
     try:
         if not re.fullmatch(r"[\w-]+", name):
             raise OptionError("is no name for a step, which files are called by: write letters, digits and hyphens")
-        if do not in KINDS:
-            raise OptionError(f"there is no step {do!r}{meant(str(do), list(KINDS))}")
+        if do not in STEPS:
+            raise OptionError(f"there is no step {do!r}{meant(str(do), STEPS)}")
         return Step(name, do, read(do, table, path.parent), table)
     except OptionError as error:
         raise OptionError(f"{path}: [{name}] {error}") from error
@@ -195,7 +190,7 @@ def _carried_out(
                 return result, {**known["report"], "reused": True}
     start = time.perf_counter()
     checkpoint = folder / f"{number}-{step.name}-{sign[:12]}.checkpoint"
-    written, report = KINDS[step.do].run(Place(model, build.model, checkpoint, tell), step.options)
+    written, report = STEPS[step.do].run(StepInput(model, build.model, checkpoint, tell), step.options)
     if written:
         written.save(made, force=True)
     result = made if written else model
@@ -210,8 +205,8 @@ def _carried_out(
 
 
 def _signature(step: Step, model: Path, original: Path) -> str:
-    """What a step's result hangs on: its options, the models, and the files that are named."""
-    options = [{name: value for name, value in asdict(one).items() if name != "log"} for one in step.options.values()]
+    """What a step's result depends on: its options, the models, and the files that are named."""
+    options = [{name: value for name, value in one.to_dict().items() if name != "log"} for one in step.options.values()]
     texts = [value for one in options for value in one.values() if isinstance(value, str) and value]
     named = [path for path in map(Path, texts) if path.exists()]
     stamps = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in named]

@@ -14,7 +14,7 @@ import numpy as np
 from onnxprune.axes.factors import Factor, Positions, length
 from onnxprune.axes.rules.registry import Reason
 from onnxprune.errors import TargetError
-from onnxprune.options.prune import Align, Target
+from onnxprune.options.targets import Align, Target
 from onnxprune.pruning.knapsack import Curve, choose_widths
 from onnxprune.pruning.width_search import GroupWidths, Prices, WidthSearch, WidthStep
 
@@ -148,7 +148,7 @@ def _choices(
 
 
 def _out_of_reach(target: Target, least: float, align: Align) -> TargetError:
-    aligned = f" and alignment {align}; try --align 1" if align.channels > 1 else ""
+    aligned = f" and alignment {align.told}; try --align 1" if align.channels > 1 else ""
     return TargetError(
         f"target {target} cannot be reached: at least {target.metric}={least:.3f} remains "
         f"with a floor of {FLOOR:.0%} of each group{aligned} or a target of at least that"

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from onnxprune.axes.factors import Positions, labels
 from onnxprune.errors import ModelError, OptionError
+from onnxprune.options.registries import CRITERIA
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling, CouplingGroup, Member
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
 
-__all__ = ["CRITERIA", "Criterion", "GroupView", "Magnitudes", "Scores", "score_groups"]
+__all__ = ["Criterion", "GroupView", "Magnitudes", "Scores", "score_groups"]
 
 Scores = npt.NDArray[np.float64]
 """A number for each position of a group; higher is more important. [size]"""
@@ -169,21 +170,25 @@ Criterion = Callable[[GroupView], "Scores | None"]
 """One score per position, or ``None`` where the criterion says nothing about the group."""
 
 
+@CRITERIA.register()
 def l1(view: GroupView) -> Scores:
     """Sum of absolute weights (Li et al. 2017, "Pruning Filters for Efficient ConvNets")."""
     return view.total(view.matrices, ABSOLUTE)
 
 
+@CRITERIA.register()
 def l2(view: GroupView) -> Scores:
     """Euclidean norm of the weights."""
     return np.sqrt(view.total(view.matrices, SQUARE))
 
 
+@CRITERIA.register()
 def linf(view: GroupView) -> Scores:
     """Largest absolute weight."""
     return view.total(view.matrices, MAXIMUM)
 
 
+@CRITERIA.register()
 def fpgm(view: GroupView) -> Scores:
     """Sum of distances to the other positions: what lies near the geometric median is redundant (He et al. 2019, FPGM)."""
     squared = np.zeros((view.size, view.size))
@@ -195,20 +200,18 @@ def fpgm(view: GroupView) -> Scores:
     return scores
 
 
+@CRITERIA.register()
 def bn_scale(view: GroupView) -> Scores | None:
     """Absolute scale of batch normalisation (Liu et al. 2017, "Network Slimming"); nothing where no BN node is left."""
     scales = tuple(m for m in view.group.members if m.op == "BatchNormalization" and m.position == 1)
     return view.total(scales, ABSOLUTE) if scales else None
 
 
+@CRITERIA.register()
 def random(view: GroupView) -> Scores:
     """Seeded noise: the control that every criterion has to beat."""
     name = np.frombuffer(view.group.id.encode(), np.uint8)
     return np.random.default_rng([view.seed, *name.tolist()]).random(view.size)
-
-
-CRITERIA: dict[str, Criterion] = {f.__name__: f for f in (l1, l2, linf, fpgm, bn_scale, random)}
-"""Every criterion by name."""
 
 
 def score_groups(model: Model, coupling: Coupling, criterion: str, seed: int = 0) -> dict[str, Scores]:
@@ -218,7 +221,7 @@ def score_groups(model: Model, coupling: Coupling, criterion: str, seed: int = 0
         OptionError: the criterion says nothing about any group of this model.
         ModelError: weights that are not finite.
     """
-    magnitudes = Magnitudes(model, coupling)
+    magnitudes, function = Magnitudes(model, coupling), CRITERIA[criterion].value
     found: dict[str, Scores] = {}
     silent = 0
     for group in coupling.groups:
@@ -227,7 +230,7 @@ def score_groups(model: Model, coupling: Coupling, criterion: str, seed: int = 0
         matrices = [member for member in floats if len(model.weights[member.value].shape) > 1]
         view = GroupView(group, tuple(matrices or floats), magnitudes, coupling.axes, seed)
         with np.errstate(over="ignore", invalid="ignore"):  # weights that are not finite are named below
-            scores = CRITERIA[criterion](view)
+            scores = function(view)
             if scores is None:
                 silent += 1
                 scores = l2(view)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,9 @@ from onnxprune.axes.factors import labels, leaves
 from onnxprune.linear.layers import Reader, matrix_of
 from onnxprune.linear.obs import AdditiveLoss, QuadraticLoss, RemovalLoss, removal
 from onnxprune.linear.rows import positions_read
+from onnxprune.options.registries import CRITERIA
 from onnxprune.pruning.criteria import Scores, score_groups
+from onnxprune.registry import SAMPLES
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling, CouplingGroup
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
     from onnxprune.linear.moments import FeatureMoments, Statistics
 
-__all__ = ["CALIBRATED", "Part", "Problem", "calibrated"]
+__all__ = ["Part", "Problem", "calibrated"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,21 +120,25 @@ def _meetings(coupling: Coupling, group: CouplingGroup, statistics: Statistics) 
             yield np.bincount(digits[belong], shares[belong], group.size) / max(float(shares.sum()), 1e-30)
 
 
+@CRITERIA.register(needs=(SAMPLES,))
 def obs(problem: Problem) -> Scores:
     """The loss after the best repair, position by position (structured optimal brain surgery; `onnxprune.linear.obs`)."""
     return removal(problem.size, problem.losses())
 
 
+@CRITERIA.register(needs=(SAMPLES,))
 def wanda(problem: Problem) -> Scores:
     """Weights times the root mean square of what they read, squared and summed (Sun et al. 2024, "Wanda", for structures)."""
     return _weighted(problem, centred=False)
 
 
+@CRITERIA.register(needs=(SAMPLES,))
 def flap(problem: Problem) -> Scores:
     """Weights times the fluctuation of what they read (An et al. 2024, "FLAP"); the mean moves into the bias."""
     return _weighted(problem, centred=True)
 
 
+@CRITERIA.register(needs=(SAMPLES,))
 def variance(problem: Problem) -> Scores:
     """Variance of a position over the samples, whatever its readers weigh."""
     found = [part.total(part.spread(centred=True), problem.size) / len(problem.parts) for part in problem.parts]
@@ -149,10 +155,6 @@ def _weighted(problem: Problem, *, centred: bool) -> Scores:
     return scores
 
 
-CALIBRATED: Mapping[str, Callable[[Problem], Scores]] = {f.__name__: f for f in (obs, wanda, flap, variance)}
-"""Criteria that need calibration data, by name."""
-
-
 def calibrated(model: Model, coupling: Coupling, criterion: str, statistics: Statistics) -> dict[str, Scores]:
     """Scores of every group by a criterion that needs data, each divided by the mean of its group.
 
@@ -165,6 +167,6 @@ def calibrated(model: Model, coupling: Coupling, criterion: str, statistics: Sta
         if not problem.parts and not problem.meetings:
             found[group.id] = silent[group.id]
             continue
-        scores = CALIBRATED[criterion](problem)
+        scores = CRITERIA[criterion].value(problem)
         found[group.id] = scores / max(float(scores.mean()), 1e-300)
     return found

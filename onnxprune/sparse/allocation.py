@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxprune.options.registries import ALLOCATIONS
+from onnxprune.registry import SAMPLES
 from onnxprune.sparse.patterns import Unstructured
 
 if TYPE_CHECKING:
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from onnxprune.sparse.layers import Layer
 
 __all__ = [
-    "ALLOCATIONS",
     "counts_by_curves",
     "edges",
     "erk",
@@ -37,12 +38,14 @@ _FLOOR = 0.02
 """Share of its weights that every layer keeps."""
 
 
+@ALLOCATIONS.register()
 def uniform(layers: Sequence[Layer], model: Model, total: int) -> WeightCounts:
     """The same share of every layer."""
     sizes = {layer.name: layer.size for layer in layers}
     return shared(sizes, sizes, total)
 
 
+@ALLOCATIONS.register()
 def erk(layers: Sequence[Layer], model: Model, total: int) -> WeightCounts:
     """Shares that fall with size: (inputs + outputs + kernel sizes) / their product (Evci et al. 2020, "RigL")."""
     sums = {}
@@ -63,6 +66,7 @@ def edges(shape: Sequence[int], kernel: Sequence[int]) -> int:
     return groups * (channels + outputs + sum(kernel))
 
 
+@ALLOCATIONS.register()
 def lamp(layers: Sequence[Layer], model: Model, total: int) -> WeightCounts:
     """By layer-adaptive magnitude: a square over the sum of those of its layer that are not smaller (Lee et al. 2021)."""
 
@@ -79,6 +83,7 @@ def lamp_scores(squares: Array) -> Array:
     return found
 
 
+@ALLOCATIONS.register("global")
 def magnitudes(layers: Sequence[Layer], model: Model, total: int) -> WeightCounts:
     """The largest weights of all layers together."""
     return ranked(
@@ -91,12 +96,6 @@ def important(layers: Sequence[Layer], importance: Mapping[str, Array], total: i
     return ranked({layer.name: importance[layer.name].reshape(-1) for layer in layers}, total)
 
 
-ALLOCATIONS: Mapping[str, Callable[[Sequence[Layer], Model, int], WeightCounts]] = {
-    "uniform": uniform, "erk": erk, "lamp": lamp, "global": magnitudes,
-}  # fmt: skip
-"""Allocations that need no data, by name."""
-
-
 def threshold(layers: Sequence[Layer], model: Model, factor: float) -> WeightCounts:
     """Count the weights larger than ``factor`` times the standard deviation of their layer (Han et al. 2015)."""
     found = {}
@@ -106,6 +105,7 @@ def threshold(layers: Sequence[Layer], model: Model, factor: float) -> WeightCou
     return found
 
 
+@ALLOCATIONS.register("sensitivity", needs=(SAMPLES,))
 def counts_by_curves(
     layers: Sequence[Layer], curves: Mapping[str, Mapping[int, float]], total: int, exponent: float
 ) -> WeightCounts:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.errors import OptionError
+from onnxprune.options.registries import PATTERNS
+from onnxprune.options.sparsify import read_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,30 +162,55 @@ class BlockPattern(Pattern):
         return _NAMES.get(self, f"{self.outputs}x{self.channels}")
 
 
-_NAMED: dict[str, Pattern] = {
-    "unstructured": Unstructured(),
-    "channel": BlockPattern(0, 1, taps=True),
-    "filter": BlockPattern(1, 0, taps=True),
-}
-_NAMES = {pattern: name for name, pattern in _NAMED.items()}
+_NAMES = {BlockPattern(0, 1, taps=True): "channel", BlockPattern(1, 0, taps=True): "filter"}
+
+
+@PATTERNS.register("unstructured")
+def _unstructured(text: str) -> Pattern | None:
+    """Any weights."""
+    return Unstructured() if text == "unstructured" else None
+
+
+@PATTERNS.register("N:M")
+def _n_of_m(text: str) -> Pattern | None:
+    """At most N of each M channels that are summed over, as 2:4."""
+    n, m = _two_numbers(text, ":")
+    return NofM(n, m) if 0 < n < m else None
+
+
+@PATTERNS.register("RxC")
+def _blocks(text: str) -> Pattern | None:
+    """Blocks of R outputs and C channels, as 4x1."""
+    outputs, channels = _two_numbers(text, "x")
+    return BlockPattern(outputs, channels) if outputs and channels else None
+
+
+@PATTERNS.register("channel")
+def _channel(text: str) -> Pattern | None:
+    """What all outputs take from one channel."""
+    return BlockPattern(0, 1, taps=True) if text == "channel" else None
+
+
+@PATTERNS.register("filter")
+def _filter(text: str) -> Pattern | None:
+    """All that one output takes."""
+    return BlockPattern(1, 0, taps=True) if text == "filter" else None
+
+
+def _two_numbers(text: str, sign: str) -> tuple[int, int]:
+    """Of ``4x1``, or zeros."""
+    found = re.fullmatch(rf"(\d{{1,4}}){sign}(\d{{1,4}})", text)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def parse_pattern(text: str) -> Pattern:
-    """Read ``unstructured``; ``N:M``; ``RxC``, blocks of R outputs and C channels; ``channel``, what all outputs take from one
-    channel; or ``filter``, all that one output takes.
+    """The pattern that a text is, by what is registered.
 
     Raises:
-        OptionError: none of these.
+        OptionError: it is none.
     """
-    if text in _NAMED:
-        return _NAMED[text]
-    if found := re.fullmatch(r"(\d{1,4})(:|x)(\d{1,4})", text):
-        first, second = int(found[1]), int(found[3])
-        if found[2] == "x" and first and second:
-            return BlockPattern(first, second)
-        if found[2] == ":" and 0 < first < second:
-            return NofM(first, second)
-    raise OptionError(f"pattern {text!r}: write unstructured, N:M as 2:4, blocks of outputs x channels as 4x1, channel or filter")
+    found: Pattern = read_pattern(text)
+    return found
 
 
 def _highest(scores: Array, keep: int) -> Mask:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.options.sparsify import FITTED
 from onnxprune.sparse.fit import QuadraticProblem, masked
-from onnxprune.sparse.selection import admm_selection, magnitude_mask, obs_selection, split_taps, wanda_mask
+from onnxprune.sparse.selection import admm_selection, magnitude_mask, obs_selection, random_mask, split_taps, wanda_mask
 
 if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
@@ -23,6 +22,8 @@ __all__ = ["SPARSE_RIDGES", "Sparser"]
 SPARSE_RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 """Ridges that are tried, relative to the mean diagonal; rows that the fit did not see decide. The second is taken where no rows
 are left to decide."""
+FITTED = frozenset({"admm", "obs", "wanda"})
+"""Methods that go by what layers read."""
 ROUNDS = 2
 """Steps towards the least error behind a rectifier."""
 
@@ -46,8 +47,7 @@ class Sparser:
         if keep >= layer.size:
             return np.ones(weights.shape, bool)
         if self.method == "random":
-            scores = split_taps(np.asarray(rng.random(weights.shape)), layer.reader.taps)
-            return self.pattern.mask(scores, keep).reshape(weights.shape)
+            return random_mask(weights, layer.reader.taps, self.pattern, keep, rng)
         if self.method not in {*FITTED, "magnitude"}:
             scores = layer.reader.matrix(self.importance[layer.name]) / layer.reader.scale[0]
             return self.pattern.mask(split_taps(scores, layer.reader.taps), keep).reshape(weights.shape)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from onnxprune.errors import OptionError
+from onnxprune.options.functions import load_named
 from onnxprune.torch.module import GraphModule
 
 __all__ = ["LossFunction", "Objective", "cross_entropy", "distill", "matched", "mse_loss", "parse_loss", "relative_mse"]
@@ -119,16 +116,9 @@ def _find_loss(name: str, temperature: float) -> LossFunction:
     known: dict[str, LossFunction] = {"cross_entropy": cross_entropy, "mse": mse_loss}
     if name in known:
         return known[name]
-    module, colon, function = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise OptionError(f"there is no loss {name!r}; there are distill, {', '.join(known)}, or write package.module:function")
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        found: Any = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise OptionError(f"--loss {name}: {error}") from error
+    found = load_named(name, f"--loss {name}")
     if not callable(found):
         raise OptionError(f"--loss {name}: is not a function of (outputs, reference, labels)")
     loss: LossFunction = found

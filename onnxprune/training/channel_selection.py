@@ -17,7 +17,7 @@ from torch import Tensor
 
 from onnxprune.axes.plan import Plan
 from onnxprune.errors import TargetError
-from onnxprune.options.prune import Target, parse_align
+from onnxprune.options.targets import Align, Target
 from onnxprune.pruning.allocation import allocate
 from onnxprune.pruning.cost import CostModel
 from onnxprune.training import masks
@@ -44,7 +44,7 @@ class ChannelSelection:
         *,
         metric: str,
         scope: str,
-        align: str,
+        align: Align,
         whole: Collection[str] = (),
     ) -> None:
         """Find the weights of each channel, and give them masks, which keep everything at first.
@@ -69,7 +69,7 @@ class ChannelSelection:
             raise TargetError(f"{model.name}: no group of channels can be masked; inspect says why")
         costs = CostModel(model, self._coupling, batch)
         self._prices = costs.of("macs" if metric == "channels" else metric)  # unused where channels are counted
-        self._metric, self._scope, self._align = metric, scope, parse_align(align)
+        self._metric, self._scope, self._align = metric, scope, align
         known = masks.masks_of(module)
         weights = {name: module.value_of(name) for name in self._entries.names if name not in known}
         masks.apply_masks(module, {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()})

@@ -26,7 +26,9 @@ from onnxprune.data.samples import Samples, open_samples
 from onnxprune.driver.prune import analyze, apply, check, make_plan, price, prune
 from onnxprune.errors import OptionError, VerificationError
 from onnxprune.ir.model import Model, ModelSource
-from onnxprune.options.prune import Recipe, Target
+from onnxprune.options.prune import Recipe
+from onnxprune.options.registries import TRAININGS
+from onnxprune.options.targets import Target
 from onnxprune.options.train import Sparse, Training, turns
 from onnxprune.pruning.cost import COST_METRICS
 from onnxprune.training.channel_selection import ChannelSelection
@@ -38,7 +40,7 @@ from onnxprune.training.inputs import TrainingInputs
 from onnxprune.training.layers import prunable_layers
 from onnxprune.training.phase import Phase
 from onnxprune.training.progress import Tell
-from onnxprune.training.recipes import RecipeRun, methods, with_rate
+from onnxprune.training.recipes.run import RecipeRun, with_rate
 from onnxprune.training.session import TrainedModel, TrainingSession
 from onnxprune.verify.law import Check
 from onnxprune.verify.metrics import Evaluation
@@ -59,7 +61,7 @@ def train_channels(
     *,
     progress: Tell | None = None,
 ) -> TrainedModel:
-    """Remove channels and train, by a method of `CHANNEL_METHODS`; the graph becomes smaller.
+    """Remove channels and train, by a method of `TRAININGS`; the graph becomes smaller.
 
     Args:
         source: a path, a ``ModelProto``, bytes; it is not changed. It is the teacher, if ``inputs`` has no other.
@@ -129,7 +131,8 @@ class _ChannelRun:
     def __init__(self, source: ModelSource, inputs: TrainingInputs, recipe: Sparse, options: Training, tell: Tell) -> None:
         tell("reading")
         self._begun, self._tell, self._recipe = time.monotonic(), tell, recipe
-        self._target = Target.parse(recipe.target)
+        assert recipe.target is not None  # noqa: S101 - `train` saw to it
+        self._target = recipe.target
         self._source = Model.of(source)
         _check_size(self._source)
         teacher = self._source if inputs.teacher is None else Model.of(inputs.teacher)
@@ -143,9 +146,9 @@ class _ChannelRun:
             judged = open_samples(inputs.evaluation, self._source.inputs, option="--eval", preprocess=preprocess)
             self._evaluation = Evaluation(teacher, judged, options.metric)
         self._pruning_recipe(self._target.fraction)  # says what is wrong with it before anything is trained
-        if self._target.metric != "latency":  # which would have to be measured
+        if not self._target.timed:  # which would have to be measured
             tell("checking the target")
-            asked = Recipe(target=recipe.target, criterion="l2", scope="global", align=recipe.align, protect=recipe.protect)
+            asked = Recipe(target=self._target, criterion="l2", scope="global", align=recipe.align, protect=recipe.protect)
             make_plan(self._source, asked)
         self._checkpoint = inputs.open_checkpoint(self._options, str(recipe), self._source, teacher, self._data.source)
 
@@ -237,7 +240,7 @@ class _ChannelRun:
             whole=proven.report.frozen,
         )
         run = RecipeRun(session, recipe, prunable_layers(session.module), selection)
-        trained = session.train(methods()[recipe.method].phases(run))
+        trained = session.train(TRAININGS[recipe.method].value.phases(run))
         plan = selection.plan({name: session.module.value_of(name) for name in run.layers})
         self._tell("cutting out what is masked")
         small = apply(trained.compiled, plan)
@@ -269,7 +272,7 @@ class _ChannelRun:
         """The options for pruning to a fraction of the target's metric."""
         asked = self._recipe
         return Recipe(
-            target=f"{self._target.metric}={max(math.floor(fraction * 1e6), 1) / 1e6}",  # never above what is asked for
+            target=Target(self._target.metric, max(math.floor(fraction * 1e6), 1) / 1e6),  # never above what is asked for
             criterion=asked.criterion,
             scope=asked.scope,
             align=asked.align,

@@ -7,13 +7,14 @@ import dataclasses
 import torch
 
 from onnxprune.ir.model import ModelSource
+from onnxprune.options.registries import TRAININGS
 from onnxprune.options.train import Sparse, Training
 from onnxprune.sparse.patterns import parse_pattern
 from onnxprune.training import masks
 from onnxprune.training.inputs import TrainingInputs
 from onnxprune.training.layers import prunable_layers
 from onnxprune.training.progress import Tell
-from onnxprune.training.recipes import RecipeRun, methods, starts_fresh, with_rate
+from onnxprune.training.recipes.run import RecipeRun, starts_fresh, with_rate
 from onnxprune.training.session import TrainedModel, TrainingSession
 from onnxprune.training.weight_selection import WeightSelection
 
@@ -43,7 +44,7 @@ def train_weights(
         RequirementError: training diverged.
     """
     recipe, options = recipe or Sparse(), options or Training()
-    method = methods()[recipe.method]
+    method = TRAININGS[recipe.method].value
     itself = "unlabelled" if starts_fresh(recipe) else "always"
     session = TrainingSession(
         source, inputs, with_rate(recipe, options), itself=itself, sparse=True, tell=progress, run=str(recipe)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxprune.errors import ModelError, OptionError
+from onnxprune.options.functions import load_named
 from onnxprune.runtime.session import Session
 from onnxprune.verify.divergence import comparable
 
@@ -114,18 +112,11 @@ def find_metric(name: str) -> QualityMetric:
     """
     if name in QUALITY_METRICS:
         return QUALITY_METRICS[name]
-    module, colon, function = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise OptionError(
             f"there is no metric {name!r}; there are {', '.join(QUALITY_METRICS)}, or write package.module:function"
         )
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise OptionError(f"--metric {name}: {error}") from error
+    found = load_named(name, f"--metric {name}")
     if not callable(found):
         raise OptionError(f"--metric {name}: is not a function of (outputs, reference, labels)")
     metric: QualityMetric = found

@@ -1,8 +1,7 @@
-"""Options from a dataclass: every field with its default and what the docstring says."""
+"""Commands from dataclasses: every field with its default, its range and its help."""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,68 +9,82 @@ from typing import Annotated
 import typer
 from typer.testing import CliRunner
 
-from onnxprune.cli.derived import helps, options_of
-from onnxprune.options.train import Training
+from onnxprune.cli.derived import Some, command
+from onnxprune.options.fields import Option, Options
 
 
 @dataclass(frozen=True)
-class Some:
-    """Something.
+class Things(Options):
+    """Things.
 
     Attributes:
-        name: of it: ``a`` or ``b``; goes on
-            over two lines.
-        many: ``globs`` of it.
-        share: of all.
+        name: of it.
+        many: globs of it.
+        count: of all.
         flag: whether so.
-
-    Raises:
-        ValueError: never.
+        off: whether not.
     """
 
     name: str = "a"
-    many: tuple[str, ...] = ()
-    share: float = 0.5
+    many: Annotated[tuple[str, ...], Option(metavar="GLOB")] = ()
+    count: Annotated[int, Option(flags="--part", range="[1, inf)")] = 1
     flag: bool = True
+    off: bool = False
 
 
 @dataclass(frozen=True)
-class Place:
-    path: Annotated[str, typer.Argument()]
-    log: Annotated[Path | None, typer.Option("-l", help="Of what happens.", metavar="FOLDER")] = None
+class Places(Options):
+    """Places.
+
+    Attributes:
+        path: where it is.
+        log: of what happens.
+        force: whatever happens.
+    """
+
+    path: Annotated[str, Option(argument=True, metavar="PATH")]
+    log: Annotated[Path | None, Option(flags="-l", metavar="FOLDER")] = None
+    force: bool = False
 
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
-@app.command()
-@options_of(Some, "some", {"share": "--part"})
-@options_of(Place, "place")
-def command(place: Place, some: Some, extra: int = 1) -> None:
+@command(app)
+def derived_command(things: Things, places: Places) -> None:
     """Do it."""
-    typer.echo(f"{place} {some} {extra}")
+    typer.echo(f"{places} {things}")
+
+
+@command(app)
+def some_of_them(things: Annotated[Things, Some("many name!")]) -> None:
+    """Do some of it."""
+    typer.echo(f"{things}")
 
 
 def test_fields_are_options() -> None:
-    run = CliRunner().invoke
-    assert run(app, ["p"]).output.strip() == f"{Place('p')} {Some()} 1"
-    given = ["p", "--name", "b", "--many", "x", "--many", "y", "--part", "0.1", "--no-flag", "--extra", "2"]
-    assert run(app, given).output.strip() == f"{Place('p')} {Some('b', ('x', 'y'), 0.1, flag=False)} 2"
-    assert run(app, ["p", "--share", "0.1"]).exit_code == 2
+    def run(*words: str) -> str:
+        return CliRunner().invoke(app, ["derived-command", *words]).output.strip()
+
+    assert run("p") == f"{Places('p')} {Things()}"
+    given = ("p", "--name", "b", "--many", "x", "--many", "y", "--part", "2", "--no-flag", "--off", "-l", "logs")
+    assert run(*given) == f"{Places('p', Path('logs'))} {Things('b', ('x', 'y'), 2, flag=False, off=True)}"
+    assert "Invalid value for '--part'" in run("p", "--part", "0")
+    assert "No such option: --count" in run("p", "--count", "1")
+    assert "Missing argument 'PATH'" in run()
 
 
-def test_a_field_says_itself_what_it_is_on_the_command_line() -> None:
-    run = CliRunner().invoke
-    assert run(app, ["p", "-l", "logs"]).output.strip() == f"{Place('p', Path('logs'))} {Some()} 1"
-    assert run(app, []).exit_code == 2
-    assert "FOLDER" in run(app, ["--help"]).output
+def test_a_command_may_take_some_fields() -> None:
+    def run(*words: str) -> str:
+        return CliRunner().invoke(app, ["some-of-them", *words]).output.strip()
+
+    assert run("--name", "b") == f"{Things('b')}"
+    assert "Missing option '--name'" in run()
+    assert "No such option: --flag" in run("--name", "b", "--flag")
 
 
-def test_help_is_what_the_docstring_says() -> None:
-    assert helps(Some) == {
-        "name": "Of it: a or b; goes on over two lines.",
-        "many": "globs of it.",
-        "share": "Of all.",
-        "flag": "Whether so.",
-    }
-    assert helps(Training).keys() == {field.name for field in dataclasses.fields(Training)}
+def test_help_says_what_the_docstrings_say() -> None:
+    said = " ".join(CliRunner().invoke(app, ["derived-command", "--help"]).output.split())
+    for part in ("Do it.", "--flag / --no-flag Whether so.", "--many GLOB Globs of it.", "x>=1", "-l FOLDER Of what happens."):
+        assert part in said
+    assert said.index("--off") < said.index("--force")  # which many commands have

@@ -16,7 +16,8 @@ from onnxprune.driver.exponents import drifted
 from onnxprune.driver.proof import prove
 from onnxprune.errors import ModelError, OptionError, TargetError
 from onnxprune.ir.model import Model
-from onnxprune.options.prune import Recipe, Target
+from onnxprune.options.prune import Recipe
+from onnxprune.options.targets import Target
 from onnxprune.passes import MaskChannels, Sensitivity
 from onnxprune.passes.analysis import Analysis
 from onnxprune.verify.law import Check, compare

@@ -15,7 +15,8 @@ from onnxprune.driver.prune import make_plan, prune
 from onnxprune.driver.report import Report
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir.model import Model
-from onnxprune.options.prune import Recipe, Target
+from onnxprune.options.prune import Recipe
+from onnxprune.options.targets import Target
 from onnxprune.pruning.lossless import columns, search
 from onnxprune.verify import law
 from pruning.lossless.test_search import ROWS
@@ -63,7 +64,7 @@ def test_alone_is_the_default_target() -> None:
     assert Recipe(lossless=True, target="params=1").only_exact
     assert not Recipe(lossless=True, target="params=0.9").only_exact
     assert not Recipe(target="channels=1").only_exact
-    assert Recipe().target == Recipe(target="auto").target == "macs=0.5"
+    assert Recipe().target == Recipe(target="auto").target == Target("macs", 0.5)
 
 
 def test_nothing_to_remove() -> None:
@@ -127,9 +128,9 @@ def test_targets_are_fractions_of_the_original() -> None:
     found = remove(Model.of(model), recipe)
     added = sum(weight.size for weight in found.pruned.analysis.model.weights.values()) - found.before.params
     assert added == 4
-    fraction = Target.parse(found.remaining(recipe).target).fraction
+    fraction = found.remaining(recipe).target.fraction
     assert fraction == pytest.approx(0.75 * found.before.params / (found.before.params + 4))
-    assert found.remaining(dataclasses.replace(recipe, target="channels=0.5")).target == "channels=0.5"
+    assert found.remaining(dataclasses.replace(recipe, target="channels=0.5")).target == Target("channels", 0.5)
 
 
 def test_a_plan_cannot_say_what_takes_over() -> None:

@@ -10,7 +10,8 @@ from onnxprune.data.samples import open_samples
 from onnxprune.driver.prepared import Prepared
 from onnxprune.driver.progress import Stages
 from onnxprune.ir.model import Model
-from onnxprune.options.prune import Recipe, Target
+from onnxprune.options.prune import Recipe
+from onnxprune.options.targets import Target
 from onnxprune.passes import Normalize, Sensitivity
 
 X = np.random.default_rng(0).standard_normal((32, 3, 8, 8)).astype(np.float32)

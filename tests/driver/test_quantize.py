@@ -23,7 +23,7 @@ from onnxprune.errors import ModelError, OptionError, TargetError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Array
-from onnxprune.options.quantize import METHODS, QuantRecipe
+from onnxprune.options.quantize import RANGES, QuantRecipe
 from onnxprune.runtime.session import Session
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,7 +156,7 @@ def test_the_interface_and_the_description_stay() -> None:
     assert [(one.domain, one.version) for one in result.opset_import] == [("", 17)]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RANGES)
 @pytest.mark.parametrize("activations", ["uint8", "int8"])
 def test_every_method_finds_ranges(method: str, activations: str) -> None:
     report = small(net(), method=method, activations=activations).report

@@ -12,7 +12,8 @@ from onnxprune.driver.compiler import Compiler
 from onnxprune.driver.search import at_latency, within_drop
 from onnxprune.errors import TargetError
 from onnxprune.ir.model import Model
-from onnxprune.options.prune import Recipe, Target
+from onnxprune.options.prune import Recipe
+from onnxprune.options.targets import Target
 from onnxprune.verify.metrics import Evaluation
 
 X = np.random.default_rng(0).standard_normal((96, 3, 8, 8)).astype(np.float32)

@@ -5,32 +5,8 @@ from __future__ import annotations
 import pytest
 
 from onnxprune.errors import OptionError
-from onnxprune.options import sparsify
-from onnxprune.options.sparsify import Goal, SparseRecipe
-from onnxprune.sparse.encoding import choose
-
-
-@pytest.mark.parametrize(
-    ("text", "metric", "value"),
-    [
-        ("sparsity=0.8", "sparsity", 0.8),
-        ("threshold=1.5", "threshold", 1.5),
-        ("size=2MB", "size", 2e6),
-        ("size=0.3", "size", 0.3),
-        ("gzip = 1.5 MiB", "gzip", 1.5 * 2**20),
-        ("size=4096", "size", 4096),
-    ],
-)
-def test_goals_read(text: str, metric: str, value: float) -> None:
-    assert Goal.parse(text) == Goal(metric, value)
-
-
-@pytest.mark.parametrize(
-    "text", ["0.8", "sparsity=80%", "sparsity=1", "sparsity=-1", "size=0", "size=2XB", "macs=0.5", "sparsity=1kB"]
-)
-def test_other_goals_are_refused(text: str) -> None:
-    with pytest.raises(OptionError, match="target"):
-        Goal.parse(text)
+from onnxprune.options.sparsify import SparseRecipe
+from onnxprune.options.targets import Goal
 
 
 @pytest.mark.parametrize(
@@ -44,7 +20,8 @@ def test_other_goals_are_refused(text: str) -> None:
         ({"target": "size=0.5"}, "zeros alone save nothing: add --encoding auto"),
         ({"layers": ("conv",)}, "write GLOB=SPARSITY"),
         ({"layers": ("conv=1",)}, "write GLOB=SPARSITY"),
-        ({"seed": -1}, "seed -1"),
+        ({"seed": -1}, "--seed -1"),
+        ({"sparsity": 0.5, "target": "size=2MB"}, r"--sparsity 0.5 and --target size=2e\+06: give one of them"),
     ],
 )
 def test_what_makes_no_sense_is_refused(fields: dict[str, object], says: str) -> None:
@@ -62,9 +39,16 @@ def test_auto_depends_on_data() -> None:
 
 
 def test_encodings_are_those_there_are() -> None:
-    assert set(sparsify.ENCODINGS) == set(choose.ENCODINGS)
     with pytest.raises(OptionError, match="there is no encoding 'zip'"):
         SparseRecipe(encoding="zip")
+
+
+def test_a_sparsity_is_short_for_a_target() -> None:
+    assert SparseRecipe(sparsity=0.1234567).target == SparseRecipe("sparsity=0.1234567").target == Goal("sparsity", 0.1234567)
+    assert SparseRecipe(sparsity=0.5).to_dict()["target"] == "sparsity=0.5"
+    assert SparseRecipe().to_dict()["target"] == "auto"
+    assert SparseRecipe(sparsity=0.5).settled(data=False).goal == Goal("sparsity", 0.5)
+    assert SparseRecipe.from_dict(SparseRecipe("gzip=3MB").to_dict()) == SparseRecipe("gzip=3MB")
 
 
 def test_layers_of_their_own_are_globs() -> None:

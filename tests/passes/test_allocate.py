@@ -9,7 +9,7 @@ from nets import NETS, parse
 from onnxprune.axes.plan import Plan
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir.model import Model
-from onnxprune.options.prune import Target
+from onnxprune.options.targets import Align, Target
 from onnxprune.passes import Allocate, Couple, Normalize, ScoreChannels
 
 ANALYSIS = Couple().run(Normalize().run(Model.of(parse(NETS["residual"]))))
@@ -17,7 +17,7 @@ SCORES = ScoreChannels().run(ANALYSIS)
 
 
 def planned(target: str, scope: str = "global", align: str = "auto") -> Plan:
-    return Allocate(Target.parse(target), scope, align).run(ANALYSIS, SCORES)
+    return Allocate(Target.parse(target), scope, Align.parse(align)).run(ANALYSIS, SCORES)
 
 
 def test_what_scores_highest_stays() -> None:

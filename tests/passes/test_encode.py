@@ -19,9 +19,10 @@ from nets import parse
 from onnxprune.errors import ModelError
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import every_graph
+from onnxprune.options.registries import ENCODINGS
+from onnxprune.options.sparsify import MODES
 from onnxprune.passes import Decode, Encode
 from onnxprune.passes.encode import FOLDED, EncodedModel
-from onnxprune.sparse.encoding.choose import ENCODINGS, MODES
 
 LEVELS = ("ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
 NET = """(float[N,8,9,9] x) => (float[N,10] y) <
@@ -36,6 +37,8 @@ NET = """(float[N,8,9,9] x) => (float[N,10] y) <
   y = MatMul(r, last)
 }"""
 """A model whose weights a test prunes."""
+
+NAMES = ("auto", *ENCODINGS, "dense")
 
 
 def pruned(density: float = 0.2, opset: int = 18, net: str = NET, **kinds: Any) -> ModelProto:
@@ -106,7 +109,7 @@ def assert_folds(encoded: ModelProto, dense: ModelProto, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("opset", [11, 13, 18, 21])
-@pytest.mark.parametrize("encoding", [name for name in ENCODINGS if name != "dense"])
+@pytest.mark.parametrize("encoding", [name for name in NAMES if name != "dense"])
 @pytest.mark.parametrize("mode", ["smallest", "fast"])
 def test_onnxruntime_folds_it_and_computes_the_same(encoding: str, mode: str, opset: int, tmp_path: Path) -> None:
     dense = in_pattern(pruned(1, opset)) if encoding == "nm" else pruned(0.1, opset)
@@ -128,7 +131,7 @@ def test_every_density(density: float, tmp_path: Path) -> None:
 
 
 @settings(max_examples=60)
-@given(st.lists(sparse(), min_size=1, max_size=4), st.sampled_from(ENCODINGS), st.sampled_from(MODES), st.booleans())
+@given(st.lists(sparse(), min_size=1, max_size=4), st.sampled_from(NAMES), st.sampled_from(MODES), st.booleans())
 def test_encode_then_decode_is_the_identity(arrays: list[Array], encoding: str, mode: str, larger: bool) -> None:
     if larger:  # so that decoders pay
         arrays = [np.concatenate([array] * (1 + 20000 // max(array.size, 1))) if array.ndim else array for array in arrays]

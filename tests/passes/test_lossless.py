@@ -9,6 +9,7 @@ from onnx import ModelProto, numpy_helper
 from nets import NETS, assert_same_graph, assert_same_values, parse
 from onnxprune.errors import ModelError
 from onnxprune.ir.model import Model
+from onnxprune.options.targets import Align
 from onnxprune.passes import Couple, Lossless, Normalize, PruneChannels
 from onnxprune.passes.analysis import Analysis, Normalized
 from onnxprune.shapes.probes import probe
@@ -151,11 +152,11 @@ def test_a_bias_that_is_computed_stays() -> None:
 
 def test_zeros_stay_where_alignment_wants_a_width() -> None:
     before = edited(parse(NETS["chain"]), w2=fill((slice(None), [1, 2, 5])))
-    found = Lossless(align="2").run(analyzed(before))
+    found = Lossless(Align(2)).run(analyzed(before))
     assert found.removal.gone["w1:0"].tolist() == [1, 2, 5]
     assert found.plan.keep["w1:0"].tolist() == [0, 1, 3, 4, 6, 7]
     assert not found.model.weights["w1"].array()[[1, 2, 5]].any()
-    assert not Lossless(align="8").run(analyzed(before)).plan.keep
+    assert not Lossless(Align(8)).run(analyzed(before)).plan.keep
 
 
 def test_a_model_that_needs_everything_is_returned() -> None:
@@ -183,6 +184,6 @@ def test_weights_that_are_not_finite() -> None:
 
 def test_what_alignment_leaves_of_duplicates() -> None:
     copies = dict.fromkeys(ROWS, copy([0, 1, 2, 4, 5], [3, 3, 3, 3, 3]))
-    found = Lossless(align="4").run(analyzed(edited(parse(NETS["chain"]), **copies)))
+    found = Lossless(Align(4)).run(analyzed(edited(parse(NETS["chain"]), **copies)))
     assert found.removal.counts["duplicated"] == 5
     assert len(found.plan.keep["w1:0"]) == 4

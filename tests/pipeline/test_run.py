@@ -19,12 +19,13 @@ from onnxprune.cli import app, training_tables
 from onnxprune.data import samples as calibrate
 from onnxprune.errors import ModelError, OptionError, OutputError
 from onnxprune.ir.model import Model
+from onnxprune.options.fields import fields_of
 from onnxprune.options.prune import Recipe
 from onnxprune.options.quantize import QuantRecipe
 from onnxprune.options.sparsify import SparseRecipe
-from onnxprune.options.train import Sparse, Training
+from onnxprune.options.train import Lesson, Sparse, Training
 from onnxprune.pipeline.run import Build, run
-from onnxprune.pipeline.steps import KINDS, Lesson, Place
+from onnxprune.pipeline.steps import STEPS, StepInput
 from onnxprune.verify.metrics import Evaluation
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,15 +92,15 @@ def test_options_become_those_of_the_api_and_paths_are_relative_to_the_file(reci
     assert quantize[QuantRecipe] == QuantRecipe(calib=data, per_channel=False)
 
 
-ELSEWHERE = {"model", "output", "force", "as_json", "preprocess", "help", "plan_out", "no_benchmark", "no_compare", "measure"}
+ELSEWHERE = {"model", "output", "force", "as_json", "preprocess", "help", "plan_out", "benchmark", "compare", "measure"}
 ELSEWHERE |= {"resume", "models"}
 """Options of commands that are about files of the command itself, or about what it prints."""
 
 
-@pytest.mark.parametrize("do", sorted(KINDS))
+@pytest.mark.parametrize("do", sorted(STEPS))
 def test_every_option_of_the_command_is_an_option_of_the_step(do: str) -> None:
-    kind = KINDS[do]
-    known = {name.replace("_", "-") for name in (*kind.names(), *kind.short)}
+    kind = STEPS[do]
+    known = {key.replace("_", "-") for options in kind.options for field in fields_of(options) for key in field.keys}
     command = typer.main.get_command(app).commands[do]  # type: ignore[attr-defined]
     for parameter in command.params:
         if parameter.name in ELSEWHERE:
@@ -129,7 +130,7 @@ def test_every_option_of_the_command_is_an_option_of_the_step(do: str) -> None:
         (HEAD, '[finetune]\ndata = "calib.npz"\nteacher = "me"', r"teacher = 'me': write original, none or an .onnx file"),
         (HEAD, "[quantize]\nper-tensor = true\nper-channel = true", r"\[quantize\] per-channel says again what per_channel says"),
         (HEAD, "[encode]\nencoding = 'zip'", r"\[encode\] --encoding 'zip': there are auto"),
-        (HEAD, "[benchmark]\nbatch = 0", r"\[benchmark\] batch = 0: write 1 or more"),
+        (HEAD, "[benchmark]\nbatch = 0", r"\[benchmark\] --batch '0': write positive numbers, comma-separated, as 1,8"),
         (HEAD + 'eval = "gone.npz"\n', "[prune]", "eval = 'gone.npz': there is no"),
         ("model", "", "not TOML"),
     ],
@@ -207,16 +208,16 @@ def test_training_has_the_original_for_its_teacher_and_goes_on_after_a_kill(
     text = '[prune]\ntarget = "macs=0.7"\nalign = 4\n[finetune]\ndata = "calib.npz"\nepochs = 2\n'
     path, keep = recipe(text), tmp_path / "keep"
     places = []
-    finetune = KINDS["finetune"].run
+    finetune = STEPS["finetune"].run
 
-    def killed(place: Place, options: Any) -> Any:
+    def killed(place: StepInput, options: Any) -> Any:
         places.append(place)
         if len(places) == 1:
             finetune(place, options)
             raise KeyboardInterrupt
         return finetune(place, options)
 
-    monkeypatch.setitem(cast("dict[str, Any]", KINDS), "finetune", dataclasses.replace(KINDS["finetune"], run=killed))
+    monkeypatch.setitem(cast("dict[str, Any]", STEPS), "finetune", dataclasses.replace(STEPS["finetune"], run=killed))
     with pytest.raises(KeyboardInterrupt):
         run(path, keep=keep)
     assert not (tmp_path / "small.onnx").exists()

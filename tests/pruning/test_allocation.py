@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from nets import NETS, parse
 from onnxprune.driver.prune import analyze
 from onnxprune.errors import TargetError
-from onnxprune.options.prune import SCOPES, Align, Target
+from onnxprune.options.shared import SCOPES
+from onnxprune.options.targets import Align, Target
 from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning.allocation import FLOOR, Allocation, allocate, nearest, structure, widths
 from onnxprune.pruning.cost import CostModel

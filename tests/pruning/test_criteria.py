@@ -14,9 +14,8 @@ from onnxprune.axes.factors import index
 from onnxprune.driver.prune import analyze
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.ir.weights import Array
-from onnxprune.options.prune import CRITERIA as NAMES
 from onnxprune.passes.analysis import Analysis
-from onnxprune.pruning.criteria import CRITERIA, score_groups
+from onnxprune.pruning.criteria import score_groups
 
 PLAIN = ["chain", "residual", "shuffle", "concat_split", "flatten", "attention"]
 """Nets of plain axes, axes with a group's digit first and in the middle, and sums."""
@@ -133,7 +132,3 @@ def test_half_precision_does_not_overflow() -> None:
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     found = analyze(model)
     assert all(np.isfinite(scores).all() for scores in score_groups(found.model, found.coupling, "l2").values())
-
-
-def test_the_names_that_recipes_know_are_the_criteria_there_are() -> None:
-    assert tuple(CRITERIA) == NAMES

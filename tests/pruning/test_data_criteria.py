@@ -10,9 +10,11 @@ from onnxprune.data.samples import open_samples
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
 from onnxprune.linear.moments import Statistics, collect
+from onnxprune.options.registries import CRITERIA
 from onnxprune.passes import Couple, Normalize
 from onnxprune.passes.analysis import Analysis
-from onnxprune.pruning.data_criteria import CALIBRATED, Problem, calibrated
+from onnxprune.pruning.data_criteria import Problem, calibrated
+from onnxprune.registry import SAMPLES
 
 MLP = """(float[N,6] x) => (float[N,3] y) <float[6,8] a, float[8] b, float[8,3] c, float[3] d> {
   h = MatMul(x, a)
@@ -22,6 +24,8 @@ MLP = """(float[N,6] x) => (float[N,3] y) <float[6,8] a, float[8] b, float[8,3] 
   y = Add(o, d)
 }"""
 X = np.random.default_rng(1).standard_normal((256, 6)).astype(np.float32)
+
+CALIBRATED = [name for name, entry in CRITERIA.items() if entry.needs == {SAMPLES}]
 
 
 def prepared(text: str, x: np.ndarray, change: dict[str, np.ndarray] | None = None) -> tuple[Analysis, Statistics]:

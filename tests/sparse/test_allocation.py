@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.ir.weights import Weight
-from onnxprune.sparse.allocation import ALLOCATIONS, counts_by_curves, threshold
+from onnxprune.options.registries import ALLOCATIONS
+from onnxprune.registry import SAMPLES
+from onnxprune.sparse.allocation import counts_by_curves, threshold
 from sparse_nets import layers
 
 MODEL, LAYERS = layers()
@@ -18,15 +20,15 @@ for seed, layer in enumerate(LAYERS):
     MODEL.weights[layer.name] = Weight(layer.name, None, drawn)
 
 
-@given(st.sampled_from(sorted(ALLOCATIONS)), st.integers(0, sum(SIZES.values())))
+@given(st.sampled_from(sorted({*ALLOCATIONS} - {*ALLOCATIONS.needing(SAMPLES)})), st.integers(0, sum(SIZES.values())))
 def test_shares_add_up(name: str, total: int) -> None:
-    counts = ALLOCATIONS[name](LAYERS, MODEL, total)
+    counts = ALLOCATIONS[name].value(LAYERS, MODEL, total)
     assert sum(counts.values()) == max(total, len(LAYERS))
     assert all(1 <= counts[name] <= size for name, size in SIZES.items())
 
 
 def test_erk_keeps_more_of_small_layers() -> None:
-    counts = ALLOCATIONS["erk"](LAYERS, MODEL, sum(SIZES.values()) // 2)
+    counts = ALLOCATIONS["erk"].value(LAYERS, MODEL, sum(SIZES.values()) // 2)
     shares = {name: counts[name] / size for name, size in SIZES.items()}
     assert shares["depth"] == 1
     assert shares["skip"] > shares["inner"]
@@ -38,11 +40,11 @@ def test_lamp_is_its_definition() -> None:
         squares = np.sort(MODEL.weights[layer.name].array().astype(float).ravel() ** 2)
         scores += [(squares[at] / squares[at:].sum(), layer.name) for at in range(len(squares))]
     best = [name for _, name in sorted(scores, reverse=True)[:600]]
-    assert ALLOCATIONS["lamp"](LAYERS, MODEL, 600) == {name: best.count(name) for name in SIZES}
+    assert ALLOCATIONS["lamp"].value(LAYERS, MODEL, 600) == {name: best.count(name) for name in SIZES}
 
 
 def test_global_is_one_threshold() -> None:
-    counts = ALLOCATIONS["global"](LAYERS, MODEL, 500)
+    counts = ALLOCATIONS["global"].value(LAYERS, MODEL, 500)
     values = {name: np.sort(np.abs(MODEL.weights[name].array().ravel()))[::-1] for name in SIZES}
     smallest = min(values[name][count - 1] for name, count in counts.items())
     largest = max(values[name][count] for name, count in counts.items() if count < SIZES[name])

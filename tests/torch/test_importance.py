@@ -13,7 +13,8 @@ from onnxprune.data.calibration import LABELS, CalibrationFeeds
 from onnxprune.data.samples import open_samples
 from onnxprune.driver.prune import analyze
 from onnxprune.ir.model import Model
-from onnxprune.options.prune import GRADIENT
+from onnxprune.options.registries import CRITERIA
+from onnxprune.registry import TORCH
 from onnxprune.torch import to_module
 from onnxprune.torch.importance import channel_importance, weight_importance
 
@@ -30,7 +31,7 @@ def feeds(labels: np.ndarray | None = None) -> CalibrationFeeds:
 CLASSES = np.random.default_rng(1).integers(10, size=16)
 
 
-@pytest.mark.parametrize("criterion", GRADIENT)
+@pytest.mark.parametrize("criterion", CRITERIA.needing(TORCH))
 def test_every_weight_and_every_channel_has_a_score(criterion: str) -> None:
     found = analyze(DIGITS)
     weights = weight_importance(found.model, criterion, feeds(CLASSES))
@@ -42,7 +43,7 @@ def test_every_weight_and_every_channel_has_a_score(criterion: str) -> None:
     assert {name: scores.shape for name, scores in positions.items()} == {g.id: (g.size,) for g in found.coupling.groups}
 
 
-@pytest.mark.parametrize("criterion", GRADIENT)
+@pytest.mark.parametrize("criterion", CRITERIA.needing(TORCH))
 def test_labels_matter_to_those_that_ask_for_them(criterion: str) -> None:
     one, other = (weight_importance(Model.of(DIGITS), criterion, feeds(labels)) for labels in (CLASSES, (CLASSES + 1) % 10))
     same = all(np.array_equal(one[name], other[name]) for name in one)

@@ -56,7 +56,7 @@ def test_sums_and_functions(here: Path) -> None:
     scores, labels = draw(3, 4), torch.tensor([0, 1, 2])
     total = losses.parse_loss("0.25*cross_entropy + 2*mine:loss")([scores], None, labels)
     assert total == pytest.approx(float(0.25 * losses.cross_entropy([scores], None, labels) + 2 * scores.mean()))
-    for wrong, said in (("mine:lose", "has no attribute 'lose'"), ("kl", "there is no loss 'kl'"), ("-1*mse", "write distill")):
+    for wrong, said in (("mine:lose", "mine has no lose"), ("kl", "there is no loss 'kl'"), ("-1*mse", "write distill")):
         with pytest.raises(OptionError, match=said):
             losses.parse_loss(wrong)
 

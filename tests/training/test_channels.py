@@ -16,7 +16,8 @@ from onnxprune.driver import prune
 from onnxprune.driver.prune import apply
 from onnxprune.ir.model import Model
 from onnxprune.options.prune import Recipe
-from onnxprune.options.train import CHANNEL_METHODS, SURGICAL, Sparse, Training
+from onnxprune.options.registries import TRAININGS
+from onnxprune.options.train import Sparse, Training, methods
 from onnxprune.runtime import session
 from onnxprune.training import channels
 from onnxprune.training.channels import train_channels
@@ -29,6 +30,9 @@ DATA = {"x": X}
 LABELLED = {"x": X, "label": np.abs(X[:, :3]).argmax(1)}
 FAST = Training(epochs=4, batch=32, lr=0.01)
 HALF = Sparse("oneshot", target="macs=0.5", align="1")
+
+
+SURGICAL = [name for name, entry in TRAININGS.items() if entry.value.surgical]
 
 
 def macs(source: Any) -> int:
@@ -58,7 +62,7 @@ def test_the_target_holds_and_what_is_left_learns_what_the_original_does(method:
     assert all(row["verification"]["ok"] for row in report["stages"] if row["stage"].startswith("prune"))
 
 
-@pytest.mark.parametrize("method", sorted({*CHANNEL_METHODS} - {*SURGICAL}))
+@pytest.mark.parametrize("method", sorted({*methods(channels=True)} - {*SURGICAL}))
 def test_every_recipe_of_sparsity_removes_channels(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was trained under masks is what is left when they are cut out."""
     masked: list[Model] = []

@@ -14,10 +14,11 @@ from onnx import numpy_helper
 
 from onnxprune import OptionError
 from onnxprune.ir.model import Model
-from onnxprune.options.train import METHODS, Sparse, Training
+from onnxprune.options.registries import TRAININGS
+from onnxprune.options.train import Sparse, Training, methods
+from onnxprune.registry import load
 from onnxprune.torch import to_module
 from onnxprune.training.inputs import TrainingInputs
-from onnxprune.training.recipes import methods
 from onnxprune.training.recipes.gradual import cubic
 from onnxprune.training.weights import train_weights
 from trainable import Dying, KilledError, graph, perceptron
@@ -33,13 +34,16 @@ def layers(model: Model) -> dict[str, np.ndarray]:
     return {name: model.weights[name].array() for name in "uvw"}
 
 
+METHODS = methods(channels=False)
+
+
 def share(model: Model) -> float:
     arrays = layers(model).values()
     return 1 - sum(np.count_nonzero(a) for a in arrays) / sum(a.size for a in arrays)
 
 
 def test_every_method_is_there() -> None:
-    assert set(methods()) == set(METHODS)
+    assert all(callable(load(TRAININGS[name].value.function)) for name in METHODS)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -52,7 +56,7 @@ def test_the_sparsity_is_what_was_asked_for(name: str) -> None:
     assert report["sparsity"] == pytest.approx(share(model))
     assert model.proto == Model.of(start).proto
     assert list(model.weights) == WEIGHTS
-    if methods()[name].allocation == "uniform":
+    if TRAININGS[name].value.allocation == "uniform":
         assert list(report["layers"].values()) == pytest.approx([0.75] * 3, abs=0.01)
     trained = [epoch for epoch in report["epochs"] if epoch["number"]]
     assert trained[-1]["loss"] < 1.2

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from onnxprune.axes.node_axes import NodeAxes
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Flags
-    from onnxprune.options.prune import Align
+    from onnxprune.options.targets import Align
     from onnxprune.pruning.lossless.affine import Affine
 
 __all__ = ["REMOVAL_KINDS", "Removal", "search"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from onnxprune.errors import OptionError
 from onnxprune.ir.weights import Array
+from onnxprune.options.registries import ENCODINGS
 from onnxprune.sparse.encoding.bitmask import Bitmask
 from onnxprune.sparse.encoding.delta import Delta
 from onnxprune.sparse.encoding.flat import Flat, bits_of, most_frequent
@@ -20,21 +20,16 @@ if TYPE_CHECKING:
     from onnxprune.sparse.encoding.decoder import Chain
 
 __all__ = [
-    "ENCODINGS",
-    "MODES",
     "Bundle",
+    "Family",
     "Layout",
     "Piece",
     "Scheme",
     "affordable",
     "bundles",
-    "check_names",
     "choose_pieces",
     "laid_out",
 ]
-
-ENCODINGS = ("auto", "bitmask", "delta", "nm", "coo", "dense")
-MODES = ("smallest", "fast")
 
 SHARE = 80
 """About the bytes that a weight adds to a decoder that it shares: a node, its shape, a place among the pieces."""
@@ -65,6 +60,41 @@ class Scheme(Protocol):
 
     def write(self, chain: Chain, flat: Flat) -> str:
         """Append the decoder to a chain; the name of the row it makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """An encoding as users name it.
+
+    Attributes:
+        schemes: by the mode, those that look at no pattern: a row is cut in pieces, and each gets the smallest.
+        search: by an array and the bits of its fill, those that the whole array satisfies along an axis, which is moved to the
+            end; ``None`` leaves the order.
+        auto: the modes in which ``auto`` tries it.
+    """
+
+    schemes: Callable[[str], Iterable[Scheme]] = lambda _: ()
+    search: Callable[[Array, int], Iterable[tuple[int | None, Scheme]]] = lambda *_: ()
+    auto: tuple[str, ...] = ()
+
+
+_QUICK = (Delta(8), Delta(16))
+_PACKED = tuple(Gaps(width) for width in range(2, 9))
+for _name, _family, _help in (
+    (
+        "bitmask",
+        Family(lambda _: (Bitmask(),), auto=("smallest",)),
+        "One bit for each element, and those that are stored.",
+    ),
+    (
+        "delta",
+        Family(lambda mode: _QUICK if mode == "fast" else (*_PACKED, *_QUICK), auto=("smallest", "fast")),
+        "The distances between elements that are stored, and these.",
+    ),
+    ("nm", Family(search=patterns, auto=("smallest",)), "Which N of each M elements are stored, and these."),
+    ("coo", Family(), "A sparse tensor of the standard, which `onnxprune.passes.encode` writes."),
+):
+    ENCODINGS.add(_name, _family, _help)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,17 +161,6 @@ def laid_out(array: Array, layout: Layout) -> Array:
     return bits_of(array.transpose(layout.order(array.ndim)))
 
 
-def check_names(encoding: str, mode: str) -> None:
-    """Check that there are such an encoding and mode.
-
-    Raises:
-        OptionError: there are not; says what there is.
-    """
-    for option, value, known in (("encoding", encoding, ENCODINGS), ("mode", mode, MODES)):
-        if value not in known:
-            raise OptionError(f"--{option} {value!r}: there are {', '.join(known)}")
-
-
 def choose_pieces(name: str, array: Array, encoding: str, mode: str) -> list[Piece]:
     """The smallest encoding of a weight, piece by piece; nothing if it takes fewer bytes as it is.
 
@@ -154,13 +173,12 @@ def choose_pieces(name: str, array: Array, encoding: str, mode: str) -> list[Pie
     if not array.size:
         return []
     layout = Layout(fill=most_frequent(array))
-    options = []
-    plain = _plain(encoding, mode)
+    options, families = [], _families(encoding, mode)
+    plain = tuple(scheme for family in families for scheme in family.schemes(mode))
     if plain:
         options.append(list(_pieces(name, array, layout, plain)))
-    if encoding == "nm" or (encoding, mode) == ("auto", "smallest"):
-        for axis, scheme in patterns(array, layout.fill):
-            options.append(list(_pieces(name, array, replace(layout, axis=axis), (scheme,))))
+    for axis, scheme in (found for family in families for found in family.search(array, layout.fill)):
+        options.append(list(_pieces(name, array, replace(layout, axis=axis), (scheme,))))
     best = min(options, key=_total, default=[])
     return best if best and _total(best) + SHARE < array.nbytes else []
 
@@ -169,18 +187,11 @@ def _total(pieces: Sequence[Piece]) -> int:
     return sum(piece.nbytes for piece in pieces)
 
 
-def _plain(encoding: str, mode: str) -> tuple[Scheme, ...]:
-    """The encodings to choose from that look at no pattern."""
-    quick = (Delta(8), Delta(16))
-    packed = tuple(Gaps(width) for width in range(2, 9))
-    known: dict[tuple[str, str], tuple[Scheme, ...]] = {
-        ("auto", "smallest"): (Bitmask(), *packed, *quick),
-        ("auto", "fast"): quick,
-        ("bitmask", mode): (Bitmask(),),
-        ("delta", "smallest"): (*packed, *quick),
-        ("delta", "fast"): quick,
-    }
-    return known.get((encoding, mode), ())
+def _families(encoding: str, mode: str) -> list[Family]:
+    """The encodings to choose from; none for ``dense``."""
+    if encoding == "auto":
+        return [entry.value for entry in ENCODINGS.values() if mode in entry.value.auto]
+    return [ENCODINGS[encoding].value] if encoding in ENCODINGS else []
 
 
 def _pieces(name: str, array: Array, layout: Layout, schemes: Sequence[Scheme]) -> Iterator[Piece]:

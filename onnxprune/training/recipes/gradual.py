@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from onnxprune.training.phase import Phase
-from onnxprune.training.recipes.registry import RecipeRun, method
+from onnxprune.training.recipes.run import RecipeRun
 
 __all__ = ["constant", "cubic", "gradual", "stepwise"]
 
@@ -31,7 +31,6 @@ def stepwise(act: Callable[[float], None]) -> Callable[[int, int], None]:
     return each
 
 
-@method("gradual", allocation="lamp")
 def gradual(run: RecipeRun) -> list[Phase]:
     """The smallest weights go step by step, fast at first and slower towards the end."""
 
@@ -41,7 +40,6 @@ def gradual(run: RecipeRun) -> list[Phase]:
     return [Phase("gradual", run.options.epochs, run.begin, stepwise(tighten), ready=RAMP)]
 
 
-@method("constant", allocation="lamp", rate="training")
 def constant(run: RecipeRun) -> list[Phase]:
     """The smallest weights go at once; then all of a training, with its full learning rate, is under the mask."""
 

@@ -14,7 +14,7 @@ from onnxprune.torch import criteria
 from onnxprune.torch.criteria import BatchDict
 from onnxprune.torch.module import GraphModule
 from onnxprune.training.phase import Phase
-from onnxprune.training.recipes.registry import RecipeRun, method
+from onnxprune.training.recipes.run import RecipeRun
 
 __all__ = ["grasp", "snip", "synflow"]
 
@@ -26,7 +26,6 @@ _LABELS = "labels of the batch"
 """The name of labels among inputs; with spaces, so that no input has it."""
 
 
-@method("snip", allocation="global", start="random")
 def snip(run: RecipeRun) -> list[Phase]:
     """Keep what the loss is sensitive to at the first weights, and train (Lee et al. 2019)."""
 
@@ -37,7 +36,6 @@ def snip(run: RecipeRun) -> list[Phase]:
     return [Phase("snip", run.options.epochs, begin)]
 
 
-@method("grasp", allocation="global", start="random")
 def grasp(run: RecipeRun) -> list[Phase]:
     """Keep what the flow of gradients needs at the first weights, and train (Wang et al. 2020)."""
 
@@ -48,7 +46,6 @@ def grasp(run: RecipeRun) -> list[Phase]:
     return [Phase("grasp", run.options.epochs, begin)]
 
 
-@method("synflow", allocation="global", start="random")
 def synflow(run: RecipeRun) -> list[Phase]:
     """Keep paths of large weights, without data, in a hundred rounds, and train (Tanaka et al. 2020)."""
 

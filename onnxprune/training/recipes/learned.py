@@ -11,7 +11,7 @@ from onnxprune.training import masks
 from onnxprune.training.masks import ScoredMask
 from onnxprune.training.phase import Phase
 from onnxprune.training.recipes.gradual import RAMP, cubic
-from onnxprune.training.recipes.registry import RecipeRun, method
+from onnxprune.training.recipes.run import RecipeRun
 
 __all__ = ["movement", "soft_movement", "supermask"]
 
@@ -23,7 +23,6 @@ _GATE_PENALTY = 1.0
 """The factor of the mean gate in the loss of soft movement pruning; the sparsity does not depend on it here."""
 
 
-@method("supermask", allocation="erk", start="random")
 def supermask(run: RecipeRun) -> list[Phase]:
     """Choose among random weights without ever changing one, by scores that are trained (Ramanujan et al. 2020, "edge-popup").
 
@@ -51,7 +50,6 @@ def supermask(run: RecipeRun) -> list[Phase]:
     return [Phase("supermask", run.options.epochs, begin, choose, groups={".scores": _SCORE_RATE * run.options.rate})]
 
 
-@method("movement", allocation="erk")
 def movement(run: RecipeRun) -> list[Phase]:
     """Keep the weights that move away from zero: scores add up minus weight times gradient (Sanh et al. 2020).
 
@@ -70,7 +68,6 @@ def movement(run: RecipeRun) -> list[Phase]:
     return [Phase("movement", run.options.epochs, begin, choose, ready=RAMP, groups=groups)]
 
 
-@method("soft_movement", allocation="global")
 def soft_movement(run: RecipeRun) -> list[Phase]:
     """As movement, but scores of all layers compete through one threshold on their sigmoids, whose mean is part of the loss.
 

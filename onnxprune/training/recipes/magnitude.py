@@ -6,12 +6,11 @@ from functools import partial
 
 from onnxprune.training import masks
 from onnxprune.training.phase import Phase
-from onnxprune.training.recipes.registry import RecipeRun, method
+from onnxprune.training.recipes.run import RecipeRun
 
 __all__ = ["iterative", "oneshot", "random", "scratch"]
 
 
-@method("oneshot", allocation="lamp")
 def oneshot(run: RecipeRun) -> list[Phase]:
     """Prune once, by a share or by a threshold of each layer, and retrain (Han et al. 2015)."""
 
@@ -28,7 +27,6 @@ def oneshot(run: RecipeRun) -> list[Phase]:
     return [Phase("oneshot", run.options.epochs, begin)]
 
 
-@method("iterative", allocation="lamp")
 def iterative(run: RecipeRun) -> list[Phase]:
     """Prune a part of what remains, retrain with a new optimizer, and again (Han et al. 2015)."""
     turns = run.recipe.turns
@@ -47,7 +45,6 @@ def sparsity_after(run: RecipeRun, turn: int, turns: int) -> float:
     return float(1 - (1 - run.recipe.share) ** (turn / turns))
 
 
-@method("random", allocation="erk", rate="training")
 def random(run: RecipeRun) -> list[Phase]:
     """Prune weights at random and train."""
 
@@ -58,7 +55,6 @@ def random(run: RecipeRun) -> list[Phase]:
     return [Phase("random", run.options.epochs, begin)]
 
 
-@method("scratch", allocation="lamp", start="random")
 def scratch(run: RecipeRun) -> list[Phase]:
     """Train new weights under the mask of the largest weights of the model that was given (Liu et al. 2019)."""
 

@@ -9,12 +9,11 @@ import torch
 
 from onnxprune.training.phase import Phase
 from onnxprune.training.recipes.magnitude import sparsity_after
-from onnxprune.training.recipes.registry import RecipeRun, method
+from onnxprune.training.recipes.run import RecipeRun
 
 __all__ = ["lottery", "rate_rewinding", "weight_rewinding"]
 
 
-@method("lottery", allocation="lamp", start="random")
 def lottery(run: RecipeRun) -> list[Phase]:
     """Train, prune, go back to the first weights or early ones, train again, and so on (Frankle and Carbin 2019).
 
@@ -24,14 +23,12 @@ def lottery(run: RecipeRun) -> list[Phase]:
     return _rewound(run, run.recipe.rewind if run.recipe.rewind != "auto" else "epoch:0")
 
 
-@method("weight_rewinding", allocation="lamp", start="random")
 def weight_rewinding(run: RecipeRun) -> list[Phase]:
     """As the lottery, going back to weights and learning rate of a fifth of the training (Renda et al. 2020)."""
     late = f"epoch:{max(1, run.options.epochs // 5)}"
     return _rewound(run, late if run.recipe.rewind == "auto" else run.recipe.rewind)
 
 
-@method("rate_rewinding", allocation="lamp", rate="training")
 def rate_rewinding(run: RecipeRun) -> list[Phase]:
     """Prune a part of what remains and train with the whole schedule of the learning rate, and again (Renda et al. 2020)."""
     turns = run.recipe.turns

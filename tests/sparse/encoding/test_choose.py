@@ -7,6 +7,7 @@ import pytest
 
 from codec import planted
 from onnxprune.errors import OptionError
+from onnxprune.options.sparsify import EncodeRecipe
 from onnxprune.sparse.encoding.bitmask import Bitmask
 from onnxprune.sparse.encoding.choose import (
     PIECE,
@@ -15,7 +16,6 @@ from onnxprune.sparse.encoding.choose import (
     Piece,
     affordable,
     bundles,
-    check_names,
     choose_pieces,
     laid_out,
 )
@@ -61,7 +61,7 @@ def test_what_does_not_pay_stays(encoding: str, mode: str) -> None:
 @pytest.mark.parametrize(("encoding", "mode", "word"), [("zip", "fast", "--encoding 'zip'"), ("auto", "slow", "--mode 'slow'")])
 def test_bad_names(encoding: str, mode: str, word: str) -> None:
     with pytest.raises(OptionError, match=f"{word}: there are"):
-        check_names(encoding, mode)
+        EncodeRecipe(encoding, mode)
 
 
 def test_a_large_weight_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The registry of methods, and the run that a method is given."""
+"""The run that a method is given: a model in training, and what can be done to it."""
 
 from __future__ import annotations
 
@@ -13,69 +13,25 @@ from torch import Tensor
 
 from onnxprune.errors import OptionError
 from onnxprune.ir.model import Model
+from onnxprune.options.registries import TRAININGS
 from onnxprune.options.train import Sparse, Training
 from onnxprune.torch.module import GraphModule, to_module
 from onnxprune.training import masks
 from onnxprune.training.layers import PrunableLayer, reinitialize
-from onnxprune.training.phase import Phase
 from onnxprune.training.session import TrainingSession
 from onnxprune.training.student import trainable_form
 
-__all__ = ["Method", "RecipeRun", "method", "methods", "starts_fresh", "with_rate"]
-
-
-@dataclass(frozen=True)
-class Method:
-    """A method, and the defaults of its paper where a user gives no option.
-
-    Attributes:
-        phases: the phases of its training.
-        allocation: one of `onnxprune.options.train.ALLOCATIONS`.
-        start: ``given`` or ``random``.
-        rate: the learning rate of given weights: that of ``retraining``, or that of a ``training`` from the start.
-    """
-
-    phases: Callable[[RecipeRun], list[Phase]]
-    allocation: str
-    start: str
-    rate: str = "retraining"
-
-
-_METHODS: dict[str, Method] = {}
-
-
-def method(
-    name: str, *, allocation: str, start: str = "given", rate: str = "retraining"
-) -> Callable[[Callable[[RecipeRun], list[Phase]]], Callable[[RecipeRun], list[Phase]]]:
-    """Register a method.
-
-    Raises:
-        ValueError: there is one of that name.
-    """
-
-    def register(phases: Callable[[RecipeRun], list[Phase]]) -> Callable[[RecipeRun], list[Phase]]:
-        if name in _METHODS:
-            msg = f"there is a method {name!r} already"
-            raise ValueError(msg)
-        _METHODS[name] = Method(phases, allocation, start, rate)
-        return phases
-
-    return register
-
-
-def methods() -> Mapping[str, Method]:
-    """Every method by name."""
-    return _METHODS
+__all__ = ["RecipeRun", "starts_fresh", "with_rate"]
 
 
 def starts_fresh(recipe: Sparse) -> bool:
     """True if training begins with random weights."""
-    return (methods()[recipe.method].start if recipe.start == "auto" else recipe.start) == "random"
+    return (TRAININGS[recipe.method].value.start if recipe.start == "auto" else recipe.start) == "random"
 
 
 def with_rate(recipe: Sparse, options: Training) -> Training:
     """The options with the learning rate of a method, if they give none."""
-    full = methods()[recipe.method].rate == "training" or starts_fresh(recipe)
+    full = TRAININGS[recipe.method].value.rate == "training" or starts_fresh(recipe)
     return dataclasses.replace(options, lr=options.fresh_rate) if full else options
 
 
@@ -106,7 +62,7 @@ class RecipeRun:
     def begin(self) -> None:
         """Take the weights that training begins with: those of the model, random ones, or those of a file."""
         start = self.recipe.start
-        start = methods()[self.recipe.method].start if start == "auto" else start
+        start = TRAININGS[self.recipe.method].value.start if start == "auto" else start
         if start == "random":
             reinitialize(self.module, self.options.seed)
             self.session.student.update_statistics()

@@ -1,0 +1,196 @@
+"""What single commands read, write and print, beside the recipes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from onnxprune.options.fields import Option, Options
+from onnxprune.options.shared import Seed
+
+__all__ = [
+    "Apply",
+    "Benchmark",
+    "Compares",
+    "Encode",
+    "Inspect",
+    "Prune",
+    "Run",
+    "Sensitivity",
+    "Train",
+    "Verify",
+    "Writes",
+]
+
+_Model = Annotated[Path, Option(argument=True, metavar="MODEL")]
+_Out = Annotated[Path, Option(flags="-o/--output", metavar="OUT")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prints(Options):
+    """A command.
+
+    Attributes:
+        as_json: print one JSON document and nothing else.
+    """
+
+    as_json: Annotated[bool, Option(flags="--json")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replaces(Prints):
+    """A command that writes a file.
+
+    Attributes:
+        force: replace an existing output.
+    """
+
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reads(Prints):
+    """A command that reads a model.
+
+    Attributes:
+        model: an .onnx file.
+    """
+
+    model: _Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writes(Reads, Replaces):
+    """A command that makes another model of one.
+
+    Attributes:
+        output: where to write.
+    """
+
+    output: _Out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect(Reads):
+    """`inspect`.
+
+    Attributes:
+        layers: also list every layer with its MACs and parameters.
+        every: list every group and every axis that cannot be pruned.
+    """
+
+    layers: bool = False
+    every: Annotated[bool, Option(flags="--all")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prune(Writes):
+    """`prune`.
+
+    Attributes:
+        plan_out: also write the plan.
+        benchmark: time the original and the pruned model.
+    """
+
+    plan_out: Annotated[Path | None, Option(metavar="PLAN")] = None
+    benchmark: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity(Reads, Replaces):
+    """`sensitivity`.
+
+    Attributes:
+        plot: also draw the curves: .svg, .png or .pdf.
+    """
+
+    plot: Annotated[Path | None, Option(metavar="FILE")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Apply(Writes):
+    """`apply`.
+
+    Attributes:
+        plan: a plan that `plan` or `prune --plan-out` wrote.
+        masked: keep every shape; write zeros instead of cutting.
+    """
+
+    plan: Annotated[Path, Option(argument=True, metavar="PLAN")]
+    masked: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify(Reads):
+    """`verify`.
+
+    Attributes:
+        pruned: the pruned model.
+        plan: the plan it was pruned by.
+    """
+
+    pruned: Annotated[Path, Option(argument=True, metavar="PRUNED")]
+    plan: Annotated[Path, Option(metavar="PLAN")]
+    seed: Seed = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compares(Writes):
+    """A command that says how far outputs are from the original's.
+
+    Attributes:
+        compare: compare outputs with the original's.
+    """
+
+    compare: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode(Writes):
+    """`encode`.
+
+    Attributes:
+        measure: also pack both files with gzip and zstd, and time them side by side.
+    """
+
+    measure: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Writes):
+    """`finetune` and `train`.
+
+    Attributes:
+        resume: keep a checkpoint in this file, and go on from it if there is one: after a kill, repeat the command.
+    """
+
+    resume: Annotated[Path | None, Option(metavar="CHECKPOINT")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark(Prints):
+    """`benchmark`.
+
+    Attributes:
+        models: one or more .onnx files; ratios are to the first.
+    """
+
+    models: Annotated[tuple[Path, ...], Option(argument=True, metavar="MODEL...")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Replaces):
+    """`run`.
+
+    Attributes:
+        recipe: a .toml file: model, output, and a table for every step.
+        output: write here, not where the recipe says.
+        keep: keep the model after every step here; when run again, finished steps are not.
+        dry_run: check the recipe and print its steps; compute nothing.
+    """
+
+    recipe: Annotated[Path, Option(argument=True, metavar="RECIPE")]
+    output: Annotated[Path | None, Option(flags="-o/--output", metavar="OUT")] = None
+    keep: Annotated[Path | None, Option(metavar="FOLDER")] = None
+    dry_run: bool = False

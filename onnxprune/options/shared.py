@@ -1,0 +1,45 @@
+"""Options that several commands have, each declared once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from onnxprune.options.fields import Option
+from onnxprune.options.registries import CRITERIA
+
+__all__ = ["NOISE", "SCOPES", "Calib", "Criterion", "Metric", "Preprocess", "Samples", "Scope", "Seed"]
+
+SCOPES = ("auto", "sensitivity", "uniform", "global", "isomorphic")
+NOISE = "noise"
+"""What ``calib`` names where there are no samples, and noise stands in for them."""
+
+FORMS = "Samples: .npz, .npy, folder of images or .npz files, package.module:function."
+Samples = Annotated[str, Option(help=FORMS, metavar="DATA")]
+Calib = Annotated[str, Option(help=f"{FORMS} Or noise, where there are none: repair on noise like images.", metavar="DATA")]
+Preprocess = Annotated[
+    str,
+    Option(help="How images become arrays: imagenet, cifar10, unit, none, resize=256,crop=224,mean=...", metavar="TEXT"),
+]
+Metric = Annotated[
+    str, Option(help="The score: top1, agreement, mse, cosine or package.module:function; auto chooses.", metavar="METRIC")
+]
+Seed = Annotated[int, Option(help="Of everything drawn.", range="[0, inf)", metavar="N")]
+Criterion = Annotated[
+    str,
+    Option(
+        help="How channels are ranked. auto is obs with samples, else l2.",
+        names=("auto", CRITERIA),
+        noun="criterion",
+        metavar="NAME",
+    ),
+]
+Scope = Annotated[
+    str,
+    Option(
+        help="How the target is shared out: sensitivity (as measured on samples), or by scores: uniform, global, isomorphic; "
+        "auto is sensitivity with samples, else global.",
+        names=SCOPES,
+        noun="scope",
+        metavar="NAME",
+    ),
+]
