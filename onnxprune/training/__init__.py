@@ -10,3 +10,5 @@ has one function for each method, which describes its phases. Masks are in `mask
 
 Change here: a recipe (`recipes`), or how training runs (`trainer`, `step`). Operators and losses are in `onnxprune.torch`.
 """
+
+import onnxprune.torch  # noqa: F401 - first of all: without PyTorch it says what to install
