@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.options.registries import CRITERIA
+from onnxprune.options.registry import SAMPLES, TORCH
 from onnxprune.passes.base import Pass
 from onnxprune.pruning import criteria
 from onnxprune.pruning.data_criteria import calibrated
-from onnxprune.registry import SAMPLES, TORCH
 
 if TYPE_CHECKING:
     from onnxprune.axes.factors import Positions

@@ -19,7 +19,6 @@ PACKAGE = ROOT / "onnxprune"
 
 ROOMS = [
     "errors",
-    "registry",
     "options",
     "ir",
     "runtime",

@@ -14,7 +14,7 @@ from typing import Any
 from onnxprune import cli
 from onnxprune.cli.derived import COMMANDS, Parameter
 from onnxprune.options.registries import ALLOCATIONS, CRITERIA, ENCODINGS, METHODS, PATTERNS, TRAININGS
-from onnxprune.registry import Registry
+from onnxprune.options.registry import Registry
 
 __all__ = ["page"]
 

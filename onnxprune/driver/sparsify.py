@@ -23,11 +23,11 @@ from onnxprune.ir import files
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.linear.moments import collect
 from onnxprune.options.registries import ALLOCATIONS, METHODS
+from onnxprune.options.registry import TORCH
 from onnxprune.options.sparsify import SparseRecipe
 from onnxprune.options.targets import Goal
 from onnxprune.passes import Couple, Encode, Normalize, Sparsify
 from onnxprune.passes.base import Fitted, Progress, silent
-from onnxprune.registry import TORCH
 from onnxprune.sparse import layers as sparse_layers
 from onnxprune.sparse import permute
 from onnxprune.sparse.allocation import WeightCounts, counts_by_curves, important, threshold

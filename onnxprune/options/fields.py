@@ -20,7 +20,7 @@ from types import UnionType
 from typing import Annotated, Any, Generic, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from onnxprune.errors import OptionError
-from onnxprune.registry import LABELS, SAMPLES, TORCH, Entry, Registry
+from onnxprune.options.registry import LABELS, SAMPLES, TORCH, Entry, Registry
 
 __all__ = ["Field", "Option", "Options", "Parsed", "fields_of", "load_toml", "meant", "read"]
 

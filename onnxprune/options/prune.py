@@ -10,9 +10,9 @@ from typing import Annotated, Self
 from onnxprune.errors import OptionError
 from onnxprune.options.fields import Option, Options, Parsed, load_toml
 from onnxprune.options.registries import CRITERIA
+from onnxprune.options.registry import SAMPLES
 from onnxprune.options.shared import NOISE, Calib, Criterion, Metric, Preprocess, Scope, Seed
 from onnxprune.options.targets import Align, Target
-from onnxprune.registry import SAMPLES
 
 __all__ = ["KINDS", "Recipe"]
 
@@ -28,7 +28,9 @@ def _target(text: str) -> Target:
 
 @dataclass(frozen=True)
 class Recipe(Options):
-    """How to prune a model. Fields without a text here are described in `onnxprune.options.shared`.
+    """How to prune a model. One attribute for each option.
+
+    Fields without a text here are described in `onnxprune.options.shared`.
 
     Attributes:
         target: what remains, as a fraction of the original: ``macs=0.5``, ``params=0.4``, ``size=0.25``, ``channels=0.5``, or

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from onnxprune.registry import Registry, load
+from onnxprune.options.registry import Registry, load
 
 __all__ = ["ALLOCATIONS", "CRITERIA", "ENCODINGS", "METHODS", "PATTERNS", "TRAININGS", "TrainingMethod"]
 

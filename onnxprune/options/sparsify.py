@@ -10,9 +10,9 @@ from typing import Annotated, Any
 from onnxprune.errors import OptionError
 from onnxprune.options.fields import Option, Options, Parsed
 from onnxprune.options.registries import ALLOCATIONS, ENCODINGS, METHODS, PATTERNS
+from onnxprune.options.registry import SAMPLES
 from onnxprune.options.shared import Calib, Preprocess, Seed
 from onnxprune.options.targets import Goal, number
-from onnxprune.registry import SAMPLES
 
 __all__ = ["MODES", "EncodeRecipe", "SparseRecipe", "read_pattern"]
 
@@ -39,7 +39,9 @@ def _goal(text: str) -> Goal | None:
 
 @dataclass(frozen=True)
 class SparseRecipe(Options):
-    """How to make a model sparse. Fields without a text here are described in `onnxprune.options.shared`.
+    """How to make a model sparse. One attribute for each option.
+
+    Fields without a text here are described in `onnxprune.options.shared`.
 
     Attributes:
         target: ``sparsity=0.8``; ``threshold=1.5`` (standard deviations of each layer); ``size=2MB`` or ``size=0.3``;

@@ -10,9 +10,9 @@ from typing import Annotated
 from onnxprune.errors import OptionError
 from onnxprune.options.fields import Option, Options, Parsed
 from onnxprune.options.registries import ALLOCATIONS, PATTERNS, TRAININGS
+from onnxprune.options.registry import SAMPLES
 from onnxprune.options.shared import Criterion, Metric, Preprocess, Scope, Seed
 from onnxprune.options.targets import Align, Target
-from onnxprune.registry import SAMPLES
 
 __all__ = ["Lesson", "Sparse", "Training", "methods", "turns"]
 
@@ -25,7 +25,9 @@ _Share = Annotated[float, Option(range="[0, 1)", metavar="X")]
 
 @dataclass(frozen=True)
 class Training(Options):
-    """How to train. Fields without a text here are described in `onnxprune.options.shared`.
+    """How to train. One attribute for each option.
+
+    Fields without a text here are described in `onnxprune.options.shared`.
 
     Attributes:
         loss: ``distill`` (to put out what the teacher does), ``cross_entropy`` (by labels), ``mse`` (to labels, or to the
@@ -183,7 +185,9 @@ def _target(text: str) -> Target | None:
 
 @dataclass(frozen=True)
 class Sparse(Options):
-    """How a model becomes sparse, or smaller, while it is trained. Fields without a text here are described in
+    """How a model becomes sparse, or smaller, while it is trained. One attribute for each option.
+
+    Fields without a text here are described in
     `onnxprune.options.shared`.
 
     Attributes:

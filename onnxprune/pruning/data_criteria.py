@@ -13,8 +13,8 @@ from onnxprune.linear.layers import Reader, matrix_of
 from onnxprune.linear.obs import AdditiveLoss, QuadraticLoss, RemovalLoss, removal
 from onnxprune.linear.rows import positions_read
 from onnxprune.options.registries import CRITERIA
+from onnxprune.options.registry import SAMPLES
 from onnxprune.pruning.criteria import Scores, score_groups
-from onnxprune.registry import SAMPLES
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling, CouplingGroup

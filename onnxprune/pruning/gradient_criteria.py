@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from onnxprune.options.registries import CRITERIA
-from onnxprune.registry import LABELS, SAMPLES, TORCH
+from onnxprune.options.registry import LABELS, SAMPLES, TORCH
 
 _BY_OUTPUTS = {
     "taylor": "How the outputs move without it, to the first order (Molchanov et al. 2019).",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.options.registries import ALLOCATIONS
-from onnxprune.registry import SAMPLES
+from onnxprune.options.registry import SAMPLES
 from onnxprune.sparse.patterns import Unstructured
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.options.registries import CRITERIA, METHODS
-from onnxprune.registry import SAMPLES, TORCH
+from onnxprune.options.registry import SAMPLES, TORCH
 
 if TYPE_CHECKING:
     from onnxprune.ir.weights import Array

@@ -56,7 +56,7 @@ class ChannelSelection:
             batch: the batch size of its shapes.
             metric: that a share is of: ``macs``, ``params``, ``size`` or ``channels``.
             scope: which groups are ranked together, see `onnxprune.pruning.allocation`.
-            align: as of a recipe.
+            align: what widths are multiples of.
             whole: groups that lose nothing, by id.
 
         Raises:

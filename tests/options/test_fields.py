@@ -13,9 +13,9 @@ from onnxprune.options.commands import Prune
 from onnxprune.options.fields import Option, Options, Parsed, fields_of, load_toml, meant, read
 from onnxprune.options.prune import Recipe
 from onnxprune.options.quantize import QuantRecipe
+from onnxprune.options.registry import LABELS, SAMPLES, TORCH, Registry
 from onnxprune.options.sparsify import SparseRecipe
 from onnxprune.options.train import Lesson, Sparse, Training
-from onnxprune.registry import LABELS, SAMPLES, TORCH, Registry
 
 THINGS = Registry[int]("thing", homes=())
 THINGS.add("plain", 1, "A plain one.")

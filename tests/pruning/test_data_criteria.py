@@ -11,10 +11,10 @@ from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
 from onnxprune.linear.moments import Statistics, collect
 from onnxprune.options.registries import CRITERIA
+from onnxprune.options.registry import SAMPLES
 from onnxprune.passes import Couple, Normalize
 from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning.data_criteria import Problem, calibrated
-from onnxprune.registry import SAMPLES
 
 MLP = """(float[N,6] x) => (float[N,3] y) <float[6,8] a, float[8] b, float[8,3] c, float[3] d> {
   h = MatMul(x, a)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from onnxprune.ir.weights import Weight
 from onnxprune.options.registries import ALLOCATIONS
-from onnxprune.registry import SAMPLES
+from onnxprune.options.registry import SAMPLES
 from onnxprune.sparse.allocation import counts_by_curves, threshold
 from sparse_nets import layers
 

@@ -14,7 +14,7 @@ from onnxprune.data.samples import open_samples
 from onnxprune.driver.prune import analyze
 from onnxprune.ir.model import Model
 from onnxprune.options.registries import CRITERIA
-from onnxprune.registry import TORCH
+from onnxprune.options.registry import TORCH
 from onnxprune.torch import to_module
 from onnxprune.torch.importance import channel_importance, weight_importance
 

@@ -12,6 +12,7 @@ from onnx import numpy_helper, parser
 
 from onnxprune import TargetError
 from onnxprune.driver import prune
+from onnxprune.options.targets import Align
 from onnxprune.torch.module import GraphModule, to_module
 from onnxprune.training import masks
 from onnxprune.training.channel_selection import ChannelSelection
@@ -36,7 +37,7 @@ def network(text: str = "", **shapes: tuple[int, ...]) -> onnx.ModelProto:
 def selection(proto: onnx.ModelProto | None = None, **options: Any) -> tuple[ChannelSelection, GraphModule]:
     found = prune.analyze(proto or network())
     module = to_module(found.model)
-    settings = {"metric": "params", "scope": "global", "align": "1", **options}
+    settings = {"metric": "params", "scope": "global", "align": Align(1), **options}
     return ChannelSelection(module, found.model, found.coupling, found.shapes.batch, **settings), module
 
 

@@ -15,8 +15,8 @@ from onnx import numpy_helper
 from onnxprune import OptionError
 from onnxprune.ir.model import Model
 from onnxprune.options.registries import TRAININGS
+from onnxprune.options.registry import load
 from onnxprune.options.train import Sparse, Training, methods
-from onnxprune.registry import load
 from onnxprune.torch import to_module
 from onnxprune.training.inputs import TrainingInputs
 from onnxprune.training.recipes.gradual import cubic

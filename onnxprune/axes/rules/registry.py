@@ -1,6 +1,6 @@
 """The registry of axis rules: one function per operator, found by domain and name.
 
-Other packages bring rules by entry points of the group ``onnxprune.rules``, see `onnxprune.registry`.
+Other packages bring rules by entry points of the group ``onnxprune.rules``, see `onnxprune.options.registry`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from onnxprune.axes.equation import AxisRule, Clauses, parse, parse_axis
 from onnxprune.ir.node import NodeView
-from onnxprune.registry import discover
+from onnxprune.options.registry import discover
 
 __all__ = ["COMPUTED", "MICROSOFT", "NEVER", "Reason", "Refused", "Rule", "axes", "find", "registered", "rule"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from onnxprune.registry import SAMPLES, TORCH, Registry, load
+from onnxprune.options.registry import SAMPLES, TORCH, Registry, load
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_entries_that_need_samples_come_first() -> None:
