@@ -33,7 +33,7 @@ FOLDED = 1 << 30
 _IR = 5
 """The first version of the file format with sparse tensors; from the fourth on, constants need not be inputs."""
 
-Values = Callable[[str], Array]
+ReadArray = Callable[[str], Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +121,14 @@ def _accounts(rows: Mapping[str, Encoded], chosen: Sequence[Bundle]) -> dict[str
     }
 
 
-def _write_sparse(model: Model, names: Sequence[str], values: Values) -> None:
+def _write_sparse(model: Model, names: Sequence[str], values: ReadArray) -> None:
     """Weights as ``sparse_initializer``."""
     for name in names:
         model.graph.sparse_initializer.append(coo(name, values(name)))
         del model.weights[name]
 
 
-def _write(model: Model, chosen: Sequence[Bundle], values: Values) -> None:
+def _write(model: Model, chosen: Sequence[Bundle], values: ReadArray) -> None:
     """Replace weights by decoders, which come first in the graph."""
     chain = Chain(model)
     made: dict[str, list[tuple[Piece, str]]] = defaultdict(list)
@@ -144,7 +144,7 @@ def _write(model: Model, chosen: Sequence[Bundle], values: Values) -> None:
     replace_all(model.graph.node, [*chain.nodes, *model.graph.node])
 
 
-def _row(bundle: Bundle, model: Model, values: Values) -> Flat:
+def _row(bundle: Bundle, model: Model, values: ReadArray) -> Flat:
     """The elements of all pieces of a bundle."""
     first = bundle.pieces[0]
     parts = [laid_out(values(piece.weight), piece.layout)[piece.start : piece.stop] for piece in bundle.pieces]
