@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from onnxprune.driver.exponents import drifted
 from onnxprune.driver.proof import prove
 from onnxprune.errors import ModelError, OptionError, TargetError
 from onnxprune.ir.model import Model
+from onnxprune.ir.weights import Array
 from onnxprune.options.prune import Recipe
 from onnxprune.options.targets import Target
 from onnxprune.passes import MaskChannels, Sensitivity
@@ -100,6 +102,35 @@ def test_curves_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
         made.build(Target("macs", share))
     assert runs == [1]
     assert made._exponent in GROUP_EXPONENTS
+
+
+def test_the_way_to_add_errors_whose_model_is_nearest_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Model] = []
+
+    def built(exponents: tuple[float, ...], *distances: float) -> Model:
+        """The model, where that is how far those that are tried are from the original."""
+        left = iter(distances)
+
+        def drifted(changed: Model, _original: Model, feeds: Iterable[Mapping[str, Array]]) -> float:
+            tried.append(changed)
+            assert sum(len(feed["x"]) for feed in feeds) <= len(X) // 4, "repair has not seen what it is judged by"
+            return next(left)
+
+        monkeypatch.setattr("onnxprune.driver.compiler.GROUP_EXPONENTS", exponents)
+        monkeypatch.setattr("onnxprune.driver.exponents.drifted", drifted)
+        return compiler("chain", verify=False).build(HALF).model
+
+    def shapes(model: Model) -> list[tuple[int, ...]]:
+        return [weight.shape for weight in model.weights.values()]
+
+    uneven, even = built((0.1,), 0), built((4.0,), 0)
+    assert shapes(uneven) != shapes(even)
+    assert [shapes(model) for model in tried] == [shapes(uneven), shapes(even)]
+    assert not np.array_equal(tried[0].weights["w2"].array(), uneven.weights["w2"].array()), "at last repair sees all samples"
+    assert shapes(built((0.1, 4.0), 1, 2)) == shapes(uneven)
+    assert shapes(built((0.1, 4.0), 2, 1)) == shapes(even)
+    monkeypatch.setattr("onnxprune.driver.exponents._WORK", 0)
+    assert shapes(built((0.1, 4.0))) == shapes(even), "too large to try"
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from onnxprune.driver.prune import analyze
 from onnxprune.driver.sparsify import gzipped
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir.model import Model
+from onnxprune.ir.weights import Array
 from onnxprune.runtime.session import Session
 from sparse_nets import NET, X
 
@@ -48,6 +50,38 @@ def test_with_samples_shares_are_measured_and_outputs_stay_near() -> None:
     assert result.report.drift is not None
     (y,), (a,), (b,) = (Session(Model.of(m)).run({"x": X}) for m in (model, result.model, blind.model))
     assert np.square(a - y).mean() < 0.5 * np.square(b - y).mean()
+
+
+def test_the_way_to_add_errors_whose_model_is_nearest_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Model] = []
+
+    def made(exponents: tuple[float, ...], *distances: float) -> Model:
+        """The model, where that is how far those that are tried are from the original."""
+        left = iter(distances)
+
+        def drifted(changed: Model, _original: Model, feeds: Iterable[Mapping[str, Array]]) -> float:
+            tried.append(changed)
+            assert sum(len(feed["x"]) for feed in feeds) <= len(X) // 4, "repair has not seen what it is judged by"
+            return next(left)
+
+        monkeypatch.setattr("onnxprune.driver.sparsify.LAYER_EXPONENTS", exponents)
+        monkeypatch.setattr("onnxprune.driver.exponents.drifted", drifted)
+        recipe = SparseRecipe(target="sparsity=0.7", method="magnitude")
+        return Model.of(sparsify(parse(NET), recipe, samples={"x": X}, agreement=False).model)
+
+    def kept(model: Model) -> dict[str, int]:
+        return {name: int(np.count_nonzero(weight.array())) for name, weight in model.weights.items() if weight.is_float}
+
+    uneven, even = made((0.1,), 0), made((4.0,), 0)
+    assert kept(uneven) != kept(even)
+    assert [kept(model) for model in tried] == [kept(uneven), kept(even)]
+    assert not np.array_equal(tried[0].weights["inner"].array(), uneven.weights["inner"].array()), (
+        "at last repair sees all samples"
+    )
+    assert kept(made((0.1, 4.0), 1, 2)) == kept(uneven)
+    assert kept(made((0.1, 4.0), 2, 1)) == kept(even)
+    monkeypatch.setattr("onnxprune.driver.exponents._WORK", 0)
+    assert kept(made((0.1, 4.0))) == kept(uneven), "too large to try"
 
 
 def test_runs_repeat_to_the_bit() -> None:

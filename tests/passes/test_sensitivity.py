@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -52,6 +53,7 @@ def test_curves_ascend_from_nothing(name: str) -> None:
         assert curve.error[0] == 0
         assert (np.diff(curve.error) > 0).all()
         assert sorted(curve.order) == list(range(group.size))
+        assert (np.diff(found.scores[group.id][curve.order]) >= 0).all()
         assert all(0 < width < group.size for width in curve.measured)
         for width, error in curve.measured.items():
             assert curve.error[group.size - width] >= error - 1e-9
@@ -92,8 +94,22 @@ def test_a_model_that_is_too_much_work_is_measured_on_fewer_batches(monkeypatch:
 class Fixed:
     """A meter without a model."""
 
+    def __init__(self, *errors: float) -> None:
+        self.errors = cycle(errors or [1.0])
+
     def measure(self, changed: Model, start: int) -> float:
-        return 1.0
+        return next(self.errors)
+
+
+def test_a_curve_never_falls_and_goes_on_where_nothing_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = measured(NETS["chain"])
+    monkeypatch.setattr("onnxprune.passes.sensitivity.SuffixDivergence", lambda *_: Fixed(0.3, 0.1, 0.2, 0.5))
+    curve = Sensitivity().run(found.analysis, found.scores, found.observed)["w1:0"]
+    assert list(curve.measured) == [6, 5, 3, 2]
+    assert curve.error[[2, 3, 5, 6]] == pytest.approx([0.3, 0.3, 0.3, 0.5], abs=1e-6)
+    assert 0 < curve.error[1] < 0.1, "what the readers lose gives the shape: the first to go matters least"
+    assert curve.error[7] > 0.51
+    assert (np.diff(curve.error) > 0).all()
 
 
 def test_known_curves_are_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,26 @@ def test_as_good_as_every_combination(coupled: bool, convex: bool) -> None:
     assert max(ratios) < 1.2
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(551, id="the relaxation, and what it leaves is spent"),
+        pytest.param(112, id="one group wider, and the others save it"),
+        pytest.param(191, id="one group narrower, and the others spend it"),
+        pytest.param(286, id="again after an exchange that helped"),
+        pytest.param(181, id="several widths at once"),
+        pytest.param(703, id="no more is saved than must be"),
+        pytest.param(333, id="prices at the widths that the others have by now"),
+    ],
+)
+def test_each_step_of_the_search_is_needed(seed: int) -> None:
+    """Five groups whose best widths are not found without that step."""
+    case = instance(seed, count=5, coupled=bool(seed & 1), convex=bool(seed & 2))
+    found = case.choose(0.5)
+    assert found is not None
+    assert case.error(found) == pytest.approx(case.best(0.5), rel=1e-9)
+
+
 @pytest.mark.parametrize("coupled", [False, True])
 def test_more_budget_is_no_worse(coupled: bool) -> None:
     for seed in range(15):

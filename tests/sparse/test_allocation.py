@@ -76,18 +76,30 @@ def test_curves_share_any_total(total: int, exponent: float, seed: int) -> None:
     assert all(1 <= counts[name] <= size for name, size in SIZES.items())
 
 
-def test_shares_by_curves_are_the_best_there_are() -> None:
-    """Two layers, every split tried."""
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("total", [40, 400, 640])
+def test_shares_by_curves_are_the_best_there_are(total: int, exponent: float) -> None:
+    """Two layers, every split tried: below the counts that were measured, between them, and above."""
     pair = LAYERS[:2]
-    curves = {"first": {200: 0.01, 100: 0.05, 30: 0.4}, "inner": {400: 0.02, 200: 0.07, 60: 0.3}}
-    counts = counts_by_curves(pair, curves, 400, 1.0)
+    curves = {"first": {200: 0.002, 100: 0.05, 30: 0.4}, "inner": {400: 0.002, 200: 0.07, 60: 0.3}}
+    counts = counts_by_curves(pair, curves, total, exponent)
 
     def error(name: str, count: float) -> float:
         known = sorted(curves[name])
         x, y = np.log(known), np.log([curves[name][at] for at in known])
         inner = int(np.clip(np.searchsorted(x, np.log(count)) - 1, 0, 1))
         slope = (y[inner + 1] - y[inner]) / (x[inner + 1] - x[inner])
-        return float(np.exp(y[inner] + slope * (np.log(count) - x[inner])))
+        return float(np.exp(y[inner] + slope * (np.log(count) - x[inner]))) ** exponent if count < SIZES[name] else 0.0
 
-    best = min(error("first", k) + error("inner", 400 - k) for k in range(20, 280))
+    splits = [(k, total - k) for k in range(6, SIZES["first"] + 1) if 12 <= total - k <= SIZES["inner"]]
+    best = min(error("first", k) + error("inner", rest) for k, rest in splits)
     assert error("first", counts["first"]) + error("inner", counts["inner"]) == pytest.approx(best, rel=0.02)
+
+
+def test_a_curve_that_falls_as_weights_go_is_taken_for_noise() -> None:
+    """More weights cannot hurt: an error counts for every smaller number of weights, too."""
+    pair = LAYERS[:2]
+    inner = {400: 0.02, 200: 0.07, 60: 0.3}
+    noisy, risen = ({"first": {200: 0.2, 100: low, 30: 0.4}, "inner": inner} for low in (0.01, 0.2))
+    for total in (200, 400, 600):
+        assert counts_by_curves(pair, noisy, total, 1.0) == counts_by_curves(pair, risen, total, 1.0)
