@@ -24,6 +24,8 @@ from onnxprune import cli
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = str(ROOT / "models" / "digits.onnx")
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
+PATIENCE = 1800
+"""Seconds after which a command is taken to hang: far more than one takes on a slow and busy machine."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ Cli = Callable[..., Done]
 def shell(*args: object, cwd: Path | None = None) -> Done:
     """The real thing, in a process of its own."""
     command = [sys.executable, "-m", "onnxprune", *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENV, cwd=cwd, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENV, cwd=cwd, timeout=PATIENCE)
     return Done(done.returncode, done.stdout, done.stderr)
 
 

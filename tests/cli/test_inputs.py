@@ -13,7 +13,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from command import ENV, Cli, external, names, net, refused
+from command import ENV, PATIENCE, Cli, external, names, net, refused
 
 
 @pytest.mark.parametrize("target", ["macs=1.7", "foo=1", "macs=", "macs=abc", "macs=0", "macs=nan", "macs=-1", "macs", ""])
@@ -174,7 +174,7 @@ def test_preprocessing_is_of_images(call: Cli, model: Path) -> None:
 def test_a_function_of_the_working_directory(model: Path) -> None:
     (model.parent / "mine.py").write_text("import numpy as np\ndef data():\n    yield from np.ones((5, 3, 8, 8))\n")
     command = [sys.executable, "-P", "-m", "onnxprune", "prune", model.name, "-o", "out.onnx", "--calib", "mine:data", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENV, cwd=model.parent, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENV, cwd=model.parent, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     drift = json.loads(done.stdout)["drift"]
     assert (drift["samples"], drift["source"]) == (5, "--calib mine:data")

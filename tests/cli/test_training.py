@@ -7,14 +7,15 @@ import os
 import random
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import numpy_helper, parser
+
+from killed import kill
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "models" / "digits.onnx"
@@ -74,41 +75,29 @@ def test_without_pytorch_it_says_what_to_install(tmp_path: Path, data: Path) -> 
     assert call("finetune", "--help", env=env).returncode == 0
 
 
-def killed_and_repeated(tmp_path: Path, data: Path, kills: int, epochs: int) -> int:
-    """Kill a run at random moments until it ends by itself; how often it was killed."""
-    given = [
-        str(x) for x in ("finetune", DIGITS, "--data", data, "--batch", 8, "--epochs", epochs, "--seed", 5, "--device", "cpu")
-    ]
+def check_kills(tmp_path: Path, data: Path, points: Sequence[str], epochs: int) -> None:
+    """Killed at each point in turn, a run goes on from where it was and ends with the same model as one that was left alone."""
+    given = ("finetune", DIGITS, "--data", data, "--batch", 8, "--epochs", epochs, "--seed", 5, "--device", "cpu")
     whole = call(*given, "-o", tmp_path / "whole.onnx")
     assert whole.returncode == 0, whole.stderr
-    rng, killed = random.Random(0), 0
-    out, checkpoint = tmp_path / "o.onnx", tmp_path / "c"
-    command = [sys.executable, "-m", "onnxprune", *given, "-o", str(out), "--resume", str(checkpoint)]
-    while killed < kills:
-        running = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        seen = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        while running.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns != seen):
-            time.sleep(0.01)  # until it got a little further than the last time
-        time.sleep(rng.uniform(0, 0.3))
-        if running.poll() is not None:
-            break
-        running.kill()
-        running.wait()
-        killed += 1
+    out = tmp_path / "o.onnx"
+    given = (*given, "-o", out, "--resume", tmp_path / "c")
+    for point in points:
+        kill(given, point)
         assert not out.exists()
-    done = call(*given, "-o", out, "--resume", checkpoint) if not out.exists() else None
-    assert done is None or done.returncode == 0
+    done = call(*given)
+    assert done.returncode == 0, done.stderr
     assert out.read_bytes() == (tmp_path / "whole.onnx").read_bytes()
-    return killed
 
 
 def test_killed_twice_it_ends_at_the_same_bytes(tmp_path: Path, data: Path) -> None:
-    assert killed_and_repeated(tmp_path, data, kills=2, epochs=6) == 2
+    check_kills(tmp_path, data, ("step 17", "save 2"), epochs=6)  # an epoch has 12 steps, and a checkpoint at its end
 
 
 @pytest.mark.slow
 def test_killed_ten_times_it_ends_at_the_same_bytes(tmp_path: Path, data: Path) -> None:
-    assert killed_and_repeated(tmp_path, data, kills=10, epochs=25) == 10
+    rng = random.Random(0)
+    check_kills(tmp_path, data, [f"step {rng.randrange(1, 30)}" for _ in range(8)] + ["save 1", "save 3"], epochs=25)
 
 
 def test_a_checkpoint_of_other_options_is_refused(tmp_path: Path, data: Path) -> None:
@@ -174,21 +163,12 @@ def test_killed_between_stages_it_ends_at_the_same_bytes(tmp_path: Path, small: 
     ]
     whole = call(*given, "-o", tmp_path / "whole.onnx")
     assert whole.returncode == 0, whole.stderr
-    out, checkpoint, seen = tmp_path / "o.onnx", tmp_path / "c", set[int]()
-    command = [sys.executable, "-m", "onnxprune", *map(str, given), "-o", str(out), "--resume", str(checkpoint)]
-    for _ in range(2):
-        running = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while running.poll() is None:
-            found = torch.load(checkpoint, weights_only=True)["beside"].get("number", 0) if checkpoint.exists() else 0
-            if found not in seen and checkpoint.exists():
-                seen.add(found)  # a stage further than the last time
-                break
-            time.sleep(0.01)
-        running.kill()
-        running.wait()
-    assert len(seen) == 2
+    out = tmp_path / "o.onnx"
+    resumed = (*given, "-o", out, "--resume", tmp_path / "c")
+    for stage in (1, 2):
+        kill(resumed, f"stage {stage}")
     assert not out.exists()
-    done = call(*given, "-o", out, "--resume", checkpoint)
+    done = call(*resumed)
     assert done.returncode == 0, done.stderr
     assert out.read_bytes() == (tmp_path / "whole.onnx").read_bytes()
 
