@@ -81,11 +81,11 @@ def check_kills(tmp_path: Path, data: Path, points: Sequence[str], epochs: int) 
     whole = call(*given, "-o", tmp_path / "whole.onnx")
     assert whole.returncode == 0, whole.stderr
     out = tmp_path / "o.onnx"
-    given = (*given, "-o", out, "--resume", tmp_path / "c")
+    resumed = (*given, "-o", out, "--resume", tmp_path / "c")
     for point in points:
-        kill(given, point)
+        kill(resumed, point)
         assert not out.exists()
-    done = call(*given)
+    done = call(*resumed)
     assert done.returncode == 0, done.stderr
     assert out.read_bytes() == (tmp_path / "whole.onnx").read_bytes()
 

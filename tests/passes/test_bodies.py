@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from onnx import ModelProto, helper
 
-from ir.test_control_flow import NETS, net
+from control_flow_nets import NETS, net
 from nets import assert_same_graph, assert_same_values, parse
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import every_body, every_graph

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper
 
-from ir.test_control_flow import net
+from control_flow_nets import net
 from nets import NETS, both, parse, some
 from onnxprune.driver.prune import analyze
 from onnxprune.ir.model import Model

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from ir.test_control_flow import NETS, net
+from control_flow_nets import NETS, net
 from nets import parse
 from onnxprune.ir.model import Model
 from onnxprune.passes import Normalize
