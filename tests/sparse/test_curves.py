@@ -42,3 +42,11 @@ def test_a_point_is_the_divergence_of_a_model_with_that_layer_cut() -> None:
     model_cut.weights["inner"] = Weight("inner", None, np.where(np.abs(w) >= bound, w, 0).astype(np.float32))
     expected = np.mean([divergence(Session(model_cut).run(feed), Session(model).run(feed)) for feed in calibration.held])
     assert error == pytest.approx(expected, rel=1e-3)
+
+
+def test_layers_of_too_many_features_are_measured_without_a_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxprune.linear.moments.MOST_FEATURES", 1)
+    for curve in curves(Sparser(Unstructured(), "admm")).values():
+        assert len(curve) == len(KEPT_SHARES)
+        assert list(curve.values()) == sorted(curve.values())
+        assert min(curve.values()) > 0

@@ -41,6 +41,18 @@ def test_all_weights_stay_where_all_may(monkeypatch: pytest.MonkeyPatch) -> None
     assert np.count_nonzero(found) == 90
 
 
+@pytest.mark.parametrize("method", ["admm", "obs"])
+def test_what_stays_is_chosen_among_the_best_weights_and_not_those_of_the_original(method: str) -> None:
+    """The rows are made by a few weights, which the original does not have."""
+    rng = np.random.default_rng(1)
+    made = rng.choice([-1, 1], 90).reshape(1, 9, 10) * (rng.random((1, 9, 10)) < 0.3)
+    x = with_ones(rng.standard_normal((1, 400, 8)).astype(np.float32))
+    problem = Regression(x, (x @ made).astype(np.float32), None, -np.inf, np.inf, True)
+    keep = np.count_nonzero(made[:, :-1])
+    found = Sparser(Unstructured(), method).fit(LAST, problem, 5 * rng.standard_normal(made.shape), 1e-3, keep, rng)
+    assert np.array_equal(found[:, :-1] != 0, made[:, :-1] != 0)
+
+
 def test_too_many_features_get_a_mask_and_a_bias(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(regression, "MOST_FEATURES", 8)
     problem, start = rows()
