@@ -48,7 +48,7 @@ def test_what_stays_is_chosen_among_the_best_weights_and_not_those_of_the_origin
     made = rng.choice([-1, 1], 90).reshape(1, 9, 10) * (rng.random((1, 9, 10)) < 0.3)
     x = with_ones(rng.standard_normal((1, 400, 8)).astype(np.float32))
     problem = Regression(x, (x @ made).astype(np.float32), None, -np.inf, np.inf, True)
-    keep = np.count_nonzero(made[:, :-1])
+    keep = int(np.count_nonzero(made[:, :-1]))
     found = Sparser(Unstructured(), method).fit(LAST, problem, 5 * rng.standard_normal(made.shape), 1e-3, keep, rng)
     assert np.array_equal(found[:, :-1] != 0, made[:, :-1] != 0)
 
