@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from onnxprune.options.sparsify import SparseRecipe
     from onnxprune.passes.analysis import Analysis
     from onnxprune.pipeline.run import Build, run
+    from onnxprune.runtime.custom_operators import custom_operators
 
 __all__ = [
     "Analysis",
@@ -70,6 +71,7 @@ __all__ = [
     "apply",
     "benchmark",
     "check",
+    "custom_operators",
     "decode",
     "encode",
     "make_plan",
@@ -92,6 +94,7 @@ _HOMES = {
     "onnxprune.options.sparsify": ("SparseRecipe",),
     "onnxprune.driver.sparsify": ("SparseResult", "sparsify"),
     "onnxprune.driver.encode": ("Stored", "decode", "encode"),
+    "onnxprune.runtime.custom_operators": ("custom_operators",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch read it;
 import onnxruntime as ort
 import pytest
 from hypothesis import settings
+
+from onnxprune.runtime.custom_operators import custom_operators
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,6 +37,28 @@ def _one_thread(init: Callable[..., None]) -> Callable[..., None]:
 
 
 ort.InferenceSession.__init__ = _one_thread(ort.InferenceSession.__init__)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--custom-ops", action="append", default=[], help="a library of operators of an installed package of rules")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    stack = contextlib.ExitStack()
+    stack.enter_context(custom_operators(*config.getoption("--custom-ops")))
+    config.add_cleanup(stack.close)
+
+
+@pytest.fixture(scope="session")
+def foo_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library of the operator ``my.domain::Foo``, compiled."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    library = tmp_path_factory.mktemp("foo") / "libfoo.so"
+    source = ROOT / "docs" / "extending" / "foo.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", library, source], check=True)
+    return library
 
 
 @pytest.fixture(scope="session")

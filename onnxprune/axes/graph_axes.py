@@ -12,7 +12,7 @@ from onnxprune.axes.factors import LEAF, Factor, fix, mix, unify
 from onnxprune.axes.node_axes import NodeAxes, compose
 from onnxprune.axes.refusals import Why
 from onnxprune.axes.rules.flow import phi
-from onnxprune.axes.rules.registry import Reason, Refused
+from onnxprune.axes.rules.registry import MICROSOFT, Reason, Refused
 from onnxprune.errors import RuleError
 from onnxprune.ir.control_flow import Path, Phi
 from onnxprune.ir.model import Model
@@ -101,7 +101,9 @@ class GraphAxes:
         inputs, outputs = ([known.get(value) if value else None for value in side] for side in (view.inputs, view.outputs))
         for value, shape in zip((*view.inputs, *view.outputs), (*inputs, *outputs), strict=True):
             if value and shape is None:
-                return Refused(f"the shape of {value!r} is not known before the model runs", Reason.UNKNOWN_SHAPE)
+                known_to_all = view.domain in {"", MICROSOFT}
+                remedy = "" if known_to_all else f"give the library of operators in {view.domain} by --custom-ops"
+                return Refused(f"the shape of {value!r} is not known before the model runs", Reason.UNKNOWN_SHAPE, remedy)
         rule = function(view)
         if isinstance(rule, Refused):
             return rule

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
@@ -51,8 +52,8 @@ class Parameter:
 
     @property
     def last(self) -> tuple[bool, bool]:
-        """Sorts what must be given before the rest, and ``--force`` and ``--json``, which many commands have, behind it."""
-        return self.field.default is not MISSING, self.field.name in {"force", "as_json"}
+        """Sorts what must be given before the rest, and what many commands have behind it."""
+        return self.field.default is not MISSING, self.field.name in {"custom_ops", "force", "as_json"}
 
 
 COMMANDS: dict[str, tuple[Callable[..., None], list[Parameter]]] = {}
@@ -76,7 +77,9 @@ def command(app: typer.Typer) -> Callable[[F], F]:
             for one in parameters:
                 value = given[one.field.name]
                 values[one.owner][one.field.name] = tuple(value or ()) if one.field.type is tuple else value
-            function(**{name: kind(**values[name]) for name, kind in kinds.items()})
+            made = {name: kind(**values[name]) for name, kind in kinds.items()}
+            with _libraries(given.get("custom_ops") or ()):
+                function(**made)
 
         shown = [_shown(one.field) for one in parameters]
         run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
@@ -86,6 +89,15 @@ def command(app: typer.Typer) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def _libraries(files: Sequence[str]) -> AbstractContextManager[None]:
+    """Custom operators, for whatever runs the model; without them nothing is imported."""
+    if not files:
+        return nullcontext()
+    from onnxprune.runtime.custom_operators import custom_operators
+
+    return custom_operators(*files)
 
 
 def _hints(function: Callable[..., None]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """ONNX Runtime's quantizer: kept quiet, fed one batch at a time, and with every file that it writes in a folder that goes away.
 
-With `onnxprune.runtime.session` and the benchmark, the only module that imports onnxruntime, and only when something is
-quantised.
+It imports onnxruntime only when something is quantised.
 """
 
 from __future__ import annotations
@@ -17,13 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from onnx import TensorProto, version_converter
+from onnx import ModelProto, TensorProto, helper, version_converter
 
 from onnxprune.errors import ModelError, OnnxPruneError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model
+from onnxprune.ir.node import domain_of
 from onnxprune.ir.weights import Weight
 from onnxprune.runtime import session
+from onnxprune.runtime.custom_operators import libraries, register_libraries
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
@@ -101,7 +102,7 @@ class Workshop:
         path, model = self._folder / "float.onnx", self.original
         if model.opset < opset:
             model = self._converted(opset)
-        files.save(model, path)
+        files.save(_with_types(model), path)
         self._ready = path
         if self._large:  # the optimizer would need the whole model in memory, several times
             return Model.of(path)
@@ -160,10 +161,16 @@ class Workshop:
 
     @contextlib.contextmanager
     def _quiet(self) -> Iterator[None]:
-        """Nothing is printed; what the quantizer warns of is kept."""
+        """Nothing is printed; what the quantizer warns of is kept; its sessions have the custom operators."""
         import onnxruntime as ort
 
-        root = logging.getLogger()
+        def with_libraries() -> Any:
+            options = plain()
+            register_libraries(options)
+            return options
+
+        root, plain = logging.getLogger(), ort.SessionOptions
+        ort.SessionOptions = with_libraries  # the quantizer lets nobody say with which options it runs a model
         handlers, root.handlers = root.handlers, [_Keeper(self.said)]
         ort.set_default_logger_severity(4)
         try:
@@ -171,8 +178,25 @@ class Workshop:
                 warnings.simplefilter("ignore")
                 yield
         finally:
+            ort.SessionOptions = plain
             root.handlers = handlers
             ort.set_default_logger_severity(2)  # what it is unless told; it cannot be asked
+
+
+def _with_types(model: Model) -> Model:
+    """A model that declares which outputs of custom operators are floats: the quantizer leaves alone what has no type."""
+    made = [name for node in model.graph.node if domain_of(node) for name in node.output if name]
+    if not libraries() or not made:
+        return model
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    types = session.Session(model, made, optimize=False).output_types
+    floats = [name for name, kind in types.items() if kind == "tensor(float)"]
+    declared = {value.name for value in (*proto.graph.value_info, *proto.graph.output)}
+    proto.graph.value_info.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in floats if name not in declared
+    )
+    return Model(proto, model.weights, model.name)
 
 
 class _Keeper(logging.Handler):

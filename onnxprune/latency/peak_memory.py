@@ -21,6 +21,7 @@ from typing import Any
 
 from onnxprune.latency.inputs import SessionInput, make_feeds
 from onnxprune.latency.providers import bind_session, error_text, open_session, require_provider
+from onnxprune.runtime.custom_operators import custom_operators, libraries
 
 __all__ = ["PeakMemory", "peak_memory"]
 
@@ -59,6 +60,7 @@ def peak_memory(
             "provider": provider,
             "threads": threads,
             "seed": seed,
+            "custom_ops": libraries(),
             "inputs": [{"name": one.name, "type": one.type, "shape": shapes[one.name]} for one in inputs],
         }
         # The child must find this very package, wherever it was imported from; -P keeps the current directory out.
@@ -117,7 +119,9 @@ def _measure(job: Mapping[str, Any]) -> dict[str, float]:
 def main() -> int:
     """Measure the job on standard input; status 0 with the measure, 1 with {"error": one line}."""
     try:
-        answer: dict[str, Any] = _measure(json.load(sys.stdin))
+        job = json.load(sys.stdin)
+        with custom_operators(*job["custom_ops"]):
+            answer: dict[str, Any] = _measure(job)
     except Exception as error:  # noqa: BLE001 - whatever went wrong belongs in the answer, the parent reads nothing else
         answer = {"error": error_text(error)}
     sys.stdout.write(json.dumps(answer) + "\n")

@@ -26,6 +26,7 @@ from onnxprune.latency.model import LatencyFit, LatencyModel, SegmentCost, fit_l
 from onnxprune.latency.providers import require_provider
 from onnxprune.latency.segments import Segment, SegmentedGraph, constant_bytes
 from onnxprune.latency.timer import OrtTimer, Timer
+from onnxprune.runtime.custom_operators import libraries
 
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
@@ -113,6 +114,7 @@ class LatencyProfiler:
         if timer is None:
             require_provider(provider)
         machine = {name: value for name, value in machine_of([provider], threads).items() if name != "system"}
+        machine |= {library: Path(library).stat().st_mtime_ns for library in libraries()}
         key = json.dumps({**machine, "provider": provider, "format": CACHE_FORMAT}, sort_keys=True)
         kept = LatencyCache(default_cache() if cache == "auto" else cache, key)
         self._times = Timings(timer or OrtTimer(provider, threads), kept, progress)

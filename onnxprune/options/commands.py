@@ -32,9 +32,11 @@ class Prints(Options):
     """A command.
 
     Attributes:
+        custom_ops: a shared library of custom operators of ONNX Runtime that the model has.
         as_json: print one JSON document and nothing else.
     """
 
+    custom_ops: Annotated[tuple[str, ...], Option(metavar="FILE")] = ()
     as_json: Annotated[bool, Option(flags="--json")] = False
 
 

@@ -20,11 +20,12 @@ from onnxprune.ir import files
 from onnxprune.ir.model import Model
 from onnxprune.options.fields import load_toml, meant
 from onnxprune.pipeline.steps import STEPS, Given, StepInput, located, read
+from onnxprune.runtime.custom_operators import custom_operators, libraries
 from onnxprune.verify.metrics import Evaluation
 
 __all__ = ["Build", "Step", "run"]
 
-_OWN = ("model", "output", "eval", "metric", "preprocess")
+_OWN = ("model", "output", "eval", "metric", "preprocess", "custom_ops")
 """Keys above the first table."""
 
 
@@ -57,6 +58,7 @@ class Build:
         eval: samples that the model is scored on after every step; empty for none.
         metric: the score.
         preprocess: how the images of ``eval`` become arrays.
+        custom_ops: shared libraries of custom operators of ONNX Runtime, for every step.
     """
 
     path: Path
@@ -66,6 +68,7 @@ class Build:
     eval: str = ""
     metric: str = "auto"
     preprocess: str = ""
+    custom_ops: tuple[Path, ...] = ()
 
     @classmethod
     def load(cls, path: str | Path) -> Build:
@@ -84,7 +87,10 @@ class Build:
         for name, value in own.items():
             if name not in _OWN:
                 raise OptionError(f"{path}: there is no key {name!r} above the first table{meant(name, _OWN)}")
-            if not isinstance(value, str):
+            if name == "custom_ops":
+                if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+                    raise OptionError(f"{path}: {name} = {value!r} is not a list of texts")
+            elif not isinstance(value, str):
                 raise OptionError(f"{path}: {name} = {value!r} is not a text")
         for name in ("model", "output"):
             if name not in own:
@@ -105,6 +111,7 @@ class Build:
             judged,
             own.get("metric", "auto"),
             own.get("preprocess", ""),
+            tuple(folder / library for library in own.get("custom_ops", ())),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -153,7 +160,7 @@ def run(
     out = files.check_output(build.output, inputs=(build.model,), force=force)
     original = Model.of(build.model)
     found: list[dict[str, Any]] = []
-    with contextlib.ExitStack() as stack:
+    with custom_operators(*build.custom_ops), contextlib.ExitStack() as stack:
         folder = _folder(keep) if keep else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxprune-")))
         stack.enter_context(_importable(build.path.parent))
         score = _scorer(build, original)
@@ -209,7 +216,7 @@ def _signature(step: Step, model: Path, original: Path) -> str:
     options = [{name: value for name, value in one.to_dict().items() if name != "log"} for one in step.options.values()]
     texts = [value for one in options for value in one.values() if isinstance(value, str) and value]
     named = [path for path in map(Path, texts) if path.exists()]
-    stamps = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in named]
+    stamps = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in (*named, *map(Path, libraries()))]
     told = json.dumps([step.do, options, _digest(model), _digest(original), stamps])
     return hashlib.sha256(told.encode()).hexdigest()
 

@@ -1,6 +1,6 @@
 """ONNX Runtime, as the compiler uses it: sessions, feeds, evaluation of constants.
 
-The only module besides the benchmark that imports onnxruntime, and only when a session is made.
+Custom operators, the benchmark and the quantizer alone import onnxruntime besides it; each does so only when something runs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from onnxprune.errors import ModelError
 from onnxprune.ir.subgraph import subgraph
+from onnxprune.runtime.custom_operators import register_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -90,6 +91,11 @@ class Session:
             if _BFLOAT16 in value.type:
                 raise ModelError(f"{model.name}: ONNX Runtime cannot pass {value.name!r} in bfloat16 to or from Python")
 
+    @property
+    def output_types(self) -> dict[str, str]:
+        """The types of the outputs by name, as ONNX Runtime spells them: ``tensor(float)``."""
+        return {value.name: value.type for value in self._session.get_outputs()}
+
     def run(self, feeds: Mapping[str, Any]) -> list[Any]:
         """The outputs for some inputs; raises what ONNX Runtime raises."""
         results: list[Any] = self._session.run(None, dict(feeds))
@@ -117,6 +123,7 @@ def session_options(*, threads: int = 0, lent: Mapping[str, Any] | None = None) 
     options = ort.SessionOptions()
     options.log_severity_level = 4  # "fatal": ONNX Runtime raises its errors, and the log would only repeat them
     options.intra_op_num_threads = threads
+    register_libraries(options)
     if lent:
         options.add_external_initializers(list(lent), list(lent.values()))
     return options

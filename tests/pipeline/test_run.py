@@ -93,7 +93,7 @@ def test_options_become_those_of_the_api_and_paths_are_relative_to_the_file(reci
 
 
 ELSEWHERE = {"model", "output", "force", "as_json", "preprocess", "help", "plan_out", "benchmark", "compare", "measure"}
-ELSEWHERE |= {"resume", "models"}
+ELSEWHERE |= {"resume", "models", "custom_ops"}
 """Options of commands that are about files of the command itself, or about what it prints."""
 
 
@@ -116,6 +116,7 @@ def test_every_option_of_the_command_is_an_option_of_the_step(do: str) -> None:
         ('output = "a.onnx"\n', "[prune]", 'has no model: write model = "model.onnx" above the first table'),
         (HEAD, "", r"has no steps: write a table for each, as \[prune\]; there are prune, sparsify"),
         (HEAD + 'modell = "x"\n', "[prune]", "no key 'modell' above the first table; did you mean 'model'"),
+        (HEAD + 'custom_ops = "x.so"\n', "[prune]", "custom_ops = 'x.so' is not a list of texts"),
         (HEAD, "[prun]", r"\[prun\] there is no step 'prun'; did you mean 'prune'"),
         (HEAD, '["../a"]\ndo = "prune"', r"\[\.\./a\] is no name for a step"),
         (HEAD, '[a]\ndo = "sing"', r"\[a\] there is no step 'sing'; there are prune, sparsify"),

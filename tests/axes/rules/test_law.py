@@ -11,6 +11,7 @@ import contextlib
 import inspect
 import itertools
 from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
@@ -20,14 +21,16 @@ from onnx import defs
 from axes.rules import samples
 from axes.rules.conformance import DRAWS, Cut, Letters, Runner, build, draw, letters_of, same, stated, subsets, whole
 from axes.rules.more_samples import MORE, REFUSED_TOO
-from axes.rules.samples import Sample
+from axes.rules.samples import S, Sample
 from onnxprune.axes.node_axes import NodeAxes
 from onnxprune.axes.rules import find, registered
 from onnxprune.axes.rules.registry import NEVER, Refused
 from onnxprune.ir.model import Model
 from onnxprune.shapes.probes import probe
 
-SAMPLES = [*samples.SAMPLES, *MORE]
+OUTSIDE = [sample for point in entry_points(group="onnxprune.samples") for sample in point.load()(S)]
+"""Those of installed packages that bring rules."""
+SAMPLES = [*samples.SAMPLES, *MORE, *OUTSIDE]
 REFUSED = [*samples.REFUSED, *REFUSED_TOO]
 
 READS_SIZES = {"Shape", "Size"}
