@@ -227,7 +227,7 @@ def _scorer(build: Build, original: Model) -> Callable[[Model], dict[str, Any]] 
 
     def score(model: Model) -> dict[str, Any]:
         found = evaluation.of(model)
-        return {"metric": found.metric, "value": found.pruned, "samples": found.samples}
+        return {"metric": found.metric, "value": found.pruned, "samples": found.samples, "notice": found.notice}
 
     return score
 

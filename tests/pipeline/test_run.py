@@ -185,7 +185,7 @@ def test_steps_follow_each_other_and_finished_ones_are_kept(recipe: Write, tmp_p
     original = Model.of(DIGITS)
     samples = calibrate.open_samples(tmp_path / "calib.npz", original.inputs)
     found = Evaluation(original, samples, "agreement").of(Model.of(tmp_path / "small.onnx")).pruned
-    assert report["steps"][4]["score"] == {"metric": "agreement", "value": found, "samples": 48}
+    assert report["steps"][4]["score"] == {"metric": "agreement", "value": found, "samples": 48, "notice": ""}
 
     first = (tmp_path / "small.onnx").read_bytes()
     with pytest.raises(OutputError, match="exists already: pass --force"):
