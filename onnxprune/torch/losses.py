@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onnxprune.errors import OptionError
-from onnxprune.options.functions import load_named
+from onnxprune.options.functions import guarded, load_named
 from onnxprune.torch.module import GraphModule
 
 __all__ = ["LossFunction", "Objective", "cross_entropy", "distill", "matched", "mse_loss", "parse_loss", "relative_mse"]
@@ -134,7 +134,7 @@ def _find_loss(name: str, temperature: float) -> LossFunction:
     found = load_named(name, f"--loss {name}")
     if not callable(found):
         raise OptionError(f"--loss {name}: is not a function of (outputs, reference, labels)")
-    loss: LossFunction = found
+    loss: LossFunction = guarded(found, f"--loss {name}")
     return loss
 
 

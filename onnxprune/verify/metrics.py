@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxprune.errors import ModelError, OptionError
-from onnxprune.options.functions import load_named
+from onnxprune.options.functions import guarded, load_named
 from onnxprune.runtime.session import Session
 from onnxprune.verify.divergence import comparable
 
@@ -119,7 +119,7 @@ def find_metric(name: str) -> QualityMetric:
     found = load_named(name, f"--metric {name}")
     if not callable(found):
         raise OptionError(f"--metric {name}: is not a function of (outputs, reference, labels)")
-    metric: QualityMetric = found
+    metric: QualityMetric = guarded(found, f"--metric {name}")
     return metric
 
 
