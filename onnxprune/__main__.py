@@ -1,8 +1,7 @@
-"""``python -m onnxprune``."""
+"""``python -m onnxprune``, and the command ``onnxprune``."""
 
 from __future__ import annotations
 
-import signal
 import sys
 
 __all__ = ["main"]
@@ -11,13 +10,16 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line; an interrupt while it is imported, or when it is done, ends it without a traceback."""
     try:
+        import signal
+
         from onnxprune.cli import main as run
 
-        run()
+        try:
+            run()
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
     except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

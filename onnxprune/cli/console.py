@@ -28,7 +28,7 @@ def escaped(text: str) -> str:
 class _Console(Console):
     """Prints every text `escaped`."""
 
-    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]  # the same keywords
+    def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(escaped(text), **options)
 
 

@@ -281,7 +281,8 @@ def test_a_step_is_done_again_when_its_samples_or_its_function_change(recipe: Wr
         )
 
     for calib in ("samples", "my_samples_that_change:f"):
-        path, reused = recipe(f'[quantize]\ncalib = "{calib}"\n'), []
+        reused: list[bool] = []
+        path = recipe(f'[quantize]\ncalib = "{calib}"\n')
         for number in (0, 0, 10):
             if number or not reused:
                 change(number)
