@@ -10,6 +10,7 @@
     ├── RequirementError (RuntimeError)  a requirement was not met: exit status 1, nothing written
     │   ├── TargetError                  no plan reaches the target; says what is reachable
     │   └── VerificationError            the pruned model is not the masked model
+    ├── ReportError (OSError)            stdout takes no report: exit status 74, the output files are written
     └── ContractError (AssertionError)   onnxprune broke its own contract: a defect in a rule or a pass
         ├── RuleError                    a rule whose equation contradicts the shapes of its node
         └── PassError                    a pass that failed; names it and its options
@@ -29,6 +30,7 @@ __all__ = [
     "PassError",
     "PlanError",
     "ProviderError",
+    "ReportError",
     "RequirementError",
     "RuleError",
     "TargetError",
@@ -78,6 +80,12 @@ class TargetError(RequirementError):
 
 class VerificationError(RequirementError):
     """The pruned model does not compute what the masked model computes."""
+
+
+class ReportError(OnnxPruneError, OSError):
+    """Stdout takes no report; the output files are written."""
+
+    exit_status = 74
 
 
 class ContractError(OnnxPruneError, AssertionError):

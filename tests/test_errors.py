@@ -10,7 +10,7 @@ import onnxprune
 from onnxprune import errors
 
 CLASSES = {name: getattr(errors, name) for name in errors.__all__}
-STATUS = {"InputError": 2, "RequirementError": 1, "ContractError": 70}
+STATUS = {"InputError": 2, "RequirementError": 1, "ReportError": 74, "ContractError": 70}
 
 
 def drawn() -> dict[str, tuple[str, str]]:

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["console", "counted", "in_bytes", "quantity", "say", "table"]
+__all__ = ["console", "counted", "escaped", "in_bytes", "quantity", "say", "table"]
 
 _WHOLE = 1000
 """Columns of a pipe or a file: a name is never folded there."""
 
 
+_CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
+"""Characters that a terminal obeys, other than tabs and new lines."""
+
+
+def escaped(text: str) -> str:
+    """The text with control characters as escapes: names in a file must not command the terminal."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class _Console(Console):
+    """Prints every text `escaped`."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(escaped(text), **options)
+
+
 def console() -> Console:
     """Prints text as it is: names of nodes are full of brackets and colons."""
     width = None if sys.stdout.isatty() else _WHOLE
-    return Console(width=width, markup=False, highlight=False, emoji=False)
+    return _Console(width=width, markup=False, highlight=False, emoji=False)
 
 
 def say(out: Console, text: str) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
+
+from onnxprune.errors import ReportError
 
 __all__ = ["as_json_file", "fail", "progress", "show", "strict", "warn"]
 
@@ -29,11 +32,22 @@ def strict(value: Any) -> Any:
 
 
 def show(document: dict[str, Any], as_json: bool, draw: Callable[[], None]) -> None:
-    """Print for machines or for people."""
-    if as_json:
-        typer.echo(json.dumps(strict(document), allow_nan=False))
-    else:
-        draw()
+    """Print for machines or for people.
+
+    Raises:
+        ReportError: stdout takes nothing more.
+    """
+    try:
+        if as_json:
+            typer.echo(json.dumps(strict(document), allow_nan=False))
+        else:
+            draw()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer goes there when Python ends
+        raise ReportError(f"the report cannot be printed: {error.strerror}; files that were asked for are written") from error
 
 
 @contextmanager
@@ -54,11 +68,17 @@ def progress(text: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
 def warn(text: str) -> list[str]:
     """Say in one line, if at all, what may not be as the user thinks; also for a report."""
     if text:
-        typer.echo(f"onnxprune: warning: {' '.join(text.split())}", err=True)
+        typer.echo(f"onnxprune: warning: {_line(text)}", err=True)
     return [text] if text else []
 
 
 def fail(text: str, status: int) -> NoReturn:
     """Say in one line what went wrong, and exit."""
-    typer.echo(f"onnxprune: {' '.join(text.split())}", err=True)
+    typer.echo(f"onnxprune: {_line(text)}", err=True)
     sys.exit(status)
+
+
+def _line(text: str) -> str:
+    from onnxprune.cli.console import escaped
+
+    return escaped(" ".join(text.split()))

@@ -286,6 +286,7 @@ def quantized(report: QuantReport, output: str) -> None:
 def _scored(console: Console, score: QualityScore, more: str = "") -> None:
     found = f"{score.metric} on {counted(score.samples, 'sample')} ({score.source})"
     _say(console, f"{found}: {score.original:.4f} -> {score.pruned:.4f}{more}")
+    _notes(console, [score.notice] if score.notice else [])
 
 
 def timings(report: BenchReport) -> None:

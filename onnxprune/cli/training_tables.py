@@ -31,6 +31,8 @@ def built(report: Mapping[str, Any]) -> None:
     out.print(listed)
     if scored:
         say(out, f"{scored['metric']} on {counted(scored['samples'], 'sample')}")
+        if scored["notice"]:
+            say(out, f"note: {scored['notice']}")
     for step in report["steps"]:
         for note in step["report"].get("notes") or ():
             say(out, f"note: {step['name']}: {note}")
@@ -61,6 +63,8 @@ def trained(report: Mapping[str, Any]) -> None:
     if score:
         scores = f"{score['before']:.4f} before, {score['after']:.4f} after, {score['original']:.4f} the original"
         say(out, f"{score['metric']} {scores} on {counted(score['samples'], 'sample')} ({score['source']})")
+        if score["notice"]:
+            say(out, f"note: {score['notice']}")
     say(out, f"{report['sparsity']:.1%} of the weights are zero; {in_bytes(report['bytes'])}; {report['seconds']:.1f} s")
 
 

@@ -131,6 +131,20 @@ class InputSpec:
             raise OptionError(f"{where}: array {self.name!r} holds {value}, which the input's type, {self.dtype}, cannot hold")
         return result
 
+    def read(self, array: Array, where: str, start: int | None = None) -> Array:
+        """The array in the input's type; every value is a finite number.
+
+        Args:
+            array: of one sample; with ``start`` of some, the first of which has this index.
+            where: it comes from, for messages.
+            start: see there.
+
+        Raises:
+            OptionError: a value is NaN or infinite (other than in a mask of attention), or the type cannot hold it.
+        """
+        _check_finite(array, f"array {self.name!r}", where, start)
+        return self.cast(array, where)
+
 
 @dataclass(frozen=True, slots=True)
 class SampleBlock:
@@ -247,17 +261,27 @@ class InputSignature:
         """
         count = self.count(table)
         columns, labels = self._chosen(table)
-        whole = {s.name: s.cast(columns[s.name].whole(), table.where) for s in self.specs if not s.batched}
+        whole = {s.name: s.read(columns[s.name].whole(), table.where) for s in self.specs if not s.batched}
         batched = [spec for spec in self.specs if spec.batched]
         if not batched or self._is_one(table, columns):
-            one = {spec.name: spec.cast(columns[spec.name].whole(), table.where)[None] for spec in batched}
-            yield SampleBlock(one, whole, None if labels is None else _one_label(labels.whole()), 1)
+            one = {spec.name: spec.read(columns[spec.name].whole(), table.where)[None] for spec in batched}
+            mark = None if labels is None else _one_label(self._mark(labels.whole(), table.where, None))
+            yield SampleBlock(one, whole, mark, 1)
             return
         runs = [columns[spec.name].blocks(rows) for spec in batched]
         marks = iter(()) if labels is None else labels.blocks(rows)
         for start in range(0, count, rows):
-            arrays = {spec.name: spec.cast(next(run), table.where) for spec, run in zip(batched, runs, strict=True)}
-            yield SampleBlock(arrays, whole, _integers(next(marks, None)), min(rows, count - start))
+            arrays = {spec.name: spec.read(next(run), table.where, start) for spec, run in zip(batched, runs, strict=True)}
+            mark = next(marks, None)
+            found = None if mark is None else _integers(self._mark(mark, table.where, start))
+            yield SampleBlock(arrays, whole, found, min(rows, count - start))
+
+    def _mark(self, labels: Array, where: str, start: int | None) -> Array:
+        """Labels, which must be numbers."""
+        if labels.dtype.kind not in "biuf":
+            raise OptionError(f"{where}: array {self.label_name!r} is of type {labels.dtype}: labels are numbers")
+        _check_finite(labels, f"array {self.label_name!r}", where, start)
+        return labels
 
     def labelled(self, table: Table) -> bool:
         """Tell whether a table has labels."""
@@ -331,6 +355,22 @@ def _check(spec: InputSpec, column: Column, where: str, *, lifted: bool) -> None
         raise OptionError(f"{where}: array {spec.name!r} has shape {list(column.shape)}, the input takes {spec.wanted}")
     if not np.can_cast(column.dtype, spec.dtype, "same_kind"):
         raise OptionError(f"{where}: array {spec.name!r} is of type {column.dtype}, the input takes {spec.dtype}")
+
+
+def _check_finite(array: Array, what: str, where: str, start: int | None) -> None:
+    """Raise where a value is no finite number: one of them would spoil every statistic of all samples.
+
+    Masks that are added to scores of attention hold zeros and minus infinity, and nothing else: they are taken.
+    """
+    if "float" not in array.dtype.name or np.isfinite(array).all():
+        return
+    finite = np.isfinite(array)
+    if (array[~finite] == -np.inf).all() and not array[finite].any():
+        return
+    at = np.argwhere(~finite)[0]
+    one = "" if start is None else f" at sample {start + int(at[0])}"
+    value = array[tuple(at)]
+    raise OptionError(f"{where}: {what} holds {value}{one}: samples must be finite numbers: leave it out, or mend it")
 
 
 def _integers(labels: Array | None) -> Array | None:

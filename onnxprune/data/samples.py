@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from onnx import ValueInfoProto
 
     from onnxprune.ir.types import Shape
+    from onnxprune.ir.weights import Array
 
 __all__ = ["Batch", "Samples", "noise_samples", "open_samples", "optional_samples"]
 
@@ -33,12 +34,14 @@ class Samples(ABC):
         count: how many there are; ``None`` where only a pass over them would tell.
         labelled: whether there are labels.
         fresh: whether another pass may give other samples, as a function's.
+        notice: what their user should know, for a report.
     """
 
     source: str
     count: int | None
     labelled: bool
     fresh: bool = False
+    notice: str = ""
 
     @abstractmethod
     def batches(self, size: int = 16) -> Iterator[Batch]:
@@ -108,13 +111,37 @@ def optional_samples(
     """Samples as `open_samples` opens them, ``None`` for an empty text.
 
     Raises:
-        OptionError: as there; or there is preprocessing without samples.
+        OptionError: as there; there is preprocessing without samples, or all samples are equal.
     """
     if isinstance(source, str) and not source:
         if preprocess:
             raise OptionError(f"--preprocess {preprocess}: is for the images of --calib: name their folder")
         return None
-    return open_samples(source, inputs, preprocess=preprocess)
+    opened = open_samples(source, inputs, preprocess=preprocess)
+    opened.notice = _variety(opened)
+    return opened
+
+
+def _variety(samples: Samples) -> str:
+    """A notice where there is one sample alone; empty where two of them differ, which is all that is read.
+
+    Raises:
+        OptionError: all are equal, or one has a single value everywhere: nothing can be learnt from them.
+    """
+    first: dict[str, Array] = {}
+    seen = 0
+    for batch in samples.batches():
+        seen += batch.size
+        for name, array in batch.feeds.items():
+            parts = array if batch.size > 1 and array.ndim and len(array) == batch.size else array[None]
+            like = first.setdefault(name, parts[0])
+            if any(part.shape != like.shape or not np.array_equal(part, like) for part in parts):
+                return ""
+    if all(array.size < 2 or (array == array.flat[0]).all() for array in first.values()):
+        raise OptionError(f"{samples.source}: every value of every sample is the same, which shows nothing: give real samples")
+    if seen > 1:
+        raise OptionError(f"{samples.source}: all {seen} samples are equal, which show no more than one: give different ones")
+    return f"{samples.source}: one sample alone shows little of the data: give more"
 
 
 def _again(samples: Samples, signature: InputSignature) -> SampleSource:

@@ -22,7 +22,7 @@ from onnxprune.data.batching import Column, Held, InputSignature, Table
 from onnxprune.data.preprocess import Preprocess
 from onnxprune.errors import OptionError
 from onnxprune.ir.weights import Array
-from onnxprune.options.functions import load_named, told
+from onnxprune.options.functions import NAMED, load_named, users_code
 
 __all__ = ["FORMS", "SampleSource", "array_source", "find_source"]
 
@@ -61,7 +61,7 @@ def find_source(name: str | Path, option: str, signature: InputSignature, prepro
     if path.is_file():
         columns = {"array": _npy(path, where)} if path.suffix.lower() == ".npy" else _npz(path, where)
         return array_source(columns, where, signature)
-    if re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", str(name)):
+    if NAMED.fullmatch(str(name)):
         return _function(str(name), where, signature)
     raise OptionError(f"{where}: no such file or folder; samples are {FORMS}")
 
@@ -235,19 +235,24 @@ def _images(
 # Functions
 
 
+_END = object()
+"""Stands for the end of what a function yields."""
+
+
 def _function(name: str, where: str, signature: InputSignature) -> SampleSource:
     found = load_named(name, where)
     if not callable(found) and not isinstance(found, Iterable):
         raise OptionError(f"{where}: is neither a function nor iterable, but of type {type(found).__name__}")
 
     def tables() -> Iterator[Table]:
-        try:
-            for number, item in enumerate(found() if callable(found) else found):
-                yield _item(item, f"{where}, item {number}", signature)
-        except OptionError:
-            raise
-        except Exception as error:
-            raise OptionError(f"{where}: raised {told(error)}") from error
+        with users_code(where):
+            items = iter(found() if callable(found) else found)
+        for number in itertools.count():
+            with users_code(where):
+                item = next(items, _END)
+            if item is _END:
+                return
+            yield _item(item, f"{where}, item {number}", signature)
 
     return SampleSource(where, tables, fresh=True)
 

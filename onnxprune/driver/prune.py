@@ -124,7 +124,9 @@ def prune(
     if agreement:
         with stages("agreement", "comparing outputs with the original's"):
             drift = law.drift(made.pruned.model, original, opened, seed=recipe.seed)
-    report = dataclasses.replace(_report(original, recipe, made), drift=drift, seconds=dict(stages.seconds))
+    report = _report(original, recipe, made)
+    notes = (*report.notes, *([opened.notice] if opened and opened.notice else []))
+    report = dataclasses.replace(report, drift=drift, notes=notes, seconds=dict(stages.seconds))
     plan = _signed(made.pruned.plan, source)
     return Result(report, plan, made.pruned.analysis.coupling, compiled=made.pruned.model)
 

@@ -111,7 +111,7 @@ def quantize(
         arithmetic=arithmetic,
         score=score,
         seconds=dict(stages.seconds),
-        notes=tuple(_notes(made, recipe, arithmetic)),
+        notes=(*([opened.notice] if opened.notice else []), *_notes(made, recipe, arithmetic)),
     )
     return QuantResult(report, compiled=made.model)
 

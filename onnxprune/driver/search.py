@@ -77,13 +77,14 @@ def within_drop(compiler: Compiler, evaluation: Evaluation, drop: float, start: 
     """
     tried: list[tuple[Target, float]] = []
     best: DropSearch | None = None
+    narrow: TargetError | None = None
     low, high, share = _LEAST, 1.0, start.fraction
     while high - low > _FINE:
         target = Target(start.metric, round(share, 4))
         try:
             pruned = compiler.build(target)
-        except TargetError:
-            low = share  # narrower than widths go
+        except TargetError as error:
+            narrow, low = error, share  # narrower than widths go
             share = (low + high) / 2
             continue
         with compiler.stages("evaluation", f"evaluating {target}"):
@@ -95,7 +96,9 @@ def within_drop(compiler: Compiler, evaluation: Evaluation, drop: float, start: 
             low = share
         share = (low + high) / 2
     if best is None:
-        least = max((score for _, score in tried), default=0.0)
+        if narrow and not tried:
+            raise narrow
+        least = max(score for _, score in tried)
         raise TargetError(
             f"no model within a drop of {drop:.2%}: the best of {len(tried)} has {evaluation.metric} {least:.4f}, the original "
             f"{evaluation.original:.4f}; allow a larger drop, or give more calibration samples"

@@ -337,12 +337,14 @@ def sparsify(
         repairs=made.repairs,
         drift=drift,
         seconds=dict(stages.seconds),
-        notes=tuple(_notes(worker, made)),
+        notes=tuple(_notes(worker, made, opened)),
     )
     return SparseResult(report, compiled=made.stored)
 
 
-def _notes(worker: Sparsifier, made: Sparsified) -> Iterator[str]:
+def _notes(worker: Sparsifier, made: Sparsified, samples: Samples | None) -> Iterator[str]:
+    if samples and samples.notice:
+        yield samples.notice
     if worker.calibration is None:
         yield "without samples weights go by size and none makes up for them: with --calib far less is lost"
     if made.stored is made.model and worker.recipe.goal:

@@ -19,6 +19,7 @@ from onnxprune.errors import OptionError, OutputError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model
 from onnxprune.options.fields import load_toml, meant
+from onnxprune.options.functions import NAMED, source_file
 from onnxprune.pipeline.steps import STEPS, Given, StepInput, located, read
 from onnxprune.runtime.custom_operators import custom_operators, libraries
 from onnxprune.verify.metrics import Evaluation
@@ -114,6 +115,12 @@ class Build:
             tuple(folder / library for library in own.get("custom_ops", ())),
         )
 
+    @property
+    def names_functions(self) -> bool:
+        """Whether a function of a user's is named anywhere."""
+        texts = [self.eval, self.metric, *(text for step in self.steps for text in _texts(step))]
+        return any(NAMED.search(text) for text in texts)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         steps = [{"name": step.name, "do": step.do, "options": dict(step.table)} for step in self.steps]
@@ -162,7 +169,8 @@ def run(
     found: list[dict[str, Any]] = []
     with custom_operators(*build.custom_ops), contextlib.ExitStack() as stack:
         folder = _folder(keep) if keep else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxprune-")))
-        stack.enter_context(_importable(build.path.parent))
+        if build.names_functions:
+            stack.enter_context(_importable(build.path.parent))
         score = _scorer(build, original)
         before = score(original) if score else None
         model = build.model
@@ -212,13 +220,36 @@ def _carried_out(
 
 
 def _signature(step: Step, model: Path, original: Path) -> str:
-    """What a step's result depends on: its options, the models, and the files that are named."""
+    """What a step's result depends on: its options, the models, and the files and functions that are named."""
     options = [{name: value for name, value in one.to_dict().items() if name != "log"} for one in step.options.values()]
-    texts = [value for one in options for value in one.values() if isinstance(value, str) and value]
-    named = [path for path in map(Path, texts) if path.exists()]
-    stamps = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in (*named, *map(Path, libraries()))]
+    named = [path for text in _texts(step) for path in _files_named(text)]
+    stamps = [_stamp(path) for path in (*named, *map(Path, libraries()))]
     told = json.dumps([step.do, options, _digest(model), _digest(original), stamps])
     return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _texts(step: Step) -> Iterator[str]:
+    """The options of a step that are texts, except the log, which changes nothing."""
+    for one in step.options.values():
+        yield from (value for name, value in one.to_dict().items() if name != "log" and isinstance(value, str) and value)
+
+
+def _files_named(text: str) -> Iterator[Path]:
+    """The files that an option names: one, those in a folder, or the modules in the folder of a function."""
+    path = Path(text)
+    if path.is_dir():
+        yield from (file for file in sorted(path.rglob("*")) if file.is_file())
+    elif path.exists():
+        yield path
+    else:
+        for name in NAMED.findall(text):
+            source = source_file(name)
+            yield from sorted(source.parent.glob("*.py")) if source else ()
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    found = path.stat()
+    return str(path), found.st_mtime_ns, found.st_size
 
 
 def _digest(path: Path) -> str:
@@ -234,7 +265,7 @@ def _scorer(build: Build, original: Model) -> Callable[[Model], dict[str, Any]] 
 
     def score(model: Model) -> dict[str, Any]:
         found = evaluation.of(model)
-        return {"metric": found.metric, "value": found.pruned, "samples": found.samples}
+        return {"metric": found.metric, "value": found.pruned, "samples": found.samples, "notice": found.notice}
 
     return score
 
@@ -249,9 +280,9 @@ def _folder(keep: str | Path) -> Path:
 
 @contextlib.contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """Functions that the recipe names may lie beside it."""
+    """Functions that the recipe names may lie beside it; modules there take no other's place."""
     here = str(folder.resolve())
-    sys.path.insert(0, here)
+    sys.path.append(here)
     try:
         yield
     finally:

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onnxprune.errors import OptionError
-from onnxprune.options.functions import load_named
+from onnxprune.options.functions import guarded, load_named
 from onnxprune.torch.module import GraphModule
 
 __all__ = ["LossFunction", "Objective", "cross_entropy", "distill", "matched", "mse_loss", "parse_loss", "relative_mse"]
 
+_NO_CLASS = -100
 Outputs = Sequence[Tensor]
 LossFunction = Callable[[Outputs, Outputs | None, Tensor | None], Tensor]
 """Maps a batch's outputs, the teacher's (``None`` without one) and the labels (``None`` if there are none) to a scalar."""
@@ -50,13 +51,25 @@ def cross_entropy(outputs: Outputs, reference: Outputs | None, labels: Tensor | 
     if labels.dim() == scores.dim() and labels.shape[-1] == 1:
         labels = labels[..., 0]
     if labels.shape == scores.shape[:-1] and not labels.is_floating_point():
+        _check_classes(labels, scores.shape[-1])
         return F.cross_entropy(scores.reshape(-1, scores.shape[-1]), labels.reshape(-1))
     if labels.shape == (scores.shape[0], *scores.shape[2:]) and not labels.is_floating_point():
+        _check_classes(labels, scores.shape[1])
         return F.cross_entropy(scores, labels)
     raise OptionError(
         f"--loss cross_entropy: labels {list(labels.shape)} of {labels.dtype} are not class indices for an output of shape "
         f"{list(scores.shape)}: use --loss mse, or package.module:function"
     )
+
+
+def _check_classes(labels: Tensor, classes: int) -> None:
+    """Raise where a label is no class; -100 marks a place without one, as in PyTorch."""
+    wrong = labels[((labels < 0) | (labels >= classes)) & (labels != _NO_CLASS)]
+    if wrong.numel():
+        raise OptionError(
+            f"--loss cross_entropy: label {int(wrong[0])} is no class of the model, which has 0 to {classes - 1}; "
+            f"{_NO_CLASS} marks a place without one"
+        )
 
 
 def mse_loss(outputs: Outputs, reference: Outputs | None, labels: Tensor | None) -> Tensor:
@@ -121,7 +134,7 @@ def _find_loss(name: str, temperature: float) -> LossFunction:
     found = load_named(name, f"--loss {name}")
     if not callable(found):
         raise OptionError(f"--loss {name}: is not a function of (outputs, reference, labels)")
-    loss: LossFunction = found
+    loss: LossFunction = guarded(found, f"--loss {name}")
     return loss
 
 

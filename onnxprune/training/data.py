@@ -136,6 +136,8 @@ class TrainingData:
         """Tables whose samples can be read in any order; samples of one shape are in one table."""
         still = self._samples.still()
         if still is not None:
+            for _ in self._signature.blocks(still, _SPOOL):  # their values are checked in order, which names the sample at fault
+                pass
             return [still]
         spools: dict[tuple[Any, ...], _Spool] = {}
         batched = {spec.name for spec in self._signature.specs if spec.batched}

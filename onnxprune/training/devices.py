@@ -15,8 +15,6 @@ from onnxprune.errors import OptionError
 __all__ = ["Devices", "find_devices"]
 
 _AUTOCAST_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-_IMAGE_AXES = 4
-"""Axes of a batch of images."""
 
 
 class Devices:
@@ -37,16 +35,11 @@ class Devices:
         self._scaler = torch.amp.GradScaler(enabled=self._half is torch.float16)
 
     def tensors(self, arrays: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Arrays as tensors on the device, by name.
+        """Arrays as tensors on the device, by name; in the order that they have in memory.
 
-        Images have their channels last in memory. Convolutions output the same order, and a ResNet-20 trains in 0.75 of the time
-        on a CPU.
+        Images keep their channels first: convolutions whose images have them last crash on some CPUs.
         """
-        found = {name: torch.as_tensor(array, device=self.device) for name, array in arrays.items()}
-        return {
-            name: tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == _IMAGE_AXES else tensor
-            for name, tensor in found.items()
-        }
+        return {name: torch.as_tensor(array, device=self.device) for name, array in arrays.items()}
 
     def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         """The module and its optimizer, to be used in place of the ones that are given."""

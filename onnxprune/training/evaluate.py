@@ -51,7 +51,10 @@ class ModuleEvaluator:
         for number, batch in enumerate(self._samples.batches(_BATCH)):
             if len(self._expected) == number:
                 self._expected.append([] if self.metric == "top1" else _outputs(self._reference.eval(), batch.feeds))
-            total += self._score(_outputs(module, batch.feeds), self._expected[number], batch.labels) * batch.size
+            outputs = _outputs(module, batch.feeds)
+            if self.metric == "top1":
+                metrics.check_labels(outputs, batch.labels, self._samples.source, count)
+            total += self._score(outputs, self._expected[number], batch.labels) * batch.size
             count += batch.size
         return total / max(count, 1)
 
@@ -65,6 +68,7 @@ def score_report(before: float, after: metrics.QualityScore) -> dict[str, Any]:
         "after": after.pruned,
         "samples": after.samples,
         "source": after.source,
+        "notice": after.notice,
     }
 
 

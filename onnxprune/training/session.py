@@ -103,7 +103,7 @@ class _Validation:
             return None
         form, preprocess = trainable_form(model), inputs.preprocess or None
         samples = open_samples(inputs.evaluation, model.inputs, option="--eval", preprocess=preprocess)
-        widened = open_samples(inputs.evaluation, form.inputs, preprocess=preprocess)
+        widened = open_samples(inputs.evaluation, form.inputs, option="--eval", preprocess=preprocess)
         reference = (teacher or to_module(form)).to(devices.device)
         return cls(samples, ModuleEvaluator(widened, model, reference, metric))
 

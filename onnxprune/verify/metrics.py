@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxprune.errors import ModelError, OptionError
-from onnxprune.options.functions import load_named
+from onnxprune.options.functions import guarded, load_named
 from onnxprune.runtime.session import Session
 from onnxprune.verify.divergence import comparable
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
 
-__all__ = ["QUALITY_METRICS", "Evaluation", "QualityMetric", "find_metric", "parse_drop", "resolve_metric"]
+__all__ = ["QUALITY_METRICS", "Evaluation", "QualityMetric", "check_labels", "find_metric", "parse_drop", "resolve_metric"]
 
 QualityMetric = Callable[[Sequence[Any], Sequence[Any], Any], float]
 """From a batch's outputs, the original's, and the labels (``None`` if there are none), to a score; higher is better."""
@@ -119,8 +119,45 @@ def find_metric(name: str) -> QualityMetric:
     found = load_named(name, f"--metric {name}")
     if not callable(found):
         raise OptionError(f"--metric {name}: is not a function of (outputs, reference, labels)")
-    metric: QualityMetric = found
+    metric: QualityMetric = guarded(found, f"--metric {name}")
     return metric
+
+
+def check_labels(outputs: Sequence[Any], labels: Any, where: str, seen: int = 0) -> None:
+    """Check that labels are classes of the first output [samples, classes]: `top1` would take any others for wrong answers.
+
+    Args:
+        outputs: of a batch.
+        labels: of its samples.
+        where: they come from, for messages.
+        seen: samples before the batch.
+
+    Raises:
+        OptionError: a label is none of the classes; names the sample.
+    """
+    classes, marks = _scores(outputs).shape[-1], np.asarray(labels)
+    if marks.size != len(marks):
+        raise OptionError(
+            f"{where}: labels of a batch have shape {list(marks.shape)}: give the index of one class for each sample"
+        )
+    marks = marks.reshape(-1)
+    wrong = np.flatnonzero((marks < 0) | (marks >= classes) | (marks != np.floor(marks)))
+    if wrong.size:
+        at = int(wrong[0])
+        raise OptionError(
+            f"{where}: label {marks[at]} of sample {seen + at} is no class of the model, which has 0 to {classes - 1}"
+        )
+
+
+def chance_notice(score: float, outputs: Sequence[Any], samples: int, where: str) -> str:
+    """A notice where the original's `top1` is no better than guessing; empty otherwise.
+
+    Guessing is right once in as many samples as there are classes; two standard deviations above that may be luck.
+    """
+    chance = 1 / max(_scores(outputs).shape[-1], 1)
+    if score > chance + 2 * math.sqrt(chance * (1 - chance) / max(samples, 1)):
+        return ""
+    return f"{where}: the original's top1 of {score:.4f} is no better than guessing: the labels may be those of other classes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +168,7 @@ class QualityScore:
     pruned: the pruned model's.
     samples: how many samples.
     source: where they came from.
+    notice: what makes the score doubtful; empty if nothing does.
     """
 
     metric: str
@@ -138,33 +176,47 @@ class QualityScore:
     pruned: float
     samples: int
     source: str
+    notice: str = ""
 
 
 class Evaluation:
-    """Scores models on the same samples; the samples are streamed."""
+    """Scores models on the same samples; the samples are streamed.
+
+    Attributes:
+        metric: its name.
+        original: the original's score.
+        notice: what makes that score doubtful; empty if nothing does.
+    """
 
     def __init__(self, original: Model, samples: Samples, metric: str = "auto") -> None:
         """Take the original's score.
 
         Raises:
-            OptionError: there is no such metric, or it needs labels that the samples lack.
+            OptionError: there is no such metric, it needs labels that the samples lack, or labels are no classes of the model.
         """
         self.metric = resolve_metric(metric, original, samples)
         self._score, self._samples, self._model = find_metric(self.metric), samples, original
         self._names = [output.name for output in original.graph.output]
         self._session = Session(original, self._names, fuse=True, threads=0)
+        self.notice = ""
         self.original = self._run(original)
 
     def of(self, model: Model) -> QualityScore:
         """The score of a model beside the original's."""
-        return QualityScore(self.metric, self.original, self._run(model), self._count, self._samples.source)
+        return QualityScore(self.metric, self.original, self._run(model), self._count, self._samples.source, self.notice)
 
     def _run(self, model: Model) -> float:
         session = Session(model, self._names, fuse=True, threads=0)
         total, self._count = 0.0, 0
+        outputs: Sequence[Any] = ()
         for batch in self._samples.batches(64):
             outputs = session.run(batch.feeds)
+            if self.metric == "top1":
+                check_labels(outputs, batch.labels, self._samples.source, self._count)
             reference = outputs if model is self._model else self._session.run(batch.feeds)
             total += self._score(outputs, reference, batch.labels) * batch.size
             self._count += batch.size
-        return total / max(self._count, 1)
+        score = total / max(self._count, 1)
+        if model is self._model and self.metric == "top1":
+            self.notice = chance_notice(score, outputs, self._count, self._samples.source)
+        return score

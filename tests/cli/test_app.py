@@ -216,7 +216,7 @@ def stopped(model: Path) -> Iterator[Callable[[signal.Signals, float], int]]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_leaves_no_trace(
     stopped: Callable[[signal.Signals, float], int], model: Path, number: signal.Signals
 ) -> None:

@@ -147,7 +147,7 @@ def test_a_file_that_holds_no_samples_is_refused(call: Cli, model: Path) -> None
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
 def test_samples_of_a_near_type_are_converted(call: Cli, model: Path, dtype: str) -> None:
     path = model.parent / "samples.npz"
-    np.savez(path, x=np.ones((20, 3, 8, 8), dtype), unused=np.zeros(3))
+    np.savez(path, x=(np.arange(3840) % 251).astype(dtype).reshape(20, 3, 8, 8), unused=np.zeros(3))
     done = call("prune", model, "-o", model.parent / "out.onnx", "--calib", path, "--no-benchmark", "--json")
     assert done.status == 0
     assert done.json()["drift"]["samples"] == 20
@@ -172,7 +172,9 @@ def test_preprocessing_is_of_images(call: Cli, model: Path) -> None:
 
 
 def test_a_function_of_the_working_directory(model: Path) -> None:
-    (model.parent / "mine.py").write_text("import numpy as np\ndef data():\n    yield from np.ones((5, 3, 8, 8))\n")
+    (model.parent / "mine.py").write_text(
+        "import numpy as np\ndef data():\n    yield from np.arange(960.0).reshape(5, 3, 8, 8)\n"
+    )
     command = [sys.executable, "-P", "-m", "onnxprune", "prune", model.name, "-o", "out.onnx", "--calib", "mine:data", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENV, cwd=model.parent, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr

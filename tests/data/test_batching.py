@@ -212,12 +212,16 @@ def test_what_does_not_fit_is_refused(inputs: list[ValueInfoProto], arrays: dict
         batches(InputSignature.of(inputs), table(**arrays))
 
 
-@pytest.mark.parametrize("values", [[np.inf, -np.inf, np.nan], [-np.inf, 0.5, 65504]])
-def test_infinities_stay(values: list[float]) -> None:
-    """Masks of attention hold them."""
-    x: Array = np.array(values)
+def test_masks_of_attention_hold_infinities() -> None:
+    x: Array = np.array([-np.inf, 0, 0])
     (batch,) = batches(InputSignature.of([value("x", "N", dtype=TensorProto.FLOAT16)]), table(x=x))
     np.testing.assert_array_equal(batch.feeds["x"], x)
+
+
+@pytest.mark.parametrize("values", [[np.inf, -np.inf, np.nan], [-np.inf, 0.5, 65504], [np.inf, 0], [np.nan, 0], [0, 1, np.nan]])
+def test_other_infinities_are_refused(values: list[float]) -> None:
+    with pytest.raises(OptionError, match=r"^there: array 'x' holds (nan|-?inf) at sample"):
+        batches(InputSignature.of([value("x", "N", dtype=TensorProto.FLOAT16)]), table(x=np.array(values)))
 
 
 def test_texts() -> None:

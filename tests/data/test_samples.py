@@ -15,7 +15,7 @@ from PIL import Image
 
 from data.test_batching import unknown, value
 from data.test_sources import MODULE
-from onnxprune.data.samples import Batch, Samples, noise_samples, open_samples
+from onnxprune.data.samples import Batch, Samples, noise_samples, open_samples, optional_samples
 from onnxprune.errors import OptionError
 from onnxprune.ir.weights import Array
 
@@ -276,3 +276,35 @@ def test_noise_does_not_depend_on_the_batch() -> None:
     assert len(np.unique(one.feeds["x"])) == 48
     (other,) = noise_samples([X], seed=1).batches(16)
     assert not np.array_equal(one.feeds["x"], other.feeds["x"])
+
+
+# Samples that spoil or show nothing
+
+
+@pytest.mark.parametrize("value_", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_no_finite_number_is_refused_with_its_sample(tmp_path: Path, value_: float) -> None:
+    x = np.arange(60, dtype=np.float32).reshape(20, 3)
+    x[13, 2] = value_
+    np.savez(tmp_path / "a.npz", x=x)
+    samples = open_samples(tmp_path / "a.npz", [X], option="--eval")
+    with pytest.raises(OptionError, match=rf"^--eval .*a\.npz: array 'x' holds {value_} at sample 13: samples must be finite"):
+        list(samples.batches(4))
+
+
+def test_labels_are_finite_numbers() -> None:
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    with pytest.raises(OptionError, match="array 'label' holds nan at sample 2"):
+        open_samples({"x": x, "label": np.array([0, 1, np.nan, 1])}, [X]).batches(4).__next__()
+    with pytest.raises(OptionError, match="labels are numbers"):
+        open_samples({"x": x, "label": np.array(list("abcd"))}, [X])
+
+
+def test_samples_that_show_nothing_are_refused() -> None:
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    assert optional_samples({"x": x}, [X], "").notice == ""  # type: ignore[union-attr]
+    assert "one sample alone" in optional_samples({"x": x[1:2]}, [X], "").notice  # type: ignore[union-attr]
+    with pytest.raises(OptionError, match="all 4 samples are equal"):
+        optional_samples({"x": np.repeat(x[1:2], 4, 0)}, [X], "")
+    for same in (np.zeros((4, 3), np.float32), np.full((1, 3), 2, np.float32)):
+        with pytest.raises(OptionError, match="every value of every sample is the same"):
+            optional_samples({"x": same}, [X], "")

@@ -350,3 +350,25 @@ def test_a_file_comes_before_a_module(here: Path) -> None:
     np.savez(here / "mine:x", x=np.ones((2, 3)))
     (here / "mine:x.npz").rename(here / "mine:x")
     assert len(read("mine:x")) == 1
+
+
+@pytest.mark.parametrize("code", ["def f(): sys.exit(0)", "def f():\n    yield 1\n    sys.exit(7)", "sys.exit(0)\nf = None"])
+def test_a_function_cannot_end_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    module = f"ends_{abs(hash(code))}"
+    (tmp_path / f"{module}.py").write_text(f"import sys\n{code}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    signature = InputSignature.of([value("x", "N")])
+    with pytest.raises(OptionError, match=r"SystemExit: \d"):
+        list(find_source(f"{module}:f", "--calib", signature, None).tables())
+
+
+def test_what_a_function_prints_goes_to_stderr(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "print('first')\ndef f():\n    print('second')\n    yield [1.0]\n    print('third')\n"
+    (tmp_path / "prints_much.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    list(find_source("prints_much:f", "--calib", InputSignature.of([value("x", "N")]), None).tables())
+    assert capsys.readouterr() == ("", "first\nsecond\nthird\n")

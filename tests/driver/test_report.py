@@ -81,7 +81,7 @@ def test_drift_is_measured_on_the_samples() -> None:
 
 
 def test_a_recipe_names_its_samples(tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", np.ones((5, 3, 8, 8)))
+    np.save(tmp_path / "x.npy", np.arange(960.0).reshape(5, 3, 8, 8))
     recipe = Recipe(target="channels=0.5", align="1", calib=str(tmp_path / "x.npy"))
     drift = prune(parse(NETS["residual"]), recipe).report.drift
     assert drift is not None

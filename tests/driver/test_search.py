@@ -76,3 +76,10 @@ def test_a_latency_that_nothing_reaches(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(made, "draft", lambda target: (None, target))
     with pytest.raises(TargetError, match=r"latency=0.5 cannot be reached: the fastest model of 6 has latency=0.900"):
         at_latency(made, Target("latency", 0.5))
+
+
+def test_a_model_without_groups_has_none_within_a_drop() -> None:
+    model = Model.of(parse("(float[N,3,8,8] x) => (float[N,3,8,8] y) <float[3,3,1,1] w> { y = Conv(x, w) }"))
+    made = Compiler(model, Recipe(target="macs=0.5"), open_samples({"x": X}, model.inputs))
+    with pytest.raises(TargetError, match="the model has no group that can be pruned"):
+        within_drop(made, Evaluation(model, open_samples({"x": X}, model.inputs), "cosine"), 0.1, Target("macs", 0.5))

@@ -213,6 +213,14 @@ def test_gradients_choose_weights(allocation: str) -> None:
 def test_gradients_that_ask_how_a_loss_falls_need_labels() -> None:
     pytest.importorskip("onnxprune.torch.importance", reason="PyTorch is not installed")
     with pytest.raises(OptionError, match="grasp asks how a loss falls"):
-        sparsify(DIGITS, SparseRecipe(method="grasp"), samples={"x": np.zeros((16, 1, 8, 8), np.float32)})
+        sparsify(DIGITS, SparseRecipe(method="grasp"), samples={"x": np.eye(16, 64, dtype=np.float32).reshape(16, 1, 8, 8)})
     with pytest.raises(OptionError, match="method 'taylor' needs samples"):
         sparsify(DIGITS, SparseRecipe(method="taylor"))
+
+
+@pytest.mark.parametrize("method", ["admm", "obs"])
+def test_one_sample_alone_is_noted(method: str) -> None:
+    """Its features do not vary: moments of float32 differ by their rounding alone."""
+    x = np.random.default_rng(0).random((1, 1, 8, 8), np.float32)
+    report = sparsify(DIGITS, SparseRecipe(sparsity=0.5, method=method), samples={"x": x}).report
+    assert "samples: one sample alone shows little of the data: give more" in report.notes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -186,7 +187,7 @@ def test_steps_follow_each_other_and_finished_ones_are_kept(recipe: Write, tmp_p
     original = Model.of(DIGITS)
     samples = calibrate.open_samples(tmp_path / "calib.npz", original.inputs)
     found = Evaluation(original, samples, "agreement").of(Model.of(tmp_path / "small.onnx")).pruned
-    assert report["steps"][4]["score"] == {"metric": "agreement", "value": found, "samples": 48}
+    assert report["steps"][4]["score"] == {"metric": "agreement", "value": found, "samples": 48, "notice": ""}
 
     first = (tmp_path / "small.onnx").read_bytes()
     with pytest.raises(OutputError, match="exists already: pass --force"):
@@ -250,6 +251,44 @@ def test_functions_may_lie_beside_the_recipe(recipe: Write, tmp_path: Path) -> N
     report = run(recipe('[quantize]\ncalib = "my_samples_of_tests:images"\n'))
     assert report["steps"][0]["report"]["drift"]["samples"] == 16
     assert str(tmp_path.resolve()) not in sys.path or str(tmp_path.resolve()) in path
+
+
+SHADOW = "open('seen', 'w').close()\nraise ImportError('not the real one')\n"
+
+
+def test_modules_beside_the_recipe_take_no_others_place(recipe: Write, tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime.py").write_text(SHADOW)
+    (tmp_path / "my_samples_of_shadows.py").write_text(
+        "import numpy as np\ndef images():\n    yield np.random.default_rng(0).random((16, 1, 8, 8), np.float32)\n"
+    )
+    for text in ('[prune]\ntarget = "macs=0.7"\n', '[quantize]\ncalib = "my_samples_of_shadows:images"\n'):
+        command = [sys.executable, "-m", "onnxprune", "run", str(recipe(text)), "--force"]
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path / "elsewhere", env=env)
+        assert done.returncode == 0, done.stderr
+        assert not (tmp_path / "elsewhere" / "seen").exists()
+
+
+def test_a_step_is_done_again_when_its_samples_or_its_function_change(recipe: Write, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    folder, module, keep = tmp_path / "samples", tmp_path / "my_samples_that_change.py", tmp_path / "keep"
+    folder.mkdir()
+
+    def change(number: int) -> None:
+        np.savez(folder / "0.npz", image=rng.random((16 + number, 1, 8, 8), np.float32))
+        module.write_text(
+            f"import numpy as np\ndef f():\n    yield np.random.default_rng({number}).random((16, 1, 8, 8), np.float32)\n"
+        )
+
+    for calib in ("samples", "my_samples_that_change:f"):
+        reused: list[bool] = []
+        path = recipe(f'[quantize]\ncalib = "{calib}"\n')
+        for number in (0, 0, 10):
+            if number or not reused:
+                change(number)
+            reused.append(run(path, keep=keep, force=True)["steps"][0]["reused"])
+        assert reused == [False, True, False]
 
 
 def test_the_command(recipe: Write, tmp_path: Path) -> None:

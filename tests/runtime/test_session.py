@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper
@@ -71,3 +76,12 @@ def test_one_node_that_cannot_be_computed_does_not_hide_the_others() -> None:
     constants = {"a": np.array([1.0, 2.0], np.float32), "wrong": np.array([5])}
     found = evaluate(ModelProto(ir_version=10, opset_import=OPSETS), nodes, constants)
     assert {name: array.tolist() for name, array in found.items()} == {"b": [-1, -2], "e": [1, 2]}
+
+
+def test_onnxruntime_keeps_no_telemetry(tmp_path: Path) -> None:
+    digits = Path(__file__).resolve().parents[2] / "models" / "digits.onnx"
+    env = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    env |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(digits.parents[1])}
+    words = ("prune", digits, "-o", tmp_path / "out.onnx", "--target", "macs=0.5", "--no-benchmark")
+    subprocess.run([sys.executable, "-m", "onnxprune", *map(str, words)], check=True, capture_output=True, env=env)
+    assert [file.name for file in tmp_path.rglob("*")] == ["out.onnx"]

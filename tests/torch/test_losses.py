@@ -43,6 +43,15 @@ def test_cross_entropy_finds_the_classes() -> None:
         losses.cross_entropy([image], None, labels)
 
 
+def test_cross_entropy_refuses_labels_that_are_no_classes() -> None:
+    scores = torch.randn(4, 3)
+    for wrong in (3, -1, 10**9):
+        with pytest.raises(OptionError, match=f"label {wrong} is no class of the model, which has 0 to 2"):
+            losses.cross_entropy([scores], None, torch.tensor([0, 1, wrong, 2]))
+    marked = torch.tensor([0, 1, -100, 2])
+    assert losses.cross_entropy([scores], None, marked) == torch.nn.functional.cross_entropy(scores, marked)
+
+
 def test_mse_is_to_labels_or_to_the_teacher() -> None:
     output, right = draw(3, 1), draw(3, seed=1)
     assert losses.mse_loss([output], None, right) == torch.nn.functional.mse_loss(output[:, 0], right)

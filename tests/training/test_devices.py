@@ -1,7 +1,10 @@
-"""Devices: the one that was asked for, and several processes that end at the same weights."""
+"""Devices: the one that was asked for, several processes that end at the same weights, and as many threads as users have."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +31,11 @@ def test_devices_that_are_not_there_are_refused() -> None:
             find_devices("cpu", "float16")
 
 
-def test_images_have_their_channels_last() -> None:
+def test_images_keep_their_channels_first() -> None:
     images, rows = np.arange(96.0).reshape(2, 3, 4, 4), np.arange(6).reshape(2, 3)
     found = Devices("cpu", "float32").tensors({"images": images, "rows": rows})
+    assert found["images"].is_contiguous()
     assert np.array_equal(found["images"], images)
-    assert found["images"].is_contiguous(memory_format=torch.channels_last)
-    maps = torch.nn.functional.conv2d(found["images"], torch.ones(5, 3, 3, 3, dtype=torch.float64))
-    assert maps.is_contiguous(memory_format=torch.channels_last)
     assert np.array_equal(found["rows"], rows)
 
 
@@ -78,3 +79,36 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     kept = to_module(DIGITS).weights()
     assert any(not torch.equal(moved[name], kept[name]) for name in kept)
     assert sparsity(moved) < 0.01
+
+
+@pytest.mark.parametrize("words", [("finetune",), ("train", "--sparsity", "0.5")])
+def test_a_training_ends_well_with_as_many_threads_as_users_have(tmp_path: Path, words: tuple[str, ...]) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "d.npz", x=rng.random((64, 1, 8, 8), np.float32))
+    command, *rest = words
+    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | {"PYTHONPATH": str(ROOT)}
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "onnxprune",
+            command,
+            DIGITS,
+            "--data",
+            "d.npz",
+            "--teacher",
+            DIGITS,
+            "--epochs",
+            "1",
+            "-o",
+            "o",
+            *rest,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=env,
+        cwd=tmp_path,
+    )
+    assert told.returncode == 0, told.stderr
+    assert (tmp_path / "o").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,3 +93,29 @@ def test_drops(text: str, drop: float) -> None:
 def test_what_is_no_drop(text: str) -> None:
     with pytest.raises(OptionError, match=r"as 1% or 0\.01"):
         parse_drop(text)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        (lambda y: np.where(np.arange(150) == 70, 3, y), "label 3 of sample 70 is no class of the model, which has 0 to 2"),
+        (lambda y: np.where(np.arange(150) == 5, -1, y), "label -1 of sample 5 is no class"),
+        (lambda y: y + 10**9, "is no class of the model"),
+        (lambda y: y + 0.5, "of sample 0 is no class of the model"),
+        (lambda y: np.eye(3)[y], "give the index of one class for each sample"),
+    ],
+)
+def test_labels_must_be_classes(spoilt: Any, message: str) -> None:
+    model = Model.of(parse(SCORES))
+    labels = spoilt((X @ model.weights["w"].array()).argmax(1))
+    with pytest.raises(OptionError, match=message):
+        Evaluation(model, open_samples({"x": X, "label": labels}, model.inputs))
+
+
+def test_an_original_that_guesses_is_noticed() -> None:
+    model = Model.of(parse(SCORES))
+    right = (X @ model.weights["w"].array()).argmax(1)
+    samples = [open_samples({"x": X, "label": labels}, model.inputs) for labels in (right, right.astype(float), (right + 1) % 3)]
+    notices = [Evaluation(model, one).of(model).notice for one in samples]
+    assert notices[:2] == ["", ""]
+    assert "the original's top1 of 0.0000 is no better than guessing" in notices[2]
