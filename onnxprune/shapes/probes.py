@@ -2,9 +2,9 @@
 
 Exporters leave batch, sequence and image sizes open and write arithmetic on them into the graph. A *probe* gives every open
 size a definite value, infers all shapes without touching a weight, and computes the integer arithmetic that follows from
-them. Two probes with different values tell dynamic sizes from static ones; sizes that depend on data (how many boxes pass a
-threshold) get stand-ins that differ too. Only where inference has no answer (custom operators, a few standard ones) the model
-itself is run, once per probe.
+them. What differs between two probes is dynamic, and so is what is computed from it, even if it is equal in both; see
+`onnxprune.shapes.dependence`. Sizes that depend on data (how many boxes pass a threshold) get stand-ins that differ too. Only
+where inference has no answer (custom operators, a few standard ones) the model itself is run, once per probe.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxprune.ir.model import Model
+from onnxprune.ir.node import every_node
 from onnxprune.ir.weights import Array
+from onnxprune.shapes.dependence import Dependence
 from onnxprune.shapes.inference import Inferred, infer
 from onnxprune.shapes.size_arithmetic import SMALL
 
@@ -44,6 +46,7 @@ class Shapes:
         dynamic: for values with a dynamic size, which of their axes have one.
         values: small constants and computed integers, in the first probe.
         moving: for computed values that differ between the probes, their value in the second one.
+        open: for computed values that depend on dynamic sizes, which of their entries do, whether or not they moved.
         batch: the size that the first probe gave to a dynamic batch axis; 1 where the batch is static.
     """
 
@@ -51,6 +54,7 @@ class Shapes:
     dynamic: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
     values: Mapping[str, Array] = field(default_factory=dict)
     moving: Mapping[str, Array] = field(default_factory=dict)
+    open: Mapping[str, Array] = field(default_factory=dict)
     batch: int = 1
 
 
@@ -141,7 +145,18 @@ def probe(model: Model) -> Shapes:
             if moved is None or not np.array_equal(values[name], moved):
                 moving[name] = moved if moved is not None else values[name]
     batch = next((shapes[v.name][0] for v in model.inputs if dynamic.get(v.name, (False,))[0]), 1)  # type: ignore[index]
-    return Shapes(shapes, dynamic, values, moving, batch)
+    if not dynamic:
+        return Shapes(shapes, dynamic, values, moving, batch=batch)
+    depends = Dependence(shapes, values, dynamic, {name: _differ(values[name], moved) for name, moved in moving.items()})
+    depends.follow(every_node(model.graph))
+    return Shapes(shapes, depends.axes, values, moving, depends.entries, batch)
+
+
+def _differ(value: Array, moved: Array) -> Array:
+    """Which entries of a value moved; all, if nothing tells them apart."""
+    if value.shape != moved.shape or np.array_equal(value, moved):
+        return np.ones(value.shape, bool)
+    return np.asarray(value != moved)
 
 
 def shapes_at(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
