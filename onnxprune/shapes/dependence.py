@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from onnxprune.ir.types import Shape
     from onnxprune.ir.weights import Array
 
-__all__ = ["Dependence"]
+__all__ = ["WINDOWS", "Dependence"]
 
 _SAME_ENTRIES = frozenset({"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 _SIZES = {"ConstantOfShape": 0, "Expand": 1, "Reshape": 1, "Tile": 1, "Resize": 3}
 """Operators with an input that has one entry for each axis of the output."""
-_WINDOWS = frozenset({"Conv", "ConvTranspose", "AveragePool", "LpPool", "MaxPool"})
-"""Operators that make many sizes of one axis the same."""
+WINDOWS = frozenset({"Conv", "ConvTranspose", "AveragePool", "LpPool", "MaxPool"})
+"""Operators that move a window along axes: many sizes become the same, and those below the window's nothing."""
 
 
 class Dependence:
@@ -185,7 +185,7 @@ class Dependence:
         """The axes of an output that one axis of an input becomes; none where that is not known."""
         attributes = self._attributes(node)
         rank = len(source)
-        if node.op_type in _WINDOWS:
+        if node.op_type in WINDOWS:
             return {axis} if position == 0 and axis != 1 else set()
         if self.moved.get(node.input[position], (False,) * rank)[axis]:
             return set()  # what it becomes moves, too

@@ -10,6 +10,7 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 from nets import both, parse
+from onnxprune import Recipe, prune
 from onnxprune.driver.prune import analyze
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Array
@@ -127,3 +128,66 @@ def test_channels_in_front_of_such_a_squeeze_stay(opset: int) -> None:
     sizes = [{"x": (batch, 3, size, size + 1)} for batch, size in ((1, 3), (2, 9), (1, 40))]
     check_at(model, {"w1:0": [5]}, sizes)
     assert [group.id for group in analyze(Model.of(model)).coupling.groups] == ["w1:0"]
+
+
+VOICE = """(float[N,T] x, float[2,N,8] state) => (float[N,16] y) <int64[4] pads = {0, 64, 0, 64}, int64[1] i1 = {1},
+ float[16,1,128] w1, float[8,16,1] w2, int64 i0 = {0}, int64[1] i2 = {2}> {
+  p = Pad<mode = "reflect">(x, pads)
+  u = Unsqueeze(p, i1)
+  a = Conv<strides = [64]>(u, w1)
+  b = Relu(a)
+  d = Conv(b, w2)
+  e = ReduceMean<keepdims = 0>(d, i2)
+  s = Gather<axis = 0>(state, i0)
+  y = Concat<axis = 1>(e, s)
+}"""
+"""A voice detector: reflection takes more than 64 samples."""
+
+FLIPS = """(float[N,1,8,8] x) => (float[M,7] y) <float[16,1,3,3] w1, float[7,16,3,3] w2, int64[2] four = {4, -1},
+ int64[2] seven = {-1, 7}, int64[1] i1 = {1}> {
+  a = Conv(x, w1)
+  b = Relu(a)
+  d = Conv(b, w2)
+  e = GlobalAveragePool(d)
+  f = Reshape(e, four)
+  t = Transpose<perm = [1, 0]>(f)
+  k = ReduceMean<keepdims = 0>(t, i1)
+  y = Reshape(k, seven)
+}"""
+"""Four views of each sample."""
+
+SPECTRUM = """(float[N,T] x) => (float[N,4,F] y) <int64[1] i1 = {1}, float[64,1,512] w1, float[4,64,1] w2> {
+  u = Unsqueeze(x, i1)
+  a = Conv<strides = [160]>(u, w1)
+  b = Relu(a)
+  y = Conv(b, w2)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("text", "group", "sizes"),
+    [
+        (VOICE, "w1:0", [{"x": (n, t), "state": (2, n, 8)} for n, t in ((1, 512), (3, 65), (8, 4000))]),
+        (FLIPS, "w1:0", [{"x": (n, 1, 8, 8)} for n in (4, 12, 64)]),
+        (FLIPS.replace("{4, -1}", "{10, -1}"), "w1:0", [{"x": (n, 1, 8, 8)} for n in (70, 140)]),
+        (SPECTRUM, "w1:0", [{"x": (n, t)} for n, t in ((1, 512), (3, 1001), (1, 16000))]),
+    ],
+)
+def test_sizes_that_few_models_take_are_found(text: str, group: str, sizes: Sequence[Mapping[str, tuple[int, ...]]]) -> None:
+    model = parse(text)
+    pruned = prune(model, Recipe(target="macs=0.7", align="1"))
+    verification = pruned.report.verification
+    assert verification is not None
+    assert verification.ok
+    check_at(model, {group: [0, 2, 5, 9]}, sizes)
+
+
+def test_a_negative_size_of_an_input_is_open() -> None:
+    model = parse(
+        "(float[N,3,H,W] x) => (float[N,4,A,B] y) <float[8,3,3,3] w1, float[4,8,3,3] w2> "
+        "{ a = Conv(x, w1) b = Relu(a) y = Conv(b, w2) }"
+    )
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    assert prune(model, Recipe(target="channels=0.5", align="1")).report.obtained["channels"] == 0.5
+    check_at(model, {"w1:0": [1, 2]}, [{"x": (n, 3, size, 9)} for n, size in ((1, 5), (3, 8), (2, 64))])
