@@ -14,7 +14,7 @@ from onnxprune.axes.rules.layout import runs
 from onnxprune.ir.model import Model, pinned_sizes
 from onnxprune.ir.node import CONTROL_FLOW, captured, domain_of, every_body, every_graph, every_node, is_followed, subgraphs
 from onnxprune.ir.toposort import in_order
-from onnxprune.ir.weights import Array, Weight, densify
+from onnxprune.ir.weights import Array, Weight, constant_of
 from onnxprune.passes.analysis import Normalized
 from onnxprune.passes.base import Pass
 from onnxprune.passes.bodies import (
@@ -112,19 +112,6 @@ def constants_to_initializers(model: Model) -> None:
                 model.weights[weight.name] = weight
         if len(nodes) < len(graph.node):
             replace_all(graph.node, nodes)
-
-
-def constant_of(node: NodeProto) -> Weight | None:
-    """The tensor that a ``Constant`` node spells, in whichever of its attributes; ``None`` for text."""
-    name, attribute = node.output[0], node.attribute[0]
-    if attribute.name == "value":
-        return Weight(name, attribute.t)
-    if attribute.name == "sparse_value":
-        return Weight(name, None, densify(attribute.sparse_tensor))
-    dtypes = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
-    if attribute.name not in dtypes:
-        return None
-    return Weight(name, None, np.array(helper.get_attribute_value(attribute), dtypes[attribute.name]))
 
 
 def fold(model: Model) -> None:
