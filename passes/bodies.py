@@ -166,7 +166,7 @@ def _static(model: Model, shapes: Shapes) -> set[str]:
             continue
         if node.op_type in {"Shape", "Size"} or (node.op_type in _PICKING and names <= picked):
             picked.add(made)
-            if made not in shapes.moving:
+            if made not in shapes.open:
                 static.add(made)
         elif names and names <= static:
             static.add(made)

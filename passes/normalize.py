@@ -14,7 +14,7 @@ from onnxprune.axes.rules.layout import runs
 from onnxprune.ir.model import Model, pinned_sizes
 from onnxprune.ir.node import CONTROL_FLOW, captured, domain_of, every_body, every_graph, every_node, is_followed, subgraphs
 from onnxprune.ir.toposort import in_order
-from onnxprune.ir.weights import Array, Weight, densify
+from onnxprune.ir.weights import Array, Weight, constant_of
 from onnxprune.passes.analysis import Normalized
 from onnxprune.passes.base import Pass
 from onnxprune.passes.bodies import (
@@ -112,19 +112,6 @@ def constants_to_initializers(model: Model) -> None:
                 model.weights[weight.name] = weight
         if len(nodes) < len(graph.node):
             replace_all(graph.node, nodes)
-
-
-def constant_of(node: NodeProto) -> Weight | None:
-    """The tensor that a ``Constant`` node spells, in whichever of its attributes; ``None`` for text."""
-    name, attribute = node.output[0], node.attribute[0]
-    if attribute.name == "value":
-        return Weight(name, attribute.t)
-    if attribute.name == "sparse_value":
-        return Weight(name, None, densify(attribute.sparse_tensor))
-    dtypes = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
-    if attribute.name not in dtypes:
-        return None
-    return Weight(name, None, np.array(helper.get_attribute_value(attribute), dtypes[attribute.name]))
 
 
 def fold(model: Model) -> None:
@@ -284,9 +271,17 @@ def split_sizes(model: Model, shapes: Shapes, node: NodeProto) -> bool:
 
 
 def squeeze_axes(model: Model, shapes: Shapes, node: NodeProto) -> bool:
-    """A ``Squeeze`` of every unit axis spells which, or it would squeeze what pruning leaves one position of."""
+    """A ``Squeeze`` of every unit axis spells which, or it would squeeze what pruning leaves one position of.
+
+    Where an axis has a size that changes it may be 1, too: then the node stays as it is, and its axes whole.
+    """
     source = shapes.shapes.get(node.input[0]) if node.op_type == "Squeeze" else None
-    if source is None or (len(node.input) > 1 and node.input[1]) or any(a.name == "axes" for a in node.attribute):
+    if (
+        source is None
+        or any(shapes.dynamic.get(node.input[0], ()))
+        or (len(node.input) > 1 and node.input[1])
+        or any(a.name == "axes" for a in node.attribute)
+    ):
         return False
     axes = [axis for axis, size in enumerate(source) if size == 1]
     if model.opset < 13:
@@ -306,17 +301,20 @@ def _constant(model: Model, stem: str, value: Array) -> str:
 def _pin(model: Model, shapes: Shapes, node: NodeProto, position: int, nodes: list[NodeProto], *, static_only: bool) -> bool:
     """Replace one input by what is known of it; nodes that the replacement needs go to ``nodes``."""
     name = node.input[position]
-    value, moved = shapes.values.get(name), shapes.moving.get(name)
+    value, open_ = shapes.values.get(name), shapes.open.get(name)
     if value is None or not np.issubdtype(value.dtype, np.integer):
         return False
-    if moved is None:
+    if open_ is None:
         node.input[position] = _constant(model, f"{name}__pinned", value)
         return True
-    if static_only or node.op_type not in _REFRESHED or value.ndim != 1 or moved.shape != value.shape:
+    if static_only or node.op_type not in _REFRESHED or value.ndim != 1:
         return False
-    spelled = np.where(value == moved, value, _COMPUTED)
+    moved = shapes.moving.get(name, value)
+    if moved.shape != value.shape:
+        return False
+    spelled = np.where(open_, _COMPUTED, value)
     if node.op_type == "Reshape":
-        _copy_or_infer(shapes, node, value, spelled)
+        _copy_or_infer(shapes, node, value, moved, spelled)
     computed = spelled == _COMPUTED
     if computed.all():
         return False
@@ -333,7 +331,7 @@ def _pin(model: Model, shapes: Shapes, node: NodeProto, position: int, nodes: li
     return True
 
 
-def _copy_or_infer(shapes: Shapes, node: NodeProto, value: Array, spelled: Array) -> None:
+def _copy_or_infer(shapes: Shapes, node: NodeProto, value: Array, moved: Array, spelled: Array) -> None:
     """Spell dynamic entries of a ``Reshape`` as copies of the input's size (0), and one of the others as inferred (-1).
 
     Where zeros are allowed as sizes, a copy is spelled otherwise: then all entries are spelled so, or none.
@@ -345,7 +343,7 @@ def _copy_or_infer(shapes: Shapes, node: NodeProto, value: Array, spelled: Array
     source = shapes.shapes.get(node.input[0]) or ()
     moves = shapes.dynamic.get(node.input[0], (False,) * len(source))
     for entry in np.flatnonzero(entries == _COMPUTED):
-        if entry < len(source) and moves[entry] and source[entry] == value[entry]:
+        if entry < len(source) and moves[entry] and source[entry] == value[entry] != moved[entry]:
             entries[entry] = 0
     left = np.flatnonzero(entries == _COMPUTED)
     if len(left) and not (entries == -1).any():

@@ -335,7 +335,7 @@ def _dims(value: ValueInfoProto) -> list[int | str] | None:
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
         return None
-    return [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in tensor.shape.dim]
+    return [dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param for dim in tensor.shape.dim]
 
 
 def _batch(dims: Mapping[str, list[int | str] | None]) -> tuple[set[str], int | None]:

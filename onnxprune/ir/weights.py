@@ -17,7 +17,7 @@ from onnxprune.errors import ModelError
 if TYPE_CHECKING:
     from onnxprune.ir.types import Shape
 
-__all__ = ["FLOATS", "Array", "Flags", "Floats", "Weight", "densify", "external_path"]
+__all__ = ["FLOATS", "Array", "Flags", "Floats", "Weight", "constant_of", "densify", "external_path"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Floats = npt.NDArray[np.float64]
@@ -175,3 +175,16 @@ def densify(sparse: onnx.SparseTensorProto) -> Array:
         indices = np.ravel_multi_index(tuple(indices.T), tuple(sparse.dims)) if len(indices) else np.zeros(0, np.int64)
     dense[indices] = values
     return dense.reshape(tuple(sparse.dims))
+
+
+def constant_of(node: onnx.NodeProto) -> Weight | None:
+    """The tensor that a ``Constant`` node spells, in whichever of its attributes; ``None`` for text."""
+    name, attribute = node.output[0], node.attribute[0]
+    if attribute.name == "value":
+        return Weight(name, attribute.t)
+    if attribute.name == "sparse_value":
+        return Weight(name, None, densify(attribute.sparse_tensor))
+    dtypes = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+    if attribute.name not in dtypes:
+        return None
+    return Weight(name, None, np.array(helper.get_attribute_value(attribute), dtypes[attribute.name]))

@@ -264,4 +264,4 @@ def _at(widths: Sequence[int], share: float) -> int:
 
 def _dims(value: ValueInfoProto) -> tuple[int | str | None, ...]:
     dims = value.type.tensor_type.shape.dim
-    return tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in dims)
+    return tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param or None for dim in dims)

@@ -70,7 +70,7 @@ def bind(proto: ModelProto, inputs: Mapping[str, Shape]) -> Known:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in names:
                 dim.dim_value = names[dim.dim_param]
-            elif not dim.HasField("dim_value"):
+            elif not dim.HasField("dim_value") or dim.dim_value < 0:
                 dim.Clear()
     declared: Known = {}
     for value in proto.graph.output:

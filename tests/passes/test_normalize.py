@@ -376,5 +376,5 @@ def test_it_establishes_the_shapes() -> None:
 
 
 def test_an_old_squeeze_of_every_unit_axis_spells_which() -> None:
-    text = "(float[N,1,4,1] x) => (float[N,4] y) {{ y = Squeeze{}(x) }}"
+    text = "(float[2,1,4,1] x) => (float[2,4] y) {{ y = Squeeze{}(x) }}"
     check(parse(text.format(""), 11), parse(text.format("<axes = [1,3]>"), 11))

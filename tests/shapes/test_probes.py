@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
@@ -47,10 +48,51 @@ def test_trials_differ_and_end() -> None:
     assert even == [{"a": (2, 24), "b": (2, 40)}, {"a": (3, 48), "b": (3, 80)}]
     assert alike == [{"a": (2, 24), "b": (2, 24)}, {"a": (3, 47), "b": (3, 47)}]
     assert both == [{"a": (2, 24), "b": (2, 24)}, {"a": (3, 48), "b": (3, 48)}]
-    assert all(first["a"] == first["b"] == (2, second["a"][1]) for first, second in fixed)
-    assert len({first["a"] for first, _ in fixed}) == len(fixed) > 3
+    equal = [trial for trial in fixed if trial[0]["a"] == trial[0]["b"] == (2, trial[1]["a"][1])]
+    assert len({first["a"] for first, _ in equal}) == len(equal) > 3
+    longer = [first["a"] for first, _ in fixed if first["a"][0] == 2 and first["a"] != first["b"]]
+    assert longer == [(2, 24 * 8), (2, 24 * 64), (2, 24 * 1024)]
+    assert {first["a"][0] for first, _ in fixed} == {2, 4, 8, 16, 6, 10}
     static = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])]
     assert len(list(binding_candidates(static))) == 1
+
+
+def test_one_name_has_one_size_in_every_trial() -> None:
+    """The state of a recurrent network has its batch on the second axis; samples are on the second axis of the other input."""
+    infos = [
+        helper.make_tensor_value_info("state", TensorProto.FLOAT, [2, "batch", 8]),
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "samples"]),
+    ]
+    trials = [found for trial in binding_candidates(infos) for found in trial]
+    assert all(found["state"] == (2, found["x"][0], 8) for found in trials)
+    assert (2, 512) in {found["x"] for found in trials}
+
+
+def test_a_negative_size_is_open() -> None:
+    info = helper.make_tensor_value_info("x", TensorProto.FLOAT, [-1, 3])
+    assert bindings([info]) == [{"x": (2, 3)}, {"x": (3, 3)}]
+
+
+def test_longer_inputs_have_a_limit() -> None:
+    info = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", "T", "S"])
+    assert all(np.prod(found["x"]) <= 1 << 22 for trial in binding_candidates([info]) for found in trial)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "expected"),
+    [(8, 24), (31, 224), (512, 512), (4000, 24 * 1024)],
+)
+def test_inputs_are_longer_than_windows(kernel: int, expected: int) -> None:
+    text = f"(float[N,1,T] x) => (float[N,4,F] y) <float[4,1,{kernel}] w> {{ a = Conv(x, w) y = Relu(a) }}"
+    found = shapes_of(text)
+    assert found.shapes["x"] == (2, 1, expected)
+    assert found.shapes["y"] == (2, 4, expected - kernel + 1)
+
+
+def test_batches_that_are_multiples_alone() -> None:
+    found = shapes_of("(float[N,7] x) => (float[M,7] y) <int64[2] to = {4, -1}> { f = Reshape(x, to) y = Relu(f) }")
+    assert found.shapes["f"] == (4, 7)
+    assert found.dynamic["f"] == (False, True)
 
 
 def test_sizes_that_must_be_equal_are_found() -> None:

@@ -40,7 +40,7 @@ def units(node: NodeView) -> AxisRule | Refused:
     if node.op == "Unsqueeze":
         return axes(f"{without} -> {with_units}")
     if not chosen:  # it would squeeze what pruning leaves one position of, too
-        if node.opset >= 13:
+        if node.opset >= 13 or any(node.is_dynamic(axis) for axis in range(len(shape))):
             return Refused("does not spell which axes it squeezes")
         return axes(f"{with_units} -> {without}", attrs={"axes": sorted(unit)})
     return axes(f"{with_units} -> {without}")
