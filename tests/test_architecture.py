@@ -68,7 +68,7 @@ PROTOBUF |= {
 PROTOBUF |= {
     "sparse.encoding.decoder",
     "sparse.encoding.coo",
-    "sparse.encoding.recognize",
+    "sparse.encoding.forms",
     "sparse.encoding.flat",
     "passes.encode",
     "passes.fold_masks",

@@ -11,7 +11,7 @@ from onnxprune.data.samples import Samples, noise_samples
 from onnxprune.driver.exponents import best_exponent, drifted, small_enough
 from onnxprune.driver.prepared import Prepared
 from onnxprune.driver.progress import Stages
-from onnxprune.driver.proof import broken, prove
+from onnxprune.driver.proof import broken, judged, prove
 from onnxprune.driver.result import Pruned
 from onnxprune.errors import ModelError, OptionError, TargetError
 from onnxprune.ir.precision import differing_weights, with_fitted_weights
@@ -57,6 +57,7 @@ class Compiler:
         self._gone = gone
         self._latest: Prepared | None = None
         self._exponent: float | None = None
+        self._source: Check | None = None
 
     def build(self, target: Target) -> Pruned:
         """A small model that meets a target; surgery proven, readers repaired.
@@ -66,7 +67,8 @@ class Compiler:
         Raises:
             ModelError: the weights are not finite floats.
             TargetError: the target cannot be reached; says what is reachable.
-            VerificationError: the model cannot be run, so that nothing can be verified.
+            VerificationError: the model cannot be run, so that nothing can be verified; or, normalised, it computes something
+                else than the file.
         """
         while True:
             analysis, plan = self.planned(target)
@@ -75,9 +77,12 @@ class Compiler:
             if not self.recipe.verify:
                 break
             with self.stages("verification", "verifying: pruned == masked"):
+                if self._source is None:
+                    self._source = judged(self._prepared().normal.model, self.original, self.recipe.seed)
                 check = prove(analysis, plan, pruned.model, self.recipe.seed)
                 if check.ok:
-                    pruned = replace(pruned, check=check)
+                    notes = dict.fromkeys((*self._source.notes, *check.notes))
+                    pruned = replace(pruned, check=replace(check, notes=tuple(notes)))
                     break
                 self._latest = self._prepared().without(self._broken(analysis, plan, check), target)
         if not self.recipe.repair or (self.samples is None and not self.recipe.blind):

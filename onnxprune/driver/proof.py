@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from onnxprune.axes.factors import Indices, Keeper
 from onnxprune.errors import VerificationError
 from onnxprune.passes import MaskChannels, PruneChannels
-from onnxprune.verify.law import Check, compare, isolate
+from onnxprune.verify.law import Check, compare, isolate, unchanged
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
@@ -17,13 +17,25 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.passes.analysis import Analysis
 
-__all__ = ["broken", "kept_by", "prove"]
+__all__ = ["broken", "judged", "kept_by", "prove"]
 
 
 def kept_by(coupling: Coupling, plan: Plan) -> Callable[[str], Indices]:
     """What a plan keeps along the axes of any value."""
     keeper = Keeper(plan.positions(coupling))
     return lambda value: keeper(coupling.axes.get(value, ()))
+
+
+def judged(prepared: Model, source: Model, seed: int = 0) -> Check:
+    """The proof that preparing a model (normalising, folding, decoding) changed nothing: it computes what the source does.
+
+    Raises:
+        VerificationError: it does not; names the output and the sizes.
+    """
+    outcome = unchanged(prepared, source, seed=seed)
+    if not outcome.ok:
+        raise VerificationError(f"{source.name}: prepared, it computes something else than the file: {outcome.text}")
+    return outcome
 
 
 def prove(analysis: Analysis, plan: Plan, pruned: Model, seed: int) -> Check:

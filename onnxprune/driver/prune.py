@@ -253,6 +253,11 @@ def check(original: ModelSource, pruned: ModelSource, chosen: Plan, *, seed: int
         for name, kind in theirs.items():
             if mine.get(name) != kind:
                 return law.Check(ok=False, error=float("inf"), text=f"graph {side} {name!r} is not the original's")
+    prepared = law.unchanged(found.model, Model.of(original), seed=seed)
+    if not prepared.ok:
+        return dataclasses.replace(
+            prepared, text=f"the original, prepared, computes something else than its file: {prepared.text}"
+        )
     masked = MaskChannels().run(found, chosen)
     inexact = {group.id for group in found.coupling.groups if not group.exact}
     values = not inexact & chosen.keep.keys()

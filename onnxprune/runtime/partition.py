@@ -128,7 +128,7 @@ class Runner:
         Raises:
             ModelError: as `run_each`.
         """
-        self._model, self._threads = model, threads
+        self.model, self._threads = model, threads
         parts = split(model, [output.name for output in model.graph.output])
         self._session = None if parts else Session(model, threads=threads)
 
@@ -136,7 +136,7 @@ class Runner:
         """The outputs for some inputs; raises what ONNX Runtime raises, and what `run_each` does."""
         if self._session:
             return self._session.run(feeds)
-        (results,) = run_each(self._model, [feeds], threads=self._threads)
+        (results,) = run_each(self.model, [feeds], threads=self._threads)
         if isinstance(results, Exception):
             raise results
         return results

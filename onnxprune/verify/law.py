@@ -17,19 +17,20 @@ from onnxprune.axes.factors import Indices, take
 from onnxprune.data.samples import noise_samples
 from onnxprune.errors import ModelError
 from onnxprune.ir.discontinuities import branch_variants, frontier
+from onnxprune.ir.node import defined
 from onnxprune.ir.precision import as_float32, feeds_as_float32, float_types
 from onnxprune.runtime.partition import Runner, run_each, split
-from onnxprune.runtime.session import first_line, random_feeds
+from onnxprune.runtime.session import first_line
 from onnxprune.shapes.probes import binding_candidates, shapes_at, starved
 from onnxprune.verify.float64 import as_float64
+from onnxprune.verify.inputs import reference, told
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
     from onnxprune.ir.model import Model
     from onnxprune.ir.types import Shape
-    from onnxprune.ir.weights import Array
 
-__all__ = ["TOLERANCE", "Check", "Drift", "compare", "drift", "isolate"]
+__all__ = ["TOLERANCE", "Check", "Drift", "compare", "drift", "isolate", "unchanged"]
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 """Largest difference allowed, relative to the largest absolute output, by the coarsest floating-point type in the model.
@@ -116,10 +117,42 @@ def compare(
         way = compare(small, large, seed=seed, values=values, kept=kept, against=against, rounded=rounded)
         if not way.ok and way.runs:  # the masked model runs this way, too
             return way
+    return _decide(pruned, masked, _Way(seed, values, kept, against), rounded=rounded)
+
+
+def unchanged(prepared: Model, source: Model, *, seed: int = 0) -> Check:
+    """Compare a model that was only prepared (rewritten, folded, decoded) with the one that it was made from, run as it is.
+
+    It must compute the same at three sizes where sizes are open, a large one among them. Where ONNX Runtime does not run the
+    source, a note says that it was not tested.
+    """
+    outcome = _decide(prepared, source, _Way(seed, against="original", large=True))
+    if outcome.ok or outcome.runs:
+        return outcome
+    try:
+        reference(source, [output.name for output in source.graph.output], seed)
+    except ModelError as error:
+        return Check(ok=True, error=0.0, notes=(f"not compared with the file itself, which does not run: {error}",))
+    return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How two models are compared; see `compare`, and `reference` for ``large``."""
+
+    seed: int
+    values: bool = True
+    kept: Callable[[str], Indices] | None = None
+    against: str = "masked"
+    large: bool = False
+
+
+def _decide(pruned: Model, masked: Model, way: _Way, *, rounded: bool = False) -> Check:
+    """`compare`, on the branches that the inputs take."""
     types = float_types(masked) or {FLOAT32}
     exact, limit = TOLERANCE[FLOAT32], max(TOLERANCE[name] for name in types)
     try:
-        outcome = _settle(pruned, masked, seed, limit, values=values, kept=kept, against=against)
+        outcome = _settle(pruned, masked, way, limit)
         why = f"rounding in {max(types, key=TOLERANCE.__getitem__)} hides differences up to {limit:g}"
         needed = not rounded and limit > exact and outcome.error > exact and outcome.runs > 0
     except ModelError as error:
@@ -127,23 +160,21 @@ def compare(
         needed = types != {FLOAT32}
     if needed:
         try:
-            settled = _settle(as_float32(pruned), as_float32(masked), seed, exact, values=values, kept=kept, against=against)
+            settled = _settle(as_float32(pruned), as_float32(masked), way, exact)
             outcome = replace(settled, notes=(*settled.notes, f"compared as float32 copies: {why}"))
         except ModelError:
             return outcome
     if outcome.ok or rounded or not np.isfinite(outcome.error):
         return outcome
-    return _in_float64(pruned, masked, outcome, seed, kept=kept, against=against)
+    return _in_float64(pruned, masked, outcome, way)
 
 
-def _in_float64(
-    pruned: Model, masked: Model, found: Check, seed: int, *, kept: Callable[[str], Indices] | None, against: str
-) -> Check:
+def _in_float64(pruned: Model, masked: Model, found: Check, way: _Way) -> Check:
     """Decide in float64 about a difference that was found in a coarser type; returns that finding if float64 cannot decide."""
     try:
         small, large = as_float64(pruned), as_float64(masked)
         limit = TOLERANCE[FLOAT32 if large.narrow else FLOAT64]
-        settled = _settle(small.model, large.model, seed, limit, values=True, kept=kept, against=against)
+        settled = _settle(small.model, large.model, replace(way, values=True), limit)
     except ModelError:
         return found
     if not np.isfinite(settled.error):
@@ -152,105 +183,62 @@ def _in_float64(
     return replace(settled, notes=(*dict.fromkeys((*found.notes, *settled.notes)), why))
 
 
-def _settle(
-    pruned: Model,
-    masked: Model,
-    seed: int,
-    limit: float,
-    *,
-    values: bool,
-    kept: Callable[[str], Indices] | None,
-    against: str,
-) -> Check:
+def _settle(pruned: Model, masked: Model, way: _Way, limit: float) -> Check:
     """Compare outputs; where they differ behind a choice, compare what goes into it."""
     outputs = [output.name for output in masked.graph.output]
-    outcome = _compare(pruned, masked, outputs, seed, limit, values=values, skip=frozenset(), kept=kept, against=against)
-    if outcome.ok or not values or not outcome.runs:
+    outcome = _compare(pruned, masked, outputs, way, limit, skip=frozenset())
+    if outcome.ok or not way.values or not outcome.runs:
         return outcome
     changed = [name for name, weight in masked.weights.items() if _shape(pruned, name) != weight.shape]
     choices = frontier(masked, changed)
     behind = choices.behind.intersection(outputs)
     if not behind:
         return outcome
-    watched = [*outputs, *(name for name in choices.entering if name not in outputs)]
-    outcome = _compare(pruned, masked, watched, seed, limit, values=True, skip=behind, kept=kept, against=against)
+    known = defined(pruned.graph)
+    watched = [*outputs, *(name for name in choices.entering if name not in outputs and name in known)]
+    outcome = _compare(pruned, masked, watched, way, limit, skip=behind)
     return replace(outcome, behind=len(behind))
 
 
-def _compare(
-    pruned: Model,
-    masked: Model,
-    watched: Sequence[str],
-    seed: int,
-    limit: float,
-    *,
-    values: bool,
-    skip: Collection[str],
-    kept: Callable[[str], Indices] | None,
-    against: str,
-) -> Check:
+def _compare(pruned: Model, masked: Model, watched: Sequence[str], way: _Way, limit: float, *, skip: Collection[str]) -> Check:
     """Compare some values of both models.
 
     Raises:
         ModelError: the masked model does not run.
     """
-    feeds, wanted = _reference(masked, watched, seed)
+    given = reference(masked, watched, way.seed, large=way.large)
     try:
-        results = run_each(pruned, feeds, watched)
+        results = run_each(pruned, given.feeds, watched)
     except ModelError as error:
         return Check(ok=False, error=np.inf, text=str(error))
     # A second size that the model itself does not take says nothing about the pruned one.
-    pairs = [(got, expected) for got, expected in zip(results, wanted, strict=True) if not isinstance(expected, Exception)]
-    for got, _ in pairs:
+    runs = zip(results, given.results, given.feeds, strict=True)
+    pairs = [(got, expected, told(feed)) for got, expected, feed in runs if not isinstance(expected, Exception)]
+    for got, _, sizes in pairs:
         if isinstance(got, Exception):
-            return Check(ok=False, error=np.inf, text=f"the pruned model does not run: {first_line(got)}", runs=1)
+            text = f"the pruned model does not run on {sizes}: {first_line(got)}"
+            return Check(ok=False, error=np.inf, text=text, runs=1)
     worst = 0.0
-    for runs, (got, expected) in enumerate(pairs, 1):
+    for count, (got, expected, sizes) in enumerate(pairs, 1):
         for name, a, b in zip(watched, got, expected, strict=True):  # type: ignore[arg-type] # errors returned above
             if name in skip:
                 continue
-            b = take(b, kept(name)) if kept is not None and isinstance(b, np.ndarray) else b
-            gap = _difference(a, b, values=values)
+            b = take(b, way.kept(name)) if way.kept is not None and isinstance(b, np.ndarray) else b
+            gap = _difference(a, b, values=way.values)
             worst = max(worst, gap)
             if gap > limit:
-                text = f"{name!r} differs from the {against} model's by {gap:.2e} (relative)"
-                return Check(ok=False, error=worst, text=text, runs=runs)
+                text = f"{name!r} {_told_gap(a, b, gap, way.against)} on {sizes}"
+                return Check(ok=False, error=worst, text=text, runs=count)
     parts = len(split(masked, watched))
-    notes = (f"run in {parts} segments of the graph, one after the other",) if parts > 1 else ()
+    notes = given.notes if way.values else ()
+    notes += (f"run in {parts} segments of the graph, one after the other",) if parts > 1 else ()
     return Check(ok=True, error=worst, runs=len(pairs), notes=notes)
 
 
-def _reference(masked: Model, watched: Sequence[str], seed: int) -> tuple[list[dict[str, Array]], list[list[Any] | Exception]]:
-    """Inputs of the first sizes that a model takes, and what it computes from them.
-
-    Raises:
-        ModelError: it does not run.
-    """
-    failed, found, empty = "", None, None
-    tried: list[str] = []
-    for sizes in binding_candidates(masked.inputs, batches=(1, 2)):
-        feeds = [random_feeds(masked.inputs, shapes, seed + number) for number, shapes in enumerate(sizes)]
-        results = run_each(masked, feeds, watched)
-        if isinstance(results[0], Exception):
-            failed = failed or first_line(results[0])
-            tried.append(_show(sizes[0]))
-        elif _is_starved(masked, sizes[0], results[0]):
-            empty = empty or (feeds, results)
-        elif found or not any(isinstance(result, Exception) for result in results):
-            return found if found and isinstance(results[-1], Exception) else (feeds, results)
-        else:
-            found = feeds, results  # perhaps it takes another second size
-    if found or empty:
-        return found or empty  # type: ignore[return-value] # one of them is there
-    others = f"; nor on {'; '.join(tried[1:])}" if tried[1:] else ""
-    raise ModelError(f"the model does not run on {tried[0]}: {failed}{others}")
-
-
-def _is_starved(model: Model, sizes: Mapping[str, Shape], results: Sequence[Any]) -> bool:
-    """Tell whether outputs are empty because the inputs are shorter than a window: comparing them says nothing."""
-    if not any(isinstance(array, np.ndarray) and not array.size for array in results):
-        return False
-    return starved(model, shapes_at(model, sizes).shapes)
+def _told_gap(a: Any, b: Any, gap: float, against: str) -> str:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape != b.shape:
+        return f"differs from the {against} model's: its shape is {list(a.shape)}, not {list(b.shape)},"
+    return f"differs from the {against} model's by {gap:.2e} (relative)"
 
 
 def _shape(model: Model, name: str) -> Shape | None:
@@ -346,14 +334,20 @@ def _drift_of(pruned: Model, original: Model, samples: Samples, count: int, feed
 def _drift(small: Runner, large: Runner, samples: Samples, count: int, size: int, feeds: FeedConversion) -> Drift:
     taken = vectors = choices = 0
     cosines = agreements = squares = gaps = 0.0
+    names, reshaped = [output.name for output in large.model.graph.output], set[str]()
     for batch in samples.batches(size):
         if taken and taken + batch.size > count:
             break
         taken += batch.size
         given = feeds(batch.feeds)
         expected = _run(large, given, f"{samples.source}: the model does not run on it")
-        for a, b in zip(_run(small, given, f"{samples.source}: the pruned model does not run on it"), expected, strict=True):
-            if not isinstance(b, np.ndarray) or not np.issubdtype(b.dtype, np.floating) or a.shape != b.shape:
+        got = _run(small, given, f"{samples.source}: the pruned model does not run on it")
+        for name, a, b in zip(names, got, expected, strict=True):
+            if not isinstance(b, np.ndarray) or not np.issubdtype(b.dtype, np.floating):
+                continue
+            if a.shape != b.shape:  # nothing of it agrees
+                reshaped.add(name)
+                vectors, choices, gaps, squares = vectors + 1, choices + 1, gaps + 1.0, squares + 1.0
                 continue
             if b.ndim < 1 or b.size == 0:
                 continue
@@ -369,7 +363,8 @@ def _drift(small: Runner, large: Runner, samples: Samples, count: int, size: int
     if not vectors:
         return Drift(1.0, 0.0, 1.0, taken, _NOTHING)
     relative = float(np.sqrt(gaps / squares)) if squares else 0.0
-    return Drift(cosines / vectors, relative, agreements / choices, taken, samples.source)
+    shapes = "".join(f", {name!r} has another shape" for name in sorted(reshaped))
+    return Drift(cosines / vectors, relative, agreements / choices, taken, f"{samples.source}{shapes}")
 
 
 def _run(runner: Runner, feeds: Mapping[str, Any], text: str) -> list[Any]:
@@ -377,7 +372,3 @@ def _run(runner: Runner, feeds: Mapping[str, Any], text: str) -> list[Any]:
         return runner.run(feeds)
     except Exception as error:  # onnxruntime derives its exceptions from Exception alone
         raise ModelError(f"{text}: {first_line(error)}") from error
-
-
-def _show(shapes: Mapping[str, Shape]) -> str:
-    return ", ".join(f"{name}{list(shape)}" for name, shape in shapes.items())

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
 from nets import LAYER_NORM, NETS, both, parse, some
+from onnxprune import Recipe, prune
 from onnxprune.axes.plan import Plan
-from onnxprune.driver.proof import broken, kept_by, prove
+from onnxprune.driver.proof import broken, judged, kept_by, prove
 from onnxprune.driver.prune import analyze
 from onnxprune.errors import VerificationError
+from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
-from onnxprune.passes import PruneChannels
+from onnxprune.passes import Normalize, PruneChannels
+from onnxprune.passes.analysis import Normalized
+from onnxprune.shapes.probes import probe
 from onnxprune.verify.law import Check
 
 FOUND = analyze(parse(NETS["residual"]))
@@ -58,3 +62,83 @@ def test_the_groups_that_break_it_are_named() -> None:
 def test_a_model_that_breaks_it_without_any_group() -> None:
     with pytest.raises(VerificationError, match=r"^net: cannot be verified: 'y' differs; --no-verify skips the proof$"):
         broken("net", ["a"], lambda _: False, FAILED)
+
+
+# --- The file itself judges ------------------------------------------------------------------------------------------
+
+FRAMES = """(float[1,T] x) => (float[F,8] y) <float[256,6] w1, float[6,8] w2> {
+  one = Constant<value = int64 {1}>()
+  hop = Constant<value = int64 {256}>()
+  first = Constant<value = int64[1] {0}>()
+  s = Shape(x)
+  n = Gather(s, one)
+  q = Div(n, hop)
+  frames = Max(q, one)
+  length = Mul(frames, hop)
+  rest = Sub(length, n)
+  zero = Constant<value = int64 {0}>()
+  missing = Max(rest, zero)
+  m = Unsqueeze(missing, first)
+  before = Constant<value = int64[3] {0, 0, 0}>()
+  pads = Concat<axis = 0>(before, m)
+  padded = Pad(x, pads)
+  end = Unsqueeze(length, first)
+  last = Constant<value = int64[1] {1}>()
+  cut = Slice(padded, first, end, last)
+  sizes = Constant<value = int64[2] {-1, 256}>()
+  f = Reshape(cut, sizes)
+  a = MatMul(f, w1)
+  b = Relu(a)
+  y = MatMul(b, w2)
+}"""
+
+
+def pinning(model: Model) -> None:
+    """What two small probes cannot tell from a constant is one: a frame, whatever the length."""
+    model.weights["frames"] = Weight("frames", None, np.array(1, np.int64))
+    kept = [node for node in model.graph.node if "frames" not in node.output]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+
+
+def other_attribute(model: Model) -> None:
+    node = next(node for node in model.graph.node if node.op_type == "Softmax")
+    node.attribute[0].i = 1
+
+
+def other_constant(model: Model) -> None:
+    name = next(name for name, weight in model.weights.items() if weight.is_float)
+    model.weights[name] = Weight(name, None, model.weights[name].array() * np.float32(1.01))
+
+
+SOFT = """(float[N,5,8] x) => (float[N,5,4] y) <float[8,6] w1, float[6,4] w2> {
+  a = MatMul(x, w1)
+  b = Relu(a)
+  c = MatMul(b, w2)
+  y = Softmax<axis = 2>(c)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("text", "fault", "sizes"),
+    [(FRAMES, pinning, r"x\[1, 1024\]"), (SOFT, other_attribute, r"x\[1, 5, 8\]"), (SOFT, other_constant, r"x\[1, 5, 8\]")],
+)
+def test_a_pass_that_prepares_wrongly_is_caught(
+    monkeypatch: pytest.MonkeyPatch, text: str, fault: Callable[[Model], None], sizes: str
+) -> None:
+    """Both sides of the law would have the fault: the file has not."""
+    right = Normalize.run
+
+    def wrong(self: Normalize, model: Model) -> Normalized:
+        normal = right(self, model)
+        fault(normal.model)
+        return Normalized(normal.model, probe(normal.model))
+
+    monkeypatch.setattr(Normalize, "run", wrong)
+    with pytest.raises(VerificationError, match=rf"prepared, it computes something else than the file: 'y' .* on {sizes}$"):
+        prune(parse(text), Recipe(target="channels=0.5", align="1"))
+
+
+def test_what_is_prepared_rightly_passes() -> None:
+    model = Model.of(parse(SOFT))
+    assert judged(analyze(parse(SOFT)).model, model).runs == 3

@@ -1,23 +1,26 @@
 """Finds decoders in a graph and computes what they make, without a runtime.
 
-A decoder is known by what it is: nodes of a few operators that only constants feed, among them a running sum or a scatter. The
+A decoder is known by what it is: nodes of a few operators, of exactly the forms that decoders have, that only constants feed,
+among them a running sum or a scatter. The
 name of its last node says where it ends; where a tool has dropped names, what follows and reads nothing else counts with it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import NodeProto, helper, numpy_helper
 
+from onnxprune.errors import ModelError
 from onnxprune.ir.node import captured, domain_of, every_node
 from onnxprune.ir.weights import Array, Weight
 from onnxprune.sparse.encoding.decoder import LAST
+from onnxprune.sparse.encoding.forms import OPERATORS, Kind, Step, attributes_of
 
 if TYPE_CHECKING:
+    from onnx import NodeProto
+
     from onnxprune.ir.model import Model
     from onnxprune.ir.types import Shape
 
@@ -27,62 +30,8 @@ _KEPT = 1 << 16
 """Bytes up to which a result is kept: tables that many decoders read."""
 _MARKS = frozenset({"CumSum", "ScatterElements"})
 """Operators one of which every decoder has."""
-_PASSING = frozenset({"Concat", "GatherElements", "Identity", "Reshape", "ScatterElements", "Slice", "Split", "Transpose"})
-"""Operators whose result is of the type of their first input."""
 
 _LAST = re.compile(LAST + r"\d+$")
-
-Arrays = Sequence[Array]
-Attributes = Mapping[str, Any]
-
-
-def _running_sum(inputs: Arrays, attributes: Attributes) -> Array:
-    row = inputs[0]
-    sums = np.cumsum(row, dtype=row.dtype)
-    return sums - row if attributes.get("exclusive") else sums
-
-
-def _scatter(inputs: Arrays, attributes: Attributes) -> Array:
-    data = inputs[0].copy()
-    np.put_along_axis(data, inputs[1], inputs[2], attributes.get("axis", 0))
-    return data
-
-
-def _split(inputs: Arrays, attributes: Attributes) -> list[Array]:
-    sizes = inputs[1] if len(inputs) > 1 else attributes["split"]
-    return np.split(inputs[0], np.cumsum(sizes)[:-1])
-
-
-def _slice(inputs: Arrays, _: Attributes) -> Array:
-    return inputs[0][int(inputs[1][0]) : int(inputs[2][0])]
-
-
-def _full(inputs: Arrays, attributes: Attributes) -> Array:
-    value = attributes.get("value", np.zeros(1, np.float32))
-    return np.full(tuple(inputs[0]), value[0], value.dtype)
-
-
-OPERATORS: dict[str, Callable[[Arrays, Attributes], Any]] = {
-    "Add": lambda inputs, _: inputs[0] + inputs[1],
-    "Cast": lambda inputs, attributes: inputs[0].astype(helper.tensor_dtype_to_np_dtype(attributes["to"])),
-    "Concat": lambda inputs, attributes: np.concatenate(inputs, attributes["axis"]),
-    "ConstantOfShape": _full,
-    "CumSum": _running_sum,
-    "Div": lambda inputs, _: inputs[0] // inputs[1],
-    "Gather": lambda inputs, _: inputs[0][inputs[1]],
-    "GatherElements": lambda inputs, _: inputs[0][inputs[1]],
-    "Identity": lambda inputs, _: inputs[0],
-    "Less": lambda inputs, _: inputs[0] < inputs[1],
-    "Mod": lambda inputs, _: inputs[0] % inputs[1],
-    "Mul": lambda inputs, _: inputs[0] * inputs[1],
-    "Range": lambda inputs, _: np.arange(*map(int, inputs), dtype=inputs[0].dtype),
-    "Reshape": lambda inputs, _: inputs[0].reshape(tuple(inputs[1])),
-    "ScatterElements": _scatter,
-    "Slice": _slice,
-    "Split": _split,
-    "Transpose": lambda inputs, attributes: inputs[0].transpose(attributes["perm"]),
-}
-"""The operators of decoders, as decoders use them: rows along their only axis, integers that are not negative."""
 
 
 class Decoders:
@@ -91,13 +40,14 @@ class Decoders:
     Attributes:
         weights: what they make, as constants that are computed when they are needed.
         families: how each is encoded.
-        nodes: outputs of the nodes that nothing but these weights needs.
+        nodes: outputs of the nodes that nothing but these weights needs, or nothing at all.
         stored: the constants that they read.
         sources: the constants that each is made of, tables that decoders share left out.
     """
 
     def __init__(self, model: Model) -> None:
         self._constants = dict(model.weights)
+        self._kinds = {name: Kind(weight.dtype, len(weight.shape)) for name, weight in model.weights.items()}
         self._makers: dict[str, NodeProto] = {}
         self._kept: dict[str, Array] = {}
         self._last: tuple[str, list[Array]] = ("", [])
@@ -105,10 +55,15 @@ class Decoders:
         last: set[str] = set()
         for node in model.graph.node:
             inputs = [name for name in node.input if name]
-            known = all(name in self._constants or (name in self._makers and name not in last) for name in inputs)
-            if domain_of(node) or node.op_type not in OPERATORS or not inputs or not known:
+            kinds = [self._kinds[name] for name in inputs if name in self._kinds and name not in last]
+            operator = None if domain_of(node) else OPERATORS.get(node.op_type)
+            if operator is None or not inputs or len(kinds) < len(node.input):
+                continue
+            kind = operator.makes(Step(node, kinds, self._constants))
+            if kind is None:
                 continue
             self._makers |= dict.fromkeys(node.output, node)
+            self._kinds |= dict.fromkeys(node.output, kind)
             if node.op_type in _MARKS or not marked.isdisjoint(inputs):
                 marked.update(node.output)
                 last.update(node.output if _LAST.search(node.name) else ())
@@ -117,7 +72,7 @@ class Decoders:
         self.weights = {name: self._weight(name) for name in made}
         self.families = {name: self._family(name) for name in made}
         self.stored = {source for name in made for source in self._sources(name)}
-        self.nodes = self._needed(made) - self._needed((read & self._makers.keys()) - marked)
+        self.nodes = self._needed(marked) - self._needed((read & self._makers.keys()) - marked)
 
     def _read(self, model: Model) -> set[str]:
         """The values that are read outside of decoders, or returned."""
@@ -130,7 +85,7 @@ class Decoders:
         return read
 
     def _weight(self, name: str) -> Weight:
-        return Weight.computed(name, self._shape(name), self._dtype(name), lambda: np.ascontiguousarray(self._value(name)))
+        return Weight.computed(name, self._shape(name), self._kinds[name].dtype, lambda: np.ascontiguousarray(self._value(name)))
 
     def _needed(self, names: Any) -> set[str]:
         """Values that others are made of, themselves included."""
@@ -159,21 +114,8 @@ class Decoders:
                 return tuple(int(size) for size in sizes)
         if node.op_type == "Transpose" and node.input[0] in self._makers:
             shape = self._shape(node.input[0])
-            return tuple(shape[axis] for axis in _attributes(node)["perm"])
+            return tuple(shape[axis] for axis in attributes_of(node)["perm"])
         return tuple(self._value(name).shape)
-
-    def _dtype(self, name: str) -> int:
-        while name in self._makers:
-            node = self._makers[name]
-            attributes = _attributes(node)
-            if node.op_type == "Cast":
-                return int(attributes["to"])
-            if node.op_type == "ConstantOfShape" and "value" in attributes:
-                return helper.np_dtype_to_tensor_dtype(attributes["value"].dtype)
-            if node.op_type not in _PASSING:
-                return helper.np_dtype_to_tensor_dtype(self._value(name).dtype)
-            name = node.input[0]
-        return self._constants[name].dtype
 
     def _value(self, name: str) -> Array:
         if name in self._constants:
@@ -184,21 +126,19 @@ class Decoders:
         at = list(node.output).index(name)
         if node.output[0] == self._last[0]:
             return self._last[1][at]
-        result = OPERATORS[node.op_type]([self._value(value) for value in node.input if value], _attributes(node))
+        inputs = [self._value(value) for value in node.input]
+        try:
+            result = OPERATORS[node.op_type].compute(inputs, attributes_of(node))
+        except (IndexError, ValueError) as error:
+            raise ModelError(
+                f"{name!r} cannot be computed: {node.op_type} of constants: {error}; export the model again"
+            ) from error
         if isinstance(result, list):  # the pieces of a row are asked for one after the other
             self._last = (node.output[0], result)
             return self._last[1][at]
         if result.nbytes <= _KEPT:
             self._kept[name] = result
         return np.asarray(result)
-
-
-def _attributes(node: NodeProto) -> dict[str, Any]:
-    found = {}
-    for attribute in node.attribute:
-        value = helper.get_attribute_value(attribute)
-        found[attribute.name] = numpy_helper.to_array(value) if attribute.name == "value" else value
-    return found
 
 
 def decode_weights(model: Model) -> list[str]:
