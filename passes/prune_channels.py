@@ -115,7 +115,7 @@ def _refresh(model: Model, coupling: Coupling, counts: Mapping[Factor, int]) -> 
 
 
 def recorded(model: Model) -> Iterator[ValueInfoProto]:
-    """The values whose shapes are recorded, but for the inputs and outputs of the model."""
+    """The values whose shapes are recorded, except the inputs and outputs of the model."""
     yield from model.graph.value_info
     for body in list(every_graph(model.graph))[1:]:
         yield from (*body.input, *body.output, *body.value_info)

@@ -1,4 +1,4 @@
-"""Repair: linear readers re-solved so that the pruned network puts out what the original did, on calibration samples.
+"""Repair: linear readers re-solved so that the pruned network outputs what the original did, on calibration samples.
 
 Each reader of the pruned network, in topological order, gets the weights that map *its* input (what the pruned and so far
 repaired network feeds it) to the *original's* output, by affine ridge regression towards the weights it has. Where its output

@@ -1,4 +1,4 @@
-"""Make layers sparse: choose which weights stay, and let them put out what the original did, on calibration samples.
+"""Make layers sparse: choose which weights stay, and let them output what the original did, on calibration samples.
 
 Each layer in topological order, as repair does it: its inputs are those of the network that is sparse up to it, its targets are
 the original's outputs, residual sums and rectifiers taken into account.

@@ -69,7 +69,7 @@ def pruning(report: Report, output: str) -> None:
 def _lossless(console: Console, found: Mapping[str, Any]) -> None:
     """What went without loss, and the proof."""
     parts = ", ".join(f"{found[kind]} {kind}" for kind in REMOVAL_KINDS)
-    kept = f", but for {found['kept']} that alignment keeps (--align 1 removes them)" if found["kept"] else ""
+    kept = f", except {found['kept']} that alignment keeps (--align 1 removes them)" if found["kept"] else ""
     _say(console, f"removed without loss: {parts}{kept}")
     if found["check"]:
         _proof(console, "lossless == original", found["check"]["error"], found["check"]["runs"])
@@ -198,7 +198,7 @@ def _change(old: int, new: int) -> str:
 def _repairs(console: Console, what: str, repairs: Sequence[Repaired]) -> None:
     before, after = (mean(getattr(done, which) for done in repairs) for which in ("before", "after"))
     layers = counted(len(repairs), "layer")
-    _say(console, f"{what} {layers}: mean error of what they put out {before:.1%} -> {after:.1%} of its variance")
+    _say(console, f"{what} {layers}: mean error of their outputs {before:.1%} -> {after:.1%} of its variance")
 
 
 def _drift(console: Console, drift: Drift) -> None:

@@ -277,7 +277,7 @@ def _signed(chosen: Plan, source: ModelSource) -> Plan:
 
 
 def _report(original: Model, recipe: Recipe, made: _Made) -> Report:
-    """What happened, but for what is measured on the result."""
+    """The report, except for what is measured on the result."""
     pruned, exact, search = made.pruned, made.exact, made.search
     plan, coupling = pruned.plan, pruned.analysis.coupling
     before, after, obtained = price(pruned.analysis, plan)

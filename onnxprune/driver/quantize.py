@@ -207,7 +207,7 @@ def _name(model: Model) -> None:
 def _excluded(globs: Sequence[str], model: Model, prepared: Model) -> set[str]:
     """Names of nodes of the prepared graph that stay in floating point, by globs over the graph as it came.
 
-    Folding may rename a node; it is known by what it reads and puts out, too.
+    Folding may rename a node; it is known by what it reads and outputs, too.
     """
     nodes: list[NodeProto] = []
     for glob in globs:
@@ -358,5 +358,5 @@ def _notes(made: _Quantized, recipe: QuantRecipe, arithmetic: float) -> Iterator
     narrow = sum(name in model.weights and model.weights[name].shape[0] % _BLOCK != 0 for name in convs)
     if narrow:
         yield f"convolutions whose width is no multiple of {_BLOCK}, at which int8 is slow: {narrow}; prune with --align 16"
-    yield "whether int8 is faster hangs on the CPU and the model, it can be slower: measure it with `onnxprune benchmark`"
+    yield "int8 is not faster on every CPU and for every model, and can be slower: measure it with `onnxprune benchmark`"
     yield from (f"ONNX Runtime: {text}" for text in made.warnings)

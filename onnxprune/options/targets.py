@@ -1,4 +1,4 @@
-"""What is asked for, read from text: how much remains, how sparse or large a model shall be, what widths are multiples of."""
+"""What is asked for, read from text: how much remains, how sparse or large a model must be, what widths are multiples of."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Align:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """How sparse, or how large, a model shall be; ``str(goal)`` is how it is written.
+    """How sparse, or how large, a model must be; ``str(goal)`` is how it is written.
 
     Attributes:
         metric: ``sparsity``, the share of zeros in the layers that may be sparse; ``threshold``, the magnitude below which

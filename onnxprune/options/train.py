@@ -30,13 +30,13 @@ class Training(Options):
     Fields without a text here are described in `onnxprune.options.shared`.
 
     Attributes:
-        loss: ``distill`` (to put out what the teacher does), ``cross_entropy`` (by labels), ``mse`` (to labels, or to the
+        loss: ``distill`` (to give the outputs of the teacher), ``cross_entropy`` (by labels), ``mse`` (to labels, or to the
             teacher's outputs where there are none), ``package.module:function`` of (outputs, reference, labels), or a sum such as
-            ``0.9*distill+0.1*cross_entropy``. ``auto`` is ``distill`` where there is a teacher, else ``cross_entropy``. Where no
-            teacher is named, the model as it came is the one of methods that make it sparse from the weights it has (and of
-            the others, too, where there are no labels).
+            ``0.9*distill+0.1*cross_entropy``. ``auto`` is ``distill`` where there is a teacher, else ``cross_entropy``. Where
+            ``train`` is given no teacher, the original model is one: for methods that keep its weights, and for the others
+            where there are no labels.
         temperature: that ``distill`` divides logits by (Hinton et al. 2015).
-        match: globs over names of values inside the graph that shall be the teacher's, too.
+        match: globs over names of values inside the graph that must be the teacher's, too.
         match_weight: what the mean relative squared error of those is multiplied by.
         epochs: passes over the data.
         steps: batches per epoch at most, for data without end; 0 for all.
@@ -56,7 +56,7 @@ class Training(Options):
         precision: that layers compute in: ``float32``, ``bfloat16`` or ``float16``; weights stay as they are.
         patience: epochs without a better score after which training stops; 0 for never. Needs evaluation samples.
         restore_norms: whether convolutions with a bias get back, for the training, the batch normalisation that exporters fold
-            into them; at the end it is folded again. ``auto`` is ``yes`` where weights are zero or shall be, else ``no``: dense
+            into them; at the end it is folded again. ``auto`` is ``yes`` where weights are or become zero, else ``no``: dense
             nets learn faster as they are. Only where a batch has at least 8 samples.
         keep_zeros: whether weights of which at least 1 % are zero keep their zeros.
         device: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` is a CUDA device if there is one.

@@ -201,7 +201,7 @@ def test_lossless_removal_says_what_went_and_that_nothing_changed(width: int, ca
     assert "requested" not in out
     tables.pruning(report(verification=check, lossless={**found, "kept": 4}), ODD)
     out = capsys.readouterr().out
-    assert "2 duplicated, but for 4 that alignment keeps (--align 1 removes them)\n" in out
+    assert "2 duplicated, except 4 that alignment keeps (--align 1 removes them)\n" in out
     assert proof in out
     assert "requested macs=0.5" in out
     assert "pruned == masked" in out
