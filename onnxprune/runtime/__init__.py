@@ -1,7 +1,8 @@
 """Runs models in ONNX Runtime: whole, in partitions, or in stages.
 
-Change here: session options and feeds (`session`), models too large for one session (`partition`), and models run stage by
-stage over all samples (`stages`). Times are not taken here but in `onnxprune.latency`.
+Change here: session options and feeds (`session`), models too large for one session (`partition`), models run stage by stage
+over all samples (`stages`), and libraries of custom operators (`custom_operators`).
+Times are not taken here but in `onnxprune.latency`.
 """
 
 import os
