@@ -144,8 +144,10 @@ class Parsed(Generic[T]):
         value: T = instance.__dict__[self._name]
         return value
 
-    def __set__(self, instance: Any, value: T | str) -> None:
-        instance.__dict__[self._name] = self._read(value) if isinstance(value, str) else value
+    def __set__(self, instance: Any, value: T | str | float) -> None:
+        """A number is read as its text is: ``align=16``."""
+        written = isinstance(value, str | int | float)
+        instance.__dict__[self._name] = self._read(str(value)) if written else value
 
     def text(self, value: T) -> str:
         """A value as it is read."""

@@ -118,3 +118,9 @@ def test_targets_are_read_once() -> None:
     assert (Recipe().target, Recipe(lossless=True).target) == (Target("macs", 0.5), Target("channels", 1))
     with pytest.raises(dataclasses.FrozenInstanceError):
         Recipe().target = Target("macs", 1)  # type: ignore[misc]
+
+
+def test_a_number_is_read_as_its_text_is() -> None:
+    assert Recipe(align=16).align == Recipe(align="16").align == Align(16)
+    with pytest.raises(OptionError, match="align '0': write auto, 1 or a number of channels"):
+        Recipe(align=0)
