@@ -145,9 +145,10 @@ class Parsed(Generic[T]):
         return value
 
     def __set__(self, instance: Any, value: T | str | float) -> None:
-        """A number is read as its text is: ``align=16``."""
-        written = isinstance(value, str | int | float)
-        instance.__dict__[self._name] = self._read(str(value)) if written else value
+        """A number is read as its text is (``align=16``), except where what is read are numbers."""
+        if isinstance(value, int | float) and not isinstance(self._read(self.default), int | float):
+            value = str(value)
+        instance.__dict__[self._name] = self._read(value) if isinstance(value, str) else value
 
     def text(self, value: T) -> str:
         """A value as it is read."""

@@ -65,7 +65,8 @@ class QuadraticProblem:
         at = np.arange(gram.shape[1])
         # Where features hardly vary, the difference is the rounding of float32 moments, of either sign: the ridge covers that.
         rounding = np.finfo(np.float32).eps * np.einsum("gff->g", gram.astype(np.float64))
-        ridge = np.maximum(damping * hessian[:, at, at].mean(1), rounding) + 1e-12
+        spread = hessian[:, at, at].mean(1)
+        ridge = np.where(spread > rounding, damping * spread, rounding) + 1e-12
         hessian[:, at, at] += ridge[:, None]
         return cls(hessian, ridge, np.zeros(0), mean, np.zeros(0))
 

@@ -48,5 +48,4 @@ def test_layers_of_too_many_features_are_measured_without_a_fit(monkeypatch: pyt
     monkeypatch.setattr("onnxprune.linear.moments.MOST_FEATURES", 1)
     for curve in curves(Sparser(Unstructured(), "admm")).values():
         assert len(curve) == len(KEPT_SHARES)
-        assert list(curve.values()) == sorted(curve.values())
-        assert min(curve.values()) > 0
+        assert 0 < curve[max(curve)] == min(curve.values())  # without a fit, more zeros need not always cost more
