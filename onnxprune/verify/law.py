@@ -194,8 +194,9 @@ def _settle(pruned: Model, masked: Model, way: _Way, limit: float) -> Check:
     behind = choices.behind.intersection(outputs)
     if not behind:
         return outcome
-    known = defined(pruned.graph)
-    watched = [*outputs, *(name for name in choices.entering if name not in outputs and name in known)]
+    if not {*defined(pruned.graph), *pruned.weights}.issuperset(choices.entering):
+        return outcome  # a model that was rewritten there lacks what enters the choice: nothing excuses the difference
+    watched = [*outputs, *(name for name in choices.entering if name not in outputs)]
     outcome = _compare(pruned, masked, watched, way, limit, skip=behind)
     return replace(outcome, behind=len(behind))
 

@@ -142,3 +142,20 @@ def test_a_pass_that_prepares_wrongly_is_caught(
 def test_what_is_prepared_rightly_passes() -> None:
     model = Model.of(parse(SOFT))
     assert judged(analyze(parse(SOFT)).model, model).runs == 3
+
+
+def test_a_choice_excuses_nothing_where_what_enters_it_is_gone() -> None:
+    """Outputs behind a choice may differ only if what is chosen among is compared, and a rewrite can rename that."""
+    text = """
+    (float[4, 6] x) => (int64[4] y) <float[6, 5] {weight}> {{
+      {scores} = MatMul(x, {weight})
+      y = ArgMax<axis = 1, keepdims = 0>({scores})
+    }}
+    """
+    source = Model.of(parse(text.format(weight="w", scores="scores")))
+    prepared = Model.of(parse(text.format(weight="folded", scores="renamed")))
+    prepared.weights["folded"] = Weight("folded", None, -source.weights["w"].array())
+    with pytest.raises(VerificationError, match="prepared, it computes something else than the file: 'y'"):
+        judged(prepared, source)
+    prepared.weights["folded"] = source.weights["w"].renamed("folded")
+    assert judged(prepared, source).ok
