@@ -13,7 +13,7 @@ from onnxprune.axes.graph_axes import BATCHED_PRODUCTS
 from onnxprune.linear.layers import Reader, linear_readers
 from onnxprune.linear.regression import MOST_FEATURES, with_ones
 from onnxprune.linear.rows import input_rows, pick_rows
-from onnxprune.runtime import session as runtime
+from onnxprune.runtime.session import Session
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
@@ -110,7 +110,7 @@ def collect(model: Model, coupling: Coupling, feeds: CalibrationFeeds, *, seed: 
         return Statistics((), {}, (), {})
     moments: dict[str, _Mean] = {reader.weight: _Mean() for reader in readers}
     energies: dict[tuple[str, int], _Mean] = {place: _Mean() for place in places}
-    session = runtime.Session(model, names, threads=0)
+    session = Session(model, names, threads=0)
     rng = np.random.default_rng(seed)
     for feed in feeds:
         got = dict(zip(names, session.run(feed), strict=True))

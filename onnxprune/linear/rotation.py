@@ -20,7 +20,7 @@ import numpy as np
 
 from onnxprune.ir.weights import Array, Weight
 from onnxprune.linear.linear_groups import LinearGroup, linear_groups
-from onnxprune.runtime import session as runtime
+from onnxprune.runtime.session import Session
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
@@ -85,7 +85,7 @@ def find_bases(model: Model, coupling: Coupling, feeds: CalibrationFeeds) -> dic
     names = list(dict.fromkeys(name for _, (name, _) in moments if name not in model.weights))
     if not names:
         return {}
-    session = runtime.Session(model, names, threads=0)
+    session = Session(model, names, threads=0)
     constants = {name: model.weights[name].array() for _, (name, _) in moments if name in model.weights}
     for feed in itertools.chain([None], feeds):
         got = constants if feed is None else dict(zip(names, session.run(feed), strict=True))

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from nets import NETS, parse
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Array, Weight
-from onnxprune.runtime import session as runtime
+from onnxprune.runtime.session import Session, random_feeds
 from onnxprune.runtime.stages import StagedRun
 
 CASES: dict[str, str] = NETS | {
@@ -59,7 +59,7 @@ def feeds_of(model: Model, batches: int = 3) -> list[dict[str, Array]]:
     found = []
     for batch in range(batches):
         shapes = {v.name: tuple(d.dim_value or batch + 2 for d in v.type.tensor_type.shape.dim) for v in model.inputs}
-        found.append(runtime.random_feeds(model.inputs, shapes, batch))
+        found.append(random_feeds(model.inputs, shapes, batch))
     return found
 
 
@@ -77,7 +77,7 @@ def test_it_is_a_whole_run(name: str, memory: int, folder: Path) -> None:
     model = loaded(name)
     feeds = feeds_of(model)
     names = [value for node in model.graph.node for value in node.output]
-    whole = [dict(zip(names, runtime.Session(model, names, optimize=False).run(feed), strict=True)) for feed in feeds]
+    whole = [dict(zip(names, Session(model, names, optimize=False).run(feed), strict=True)) for feed in feeds]
     with StagedRun(model, feeds, memory=memory) as stages:
         assert (stages.batches, stages.done) == (3, 0)
         for place, node in enumerate(model.graph.node):
@@ -108,7 +108,7 @@ def compare(got: Any, expected: Any) -> None:
 def test_stages_may_be_of_any_length(folder: Path) -> None:
     model = loaded("gate")
     feeds = feeds_of(model)
-    session = runtime.Session(model)
+    session = Session(model)
     with StagedRun(model, feeds) as stages:
         for stop in (3, 3, 1, 6, len(model.graph.node)):
             stages.advance(stop)
@@ -146,7 +146,7 @@ def test_memory_that_is_free_again_is_used(folder: Path) -> None:
 def test_replaced_weights_count_from_the_next_stage() -> None:
     model = loaded("flatten")
     (feed,) = feeds_of(model, 1)
-    session = runtime.Session(model, ["r"])
+    session = Session(model, ["r"])
     (r,) = session.run(feed)
     with StagedRun(model, [feed]) as stages:
         stages.advance(4)
@@ -188,4 +188,4 @@ def test_an_old_model() -> None:
     with StagedRun(model, feeds) as stages:
         stages.advance(2)
         stages.advance(6)
-        compare(stages.value("y", 0), runtime.Session(model).run(feeds[0])[0])
+        compare(stages.value("y", 0), Session(model).run(feeds[0])[0])

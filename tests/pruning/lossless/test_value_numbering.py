@@ -24,7 +24,7 @@ from onnxprune.axes.node_axes import NodeAxes
 from onnxprune.driver.prune import analyze
 from onnxprune.ir.weights import Array
 from onnxprune.pruning.lossless.value_numbering import OPAQUE, ValueNumbering
-from onnxprune.runtime import session as runtime
+from onnxprune.runtime.session import Session, random_feeds
 from onnxprune.shapes import probes
 from test_random_graphs import models
 
@@ -148,9 +148,9 @@ def check_claims(model: ModelProto) -> None:
     names = list(dict.fromkeys(name for name, _ in claims if name not in found.model.weights))
     if not names:
         return
-    session = runtime.Session(found.model, names, optimize=False)
+    session = Session(found.model, names, optimize=False)
     for number, sizes in enumerate(probes.bindings(found.model.inputs)):
-        results = dict(zip(names, session.run(runtime.random_feeds(found.model.inputs, sizes, number)), strict=True))
+        results = dict(zip(names, session.run(random_feeds(found.model.inputs, sizes, number)), strict=True))
         seen: dict[int, Array] = {}
         for (name, axis), slices in claims.items():
             rows = np.moveaxis(results[name], axis, 0).astype(np.float64)
