@@ -55,6 +55,17 @@ def test_positions_that_an_operator_orders_are_refused() -> None:
     assert [(r.value, r.axis, r.size, r.node) for r in ordered] == [("w1", 0, 2, "DepthToSpace(d)")] * 2
 
 
+def test_a_group_that_a_convolution_takes_part_in_is_one_of_channels() -> None:
+    model = parse("""(float[N,3,4,4] x) => (float[N,5] y) <float[8,3,1,1] w, float[8,12] up, float[12,5] down> {
+      c = Conv(x, w)
+      p = GlobalAveragePool(c)
+      f = Flatten(p)
+      h = MatMul(f, up)
+      y = MatMul(h, down)
+    }""")
+    assert {group.id: group.kind for group in analyze(model).coupling.groups} == {"w:0": "channels", "up:1": "mlp"}
+
+
 def test_a_refusal_reads_as_a_plan_spells_it() -> None:
     refusal = analyze(parse(NETS["chain"])).coupling.refusals[0]
     text = "graph input: the interface is a contract"

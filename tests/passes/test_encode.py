@@ -283,6 +283,13 @@ def test_what_the_runtime_would_not_fold_stays(monkeypatch: pytest.MonkeyPatch) 
     assert how(encode(pruned(), "bitmask")[1])["wide"] == "bitmask"
 
 
+def test_the_fast_mode_alone_has_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxprune.sparse.encoding.choose.BUDGET", (0.0, 0))
+    assert how(encode(pruned(), mode="smallest")[1])["wide"] != "dense"
+    assert how(encode(pruned(), mode="fast")[1])["wide"] == "dense"
+    assert how(encode(pruned(), "bitmask", mode="fast")[1])["wide"] == "bitmask"  # what is asked for is done
+
+
 def test_large_weights_are_made_in_pieces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("onnxprune.sparse.encoding.choose.PIECE", 1 << 13)
     for dense in (pruned(0.1), in_pattern(pruned(1))):

@@ -181,6 +181,21 @@ def test_uniform_takes_the_same_share_of_every_group() -> None:
     assert max(shares) - min(shares) < 0.05
 
 
+def test_what_is_obtained_counts_the_groups_that_have_a_choice() -> None:
+    """A group of eight in blocks of sixteen stays whole, and is no share of the channels that may go."""
+    found = MODELS["wide"]
+    allocation = choose("wide", "channels=0.5", align=64)
+    counts = kept(found, allocation)
+    sizes = {g.id: g.size for g in found.coupling.groups}
+    free = [
+        name
+        for name, group in zip(sizes, found.coupling.groups, strict=True)
+        if len(widths(group, found.coupling, Align(64))) > 1
+    ]
+    assert 0 < len(free) < len(sizes)
+    assert allocation.obtained == pytest.approx(sum(counts[n] for n in free) / sum(sizes[n] for n in free))
+
+
 def lopsided() -> dict[str, Scores]:
     """w1:0 is worth a hundredth of every other group; inside a group the scores grow evenly."""
     return {g.id: np.linspace(1, 2, g.size) * (0.01 if g.id == "w1:0" else 1) for g in MODELS["wide"].coupling.groups}

@@ -14,7 +14,7 @@ from onnxprune.data.samples import open_samples
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
-from onnxprune.verify.metrics import QUALITY_METRICS, Evaluation, parse_drop
+from onnxprune.verify.metrics import QUALITY_METRICS, Evaluation, chance_notice, parse_drop
 
 SCORES = "(float[N,4] x) => (float[N,3] y) <float[4,3] w> { y = MatMul(x, w) }"
 IMAGES = "(float[N,4,2,2] x) => (float[N,3,2,2] y) <float[3,4,1,1] w> { y = Conv(x, w) }"
@@ -119,3 +119,15 @@ def test_an_original_that_guesses_is_noticed() -> None:
     notices = [Evaluation(model, one).of(model).notice for one in samples]
     assert notices[:2] == ["", ""]
     assert "the original's top1 of 0.0000 is no better than guessing" in notices[2]
+
+
+def test_mse_is_a_share_of_the_variance() -> None:
+    x = np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert QUALITY_METRICS["mse"]([x + 0.25], [x], None) == pytest.approx(0.75)
+    assert QUALITY_METRICS["mse"]([x + 0.5, x], [x, x], None) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("score", "guesses"), [(0.62, True), (0.63, False)])
+def test_two_deviations_above_guessing_may_be_luck(score: float, guesses: bool) -> None:
+    """One of two classes, 64 samples: 1/2 + 2 * sqrt(1/2 * 1/2 / 64) = 0.625."""
+    assert bool(chance_notice(score, [np.zeros((64, 2))], 64, "labels.npz")) is guesses

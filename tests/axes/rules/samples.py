@@ -117,6 +117,7 @@ UNARY = [
     S("Clip", "2 6 4", None, scalar(-0.5), note="high"),
     S("Clip@11", "2 6 4", scalar(-1), scalar(1)),
     S("Clip", "2 6 4", note="none"),
+    S("Clip", "2 6 4", scalar(-1), "", note="computed-high"),
     S("Clip", "2 6 4", ":positive", note="computed"),
     S("Dropout", "2 6 4"),
     S("Dropout", "2 6 4", outs=2, note="mask"),
