@@ -47,6 +47,7 @@ BROKEN = [
 ]
 
 SOLVED: list[tuple[str, dict[str, int], list[Shape | None], list[Shape | None], dict[str, int]]] = [
+    ("n a, n b -> n (a+b)", {}, [None, (2, 7)], [(2, 10)], {"n": 2, "a": 3, "b": 7}),
     ("n c -> n c", {}, [(2, 3)], [(2, 3)], {"n": 2, "c": 3}),
     ("n (g i), (g o) i -> n (g o)", {"g": 4}, [(2, 12), (8, 3)], [(2, 8)], {"n": 2, "g": 4, "i": 3, "o": 2}),
     ("n (g i), (g o) i -> n (g o)", {}, [(2, 12), (8, 3)], [(2, 8)], {"n": 2, "g": 4, "i": 3, "o": 2}),

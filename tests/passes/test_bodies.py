@@ -191,6 +191,17 @@ def test_static_sizes_decide_and_dynamic_ones_do_not(condition: str, left: list[
     assert_same_values(model, Model.of(before))
 
 
+def test_static_sizes_decide_behind_a_node_of_several_outputs() -> None:
+    before = parse(
+        SIZES.replace("s = Shape(x)", "l, r = Split<axis = 1, num_outputs = 2>(x)  s = Shape(r)").replace(
+            "CONDITION", "Equal(w, one)"
+        )
+    )
+    model = normalized(before)
+    assert [node.op_type for node in model.graph.node] == ["Tanh"]
+    assert_same_values(model, Model.of(before))
+
+
 def test_a_branch_inside_a_branch_that_is_taken() -> None:
     before = parse("""(float[N,4] x, bool fed) => (float[N,4] y) <bool yes = {1}> {
       y = If (yes) <
