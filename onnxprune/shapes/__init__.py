@@ -1,8 +1,8 @@
 """The shape of every value, and which sizes are dynamic.
 
-`probes` infers shapes twice, with different open sizes, and compares; `dependence` follows what depends on a dynamic size, also
-where it did not move between the probes; `inference` is one probe; `binding` writes the sizes of a probe into a graph;
-`size_arithmetic` computes the arithmetic on sizes that exporters write into graphs.
+`probes` proposes sizes for open dimensions, infers shapes twice with different ones, and compares; `dependence` follows what
+depends on a dynamic size, also where it did not move between the probes; `inference` is one probe; `binding` writes the sizes
+of a probe into a graph; `size_arithmetic` computes the arithmetic on sizes that exporters write into graphs.
 
 Change here: which sizes are tried (`probes`), what counts as dynamic (`dependence`), and how the
 shape of an operator's output is found.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from onnxprune.axes.rules.registry import AxisRule, axes, rule
+from onnxprune.axes.equation import AxisRule
+from onnxprune.axes.rules.registry import axes, rule
 from onnxprune.ir.node import NodeView
 
 
