@@ -57,8 +57,8 @@ sparsify-by: sparsify ../digits__bn.onnx -o o.onnx --calib ../train.npz --method
 |wanda --allocation uniform|wanda --pattern 2:4|wanda --pattern 4x1|wanda --pattern channel}
 quantize: quantize ../digits__bn.onnx -o o.onnx --calib ../calib.npz {--method entropy|--method percentile --json|--per-tensor}
 finetune: finetune --data ../train.npz -o o.onnx --epochs 2 ../{digits__bn.onnx --patience 1 --eval ../train.npz|encoded/o.onnx\
-|apply/o.onnx --teacher ../digits.onnx --loss cross_entropy+distill --augment flip,shift --batch 32\
-|sparse/o.onnx --resume checkpoint|digits__ts.onnx --optimizer sgd --clip 1 --json|digits.onnx --precision bfloat16 --schedule step}
+|apply/o.onnx --teacher ../digits.onnx --loss cross_entropy+distill --augment flip,shift --batch 32|sparse/o.onnx\
+ --resume checkpoint|digits__ts.onnx --optimizer sgd --clip 1 --json|digits.onnx --precision bfloat16 --schedule step}
 train: train @ --data ../train.npz --epochs 1 --rounds 2 --method {gradual --json|oneshot --threshold 1|iterative|random|snip\
 |grasp|synflow|lottery --start random|weight_rewinding|rate_rewinding|supermask|movement|soft_movement --json|scratch\
 |gradual --pattern 2:4 --eval ../train.npz|supermask --target params=0.7|oneshot --target macs=0.6 --criterion l2 --scope global}
