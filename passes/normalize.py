@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx.inliner
 from onnx import GraphProto, NodeProto, helper
 
 from onnxprune.axes.rules.layout import runs
 from onnxprune.ir.model import Model, pinned_sizes
 from onnxprune.ir.node import CONTROL_FLOW, captured, domain_of, every_body, every_graph, every_node, is_followed, subgraphs
-from onnxprune.ir.toposort import in_order
 from onnxprune.ir.weights import Array, Weight, constant_of
 from onnxprune.passes.analysis import Normalized
 from onnxprune.passes.base import Pass
@@ -49,21 +47,18 @@ _SMALL_BYTES = 1 << 16
 class Normalize(Pass):
     """Constants are initializers, sizes are constants wherever they are known, and nothing unrelated shares a constant.
 
-    Functions are inlined; sparse weights that nodes decode are constants again; ``Constant`` nodes become initializers; what
-    only constants feed is folded; a ``Split`` without sizes gets them; size-carrying inputs become constants where all but the
-    truly dynamic entries are known; and a constant vector that several nodes read (exporters merge equal ones) becomes one
-    constant per reader. In bodies of control flow too, whose constants move to the main graph and whose names become unique over
-    the model; branches that are always taken are inlined. Computes the same as before.
+    Sparse weights that nodes decode are constants again; ``Constant`` nodes become initializers; what only constants feed is
+    folded; a ``Split`` without sizes gets them; size-carrying inputs become constants where all but the truly dynamic entries
+    are known; and a constant vector that several nodes read (exporters merge equal ones) becomes one constant per reader. In
+    bodies of control flow too, whose constants move to the main graph and whose names become unique over the model; branches
+    that are always taken are inlined. Computes the same as before.
     """
 
     def run(self, model: Model) -> Normalized:
         """The normalised copy of a model."""
         model = model.copy()
-        if model.proto.functions:
-            model.proto.CopyFrom(onnx.inliner.inline_local_functions(model.proto))
         inputs = [value for value in model.graph.input if value.name not in model.weights]
         replace_all(model.graph.input, inputs)
-        replace_all(model.graph.node, in_order(model.graph.node, model.name))
         bodies = any(map(is_followed, model.graph.node))
         if bodies:
             unique_names(model)

@@ -45,6 +45,7 @@ PROTOBUF = {
     "ir.node",
     "ir.control_flow",
     "ir.model",
+    "ir.plain",
     "ir.subgraph",
     "ir.precision",
     "runtime.session",

@@ -1,7 +1,8 @@
 """An ONNX model as the compiler sees it: a graph without weights, and weights that are read when they are needed.
 
-`Model` keeps the protobuf as the truth, so what a pass does not touch is written back as it was read. Weights live beside
-the graph as `Weight` handles: analyses look at shapes and types without loading a byte of them.
+`Model` keeps the protobuf as the truth, so what a pass does not touch is written back as it was read; only functions are
+inlined and nodes sorted. Weights live beside the graph as `Weight` handles: analyses look at shapes and types without loading a
+byte of them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, external_data_h
 
 from onnxprune.errors import ModelError
 from onnxprune.ir.node import FOLLOWED, STANDARD_DOMAINS, captured, defined, domain_of, every_body, every_node, is_followed
+from onnxprune.ir.plain import make_plain
 from onnxprune.ir.weights import FLOATS, Weight, densify, external_path
 
 __all__ = ["Model", "ModelSource", "load_proto", "pinned_sizes"]
@@ -92,6 +94,8 @@ class Model:
     def of(cls, source: ModelSource) -> Model:
         """The model in a path, a ``ModelProto``, bytes or an ``onnx_graphsurgeon.Graph``; the source is never changed.
 
+        Its functions are inlined, and its nodes are in an order in which they can run: see `make_plain`.
+
         Raises:
             ModelError: it is not a model that can be read.
         """
@@ -131,6 +135,7 @@ class Model:
                 _load_external(body, base)
         except ModelError as error:
             raise ModelError(f"{name}: {error}") from error
+        make_plain(skeleton, name)
         external = any(tensor.data_location == TensorProto.EXTERNAL for tensor in proto.graph.initializer)
         sparse = frozenset(one.values.name for one in proto.graph.sparse_initializer)
         return cls(skeleton, weights, name, external=external, sparse=sparse)

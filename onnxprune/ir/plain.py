@@ -1,0 +1,79 @@
+"""A graph as every command reads it: without local functions, and with its nodes in an order in which each can run.
+
+Exporters write functions, and converters append nodes at the end; ONNX Runtime inlines and sorts for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import onnx
+from onnx.defs import SchemaError, get_schema
+
+from onnxprune.ir.node import STANDARD_DOMAINS, subgraphs
+from onnxprune.ir.toposort import in_order
+
+if TYPE_CHECKING:
+    from onnx import FunctionProto, ModelProto, NodeProto
+
+__all__ = ["make_plain"]
+
+
+def make_plain(proto: ModelProto, name: str) -> None:
+    """Inline the functions of a model, and sort the nodes of its graph, in place; bodies must be sorted to run anywhere.
+
+    A function of other operator sets than the model's is inlined where its operators are the same in both; else it stays.
+
+    Args:
+        proto: the model; its constants may be absent.
+        name: of the model, for messages.
+
+    Raises:
+        ModelError: nodes read each other's outputs in a circle.
+    """
+    if proto.functions:
+        _inline(proto)
+    nodes = in_order(proto.graph.node, name)
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+
+
+def _inline(proto: ModelProto) -> None:
+    import onnx.inliner
+
+    versions = {_domain(opset): opset.version for opset in proto.opset_import}
+    for function in proto.functions:
+        _adopt(function, versions)
+    for domain in versions.keys() - {_domain(opset) for opset in proto.opset_import}:
+        proto.opset_import.append(onnx.helper.make_opsetid(domain, versions[domain]))
+    proto.CopyFrom(onnx.inliner.inline_local_functions(proto))
+
+
+def _adopt(function: FunctionProto, versions: dict[str, int]) -> None:
+    """Let a function name the operator sets of the model where that changes none of its operators; new ones are added."""
+    for opset in function.opset_import:
+        domain = _domain(opset)
+        version = versions.setdefault(domain, opset.version)
+        used = {node.op_type for node in _every_node(function.node) if _domain(node) == domain}
+        if version != opset.version and all(_same(op, domain, version, opset.version) for op in used):
+            opset.version = version
+
+
+def _same(op: str, domain: str, one: int, other: int) -> bool:
+    try:
+        first, second = get_schema(op, one, domain), get_schema(op, other, domain)
+    except SchemaError:  # another function, or a runtime's own operator: the standard does not version those
+        return domain not in STANDARD_DOMAINS
+    return first.since_version == second.since_version
+
+
+def _every_node(nodes: Iterable[NodeProto]) -> Iterable[NodeProto]:
+    for node in nodes:
+        yield node
+        for body in subgraphs(node):
+            yield from _every_node(body.node)
+
+
+def _domain(named: onnx.OperatorSetIdProto | NodeProto) -> str:
+    return "" if named.domain in STANDARD_DOMAINS else named.domain
