@@ -3,55 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from onnxprune.axes.activations import Activation, activations
+from onnxprune.errors import ModelError
 from onnxprune.torch.registry import Node, op
 
-Activation = Callable[[Tensor], Tensor]
 Cell = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 """From what the input contributes and the states, the new states; the first of them is the output."""
 
-_DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
+_FUNCTIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
+    "affine": lambda x, alpha, beta: alpha * x + beta,
+    "elu": lambda x, alpha, _: F.elu(x, alpha),
+    "hardsigmoid": lambda x, alpha, beta: torch.clamp(alpha * x + beta, 0, 1),
+    "leakyrelu": lambda x, alpha, _: F.leaky_relu(x, alpha),
+    "relu": lambda x, *_: torch.relu(x),
+    "scaledtanh": lambda x, alpha, beta: alpha * torch.tanh(beta * x),
+    "sigmoid": lambda x, *_: torch.sigmoid(x),
+    "softplus": lambda x, *_: F.softplus(x),
+    "softsign": lambda x, *_: F.softsign(x),
+    "tanh": lambda x, *_: torch.tanh(x),
+    "thresholdedrelu": lambda x, alpha, _: torch.where(x > alpha, x, torch.zeros_like(x)),
+}
 
 
-def _activation(name: str, alpha: float | None, beta: float | None) -> Activation:
-    a, b = alpha, beta
-    known: dict[str, Activation] = {
-        "affine": lambda x: (1.0 if a is None else a) * x + (0.0 if b is None else b),
-        "elu": lambda x: F.elu(x, 1.0 if a is None else a),
-        "hardsigmoid": lambda x: torch.clamp((0.2 if a is None else a) * x + (0.5 if b is None else b), 0, 1),
-        "leakyrelu": lambda x: F.leaky_relu(x, 0.01 if a is None else a),
-        "relu": torch.relu,
-        "scaledtanh": lambda x: (1.0 if a is None else a) * torch.tanh((1.0 if b is None else b) * x),
-        "sigmoid": torch.sigmoid,
-        "softplus": F.softplus,
-        "softsign": F.softsign,
-        "tanh": torch.tanh,
-        "thresholdedrelu": lambda x: torch.where(x > (1.0 if a is None else a), x, torch.zeros_like(x)),
-    }
-    return known[name.lower()]
+def _activations(node: Node, direction: int) -> list[Callable[[Tensor], Tensor]]:
+    """The functions of one direction; those of gates and of the new state clip what they are given, that of the output does not.
+
+    Raises:
+        ModelError: the standard does not have them.
+    """
+    found = activations(node, 2 if node.attr("direction", "forward") == "bidirectional" else 1)
+    if found is None:
+        raise ModelError(f"the standard does not have its activations {node.attr('activations')}, or has another number of them")
+    limits = (node.attr("clip"), node.attr("clip"), None)
+    return [partial(_applied, one, limit) for one, limit in zip(found[direction], limits, strict=False)]
 
 
-def _activations(node: Node, direction: int) -> list[Activation]:
-    names = node.attr("activations") or _DEFAULTS[node.op] * 2
-    alphas, betas = iter(node.attr("activation_alpha", [])), iter(node.attr("activation_beta", []))
-    with_alpha = {"affine", "elu", "hardsigmoid", "leakyrelu", "scaledtanh", "thresholdedrelu"}
-    with_beta = {"affine", "hardsigmoid", "scaledtanh"}
-    found = []
-    for name in names:
-        alpha = next(alphas, None) if name.lower() in with_alpha else None
-        beta = next(betas, None) if name.lower() in with_beta else None
-        found.append(_activation(name, alpha, beta))
-    each, clip = len(_DEFAULTS[node.op]), node.attr("clip")
-    chosen = found[direction * each : (direction + 1) * each]
-    return chosen if clip is None else [_clipped(activation, clip) for activation in chosen]
-
-
-def _clipped(activation: Activation, limit: float) -> Activation:
-    return lambda x: activation(torch.clamp(x, -limit, limit))
+def _applied(activation: Activation, limit: float | None, x: Tensor) -> Tensor:
+    given = x if limit is None else torch.clamp(x, -limit, limit)
+    return _FUNCTIONS[activation.name](given, activation.alpha, activation.beta)
 
 
 def _lstm(node: Node, direction: int, r: Tensor, bias: Tensor, peephole: Tensor | None) -> Cell:

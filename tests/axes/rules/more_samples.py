@@ -46,6 +46,52 @@ RECURRENT = [
         note="reset",
     ),
     S("RNN", "5 2 3", "1 6 3", "1 6 6", "1 12", hidden_size=6, outs=2, weights=(1, 2, 3)),
+    S(
+        "RNN",
+        *("5 2 3", "1 6 3", "1 6 6", "1 12"),
+        hidden_size=6,
+        outs=2,
+        activations=["LeakyRelu"],
+        clip=0.5,
+        weights=(1, 2, 3),
+        note="clip",
+    ),
+    S(
+        "LSTM",
+        *("5 2 3", "1 24 3", "1 24 6", "1 48", "2:i32", "1 2 6", "1 2 6", "1 18"),
+        hidden_size=6,
+        outs=3,
+        activations=["HardSigmoid", "SOFTSIGN", "relu"],
+        clip=0.7,
+        input_forget=1,
+        weights=(1, 2, 3, 7),
+        note="clip",
+    ),
+    S(
+        "LSTM",
+        *("5 2 3:small", "2 24 3:small", "2 24 6:small", "2 48:small"),
+        hidden_size=6,
+        outs=3,
+        direction="bidirectional",
+        activations=["Sigmoid", "ScaledTanh", "LeakyRelu", "Tanh", "Softplus", "HardSigmoid"],
+        activation_alpha=[0.8, 0.1, 0.3],
+        activation_beta=[1.1, 0.4],
+        weights=(1, 2, 3),
+        note="gates-zero",
+    ),
+    S(
+        "GRU",
+        *("5 2 3", "2 18 3", "2 18 6", "2 36"),
+        hidden_size=6,
+        outs=2,
+        direction="bidirectional",
+        activations=["HardSigmoid", "Relu", "Affine", "Softplus"],
+        activation_alpha=[0.3, 0.5],
+        activation_beta=[0.4, 1.0],
+        clip=0.9,
+        weights=(1, 2, 3),
+        note="clip",
+    ),
 ]
 
 ATTENTION = [
@@ -156,5 +202,17 @@ QUANTIZED = [
 MORE: list[Sample] = [*PICKED, *RECURRENT, *ATTENTION, *FUSED, *SPATIAL, *QUANTIZED]
 
 REFUSED_TOO = [
-    S("LSTM", "5 2 3", "1 24 3", "1 24 6", hidden_size=6, activations=["Relu"] * 3, note="activations", refused="activations"),
+    S("LSTM", "5 2 3", "1 24 3", "1 24 6", hidden_size=6, activations=["Sigmoid"] * 3, note="activations", refused="not zero"),
+    S("GRU", "5 2 3", "1 18 3", "1 18 6", hidden_size=6, activations=["Tanh", "Sigmoid"], note="activations", refused="not zero"),
+    S(
+        "RNN",
+        "5 2 3",
+        "1 6 3",
+        "1 6 6",
+        hidden_size=6,
+        activations=["Affine"],
+        activation_beta=[0.5],
+        note="beta",
+        refused="not zero",
+    ),
 ]
