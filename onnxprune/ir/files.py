@@ -62,7 +62,9 @@ def check_output(path: str | Path, *, inputs: tuple[str | Path, ...] = (), force
 
 
 def _same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
+    if os.path.realpath(one) == os.path.realpath(other):  # unlike resolve, it ends where links lead in a circle
+        return True
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _data_files(path: Path) -> set[Path]:

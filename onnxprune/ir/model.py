@@ -33,6 +33,8 @@ def load_proto(path: Path) -> ModelProto:
     """
     try:
         if not path.is_file():
+            if path.is_symlink() and not path.exists():
+                raise ModelError(f"{path}: is a link that leads nowhere")
             raise ModelError(f"{path}: no such file" if not path.exists() else f"{path}: is a folder, not an .onnx file")
         proto = onnx.load(path, load_external_data=False)
     except OSError as error:
@@ -61,11 +63,11 @@ def _without(message: Any, *fields: str) -> Any:
     return copy
 
 
-def _load_external(body: GraphProto, base: Path | None) -> None:
+def _load_external(body: GraphProto, file: Path | None) -> None:
     """Read external data of the constants of a body into memory: who gets the graph need not know where its file lies."""
     for tensor in body.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
-            tensor.CopyFrom(numpy_helper.from_array(Weight(tensor.name, tensor, base=base).array(), tensor.name))
+            tensor.CopyFrom(numpy_helper.from_array(Weight(tensor.name, tensor, file=file).array(), tensor.name))
 
 
 class Model:
@@ -103,7 +105,7 @@ class Model:
             return source.copy()
         if isinstance(source, str | Path):
             path = Path(source)
-            return cls._from_proto(load_proto(path), str(source), path.parent)
+            return cls._from_proto(load_proto(path), str(source), path)
         if isinstance(source, bytes):
             try:
                 source = ModelProto.FromString(source)
@@ -114,7 +116,7 @@ class Model:
         return cls._from_proto(source, "<model>", None)
 
     @classmethod
-    def _from_proto(cls, proto: ModelProto, name: str, base: Path | None) -> Model:
+    def _from_proto(cls, proto: ModelProto, name: str, file: Path | None) -> Model:
         newest = onnx.defs.onnx_opset_version()
         for opset in proto.opset_import:
             if opset.domain in STANDARD_DOMAINS and opset.version > newest:
@@ -124,15 +126,15 @@ class Model:
                 )
         skeleton = _without(proto, "graph")
         skeleton.graph.CopyFrom(_without(proto.graph, "initializer", "sparse_initializer"))
-        weights = {t.name: Weight(t.name, t, base=base) for t in proto.graph.initializer}
+        weights = {t.name: Weight(t.name, t, file=file) for t in proto.graph.initializer}
         for sparse in proto.graph.sparse_initializer:
             weights[sparse.values.name] = Weight(sparse.values.name, None, densify(sparse))
         try:
             for tensor in proto.graph.initializer:
                 if tensor.data_location == TensorProto.EXTERNAL:
-                    external_path(external_data_helper.ExternalDataInfo(tensor).location, base, tensor.name)
+                    external_path(external_data_helper.ExternalDataInfo(tensor).location, file, tensor.name)
             for body in every_body(skeleton.graph):
-                _load_external(body, base)
+                _load_external(body, file)
         except ModelError as error:
             raise ModelError(f"{name}: {error}") from error
         make_plain(skeleton, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -42,11 +43,11 @@ class Weight:
         dtype: its ``TensorProto.DataType``.
     """
 
-    __slots__ = ("_array", "_base", "_compute", "_proto", "dtype", "name", "origin", "shape")
+    __slots__ = ("_array", "_compute", "_file", "_proto", "dtype", "name", "origin", "shape")
 
-    def __init__(self, name: str, proto: TensorProto | None, array: Array | None = None, base: Path | None = None) -> None:
+    def __init__(self, name: str, proto: TensorProto | None, array: Array | None = None, file: Path | None = None) -> None:
         self.name = self.origin = name
-        self._proto, self._array, self._base = proto, array, base
+        self._proto, self._array, self._file = proto, array, file
         self._compute: Callable[[], Array] | None = None
         if proto is not None:
             self.shape: Shape = tuple(proto.dims)
@@ -100,7 +101,7 @@ class Weight:
         proto = self._proto
         assert proto is not None  # noqa: S101 - one of the two is given
         if proto.data_location == TensorProto.EXTERNAL:
-            return _map_external(proto, self._base)
+            return _map_external(proto, self._file)
         try:
             return numpy_helper.to_array(proto)
         except (ValueError, TypeError) as error:
@@ -114,7 +115,7 @@ class Weight:
 
     def renamed(self, name: str) -> Weight:
         """The same values under another name."""
-        result = Weight(name, self._proto, self._array, self._base)
+        result = Weight(name, self._proto, self._array, self._file)
         result.origin, result.shape, result.dtype, result._compute = self.origin, self.shape, self.dtype, self._compute
         return result
 
@@ -132,9 +133,9 @@ class Weight:
         tensors.add(name=self.name, data_type=self.dtype, dims=self.shape).raw_data = array.tobytes()
 
 
-def _map_external(proto: TensorProto, base: Path | None) -> Array:
+def _map_external(proto: TensorProto, file: Path | None) -> Array:
     info = external_data_helper.ExternalDataInfo(proto)
-    path = external_path(info.location, base, proto.name)
+    path = external_path(info.location, file, proto.name)
     dtype = helper.tensor_dtype_to_np_dtype(proto.data_type)
     shape, offset = tuple(proto.dims), int(getattr(info, "offset", None) or 0)
     packed = proto.data_type in PACKED
@@ -150,21 +151,26 @@ def _map_external(proto: TensorProto, base: Path | None) -> Array:
     return raw.view(dtype).reshape(shape)
 
 
-def external_path(location: str, base: Path | None, tensor: str) -> Path:
-    """The path of external data; only files inside the model's folder are read.
+def external_path(location: str, file: Path | None, tensor: str) -> Path:
+    """The path of external data of a model file; only files inside the model's folder are read, as ONNX Runtime does.
+
+    Where the model file is a link, the folder that it leads to counts, too: a download cache keeps all files of a model in one
+    folder, and links to them.
 
     Raises:
         ModelError: the path leaves the folder, or there is no file.
     """
-    if base is None:
+    if file is None:
         raise ModelError(f"tensor {tensor!r} has external data but the model came without a path: pass the path of the file")
-    root = base.resolve()
-    path = (root / location).resolve()
-    if Path(location).is_absolute() or not path.is_relative_to(root):
+    path, leads = file.parent / location, Path(os.path.realpath(file.parent / location))  # unlike resolve, it ends in a loop
+    inside = os.pardir not in Path(os.path.normpath(location)).parts and not Path(location).is_absolute()
+    folders = {Path(os.path.realpath(file.parent)), Path(os.path.realpath(file)).parent}
+    if not inside or not any(leads.is_relative_to(folder) for folder in folders):
         raise ModelError(f"tensor {tensor!r} points outside the model's folder ({location}): move the data beside the model")
     if not path.is_file():
-        raise ModelError(f"external data {path} of tensor {tensor!r} is missing: copy it beside the model")
-    return path
+        trouble = "is a link that leads nowhere" if path.is_symlink() else "is missing"
+        raise ModelError(f"external data {path} of tensor {tensor!r} {trouble}: copy it beside the model")
+    return leads
 
 
 def densify(sparse: onnx.SparseTensorProto) -> Array:

@@ -56,7 +56,7 @@ def peak_memory(
         if isinstance(source, bytes):
             path.write_bytes(source)
         job = {
-            "model": str(path if isinstance(source, bytes) else Path(source).resolve()),
+            "model": str(path if isinstance(source, bytes) else Path(source).absolute()),
             "provider": provider,
             "threads": threads,
             "seed": seed,

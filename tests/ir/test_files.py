@@ -15,7 +15,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune.errors import OutputError
+from onnxprune.errors import ModelError, OutputError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model
 
@@ -103,6 +103,18 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     with files.replace_file(files.check_output(link, force=True)) as file:
         file.write(b"new")
     assert (target.read_bytes(), link.read_bytes(), link.is_symlink()) == (b"mine", b"new", False)
+
+
+def test_links_that_lead_in_a_circle(tmp_path: Path) -> None:
+    one, other, model = tmp_path / "one", tmp_path / "other", tmp_path / "model.onnx"
+    one.symlink_to(other)
+    other.symlink_to(one)
+    model.symlink_to(one)
+    assert files.check_output(one, inputs=(tmp_path / "absent",), force=True) == one
+    with pytest.raises(OutputError, match="another file of this command"):
+        files.check_output(one, inputs=(one,))
+    with pytest.raises(ModelError, match="leads nowhere"):
+        Model.of(model)
 
 
 def test_a_name_as_long_as_they_go_can_be_written(tmp_path: Path) -> None:

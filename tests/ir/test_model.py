@@ -112,9 +112,9 @@ def test_weights_are_read_when_they_are_needed(tmp_path: Path, monkeypatch: pyte
     read: list[str] = []
     real = weights._map_external
 
-    def spy(proto: TensorProto, base: Path | None) -> Any:
+    def spy(proto: TensorProto, file: Path | None) -> Any:
         read.append(proto.name)
-        return real(proto, base)
+        return real(proto, file)
 
     monkeypatch.setattr(weights, "_map_external", spy)
     model = Model.of(outside(tmp_path / "m.onnx", values(np.float32)))
@@ -144,6 +144,42 @@ def test_data_elsewhere_is_refused(tmp_path: Path, location: str, words: str) ->
 def test_an_absolute_path_is_refused_even_inside_the_folder(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="outside the model's folder"):
         Model.of(outside(tmp_path / "m.onnx", values(np.float32), str(tmp_path / "data.bin")))
+
+
+def cached(folder: Path) -> Path:
+    """A model as download caches keep it: the file and its data are links into one folder, under other names."""
+    path = folder / "snapshots" / "main" / "onnx" / "m.onnx"
+    path.parent.mkdir(parents=True)
+    (folder / "blobs").mkdir()
+    outside(path, values(np.float32))
+    for number, name in enumerate((path.name, "data.bin")):
+        blob = folder / "blobs" / f"{number:040x}"
+        (path.parent / name).rename(blob)
+        (path.parent / name).symlink_to(Path("../../../blobs") / blob.name)
+    return path
+
+
+def test_links_into_the_folder_that_holds_the_model_are_followed(tmp_path: Path) -> None:
+    path = cached(tmp_path)
+    assert np.array_equal(Model.of(path).weights["w"].array(), values(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("data.bin", "leads nowhere"),
+        ("../../../blobs/absent", "leads nowhere"),
+        ("../../../elsewhere.bin", "outside the model's folder"),
+    ],
+)
+def test_other_links_are_refused(tmp_path: Path, target: str, words: str) -> None:
+    path = cached(tmp_path)
+    (tmp_path / "elsewhere.bin").write_bytes(bytes(4096))
+    data = path.parent / "data.bin"
+    data.unlink()
+    data.symlink_to(target)
+    with pytest.raises(ModelError, match=words):
+        Model.of(path)
 
 
 def test_data_that_ends_early_is_refused(tmp_path: Path) -> None:
