@@ -61,7 +61,7 @@ def _check(node: NodeAxes, inputs: InputFlags, fix_because: FixBecause) -> None:
     for pole in rule.poles:
         for letter, places in equation.carriers.items():
             passes = letter not in equation.contracted and letter not in rule.mix
-            if passes and node.sizes[letter] > 1 and _at(places, pole, inputs):
+            if passes and node.sizes[letter] > 1 and pole in _zero_at(places, inputs):
                 text = "divides by what is zero at removed positions in the masked model"
                 fix_because(node.letters[letter], node, Reason.NOT_ZERO, text)
 
@@ -87,8 +87,9 @@ class _Walk:
         """Tell the zeros of the inputs of a node; from then on those of its outputs are known."""
         rule, equation = node.rule, node.equation
         inputs = [self._known(name) for name in node.view.inputs]
-        satisfied = {letter: _is_zero(rule, places, inputs) for letter, places in equation.carriers.items()}
-        made = _is_zero(rule, (), inputs)  # along letters that no input carries
+        present = {position for position, flags in enumerate(inputs) if flags is not None}
+        satisfied = {letter: _is_zero(rule, places, inputs, present) for letter, places in equation.carriers.items()}
+        made = _is_zero(rule, (), inputs, present)  # along letters that no input carries
         for name, output in zip(node.view.outputs, equation.spelling[1], strict=False):
             flags = tuple([_along(axis, satisfied, made) for axis in output])
             if name in self._zero:  # a loop closes: it is zero only where it is on both ways
@@ -114,47 +115,43 @@ def _along(axis: str | Axis, satisfied: Mapping[str, bool], made: bool) -> bool:
     return all(satisfied.get(letter, made) for block in axis for letter in block)
 
 
-def _at(places: Places, position: int, inputs: InputFlags) -> bool:
-    """Whether an input carries the letter and is zero at its removed positions."""
-    flags = inputs[position] if position < len(inputs) else None
-    if flags is None:
-        return False
-    return any(at == position and axis < len(flags) and flags[axis] for at, axis in places)
+def _zero_at(places: Places, inputs: InputFlags) -> dict[int, bool]:
+    """The inputs that carry a letter and are zero at its removed positions; the work is that of its places, not of all inputs."""
+    known = ((at, axis, inputs[at]) for at, axis in places if at < len(inputs))
+    return dict.fromkeys((at for at, axis, flags in known if flags is not None and axis < len(flags) and flags[axis]), True)
 
 
-def _is_zero(rule: AxisRule, places: Places, inputs: InputFlags) -> bool:
+def _is_zero(rule: AxisRule, places: Places, inputs: InputFlags, present: Collection[int]) -> bool:
     """Whether outputs are zero at removed positions of a letter."""
-    zero = [_at(places, position, inputs) for position in range(len(inputs))]
-    present = {position for position, flags in enumerate(inputs) if flags is not None}
-    return bool(passes_zero(rule, zero, present, {position for position, _ in places}))
+    return bool(passes_zero(rule, _zero_at(places, inputs), present, {position for position, _ in places}))
 
 
 def _vanishes(rule: AxisRule, places: Places, inputs: InputFlags) -> bool:
     """Say whether the terms of a sum vanish at removed positions of the letter it runs over."""
-    zero = [_at(places, position, inputs) for position in range(len(inputs))]
-    return bool(drops_out(rule, zero, {position for position, _ in places}))
+    return bool(drops_out(rule, _zero_at(places, inputs), {position for position, _ in places}))
 
 
-def passes_zero(rule: AxisRule, zero: Sequence[Any], present: Collection[int], carrying: Iterable[int]) -> Any:
+def passes_zero(rule: AxisRule, zero: Mapping[int, Any], present: Collection[int], carrying: Iterable[int]) -> Any:
     """Say whether outputs are zero at positions of a letter, given whether each input is: every clause of the rule must hold.
 
     ``Conv`` has the clauses ``((0, 1), (2,))``: data or weight are zero, and the bias is zero or absent.
 
     Args:
         rule: the rule of the node.
-        zero: for each input whether it is zero there: one flag for all the positions, or an array with one for each.
+        zero: for inputs whether they are zero there: one flag for all the positions, or an array with one for each; an input
+            that is not named is not zero.
         present: the inputs that are there; a clause that names only absent ones holds.
         carrying: the inputs that carry the letter; without clauses all of them must be zero.
     """
     if rule.zero is None:
-        return _all(zero[at] for at in carrying)
+        return _all(zero.get(at, False) for at in carrying)
     clauses = [
         [at for at in clause if at in present] for clause in rule.zero if not clause or not set(clause).isdisjoint(present)
     ]
-    return _all(_any(zero[at] for at in clause) for clause in clauses)
+    return _all(_any(zero.get(at, False) for at in clause) for clause in clauses)
 
 
-def drops_out(rule: AxisRule, zero: Sequence[Any], carrying: Collection[int]) -> Any:
+def drops_out(rule: AxisRule, zero: Mapping[int, Any], carrying: Collection[int]) -> Any:
     """Say whether the terms of a sum over a letter vanish at its positions: every clause that names a carrier must hold.
 
     In ``Conv`` the sum over input channels needs the clause ``(0, 1)``: data or weight are zero; the bias has no part in it.
@@ -165,11 +162,11 @@ def drops_out(rule: AxisRule, zero: Sequence[Any], carrying: Collection[int]) ->
         carrying: the inputs that carry the letter.
     """
     if rule.zero is None:
-        return _any(zero[at] for at in carrying)
+        return _any(zero.get(at, False) for at in carrying)
     clauses = [clause for clause in rule.zero if not set(clause).isdisjoint(carrying)]
     if rule.zero and not clauses:
         return False
-    return _all(_any(zero[at] for at in clause if at < len(zero)) for clause in clauses)
+    return _all(_any(zero.get(at, False) for at in clause) for clause in clauses)
 
 
 def _all(flags: Iterable[Any]) -> Any:

@@ -141,14 +141,14 @@ class ValueNumbering:
         zero, carrying = self._zeros(node, (letter,))
         return np.asarray(np.ones(node.sizes[letter], bool) & drops_out(node.rule, zero, carrying))
 
-    def _zeros(self, node: NodeAxes, block: Block) -> tuple[list[Flags], set[int]]:
+    def _zeros(self, node: NodeAxes, block: Block) -> tuple[dict[int, Flags], set[int]]:
         """Whether each input is zero at each digit of some letters, and the inputs that carry any of them."""
         nowhere = np.zeros(math.prod(node.sizes[letter] for letter in block), bool)
         views = [self.view(node, position, block) for position in range(len(node.view.inputs))]
-        zero = [
-            nowhere if view is None or not self._is_real(name) else view.zero
-            for name, view in zip(node.view.inputs, views, strict=True)
-        ]
+        zero = {
+            position: nowhere if view is None or not self._is_real(name) else view.zero
+            for position, (name, view) in enumerate(zip(node.view.inputs, views, strict=True))
+        }
         return zero, {position for position, view in enumerate(views) if view is not None}
 
     def _is_real(self, name: str) -> bool:
