@@ -173,17 +173,19 @@ class Dependence:
     def _passed(self, node: NodeProto, shape: Shape) -> set[int]:
         """The axes of an output that are axes of inputs with a size that changes."""
         found: set[int] = set()
+        attributes = self._attributes(node)
         for position, name in enumerate(node.input):
             flags, source = self.axes.get(name), self.shapes.get(name)
             if not name or flags is None or source is None or not any(flags):
                 continue
-            for axis in np.flatnonzero(flags):
-                found.update(self._passed_on(node, position, source, int(axis), shape))
+            for axis in (axis for axis, flag in enumerate(flags) if flag):
+                found.update(self._passed_on(node, attributes, position, source, axis, shape))
         return found
 
-    def _passed_on(self, node: NodeProto, position: int, source: Shape, axis: int, shape: Shape) -> set[int]:
+    def _passed_on(
+        self, node: NodeProto, attributes: NodeView, position: int, source: Shape, axis: int, shape: Shape
+    ) -> set[int]:
         """The axes of an output that one axis of an input becomes; none where that is not known."""
-        attributes = self._attributes(node)
         rank = len(source)
         if node.op_type in WINDOWS:
             return {axis} if position == 0 and axis != 1 else set()
