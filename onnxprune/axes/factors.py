@@ -12,9 +12,10 @@ is fixed.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,7 @@ Indices = tuple[Positions | None, ...]
 """The indices that remain along each axis of a tensor; ``None`` stands for all of them."""
 
 LEAF, PRODUCT, SUM = "", "*", "+"
+_JOINS = itertools.count(1)
 
 
 class Factor:
@@ -57,7 +59,8 @@ class Factor:
         mixed: why removing positions is not the same as zeroing them (statistics run over it); ``None`` if it is.
     """
 
-    __slots__ = ("_parts", "_to", "fixed", "kind", "mixed", "size")
+    __slots__ = ("_flat_at", "_parts", "_to", "fixed", "kind", "mixed", "size")
+    _joined: ClassVar[int] = 0  # changes whenever any two classes are joined: parts that were flat then are flat until it does
 
     def __init__(self, size: int, *, fixed: object = None) -> None:
         self.size = size
@@ -66,6 +69,7 @@ class Factor:
         self.mixed: object = None
         self._parts: tuple[Factor, ...] = ()
         self._to: Factor | None = None
+        self._flat_at = -1
 
     @property
     def root(self) -> Factor:
@@ -81,6 +85,8 @@ class Factor:
     @property
     def parts(self) -> tuple[Factor, ...]:
         """The parts of a root, each a root of another kind than this one: nested sums and products are flattened."""
+        if self._flat_at == Factor._joined:
+            return self._parts
         stack, flat, changed = list(reversed(self._parts)), [], False
         while stack:
             part = stack.pop()
@@ -93,7 +99,13 @@ class Factor:
                 flat.append(top)
         if changed:
             self._parts = tuple(flat)
+        self._flat_at = Factor._joined
         return self._parts
+
+    def join(self, other: Factor) -> None:
+        """Let the class of this root be that of another."""
+        self._to = other
+        Factor._joined = next(_JOINS)
 
     def __repr__(self) -> str:
         top = self.root
@@ -151,7 +163,7 @@ def mix(factor: Factor, why: object) -> None:
 
 def _become(leaf: Factor, other: Factor) -> None:
     """The class of ``leaf`` joins ``other``, of the same size, and hands over its marks."""
-    leaf._to = other
+    leaf.join(other)
     if leaf.fixed:
         fix(other, leaf.fixed)
     if leaf.mixed:
@@ -208,7 +220,7 @@ def unify(a: Factor, b: Factor, why: object) -> None:
             _become(y, x)
         elif x.kind == y.kind == SUM:
             todo.extend(_cut(x, y))
-            x._to = y
+            x.join(y)
         elif x.kind == y.kind == PRODUCT:
             todo.extend(_align(x, y, why))
         else:
@@ -286,7 +298,7 @@ def length(factor: Factor, sizes: Mapping[Factor, int]) -> int:
     top = factor.root
     if top.kind == LEAF:
         return sizes.get(top, top.size)
-    parts = [length(part, sizes) for part in top.parts]
+    parts = [sizes.get(part, part.size) if part.kind == LEAF else length(part, sizes) for part in top.parts]
     return sum(parts) if top.kind == SUM else math.prod(parts)
 
 
@@ -329,10 +341,14 @@ def labels(factor: Factor, leaf: Factor) -> Positions:
         return np.arange(top.size)
     if top.kind == LEAF:
         return np.full(top.size, -1)
-    parts: Sequence[Positions] = [labels(part, leaf) for part in top.parts]
+    result, inner, at = np.full(top.size, -1), top.size, 0
     if top.kind == SUM:
-        return np.concatenate(parts)
-    result, inner = np.full(top.size, -1), top.size
+        for part in top.parts:
+            if part is leaf or part.kind != LEAF:  # a sum of many parts has few that matter
+                result[at : at + part.size] = labels(part, leaf)
+            at += part.size
+        return result
+    parts: Sequence[Positions] = [labels(part, leaf) for part in top.parts]
     for part, digit in zip(top.parts, parts, strict=True):
         inner //= part.size
         spread = np.tile(np.repeat(digit, inner), top.size // (part.size * inner))
