@@ -56,7 +56,8 @@ def test_names_do_not_command_the_terminal(capsys: pytest.CaptureFixture[str]) -
 
 @posix
 def test_whatever_comes_of_an_interrupt_it_is_one() -> None:
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.default_int_handler
+    started_with = signal.signal(signal.SIGINT, before)  # a shell that starts tests in the background ignores interrupts
 
     def work() -> None:
         try:
@@ -64,10 +65,13 @@ def test_whatever_comes_of_an_interrupt_it_is_one() -> None:
         except KeyboardInterrupt:
             raise ImportError("numpy._core failed to import") from None
 
-    with pytest.raises(SystemExit) as end, stoppable():
-        work()
-    assert end.value.code == 128 + signal.SIGINT
-    assert signal.getsignal(signal.SIGINT) is before
+    try:
+        with pytest.raises(SystemExit) as end, stoppable():
+            work()
+        assert end.value.code == 128 + signal.SIGINT
+        assert signal.getsignal(signal.SIGINT) is before
+    finally:
+        signal.signal(signal.SIGINT, started_with)
 
 
 @posix
