@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import onnx.inliner
 from onnx import helper
 
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import defined, domain_of, every_graph, every_node, is_followed, subgraphs
+from onnxprune.ir.toposort import in_order
 from onnxprune.ir.weights import Weight, densify
 from onnxprune.shapes.probes import Shapes
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "compute_outputs",
+    "flatten",
     "hoist",
     "inline_branches",
     "inline_constant",
@@ -33,6 +36,16 @@ Truth = Callable[[str], "bool | None"]
 """Whether a condition, by name, always holds; ``None`` where it may depend on the inputs."""
 
 _PICKING = frozenset({"Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
+
+
+def flatten(model: Model) -> None:
+    """Functions are inlined, nodes in order, constants no inputs, names unique over all bodies; no node is another one."""
+    if model.proto.functions:
+        model.proto.CopyFrom(onnx.inliner.inline_local_functions(model.proto))
+    replace_all(model.graph.input, model.inputs)
+    replace_all(model.graph.node, in_order(model.graph.node, model.name))
+    if any(map(is_followed, model.graph.node)):
+        unique_names(model)
 
 
 def unique_names(model: Model) -> None:

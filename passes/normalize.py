@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx.inliner
 from onnx import GraphProto, NodeProto, helper
 
 from onnxprune.axes.rules.layout import runs
 from onnxprune.ir.model import Model, pinned_sizes
 from onnxprune.ir.node import CONTROL_FLOW, captured, domain_of, every_body, every_graph, every_node, is_followed, subgraphs
-from onnxprune.ir.toposort import in_order
 from onnxprune.ir.weights import Array, Weight, constant_of
 from onnxprune.passes.analysis import Normalized
 from onnxprune.passes.base import Pass
 from onnxprune.passes.bodies import (
     compute_outputs,
+    flatten,
     hoist,
     inline_constant,
     inline_static,
@@ -59,14 +58,9 @@ class Normalize(Pass):
     def run(self, model: Model) -> Normalized:
         """The normalised copy of a model."""
         model = model.copy()
-        if model.proto.functions:
-            model.proto.CopyFrom(onnx.inliner.inline_local_functions(model.proto))
-        inputs = [value for value in model.graph.input if value.name not in model.weights]
-        replace_all(model.graph.input, inputs)
-        replace_all(model.graph.node, in_order(model.graph.node, model.name))
+        flatten(model)
         bodies = any(map(is_followed, model.graph.node))
         if bodies:
-            unique_names(model)
             hoist(model)
         constants_to_initializers(model)
         decode_weights(model)

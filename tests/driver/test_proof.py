@@ -10,7 +10,7 @@ import pytest
 from nets import LAYER_NORM, NETS, both, parse, some
 from onnxprune import Recipe, prune
 from onnxprune.axes.plan import Plan
-from onnxprune.driver.proof import broken, judged, kept_by, prove
+from onnxprune.driver.proof import Judge, broken, judged, kept_by
 from onnxprune.driver.prune import analyze
 from onnxprune.errors import VerificationError
 from onnxprune.ir.model import Model
@@ -18,18 +18,19 @@ from onnxprune.ir.weights import Weight
 from onnxprune.passes import Normalize, PruneChannels
 from onnxprune.passes.analysis import Normalized
 from onnxprune.shapes.probes import probe
-from onnxprune.verify.law import Check
+from onnxprune.verify.verdicts import Check
 
 FOUND = analyze(parse(NETS["residual"]))
 PLAN = Plan({group.id: np.array(some(group.size)) for group in FOUND.coupling.groups})
+JUDGE = Judge(Model.of(parse(NETS["residual"])), FOUND.model)
 FAILED = Check(ok=False, error=1.0, text="'y' differs")
 
 
 def test_the_law_holds_for_what_was_cut_and_for_nothing_else() -> None:
     pruned = PruneChannels().run(FOUND, PLAN)
-    assert prove(FOUND, PLAN, pruned, 0).ok
+    assert JUDGE.prove(FOUND, PLAN, pruned).ok
     pruned.weights["w2"] = Weight("w2", None, pruned.weights["w2"].array() * np.float32(1.01))
-    assert not prove(FOUND, PLAN, pruned, 0).ok
+    assert not JUDGE.prove(FOUND, PLAN, pruned).ok
 
 
 def test_inexact_groups_need_only_run() -> None:
@@ -37,10 +38,11 @@ def test_inexact_groups_need_only_run() -> None:
     (group,) = found.coupling.groups
     pruned, masked = both(found, {group.id: [0, 2, 3]})
     plan = Plan({group.id: np.array([0, 2, 3])})
-    assert prove(found, plan, pruned, 0).ok
-    outcome = prove(found, plan, masked, 0)  # as large as the original, and runs
+    judge = Judge(Model.of(parse(LAYER_NORM)), found.model)
+    assert judge.prove(found, plan, pruned).ok
+    outcome = judge.prove(found, plan, masked)  # as large as the original, and runs
     assert outcome.ok
-    assert not prove(found, plan, FOUND.model, 0).ok
+    assert not judge.prove(found, plan, FOUND.model).ok
 
 
 def test_what_a_plan_keeps_of_a_value() -> None:
