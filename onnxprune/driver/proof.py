@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.passes.analysis import Analysis
 
-__all__ = ["Judge", "broken", "judged", "kept_by"]
+__all__ = ["Judge", "broken", "demand", "judged", "kept_by"]
 
 _NAMED = 3
 """Weights that a note names."""
@@ -107,6 +107,18 @@ def judged(prepared: Model, source: Model, seed: int = 0) -> Check:
     if not outcome.ok:
         raise VerificationError(f"{source.name}: prepared, it computes something else than the file: {outcome.text}")
     return outcome
+
+
+def demand(check: Check | None, name: str) -> None:
+    """Every output is at least tested.
+
+    Raises:
+        VerificationError: one is not; names it, with the reason.
+    """
+    if check is None or not check.outputs:
+        raise VerificationError(f"{name}: --require-proof: nothing was tested")
+    for one in check.untested:
+        raise VerificationError(f"{name}: --require-proof: output {one.output!r} was not tested: it {one.why}")
 
 
 def _noted(check: Check, *notes: str) -> Check:

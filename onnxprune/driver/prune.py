@@ -14,7 +14,7 @@ from onnxprune.data.samples import open_samples, optional_samples
 from onnxprune.driver.compiler import Compiler
 from onnxprune.driver.lossless import Exact, remove
 from onnxprune.driver.progress import Stages
-from onnxprune.driver.proof import Judge
+from onnxprune.driver.proof import Judge, demand
 from onnxprune.driver.report import GroupReport, Report
 from onnxprune.driver.result import ModelResult, Pruned
 from onnxprune.driver.search import DropSearch, at_latency, within_drop
@@ -114,13 +114,15 @@ def prune(
     Raises:
         ModelError: the source is not a model that can be read, or its weights are not finite floats.
         TargetError: the target cannot be reached; says what is reachable. Or nothing can go without loss.
-        VerificationError: the model cannot be run, so that nothing can be verified.
+        VerificationError: the model cannot be run, so that nothing can be verified; or an output is not tested that must be.
     """
     recipe, stages, original = recipe or Recipe(), Stages(progress), Model.of(source)
     if isinstance(samples, str):
         recipe, samples = dataclasses.replace(recipe, calib=samples), None
     opened = _samples(recipe, original) if samples is None else optional_samples(samples, original.inputs, recipe.preprocess)
     made = _made(original, recipe, opened, stages)
+    if recipe.require_proof:
+        demand(made.pruned.check, original.name)
     drift = None
     if agreement:
         with stages("agreement", "comparing outputs with the original's"):

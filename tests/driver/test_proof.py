@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from nets import LAYER_NORM, NETS, both, parse, some
 from onnxprune import Recipe, prune
 from onnxprune.axes.plan import Plan
-from onnxprune.driver.proof import Judge, broken, judged, kept_by
+from onnxprune.driver.proof import Judge, broken, demand, judged, kept_by
 from onnxprune.driver.prune import analyze
 from onnxprune.errors import VerificationError
 from onnxprune.ir.model import Model
@@ -161,3 +162,31 @@ def test_a_choice_excuses_nothing_where_what_enters_it_is_gone() -> None:
         judged(prepared, source)
     prepared.weights["folded"] = source.weights["w"].renamed("folded")
     assert judged(prepared, source).ok
+
+
+# --- What must be proven ---------------------------------------------------------------------------------------------
+
+HALF_SILENT = """(float[N,8] x) => (float[N,4] z, float[N,4] y) <float[8,32] w1, float[32,4] w2> {
+  a = MatMul(x, w1)
+  b = Relu(a)
+  z = MatMul(b, w2)
+  none = Sub(b, b)
+  y = MatMul(none, w2)
+}"""
+
+
+def test_an_output_that_must_be_tested_and_cannot_be() -> None:
+    recipe = Recipe(target="channels=0.5", align="1")
+    check = prune(parse(HALF_SILENT), recipe).report.verification
+    assert check is not None
+    assert [one.output for one in check.untested] == ["y"]
+    with pytest.raises(VerificationError, match=r"--require-proof: output 'y' was not tested: it is constant on all inputs"):
+        prune(parse(HALF_SILENT), replace(recipe, require_proof=True))
+    assert prune(parse(SOFT), replace(recipe, require_proof=True)).report.verification
+
+
+def test_nothing_to_require() -> None:
+    with pytest.raises(VerificationError, match="nothing was tested"):
+        demand(None, "net")
+    with pytest.raises(VerificationError, match="nothing was tested"):
+        prune(parse(SOFT), Recipe(target="channels=0.5", align="1", require_proof=True, verify=False))
