@@ -118,7 +118,7 @@ def latency_targets(store: Store, network: Network) -> None:
 
             def build(share: float = share, key: str = key, compiler: Compiler = compiler) -> dict[str, Any]:
                 try:
-                    built = compiler.build(at_latency(compiler, Target("latency", share)))
+                    built = compiler.build(at_latency(compiler, Target("latency", share))[0])
                 except TargetError as error:
                     return {"failed": str(error)}
                 return judged(store, network, key, built.model.to_proto().SerializeToString())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "compute_outputs",
+    "flatten",
     "hoist",
     "inline_branches",
     "inline_constant",
@@ -33,6 +34,13 @@ Truth = Callable[[str], "bool | None"]
 """Whether a condition, by name, always holds; ``None`` where it may depend on the inputs."""
 
 _PICKING = frozenset({"Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
+
+
+def flatten(model: Model) -> None:
+    """Constants are no inputs, and names are unique over all bodies; no node is another one."""
+    replace_all(model.graph.input, model.inputs)
+    if any(map(is_followed, model.graph.node)):
+        unique_names(model)
 
 
 def unique_names(model: Model) -> None:

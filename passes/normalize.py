@@ -17,6 +17,7 @@ from onnxprune.passes.analysis import Normalized
 from onnxprune.passes.base import Pass
 from onnxprune.passes.bodies import (
     compute_outputs,
+    flatten,
     hoist,
     inline_constant,
     inline_static,
@@ -57,11 +58,9 @@ class Normalize(Pass):
     def run(self, model: Model) -> Normalized:
         """The normalised copy of a model."""
         model = model.copy()
-        inputs = [value for value in model.graph.input if value.name not in model.weights]
-        replace_all(model.graph.input, inputs)
+        flatten(model)
         bodies = any(map(is_followed, model.graph.node))
         if bodies:
-            unique_names(model)
             hoist(model)
         constants_to_initializers(model)
         decode_weights(model)

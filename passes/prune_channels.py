@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from onnxprune.axes.plan import Plan
     from onnxprune.passes.analysis import Analysis
 
-__all__ = ["MaskChannels", "PruneChannels"]
+__all__ = ["MaskChannels", "PruneChannels", "removed", "zero_points"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,16 @@ def zero_points(model: Model, coupling: Coupling) -> dict[str, Array]:
             shape = [-1 if axis in along else 1 for axis in range(len(spelled[position]))]
             found[node.view.inputs[position]] = value.reshape(shape)
     return found
+
+
+def removed(analysis: Analysis, plan: Plan) -> dict[str, Indices]:
+    """For each constant that loses anything under a plan, what remains along each axis.
+
+    Raises:
+        PlanError: the plan is for another model.
+    """
+    keep = plan.positions(analysis.coupling)
+    return kept_indices(analysis.model, analysis.coupling, keep) if keep else {}
 
 
 def kept_indices(model: Model, coupling: Coupling, keep: Mapping[Factor, Positions]) -> dict[str, Indices]:

@@ -73,6 +73,7 @@ PROTOBUF |= {
     "sparse.encoding.flat",
     "passes.encode",
     "passes.fold_masks",
+    "passes.mask_source",
 }
 PROTOBUF |= {"training.augment", "torch.write_back", "torch.program", "torch.tensors", "training.batchnorm"}
 PROTOBUF |= {"passes.bodies", "passes.lossless", "passes.sequences", "passes.normalize", "passes.prune_channels"}

@@ -124,6 +124,7 @@ def verify(given: Verify) -> None:
     from onnxprune.axes.plan import Plan
     from onnxprune.cli import tables
     from onnxprune.driver import prune as api
+    from onnxprune.driver.proof import demand
 
     with progress("verifying: pruned == masked", quiet=given.as_json):
         chosen = Plan.load(given.plan)
@@ -133,6 +134,8 @@ def verify(given: Verify) -> None:
         show(dataclasses.asdict(outcome), given.as_json, lambda: tables.verified(outcome))
     if not outcome.ok:
         raise VerificationError(f"{given.pruned}: {outcome.text}")
+    if given.require_proof:
+        demand(outcome, str(given.pruned))
 
 
 def with_benchmark(model: Path, result: Result) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
@@ -18,8 +19,9 @@ from onnxprune.driver.report import QuantReport, Report, SparseReport
 from onnxprune.latency.benchmark import BenchReport, BenchRow
 from onnxprune.linear.reconstruction import Repaired
 from onnxprune.pruning.lossless.search import REMOVAL_KINDS
-from onnxprune.verify.law import Check, Drift
+from onnxprune.verify.drift import Drift
 from onnxprune.verify.metrics import QualityScore
+from onnxprune.verify.verdicts import Check, Verdict
 
 __all__ = ["applied", "inspection", "planned", "pruning", "quantized", "sensitivities", "sparse", "stored", "timings", "verified"]
 
@@ -51,8 +53,8 @@ def pruning(report: Report, output: str) -> None:
         _lossless(console, report.lossless)
     if metric in report.obtained:
         _say(console, f"requested {report.requested}, obtained {metric}={report.obtained[metric]:.3f}")
-        if report.verification:
-            verified(report.verification)
+    if report.verification and metric != "lossless":
+        verified(report.verification)
     if not report.verification:
         _say(console, "not verified")
     if report.repairs:
@@ -72,11 +74,19 @@ def _lossless(console: Console, found: Mapping[str, Any]) -> None:
     kept = f", except {found['kept']} that alignment keeps (--align 1 removes them)" if found["kept"] else ""
     _say(console, f"removed without loss: {parts}{kept}")
     if found["check"]:
-        _proof(console, "lossless == original", found["check"]["error"], found["check"]["runs"])
+        _surgery(console, found["check"], "lossless == original")
 
 
-def _proof(console: Console, what: str, error: float, runs: int) -> None:
-    _say(console, f"verified: {what} (largest difference {error:.1e} of the largest output, {counted(runs, 'input size')})")
+def _surgery(console: Console, check: Mapping[str, Any], law: str) -> None:
+    """The verdict on the outputs: how many are equal as ``law`` says; which were not tested, and why."""
+    counts = Counter(one["verdict"] for one in check["outputs"])
+    known = [f"{counted(counts[verdict], 'output')} {verdict}" for verdict in (Verdict.PROVEN, Verdict.TESTED) if counts[verdict]]
+    if known:
+        told = f"{' and '.join(known)} on {counted(check['runs'], 'input size')}, largest difference {check['error']:.1e}"
+        _say(console, f"surgery exact: {told} ({law})")
+    for one in check["outputs"]:
+        if one["verdict"] == Verdict.NOT_TESTED:
+            _say(console, f"surgery not tested: output {one['output']!r} {one['why']}")
 
 
 def _milliseconds(row: BenchRow) -> str:
@@ -90,7 +100,7 @@ def _ratio(row: BenchRow) -> str:
 def verified(check: Check) -> None:
     """A proof that succeeded."""
     console = _console()
-    _proof(console, "pruned == masked", check.error, check.runs)
+    _surgery(console, dataclasses.asdict(check), "pruned == masked")
     for note in check.notes:
         _say(console, f"  {note}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from onnxprune.data.samples import Samples, noise_samples
 from onnxprune.driver.exponents import best_exponent, drifted, small_enough
 from onnxprune.driver.prepared import Prepared
 from onnxprune.driver.progress import Stages
-from onnxprune.driver.proof import broken, judged, prove
+from onnxprune.driver.proof import Judge, broken
 from onnxprune.driver.result import Pruned
 from onnxprune.errors import ModelError, OptionError, TargetError
 from onnxprune.ir.precision import differing_weights, with_fitted_weights
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from onnxprune.options.targets import Target
     from onnxprune.passes.analysis import Analysis
     from onnxprune.pruning.knapsack import Curve
-    from onnxprune.verify.law import Check
+    from onnxprune.verify.verdicts import Check
 
 __all__ = ["Compiler"]
 
@@ -57,7 +58,6 @@ class Compiler:
         self._gone = gone
         self._latest: Prepared | None = None
         self._exponent: float | None = None
-        self._source: Check | None = None
 
     def build(self, target: Target) -> Pruned:
         """A small model that meets a target; surgery proven, readers repaired.
@@ -77,12 +77,9 @@ class Compiler:
             if not self.recipe.verify:
                 break
             with self.stages("verification", "verifying: pruned == masked"):
-                if self._source is None:
-                    self._source = judged(self._prepared().normal.model, self.original, self.recipe.seed)
-                check = prove(analysis, plan, pruned.model, self.recipe.seed)
+                check = self._judge.prove(analysis, plan, pruned.model)
                 if check.ok:
-                    notes = dict.fromkeys((*self._source.notes, *check.notes))
-                    pruned = replace(pruned, check=replace(check, notes=tuple(notes)))
+                    pruned = replace(pruned, check=check)
                     break
                 self._latest = self._prepared().without(self._broken(analysis, plan, check), target)
         if not self.recipe.repair or (self.samples is None and not self.recipe.blind):
@@ -133,6 +130,11 @@ class Compiler:
             self._latest = Prepared(self.recipe, normal, self.stages, calibration, self._gone)
         return self._latest
 
+    @cached_property
+    def _judge(self) -> Judge:
+        """The file that was given."""
+        return Judge(self.original, self._prepared().normal.model, self.recipe.seed)
+
     def _exponent_for(self, prepared: Prepared, target: Target, plan: Callable[[float], Plan]) -> float:
         """The exponent of predicted errors whose repaired model is nearest to the original on samples its repair did not see.
 
@@ -159,7 +161,7 @@ class Compiler:
 
         def holds(some: Sequence[str]) -> bool:
             part = plan.without(set(plan.keep) - set(some))
-            return prove(analysis, part, PruneChannels().run(analysis, part), self.recipe.seed).ok
+            return self._judge.prove(analysis, part, PruneChannels().run(analysis, part)).ok
 
         return broken(analysis.model.name, list(plan.keep), holds, check)
 

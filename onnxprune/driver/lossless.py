@@ -19,7 +19,8 @@ from onnxprune.passes import Couple, Lossless, Normalize, PruneChannels
 from onnxprune.passes.analysis import Normalized
 from onnxprune.pruning.cost import COST_METRICS, Cost
 from onnxprune.shapes.probes import probe
-from onnxprune.verify.law import Check, compare
+from onnxprune.verify.law import compare
+from onnxprune.verify.verdicts import Check
 
 if TYPE_CHECKING:
     from onnxprune.axes.plan import Plan

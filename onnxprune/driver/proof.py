@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from onnxprune.axes.factors import Indices, Keeper
 from onnxprune.errors import VerificationError
-from onnxprune.passes import MaskChannels, PruneChannels
-from onnxprune.verify.law import Check, compare, isolate, unchanged
+from onnxprune.ir.node import is_followed
+from onnxprune.passes import MaskChannels, MaskSource, PruneChannels
+from onnxprune.passes.prune_channels import removed
+from onnxprune.verify.law import compare, isolate, unchanged
+from onnxprune.verify.verdicts import Check, best
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
@@ -17,13 +22,79 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.passes.analysis import Analysis
 
-__all__ = ["broken", "judged", "kept_by", "prove"]
+__all__ = ["Judge", "broken", "demand", "judged", "kept_by"]
+
+_NAMED = 3
+"""Weights that a note names."""
 
 
 def kept_by(coupling: Coupling, plan: Plan) -> Callable[[str], Indices]:
     """What a plan keeps along the axes of any value."""
     keeper = Keeper(plan.positions(coupling))
     return lambda value: keeper(coupling.axes.get(value, ()))
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The file that a user gave decides what of it is right.
+
+    Attributes:
+        source: the file, as it was read.
+        prepared: what was pruned: the file, normalised.
+        seed: of the inputs.
+    """
+
+    source: Model
+    prepared: Model
+    seed: int = 0
+
+    def prove(self, analysis: Analysis, plan: Plan, pruned: Model) -> Check:
+        """The law for the exact groups of a plan; for the others that the model runs and keeps its interface.
+
+        Raises:
+            VerificationError: normalised, the file computes something else, whatever the plan.
+        """
+        inexact = {group.id for group in analysis.coupling.groups if not group.exact} & plan.keep.keys()
+        proven = plan.without(inexact)
+        exact = PruneChannels().run(analysis, proven) if inexact else pruned
+        outcome = self._law(analysis, proven, exact)
+        if outcome.ok and inexact:
+            runs = compare(pruned, analysis.model, seed=self.seed, values=False)
+            return dataclasses.replace(outcome, ok=runs.ok, text=runs.text)
+        return outcome
+
+    def _law(self, analysis: Analysis, plan: Plan, pruned: Model) -> Check:
+        """Compare a model with the masked file; where that cannot be masked, with the masked normalised model.
+
+        In the file itself, branches that are never taken may be wrong: every branch is compared in the normalised model.
+        """
+        kept, moving = kept_by(analysis.coupling, plan), frozenset(removed(analysis, plan))
+        file = MaskSource().run(self.source, analysis, plan)
+        branches = any(map(is_followed, self.prepared.graph.node))
+        outcome = None
+        if not file.missing:
+            outcome = unchanged(pruned, file.model, seed=self.seed, kept=kept, moving=moving, against="masked")
+            if outcome.ok and outcome.runs and not branches:
+                return _noted(outcome, _computed(file.computed))
+        masked = MaskChannels().run(analysis, plan)
+        if outcome is None or not (outcome.ok and outcome.runs):
+            _ = self.preparation
+        normal = compare(pruned, masked, seed=self.seed, kept=kept)
+        if outcome is None or not outcome.runs or not normal.ok:
+            return _noted(normal, *(outcome.notes if outcome else ()), _missing(file.missing))
+        if outcome.ok or normal.behind:  # what enters a choice may have another name in the file
+            verdicts = best([outcome.outputs or normal.outputs, normal.outputs])
+            return dataclasses.replace(normal, runs=max(outcome.runs, normal.runs), outputs=verdicts)
+        return outcome
+
+    @cached_property
+    def preparation(self) -> Check:
+        """The proof that preparing the file changed nothing.
+
+        Raises:
+            VerificationError: it did; names the output and the sizes.
+        """
+        return judged(self.prepared, self.source, self.seed)
 
 
 def judged(prepared: Model, source: Model, seed: int = 0) -> Check:
@@ -38,17 +109,34 @@ def judged(prepared: Model, source: Model, seed: int = 0) -> Check:
     return outcome
 
 
-def prove(analysis: Analysis, plan: Plan, pruned: Model, seed: int) -> Check:
-    """The law for the exact groups of a plan; for the others that the model runs and keeps its interface."""
-    inexact = {group.id for group in analysis.coupling.groups if not group.exact} & plan.keep.keys()
-    proven = plan.without(inexact)
-    exact = PruneChannels().run(analysis, proven) if inexact else pruned
-    masked = MaskChannels().run(analysis, proven)
-    outcome = compare(exact, masked, seed=seed, kept=kept_by(analysis.coupling, proven))
-    if outcome.ok and inexact:
-        runs = compare(pruned, analysis.model, seed=seed, values=False)
-        return dataclasses.replace(outcome, ok=runs.ok, text=runs.text)
-    return outcome
+def demand(check: Check | None, name: str) -> None:
+    """Every output is at least tested.
+
+    Raises:
+        VerificationError: one is not; names it, with the reason.
+    """
+    if check is None or not check.outputs:
+        raise VerificationError(f"{name}: --require-proof: nothing was tested")
+    for one in check.untested:
+        raise VerificationError(f"{name}: --require-proof: output {one.output!r} was not tested: it {one.why}")
+
+
+def _noted(check: Check, *notes: str) -> Check:
+    return dataclasses.replace(check, notes=tuple(dict.fromkeys((*check.notes, *filter(None, notes)))))
+
+
+def _computed(names: Sequence[str]) -> str:
+    return f"weights that nodes of the file make were zeroed where they are read: {_few(names)}" if names else ""
+
+
+def _missing(names: Sequence[str]) -> str:
+    return (
+        f"masked where it was normalised, which equals the file: nothing in the file reads {_few(names)} there" if names else ""
+    )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def broken(name: str, groups: Sequence[str], holds: Callable[[Sequence[str]], bool], found: Check) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from onnxprune.data.samples import open_samples, optional_samples
 from onnxprune.driver.compiler import Compiler
 from onnxprune.driver.lossless import Exact, remove
 from onnxprune.driver.progress import Stages
-from onnxprune.driver.proof import kept_by
+from onnxprune.driver.proof import Judge, demand
 from onnxprune.driver.report import GroupReport, Report
 from onnxprune.driver.result import ModelResult, Pruned
 from onnxprune.driver.search import DropSearch, at_latency, within_drop
@@ -26,8 +26,9 @@ from onnxprune.options.targets import Target
 from onnxprune.passes import Couple, MaskChannels, Normalize, PruneChannels
 from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning.cost import COST_METRICS, Cost, layer_costs
-from onnxprune.verify import law
+from onnxprune.verify.drift import measure_drift
 from onnxprune.verify.metrics import Evaluation, parse_drop
+from onnxprune.verify.verdicts import Check
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
@@ -113,17 +114,19 @@ def prune(
     Raises:
         ModelError: the source is not a model that can be read, or its weights are not finite floats.
         TargetError: the target cannot be reached; says what is reachable. Or nothing can go without loss.
-        VerificationError: the model cannot be run, so that nothing can be verified.
+        VerificationError: the model cannot be run, so that nothing can be verified; or an output is not tested that must be.
     """
     recipe, stages, original = recipe or Recipe(), Stages(progress), Model.of(source)
     if isinstance(samples, str):
         recipe, samples = dataclasses.replace(recipe, calib=samples), None
     opened = _samples(recipe, original) if samples is None else optional_samples(samples, original.inputs, recipe.preprocess)
     made = _made(original, recipe, opened, stages)
+    if recipe.require_proof:
+        demand(made.pruned.check, original.name)
     drift = None
     if agreement:
         with stages("agreement", "comparing outputs with the original's"):
-            drift = law.drift(made.pruned.model, original, opened, seed=recipe.seed)
+            drift = measure_drift(made.pruned.model, original, opened, seed=recipe.seed)
     report = _report(original, recipe, made)
     notes = (*report.notes, *([opened.notice] if opened and opened.notice else []))
     report = dataclasses.replace(report, drift=drift, notes=notes, seconds=dict(stages.seconds))
@@ -139,11 +142,13 @@ class _Made:
         pruned: the model.
         exact: what went without loss before; ``None`` if that was not asked for.
         search: how the model was searched for; ``None`` if it was not.
+        measured: the fraction of the original's that was measured, by metric, where the target is one.
     """
 
     pruned: Pruned
     exact: Exact | None = None
     search: DropSearch | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 def _made(original: Model, recipe: Recipe, samples: Samples | None, stages: Stages) -> _Made:
@@ -167,7 +172,10 @@ def _reduced(original: Model, recipe: Recipe, compiler: Compiler) -> _Made:
         evaluation = Evaluation(original, judged, recipe.metric)
         found = within_drop(compiler, evaluation, parse_drop(recipe.max_drop), target)
         return _Made(found.pruned, search=found)
-    return _Made(compiler.build(at_latency(compiler, target) if target.timed else target))
+    if target.timed:
+        nearest, measured = at_latency(compiler, target)
+        return _Made(compiler.build(nearest), measured={target.metric: measured})
+    return _Made(compiler.build(target))
 
 
 def sensitivity(
@@ -239,7 +247,7 @@ def apply(source: ModelSource, chosen: Plan, *, masked: bool = False) -> Model:
     return step.run(analyze(source, allow_inexact=True), chosen)
 
 
-def check(original: ModelSource, pruned: ModelSource, chosen: Plan, *, seed: int = 0) -> law.Check:
+def check(original: ModelSource, pruned: ModelSource, chosen: Plan, *, seed: int = 0) -> Check:
     """Whether a pruned model computes what the masked original computes, and keeps its interface.
 
     Raises:
@@ -252,16 +260,8 @@ def check(original: ModelSource, pruned: ModelSource, chosen: Plan, *, seed: int
         mine, theirs = ({v.name: v.type for v in getattr(model.graph, side)} for model in (small, found.model))
         for name, kind in theirs.items():
             if mine.get(name) != kind:
-                return law.Check(ok=False, error=float("inf"), text=f"graph {side} {name!r} is not the original's")
-    prepared = law.unchanged(found.model, Model.of(original), seed=seed)
-    if not prepared.ok:
-        return dataclasses.replace(
-            prepared, text=f"the original, prepared, computes something else than its file: {prepared.text}"
-        )
-    masked = MaskChannels().run(found, chosen)
-    inexact = {group.id for group in found.coupling.groups if not group.exact}
-    values = not inexact & chosen.keep.keys()
-    return law.compare(small, masked, seed=seed, values=values, kept=kept_by(found.coupling, chosen))
+                return Check(ok=False, error=float("inf"), text=f"graph {side} {name!r} is not the original's")
+    return Judge(Model.of(original), found.model, seed).prove(found, chosen, small)
 
 
 def _samples(recipe: Recipe, model: Model) -> Samples | None:
@@ -288,7 +288,7 @@ def _report(original: Model, recipe: Recipe, made: _Made) -> Report:
         requested="lossless" if recipe.only_exact else str(search.target if search else recipe.target),
         score=search.score if search else None,
         tried=search.tried if search else (),
-        obtained=obtained,
+        obtained={**obtained, **made.measured},
         before=before,
         after=after,
         groups=tuple(

@@ -25,7 +25,7 @@ from onnxprune.ir.weights import FLOATS
 from onnxprune.options.quantize import QuantRecipe
 from onnxprune.passes import Decode, FoldMasks
 from onnxprune.runtime import session
-from onnxprune.verify import law
+from onnxprune.verify.drift import measure_drift
 from onnxprune.verify.metrics import Evaluation
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def quantize(
     if agreement:
         with stages("agreement", "comparing outputs with the original's"):
             arithmetic = _arithmetic(made.model, opened)
-            drift = law.drift(made.model, original, opened)
+            drift = measure_drift(made.model, original, opened)
     score = None
     if evaluation:
         with stages("evaluate", "taking the score"):

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from onnxprune.linear.reconstruction import Repaired
     from onnxprune.options.targets import Target
     from onnxprune.pruning.cost import Cost
-    from onnxprune.verify.law import Check, Drift
+    from onnxprune.verify.drift import Drift
     from onnxprune.verify.metrics import QualityScore
+    from onnxprune.verify.verdicts import Check
 
 __all__ = ["GroupReport", "QuantReport", "Report", "SparseLayer", "SparseReport"]
 

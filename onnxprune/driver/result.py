@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from onnxprune.axes.plan import Plan
     from onnxprune.linear.reconstruction import Repaired
     from onnxprune.passes.analysis import Analysis
-    from onnxprune.verify.law import Check
+    from onnxprune.verify.verdicts import Check
 
 __all__ = ["ModelResult", "Pruned"]
 

@@ -39,8 +39,8 @@ class DropSearch:
     tried: tuple[tuple[Target, float], ...]
 
 
-def at_latency(compiler: Compiler, target: Target) -> Target:
-    """The target whose model, timed as a whole beside the original, takes no more than was asked for, and little less.
+def at_latency(compiler: Compiler, target: Target) -> tuple[Target, float]:
+    """The target whose model, timed as a whole beside the original, takes no more than was asked for, and little less; its share.
 
     The sum of layers' times predicts the whole to some percent; what it is off by at one target is made up for at the next.
 
@@ -63,7 +63,7 @@ def at_latency(compiler: Compiler, target: Target) -> Target:
         share = asked.fraction * sum(_WITHIN) / 2 / measured
     if found is None:
         raise TargetError(f"target {target} cannot be reached: the fastest model of {_ROUNDS} has latency={least:.3f}, measured")
-    return found[1]
+    return found[1], found[0] * target.fraction
 
 
 def within_drop(compiler: Compiler, evaluation: Evaluation, drop: float, start: Target) -> DropSearch:

@@ -35,6 +35,7 @@ from onnxprune.sparse.curves import KEPT_SHARES, measure_curves
 from onnxprune.sparse.patterns import NofM
 from onnxprune.sparse.solve import Sparser
 from onnxprune.verify import law
+from onnxprune.verify.drift import measure_drift
 
 if TYPE_CHECKING:
     from onnxprune.axes.factors import Positions
@@ -320,7 +321,7 @@ def sparsify(
     drift = None
     if agreement:
         with stages("agreement", "comparing outputs with the original's"):
-            drift = law.drift(made.stored, original, opened, seed=recipe.seed)
+            drift = measure_drift(made.stored, original, opened, seed=recipe.seed)
     report = SparseReport(
         model=original.name,
         requested=str(recipe.goal or recipe.shape),

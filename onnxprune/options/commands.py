@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from onnxprune.options.fields import Option, Options
-from onnxprune.options.shared import Seed
+from onnxprune.options.shared import RequireProof, Seed
 
 __all__ = [
     "Apply",
@@ -135,6 +135,7 @@ class Verify(Reads):
     pruned: Annotated[Path, Option(argument=True, metavar="PRUNED")]
     plan: Annotated[Path, Option(metavar="PLAN")]
     seed: Seed = 0
+    require_proof: RequireProof = False
 
 
 @dataclass(frozen=True, kw_only=True)

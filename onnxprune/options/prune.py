@@ -11,7 +11,7 @@ from onnxprune.errors import OptionError
 from onnxprune.options.fields import Option, Options, Parsed, load_toml
 from onnxprune.options.registries import CRITERIA
 from onnxprune.options.registry import SAMPLES
-from onnxprune.options.shared import NOISE, Calib, Criterion, Metric, Preprocess, Scope, Seed
+from onnxprune.options.shared import NOISE, Calib, Criterion, Metric, Preprocess, RequireProof, Scope, Seed
 from onnxprune.options.targets import Align, Target
 
 __all__ = ["KINDS", "Recipe"]
@@ -66,6 +66,7 @@ class Recipe(Options):
     eval: Annotated[str, Option(metavar="DATA")] = ""
     metric: Metric = "auto"
     lossless: bool = False
+    require_proof: RequireProof = False
 
     def __post_init__(self) -> None:
         if self.target is _AUTO:

@@ -7,7 +7,7 @@ from typing import Annotated
 from onnxprune.options.fields import Option
 from onnxprune.options.registries import CRITERIA
 
-__all__ = ["NOISE", "SCOPES", "Calib", "Criterion", "Metric", "Preprocess", "Samples", "Scope", "Seed"]
+__all__ = ["NOISE", "SCOPES", "Calib", "Criterion", "Metric", "Preprocess", "RequireProof", "Samples", "Scope", "Seed"]
 
 SCOPES = ("auto", "sensitivity", "uniform", "global", "isomorphic")
 NOISE = "noise"
@@ -24,6 +24,7 @@ Metric = Annotated[
     str, Option(help="The score: top1, agreement, mse, cosine or package.module:function; auto chooses.", metavar="METRIC")
 ]
 Seed = Annotated[int, Option(help="Of everything drawn.", range="[0, inf)", metavar="N")]
+RequireProof = Annotated[bool, Option(help="Write nothing, and exit with 1, unless every output is proven or tested.")]
 Criterion = Annotated[
     str,
     Option(

@@ -11,13 +11,15 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from onnxprune.errors import ModelError
+from onnxprune.ir.node import every_body
 from onnxprune.ir.subgraph import subgraph
 from onnxprune.runtime.custom_operators import register_libraries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import onnxruntime
+    from onnx import GraphProto
 
     from onnxprune.ir.model import Model
     from onnxprune.ir.types import Shape
@@ -84,7 +86,8 @@ class Session:
             chosen = [known.get(name, ValueInfoProto(name=name)) for name in outputs]
             del proto.graph.output[:]
             proto.graph.output.extend(chosen)
-        self._weights = lend(proto, model.weights.values())
+        read = set(_read(proto.graph))  # ONNX Runtime drops what nothing reads, and then does not take its values
+        self._weights = lend(proto, [weight for name, weight in model.weights.items() if name in read])
         options = _cpu_options(optimize=optimize, fuse=fuse, threads=threads, lent=self._weights)
         self._session = _load(proto, options, model.name)
         for value in (*self._session.get_inputs(), *self._session.get_outputs()):
@@ -100,6 +103,14 @@ class Session:
         """The outputs for some inputs; raises what ONNX Runtime raises."""
         results: list[Any] = self._session.run(None, dict(feeds))
         return results
+
+
+def _read(graph: GraphProto) -> Iterator[str]:
+    """The values that a graph and its bodies read or return."""
+    for part in (graph, *every_body(graph)):
+        yield from (value.name for value in part.output)
+        for node in part.node:
+            yield from node.input
 
 
 def _hand_over(array: Array, dtype: int) -> Any:

@@ -42,8 +42,8 @@ from onnxprune.training.phase import Phase
 from onnxprune.training.progress import Tell
 from onnxprune.training.recipes.run import RecipeRun, with_rate
 from onnxprune.training.session import TrainedModel, TrainingSession
-from onnxprune.verify.law import Check
 from onnxprune.verify.metrics import Evaluation
+from onnxprune.verify.verdicts import Check
 
 __all__ = ["train_channels"]
 

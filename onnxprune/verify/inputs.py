@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.types import Shape
     from onnxprune.ir.weights import Array
 
-__all__ = ["Reference", "reference", "told"]
+__all__ = ["DRAWS", "Reference", "redrawn", "reference", "told"]
 
 Results = list[list[Any] | Exception]
 
@@ -35,7 +35,7 @@ _LONG = 1024
 _LARGE_BATCH = 5
 _SMALL_SAMPLE = 1 << 14
 """Elements of one sample up to which a larger batch is run: images and videos take long."""
-_DRAWS = 3
+DRAWS = 3
 """Ways to draw values: noise with ids 0 and 1, ids over whole tables, and positive numbers beside these."""
 _POSITIVE = (1.0, 1000.0)
 """Range of positive numbers that stand alone: frequencies, rates, thresholds."""
@@ -48,12 +48,10 @@ class Reference:
     Attributes:
         feeds: the inputs, one set for each size.
         results: the outputs, or the error of a size that the model does not take.
-        notes: the outputs that say nothing.
     """
 
     feeds: list[dict[str, Array]]
     results: Results
-    notes: tuple[str, ...] = ()
 
 
 def told(feed: Mapping[str, Any]) -> str:
@@ -75,18 +73,7 @@ def reference(model: Model, watched: Sequence[str], seed: int, *, large: bool = 
             if not isinstance(result, Exception):
                 sizes, feeds, results = [*sizes, more], [*feeds, feed], [*results, result]
                 break
-    silent = _silent(watched, results)
-    for draw in range(1, _DRAWS if silent and model.inputs else 0):
-        drawn = [_redrawn(model, feed, seed + at, draw) for at, feed in enumerate(feeds)]
-        again = run_each(model, drawn, watched)
-        still = _silent(watched, again)
-        if not isinstance(again[0], Exception) and len(still) < len(silent):
-            feeds, results, silent = drawn, again, still
-        if not silent:
-            break
-    return Reference(
-        feeds, results, tuple(f"not tested: output {name!r} {why} on all inputs tried" for name, why in silent.items())
-    )
+    return Reference(feeds, results)
 
 
 def _first(model: Model, watched: Sequence[str], seed: int) -> tuple[list[dict[str, Shape]], list[dict[str, Array]], Results]:
@@ -152,26 +139,8 @@ def _scaled(
     return found
 
 
-def _silent(watched: Sequence[str], results: Results) -> dict[str, str]:
-    """The outputs that say nothing of the weights, each with the reason."""
-    found: dict[str, str] = {}
-    runs = [result for result in results if not isinstance(result, Exception)]
-    for at, name in enumerate(watched):
-        arrays = [run[at] for run in runs if isinstance(run[at], np.ndarray) and run[at].size]
-        if not arrays or arrays[0].dtype.kind != "f":
-            continue
-        if not any(np.isfinite(array).any() for array in arrays):
-            found[name] = "is nowhere finite"
-        elif (
-            sum(array.size for array in arrays) > 1
-            and len({value for array in arrays for value in (array.min(), array.max())}) == 1
-        ):
-            found[name] = "is constant"
-    return found
-
-
-def _redrawn(model: Model, feed: Mapping[str, Array], seed: int, draw: int) -> dict[str, Array]:
-    """Other values of the same types and sizes."""
+def redrawn(model: Model, feed: Mapping[str, Array], seed: int, draw: int) -> dict[str, Array]:
+    """Other values of the same types and sizes; ``draw`` counts the ways to draw them, from 1."""
     rng = np.random.default_rng((seed, draw))
     tables = _tables(model)
     found = {}

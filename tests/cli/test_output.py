@@ -52,11 +52,17 @@ def test_text_says_what_happened(told: dict[str, Done]) -> None:
     assert "2 axes cannot be pruned" in told["inspect"].out
     assert "graph output" in told["inspect"].out
     assert "19 layers" in told["inspect"].out
-    for words in ("requested macs=0.5, obtained macs=0.4", "verified: pruned == masked", "latency, cpu", "a.onnx"):
+    for words in (
+        "requested macs=0.5, obtained macs=0.4",
+        "surgery exact: 1 output",
+        "(pruned == masked)",
+        "latency, cpu",
+        "a.onnx",
+    ):
         assert words in told["prune"].out
     assert "of 13 groups lose positions" in told["plan"].out
     assert "groups masked" in told["masked"].out
-    assert "verified: pruned == masked" in told["verify"].out
+    assert "surgery exact: 1 output" in told["verify"].out
     assert told["benchmark"].out.count("a.onnx") == 2
 
 

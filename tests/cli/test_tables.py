@@ -13,7 +13,8 @@ from onnxprune.driver.report import GroupReport, Report
 from onnxprune.latency.benchmark import BenchReport, BenchRow, LatencyStats
 from onnxprune.latency.interleave import Quartiles
 from onnxprune.pruning.cost import Cost
-from onnxprune.verify.law import Check, Drift
+from onnxprune.verify.drift import Drift
+from onnxprune.verify.verdicts import Check, OutputVerdict, Verdict
 
 ODD = "/model/[bold]layer.0[/red]/:smile:/conv"
 LONG = "/encoder/layers.11/" + "self_attention/" * 6 + "MatMul"
@@ -169,12 +170,18 @@ def report(**changes: Any) -> Report:
 def test_pruning_says_what_was_asked_and_done(width: int, capsys: pytest.CaptureFixture[str]) -> None:
     drift = Drift(0.99, 0.1, 0.5, 1, "seeded noise")
     frozen, notes = {ODD: "the verifier found: it differs"}, (f"look at {ODD}",)
-    check = Check(ok=True, error=1e-7, runs=1)
+    verdicts = (
+        OutputVerdict("y", Verdict.TESTED),
+        OutputVerdict("z", Verdict.PROVEN),
+        OutputVerdict("n", Verdict.NOT_TESTED, "is constant"),
+    )
+    check = Check(ok=True, error=1e-7, runs=1, outputs=verdicts)
     tables.pruning(report(verification=check, drift=drift, benchmark=bench(), frozen=frozen, notes=notes), ODD)
     out = capsys.readouterr().out
     for words in (
         "requested macs=0.5, obtained macs=0.499\n",
-        "verified: pruned == masked (largest difference 1.0e-07 of the largest output, 1 input size)\n",
+        "surgery exact: 1 output proven and 1 output tested on 1 input size, largest difference 1.0e-07 (pruned == masked)\n",
+        "surgery not tested: output 'n' is constant\n",
         "latency, cpu, batch 1, 1 thread",
         "999 B",
         "1 sample (seeded noise)",
@@ -184,15 +191,15 @@ def test_pruning_says_what_was_asked_and_done(width: int, capsys: pytest.Capture
     ):
         assert words in out
     tables.verified(dataclasses.replace(check, notes=(f"compared with {ODD}",)))
-    assert capsys.readouterr().out.endswith(f", 1 input size)\n  compared with {ODD}\n")
+    assert capsys.readouterr().out.endswith(f"'n' is constant\n  compared with {ODD}\n")
     tables.pruning(report(), ODD)
     assert "not verified\n" in capsys.readouterr().out
 
 
 def test_lossless_removal_says_what_went_and_that_nothing_changed(width: int, capsys: pytest.CaptureFixture[str]) -> None:
-    check = Check(ok=True, error=1e-7, runs=2)
+    check = Check(ok=True, error=1e-7, runs=2, outputs=(OutputVerdict("y", Verdict.TESTED),))
     found = {"dead": 3, "constant": 1, "duplicated": 2, "kept": 0, "check": dataclasses.asdict(check)}
-    proof = "verified: lossless == original (largest difference 1.0e-07 of the largest output, 2 input sizes)\n"
+    proof = "surgery exact: 1 output tested on 2 input sizes, largest difference 1.0e-07 (lossless == original)\n"
     tables.pruning(report(requested="lossless", verification=check, lossless=found), ODD)
     out = capsys.readouterr().out
     assert "removed without loss: 3 dead, 1 constant, 2 duplicated\n" in out

@@ -11,10 +11,9 @@ import pytest
 from nets import NETS, parse
 from onnxprune.axes.plan import Plan
 from onnxprune.data.samples import open_samples
-from onnxprune.driver import compiler as module
 from onnxprune.driver.compiler import GROUP_EXPONENTS, Compiler
 from onnxprune.driver.exponents import drifted
-from onnxprune.driver.proof import prove
+from onnxprune.driver.proof import Judge
 from onnxprune.errors import ModelError, OptionError, TargetError
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Array
@@ -22,7 +21,8 @@ from onnxprune.options.prune import Recipe
 from onnxprune.options.targets import Target
 from onnxprune.passes import MaskChannels, Sensitivity
 from onnxprune.passes.analysis import Analysis
-from onnxprune.verify.law import Check, compare
+from onnxprune.verify.law import compare
+from onnxprune.verify.verdicts import Check
 
 HALF = Target("macs", 0.5)
 X = np.random.default_rng(0).standard_normal((64, 3, 8, 8)).astype(np.float32)
@@ -141,10 +141,12 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
 def break_group(monkeypatch: pytest.MonkeyPatch, victim: str) -> None:
     """From now on the law does not hold where a group loses anything."""
 
-    def wrong(analysis: Analysis, plan: Plan, pruned: Model, seed: int) -> Check:
-        return compare(pruned, _other(pruned)) if victim in plan.keep else prove(analysis, plan, pruned, seed)
+    right = Judge.prove
 
-    monkeypatch.setattr(module, "prove", wrong)
+    def wrong(self: Judge, analysis: Analysis, plan: Plan, pruned: Model) -> Check:
+        return compare(pruned, _other(pruned)) if victim in plan.keep else right(self, analysis, plan, pruned)
+
+    monkeypatch.setattr(Judge, "prove", wrong)
 
 
 def test_groups_that_break_the_law_are_left_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from nets import LAYER_NORM, NETS, both, parse, some
 from onnxprune import Recipe, prune
 from onnxprune.axes.plan import Plan
-from onnxprune.driver.proof import broken, judged, kept_by, prove
+from onnxprune.driver.proof import Judge, broken, demand, judged, kept_by
 from onnxprune.driver.prune import analyze
 from onnxprune.errors import VerificationError
 from onnxprune.ir.model import Model
@@ -18,18 +19,19 @@ from onnxprune.ir.weights import Weight
 from onnxprune.passes import Normalize, PruneChannels
 from onnxprune.passes.analysis import Normalized
 from onnxprune.shapes.probes import probe
-from onnxprune.verify.law import Check
+from onnxprune.verify.verdicts import Check
 
 FOUND = analyze(parse(NETS["residual"]))
 PLAN = Plan({group.id: np.array(some(group.size)) for group in FOUND.coupling.groups})
+JUDGE = Judge(Model.of(parse(NETS["residual"])), FOUND.model)
 FAILED = Check(ok=False, error=1.0, text="'y' differs")
 
 
 def test_the_law_holds_for_what_was_cut_and_for_nothing_else() -> None:
     pruned = PruneChannels().run(FOUND, PLAN)
-    assert prove(FOUND, PLAN, pruned, 0).ok
+    assert JUDGE.prove(FOUND, PLAN, pruned).ok
     pruned.weights["w2"] = Weight("w2", None, pruned.weights["w2"].array() * np.float32(1.01))
-    assert not prove(FOUND, PLAN, pruned, 0).ok
+    assert not JUDGE.prove(FOUND, PLAN, pruned).ok
 
 
 def test_inexact_groups_need_only_run() -> None:
@@ -37,10 +39,11 @@ def test_inexact_groups_need_only_run() -> None:
     (group,) = found.coupling.groups
     pruned, masked = both(found, {group.id: [0, 2, 3]})
     plan = Plan({group.id: np.array([0, 2, 3])})
-    assert prove(found, plan, pruned, 0).ok
-    outcome = prove(found, plan, masked, 0)  # as large as the original, and runs
+    judge = Judge(Model.of(parse(LAYER_NORM)), found.model)
+    assert judge.prove(found, plan, pruned).ok
+    outcome = judge.prove(found, plan, masked)  # as large as the original, and runs
     assert outcome.ok
-    assert not prove(found, plan, FOUND.model, 0).ok
+    assert not judge.prove(found, plan, FOUND.model).ok
 
 
 def test_what_a_plan_keeps_of_a_value() -> None:
@@ -159,3 +162,31 @@ def test_a_choice_excuses_nothing_where_what_enters_it_is_gone() -> None:
         judged(prepared, source)
     prepared.weights["folded"] = source.weights["w"].renamed("folded")
     assert judged(prepared, source).ok
+
+
+# --- What must be proven ---------------------------------------------------------------------------------------------
+
+HALF_SILENT = """(float[N,8] x) => (float[N,4] z, float[N,4] y) <float[8,32] w1, float[32,4] w2> {
+  a = MatMul(x, w1)
+  b = Relu(a)
+  z = MatMul(b, w2)
+  none = Sub(b, b)
+  y = MatMul(none, w2)
+}"""
+
+
+def test_an_output_that_must_be_tested_and_cannot_be() -> None:
+    recipe = Recipe(target="channels=0.5", align="1")
+    check = prune(parse(HALF_SILENT), recipe).report.verification
+    assert check is not None
+    assert [one.output for one in check.untested] == ["y"]
+    with pytest.raises(VerificationError, match=r"--require-proof: output 'y' was not tested: it is constant on all inputs"):
+        prune(parse(HALF_SILENT), replace(recipe, require_proof=True))
+    assert prune(parse(SOFT), replace(recipe, require_proof=True)).report.verification
+
+
+def test_nothing_to_require() -> None:
+    with pytest.raises(VerificationError, match="nothing was tested"):
+        demand(None, "net")
+    with pytest.raises(VerificationError, match="nothing was tested"):
+        prune(parse(SOFT), Recipe(target="channels=0.5", align="1", require_proof=True, verify=False))

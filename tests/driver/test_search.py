@@ -64,7 +64,8 @@ def test_latency_is_corrected_until_it_holds(bias: float, monkeypatch: pytest.Mo
 
     made, _ = compiler()
     monkeypatch.setattr(onnxprune.latency.timer, "measure_ratio", lambda _, candidate, **__: min(bias * candidate, 1.0))
-    target = at_latency(Draft(), Target("latency", 0.5))  # type: ignore[arg-type]
+    target, measured = at_latency(Draft(), Target("latency", 0.5))  # type: ignore[arg-type]
+    assert measured == pytest.approx(bias * target.fraction)
     assert target.metric == "latency"
     assert 0.45 <= bias * target.fraction <= 0.5
     assert len(drafts) <= 6

@@ -131,14 +131,15 @@ def test_channels_change_places_where_that_keeps_more() -> None:
 
 def test_an_order_that_breaks_the_model_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     from onnxprune.verify import law
+    from onnxprune.verify.verdicts import Check
 
     real = law.compare
 
-    def compare(changed: Model, *args: Any, **options: Any) -> law.Check:
+    def compare(changed: Model, *args: Any, **options: Any) -> Check:
         same = changed.weights["last.0.weight"].shape and bool(
             np.array_equal(changed.weights["last.0.weight"].array(), Model.of(DIGITS).weights["last.0.weight"].array())
         )
-        return real(changed, *args, **options) if same else law.Check(ok=False, error=1.0, text="broken")
+        return real(changed, *args, **options) if same else Check(ok=False, error=1.0, text="broken")
 
     monkeypatch.setattr(law, "compare", compare)
     report = sparsify(DIGITS, SparseRecipe(pattern="2:4"), agreement=False).report

@@ -30,6 +30,7 @@ OTHER = Recipe(
     eval="others",
     metric="top1",
     lossless=True,
+    require_proof=True,
 )
 
 

@@ -19,6 +19,7 @@ from onnxprune.ir.model import Model
 from onnxprune.ir.precision import retyped
 from onnxprune.runtime.session import Session
 from onnxprune.verify import law
+from onnxprune.verify.comparison import TOLERANCE
 from onnxprune.verify.float64 import as_float64
 from onnxprune.verify.law import compare
 
@@ -147,7 +148,7 @@ def test_rounding_that_a_model_amplifies_is_no_error() -> None:
     assert not report.frozen
     assert report.verification is not None
     assert report.verification.ok
-    assert report.verification.error < law.TOLERANCE["float64"]
+    assert report.verification.error < TOLERANCE["float64"]
     assert any("decided by float64 copies" in note for note in report.verification.notes)
 
 
@@ -171,7 +172,7 @@ def test_an_error_among_the_rounding_is_seen(factor: float) -> None:
     pruned.weights["w3"] = weight.derived(weight.shape, lambda _: changed)
     outcome = compare(pruned, masked)
     assert not outcome.ok
-    assert outcome.error > law.TOLERANCE["float64"]
+    assert outcome.error > TOLERANCE["float64"]
 
 
 def test_every_single_wrong_position_is_seen_among_the_rounding() -> None:

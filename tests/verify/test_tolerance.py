@@ -9,7 +9,8 @@ from onnx import helper, numpy_helper
 from nets import parse
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Array
-from onnxprune.verify.law import Check, compare
+from onnxprune.verify.law import compare
+from onnxprune.verify.verdicts import Check
 
 LIMITS = [("double", 1e-9), ("float", 1e-4), ("float16", 2e-2), ("bfloat16", 1e-1)]
 

@@ -1,0 +1,142 @@
+"""How far the outputs of a changed model are from the original's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxprune.data.samples import noise_samples
+from onnxprune.errors import ModelError
+from onnxprune.ir.precision import as_float32, feeds_as_float32, float_types
+from onnxprune.runtime.partition import Runner
+from onnxprune.runtime.session import first_line
+from onnxprune.shapes.probes import binding_candidates, shapes_at, starved
+
+if TYPE_CHECKING:
+    from onnxprune.data.samples import Samples
+    from onnxprune.ir.model import Model
+
+__all__ = ["Drift", "measure_drift"]
+
+_NOTHING = "no floating-point output"
+_DRIFT_BATCHES = ((16, 0), (1, 0), (12, 12), (10, 10), (8, 8), (4, 4))
+"""Batches, and how many samples are compared at most (0: any).
+
+A batch may be open, and the graph made for one sample; or it takes multiples alone, and the last samples are too few.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """The distance of the outputs of one model from another's on the same inputs, over all floating-point outputs.
+
+    Attributes:
+        cosine: mean cosine similarity per sample.
+        relative: root of summed squared differences over root of summed squares.
+        agreement: share of samples whose largest entry of the last axis is at the same place.
+        samples: how many samples.
+        source: where they came from.
+    """
+
+    cosine: float
+    relative: float
+    agreement: float
+    samples: int
+    source: str
+
+
+def measure_drift(pruned: Model, original: Model, samples: Samples | None, *, seed: int = 0, count: int = 64) -> Drift:
+    """Compare outputs on the first ``count`` samples or fewer, at least on one batch; on seeded noise where there are none.
+
+    Where ONNX Runtime does not run the models in their floating-point types, copies in float32 are compared.
+
+    Raises:
+        OptionError: the samples do not fit the model.
+        ModelError: a model does not run on them.
+    """
+    shapes = [sizes[0] for sizes in binding_candidates(original.inputs)]
+    noises = (noise_samples(original.inputs, seed=seed, shapes=one) for one in shapes)
+    failed: ModelError | None = None
+    for one, given in zip(shapes, noises if samples is None else [samples], strict=False):
+        try:
+            found = _drift_in_any(pruned, original, given, count)
+        except ModelError as error:
+            failed = failed or error
+            continue
+        if found.source != _NOTHING or samples is not None or not starved(original, shapes_at(original, one).shapes):
+            return found
+    if failed is None:
+        return found
+    raise failed
+
+
+def _drift_in_any(pruned: Model, original: Model, samples: Samples, count: int) -> Drift:
+    """The drift, of copies in float32 where the models do not run as they are."""
+    try:
+        return _drift_of(pruned, original, samples, count, dict)
+    except ModelError:
+        if float_types(original) <= {"float32"}:
+            raise
+    found = _drift_of(as_float32(pruned), as_float32(original), samples, count, feeds_as_float32)
+    return replace(found, source=f"{found.source}, float32 copies")
+
+
+FeedConversion = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Makes a model's inputs of those of a batch."""
+
+
+def _drift_of(pruned: Model, original: Model, samples: Samples, count: int, feeds: FeedConversion) -> Drift:
+    small, large = (Runner(model, threads=0) for model in (pruned, original))
+    failed: ModelError | None = None
+    for size, most in _DRIFT_BATCHES:
+        try:
+            return _drift(small, large, samples, min(count, most or count), size, feeds)
+        except ModelError as error:
+            failed = failed or error
+    raise failed or ModelError("no batch to compare")
+
+
+def _drift(small: Runner, large: Runner, samples: Samples, count: int, size: int, feeds: FeedConversion) -> Drift:
+    taken = vectors = choices = 0
+    cosines = agreements = squares = gaps = 0.0
+    names, reshaped = [output.name for output in large.model.graph.output], set[str]()
+    for batch in samples.batches(size):
+        if taken and taken + batch.size > count:
+            break
+        taken += batch.size
+        given = feeds(batch.feeds)
+        expected = _run(large, given, f"{samples.source}: the model does not run on it")
+        got = _run(small, given, f"{samples.source}: the pruned model does not run on it")
+        for name, a, b in zip(names, got, expected, strict=True):
+            if not isinstance(b, np.ndarray) or not np.issubdtype(b.dtype, np.floating):
+                continue
+            if a.shape != b.shape:  # nothing of it agrees
+                reshaped.add(name)
+                vectors, choices, gaps, squares = vectors + 1, choices + 1, gaps + 1.0, squares + 1.0
+                continue
+            if b.ndim < 1 or b.size == 0:
+                continue
+            x, y = (v.astype(np.float64).reshape(v.shape[0] if v.ndim > 1 else 1, -1) for v in (a, b))
+            norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+            same = a.argmax(-1) == b.argmax(-1)
+            cosines += float(np.where(norms > 0, (x * y).sum(1) / np.maximum(norms, 1e-300), 1.0).sum())
+            agreements += float(same.sum())
+            vectors += len(x)
+            choices += same.size
+            squares += float((y**2).sum())
+            gaps += float(((x - y) ** 2).sum())
+    if not vectors:
+        return Drift(1.0, 0.0, 1.0, taken, _NOTHING)
+    relative = float(np.sqrt(gaps / squares)) if squares else 0.0
+    shapes = "".join(f", {name!r} has another shape" for name in sorted(reshaped))
+    return Drift(cosines / vectors, relative, agreements / choices, taken, f"{samples.source}{shapes}")
+
+
+def _run(runner: Runner, feeds: Mapping[str, Any], text: str) -> list[Any]:
+    try:
+        return runner.run(feeds)
+    except Exception as error:  # onnxruntime derives its exceptions from Exception alone
+        raise ModelError(f"{text}: {first_line(error)}") from error

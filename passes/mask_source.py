@@ -1,0 +1,202 @@
+"""Write zeros into the file that a user gave, where a plan would cut: the judge of what was pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import NodeProto, helper
+
+from onnxprune.axes.factors import Indices, mask_outside
+from onnxprune.ir.model import Model
+from onnxprune.ir.node import domain_of, every_graph, every_node, is_followed, subgraphs
+from onnxprune.ir.weights import Array, Weight, constant_of, densify
+from onnxprune.passes.base import Pass
+from onnxprune.passes.bodies import flatten, replace_all
+from onnxprune.passes.prune_channels import removed, zero_points
+
+if TYPE_CHECKING:
+    from onnx import GraphProto
+
+    from onnxprune.axes.plan import Plan
+    from onnxprune.passes.analysis import Analysis
+
+__all__ = ["MaskSource", "MaskedSource"]
+
+_WHERE = 9
+"""The operator set that brought ``Where``."""
+
+
+@dataclass(frozen=True)
+class MaskedSource:
+    """A file with zeros in its own constants.
+
+    Attributes:
+        model: the file, with zeros.
+        computed: values that nodes of the file make of constants, and that are zeroed where they are read.
+        missing: constants of the normalised model that lose something, and that nothing in the file reads in the same place:
+            where there are any, the file cannot be masked, and ``model`` is not what was asked for.
+    """
+
+    model: Model
+    computed: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MaskSource(Pass):
+    """The original as it was read, with zeros where a plan would cut. Nothing is folded, no size is written, no constant moves.
+
+    A plan is about the constants of the normalised model. Who reads them there is a node that the file has, too: it makes a
+    value of the same name. What that node reads in the file is zeroed for it alone, because others may read the same constant
+    and lose nothing. A constant is replaced by a copy with zeros. A value that nodes compute of constants (a transposed weight,
+    a product with a mask) goes through ``Where``. So no value is taken from the normalised model: whatever a pass did to
+    a constant, the file does not have it.
+    """
+
+    def run(self, source: Model, analysis: Analysis, plan: Plan) -> MaskedSource:
+        """The masked file; the file itself where the plan removes nothing.
+
+        Args:
+            source: the model as it was read.
+            analysis: of the source, normalised.
+            plan: what remains.
+
+        Raises:
+            PlanError: the plan is for another model.
+        """
+        gone = removed(analysis, plan)
+        if not gone:
+            return MaskedSource(source)
+        masked = source.copy()
+        flatten(masked)
+        points = zero_points(analysis.model, analysis.coupling)
+        edges = _Edges(masked)
+        missing: dict[str, None] = {}
+        for node in every_node(analysis.model.graph):
+            for position, name in enumerate(node.input):
+                if name in gone:
+                    zeros = _Zeros(analysis.model.weights[name], gone[name], points.get(name))
+                    twins = [twin for twin in edges.twins(node) if edges.mask(twin, position, zeros)]
+                    missing |= {} if twins else {name: None}
+        edges.insert()
+        return MaskedSource(masked, tuple(edges.computed), tuple(missing))
+
+
+@dataclass(frozen=True, slots=True)
+class _Zeros:
+    """What a constant of the normalised model loses.
+
+    Attributes:
+        weight: the constant.
+        indices: what remains of it along each axis.
+        point: the integers that stand for zero, where that is not 0.
+    """
+
+    weight: Weight
+    indices: Indices
+    point: Array | None
+
+
+@dataclass
+class _Edges:
+    """The places of a file where nodes read constants.
+
+    Attributes:
+        model: the file, which is changed.
+        computed: values that are no constants and were zeroed.
+    """
+
+    model: Model
+    computed: dict[str, None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        graphs = list(every_graph(self.model.graph))
+        self._makers = {name: node for graph in graphs for node in graph.node for name in node.output if name}
+        self._constants = dict(self.model.weights)
+        for graph in graphs:
+            self._constants |= _constants(graph)
+        self._copies: dict[tuple[str, str], str] = {}
+        self._before: dict[str, list[NodeProto]] = {}
+
+    def twins(self, node: NodeProto) -> list[NodeProto]:
+        """The nodes of the file that a node of the normalised model comes from: one, or one in each branch of an ``If``."""
+        name = next(filter(None, node.output), "")
+        return [twin for twin in self._made_by(name) if twin.op_type == node.op_type]
+
+    def _made_by(self, name: str) -> Iterator[NodeProto]:
+        maker = self._makers.get(name)
+        if maker is not None and maker.op_type == "If" and is_followed(maker):  # the branch may be inlined
+            at = list(maker.output).index(name)
+            for body in subgraphs(maker):
+                yield from self._made_by(body.output[at].name)
+        elif maker is not None:
+            yield maker
+
+    def mask(self, node: NodeProto, position: int, zeros: _Zeros) -> bool:
+        """Let a node read zeros; whether it could."""
+        name = node.input[position] if position < len(node.input) else ""
+        if not name:
+            return False
+        key = name, zeros.weight.name
+        constant = self._constant(name)
+        if constant is not None and (constant.shape, constant.dtype) == (zeros.weight.shape, zeros.weight.dtype):
+            if key not in self._copies:
+                self._copies[key] = self._add(name, constant, zeros)
+        elif not zeros.weight.is_float or zeros.point is not None or self.model.opset < _WHERE:
+            return False
+        elif key not in self._copies:
+            self._copies[key] = self._zeroed(name, node.output[0], zeros)
+            self.computed[name] = None
+        node.input[position] = self._copies[key]
+        return True
+
+    def _constant(self, name: str) -> Weight | None:
+        """The constant that a value is, under whatever name."""
+        while (maker := self._makers.get(name)) is not None and maker.op_type == "Identity" and not domain_of(maker):
+            name = maker.input[0]
+        return self._constants.get(name)
+
+    def _add(self, name: str, constant: Weight, zeros: _Zeros) -> str:
+        fresh = self.model.fresh_name(f"{name}__masked")
+        copy = constant.derived(constant.shape, partial(mask_outside, indices=zeros.indices, fill=zeros.point))
+        self.model.weights[fresh] = copy.renamed(fresh)
+        return fresh
+
+    def _zeroed(self, name: str, reader: str, zeros: _Zeros) -> str:
+        """A computed value with zeros, made where its first reader stands."""
+        dtype = helper.tensor_dtype_to_np_dtype(zeros.weight.dtype)
+        zero = self._own(f"{name}__zero", np.zeros((), dtype))
+        for axis, positions in enumerate(zeros.indices):
+            if positions is None:
+                continue
+            stays = np.zeros([size if at == axis else 1 for at, size in enumerate(zeros.weight.shape)], np.bool_)
+            stays.reshape(-1)[positions] = True
+            made = self.model.fresh_name(f"{name}__masked")
+            node = helper.make_node("Where", [self._own(f"{name}__stays", stays), name, zero], [made], name=made)
+            self._before.setdefault(reader, []).append(node)
+            name = made
+        return name
+
+    def _own(self, stem: str, value: Array) -> str:
+        name = self.model.fresh_name(stem)
+        self.model.weights[name] = Weight(name, None, value)
+        return name
+
+    def insert(self) -> None:
+        """Put the nodes that zero computed values in front of their readers."""
+        for graph in every_graph(self.model.graph) if self._before else ():
+            nodes = [new for node in graph.node for new in (*self._before.get(next(iter(node.output), ""), ()), node)]
+            if len(nodes) > len(graph.node):
+                replace_all(graph.node, nodes)
+
+
+def _constants(graph: GraphProto) -> dict[str, Weight]:
+    """The constants that a graph itself holds: initializers of a body, and ``Constant`` nodes."""
+    found = {tensor.name: Weight(tensor.name, tensor) for tensor in graph.initializer}
+    found |= {sparse.values.name: Weight(sparse.values.name, None, densify(sparse)) for sparse in graph.sparse_initializer}
+    spelled = (constant_of(node) for node in graph.node if node.op_type == "Constant" and not domain_of(node))
+    return found | {weight.name: weight for weight in spelled if weight is not None}

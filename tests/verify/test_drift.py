@@ -1,0 +1,80 @@
+"""How far outputs are from the original's."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from onnx import numpy_helper
+
+from nets import NETS, parse
+from onnxprune.data.samples import open_samples
+from onnxprune.errors import ModelError
+from onnxprune.ir.model import Model
+from onnxprune.verify.drift import measure_drift
+from verify.test_law import constant_output
+
+
+def test_a_model_does_not_drift_from_itself() -> None:
+    model = Model.of(parse(NETS["flatten"]))
+    found = measure_drift(model, model, None)
+    assert (found.cosine, found.relative, found.agreement) == pytest.approx((1, 0, 1))
+    assert (found.samples, found.source) == (16, "seeded noise")
+
+
+def test_drift_on_samples_by_hand() -> None:
+    def scaled(factor: float) -> Model:
+        model = parse("(float[N,2] x) => (float[N,2] y) <float[2] c> { y = Mul(x, c) }")
+        model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array([1, factor], np.float32), "c"))
+        return Model.of(model)
+
+    x = np.array([[1, 0], [0, 1], [2, 1]], np.float32)
+    found = measure_drift(scaled(-1), scaled(1), open_samples({"x": x}, scaled(1).inputs))
+    assert found.cosine == pytest.approx((1 - 1 + 3 / 5) / 3)
+    assert found.relative == pytest.approx(np.sqrt(8 / 7))
+    assert found.agreement == pytest.approx(2 / 3)
+    assert (found.samples, found.source) == (3, "samples")
+
+
+def test_integer_outputs_do_not_drift() -> None:
+    model = constant_output(np.array([1, 2]), "int64")
+    assert measure_drift(model, model, None).source == "no floating-point output"
+
+
+@pytest.mark.parametrize(("batch", "taken"), [("N", 64), ("10", 60), ("80", 80)])
+def test_drift_takes_the_first_samples(batch: str, taken: int) -> None:
+    model = Model.of(parse(f"(float[{batch},2] x) => (float[{batch},2] y) {{ y = Relu(x) }}"))
+    samples = open_samples({"x": np.ones((100, 2))}, model.inputs)
+    assert measure_drift(model, model, samples).samples == taken
+
+
+def test_a_graph_made_for_one_sample_drifts_too() -> None:
+    model = Model.of(parse("(float[N,2] x) => (float[N,2] y) <int64[2] shape = {1, 2}> { y = Reshape(x, shape) }"))
+    assert measure_drift(model, model, None).samples == 16
+    assert measure_drift(model, model, open_samples({"x": np.ones((3, 2))}, model.inputs)).samples == 3
+
+
+def test_samples_that_the_model_does_not_take() -> None:
+    model = Model.of(parse("(float[N,T] x) => (float[N,2] y) <int64[2] shape = {-1, 2}> { y = Reshape(x, shape) }"))
+    samples = open_samples({"x": np.ones((3, 3))}, model.inputs)
+    with pytest.raises(ModelError, match="samples: the model does not run on it"):
+        measure_drift(model, model, samples)
+
+
+def test_outputs_without_entries_do_not_drift() -> None:
+    model = Model.of(parse("(float[N,2] x) => (float[0,2] y) <int64[1] s = {0}, int64[1] e = {0}> { y = Slice(x, s, e) }"))
+    assert measure_drift(model, model, None).source == "no floating-point output"
+
+
+def test_the_memory_of_drift_is_that_of_a_batch() -> None:
+    model = Model.of(parse("(float[N,100000] x) => (float[N,100000] y) { y = Relu(x) }"))
+    x = np.ones((1, 100000), np.float32)
+    peaks = []
+    for count in (8, 64):
+        samples = open_samples({"x": np.broadcast_to(x, (count, 100000))}, model.inputs)
+        tracemalloc.start()
+        measure_drift(model, model, samples)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 3 * peaks[0]
