@@ -25,6 +25,7 @@ __all__ = [
     "inline_branches",
     "inline_constant",
     "inline_static",
+    "rename",
     "replace_all",
     "unique_names",
 ]
@@ -133,7 +134,7 @@ def inline_constant(model: Model) -> bool:
     """Inline what a constant condition decides; whether there was any."""
 
     def truth(condition: str) -> bool | None:
-        weight = model.weights.get(condition)
+        weight = None if condition in model.overridable else model.weights.get(condition)
         return None if weight is None else bool(weight.array().all())
 
     return inline_branches(model, truth)
