@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "compute_outputs",
-    "flatten",
     "hoist",
     "inline_branches",
     "inline_constant",
     "inline_static",
+    "rename",
     "replace_all",
     "unique_names",
 ]
@@ -34,13 +34,6 @@ Truth = Callable[[str], "bool | None"]
 """Whether a condition, by name, always holds; ``None`` where it may depend on the inputs."""
 
 _PICKING = frozenset({"Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
-
-
-def flatten(model: Model) -> None:
-    """Constants are no inputs, and names are unique over all bodies; no node is another one."""
-    replace_all(model.graph.input, model.inputs)
-    if any(map(is_followed, model.graph.node)):
-        unique_names(model)
 
 
 def unique_names(model: Model) -> None:
@@ -141,7 +134,7 @@ def inline_constant(model: Model) -> bool:
     """Inline what a constant condition decides; whether there was any."""
 
     def truth(condition: str) -> bool | None:
-        weight = model.weights.get(condition)
+        weight = None if condition in model.overridable else model.weights.get(condition)
         return None if weight is None else bool(weight.array().all())
 
     return inline_branches(model, truth)

@@ -16,7 +16,7 @@ from onnxprune.ir.weights import FLOATS, Array, Weight
 from onnxprune.options.sparsify import EncodeRecipe
 from onnxprune.passes.base import Pass, Progress, silent
 from onnxprune.passes.bodies import replace_all
-from onnxprune.passes.normalize import gather_constants
+from onnxprune.passes.constants import gather_constants
 from onnxprune.sparse.encoding.accounting import Encoded
 from onnxprune.sparse.encoding.choose import Bundle, Piece, affordable, bundles, choose_pieces, laid_out
 from onnxprune.sparse.encoding.coo import coo, coo_bytes
@@ -74,7 +74,7 @@ class Encode(Pass):
         model = model.copy()
         gather_constants(model)
         decode_weights(model)
-        outputs = {value.name for value in model.graph.output}
+        outputs = {value.name for value in model.graph.output} | model.overridable
         values = lru_cache(1)(lambda name: self._values(model.weights[name]))
         rows: dict[str, Encoded] = {}
         pieces: list[Piece] = []

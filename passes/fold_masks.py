@@ -13,7 +13,8 @@ from onnxprune.ir.node import domain_of, every_graph, every_node
 from onnxprune.ir.weights import FLOATS, Array, Weight
 from onnxprune.passes.base import Pass
 from onnxprune.passes.bodies import replace_all
-from onnxprune.passes.normalize import gather_constants, remove_unused
+from onnxprune.passes.constants import gather_constants
+from onnxprune.passes.normalize import remove_unused
 
 __all__ = ["FoldMasks"]
 

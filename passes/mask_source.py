@@ -15,7 +15,7 @@ from onnxprune.ir.model import Model
 from onnxprune.ir.node import domain_of, every_graph, every_node, is_followed, subgraphs
 from onnxprune.ir.weights import Array, Weight, constant_of, densify
 from onnxprune.passes.base import Pass
-from onnxprune.passes.bodies import flatten, replace_all
+from onnxprune.passes.bodies import replace_all, unique_names
 from onnxprune.passes.prune_channels import removed, zero_points
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class MaskSource(Pass):
         if not gone:
             return MaskedSource(source)
         masked = source.copy()
-        flatten(masked)
+        if any(map(is_followed, masked.graph.node)):
+            unique_names(masked)
         points = zero_points(analysis.model, analysis.coupling)
         edges = _Edges(masked)
         missing: dict[str, None] = {}

@@ -11,21 +11,20 @@ from onnx import GraphProto, NodeProto, helper
 
 from onnxprune.axes.rules.layout import runs
 from onnxprune.ir.model import Model, pinned_sizes
-from onnxprune.ir.node import CONTROL_FLOW, captured, domain_of, every_body, every_graph, every_node, is_followed, subgraphs
-from onnxprune.ir.weights import Array, Weight, constant_of
+from onnxprune.ir.node import captured, domain_of, every_graph, is_followed, subgraphs
+from onnxprune.ir.weights import Array, Weight
 from onnxprune.passes.analysis import Normalized
 from onnxprune.passes.base import Pass
 from onnxprune.passes.bodies import (
     compute_outputs,
-    flatten,
     hoist,
     inline_constant,
     inline_static,
     replace_all,
     unique_names,
 )
+from onnxprune.passes.constants import constants_to_initializers, fold, share, untie
 from onnxprune.passes.sequences import lists_to_tensors
-from onnxprune.runtime.session import evaluate
 from onnxprune.shapes.probes import Shapes, probe
 from onnxprune.sparse.encoding.recognize import decode_weights
 
@@ -35,13 +34,10 @@ SIZE_INPUTS: dict[str, tuple[int, ...]] = {
 }  # fmt: skip
 """Inputs that carry sizes, positions or axes."""
 
-_NOT_FOLDED = frozenset({"DequantizeLinear", "QuantizeLinear", "Cast", "Bernoulli", "Multinomial"})
 _REFRESHED = frozenset({"ConstantOfShape", "Expand", "Pad", "Reshape", "Resize", "Split", "Tile"})
 """Operators whose sizes pruning refreshes: worth splitting a vector into constant and computed entries."""
 _COMPUTED = np.iinfo(np.int64).min
 """Marks an entry that stays computed in the graph."""
-_SMALL_BYTES = 1 << 16
-"""Results up to this size are folded whatever they are computed from."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +54,15 @@ class Normalize(Pass):
     def run(self, model: Model) -> Normalized:
         """The normalised copy of a model."""
         model = model.copy()
-        flatten(model)
         bodies = any(map(is_followed, model.graph.node))
         if bodies:
+            unique_names(model)
             hoist(model)
         constants_to_initializers(model)
         decode_weights(model)
         if bodies:
             compute_outputs(model)
+        share(model)
         fold(model)
         while bodies and inline_constant(model):
             fold(model)
@@ -82,116 +79,9 @@ class Normalize(Pass):
         return Normalized(model, shapes)
 
 
-def gather_constants(model: Model) -> None:
-    """Every constant is an initializer of the main graph and none is an input; nothing is computed."""
-    replace_all(model.graph.input, model.inputs)
-    if any(body.initializer or body.sparse_initializer for body in every_body(model.graph)):
-        unique_names(model)
-        hoist(model)
-        compute_outputs(model)
-    constants_to_initializers(model)
-
-
-def constants_to_initializers(model: Model) -> None:
-    """A ``Constant`` node is an initializer under the name of its output."""
-    kept = {value.name for value in model.graph.output}
-    for graph in every_graph(model.graph):
-        nodes = []
-        for node in graph.node:
-            constant = node.op_type == "Constant" and not domain_of(node) and node.output[0] not in kept
-            weight = constant_of(node) if constant else None
-            if weight is None:
-                nodes.append(node)
-            else:
-                model.weights[weight.name] = weight
-        if len(nodes) < len(graph.node):
-            replace_all(graph.node, nodes)
-
-
-def fold(model: Model) -> None:
-    """Compute what only constants feed, unless the result is larger than what it is computed from (a mask).
-
-    Weights that the graph generates become constants whatever their size: only those can be pruned. Sizes that pruning
-    refreshes stay where they are.
-    """
-    foldable: list[NodeProto] = []
-    known = model.weights.keys() - pinned_sizes(model).values()
-    for node in every_node(model.graph):
-        names = [name for name in node.input if name]
-        random = node.op_type.startswith("Random") or node.op_type in _NOT_FOLDED
-        if names and not random and not domain_of(node) and node.op_type not in CONTROL_FLOW and known.issuperset(names):
-            foldable.append(node)
-            known.update(node.output)
-    if not foldable:
-        return
-    kept = {value.name for graph in every_graph(model.graph) for value in graph.output}
-    read = {name for node in foldable for name in node.input if name in model.weights}
-    constants = {name: model.weights[name].array() for name in read}
-    values = evaluate(model.proto, foldable, constants)
-    generated = {
-        node.input[1]
-        for node in every_node(model.graph)
-        if node.op_type in {"Conv", "ConvTranspose", "Gemm", "MatMul"} and node.input[1]
-    }
-    gone: set[str] = set()
-    for node in foldable:
-        results = [name for name in node.output if name]
-        inputs = [model.weights[name].nbytes for name in node.input if name in model.weights]
-        whole = all(name in model.weights for name in node.input if name) and all(name in values for name in results)
-        whole = whole and kept.isdisjoint(results)
-        small = sum(values[name].nbytes for name in results) <= max(sum(inputs), _SMALL_BYTES) if whole else False
-        if whole and (small or (node.op_type == "ConstantOfShape" and not generated.isdisjoint(results))):
-            gone.update(results)
-            model.weights |= {name: Weight(name, None, values[name]) for name in results}
-    for graph in every_graph(model.graph):
-        left = [node for node in graph.node if gone.isdisjoint(node.output)]
-        if len(left) < len(graph.node):
-            replace_all(graph.node, left)
-
-
-def untie(model: Model) -> None:
-    """Give every reader its own copy of a constant vector: exporters merge equal ones of unrelated layers.
-
-    Truly tied weights are matrices; they stay one tensor with several readers. So do sizes that pruning refreshes.
-    """
-    _untie_decoded(model)
-    pinned = set(pinned_sizes(model).values())
-    for name, readers in list(model.consumers().items()):
-        weight = model.weights.get(name)
-        if weight is None or name in pinned or len(readers) < 2 or sum(size != 1 for size in weight.shape) > 1:
-            continue
-        for node, position in readers[1:]:
-            if position < 0:
-                continue
-            copy = model.fresh_name(f"{name}__copy")
-            model.weights[copy] = weight.renamed(copy)
-            node.input[position] = copy
-
-
-def _untie_decoded(model: Model) -> None:
-    """Give every reader of a quantised vector its own ``DequantizeLinear`` of it, whose constants can then be untied."""
-    consumers = model.consumers()
-    for graph in every_graph(model.graph):
-        nodes: list[NodeProto] = []
-        for node in graph.node:
-            nodes.append(node)
-            if node.op_type != "DequantizeLinear" or any(name not in model.weights for name in node.input):
-                continue
-            if sum(size != 1 for size in model.weights[node.input[0]].shape) > 1:
-                continue
-            for reader, position in consumers.get(node.output[0], [])[1:]:
-                if position >= 0:
-                    copy = NodeProto()
-                    copy.CopyFrom(node)
-                    copy.name = copy.output[0] = reader.input[position] = model.fresh_name(f"{node.output[0]}__copy")
-                    nodes.append(copy)
-        if len(nodes) > len(graph.node):
-            replace_all(graph.node, nodes)
-
-
 def remove_unused(model: Model) -> None:
     """Drop nodes and constants that nothing reads."""
-    needed = _drop_unused(model.graph)
+    needed = _drop_unused(model.graph) | model.overridable
     model.weights = {name: weight for name, weight in model.weights.items() if name in needed}
 
 

@@ -76,7 +76,14 @@ PROTOBUF |= {
     "passes.mask_source",
 }
 PROTOBUF |= {"training.augment", "torch.write_back", "torch.program", "torch.tensors", "training.batchnorm"}
-PROTOBUF |= {"passes.bodies", "passes.lossless", "passes.sequences", "passes.normalize", "passes.prune_channels"}
+PROTOBUF |= {
+    "passes.bodies",
+    "passes.constants",
+    "passes.lossless",
+    "passes.sequences",
+    "passes.normalize",
+    "passes.prune_channels",
+}
 """Modules that use onnx when they run; annotations may name its types anywhere."""
 
 UNTESTED = {

@@ -202,6 +202,10 @@ class GraphAxes:
         for kind, values in (("input", self.model.inputs), ("output", self.model.graph.output)):
             for value in values:
                 self._fix_values([value.name], Why(Reason.INTERFACE, value.name, f"graph {kind}: the interface is a contract"))
+        for name in self.model.overridable:
+            remedy = "if nobody overrides it, take it out of the inputs of the graph"
+            text = "an input that has a default, which callers may override: the interface is a contract"
+            self._fix_values([name], Why(Reason.INTERFACE, name, text, remedy))
 
     def protect(self, globs: Sequence[str]) -> None:
         """Fix every axis of the tensors, and of the tensors of the nodes, whose name matches a glob."""

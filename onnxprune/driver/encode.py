@@ -10,8 +10,8 @@ from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.node import QDQ, every_node
 from onnxprune.passes import Decode, Encode, FoldMasks
 from onnxprune.passes.base import Progress, silent
+from onnxprune.passes.constants import gather_constants
 from onnxprune.passes.encode import FOLDED, TYPES
-from onnxprune.passes.normalize import gather_constants
 from onnxprune.sparse.encoding.accounting import Encoded, totals
 from onnxprune.sparse.encoding.flat import most_frequent
 from onnxprune.sparse.encoding.recognize import Decoders

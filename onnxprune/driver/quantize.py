@@ -167,6 +167,7 @@ def _quantized(original: Model, recipe: QuantRecipe, samples: Samples, stages: S
         with stages("prepare", "folding constants"):
             prepared = workshop.prepare(opset=ort_quantizer.PER_CHANNEL if recipe.per_channel else ort_quantizer.PER_TENSOR)
         excluded = _excluded(recipe.exclude, model, prepared)
+        excluded |= {node.name for node in prepared.graph.node if not original.overridable.isdisjoint(node.input)}
         settings = ort_quantizer.Settings(
             recipe.method, recipe.percentile, recipe.per_channel, recipe.activations, recipe.reduced, sorted(excluded)
         )
@@ -253,7 +254,9 @@ def _kept(model: Model, excluded: set[str]) -> Iterator[dict[str, str]]:
     known = ort_quantizer.operators()
     for node in _computing(model):
         floats = [name for name in node.input if name and (name in dequantized or types.get(name, 1) in FLOATS)]
-        if node.name in excluded:
+        if not model.overridable.isdisjoint(node.input):
+            why = "it reads an input that callers may override"
+        elif node.name in excluded:
             why = "excluded"
         elif node.op_type not in known or domain_of(node):
             why = "ONNX Runtime has no int8 form of it"
@@ -316,7 +319,7 @@ def _tidy(model: Model, original: Model) -> None:
     for side in ("input", "output"):
         current = getattr(proto.graph, side)
         del current[:]
-        current.extend(getattr(original.graph, side) if side == "output" else original.inputs)
+        current.extend(getattr(original.graph, side))
     proto.graph.name = first.graph.name
     used = {domain_of(node) for node in every_node(model.graph)}
     opsets = [one for one in proto.opset_import if one.domain in {"", "ai.onnx"} or one.domain in used]

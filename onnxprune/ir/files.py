@@ -164,6 +164,7 @@ def _save_in_two(model: Model, path: Path) -> None:
     kept = [value for value in proto.graph.input if value.name in declared]
     del proto.graph.input[:]
     proto.graph.input.extend(kept)
+    model.list_constants(proto)
     with replace_file(data) as file:
         for weight in model.weights.values():  # one at a time: memory does not grow with the model
             if weight.nbytes <= _INLINE:

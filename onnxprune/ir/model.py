@@ -21,6 +21,9 @@ from onnxprune.ir.weights import FLOATS, Weight, densify, external_path
 
 __all__ = ["Model", "ModelSource", "load_proto", "pinned_sizes"]
 
+_DEFAULTS = 4
+"""The version of the file format from which an initializer need not be an input, and one that is gives a default."""
+
 ModelSource = Any
 """A path, a ``ModelProto``, its bytes, or an ``onnx_graphsurgeon.Graph``."""
 
@@ -75,7 +78,8 @@ class Model:
 
     Attributes:
         proto: the model without initializers, except those of bodies that no pass has moved out; passes edit it.
-        weights: every other initializer, by name.
+        weights: every other initializer, by name. In files older than version 4 of the format each is listed as an input, too:
+            that is taken away when such a file is read, and written again. From then on it is a choice; see `overridable`.
         name: what messages call it: its path, or ``<model>``.
         external: whether it came with external data.
         sparse: the weights that came as sparse tensors.
@@ -129,6 +133,10 @@ class Model:
         weights = {t.name: Weight(t.name, t, file=file) for t in proto.graph.initializer}
         for sparse in proto.graph.sparse_initializer:
             weights[sparse.values.name] = Weight(sparse.values.name, None, densify(sparse))
+        if proto.ir_version < _DEFAULTS:
+            needed = [value for value in proto.graph.input if value.name not in weights]
+            del skeleton.graph.input[:]
+            skeleton.graph.input.extend(needed)
         try:
             for tensor in proto.graph.initializer:
                 if tensor.data_location == TensorProto.EXTERNAL:
@@ -165,6 +173,11 @@ class Model:
     def inputs(self) -> list[onnx.ValueInfoProto]:
         """The graph inputs that a caller must feed, because no initializer provides them."""
         return [value for value in self.graph.input if value.name not in self.weights]
+
+    @property
+    def overridable(self) -> set[str]:
+        """The initializers that a caller may replace, because they are inputs, too: a part of the interface."""
+        return {value.name for value in self.graph.input if value.name in self.weights}
 
     @property
     def nbytes(self) -> int:
@@ -215,7 +228,15 @@ class Model:
         proto.CopyFrom(self.proto)
         for weight in self.weights.values():
             weight.append_to(proto.graph.initializer)
+        self.list_constants(proto)
         return proto
+
+    def list_constants(self, proto: ModelProto) -> None:
+        """List the initializers as inputs of a protobuf of this model, if its version of the format demands it."""
+        if proto.ir_version >= _DEFAULTS:
+            return
+        for weight in self.weights.values():
+            proto.graph.input.append(helper.make_tensor_value_info(weight.name, weight.dtype, weight.shape))
 
     def skeleton(self, *, keep_below: int = 1024) -> ModelProto:
         """The graph with small weights inside and larger ones declared as inputs: what shape inference needs, no more."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxprune.axes.coupling import CONVOLUTIONS
 from onnxprune.axes.factors import Positions, labels
+from onnxprune.axes.graph_axes import BATCHED_PRODUCTS
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.options.registries import CRITERIA
 
@@ -35,6 +37,8 @@ Reduce = tuple[Callable[..., Any], np.ufunc]
 ABSOLUTE: Reduce = (np.abs, np.add)
 SQUARE: Reduce = (np.square, np.add)
 MAXIMUM: Reduce = (np.abs, np.maximum)
+PRODUCTS = BATCHED_PRODUCTS | {"Gemm", "QLinearMatMul", "MatMulInteger", "LSTM", "GRU", "RNN"}
+"""Operators other than convolutions that multiply data with their constants."""
 
 
 class Magnitudes:
@@ -217,6 +221,8 @@ def random(view: GroupView) -> Scores:
 def score_groups(model: Model, coupling: Coupling, criterion: str, seed: int = 0) -> dict[str, Scores]:
     """Scores of every group, each divided by the mean of its group. Groups the criterion says nothing about get ``l2``.
 
+    A constant with infinite entries that multiplies nothing is a mask (a table of biases with -inf) and weighs nothing.
+
     Raises:
         OptionError: the criterion says nothing about any group of this model.
         ModelError: weights that are not finite.
@@ -229,13 +235,12 @@ def score_groups(model: Model, coupling: Coupling, criterion: str, seed: int = 0
         floats = [member for member in group.members if model.weights[member.value].is_float or member.value in real]
         matrices = [member for member in floats if len(model.weights[member.value].shape) > 1]
         view = GroupView(group, tuple(matrices or floats), magnitudes, coupling.axes, seed)
-        with np.errstate(over="ignore", invalid="ignore"):  # weights that are not finite are named below
-            scores = function(view)
-            if scores is None:
-                silent += 1
-                scores = l2(view)
-        if not np.isfinite(scores).all():
-            raise ModelError(_not_finite(model, magnitudes, view))
+        scores = _scores(view, function)
+        if scores is None:
+            silent += 1
+            scores = _scores(view, l2)
+        if scores is None or not np.isfinite(scores).all():
+            raise ModelError(_not_finite(model, coupling, view))
         mean = scores.mean()
         found[group.id] = scores / mean if mean > 0 else scores
     if silent and silent == len(coupling.groups):
@@ -246,6 +251,33 @@ def score_groups(model: Model, coupling: Coupling, criterion: str, seed: int = 0
     return found
 
 
-def _not_finite(model: Model, magnitudes: Magnitudes, view: GroupView) -> str:
-    names = (member.value for member in view.matrices if not np.isfinite(magnitudes.array(member.value)).all())
-    return f"initializer {next(names, view.group.id)!r} of {model.name} has NaN or infinite weights: export the model again"
+def _scores(view: GroupView, function: Criterion) -> Scores | None:
+    """The scores by all that weighs; without masks, where these make them infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):  # weights that are not finite are named by the caller
+        scores = function(view)
+        if scores is None or np.isfinite(scores).all():
+            return scores
+        weighing = tuple(member for member in view.matrices if not _is_mask(member, view.magnitudes))
+        return function(replace(view, matrices=weighing)) if weighing else scores
+
+
+def _is_mask(member: Member, magnitudes: Magnitudes) -> bool:
+    """Tell whether a constant multiplies nothing and has infinite entries, but none that is no number."""
+    if member.op in CONVOLUTIONS | PRODUCTS:
+        return False
+    array = magnitudes.array(member.value)
+    return bool(np.isinf(array).any()) and not np.isnan(array).any()
+
+
+def _not_finite(model: Model, coupling: Coupling, view: GroupView) -> str:
+    names = (member.value for member in view.matrices if not np.isfinite(view.magnitudes.array(member.value)).all())
+    name = next(names, "")
+    if not name:
+        return (
+            f"group {view.group.id!r} of {model.name} has weights too large to add up: --protect {view.group.id.split(':')[0]!r}"
+        )
+    reader = next((node.view.name for node in coupling.nodes if name in node.view.inputs), "")
+    return (
+        f"initializer {name!r} of {model.name}, which node {reader!r} reads, has NaN or infinite weights: "
+        f"export the model again, or leave it whole with --protect {name!r}"
+    )

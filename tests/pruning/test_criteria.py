@@ -121,8 +121,32 @@ def test_weights_that_are_not_finite(criterion: str, value: float) -> None:
     array[1, 2, 0, 0] = value
     tensor.CopyFrom(numpy_helper.from_array(array, "w2"))
     found = analyze(model)
-    with pytest.raises(ModelError, match=r"initializer 'w2' of <model> has NaN or infinite weights"):
+    with pytest.raises(ModelError, match=r"initializer 'w2' of <model>, which node .* reads, has NaN .*--protect 'w2'"):
         score_groups(found.model, found.coupling, criterion)
+
+
+def test_a_mask_with_infinite_entries_weighs_nothing() -> None:
+    text = """(float[N,4] x, int64[N] i) => (float[N,3] y) <float[4,6] w, float[5,6] table, float[6,3] v> {
+      a = MatMul(x, w) b = Gather(table, i) c = Add(a, b) d = Relu(c) y = MatMul(d, v)
+    }"""
+    model = parse(text)
+    for tensor in model.graph.initializer:
+        if tensor.name == "table":
+            array = numpy_helper.to_array(tensor).copy()
+            array[0] = -np.inf
+            tensor.CopyFrom(numpy_helper.from_array(array, "table"))
+            spoilt = numpy_helper.from_array(np.full_like(array, np.nan), "table")
+    found = analyze(model)
+    weights = {tensor.name: numpy_helper.to_array(tensor).astype(np.float64) for tensor in model.graph.initializer}
+    expected = np.sqrt(np.square(weights["w"]).sum(0) + np.square(weights["v"]).sum(1))
+    (scores,) = score_groups(found.model, found.coupling, "l2").values()
+    np.testing.assert_allclose(scores, expected / expected.mean(), rtol=1e-6)
+    for tensor in model.graph.initializer:
+        if tensor.name == "table":
+            tensor.CopyFrom(spoilt)
+    found = analyze(model)
+    with pytest.raises(ModelError, match="initializer 'table'"):
+        score_groups(found.model, found.coupling, "l2")
 
 
 def test_half_precision_does_not_overflow() -> None:
