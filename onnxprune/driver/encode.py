@@ -106,7 +106,8 @@ def survey(source: ModelSource) -> tuple[Encoded, ...]:
     rows = []
     points = {node.input[2] for node in every_node(model.graph) if node.op_type in QDQ and len(node.input) > 2}
     for name, weight in (model.weights | made.weights).items():
-        if weight.dtype in TYPES and name not in made.stored and name not in points:  # zero points are zeros, and no weights
+        # Zero points are zeros, and no weights; nor is one number.
+        if weight.dtype in TYPES and weight.size > 1 and name not in made.stored and name not in points:
             array = weight.array()
             row = Encoded.of(name, array, most_frequent(array))
             rows.append(replace(row, encoding=made.families.get(name, "coo" if name in coo else row.encoding)))

@@ -13,6 +13,7 @@ from onnx import numpy_helper
 import onnxprune
 from codec import planted, same
 from command import names, refused, shell, within
+from nets import parse
 from onnxprune.driver import encode
 from onnxprune.errors import OptionError
 
@@ -113,3 +114,8 @@ def test_inspect_shows_zeros_and_patterns(model: Path, tmp_path: Path) -> None:
 def test_bad_options_write_nothing(model: Path, tmp_path: Path, option: str, value: str, words: tuple[str, ...]) -> None:
     refused(within("encode", model, "-o", "small.onnx", option, value, cwd=tmp_path), 2, *words)
     assert names(tmp_path) == {"sparse.onnx"}
+
+
+def test_a_single_number_is_no_weight_with_zeros() -> None:
+    model = parse("(float[N,2] x) => (float[N,2] y) <float[2] w = {0, 1}, float s = {0}> { a = Mul(x, w) y = Add(a, s) }")
+    assert [row.name for row in encode.survey(model)] == ["w"]
