@@ -150,6 +150,7 @@ def _cpu_options(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     level = ort.GraphOptimizationLevel
     wanted = level.ORT_ENABLE_ALL if fuse else level.ORT_ENABLE_BASIC
+    options.enable_cpu_mem_arena = False  # which would keep the peak of every session until it ends
     options.graph_optimization_level = wanted if optimize else level.ORT_DISABLE_ALL
     return options
 

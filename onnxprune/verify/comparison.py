@@ -93,19 +93,19 @@ def compare_values(
         ModelError: the masked model does not run.
     """
     given = reference(masked, watched, way.seed, large=way.large)
-    sides = _Sides(pruned, masked, way, limit, skip)
+    sides = _Sides(pruned, masked, way, limit, skip, given.threads)
     outcome, runs = sides.compared(watched, given.feeds, given.results)
     if not outcome.ok:
         return outcome
     parts = len(split(masked, watched))
-    notes = (f"run in {parts} segments of the graph, one after the other",) if parts > 1 else ()
+    notes = given.notes + ((f"run in {parts} segments of the graph, one after the other",) if parts > 1 else ())
     if not way.values:
         untested = (OutputVerdict(name, Verdict.NOT_TESTED, "only its shape must be equal") for name in watched)
         return replace(outcome, notes=notes, outputs=tuple(untested))
     silent = sides.silent(watched, runs)
     for draw in range(1, DRAWS if silent and masked.inputs else 0):
         feeds = [redrawn(masked, run.feed, way.seed + at, draw) for at, run in enumerate(runs)]
-        again, more = sides.compared(watched, feeds, run_each(masked, feeds, watched))
+        again, more = sides.compared(watched, feeds, run_each(masked, feeds, watched, threads=given.threads))
         if not again.ok:
             return again
         if more:
@@ -143,6 +143,7 @@ class _Sides:
     way: Way
     limit: float
     skip: Collection[str]
+    threads: int
 
     @cached_property
     def moving(self) -> frozenset[str]:
@@ -169,7 +170,7 @@ class _Sides:
     ) -> tuple[Check, list[_Run]]:
         """Whether values are equal, and the runs that say so: a size that the masked model does not take says nothing."""
         try:
-            found = run_each(self.pruned, feeds, watched)
+            found = run_each(self.pruned, feeds, watched, threads=self.threads)
         except ModelError as error:
             return Check(ok=False, error=np.inf, text=str(error)), []
         runs = []
@@ -215,7 +216,7 @@ class _Sides:
         if self.affected.isdisjoint(watched):
             return None
         try:
-            (moved,) = run_each(self.shaken, [run.feed], watched)
+            (moved,) = run_each(self.shaken, [run.feed], watched, threads=self.threads)
         except ModelError:
             return None
         return None if isinstance(moved, Exception) else moved
@@ -233,7 +234,7 @@ class _Sides:
             if not left or not names:
                 break
             try:
-                outcome, runs = self.compared(names, [run.feed], run_each(self.masked, [run.feed], names))
+                outcome, runs = self.compared(names, [run.feed], run_each(self.masked, [run.feed], names, threads=self.threads))
             except ModelError:
                 break
             if not runs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from onnxprune.ir.precision import as_float32, feeds_as_float32, float_types
 from onnxprune.runtime.partition import Runner
 from onnxprune.runtime.session import first_line
 from onnxprune.shapes.probes import binding_candidates, shapes_at, starved
+from onnxprune.verify.expense import EXPENSIVE, activation_bytes
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
@@ -27,6 +28,9 @@ _DRIFT_BATCHES = ((16, 0), (1, 0), (12, 12), (10, 10), (8, 8), (4, 4))
 
 A batch may be open, and the graph made for one sample; or it takes multiples alone, and the last samples are too few.
 """
+
+DRIFT_BYTES = 1 << 28
+"""Bytes of all activations of one batch whose outputs are compared, about, 256 MiB; one sample may take more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class Drift:
 def measure_drift(pruned: Model, original: Model, samples: Samples | None, *, seed: int = 0, count: int = 64) -> Drift:
     """Compare outputs on the first ``count`` samples or fewer, at least on one batch; on seeded noise where there are none.
 
+    Batches are smaller, and samples fewer, where a run takes much memory.
     Where ONNX Runtime does not run the models in their floating-point types, copies in float32 are compared.
 
     Raises:
@@ -62,7 +67,8 @@ def measure_drift(pruned: Model, original: Model, samples: Samples | None, *, se
     failed: ModelError | None = None
     for one, given in zip(shapes, noises if samples is None else [samples], strict=False):
         try:
-            found = _drift_in_any(pruned, original, given, count)
+            cost = activation_bytes(original, {name: (1, *shape[1:]) for name, shape in one.items()})
+            found = _drift_in_any(pruned, original, given, count, cost)
         except ModelError as error:
             failed = failed or error
             continue
@@ -73,14 +79,17 @@ def measure_drift(pruned: Model, original: Model, samples: Samples | None, *, se
     raise failed
 
 
-def _drift_in_any(pruned: Model, original: Model, samples: Samples, count: int) -> Drift:
-    """The drift, of copies in float32 where the models do not run as they are."""
+def _drift_in_any(pruned: Model, original: Model, samples: Samples, count: int, cost: int) -> Drift:
+    """The drift, of copies in float32 where the models do not run as they are; a sample's activations take ``cost`` bytes."""
+    count = max(1, min(count, EXPENSIVE // max(cost, 1)))
+    largest = max(1, min(_DRIFT_BATCHES[0][0], DRIFT_BYTES // max(cost, 1)))
+    batches = [(largest, 0), *_DRIFT_BATCHES[1:]]
     try:
-        return _drift_of(pruned, original, samples, count, dict)
+        return _drift_of(pruned, original, samples, count, dict, batches)
     except ModelError:
         if float_types(original) <= {"float32"}:
             raise
-    found = _drift_of(as_float32(pruned), as_float32(original), samples, count, feeds_as_float32)
+    found = _drift_of(as_float32(pruned), as_float32(original), samples, count, feeds_as_float32, batches)
     return replace(found, source=f"{found.source}, float32 copies")
 
 
@@ -88,10 +97,12 @@ FeedConversion = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Makes a model's inputs of those of a batch."""
 
 
-def _drift_of(pruned: Model, original: Model, samples: Samples, count: int, feeds: FeedConversion) -> Drift:
+def _drift_of(
+    pruned: Model, original: Model, samples: Samples, count: int, feeds: FeedConversion, batches: Sequence[tuple[int, int]]
+) -> Drift:
     small, large = (Runner(model, threads=0) for model in (pruned, original))
     failed: ModelError | None = None
-    for size, most in _DRIFT_BATCHES:
+    for size, most in batches:
         try:
             return _drift(small, large, samples, min(count, most or count), size, feeds)
         except ModelError as error:

@@ -18,6 +18,7 @@ from onnxprune.ir.node import every_node
 from onnxprune.runtime.partition import run_each
 from onnxprune.runtime.session import first_line, random_feeds
 from onnxprune.shapes.probes import binding_candidates, shapes_at, starved
+from onnxprune.verify.expense import EXPENSIVE, SMALL_SAMPLE, activation_bytes
 
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
@@ -33,8 +34,6 @@ Results = list[list[Any] | Exception]
 _LONG = 1024
 """What the largest open size comes to, about, in the large run; images become two and a half times as high and wide."""
 _LARGE_BATCH = 5
-_SMALL_SAMPLE = 1 << 14
-"""Elements of one sample up to which a larger batch is run: images and videos take long."""
 DRAWS = 3
 """Ways to draw values: noise with ids 0 and 1, ids over whole tables, and positive numbers beside these."""
 _POSITIVE = (1.0, 1000.0)
@@ -48,10 +47,14 @@ class Reference:
     Attributes:
         feeds: the inputs, one set for each size.
         results: the outputs, or the error of a size that the model does not take.
+        notes: sizes that were left out.
+        threads: of each run: one, or all where a run is expensive.
     """
 
     feeds: list[dict[str, Array]]
     results: Results
+    notes: tuple[str, ...] = ()
+    threads: int = 1
 
 
 def told(feed: Mapping[str, Any]) -> str:
@@ -62,27 +65,37 @@ def told(feed: Mapping[str, Any]) -> str:
 def reference(model: Model, watched: Sequence[str], seed: int, *, large: bool = False) -> Reference:
     """Inputs of the first sizes that a model takes, and what it computes from them; with ``large`` a large size, too.
 
+    A model whose run is expensive is run at its first sizes alone, and on all cores.
+
     Raises:
         ModelError: it does not run.
     """
-    sizes, feeds, results = _first(model, watched, seed)
-    if large:
+    first = next(binding_candidates(model.inputs, batches=(1, 2)))
+    alone = activation_bytes(model, first[0]) > EXPENSIVE
+    threads = 0 if alone else 1
+    sizes, feeds, results = _first(model, watched, seed, alone=alone)
+    if large and not alone:
         for more in _larger(model.inputs, sizes[0]):
             feed = random_feeds(model.inputs, more, seed + len(feeds))
             (result,) = run_each(model, [feed], watched)
             if not isinstance(result, Exception):
                 sizes, feeds, results = [*sizes, more], [*feeds, feed], [*results, result]
                 break
-    return Reference(feeds, results)
+    left_out = alone and len(first) > 1
+    notes = (f"other sizes were not tested: a run on {told(feeds[0])} takes long",) if left_out else ()
+    return Reference(feeds, results, notes, threads)
 
 
-def _first(model: Model, watched: Sequence[str], seed: int) -> tuple[list[dict[str, Shape]], list[dict[str, Array]], Results]:
-    """The first sizes that a model takes, inputs of these sizes, and what it computes from them."""
+def _first(
+    model: Model, watched: Sequence[str], seed: int, *, alone: bool
+) -> tuple[list[dict[str, Shape]], list[dict[str, Array]], Results]:
+    """The first sizes that a model takes, ``alone`` or with second ones, inputs of these, and what it computes from them."""
     failed, found, empty = "", None, None
     tried: list[str] = []
-    for sizes in binding_candidates(model.inputs, batches=(1, 2)):
+    for candidate in binding_candidates(model.inputs, batches=(1, 2)):
+        sizes = candidate[:1] if alone else candidate
         feeds = [random_feeds(model.inputs, shapes, seed + number) for number, shapes in enumerate(sizes)]
-        results = run_each(model, feeds, watched)
+        results = run_each(model, feeds, watched, threads=0 if alone else 1)
         if isinstance(results[0], Exception):
             failed = failed or first_line(results[0])
             tried.append(told(feeds[0]))
@@ -116,7 +129,7 @@ def _larger(inputs: Sequence[ValueInfoProto], sizes: Mapping[str, Shape]) -> lis
     rows = [sizes[name][axis] for name, dims in free.items() for axis, is_free in enumerate(dims) if is_free and axis > 0]
     if not rows and not lone:
         one = sum(math.prod(sizes[name][1:]) for name in free)
-        batched = any(dims and dims[0] for dims in free.values()) and one <= _SMALL_SAMPLE
+        batched = any(dims and dims[0] for dims in free.values()) and one <= SMALL_SAMPLE
         return [_scaled(free, sizes, 1, lone=False, batch=_LARGE_BATCH)] if batched else []
     longest = max(rows, default=1)
     factors = dict.fromkeys(max(_LONG * part // (16 * longest), 2) for part in (16, 7, 3))
