@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, external_data_helper, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnxprune.errors import ModelError
 from onnxprune.ir.node import FOLLOWED, STANDARD_DOMAINS, captured, defined, domain_of, every_body, every_node, is_followed
-from onnxprune.ir.weights import FLOATS, Weight, densify, external_path
+from onnxprune.ir.validate import validate
+from onnxprune.ir.weights import FLOATS, Weight, densify
 
 __all__ = ["Model", "ModelSource", "load_proto", "pinned_sizes"]
 
@@ -118,19 +119,17 @@ class Model:
                     f"{name}: operator set {opset.version} is newer than the installed onnx knows ({newest}): "
                     "run pip install -U onnx onnxruntime"
                 )
+        try:
+            validate(proto, base)
+        except ModelError as error:
+            raise ModelError(f"{name}: {error}") from error
         skeleton = _without(proto, "graph")
         skeleton.graph.CopyFrom(_without(proto.graph, "initializer", "sparse_initializer"))
         weights = {t.name: Weight(t.name, t, base=base) for t in proto.graph.initializer}
         for sparse in proto.graph.sparse_initializer:
             weights[sparse.values.name] = Weight(sparse.values.name, None, densify(sparse))
-        try:
-            for tensor in proto.graph.initializer:
-                if tensor.data_location == TensorProto.EXTERNAL:
-                    external_path(external_data_helper.ExternalDataInfo(tensor).location, base, tensor.name)
-            for body in every_body(skeleton.graph):
-                _load_external(body, base)
-        except ModelError as error:
-            raise ModelError(f"{name}: {error}") from error
+        for body in every_body(skeleton.graph):
+            _load_external(body, base)
         external = any(tensor.data_location == TensorProto.EXTERNAL for tensor in proto.graph.initializer)
         sparse = frozenset(one.values.name for one in proto.graph.sparse_initializer)
         return cls(skeleton, weights, name, external=external, sparse=sparse)

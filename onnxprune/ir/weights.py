@@ -159,7 +159,12 @@ def external_path(location: str, base: Path | None, tensor: str) -> Path:
     if base is None:
         raise ModelError(f"tensor {tensor!r} has external data but the model came without a path: pass the path of the file")
     root = base.resolve()
-    path = (root / location).resolve()
+    try:
+        path = (root / location).resolve(strict=True)
+    except FileNotFoundError:
+        path = (root / location).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a name that is too long, one with a null byte
+        raise ModelError(f"external data {location[:80]!r} of tensor {tensor!r} names no file: {error}") from error
     if Path(location).is_absolute() or not path.is_relative_to(root):
         raise ModelError(f"tensor {tensor!r} points outside the model's folder ({location}): move the data beside the model")
     if not path.is_file():

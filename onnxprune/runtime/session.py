@@ -12,6 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from onnxprune.errors import ModelError
 from onnxprune.ir.subgraph import subgraph
+from onnxprune.runtime.affordable import affordable
 from onnxprune.runtime.custom_operators import register_libraries
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def first_line(error: Exception) -> str:
 
 
 def evaluate(model: ModelProto, nodes: Sequence[NodeProto], constants: Mapping[str, Array]) -> dict[str, Array]:
-    """Compute the outputs of nodes from constants alone; those that ONNX Runtime cannot compute are left out.
+    """Compute the outputs of nodes from constants alone; those that ONNX Runtime cannot compute, or that are huge, are left out.
 
     Args:
         model: its operator sets say what the nodes mean.
@@ -175,6 +176,11 @@ def evaluate(model: ModelProto, nodes: Sequence[NodeProto], constants: Mapping[s
         constants: by name.
     """
     wanted = [name for node in nodes for name in node.output if name]
+    fits = affordable(model, nodes, constants)
+    if fits is None:
+        fits = len(nodes) == 1  # operators that make much of little have a known shape where their inputs are known
+    if not fits:
+        return {} if len(nodes) == 1 else _one_by_one(model, nodes, constants)
     read = {name for node in nodes for name in node.input}
     proto = subgraph(model, nodes, [], wanted)
     proto.graph.initializer.extend(
@@ -183,13 +189,16 @@ def evaluate(model: ModelProto, nodes: Sequence[NodeProto], constants: Mapping[s
     try:
         return dict(zip(wanted, _constant_outputs(proto), strict=True))
     except Exception:  # noqa: BLE001 - onnxruntime derives its exceptions from Exception alone
-        if len(nodes) == 1:
-            return {}
+        return {} if len(nodes) == 1 else _one_by_one(model, nodes, constants)
+
+
+def _one_by_one(model: ModelProto, nodes: Sequence[NodeProto], constants: Mapping[str, Array]) -> dict[str, Array]:
+    """`evaluate`, where some nodes cannot be computed: they must not hide the others."""
     known = dict(constants)
-    for node in nodes:  # one that cannot be computed must not hide the others
+    for node in nodes:
         if all(name in known for name in node.input if name):
             known |= evaluate(model, [node], known)
-    return {name: known[name] for name in wanted if name in known}
+    return {name: known[name] for node in nodes for name in node.output if name in known}
 
 
 def _constant_outputs(proto: ModelProto) -> list[Array]:
