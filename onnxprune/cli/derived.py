@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import typer
 from typer.core import TyperCommand
 
+from onnxprune.errors import ContractError, OnnxPruneError
 from onnxprune.options.fields import Field, fields_of
 
 __all__ = ["COMMANDS", "Parameter", "Some", "command"]
@@ -78,7 +79,7 @@ def command(app: typer.Typer) -> Callable[[F], F]:
                 value = given[one.field.name]
                 values[one.owner][one.field.name] = tuple(value or ()) if one.field.type is tuple else value
             made = {name: kind(**values[name]) for name, kind in kinds.items()}
-            with _libraries(given.get("custom_ops") or ()):
+            with _libraries(given.get("custom_ops") or ()), _faults(given):
                 function(**made)
 
         shown = [_shown(one.field) for one in parameters]
@@ -98,6 +99,26 @@ def _libraries(files: Sequence[str]) -> AbstractContextManager[None]:
     from onnxprune.runtime.custom_operators import custom_operators
 
     return custom_operators(*files)
+
+
+@contextmanager
+def _faults(given: Mapping[str, Any]) -> Iterator[None]:
+    """A context that turns errors that nobody foresaw into ones that say whose fault they are."""
+    try:
+        yield
+    except (OnnxPruneError, OSError) as error:
+        if not isinstance(error, ContractError):
+            raise
+        raise _explained(error, given) from error
+    except Exception as error:
+        raise _explained(error, given) from error
+
+
+def _explained(error: Exception, given: Mapping[str, Any]) -> OnnxPruneError:
+    from onnxprune.driver.fault import explained
+
+    named = [given.get("model"), given.get("pruned"), *(given.get("models") or ())]
+    return explained(error, [path for path in named if path])
 
 
 def _hints(function: Callable[..., None]) -> dict[str, Any]:
