@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 from onnxprune.errors import ContractError, OnnxPruneError
 from onnxprune.options.fields import Field, fields_of
+from onnxprune.runtime.threads import bound
 
 __all__ = ["COMMANDS", "Parameter", "Some", "command"]
 
@@ -54,7 +55,7 @@ class Parameter:
     @property
     def last(self) -> tuple[bool, bool]:
         """Sorts what must be given before the rest, and what many commands have behind it."""
-        return self.field.default is not MISSING, self.field.name in {"custom_ops", "force", "as_json"}
+        return self.field.default is not MISSING, self.field.name in {"threads", "custom_ops", "force", "as_json"}
 
 
 COMMANDS: dict[str, tuple[Callable[..., None], list[Parameter]]] = {}
@@ -74,6 +75,8 @@ def command(app: typer.Typer) -> Callable[[F], F]:
 
         @functools.wraps(function)
         def run(**given: Any) -> None:
+            if function.__name__ != "benchmark":  # its threads are what is measured
+                bound(given.get("threads"))
             values: dict[str, dict[str, Any]] = {name: {} for name in kinds}
             for one in parameters:
                 value = given[one.field.name]

@@ -26,7 +26,7 @@ def explained(error: Exception, models: Iterable[Path]) -> OnnxPruneError:
         models: the files that were read.
     """
     if isinstance(error, MemoryError):
-        return ModelError(f"there is not enough memory for this model: {error or 'use a machine with more'}")
+        return ModelError(f"there is not enough memory here; use a machine with more or fewer samples {error}")
     for path in models:
         fault = refused(path)
         if fault is not None:

@@ -213,11 +213,11 @@ class _Validation:
         path = external_path(entries.get("location", ""), self.base, tensor.name)
         numbers = {}
         for key in ("offset", "length"):
-            text = entries.get(key) or "0"
+            text = entries.get(key, "0")
             if not (text.isascii() and text.isdigit() and len(text) < 20):
                 raise ModelError(f"{title} has external data whose {key} is no number of bytes: {text[:40]!r}")
             numbers[key] = int(text)
-        if entries.get("length") and numbers["length"] < nbytes:
+        if "length" in entries and numbers["length"] < nbytes:
             raise ModelError(f"{title} has {numbers['length']} bytes of external data, and needs {nbytes}")
         if path.stat().st_size < numbers["offset"] + nbytes:
             raise ModelError(

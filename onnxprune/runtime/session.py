@@ -14,6 +14,7 @@ from onnxprune.errors import ModelError
 from onnxprune.ir.subgraph import subgraph
 from onnxprune.runtime.affordable import affordable
 from onnxprune.runtime.custom_operators import register_libraries
+from onnxprune.runtime.threads import threads as default_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -116,14 +117,14 @@ def session_options(*, threads: int = 0, lent: Mapping[str, Any] | None = None) 
     """The options that every session starts from; no other function makes any.
 
     Args:
-        threads: threads within one operator; 0 for one on each core, 1 for the calling thread alone.
+        threads: threads within one operator; 0 for as many as `onnxprune.runtime.threads` says, 1 for the calling thread alone.
         lent: the weights that the model declares to lie in memory, as `lend` returns them.
     """
     import onnxruntime as ort  # takes 0.1 s; only what runs a model needs it
 
     options = ort.SessionOptions()
     options.log_severity_level = 4  # "fatal": ONNX Runtime raises its errors, and the log would only repeat them
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or default_threads()
     register_libraries(options)
     if lent:
         options.add_external_initializers(list(lent), list(lent.values()))
@@ -137,7 +138,8 @@ def _cpu_options(
     import onnxruntime as ort
 
     options = session_options(threads=threads, lent=lent)
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for pool in ("intra_op", "inter_op"):
+        options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
     level = ort.GraphOptimizationLevel
     wanted = level.ORT_ENABLE_ALL if fuse else level.ORT_ENABLE_BASIC
     options.graph_optimization_level = wanted if optimize else level.ORT_DISABLE_ALL

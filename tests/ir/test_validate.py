@@ -133,6 +133,7 @@ def test_what_contradicts_itself_is_refused(case: str) -> None:
     [
         ({"offset": "abc"}, "initializer 'a' has external data whose offset is no number of bytes: 'abc'"),
         ({"offset": "-5"}, "offset is no number"),
+        ({"offset": ""}, "offset is no number"),
         ({"length": "-1"}, "length is no number"),
         ({"length": "3"}, "initializer 'a' has 3 bytes of external data, and needs 24"),
         ({"offset": "1000000000000"}, "ends before tensor 'a' does"),
