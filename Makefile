@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
+N ?= 10000
+SEED ?= 1
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -12,7 +14,7 @@ PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test slow lint format options demo clean
+.PHONY: help test slow fuzz lint format options demo clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 10
@@ -22,6 +24,9 @@ test: lint  ## lint, then run all tests except the slow ones
 
 slow: $(VENV)/.installed  ## run the slow tests
 	$(PYTEST) -m slow
+
+fuzz: $(VENV)/.installed  ## give every command N broken inputs (SEED=1); findings go to the folder findings
+	$(BIN)/python benchmarks/fuzz.py $(N) --seed $(SEED) --findings findings
 
 lint: $(VENV)/.installed  ## ruff and mypy --strict
 	$(BIN)/ruff check

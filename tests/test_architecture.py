@@ -43,6 +43,9 @@ ROOMS = [
 PROTOBUF = {
     "ir.weights",
     "ir.node",
+    "ir.validate",
+    "ir.inferred",
+    "runtime.affordable",
     "ir.control_flow",
     "ir.model",
     "ir.plain",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
@@ -13,7 +13,9 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import typer
 from typer.core import TyperCommand
 
+from onnxprune.errors import ContractError, OnnxPruneError
 from onnxprune.options.fields import Field, fields_of
+from onnxprune.runtime.threads import bound
 
 __all__ = ["COMMANDS", "Parameter", "Some", "command"]
 
@@ -53,7 +55,7 @@ class Parameter:
     @property
     def last(self) -> tuple[bool, bool]:
         """Sorts what must be given before the rest, and what many commands have behind it."""
-        return self.field.default is not MISSING, self.field.name in {"custom_ops", "force", "as_json"}
+        return self.field.default is not MISSING, self.field.name in {"threads", "custom_ops", "force", "as_json"}
 
 
 COMMANDS: dict[str, tuple[Callable[..., None], list[Parameter]]] = {}
@@ -73,12 +75,14 @@ def command(app: typer.Typer) -> Callable[[F], F]:
 
         @functools.wraps(function)
         def run(**given: Any) -> None:
+            if function.__name__ != "benchmark":  # its threads are what is measured
+                bound(given.get("threads"))
             values: dict[str, dict[str, Any]] = {name: {} for name in kinds}
             for one in parameters:
                 value = given[one.field.name]
                 values[one.owner][one.field.name] = tuple(value or ()) if one.field.type is tuple else value
             made = {name: kind(**values[name]) for name, kind in kinds.items()}
-            with _libraries(given.get("custom_ops") or ()):
+            with _libraries(given.get("custom_ops") or ()), _faults(given):
                 function(**made)
 
         shown = [_shown(one.field) for one in parameters]
@@ -98,6 +102,26 @@ def _libraries(files: Sequence[str]) -> AbstractContextManager[None]:
     from onnxprune.runtime.custom_operators import custom_operators
 
     return custom_operators(*files)
+
+
+@contextmanager
+def _faults(given: Mapping[str, Any]) -> Iterator[None]:
+    """A context that turns errors that nobody foresaw into ones that say whose fault they are."""
+    try:
+        yield
+    except (OnnxPruneError, OSError) as error:
+        if not isinstance(error, ContractError):
+            raise
+        raise _explained(error, given) from error
+    except Exception as error:
+        raise _explained(error, given) from error
+
+
+def _explained(error: Exception, given: Mapping[str, Any]) -> OnnxPruneError:
+    from onnxprune.driver.fault import explained
+
+    named = [given.get("model"), given.get("pruned"), *(given.get("models") or ())]
+    return explained(error, [path for path in named if path])
 
 
 def _hints(function: Callable[..., None]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import typer
 
 from onnxprune.errors import ReportError
+from onnxprune.runtime.threads import threads
 
 __all__ = ["as_json_file", "fail", "progress", "show", "strict", "warn"]
 
@@ -32,14 +33,14 @@ def strict(value: Any) -> Any:
 
 
 def show(document: dict[str, Any], as_json: bool, draw: Callable[[], None]) -> None:
-    """Print for machines or for people.
+    """Print for machines or for people; machines are told with how many threads it was computed, too.
 
     Raises:
         ReportError: stdout takes nothing more.
     """
     try:
         if as_json:
-            typer.echo(json.dumps(strict(document), allow_nan=False))
+            typer.echo(json.dumps({"threads": threads(), **strict(document)}, allow_nan=False))
         else:
             draw()
         sys.stdout.flush()

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import NodeProto, helper
 
 from onnxprune.ir.control_flow import Phi, walk
+from onnxprune.ir.inferred import infer_shapes, typed_values
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import defined, every_node, is_followed, values_read
 from onnxprune.ir.weights import FLOATS, Weight
@@ -114,8 +114,8 @@ def _chooses(node: NodeProto) -> bool:
 
 def _types(model: Model) -> dict[str, int]:
     """The element type of every value of the main graph that inference can type."""
-    graph = onnx.shape_inference.infer_shapes(model.skeleton()).graph
-    return {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
+    graph = infer_shapes(model.skeleton(), model.name)
+    return {value.name: value.type.tensor_type.elem_type for value in typed_values(graph)}
 
 
 def dtypes(model: Model) -> dict[str, np.dtype[Any]]:

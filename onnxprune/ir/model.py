@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, external_data_helper, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnxprune.errors import ModelError
 from onnxprune.ir.node import FOLLOWED, STANDARD_DOMAINS, captured, defined, domain_of, every_body, every_node, is_followed
 from onnxprune.ir.plain import make_plain
-from onnxprune.ir.weights import FLOATS, Weight, densify, external_path
+from onnxprune.ir.validate import validate
+from onnxprune.ir.weights import FLOATS, Weight, densify
 
 __all__ = ["Model", "ModelSource", "load_proto", "pinned_sizes"]
 
@@ -128,6 +129,10 @@ class Model:
                     f"{name}: operator set {opset.version} is newer than the installed onnx knows ({newest}): "
                     "run pip install -U onnx onnxruntime"
                 )
+        try:
+            validate(proto, file)
+        except ModelError as error:
+            raise ModelError(f"{name}: {error}") from error
         skeleton = _without(proto, "graph")
         skeleton.graph.CopyFrom(_without(proto.graph, "initializer", "sparse_initializer"))
         weights = {t.name: Weight(t.name, t, file=file) for t in proto.graph.initializer}
@@ -137,14 +142,8 @@ class Model:
             needed = [value for value in proto.graph.input if value.name not in weights]
             del skeleton.graph.input[:]
             skeleton.graph.input.extend(needed)
-        try:
-            for tensor in proto.graph.initializer:
-                if tensor.data_location == TensorProto.EXTERNAL:
-                    external_path(external_data_helper.ExternalDataInfo(tensor).location, file, tensor.name)
-            for body in every_body(skeleton.graph):
-                _load_external(body, file)
-        except ModelError as error:
-            raise ModelError(f"{name}: {error}") from error
+        for body in every_body(skeleton.graph):
+            _load_external(body, file)
         make_plain(skeleton, name)
         external = any(tensor.data_location == TensorProto.EXTERNAL for tensor in proto.graph.initializer)
         sparse = frozenset(one.values.name for one in proto.graph.sparse_initializer)

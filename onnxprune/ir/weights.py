@@ -162,7 +162,10 @@ def external_path(location: str, file: Path | None, tensor: str) -> Path:
     """
     if file is None:
         raise ModelError(f"tensor {tensor!r} has external data but the model came without a path: pass the path of the file")
-    path, leads = file.parent / location, Path(os.path.realpath(file.parent / location))  # unlike resolve, it ends in a loop
+    try:
+        path, leads = file.parent / location, Path(os.path.realpath(file.parent / location))  # unlike resolve, it ends in a loop
+    except (OSError, ValueError) as error:  # a name that is too long, or one with a null byte
+        raise ModelError(f"external data {location[:80]!r} of tensor {tensor!r} names no file: {error}") from error
     inside = os.pardir not in Path(os.path.normpath(location)).parts and not Path(location).is_absolute()
     folders = {Path(os.path.realpath(file.parent)), Path(os.path.realpath(file)).parent}
     if not inside or not any(leads.is_relative_to(folder) for folder in folders):

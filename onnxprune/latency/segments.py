@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from onnxprune.axes.coupling import CONVOLUTIONS, Coupling
 from onnxprune.axes.factors import Factor, leaves, length
 from onnxprune.axes.node_axes import NodeAxes
+from onnxprune.ir.inferred import infer_shapes, typed_values
 from onnxprune.ir.model import pinned_sizes
 from onnxprune.ir.node import captured, is_followed, set_attribute, values_read
 from onnxprune.ir.subgraph import subgraph
@@ -245,8 +245,7 @@ def constant_bytes(model: ModelProto) -> int:
 
 def _types(model: Model) -> dict[str, int]:
     """The element types of values, where they are known."""
-    graph = onnx.shape_inference.infer_shapes(model.skeleton()).graph
-    values = (*graph.input, *graph.value_info, *graph.output)
+    values = typed_values(infer_shapes(model.skeleton(), model.name))
     return {value.name: value.type.tensor_type.elem_type for value in values if value.type.tensor_type.elem_type}
 
 

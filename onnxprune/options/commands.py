@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 _Model = Annotated[Path, Option(argument=True, metavar="MODEL")]
+_Threads = Annotated[int | None, Option(range="[1, inf)", metavar="N")]
 _Out = Annotated[Path, Option(flags="-o/--output", metavar="OUT")]
 
 
@@ -57,9 +58,11 @@ class Reads(Prints):
 
     Attributes:
         model: an .onnx file.
+        threads: threads of every library that computes; else as ONNXPRUNE_THREADS says, or the cores that the process may use.
     """
 
     model: _Model
+    threads: _Threads = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,9 +194,11 @@ class Run(Replaces):
         output: write here, not where the recipe says.
         keep: keep the model after every step here; when run again, finished steps are not.
         dry_run: check the recipe and print its steps; compute nothing.
+        threads: threads of every library that computes; else as ONNXPRUNE_THREADS says, or the cores that the process may use.
     """
 
     recipe: Annotated[Path, Option(argument=True, metavar="RECIPE")]
     output: Annotated[Path | None, Option(flags="-o/--output", metavar="OUT")] = None
     keep: Annotated[Path | None, Option(metavar="FOLDER")] = None
     dry_run: bool = False
+    threads: _Threads = None

@@ -13,7 +13,9 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from onnxprune.errors import ModelError
 from onnxprune.ir.node import every_body
 from onnxprune.ir.subgraph import subgraph
+from onnxprune.runtime.affordable import affordable
 from onnxprune.runtime.custom_operators import register_libraries
+from onnxprune.runtime.threads import threads as default_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -126,14 +128,14 @@ def session_options(*, threads: int = 0, lent: Mapping[str, Any] | None = None) 
     """The options that every session starts from; no other function makes any.
 
     Args:
-        threads: threads within one operator; 0 for one on each core, 1 for the calling thread alone.
+        threads: threads within one operator; 0 for as many as `onnxprune.runtime.threads` says, 1 for the calling thread alone.
         lent: the weights that the model declares to lie in memory, as `lend` returns them.
     """
     import onnxruntime as ort  # takes 0.1 s; only what runs a model needs it
 
     options = ort.SessionOptions()
     options.log_severity_level = 4  # "fatal": ONNX Runtime raises its errors, and the log would only repeat them
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or default_threads()
     register_libraries(options)
     if lent:
         options.add_external_initializers(list(lent), list(lent.values()))
@@ -147,7 +149,8 @@ def _cpu_options(
     import onnxruntime as ort
 
     options = session_options(threads=threads, lent=lent)
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for pool in ("intra_op", "inter_op"):
+        options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
     level = ort.GraphOptimizationLevel
     wanted = level.ORT_ENABLE_ALL if fuse else level.ORT_ENABLE_BASIC
     options.enable_cpu_mem_arena = False  # which would keep the peak of every session until it ends
@@ -179,7 +182,7 @@ def first_line(error: Exception) -> str:
 
 
 def evaluate(model: ModelProto, nodes: Sequence[NodeProto], constants: Mapping[str, Array]) -> dict[str, Array]:
-    """Compute the outputs of nodes from constants alone; those that ONNX Runtime cannot compute are left out.
+    """Compute the outputs of nodes from constants alone; those that ONNX Runtime cannot compute, or that are huge, are left out.
 
     Args:
         model: its operator sets say what the nodes mean.
@@ -187,6 +190,11 @@ def evaluate(model: ModelProto, nodes: Sequence[NodeProto], constants: Mapping[s
         constants: by name.
     """
     wanted = [name for node in nodes for name in node.output if name]
+    fits = affordable(model, nodes, constants)
+    if fits is None:
+        fits = len(nodes) == 1  # operators that make much of little have a known shape where their inputs are known
+    if not fits:
+        return {} if len(nodes) == 1 else _one_by_one(model, nodes, constants)
     read = {name for node in nodes for name in node.input}
     proto = subgraph(model, nodes, [], wanted)
     proto.graph.initializer.extend(
@@ -195,13 +203,16 @@ def evaluate(model: ModelProto, nodes: Sequence[NodeProto], constants: Mapping[s
     try:
         return dict(zip(wanted, _constant_outputs(proto), strict=True))
     except Exception:  # noqa: BLE001 - onnxruntime derives its exceptions from Exception alone
-        if len(nodes) == 1:
-            return {}
+        return {} if len(nodes) == 1 else _one_by_one(model, nodes, constants)
+
+
+def _one_by_one(model: ModelProto, nodes: Sequence[NodeProto], constants: Mapping[str, Array]) -> dict[str, Array]:
+    """`evaluate`, where some nodes cannot be computed: they must not hide the others."""
     known = dict(constants)
-    for node in nodes:  # one that cannot be computed must not hide the others
+    for node in nodes:
         if all(name in known for name in node.input if name):
             known |= evaluate(model, [node], known)
-    return {name: known[name] for name in wanted if name in known}
+    return {name: known[name] for node in nodes for name in node.output if name in known}
 
 
 def _constant_outputs(proto: ModelProto) -> list[Array]:

@@ -12,10 +12,10 @@ from functools import cached_property, partial, reduce
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxprune.ir.control_flow import Along, End, Phi, Trips, walk
+from onnxprune.ir.inferred import infer_shapes
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import CONTROL_FLOW, domain_of, every_graph, is_followed, values_read
 from onnxprune.ir.subgraph import extract, outer_values, subgraph
@@ -127,7 +127,7 @@ class _Inference:
         proto = self._part(nodes)
         unknown = nodes
         for _ in range(_ROUNDS):
-            inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+            inferred = infer_shapes(proto, self.model.name, sizes=True)
             incomplete = self._read(inferred)
             before = len(self.values)
             self._compute(nodes)

@@ -1,0 +1,54 @@
+"""How many threads the compiler takes: one number for ONNX Runtime, BLAS and PyTorch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from onnxprune.errors import OptionError
+
+__all__ = ["VARIABLE", "available", "bound", "threads"]
+
+VARIABLE = "ONNXPRUNE_THREADS"
+_LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""What BLAS and PyTorch read when they are imported."""
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def available() -> int:
+    """The cores that the process may use: those of its affinity, and no more than the quota of its control group."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = _QUOTA.read_text("ascii").split()
+        return cores if quota == "max" else max(1, min(cores, -(-int(quota) // int(period))))
+    except (OSError, ValueError):
+        return cores
+
+
+def threads() -> int:
+    """The threads of one operator, where nothing else is asked for.
+
+    Raises:
+        OptionError: ``ONNXPRUNE_THREADS`` is no number of threads.
+    """
+    text = os.environ.get(VARIABLE, "")
+    if not text:
+        return available()
+    if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 4 and int(text)):
+        raise OptionError(f"{VARIABLE}={text!r}: write a number of threads, 1 or more")
+    return int(text)
+
+
+def bound(count: int | None = None) -> None:
+    """Bound the threads of every library that computes; call it before numpy and PyTorch are imported.
+
+    What the environment already says of a library is kept, unless a number is given.
+
+    Args:
+        count: of threads; by default what ``ONNXPRUNE_THREADS`` says, or `available`.
+    """
+    if count is not None:
+        os.environ[VARIABLE] = str(count)
+    for name in _LIBRARIES:
+        if count is not None or name not in os.environ:
+            os.environ[name] = str(threads())
