@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+
+import numpy as np
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
 from nets import parse
 from onnxprune.axes.graph_axes import GraphAxes, ranks
 from onnxprune.driver.prune import analyze
@@ -28,3 +36,36 @@ def test_values_that_meet_share_factors() -> None:
 
 def test_ranks() -> None:
     assert ranks([(2, 3), None, ()]) == (2, None, 0)
+
+
+def joined(count: int) -> ModelProto:
+    """Many linear layers of one input, whose outputs one node joins."""
+    nodes = [helper.make_node("MatMul", ["x", f"w{at}"], [f"h{at}"]) for at in range(count)]
+    nodes += [helper.make_node("Concat", [f"h{at}" for at in range(count)], ["h"], axis=1)]
+    nodes += [helper.make_node("MatMul", ["h", "v"], ["y"])]
+    weights = [numpy_helper.from_array(np.ones((4, 2), np.float32), f"w{at}") for at in range(count)]
+    weights += [numpy_helper.from_array(np.ones((2 * count, 3), np.float32), "v")]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size]) for name, size in (("x", 4), ("y", 3)))
+    graph = helper.make_graph(nodes, "g", [x], [y], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def test_joining_many_values_takes_steps_in_proportion_to_their_number() -> None:
+    few, many = (steps(partial(analyze, joined(count))) for count in (40, 400))
+    assert many < 12 * few
+
+
+def steps(function: Callable[[], object]) -> int:
+    """How many Python functions and generators are entered."""
+    count = 0
+
+    def profile(frame: FrameType, event: str, arg: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(profile)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
