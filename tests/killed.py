@@ -12,6 +12,10 @@ PROGRAM = """
 import io
 import sys
 
+from onnxprune.runtime.threads import bound
+
+bound()  # as the command does, before PyTorch looks
+
 import torch
 from onnxprune import cli
 from onnxprune.training.checkpoint import Checkpoint

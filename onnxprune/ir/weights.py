@@ -162,15 +162,16 @@ def external_path(location: str, file: Path | None, tensor: str) -> Path:
     """
     if file is None:
         raise ModelError(f"tensor {tensor!r} has external data but the model came without a path: pass the path of the file")
+    path = file.parent / location
     try:
-        path, leads = file.parent / location, Path(os.path.realpath(file.parent / location))  # unlike resolve, it ends in a loop
+        leads, is_file = Path(os.path.realpath(path)), path.is_file()  # unlike resolve, realpath ends in a loop of links
     except (OSError, ValueError) as error:  # a name that is too long, or one with a null byte
         raise ModelError(f"external data {location[:80]!r} of tensor {tensor!r} names no file: {error}") from error
     inside = os.pardir not in Path(os.path.normpath(location)).parts and not Path(location).is_absolute()
     folders = {Path(os.path.realpath(file.parent)), Path(os.path.realpath(file)).parent}
     if not inside or not any(leads.is_relative_to(folder) for folder in folders):
         raise ModelError(f"tensor {tensor!r} points outside the model's folder ({location}): move the data beside the model")
-    if not path.is_file():
+    if not is_file:
         trouble = "is a link that leads nowhere" if path.is_symlink() else "is missing"
         raise ModelError(f"external data {path} of tensor {tensor!r} {trouble}: copy it beside the model")
     return leads
