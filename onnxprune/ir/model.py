@@ -17,7 +17,7 @@ from onnxprune.errors import ModelError
 from onnxprune.ir.node import FOLLOWED, STANDARD_DOMAINS, captured, defined, domain_of, every_body, every_node, is_followed
 from onnxprune.ir.weights import FLOATS, Weight, densify, external_path
 
-__all__ = ["Model", "ModelSource", "load_proto", "pinned_sizes"]
+__all__ = ["Model", "ModelSource", "data_files", "load_proto", "pinned_sizes"]
 
 ModelSource = Any
 """A path, a ``ModelProto``, its bytes, or an ``onnx_graphsurgeon.Graph``."""
@@ -42,6 +42,16 @@ def load_proto(path: Path) -> ModelProto:
     if not proto.opset_import or not (proto.graph.node or proto.graph.output):
         raise ModelError(f"{path}: not an ONNX model (no graph in it)")
     return proto
+
+
+def data_files(path: Path) -> set[Path]:
+    """The files beside a model that hold its weights; none if it is no model."""
+    try:
+        tensors = load_proto(path).graph.initializer if path.is_file() else ()
+    except ModelError:
+        return set()
+    external = (tensor for tensor in tensors if tensor.data_location == TensorProto.EXTERNAL)
+    return {path.parent / external_data_helper.ExternalDataInfo(tensor).location for tensor in external}
 
 
 def _without(message: Any, *fields: str) -> Any:

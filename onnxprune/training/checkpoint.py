@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from onnxprune.errors import OptionError
-from onnxprune.ir.files import replace_file
+from onnxprune.ir.outputs import replace_file
 
 __all__ = ["Checkpoint"]
 
