@@ -135,7 +135,7 @@ def _step(path: Path, name: str, table: Mapping[str, Any]) -> Step:
     try:
         if not re.fullmatch(r"[\w-]+", name):
             raise OptionError("is no name for a step, which files are called by: write letters, digits and hyphens")
-        if do not in STEPS:
+        if not isinstance(do, str) or do not in STEPS:
             raise OptionError(f"there is no step {do!r}{meant(str(do), STEPS)}")
         return Step(name, do, read(do, table, path.parent), table)
     except OptionError as error:
