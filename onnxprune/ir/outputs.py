@@ -31,7 +31,7 @@ __all__ = ["Outputs", "Part", "abandoned_parts", "check_kind", "exclusive", "rep
 _BYTES = 64
 """Of its name that a part begins with: names may be as long as the system allows."""
 _KINDS = (
-    (stat.S_ISLNK, "a symbolic link: write to what it points to, or remove it"),
+    (stat.S_ISLNK, "a symbolic link: write to another place, or to the file that it leads to"),
     (stat.S_ISDIR, "a folder: name a file in it"),
     (stat.S_ISCHR, "a device, which cannot be replaced by a whole file: write to a file"),
     (stat.S_ISBLK, "a device, which cannot be replaced by a whole file: write to a file"),
