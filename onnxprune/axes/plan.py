@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
 from onnxprune.axes.factors import Factor, Positions, index
 from onnxprune.errors import PlanError
+from onnxprune.options.documents import load_json
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["PLAN_FORMAT", "Plan"]
 
 PLAN_FORMAT = "onnxprune-plan/1"
+T = TypeVar("T")
+_LARGEST = 2**63 - 1
+"""Positions that a tensor may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +33,14 @@ class Plan:
         file: the model it was made for; empty when it was made in memory.
         sha256: of that file, which need not hold the weights: those in external data are not looked at.
         sizes: how many positions each group had; empty when it was made in memory.
+        pruned: the SHA-256 of the pruned model that was written with it; empty for none. As with ``sha256``, of one file.
     """
 
     keep: Mapping[str, Positions] = field(default_factory=dict)
     file: str = ""
     sha256: str = ""
     sizes: Mapping[str, int] = field(default_factory=dict)
+    pruned: str = ""
 
     def positions(self, coupling: Coupling) -> dict[Factor, Positions]:
         """The kept positions by factor, for index maps.
@@ -58,7 +63,7 @@ class Plan:
 
     def without(self, groups: set[str]) -> Plan:
         """The same plan with some groups left whole."""
-        return Plan({name: kept for name, kept in self.keep.items() if name not in groups}, self.file, self.sha256, self.sizes)
+        return replace(self, keep={name: kept for name, kept in self.keep.items() if name not in groups})
 
     def to_dict(self, coupling: Coupling) -> dict[str, Any]:
         """Spell the plan as JSON: every group of the graph with the positions it keeps and its members, and every refusal.
@@ -85,7 +90,8 @@ class Plan:
             groups.append({"id": group.id, "size": group.size, "keep": keep, "exact": group.exact, "members": members})
         model = {"file": self.file, "sha256": self.sha256}
         refusals = [refusal.to_dict() for refusal in coupling.refusals]
-        return {"format": PLAN_FORMAT, "model": model, "groups": groups, "refusals": refusals}
+        pruned = {"pruned": {"sha256": self.pruned}} if self.pruned else {}
+        return {"format": PLAN_FORMAT, "model": model, **pruned, "groups": groups, "refusals": refusals}
 
     @classmethod
     def from_dict(cls, data: Any) -> Plan:
@@ -96,17 +102,21 @@ class Plan:
         """
         if not isinstance(data, dict) or data.get("format") != PLAN_FORMAT:
             raise PlanError(f"not a plan: its 'format' is not {PLAN_FORMAT!r}")
-        try:
-            groups = {str(group["id"]): _positions(group) for group in data["groups"]}
-            if len(groups) != len(data["groups"]):
-                raise PlanError("the plan is damaged: it lists a group twice")
-            keep = {name: kept for name, (kept, size) in groups.items() if len(kept) != size}
-            sizes = {name: size for name, (_, size) in groups.items()}
-            return cls(keep, str(data["model"]["file"]), str(data["model"]["sha256"]), sizes)
-        except PlanError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise PlanError(f"the plan is damaged: {type(error).__name__}: {error}") from error
+        groups: dict[str, tuple[Positions, int]] = {}
+        for group in _read(data, "groups", list):
+            name = _read(group, "id", str)
+            if name in groups:
+                raise PlanError(f"the plan is damaged: it lists group {name!r} twice")
+            groups[name] = _positions(name, _read(group, "keep", list), _read(group, "size", int))
+        model = _read(data, "model", dict)
+        pruned = _read(data["pruned"], "sha256", str) if "pruned" in data else ""
+        return cls(
+            {name: kept for name, (kept, size) in groups.items() if len(kept) != size},
+            _read(model, "file", str),
+            _read(model, "sha256", str),
+            {name: size for name, (_, size) in groups.items()},
+            pruned,
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
@@ -116,21 +126,28 @@ class Plan:
             PlanError: no such file, or it is not a plan.
         """
         try:
-            return cls.from_dict(json.loads(Path(path).read_text("utf-8")))
+            return cls.from_dict(load_json(path))
         except PlanError as error:
             raise PlanError(f"{path}: {error}") from error
         except OSError as error:
             raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise PlanError(f"{path}: not JSON: {error}") from error
+        except ValueError as error:
+            raise PlanError(f"{path}: not JSON that a plan can be: {error}") from error
 
 
-def _positions(group: dict[str, Any]) -> tuple[Positions, int]:
-    """Read the positions that a group keeps, and its size; check both."""
-    kept, size = group["keep"], group["size"]
-    whole = isinstance(kept, list) and all(type(k) is int for k in kept) and type(size) is int
-    if not whole or not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= size:
-        raise PlanError(f"'keep' of group {group['id']!r} is not a list of ascending positions below {size}")
+def _read(data: Any, name: str, kind: type[T]) -> T:
+    """A part of a plan, if it is there and is what it must be."""
+    if not isinstance(data, dict) or type(data.get(name)) is not kind:
+        raise PlanError(f"the plan is damaged: {name!r} is missing, or is not of the JSON type that it must be")
+    return cast("T", data[name])
+
+
+def _positions(name: str, kept: list[Any], size: int) -> tuple[Positions, int]:
+    """Check the positions that a group keeps, and its size."""
+    if not kept or not all(type(k) is int for k in kept) or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= size:
+        raise PlanError(f"'keep' of group {name!r} is not a list of ascending positions below {size}")
+    if size > _LARGEST:
+        raise PlanError(f"'size' of group {name!r} is {size}, which no axis has")
     return np.array(kept, np.int64), size
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,9 +33,12 @@ def inspect(recipe: Annotated[Recipe, Some("protect allow_inexact")], given: Ins
 @command(app)
 def prune(recipe: Recipe, given: Prune) -> None:
     """Write a physically smaller model that meets a target."""
+    import dataclasses
+
     from onnxprune.cli import tables
     from onnxprune.driver import prune as api
     from onnxprune.ir import files
+    from onnxprune.ir.outputs import Outputs
 
     if recipe.lossless and given.plan_out:
         raise OptionError("--plan-out with --lossless: a plan does not say what takes over removed positions; leave one out")
@@ -49,10 +51,11 @@ def prune(recipe: Recipe, given: Prune) -> None:
             tell("measuring latency")
             result = with_benchmark(model, result)
         tell("writing")
-        with files.replace_file(plan_path) if plan_path else nullcontext() as plan_file:
-            if plan_file:
-                plan_file.write(as_json_file(result.plan.to_dict(result.coupling)))
-            result.save(out, force=force)
+        with Outputs() as outputs:
+            digest = files.save(result.compiled, files.check_output(out, force=force), outputs)
+            if plan_path:
+                plan = dataclasses.replace(result.plan, pruned=digest)
+                outputs.open(plan_path).file.write(as_json_file(plan.to_dict(result.coupling)))
     report = {**result.report.to_dict(), "output": str(out)}
     show(report, given.as_json, lambda: tables.pruning(result.report, str(out)))
 
@@ -66,13 +69,14 @@ def plan(
     from onnxprune.cli import tables
     from onnxprune.driver import prune as api
     from onnxprune.ir import files
+    from onnxprune.ir.outputs import replace_file
 
     out = files.check_output(given.output, inputs=(given.model,), force=given.force)
     with progress("finding coupling groups", quiet=given.as_json) as tell:
         chosen, analysis = api.make_plan(given.model, recipe, progress=tell)
         obtained = api.price(analysis, chosen)[2]
     document = chosen.to_dict(analysis.coupling)
-    with files.replace_file(out) as file:
+    with replace_file(out) as file:
         file.write(as_json_file(document))
     show(document, given.as_json, lambda: tables.planned(document, str(out), obtained))
 
@@ -85,6 +89,7 @@ def sensitivity(
     from onnxprune.cli import tables
     from onnxprune.driver import prune as api
     from onnxprune.ir import files
+    from onnxprune.ir.outputs import replace_file
 
     picture = files.check_output(given.plot, inputs=(given.model,), force=given.force) if given.plot else None
     with progress("finding coupling groups", quiet=given.as_json) as tell:
@@ -92,7 +97,7 @@ def sensitivity(
         if picture:
             from onnxprune.cli.plots import curves
 
-            with files.replace_file(picture) as file:
+            with replace_file(picture) as file:
                 curves(found, file, picture.suffix)
     show(found, given.as_json, lambda: tables.sensitivities(found))
 
@@ -129,7 +134,8 @@ def verify(given: Verify) -> None:
     with progress("verifying: pruned == masked", quiet=given.as_json):
         chosen = Plan.load(given.plan)
         outcome = api.check(given.model, given.pruned, chosen, seed=given.seed)
-        outcome = dataclasses.replace(outcome, notes=(*outcome.notes, *warn(api.foreign(given.model, chosen))))
+        notes = (*warn(api.foreign(given.model, chosen)), *warn(api.unpaired(given.pruned, chosen)))
+        outcome = dataclasses.replace(outcome, notes=(*outcome.notes, *notes))
     if given.as_json or outcome.ok:
         show(dataclasses.asdict(outcome), given.as_json, lambda: tables.verified(outcome))
     if not outcome.ok:

@@ -45,6 +45,7 @@ __all__ = [
     "price",
     "prune",
     "sensitivity",
+    "unpaired",
 ]
 
 
@@ -234,6 +235,16 @@ def foreign(source: ModelSource, chosen: Plan) -> str:
     if not chosen.sha256 or not isinstance(source, str | Path) or files.sha256(source) == chosen.sha256:
         return ""
     return f"{source} is not the file that the plan was made for ({chosen.file}, sha256 {chosen.sha256[:12]}...); the groups fit"
+
+
+def unpaired(pruned: ModelSource, chosen: Plan) -> str:
+    """What to tell a user whose pruned model was not written with the plan, as after a kill between both; empty if it was.
+
+    It is no error: a pruned model may have been trained since.
+    """
+    if not chosen.pruned or not isinstance(pruned, str | Path) or files.sha256(pruned) == chosen.pruned:
+        return ""
+    return f"{pruned} is not the file that was written with the plan (sha256 {chosen.pruned[:12]}...), or was changed since"
 
 
 def apply(source: ModelSource, chosen: Plan, *, masked: bool = False) -> Model:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, external_data_helper, helper, numpy_helper
 
 from onnxprune.errors import ModelError
 from onnxprune.ir.node import FOLLOWED, STANDARD_DOMAINS, captured, defined, domain_of, every_body, every_node, is_followed
@@ -20,7 +20,7 @@ from onnxprune.ir.plain import make_plain
 from onnxprune.ir.validate import validate
 from onnxprune.ir.weights import FLOATS, Weight, densify
 
-__all__ = ["Model", "ModelSource", "load_proto", "pinned_sizes"]
+__all__ = ["Model", "ModelSource", "data_files", "load_proto", "pinned_sizes"]
 
 _DEFAULTS = 4
 """The version of the file format from which an initializer need not be an input, and one that is gives a default."""
@@ -50,6 +50,16 @@ def load_proto(path: Path) -> ModelProto:
     if not proto.opset_import or not (proto.graph.node or proto.graph.output):
         raise ModelError(f"{path}: not an ONNX model (no graph in it)")
     return proto
+
+
+def data_files(path: Path) -> set[Path]:
+    """The files beside a model that hold its weights; none if it is no model."""
+    try:
+        tensors = load_proto(path).graph.initializer if path.is_file() else ()
+    except ModelError:
+        return set()
+    external = (tensor for tensor in tensors if tensor.data_location == TensorProto.EXTERNAL)
+    return {path.parent / external_data_helper.ExternalDataInfo(tensor).location for tensor in external}
 
 
 def _without(message: Any, *fields: str) -> Any:

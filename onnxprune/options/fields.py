@@ -12,17 +12,15 @@ import difflib
 import functools
 import inspect
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, InitVar, dataclass
-from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Generic, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from onnxprune.errors import OptionError
 from onnxprune.options.registry import LABELS, SAMPLES, TORCH, Entry, Registry
 
-__all__ = ["Field", "Option", "Options", "Parsed", "fields_of", "load_toml", "meant", "read"]
+__all__ = ["Field", "Option", "Options", "Parsed", "fields_of", "meant", "read"]
 
 T = TypeVar("T")
 _TYPES: Mapping[type, str] = {
@@ -314,17 +312,3 @@ def meant(word: str, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(word.replace("-", "_"), names, 1, 0.6)
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}"
-
-
-def load_toml(path: str | Path) -> dict[str, Any]:
-    """The tables of a TOML file.
-
-    Raises:
-        OptionError: no such file, or not TOML.
-    """
-    try:
-        return tomllib.loads(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise OptionError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise OptionError(f"{path}: not TOML: {error}") from error

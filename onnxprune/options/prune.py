@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from onnxprune.errors import OptionError
-from onnxprune.options.fields import Option, Options, Parsed, load_toml
+from onnxprune.options.documents import load_toml
+from onnxprune.options.fields import Option, Options, Parsed
 from onnxprune.options.registries import CRITERIA
 from onnxprune.options.registry import SAMPLES
 from onnxprune.options.shared import NOISE, Calib, Criterion, Metric, Preprocess, RequireProof, Scope, Seed

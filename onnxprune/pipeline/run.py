@@ -18,7 +18,9 @@ from onnxprune.data import samples
 from onnxprune.errors import OptionError, OutputError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model
-from onnxprune.options.fields import load_toml, meant
+from onnxprune.ir.outputs import replace_file
+from onnxprune.options.documents import load_json, load_toml
+from onnxprune.options.fields import meant
 from onnxprune.options.functions import NAMED, source_file
 from onnxprune.pipeline.steps import STEPS, Given, StepInput, located, read
 from onnxprune.runtime.custom_operators import custom_operators, libraries
@@ -133,7 +135,7 @@ def _step(path: Path, name: str, table: Mapping[str, Any]) -> Step:
     try:
         if not re.fullmatch(r"[\w-]+", name):
             raise OptionError("is no name for a step, which files are called by: write letters, digits and hyphens")
-        if do not in STEPS:
+        if not isinstance(do, str) or do not in STEPS:
             raise OptionError(f"there is no step {do!r}{meant(str(do), STEPS)}")
         return Step(name, do, read(do, table, path.parent), table)
     except OptionError as error:
@@ -197,12 +199,9 @@ def _carried_out(
     """The model after a step, and what happened; taken from the folder if it is there."""
     made, done = folder / f"{number}-{step.name}.onnx", folder / f"{number}-{step.name}.json"
     sign = _signature(step, model, build.model)
-    if done.exists():
-        with contextlib.suppress(ValueError, OSError):
-            known = json.loads(done.read_text("utf-8"))
-            result = made if known["writes"] else model
-            if known["signature"] == sign and (not known["writes"] or _digest(made) == known["sha256"]):
-                return result, {**known["report"], "reused": True}
+    known = _record(done)
+    if known and known["signature"] == sign and (not known["writes"] or _digest(made) == known["sha256"]):
+        return made if known["writes"] else model, {**json.loads(known["report"]), "reused": True}
     start = time.perf_counter()
     checkpoint = folder / f"{number}-{step.name}-{sign[:12]}.checkpoint"
     written, report = STEPS[step.do].run(StepInput(model, build.model, checkpoint, tell), step.options)
@@ -211,12 +210,25 @@ def _carried_out(
     result = made if written else model
     report = {"name": step.name, "do": step.do, "report": report, "bytes": files.size_on_disk(result)}
     report |= {"seconds": time.perf_counter() - start, "reused": False}
-    report = json.loads(json.dumps(report, default=str))
-    record = {"signature": sign, "writes": bool(written), "sha256": _digest(made) if written else "", "report": report}
-    with files.replace_file(done) as file:
-        file.write(json.dumps(record).encode())
+    text = json.dumps(report, default=str)
+    record = {"signature": sign, "writes": bool(written), "sha256": _digest(made) if written else "", "report": text}
+    with replace_file(done) as file:
+        file.write(json.dumps({**record, "whole": _hash(record)}).encode())
     checkpoint.unlink(missing_ok=True)
-    return result, report
+    return result, json.loads(text)
+
+
+def _record(done: Path) -> dict[str, Any] | None:
+    """What is known of a finished step; ``None`` if it has not finished, or if the file is not as it was written."""
+    try:
+        record = load_json(done)
+        return record if record.pop("whole") == _hash(record) else None
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        return None
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _signature(step: Step, model: Path, original: Path) -> str:
@@ -224,8 +236,7 @@ def _signature(step: Step, model: Path, original: Path) -> str:
     options = [{name: value for name, value in one.to_dict().items() if name != "log"} for one in step.options.values()]
     named = [path for text in _texts(step) for path in _files_named(text)]
     stamps = [_stamp(path) for path in (*named, *map(Path, libraries()))]
-    told = json.dumps([step.do, options, _digest(model), _digest(original), stamps])
-    return hashlib.sha256(told.encode()).hexdigest()
+    return _hash([step.do, options, _digest(model), _digest(original), stamps])
 
 
 def _texts(step: Step) -> Iterator[str]:
@@ -254,7 +265,7 @@ def _stamp(path: Path) -> tuple[str, int, int]:
 
 def _digest(path: Path) -> str:
     """Of a model and the files with its weights."""
-    return " ".join(files.sha256(part) for part in files.model_files(path))
+    return " ".join(files.sha256(part) for part in files.model_files(path)) if path.is_file() else ""
 
 
 def _scorer(build: Build, original: Model) -> Callable[[Model], dict[str, Any]] | None:

@@ -182,7 +182,13 @@ class _ChannelRun:
         if self._checkpoint is None:
             return None
         self._checkpoint.load()
-        return _RunState(**self._checkpoint.beside) if self._checkpoint.beside else None
+        with self._checkpoint.taken():
+            state = _RunState(**self._checkpoint.beside) if self._checkpoint.beside else None
+            if state:
+                _deserialized(state.model, self._source)
+                if state.number < 0 or not 0 < state.remaining <= 1:
+                    raise ValueError("no such position")
+        return state
 
     def _keep(self, state: _RunState) -> None:
         """Keep the position of the run; the checkpoint then says that the training of the next stage has not begun."""

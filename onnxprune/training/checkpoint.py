@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from onnxprune.errors import OptionError
-from onnxprune.ir.files import replace_file
+from onnxprune.errors import OnnxPruneError, OptionError
+from onnxprune.ir.outputs import replace_file
 
 __all__ = ["Checkpoint"]
 
 _FORMAT = 2
 """Increased when the contents change, so that an older file is refused and not misread."""
+
+
+_DAMAGED = "is damaged: delete it to begin anew"
 
 
 class Checkpoint:
@@ -60,8 +64,11 @@ class Checkpoint:
             known = found["run"] if found["format"] == _FORMAT else None
             state: dict[str, Any] = found["state"]
             beside = found.get("beside", {})
+            whole = all(isinstance(part, dict) for part in (state, beside, {} if known is None else known))
         except Exception as error:  # torch.load raises the errors of pickle, zipfile and the system
             raise OptionError(f"--resume {self.path}: is no checkpoint of onnxprune: name another file, or delete it") from error
+        if not whole:
+            raise OptionError(f"--resume {self.path}: {_DAMAGED}")
         if known is None:
             raise OptionError(f"--resume {self.path}: was written by another version: delete it to begin anew")
         for name, value in self.run.items():
@@ -72,3 +79,17 @@ class Checkpoint:
                 )
         self.beside = beside
         return state or None
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """A context in which what was loaded is taken up.
+
+        Raises:
+            OptionError: it is not what a run keeps; the errors that come of it are of many kinds.
+        """
+        try:
+            yield
+        except OnnxPruneError:
+            raise
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
+            raise OptionError(f"--resume {self.path}: {_DAMAGED}") from error

@@ -123,9 +123,11 @@ class Trainer:
         """
         meter = ProgressMeter(self._callbacks.tell, phases, self._data.steps)
         saved = self._checkpoint.load() if self._checkpoint else None
-        if saved is not None:
-            self._restore(saved)
-            meter.resume(self.state)
+        if self._checkpoint and saved is not None:
+            with self._checkpoint.taken():
+                self._restore(saved)
+                _check_position(self.state, phases, self._data.steps)
+                meter.resume(self.state)
         for number in range(self.state.phase, len(phases)):
             self._run_phase(phases, number, meter, saved)
             saved = None
@@ -144,8 +146,10 @@ class Trainer:
         optimizer = make_optimizer(self.module, self.options, phase.groups)
         student, optimizer = self._devices.prepare(self.step.student(), optimizer)
         loop = _Loop(phase, number == len(phases) - 1, student, optimizer, meter)
-        if saved is not None:
-            optimizer.load_state_dict(saved["optimizer"])
+        if self._checkpoint and saved is not None:
+            with self._checkpoint.taken():
+                optimizer.load_state_dict(saved["optimizer"])
+                _check_random_state(saved["random"])
         while self.state.epoch < phase.epochs:
             if self.options.patience and self.state.stale >= self.options.patience:
                 break
@@ -246,6 +250,22 @@ class Trainer:
         self.module.load_state_dict(saved["module"])
         self._devices.restore(saved["scaler"])
         self.state = TrainerState.of(saved)
+
+
+def _check_position(state: TrainerState, phases: Sequence[Phase], steps: int) -> None:
+    """Raises ValueError where a run cannot have been."""
+    if not (0 <= state.phase <= len(phases) and state.epoch >= 0 and 0 <= state.step <= steps and state.stale >= 0):
+        raise ValueError("no such position")
+    if math.isnan(state.loss + 0.0):
+        raise ValueError("no such loss")
+    best: Any = state.best  # which came from a file
+    if best is not None and [type(part) for part in best] != [float, dict]:
+        raise ValueError("no such score")
+
+
+def _check_random_state(state: Mapping[str, Tensor]) -> None:
+    """Raises what PyTorch does where the state of a generator is none."""
+    torch.Generator().set_state(state["cpu"])
 
 
 def _copy_of_state(module: nn.Module) -> dict[str, Tensor]:

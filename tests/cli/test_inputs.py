@@ -48,7 +48,7 @@ def test_a_bad_option_is_refused(call: Cli, model: Path, option: str, value: str
         ("net.onnx/out.onnx", ("is a file, not a folder",)),
         (".", ("is a folder", "name a file in it")),
         ("old.onnx", ("exists already", "--force")),
-        ("dangling.onnx", ("exists already", "--force")),
+        ("dangling.onnx", ("is a symbolic link", "write to another")),
         ("x" * 300, ("cannot be written",)),
     ],
 )

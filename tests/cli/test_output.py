@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -92,9 +93,21 @@ def test_plan_then_apply_is_prune_byte_for_byte_every_time(told: dict[str, Done]
     assert told["apply"].status == 0
     a, b, c, d = ((folder / f"{name}.onnx").read_bytes() for name in "abcd")
     assert a == b == c == d
-    plans = [(folder / f"{name}.json").read_bytes() for name in "apq"]
-    assert plans[0] == plans[1] == plans[2]
-    assert json.loads(plans[0])["format"] == PLAN_FORMAT
+    written, planned, again = ((folder / f"{name}.json").read_text() for name in "apq")
+    assert planned == again
+    plan = json.loads(written)
+    assert plan.pop("pruned") == {"sha256": hashlib.sha256(a).hexdigest()}
+    assert json.dumps(plan, indent=1) + "\n" == planned
+    assert plan["format"] == PLAN_FORMAT
+
+
+def test_verify_says_that_a_pruned_model_is_not_the_one_written_with_the_plan(call: Cli, folder: Path, tmp_path: Path) -> None:
+    model = onnx.load(folder / "a.onnx")
+    model.doc_string = "written by another run"
+    onnx.save(model, tmp_path / "other.onnx")
+    for path, warned in ((folder / "a.onnx", 0), (tmp_path / "other.onnx", 1)):
+        done = call("verify", DIGITS, path, "--plan", folder / "a.json")
+        assert (done.status, done.err.count("is not the file that was written with the plan")) == (0, warned)
 
 
 def test_masked_keeps_every_shape(told: dict[str, Done], folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -61,7 +63,7 @@ def test_writers_do_not_undo_each_other(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(latency_cache, "_WAIT", 1800.0)  # the disk of a busy machine may be slow
     path = tmp_path / "times.sqlite"
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: LatencyCache(path, "m").store({f"{n}.{k}": float(k) for k in range(20)}), range(24)))
+        list(pool.map(lambda n: LatencyCache(path, "m").store({f"{n}.{k}": float(k + 1) for k in range(20)}), range(24)))
     assert len(LatencyCache(path, "m").load()) == 24 * 20
 
 
@@ -72,6 +74,48 @@ def test_a_file_that_is_no_database_is_replaced(tmp_path: Path) -> None:
     assert cache.load() == {}
     cache.store({"a": 1.0})
     assert cache.load() == {"a": 1.0}
+
+
+@pytest.mark.parametrize("ms", [-5.0, 0.0, float("inf"), float("-inf"), None, "fast", b"\x00"])
+def test_times_that_cannot_be_are_measured_again(tmp_path: Path, ms: object) -> None:
+    path = tmp_path / "times.sqlite"
+    cache = LatencyCache(path, "m")
+    cache.store({"a": 1.0, "b": 2.0})
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE times SET ms = ? WHERE model = 'a'", [ms])
+    assert cache.load() == {"b": 2.0}
+    cache.store({"a": 3.0})
+    assert cache.load() == {"a": 3.0, "b": 2.0}
+
+
+@pytest.mark.parametrize("table", ["times (name TEXT)", "times (machine TEXT, model TEXT)"])
+def test_a_database_with_other_tables_is_replaced(tmp_path: Path, table: str) -> None:
+    path = tmp_path / "times.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"CREATE TABLE {table}")
+    cache = LatencyCache(path, "m")
+    assert cache.load() == {}
+    cache.store({"a": 1.0})
+    assert cache.load() == {"a": 1.0}
+
+
+@pytest.mark.parametrize("cut", [0.1, 0.5, 0.9])
+def test_a_truncated_database_is_replaced(tmp_path: Path, cut: float) -> None:
+    path = tmp_path / "times.sqlite"
+    cache = LatencyCache(path, "m")
+    cache.store({f"{n}": 1.0 for n in range(1000)})
+    path.write_bytes(path.read_bytes()[: int(cut * path.stat().st_size)])
+    cache.load()
+    cache.store({"a": 1.0})
+    assert cache.load() == {"a": 1.0}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes")
+def test_a_pipe_is_no_cache(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "times.sqlite")
+    cache = LatencyCache(tmp_path / "times.sqlite", "m")
+    cache.store({"a": 1.0})
+    assert cache.load() == {}
 
 
 def test_what_cannot_be_written_is_done_without(tmp_path: Path) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import InitVar, dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 
 from onnxprune.errors import OptionError
 from onnxprune.options.commands import Prune
-from onnxprune.options.fields import Option, Options, Parsed, fields_of, load_toml, meant, read
+from onnxprune.options.fields import Option, Options, Parsed, fields_of, meant, read
 from onnxprune.options.prune import Recipe
 from onnxprune.options.quantize import QuantRecipe
 from onnxprune.options.registry import LABELS, SAMPLES, TORCH, Registry
@@ -132,14 +131,3 @@ def test_several_dataclasses_share_a_table() -> None:
 def test_a_hint() -> None:
     assert meant("targte", ["target", "scope"]) == "; did you mean 'target'?"
     assert meant("x", ["target", "scope"]) == "; there are target, scope"
-
-
-def test_files(tmp_path: Path) -> None:
-    path = tmp_path / "a.toml"
-    path.write_text("[prune]\nalign = 1\n")
-    assert load_toml(path) == {"prune": {"align": 1}}
-    path.write_text("[prune")
-    with pytest.raises(OptionError, match=r"a\.toml: not TOML"):
-        load_toml(path)
-    with pytest.raises(OptionError, match=r"b\.toml: cannot be read: No such file"):
-        load_toml(tmp_path / "b.toml")

@@ -117,6 +117,8 @@ def test_every_option_of_the_command_is_an_option_of_the_step(do: str) -> None:
         ('output = "a.onnx"\n', "[prune]", 'has no model: write model = "model.onnx" above the first table'),
         (HEAD, "", r"has no steps: write a table for each, as \[prune\]; there are prune, sparsify"),
         (HEAD + 'modell = "x"\n', "[prune]", "no key 'modell' above the first table; did you mean 'model'"),
+        (HEAD, "[a]\ndo = ['prune']", r"\[a\] there is no step \['prune'\]"),
+        (HEAD, "[a]\ndo = {b = 1}", r"\[a\] there is no step"),
         (HEAD + 'custom_ops = "x.so"\n', "[prune]", "custom_ops = 'x.so' is not a list of texts"),
         (HEAD, "[prun]", r"\[prun\] there is no step 'prun'; did you mean 'prune'"),
         (HEAD, '["../a"]\ndo = "prune"', r"\[\.\./a\] is no name for a step"),

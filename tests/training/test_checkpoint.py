@@ -40,6 +40,39 @@ def test_other_files_are_refused_and_run_no_code(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        [],
+        {"format": 2},
+        {"format": 2, "run": [], "beside": {}, "state": {}},
+        {"format": 2, "run": {}, "beside": [1], "state": {}},
+        {"format": 2, "run": {}, "beside": {}, "state": [1]},
+        {"format": 2, "run": {}, "beside": {}, "state": "text"},
+    ],
+)
+def test_a_checkpoint_of_another_form_is_refused(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "a")
+    with pytest.raises(OptionError, match=r"--resume .*a: is (no checkpoint of onnxprune|damaged)"):
+        Checkpoint(tmp_path / "a", {}).load()
+
+
+@pytest.mark.parametrize("cut", [0, 0.1, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path, cut: float) -> None:
+    path = tmp_path / "a"
+    Checkpoint(path, {}).save({"w": torch.arange(1000)})
+    path.write_bytes(path.read_bytes()[: int(cut * path.stat().st_size)])
+    with pytest.raises(OptionError, match="is no checkpoint of onnxprune"):
+        Checkpoint(path, {}).load()
+
+
+def test_what_does_not_fit_is_damage(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "a", {})
+    for error in (KeyError("phase"), TypeError(), ValueError(), RuntimeError(), OverflowError()):
+        with pytest.raises(OptionError, match=r"a: is damaged: delete it to begin anew"), checkpoint.taken():
+            raise error
+
+
 class _Evil:
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from onnxprune.data.batching import Batch
+from onnxprune.errors import OptionError
 from onnxprune.options.train import Training
 from onnxprune.torch import to_module
 from onnxprune.torch.module import GraphModule
@@ -90,6 +92,42 @@ def test_killed_anywhere_it_ends_at_the_same_weights(tmp_path: Path, optimizer: 
         assert again.state.snapshots.keys() == whole.state.snapshots.keys()
         assert all(torch.equal(again.state.snapshots[name], one) for name, one in whole.state.snapshots.items())
     assert deaths == 18
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("phase", -1),
+        ("phase", 99),
+        ("phase", "one"),
+        ("epoch", [1]),
+        ("step", 10**30),
+        ("step", None),
+        ("loss", math.nan),
+        ("loss", "high"),
+        ("module", [1]),
+        ("module", {}),
+        ("optimizer", [1]),
+        ("optimizer", {}),
+        ("random", {}),
+        ("random", {"cpu": torch.zeros(3)}),
+        ("best", 1.0),
+        ("best", ("high", {})),
+        ("stale", -1),
+        ("epochs", [1]),
+        ("epochs", [(1, 2)]),
+    ],
+)
+def test_a_checkpoint_with_nonsense_is_damaged(tmp_path: Path, part: str, value: object) -> None:
+    path, phases = tmp_path / "a.ckpt", [Phase("one", 2)]
+    Dying.left = 2
+    with pytest.raises(KilledError):
+        trainer(Training(seed=3), checkpoint=Dying(path, {"a": 1})).run(phases)
+    content = torch.load(path, weights_only=True)
+    content["state"][part] = value
+    torch.save(content, path)
+    with pytest.raises(OptionError, match=r"--resume .*a\.ckpt: is damaged: delete it to begin anew"):
+        trainer(Training(seed=3), checkpoint=Checkpoint(path, {"a": 1})).run(phases)
 
 
 def test_another_seed_ends_elsewhere() -> None:

@@ -1,0 +1,72 @@
+"""Text files that people and programs write, TOML and JSON: read whole, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from onnxprune.errors import OptionError
+
+__all__ = ["load_json", "load_toml"]
+
+_LIMIT = 2**28
+"""Bytes that no such file has: a device that never ends is not read for ever."""
+_DEEP = "its parts lie in each other too deep"
+
+
+def load_toml(path: str | Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        OptionError: no such file, or not TOML.
+    """
+    try:
+        return tomllib.loads(_text(Path(path)))
+    except OSError as error:
+        raise OptionError(f"{path}: cannot be read: {error.strerror}") from error
+    except RecursionError as error:
+        raise OptionError(f"{path}: not TOML that can be read: {_DEEP}") from error
+    except ValueError as error:  # also a number of thousands of digits, and what is not UTF-8
+        raise OptionError(f"{path}: not TOML: {error}") from error
+
+
+def load_json(path: str | Path) -> Any:
+    """The value in a JSON file, in which every number is finite and no name stands twice.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not such a file; says why.
+    """
+    try:
+        return json.loads(_text(Path(path)), parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_once)
+    except RecursionError as error:
+        raise ValueError(_DEEP) from error
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        content = file.read(_LIMIT + 1)
+    if len(content) > _LIMIT:
+        raise ValueError(f"it has more than {_LIMIT} bytes")
+    return content.decode()
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in {float("inf"), float("-inf")}:
+        raise ValueError(f"{text} is too large a number")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return found
