@@ -43,10 +43,17 @@ def sparse(draw: st.DrawFn, *, least: int = 0, rank: int = 5) -> Array:
     return np.where(mask, array, np.zeros(1, dtype)).reshape(shape)
 
 
+def empty(opset: int = 13, kind: str = "float") -> Model:
+    """A model that returns ``w``, and has no node yet that makes it."""
+    text = f'<ir_version: 8, opset_import: ["" : {opset}]> g ({kind}[N] x) => ({kind}[N] w) {{ w = Identity(x) }}'
+    model = Model.of(parser.parse_model(text))
+    del model.graph.input[:], model.graph.node[:]
+    return model
+
+
 def chain_of(scheme: Scheme, flat: Flat, opset: int = 13) -> Model:
     """A model whose only constant is made by a decoder and returned."""
-    text = f'<ir_version: 8, opset_import: ["" : {opset}]> g () => (float[N] w) {{ }}'
-    model = Model.of(parser.parse_model(text))
+    model = empty(opset)
     chain = Chain(model)
     row = scheme.write(chain, flat)
     chain.reshaped(row, -1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -224,6 +224,12 @@ class _Sides:
     def _moves(self, name: str, at: int, moved: Sequence[Any] | None, run: _Run) -> bool:
         return name not in self.affected or moved is None or difference(moved[at], run.got[at]) > self.limit
 
+    def cut_unknown(self, names: Sequence[str], runs: Sequence[_Run]) -> Iterator[str]:
+        """The values that a plan cut, where nobody says what it keeps: they cannot be compared."""
+        if self.way.kept is None:
+            pairs = zip(names, runs[0].got, runs[0].expected, strict=True)
+            yield from (name for name, a, b in pairs if np.shape(a) != np.shape(b))
+
     def in_front(self, silent: Mapping[str, str], run: _Run) -> tuple[Check | None, dict[str, set[str]]]:
         """The values in front of silent ones that say something, for each silent one; or how one of these differs."""
         found: dict[str, set[str]] = {}
@@ -239,7 +245,7 @@ class _Sides:
                 break
             if not runs:
                 break
-            mute = self.silent(names, runs)
+            mute = {*self.silent(names, runs), *self.cut_unknown(names, runs)}
             for name in left:
                 before = front(self.pruned, name, self.moving, {one: one not in mute for one in names}.get)
                 if before is not None:

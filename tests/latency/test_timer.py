@@ -131,7 +131,8 @@ def test_options_without_sense_are_refused(options: dict[str, Any], said: str) -
 
 
 def test_a_model_that_does_not_load_is_named() -> None:
-    broken = Model.of(sum_of(4, op="Nonsense"))
+    broken = net()
+    broken.graph.node[0].op_type = "Nonsense"
     broken.name = "broken.onnx"
     with pytest.raises(ModelError, match=r"broken\.onnx"):
         measure_ratio(net(), broken)

@@ -40,7 +40,7 @@ def test_pruned_is_masked(name: str, recipe: Recipe) -> None:
     report = result.report
     assert report.verification is not None
     assert report.verification.ok
-    assert report.verification.runs == 2
+    assert report.verification.runs == 3  # a large batch, too
     assert not report.frozen
     assert report.obtained[recipe.target.metric] <= recipe.target.fraction + 1e-9
     onnx.checker.check_model(result.model, full_check=True)

@@ -223,7 +223,7 @@ def test_the_proof_in_segments_is_the_proof(name: str, monkeypatch: pytest.Monke
     assert parts.verification is not None
     assert whole.verification is not None
     assert parts.verification.ok
-    assert parts.verification.runs == whole.verification.runs == 2
+    assert parts.verification.runs == whole.verification.runs == 3
     assert parts.verification.notes[0].startswith("run in ")
     assert "segments of the graph" in parts.verification.notes[0]
     assert whole.verification.notes == ()

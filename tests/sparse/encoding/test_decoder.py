@@ -8,13 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import parser
 
+from codec import empty
 from onnxprune.ir.model import Model
 from onnxprune.sparse.encoding.decoder import Chain, pack, packed_bytes
 from onnxprune.sparse.encoding.recognize import Decoders
-
-
-def empty(opset: int = 13) -> Model:
-    return Model.of(parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]> g () => (int32[N] w) {{ }}'))
 
 
 @given(st.integers(1, 8), st.integers(0, 60), st.integers(0, 2**32 - 1))
@@ -24,7 +21,7 @@ def test_packed_codes_are_read_back(width: int, count: int, seed: int) -> None:
     assert sum(part.size for part in packed) == packed_bytes(count, width)
     if not count:
         return
-    model = empty()
+    model = empty(kind="int32")
     chain = Chain(model)
     chain.summed(chain.codes(packed, width, count))
     chain.finish("w")
@@ -34,7 +31,7 @@ def test_packed_codes_are_read_back(width: int, count: int, seed: int) -> None:
 
 
 def test_small_constants_and_tables_are_shared() -> None:
-    chain = Chain(empty())
+    chain = Chain(empty(kind="int32"))
     assert chain.constant(3) == chain.constant(3)
     assert chain.constant(3) != chain.constant(3, np.int64)
     assert chain.sizes(1, 2) != chain.sizes(1, 2, 3)
@@ -46,7 +43,7 @@ def test_small_constants_and_tables_are_shared() -> None:
 
 @pytest.mark.parametrize(("opset", "inputs"), [(11, 1), (12, 1), (13, 2), (21, 2)])
 def test_sizes_of_a_split_are_where_the_operator_set_wants_them(opset: int, inputs: int) -> None:
-    chain = Chain(empty(opset))
+    chain = Chain(empty(opset, "int32"))
     assert chain.pieces("row", [5]) == ["row"]
     assert len(chain.pieces("row", [2, 3])) == 2
     assert len(chain.nodes[-1].input) == inputs
