@@ -17,6 +17,7 @@ from onnxprune.passes.normalize import Normalize
 from onnxprune.passes.observe import Observe
 from onnxprune.passes.prune_channels import MaskChannels, PruneChannels
 from onnxprune.passes.repair import Repair
+from onnxprune.passes.restore import Restore
 from onnxprune.passes.rotate import Rotate
 from onnxprune.passes.score_channels import ScoreChannels
 from onnxprune.passes.sensitivity import Sensitivity
@@ -35,6 +36,7 @@ __all__ = [
     "Observe",
     "PruneChannels",
     "Repair",
+    "Restore",
     "Rotate",
     "ScoreChannels",
     "Sensitivity",

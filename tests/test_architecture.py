@@ -77,6 +77,7 @@ PROTOBUF |= {
     "passes.encode",
     "passes.fold_masks",
     "passes.mask_source",
+    "passes.restore",
 }
 PROTOBUF |= {"training.augment", "torch.write_back", "torch.program", "torch.tensors", "training.batchnorm"}
 PROTOBUF |= {

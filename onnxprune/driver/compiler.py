@@ -17,7 +17,7 @@ from onnxprune.driver.result import Pruned
 from onnxprune.errors import ModelError, OptionError, TargetError
 from onnxprune.ir.precision import differing_weights, with_fitted_weights
 from onnxprune.ir.weights import FLOATS
-from onnxprune.passes import Normalize, PruneChannels, Repair, Rotate
+from onnxprune.passes import Normalize, PruneChannels, Repair, Restore, Rotate
 from onnxprune.passes.base import Fitted, Progress, silent
 
 if TYPE_CHECKING:
@@ -51,8 +51,19 @@ class Compiler:
         samples: Samples | None = None,
         stages: Stages | None = None,
         gone: Mapping[str, Positions] = MappingProxyType({}),
+        file: Model | None = None,
     ) -> None:
-        """Nothing runs yet; ``gone`` are positions that carry no weight, by group id."""
+        """Nothing runs yet.
+
+        Args:
+            original: the model to prune, and what the result must equal.
+            recipe: how.
+            samples: calibration data.
+            stages: announces and times what is done.
+            gone: positions that carry no weight, by group id.
+            file: the user's, where ``original`` was made from it.
+        """
+        self.file = file or original
         self.original, self.recipe, self.samples = original, recipe.settled(data=samples is not None), samples
         self.stages = stages or Stages()
         self._gone = gone
@@ -76,17 +87,18 @@ class Compiler:
                 pruned = Pruned(analysis, plan, PruneChannels().run(analysis, plan), frozen=self._prepared().frozen)
             if not self.recipe.verify:
                 break
+            written = Restore().run(pruned.model, self.file)
             with self.stages("verification", "verifying: pruned == masked"):
-                check = self._judge.prove(analysis, plan, pruned.model)
+                check = self._judge.prove(analysis, plan, written)
                 if check.ok:
                     pruned = replace(pruned, check=check)
                     break
                 self._latest = self._prepared().without(self._broken(analysis, plan, check), target)
-        if not self.recipe.repair or (self.samples is None and not self.recipe.blind):
-            return pruned
-        with self.stages("repair", "repairing"):
-            calibration = self._prepared().calibration
-            return self._blindly(pruned) if calibration is None else self._repaired(pruned, calibration.every)
+        if self.recipe.repair and (self.samples is not None or self.recipe.blind):
+            with self.stages("repair", "repairing"):
+                calibration = self._prepared().calibration
+                pruned = self._blindly(pruned) if calibration is None else self._repaired(pruned, calibration.every)
+        return replace(pruned, model=Restore().run(pruned.model, self.file))
 
     def planned(self, target: Target) -> tuple[Analysis, Plan]:
         """The normalised model with its groups, and a plan for a target.

@@ -15,7 +15,7 @@ from onnxprune.errors import TargetError
 from onnxprune.ir.model import Model
 from onnxprune.options.prune import Recipe
 from onnxprune.options.targets import Align, Target
-from onnxprune.passes import Couple, Lossless, Normalize, PruneChannels
+from onnxprune.passes import Couple, Lossless, Normalize, PruneChannels, Restore
 from onnxprune.passes.analysis import Normalized
 from onnxprune.pruning.cost import COST_METRICS, Cost
 from onnxprune.shapes.probes import probe
@@ -77,7 +77,7 @@ def remove(original: Model, recipe: Recipe) -> Exact:
     normal = Normalize().run(original)
     frozen: dict[str, str] = {}
     while True:
-        found = _attempt(normal, recipe, frozen)
+        found = _attempt(original, normal, recipe, frozen)
         gone, keep = found.removal.gone, found.pruned.plan.keep
         if recipe.only_exact and not keep:
             raise TargetError(f"{original.name}: nothing can go without loss: {_nothing(gone, frozen, recipe)}")
@@ -88,7 +88,7 @@ def remove(original: Model, recipe: Recipe) -> Exact:
             return dataclasses.replace(found, pruned=dataclasses.replace(found.pruned, check=check))
 
         def holds(some: Sequence[str], names: Collection[str] = gone.keys(), frozen: Mapping[str, str] = frozen) -> bool:
-            part = _attempt(normal, recipe, {**frozen, **dict.fromkeys(set(names) - set(some), "")})
+            part = _attempt(original, normal, recipe, {**frozen, **dict.fromkeys(set(names) - set(some), "")})
             return _compare(original, normal.model, part.pruned, recipe.seed).ok
 
         frozen = {**frozen, **broken(original.name, list(gone), holds, check)}
@@ -105,7 +105,7 @@ def _nothing(gone: Mapping[str, Any], frozen: Mapping[str, str], recipe: Recipe)
     )
 
 
-def _attempt(normal: Normalized, recipe: Recipe, frozen: Mapping[str, str]) -> Exact:
+def _attempt(original: Model, normal: Normalized, recipe: Recipe, frozen: Mapping[str, str]) -> Exact:
     """What can go of all groups except frozen ones; not verified."""
     couple = Couple(recipe.protect, recipe.allow_inexact, recipe.only)
     analysis = couple.run(normal, frozen)
@@ -114,7 +114,8 @@ def _attempt(normal: Normalized, recipe: Recipe, frozen: Mapping[str, str]) -> E
     found = Lossless(align).run(analysis)
     if found.removal.gone:
         analysis = couple.run(Normalized(found.model, probe(found.model)), frozen)
-    pruned = Pruned(analysis, found.plan, PruneChannels().run(analysis, found.plan), frozen=frozen)
+    small = Restore().run(PruneChannels().run(analysis, found.plan), original)
+    pruned = Pruned(analysis, found.plan, small, frozen=frozen)
     return Exact(pruned, found.removal, before)
 
 

@@ -23,7 +23,7 @@ from onnxprune.ir import files
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.options.prune import Recipe
 from onnxprune.options.targets import Target
-from onnxprune.passes import Couple, MaskChannels, Normalize, PruneChannels
+from onnxprune.passes import Couple, MaskChannels, Normalize, PruneChannels, Restore
 from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning.cost import COST_METRICS, Cost, layer_costs
 from onnxprune.verify.drift import measure_drift
@@ -161,7 +161,7 @@ def _made(original: Model, recipe: Recipe, samples: Samples | None, stages: Stag
     if recipe.only_exact:
         return _Made(exact.pruned, exact)
     rest = exact.remaining(recipe)
-    compiler = Compiler(exact.pruned.analysis.model, rest, samples, stages, exact.removal.gone)
+    compiler = Compiler(exact.pruned.analysis.model, rest, samples, stages, exact.removal.gone, original)
     return dataclasses.replace(_reduced(original, rest, compiler), exact=exact)
 
 
@@ -254,8 +254,8 @@ def apply(source: ModelSource, chosen: Plan, *, masked: bool = False) -> Model:
         ModelError: the source is not a model that can be read.
         PlanError: the plan is for another model.
     """
-    step = MaskChannels() if masked else PruneChannels()
-    return step.run(analyze(source, allow_inexact=True), chosen)
+    step, original = MaskChannels() if masked else PruneChannels(), Model.of(source)
+    return Restore().run(step.run(analyze(original, allow_inexact=True), chosen), original)
 
 
 def check(original: ModelSource, pruned: ModelSource, chosen: Plan, *, seed: int = 0) -> Check:

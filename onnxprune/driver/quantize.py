@@ -23,7 +23,7 @@ from onnxprune.ir.node import QDQ, domain_of, every_node
 from onnxprune.ir.precision import float_types
 from onnxprune.ir.weights import FLOATS
 from onnxprune.options.quantize import QuantRecipe
-from onnxprune.passes import Decode, FoldMasks
+from onnxprune.passes import Decode, FoldMasks, Restore
 from onnxprune.runtime import session
 from onnxprune.verify.drift import measure_drift
 from onnxprune.verify.metrics import Evaluation
@@ -177,6 +177,7 @@ def _quantized(original: Model, recipe: QuantRecipe, samples: Samples, stages: S
     kept = tuple(_kept(result, excluded))
     nodes = Counter(node.op_type for node in _computing(result)) - Counter(node["op"] for node in kept)
     _tidy(result, original)
+    result = Restore().run(result, model)
     if not weights:
         raise TargetError(f"{model.name}: nothing in it can be quantised: {_why(kept)}")
     return _Quantized(result, nodes, kept, weights, tuple(workshop.said))

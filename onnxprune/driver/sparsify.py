@@ -26,7 +26,7 @@ from onnxprune.options.registries import ALLOCATIONS, METHODS
 from onnxprune.options.registry import TORCH
 from onnxprune.options.sparsify import SparseRecipe
 from onnxprune.options.targets import Goal
-from onnxprune.passes import Couple, Encode, Normalize, Sparsify
+from onnxprune.passes import Couple, Decode, Encode, Normalize, Restore, Sparsify
 from onnxprune.passes.base import Fitted, Progress, silent
 from onnxprune.sparse import layers as sparse_layers
 from onnxprune.sparse import permute
@@ -236,6 +236,7 @@ class Sparsifier:
 
     def _encode(self, model: Model) -> Model:
         """What is written of a model with zeros."""
+        model = Restore().run(model, Decode().run(self._original))
         if self.recipe.encoding == "dense":
             return model
         return Encode(self.recipe.encoding).run(model, self._stages.tell).model

@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxprune.axes.factors import Factor, Positions, length
 from onnxprune.axes.rules.registry import Reason
-from onnxprune.errors import TargetError
+from onnxprune.errors import OptionError, TargetError
 from onnxprune.options.targets import Align, Target
 from onnxprune.pruning.knapsack import Curve, choose_widths
 from onnxprune.pruning.width_search import GroupWidths, Prices, WidthSearch, WidthStep
@@ -80,6 +80,7 @@ def allocate(
     alignment alone, and where the target is met without them nothing else goes.
 
     Raises:
+        OptionError: the model has nothing of what the target is a fraction of.
         TargetError: even the least widths cost more; says what is reachable.
     """
     groups, allowed, spared = _choices(coupling, target, align, gone)
@@ -115,11 +116,12 @@ def allocate_by_curves(
     Errors are raised to ``exponent`` before they are added; ``gone`` are positions that carry no weight.
 
     Raises:
+        OptionError: the model has nothing of what the target is a fraction of.
         TargetError: even the least widths cost more; says what is reachable.
     """
     groups, allowed, spared = _choices(coupling, target, align, gone)
     allowed = {name: [width for width in choices if width <= spared[name]] for name, choices in allowed.items()}
-    whole = prices.total({})
+    whole = _whole(prices, target)
     curves = {name: replace(curve, error=curve.error**exponent) for name, curve in curves.items()}
     counts = choose_widths(coupling.groups, curves, allowed, prices, target.fraction * whole)
     if counts is None:
@@ -145,6 +147,20 @@ def _choices(
     useful = {name: group.size - len(gone.get(name, ())) for name, group in groups.items()}
     spared = {name: next(width for width in allowed[name] if width >= useful[name]) for name in groups}
     return groups, allowed, spared
+
+
+def _whole(prices: Prices, target: Target) -> float:
+    """What the model costs as it is.
+
+    Raises:
+        OptionError: nothing.
+    """
+    whole = prices.total({})
+    if not whole:
+        raise OptionError(
+            f"target {target}: the model has no {target.metric} to take a fraction of: write channels=0.5, or size=0.5"
+        )
+    return whole
 
 
 def _out_of_reach(target: Target, least: float, align: Align) -> TargetError:
@@ -175,7 +191,7 @@ class _ScoreSearch(WidthSearch):
         self, groups: Mapping[str, CouplingGroup], allowed: Mapping[str, list[int]], scores: Mapping[str, Scores],
         prices: Prices, target: Target, scope: str,
     ) -> None:  # fmt: skip
-        self.whole = prices.total({})
+        self.whole = _whole(prices, target)
         super().__init__({groups[name].factor: allowed[name] for name in groups}, prices, target.fraction * self.whole)
         self.worth_filling = _CLOSE * self.whole
         self.ids = {group.factor: name for name, group in groups.items()}

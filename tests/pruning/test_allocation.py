@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nets import NETS, parse
 from onnxprune.driver.prune import analyze
-from onnxprune.errors import TargetError
+from onnxprune.errors import OptionError, TargetError
 from onnxprune.options.shared import SCOPES
 from onnxprune.options.targets import Align, Target
 from onnxprune.passes.analysis import Analysis
@@ -358,3 +358,13 @@ def test_the_exponent_of_errors_decides_how_evenly_groups_lose() -> None:
 @pytest.mark.parametrize(("wanted", "expected"), [(0, 16), (16, 16), (24, 16), (25, 32), (40, 32), (1000, 48)])
 def test_nearest(wanted: float, expected: int) -> None:
     assert nearest([16, 32, 48], wanted) == expected
+
+
+@pytest.mark.parametrize("scope", ["uniform", "global"])
+def test_a_model_without_what_the_target_counts_is_one_clear_line(scope: str) -> None:
+    bare = analyze(parse("(float[N,8] x) => (float[N,8] y) <float[8] w> { y = Mul(x, w) }"))
+    prices = CostModel(bare.model, bare.coupling, bare.shapes.batch).of("macs")
+    coupling = analyze(parse(NETS["chain"])).coupling
+    scores = {group.id: np.ones(group.size) for group in coupling.groups}
+    with pytest.raises(OptionError, match="has no macs to take a fraction of: write channels="):
+        allocate(coupling, scores, prices, Target("macs", 0.5), scope=scope, align=Align(1))

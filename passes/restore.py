@@ -1,0 +1,188 @@
+"""Constants that the file makes by nodes are made so again, where that takes fewer bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from onnx import NodeProto
+
+from onnxprune.ir.model import Model
+from onnxprune.ir.node import CONTROL_FLOW, domain_of, every_node, is_followed
+from onnxprune.ir.weights import Array, Weight
+from onnxprune.passes.base import Pass
+from onnxprune.passes.bodies import compute_outputs, hoist, replace_all, unique_names
+from onnxprune.passes.constants import constants_to_initializers
+from onnxprune.runtime.session import evaluate
+
+__all__ = ["Restore"]
+
+_RANDOM = frozenset({"Bernoulli", "Multinomial"})
+_SMALL = 256
+"""Bytes up to which a constant is not worth a node."""
+
+
+@dataclass(frozen=True)
+class Restore(Pass):
+    """A constant that was folded, and is still what the nodes of the file make, is made by these nodes again.
+
+    A matrix of 1 MB that ``ConstantOfShape`` and ``ScatterElements`` make of 30 kB is folded to see its axes; where none of
+    them was pruned, it goes back into the file as it came. Constants that differ in one bit, or that are smaller than the nodes
+    and the constants that these read, stay. Computes the same as before.
+    """
+
+    def run(self, model: Model, original: Model) -> Model:
+        """The model with such constants made by nodes of ``original``; ``model`` itself where there are none.
+
+        Args:
+            model: made from ``original``; its constants have the names that they had there.
+            original: the file, as it was read.
+        """
+        if model.opset != original.opset:  # the nodes may mean something else
+            return model
+        large = {weight.origin for weight in model.weights.values() if weight.nbytes > _SMALL} - original.weights.keys()
+        if not large.intersection(name for node in every_node(original.graph) for name in node.output):
+            return model
+        source = _Source(_gathered(original))
+        found = [weight for weight in model.weights.values() if weight.origin in large & source.makers.keys()]
+        changed = model.copy()
+        writer = _Writer(source, changed)
+        for weight in found:
+            writer.restore(weight)
+        if not writer.nodes:
+            return model
+        replace_all(changed.graph.node, [*writer.nodes, *changed.graph.node])
+        return changed
+
+
+def _gathered(original: Model) -> Model:
+    """The file with all constants in the main graph, under the names that `Normalize` gives them."""
+    model = original.copy()
+    bodies = any(map(is_followed, model.graph.node))
+    if bodies:
+        unique_names(model)
+        hoist(model)
+    constants_to_initializers(model)
+    if bodies:
+        compute_outputs(model)
+    return model
+
+
+class _Source:
+    """The nodes of a file that only constants feed.
+
+    Attributes:
+        model: the file.
+        makers: for each value that they make the position of its node.
+        nodes: these nodes, in an order in which they can run.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.makers: dict[str, int] = {}
+        self.nodes: list[NodeProto] = []
+        known = model.weights.keys() - model.overridable
+        for node in every_node(model.graph):
+            names = [name for name in node.input if name]
+            random = node.op_type.startswith("Random") or node.op_type in _RANDOM
+            if not names or random or domain_of(node) or node.op_type in CONTROL_FLOW or not known.issuperset(names):
+                continue
+            known.update(filter(None, node.output))
+            self.makers |= dict.fromkeys(filter(None, node.output), len(self.nodes))
+            self.nodes.append(node)
+
+    def chain(self, name: str) -> list[NodeProto]:
+        """The nodes that a value is made by, in their order."""
+        found: set[int] = set()
+        left = [name]
+        while left:
+            at = self.makers.get(left.pop())
+            if at is not None and at not in found:
+                found.add(at)
+                left += filter(None, self.nodes[at].input)
+        return [self.nodes[at] for at in sorted(found)]
+
+    def constants(self, nodes: Iterable[NodeProto]) -> dict[str, Weight]:
+        """The constants that nodes read."""
+        weights = self.model.weights
+        return {name: weights[name] for node in nodes for name in node.input if name in weights}
+
+    def value(self, name: str, nodes: Sequence[NodeProto]) -> Array | None:
+        """What nodes make; ``None`` where ONNX Runtime cannot tell."""
+        constants = {name: weight.array() for name, weight in self.constants(nodes).items()}
+        return evaluate(self.model.proto, nodes, constants).get(name)
+
+
+@dataclass(slots=True)
+class _Writer:
+    """Writes nodes of a file into a model.
+
+    Attributes:
+        source: the file.
+        model: the model.
+        nodes: what was written.
+        names: for each value of the file that was written its name in the model.
+    """
+
+    source: _Source
+    model: Model
+    nodes: list[NodeProto] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+
+    def restore(self, weight: Weight) -> None:
+        """Make a constant of the model by nodes, if these make the same and take fewer bytes."""
+        chain = self.source.chain(weight.origin)
+        new = [node for node in chain if self.names.keys().isdisjoint(node.output)]
+        constants = {name: one for name, one in self.source.constants(new).items() if not self._has(one)}
+        taken = sum(node.ByteSize() for node in new) + sum(one.nbytes for one in constants.values())
+        if taken >= weight.nbytes or weight.name in self.model.overridable:
+            return
+        value = self.source.value(weight.origin, chain)
+        if value is None or not _same(value, weight.array()):
+            return
+        del self.model.weights[weight.name]
+        for name, one in constants.items():
+            self.names[name] = self.model.fresh_name(name)
+            self.model.weights[self.names[name]] = one.renamed(self.names[name])
+        for node in new:
+            self._write(node, {weight.origin: weight.name})
+        self._read(weight)
+
+    def _has(self, constant: Weight) -> bool:
+        """Tell whether a constant of the file is in the model, or was written."""
+        if constant.name in self.names:
+            return True
+        there = self.model.weights.get(constant.name)
+        if there is None or there.nbytes != constant.nbytes or not _same(there.array(), constant.array()):
+            return False
+        self.names[constant.name] = constant.name
+        return True
+
+    def _write(self, node: NodeProto, wanted: dict[str, str]) -> None:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        for at, name in enumerate(node.output):
+            if name:
+                self.names[name] = copy.output[at] = wanted.get(name) or self.model.fresh_name(name)
+        for at, name in enumerate(node.input):
+            if name:
+                copy.input[at] = self.names[name]
+        self.nodes.append(copy)
+
+    def _read(self, weight: Weight) -> None:
+        """Let readers of a second copy of a constant read what was written for the first."""
+        made = self.names[weight.origin]
+        if made == weight.name:
+            return
+        if any(value.name == weight.name for value in self.model.graph.output):
+            self.nodes.append(NodeProto(op_type="Identity", input=[made], output=[weight.name]))
+            return
+        for node, position in self.model.consumers().get(weight.name, []):
+            if position >= 0:
+                node.input[position] = made
+
+
+def _same(one: Array, other: Array) -> bool:
+    """Whether two arrays are equal bit for bit."""
+    return one.dtype == other.dtype and one.shape == other.shape and np.ascontiguousarray(one).tobytes() == other.tobytes()

@@ -1,0 +1,114 @@
+"""Constants that nodes of the file make: folded, and made by these nodes again where they did not change."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnx import ModelProto
+
+from nets import parse
+from onnxprune.driver.prune import prune
+from onnxprune.driver.quantize import quantize
+from onnxprune.driver.sparsify import sparsify
+from onnxprune.ir.model import Model
+from onnxprune.ir.weights import Weight
+from onnxprune.options.prune import Recipe
+from onnxprune.options.sparsify import SparseRecipe
+from onnxprune.passes import Restore
+from onnxprune.runtime.session import evaluate
+
+MAKERS = {
+    "filled": "made = ConstantOfShape<value = float[1] {0.25}>(square)",
+    "expanded": "row = Range(from, to, step)\n made = Expand(row, square)",
+    "tiled": "row = Range(from, to, step)\n line = Unsqueeze(row, zero)\n made = Tile(line, times)",
+    "triangle": "ones = ConstantOfShape<value = float[1] {1}>(square)\n made = Trilu<upper = 0>(ones)",
+    "cast": "whole = ConstantOfShape<value = int64[1] {3}>(square)\n made = Cast<to = 1>(whole)",
+}
+X = np.random.default_rng(0).normal(size=(5, 64)).astype(np.float32)
+
+
+def net(maker: str) -> ModelProto:
+    """A network whose first matrix [64, 64] nodes make."""
+    return parse(
+        f"""(float[N,64] x) => (float[N,8] y) <
+          float from = {{0}}, float to = {{64}}, float step = {{1}}, int64[2] square = {{64, 64}}, int64[2] times = {{64, 1}},
+          int64[1] zero = {{0}}, float[64,32] w1, float[32,8] w2> {{
+          {MAKERS[maker]}
+          a = MatMul(x, made)
+          b = MatMul(a, w1)
+          c = Relu(b)
+          y = MatMul(c, w2)
+        }}"""
+    )
+
+
+def folded(model: Model) -> Model:
+    """The model with its first matrix as a constant."""
+    result = model.copy()
+    nodes = [node for node in model.graph.node if node.op_type not in {"MatMul", "Relu"}]
+    values = evaluate(model.proto, nodes, {name: weight.array() for name, weight in model.weights.items()})
+    kept = [node for node in model.graph.node if node not in nodes]
+    del result.graph.node[:]
+    result.graph.node.extend(kept)
+    result.weights["made"] = Weight("made", None, values["made"])
+    return result
+
+
+def outputs(model: ModelProto) -> np.ndarray:
+    return np.asarray(ort.InferenceSession(model.SerializeToString()).run(None, {"x": X})[0])
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_what_nodes_make_is_made_by_them_again(maker: str) -> None:
+    original = Model.of(net(maker))
+    dense = folded(original)
+    restored = Restore().run(dense, original)
+    assert "made" in dense.weights
+    assert "made" not in restored.weights
+    assert restored.nbytes < dense.nbytes - 15_000
+    np.testing.assert_array_equal(outputs(restored.to_proto()), outputs(original.to_proto()))
+
+
+def test_a_constant_that_differs_in_one_bit_stays() -> None:
+    original = Model.of(net("filled"))
+    dense = folded(original)
+    array = dense.weights["made"].array().copy()
+    array[3, 5] = np.nextafter(array[3, 5], np.float32(1))
+    dense.weights["made"] = Weight("made", None, array)
+    assert Restore().run(dense, original) is dense
+
+
+def test_nodes_that_take_more_bytes_do_not_come_back() -> None:
+    text = """(float[N,16] x) => (float[N,8] y) <float[8,16] v> {
+      w = Transpose<perm = [1, 0]>(v)
+      y = MatMul(x, w)
+    }"""
+    original = Model.of(parse(text))
+    dense = original.copy()
+    del dense.graph.node[0]
+    dense.weights = {"w": Weight("w", None, np.ascontiguousarray(original.weights["v"].array().T))}
+    assert Restore().run(dense, original) is dense
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_pruned_and_sparse_files_are_no_larger(maker: str) -> None:
+    source = net(maker)
+    small = prune(source, Recipe(target="channels=0.9", align="1", protect=("made", "a")), agreement=False)
+    sparse = sparsify(source, SparseRecipe(target="sparsity=0.5", ends=True, protect=("made",)), agreement=False)
+    assert small.model.ByteSize() < source.ByteSize()
+    assert sparse.model.ByteSize() < source.ByteSize() * 1.05
+
+
+def test_a_causal_mask_stays_small_in_int8() -> None:
+    text = """(float[64,64] x) => (float[64,8] y) <int64[2] square = {64, 64}, float[64,32] w1, float[32,8] w2> {
+      low = ConstantOfShape<value = float[1] {-10}>(square)
+      mask = Trilu<upper = 1>(low)
+      a = MatMul(x, w1)
+      b = MatMul(mask, a)
+      c = Relu(b)
+      y = MatMul(c, w2)
+    }"""
+    source = parse(text)
+    made = quantize(source, samples={"x": np.tile(X, (13, 1))[:64]}, agreement=False)
+    assert made.model.ByteSize() < source.ByteSize()
