@@ -12,7 +12,7 @@ from onnxprune.passes.decode import Decode
 from onnxprune.passes.encode import Encode
 from onnxprune.passes.fold_masks import FoldMasks
 from onnxprune.passes.lossless import Lossless
-from onnxprune.passes.mask_source import MaskSource
+from onnxprune.passes.mask_source import FillSource, MaskSource
 from onnxprune.passes.normalize import Normalize
 from onnxprune.passes.observe import Observe
 from onnxprune.passes.prune_channels import MaskChannels, PruneChannels
@@ -28,6 +28,7 @@ __all__ = [
     "Couple",
     "Decode",
     "Encode",
+    "FillSource",
     "FoldMasks",
     "Lossless",
     "MaskChannels",

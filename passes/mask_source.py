@@ -1,4 +1,4 @@
-"""Write zeros into the file that a user gave, where a plan would cut: the judge of what was pruned."""
+"""Write other values into the file that a user gave: zeros where a plan would cut, or sparse weights. It judges what was made."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from onnxprune.axes.plan import Plan
     from onnxprune.passes.analysis import Analysis
 
-__all__ = ["MaskSource", "MaskedSource"]
+__all__ = ["FillSource", "MaskSource", "MaskedSource"]
 
 _WHERE = 9
 """The operator set that brought ``Where``."""
@@ -32,13 +32,13 @@ _WHERE = 9
 
 @dataclass(frozen=True)
 class MaskedSource:
-    """A file with zeros in its own constants.
+    """A file with zeros, or other values, in its own constants.
 
     Attributes:
-        model: the file, with zeros.
+        model: the file, with them.
         computed: values that nodes of the file make of constants, and that are zeroed where they are read.
-        missing: constants of the normalised model that lose something, and that nothing in the file reads in the same place:
-            where there are any, the file cannot be masked, and ``model`` is not what was asked for.
+        missing: constants of the normalised model that change, and that nothing in the file reads in the same place: where
+            there are any, the file cannot be changed so, and ``model`` is not what was asked for.
     """
 
     model: Model
@@ -85,6 +85,35 @@ class MaskSource(Pass):
                     missing |= {} if twins else {name: None}
         edges.insert()
         return MaskedSource(masked, tuple(edges.computed), tuple(missing))
+
+
+@dataclass(frozen=True)
+class FillSource(Pass):
+    """The original as it was read, with the weights that another model has, where it was made of the file by changing weights.
+
+    Who reads a weight is found as in `MaskSource`. Only a constant that has the value it had before takes the new one.
+    """
+
+    def run(self, source: Model, before: Model, after: Model) -> MaskedSource:
+        """The file with new weights; without any that changed, a copy of it.
+
+        Args:
+            source: the model as it was read.
+            before: the same, normalised.
+            after: the same as ``before``, with other weights, and perhaps biases that its nodes did not have.
+        """
+        filled = source.copy()
+        if any(map(is_followed, filled.graph.node)):
+            unique_names(filled)
+        edges = _Edges(filled)
+        missing: dict[str, None] = {}
+        for node in every_node(after.graph):
+            for position, name in enumerate(node.input):
+                new, old = after.weights.get(name), before.weights.get(name)
+                if new is not None and new is not old:
+                    twins = [twin for twin in edges.twins(node) if edges.fill(twin, position, old, new)]
+                    missing |= {} if twins else {name: None}
+        return MaskedSource(filled, (), tuple(missing))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +184,22 @@ class _Edges:
         node.input[position] = self._copies[key]
         return True
 
+    def fill(self, node: NodeProto, position: int, old: Weight | None, new: Weight) -> bool:
+        """Let a node read a new weight where it read ``old``, or nothing; whether it could."""
+        name = node.input[position] if position < len(node.input) else ""
+        if not name or old is None:
+            if name or old is not None or position > len(node.input):
+                return False
+            del node.input[position:]
+            node.input.append("")
+        elif (constant := self._constant(name)) is None or not _same(constant, old):
+            return False
+        key = name, new.name
+        if key not in self._copies:
+            self._copies[key] = self._own(f"{new.name}__filled", new.array())
+        node.input[position] = self._copies[key]
+        return True
+
     def _constant(self, name: str) -> Weight | None:
         """The constant that a value is, under whatever name."""
         while (maker := self._makers.get(name)) is not None and maker.op_type == "Identity" and not domain_of(maker):
@@ -193,6 +238,11 @@ class _Edges:
             nodes = [new for node in graph.node for new in (*self._before.get(next(iter(node.output), ""), ()), node)]
             if len(nodes) > len(graph.node):
                 replace_all(graph.node, nodes)
+
+
+def _same(one: Weight, other: Weight) -> bool:
+    """Tell whether two constants have the same value."""
+    return (one.shape, one.dtype) == (other.shape, other.dtype) and bool(np.array_equal(one.array(), other.array()))
 
 
 def _constants(graph: GraphProto) -> dict[str, Weight]:

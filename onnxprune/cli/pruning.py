@@ -105,19 +105,30 @@ def sensitivity(
 @command(app)
 def apply(given: Apply) -> None:
     """Carry out a plan."""
+    import dataclasses
+
     from onnxprune.axes.plan import Plan
     from onnxprune.cli import tables
     from onnxprune.driver import prune as api
+    from onnxprune.driver.proof import demand
     from onnxprune.ir import files
 
     masked = given.masked
     out = files.check_output(given.output, inputs=(given.model, given.plan), force=given.force)
-    with progress("cutting" if not masked else "masking", quiet=given.as_json):
+    with progress("cutting" if not masked else "masking", quiet=given.as_json) as tell:
         chosen = Plan.load(given.plan)
         result = api.apply(given.model, chosen, masked=masked)
         notes = warn(api.foreign(given.model, chosen))
+        tell("verifying: pruned == masked")
+        outcome = api.check(given.model, result, chosen, masked=masked)
+        if not outcome.ok:
+            raise VerificationError(f"{given.model}: nothing was written: {outcome.text}; prune leaves such groups whole")
+        if given.require_proof:
+            demand(outcome, str(given.model))
+        tell("writing")
         files.save(result, out)
     done = {"output": str(out), "masked": masked, "groups": len(chosen.keep), "bytes": out.stat().st_size, "notes": notes}
+    done["verification"] = dataclasses.asdict(outcome)
     show(done, given.as_json, lambda: tables.applied(done))
 
 

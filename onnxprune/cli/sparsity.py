@@ -8,7 +8,7 @@ from typing import Any
 from onnxprune.cli.app import app
 from onnxprune.cli.derived import command
 from onnxprune.cli.output import progress, show
-from onnxprune.options.commands import Compares, Encode, Writes
+from onnxprune.options.commands import Compares, Decode, Encode
 from onnxprune.options.sparsify import EncodeRecipe, SparseRecipe
 
 
@@ -37,19 +37,25 @@ def encode(recipe: EncodeRecipe, given: Encode) -> None:
 
     out = files.check_output(given.output, inputs=(given.model,), force=given.force)
     with progress("reading", quiet=given.as_json) as tell:
-        negative = recipe.keep_negative_zeros
-        result = storage.encode(given.model, recipe.encoding, mode=recipe.mode, negative_zeros=negative, progress=tell)
+        result = storage.encode(
+            given.model,
+            recipe.encoding,
+            mode=recipe.mode,
+            negative_zeros=recipe.keep_negative_zeros,
+            require_proof=recipe.require_proof,
+            progress=tell,
+        )
         tell("writing")
         result.save(out, force=given.force)
         done = {**result.to_dict(), "output": str(out), "bytes": files.size_on_disk(out)}
         if given.measure:
             done |= _measured(given.model, out, tell)
     report = {**done, **({"benchmark": done["benchmark"].to_dict()} if given.measure else {})}
-    show(report, given.as_json, lambda: tables.stored(done))
+    show(report, given.as_json, lambda: tables.stored(done, "encoded == original"))
 
 
 @command(app)
-def decode(given: Writes) -> None:
+def decode(given: Decode) -> None:
     """Write the weights of an encoded model as they were, bit for bit."""
     from onnxprune.cli import tables
     from onnxprune.driver import encode as storage
@@ -57,11 +63,11 @@ def decode(given: Writes) -> None:
 
     out = files.check_output(given.output, inputs=(given.model,), force=given.force)
     with progress("decoding", quiet=given.as_json) as tell:
-        result = storage.decode(given.model)
+        result = storage.decode(given.model, require_proof=given.require_proof)
         tell("writing")
         result.save(out, force=given.force)
     done = {**result.to_dict(), "output": str(out), "bytes": files.size_on_disk(out)}
-    show(done, given.as_json, lambda: tables.stored(done))
+    show(done, given.as_json, lambda: tables.stored(done, "decoded == original"))
 
 
 def _measured(model: Path, out: Path, tell: Any) -> dict[str, Any]:

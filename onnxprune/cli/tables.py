@@ -99,9 +99,13 @@ def _ratio(row: BenchRow) -> str:
 
 def verified(check: Check) -> None:
     """A proof that succeeded."""
-    console = _console()
-    _surgery(console, dataclasses.asdict(check), "pruned == masked")
-    for note in check.notes:
+    _verified(_console(), dataclasses.asdict(check), "pruned == masked")
+
+
+def _verified(console: Console, check: Mapping[str, Any], law: str) -> None:
+    """A proof of ``law`` that succeeded, and how it was done."""
+    _surgery(console, check, law)
+    for note in check["notes"]:
         _say(console, f"  {note}")
 
 
@@ -238,6 +242,8 @@ def sparse(report: SparseReport, output: str) -> None:
         _say(console, f"channels changed places in {counted(len(report.permuted), 'group')}: proven to compute the same")
     if report.repairs:
         _repairs(console, "refit", report.repairs)
+    if report.verification:
+        _verified(console, dataclasses.asdict(report.verification), "sparse == original with the same weights")
     if report.drift:
         _drift(console, report.drift)
     sizes = zip(("file", "after gzip"), (report.size, report.gzip), strict=True)
@@ -263,7 +269,9 @@ def planned(document: dict[str, Any], output: str, obtained: Mapping[str, float]
 def applied(done: dict[str, Any]) -> None:
     """What `apply` wrote."""
     verb = "masked" if done["masked"] else "pruned"
-    _say(_console(), f"{done['output']}: {counted(done['groups'], 'group')} {verb}, {_bytes(done['bytes'])}")
+    console = _console()
+    _say(console, f"{done['output']}: {counted(done['groups'], 'group')} {verb}, {_bytes(done['bytes'])}")
+    _verified(console, done["verification"], "masked == original with zeros" if done["masked"] else "pruned == masked")
 
 
 def quantized(report: QuantReport, output: str) -> None:
@@ -322,8 +330,8 @@ def timings(report: BenchReport) -> None:
     _notes(console, dict.fromkeys(note for row in report.rows for note in row.notes))
 
 
-def stored(done: Mapping[str, Any]) -> None:
-    """What `encode` or `decode` wrote."""
+def stored(done: Mapping[str, Any], law: str) -> None:
+    """What `encode` or `decode` wrote; ``law`` is what was proven of it."""
     console = _console()
     rows = [row for row in done["weights"] if row["encoding"] != "dense"]
     if rows:
@@ -335,6 +343,7 @@ def stored(done: Mapping[str, Any]) -> None:
         f"{done['output']}: {_bytes(size)}, {size / dense:.3f} of dense ({_bytes(dense)}); "
         f"{done['sparsity']:.1%} of {quantity(done['elements'])} elements are zero, entropy bound {bound / dense:.3f}",
     )
+    _verified(console, done["verification"], law)
     for kind, sizes in done.get("compressed", {}).items():
         _say(console, f"{kind}: {_bytes(sizes['output'])}; of the dense file {_bytes(sizes['dense'])}")
     _notes(console, done["notes"])

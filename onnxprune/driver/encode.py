@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from onnxprune.driver.proof import demand, stored
 from onnxprune.driver.result import ModelResult
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.node import QDQ, every_node
@@ -15,6 +16,7 @@ from onnxprune.passes.encode import FOLDED, TYPES
 from onnxprune.sparse.encoding.accounting import Encoded, totals
 from onnxprune.sparse.encoding.flat import most_frequent
 from onnxprune.sparse.encoding.recognize import Decoders
+from onnxprune.verify.verdicts import Check
 
 __all__ = ["Stored", "decode", "describe", "encode", "survey"]
 
@@ -26,16 +28,25 @@ class Stored(ModelResult):
     Attributes:
         weights: how each is stored now.
         rest: bytes of the graph without decoders, and of constants that are no weights.
+        verification: the proof that the model computes what the file does.
         notes: what else the user should know.
     """
 
     weights: tuple[Encoded, ...]
     rest: int
+    verification: Check
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data: the weights one by one and all together."""
-        return {"model": self.compiled.name, **totals(self.weights), "rest_bytes": self.rest, "notes": list(self.notes)}
+        proof = asdict(self.verification)
+        return {
+            "model": self.compiled.name,
+            **totals(self.weights),
+            "rest_bytes": self.rest,
+            "verification": proof,
+            "notes": list(self.notes),
+        }
 
 
 def encode(
@@ -44,6 +55,7 @@ def encode(
     *,
     mode: str = "smallest",
     negative_zeros: bool = False,
+    require_proof: bool = False,
     progress: Progress | None = None,
 ) -> Stored:
     """Store sparse weights in few bytes, as nodes of standard operators that make them; runtimes compute those once, at load.
@@ -55,14 +67,19 @@ def encode(
         encoding: ``auto``, the smallest for each weight; ``bitmask``, ``delta``, ``nm``, ``coo`` or ``dense`` for all.
         mode: ``smallest``, or ``fast`` for encodings that are quick to decode.
         negative_zeros: keep negative zeros, which masks make of negative weights; otherwise they become zeros.
+        require_proof: whether every output must be proven or tested.
         progress: told what is being done.
 
     Raises:
         ModelError: the source is not a model that can be read, or its operator set is too old.
         OptionError: no such encoding or mode.
+        VerificationError: the result computes something else than the file; or an output is not tested that must be.
     """
-    folded = Decode().run(FoldMasks().run(Model.of(source)))
-    encoded = Encode(encoding, mode, negative_zeros).run(folded, progress or silent)
+    original, tell = Model.of(source), progress or silent
+    folded = Decode().run(FoldMasks().run(original))
+    encoded = Encode(encoding, mode, negative_zeros).run(folded, tell)
+    tell("verifying: encoded == original")
+    check = _proven(encoded.model, original, "encoded", require_proof=require_proof)
     rows = encoded.weights
     rest = folded.nbytes - sum(row.dense for row in rows)
     notes = []
@@ -70,18 +87,29 @@ def encode(
     if large:
         names = ", ".join(large[:3]) + (f" and {len(large) - 3} more" if len(large) > 3 else "")
         notes.append(f"over 1 GiB, which ONNX Runtime does not fold but decode at every run: {names}")
-    return Stored(rows, rest, tuple(notes), compiled=encoded.model)
+    return Stored(rows, rest, check, tuple(notes), compiled=encoded.model)
 
 
-def decode(source: ModelSource) -> Stored:
+def _proven(result: Model, original: Model, how: str, *, require_proof: bool) -> Check:
+    """The proof that a model computes what the file does."""
+    check = stored(result, original, how)
+    if require_proof:
+        demand(check, original.name)
+    return check
+
+
+def decode(source: ModelSource, *, require_proof: bool = False) -> Stored:
     """Weights as constants again, bit for bit; what other tools left of our decoders is enough.
 
     Raises:
         ModelError: the source is not a model that can be read.
+        VerificationError: the result computes something else than the file; or, with ``require_proof``, an output is not tested.
     """
-    model = Decode().run(Model.of(source))
+    original = Model.of(source)
+    model = Decode().run(original)
+    check = _proven(model, original, "decoded", require_proof=require_proof)
     rows = survey(model)
-    return Stored(rows, model.nbytes - sum(row.dense for row in rows), compiled=model)
+    return Stored(rows, model.nbytes - sum(row.dense for row in rows), check, compiled=model)
 
 
 def describe(source: ModelSource) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from onnxprune.axes.factors import Indices, Keeper
 from onnxprune.errors import VerificationError
 from onnxprune.ir.node import is_followed
-from onnxprune.passes import MaskChannels, MaskSource, PruneChannels
+from onnxprune.passes import FillSource, MaskChannels, MaskSource, PruneChannels
 from onnxprune.passes.prune_channels import removed
 from onnxprune.verify.law import compare, isolate, unchanged
-from onnxprune.verify.verdicts import Check, best
+from onnxprune.verify.verdicts import Check, best, weights_that_count
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.passes.analysis import Analysis
 
-__all__ = ["Judge", "broken", "demand", "judged", "kept_by"]
+__all__ = ["Judge", "broken", "demand", "judged", "kept_by", "stored"]
 
 _NAMED = 3
 """Weights that a note names."""
@@ -48,27 +48,31 @@ class Judge:
     prepared: Model
     seed: int = 0
 
-    def prove(self, analysis: Analysis, plan: Plan, pruned: Model) -> Check:
+    def prove(self, analysis: Analysis, plan: Plan, pruned: Model, *, masked: bool = False) -> Check:
         """The law for the exact groups of a plan; for the others that the model runs and keeps its interface.
+
+        A model that has zeros where others are cut (``masked``) must equal the masked file, whatever the groups are.
 
         Raises:
             VerificationError: normalised, the file computes something else, whatever the plan.
         """
+        if masked:
+            return self._law(analysis, plan, pruned, None)
         inexact = {group.id for group in analysis.coupling.groups if not group.exact} & plan.keep.keys()
         proven = plan.without(inexact)
         exact = PruneChannels().run(analysis, proven) if inexact else pruned
-        outcome = self._law(analysis, proven, exact)
+        outcome = self._law(analysis, proven, exact, kept_by(analysis.coupling, proven))
         if outcome.ok and inexact:
             runs = compare(pruned, analysis.model, seed=self.seed, values=False)
             return dataclasses.replace(outcome, ok=runs.ok, text=runs.text)
         return outcome
 
-    def _law(self, analysis: Analysis, plan: Plan, pruned: Model) -> Check:
+    def _law(self, analysis: Analysis, plan: Plan, pruned: Model, kept: Callable[[str], Indices] | None) -> Check:
         """Compare a model with the masked file; where that cannot be masked, with the masked normalised model.
 
         In the file itself, branches that are never taken may be wrong: every branch is compared in the normalised model.
         """
-        kept, moving = kept_by(analysis.coupling, plan), frozenset(removed(analysis, plan))
+        moving = frozenset(removed(analysis, plan))
         file = MaskSource().run(self.source, analysis, plan)
         branches = any(map(is_followed, self.prepared.graph.node))
         outcome = None
@@ -87,6 +91,26 @@ class Judge:
             return dataclasses.replace(normal, runs=max(outcome.runs, normal.runs), outputs=verdicts)
         return outcome
 
+    def filled(self, changed: Model, result: Model) -> Check:
+        """The proof that a model with other weights is the file with the same weights in its own constants.
+
+        Where the file has other constants there, what was prepared must equal the file, and the result what was prepared.
+
+        Args:
+            changed: what was prepared, with other weights.
+            result: the same as it is written, perhaps encoded.
+
+        Raises:
+            VerificationError: it computes something else; names the output and the sizes.
+        """
+        file = FillSource().run(self.source, self.prepared, changed)
+        if not file.missing:
+            return stored(result, file.model, "with the new weights", self.seed)
+        written = stored(result, changed, "written", self.seed) if result is not changed else None
+        outputs = best([self.preparation.outputs, written.outputs]) if written else self.preparation.outputs
+        note = f"compared where it was normalised, which equals the file: there nothing has the values of {_few(file.missing)}"
+        return _noted(dataclasses.replace(self.preparation, outputs=outputs), note)
+
     @cached_property
     def preparation(self) -> Check:
         """The proof that preparing the file changed nothing.
@@ -98,14 +122,33 @@ class Judge:
 
 
 def judged(prepared: Model, source: Model, seed: int = 0) -> Check:
-    """The proof that preparing a model (normalising, folding, decoding) changed nothing: it computes what the source does.
+    """The proof that preparing a model (normalising, folding) changed nothing: it computes what the source does.
 
     Raises:
         VerificationError: it does not; names the output and the sizes.
     """
-    outcome = unchanged(prepared, source, seed=seed)
+    return _held(unchanged(prepared, source, seed=seed), source, "prepared")
+
+
+def stored(result: Model, source: Model, how: str, seed: int = 0) -> Check:
+    """The proof that weights stored in another way are what they were. Outputs must move with what they are stored in, too.
+
+    Args:
+        result: the model with such weights.
+        source: the model that it must equal.
+        how: what was done to the file, for messages: ``encoded``.
+        seed: of the inputs.
+
+    Raises:
+        VerificationError: it computes something else; names the output and the sizes.
+    """
+    new = {name for name, weight in result.weights.items() if weight.is_float and weight.size > 1 and name not in source.weights}
+    return _held(unchanged(result, source, seed=seed, moving=new | weights_that_count(result)), source, how)
+
+
+def _held(outcome: Check, source: Model, how: str) -> Check:
     if not outcome.ok:
-        raise VerificationError(f"{source.name}: prepared, it computes something else than the file: {outcome.text}")
+        raise VerificationError(f"{source.name}: {how}, it computes something else than the file: {outcome.text}")
     return outcome
 
 

@@ -123,7 +123,8 @@ def prune(
     opened = _samples(recipe, original) if samples is None else optional_samples(samples, original.inputs, recipe.preprocess)
     made = _made(original, recipe, opened, stages)
     if recipe.require_proof:
-        demand(made.pruned.check, original.name)
+        for proof in (made.pruned, *([made.exact.pruned] if made.exact else [])):
+            demand(proof.check, original.name)
     drift = None
     if agreement:
         with stages("agreement", "comparing outputs with the original's"):
@@ -248,7 +249,7 @@ def unpaired(pruned: ModelSource, chosen: Plan) -> str:
 
 
 def apply(source: ModelSource, chosen: Plan, *, masked: bool = False) -> Model:
-    """Carry out a plan: the pruned model, or the original with zeros at the removed positions; see also `foreign`.
+    """Carry out a plan: the pruned model, or the original with zeros at the removed positions; see also `foreign` and `check`.
 
     Raises:
         ModelError: the source is not a model that can be read.
@@ -258,8 +259,8 @@ def apply(source: ModelSource, chosen: Plan, *, masked: bool = False) -> Model:
     return Restore().run(step.run(analyze(original, allow_inexact=True), chosen), original)
 
 
-def check(original: ModelSource, pruned: ModelSource, chosen: Plan, *, seed: int = 0) -> Check:
-    """Whether a pruned model computes what the masked original computes, and keeps its interface.
+def check(original: ModelSource, pruned: ModelSource, chosen: Plan, *, masked: bool = False, seed: int = 0) -> Check:
+    """Whether a pruned (or ``masked``) model computes what the masked original computes, and keeps its interface.
 
     Raises:
         ModelError: one of them is not a model that can be read.
@@ -272,7 +273,7 @@ def check(original: ModelSource, pruned: ModelSource, chosen: Plan, *, seed: int
         for name, kind in theirs.items():
             if mine.get(name) != kind:
                 return Check(ok=False, error=float("inf"), text=f"graph {side} {name!r} is not the original's")
-    return Judge(Model.of(original), found.model, seed).prove(found, chosen, small)
+    return Judge(Model.of(original), found.model, seed).prove(found, chosen, small, masked=masked)
 
 
 def _samples(recipe: Recipe, model: Model) -> Samples | None:

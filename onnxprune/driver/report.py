@@ -120,6 +120,7 @@ class SparseReport:
         size: bytes of the original and of what is written.
         gzip: the same after gzip.
         permuted: groups whose channels changed places, proven to compute the same.
+        verification: the result against the original with the same weights in its own constants.
         repairs: the readers that were refit, with their errors: weights only cut, and refit.
         drift: outputs against the original's; ``None`` when it was switched off.
         seconds: wall time of each stage.
@@ -138,6 +139,7 @@ class SparseReport:
     size: tuple[int, int]
     gzip: tuple[int, int]
     permuted: tuple[str, ...] = ()
+    verification: Check | None = None
     repairs: tuple[Repaired, ...] = ()
     drift: Drift | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)

@@ -16,6 +16,7 @@ import numpy as np
 from onnxprune.data.samples import optional_samples
 from onnxprune.driver.exponents import best_exponent, small_enough
 from onnxprune.driver.progress import Stages
+from onnxprune.driver.proof import Judge, demand
 from onnxprune.driver.report import SparseLayer, SparseReport
 from onnxprune.driver.result import ModelResult
 from onnxprune.errors import OptionError, TargetError
@@ -314,11 +315,16 @@ def sparsify(
         ModelError: the source is not a model that can be read.
         OptionError: no layer may be sparse, or the recipe needs data that is not there.
         TargetError: the size that is asked for cannot be reached; says what is reachable.
+        VerificationError: the result is not the file with the same weights; or an output is not tested that must be.
     """
     recipe, stages, original = recipe or SparseRecipe(), Stages(progress), Model.of(source)
     opened = optional_samples(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
     worker = Sparsifier(original, recipe, opened, stages)
     made = worker.run()
+    with stages("verification", "verifying: sparse == original with these weights"):
+        check = Judge(original, made.original, recipe.seed).filled(made.model, made.stored)
+    if recipe.require_proof:
+        demand(check, original.name)
     drift = None
     if agreement:
         with stages("agreement", "comparing outputs with the original's"):
@@ -336,6 +342,7 @@ def sparsify(
         size=(_bytes(original), _bytes(made.stored)),
         gzip=(gzipped(original), gzipped(made.stored)),
         permuted=tuple(worker.permuted),
+        verification=check,
         repairs=made.repairs,
         drift=drift,
         seconds=dict(stages.seconds),

@@ -13,6 +13,7 @@ __all__ = [
     "Apply",
     "Benchmark",
     "Compares",
+    "Decode",
     "Encode",
     "Inspect",
     "Prune",
@@ -124,6 +125,7 @@ class Apply(Writes):
 
     plan: Annotated[Path, Option(argument=True, metavar="PLAN")]
     masked: bool = False
+    require_proof: RequireProof = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +152,13 @@ class Compares(Writes):
     """
 
     compare: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode(Writes):
+    """`decode`."""
+
+    require_proof: RequireProof = False
 
 
 @dataclass(frozen=True, kw_only=True)

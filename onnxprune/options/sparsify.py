@@ -11,7 +11,7 @@ from onnxprune.errors import OptionError
 from onnxprune.options.fields import Option, Options, Parsed
 from onnxprune.options.registries import ALLOCATIONS, ENCODINGS, METHODS, PATTERNS
 from onnxprune.options.registry import SAMPLES
-from onnxprune.options.shared import Calib, Preprocess, Seed
+from onnxprune.options.shared import Calib, Preprocess, RequireProof, Seed
 from onnxprune.options.targets import Goal, number
 
 __all__ = ["MODES", "EncodeRecipe", "SparseRecipe", "read_pattern"]
@@ -77,6 +77,7 @@ class SparseRecipe(Options):
     calib: Calib = ""
     preprocess: Preprocess = ""
     seed: Seed = 0
+    require_proof: RequireProof = False
 
     def __post_init__(self, sparsity: float | None) -> None:
         if sparsity is not None:
@@ -160,3 +161,4 @@ class EncodeRecipe(Options):
     encoding: Annotated[str, Option(names=("auto", ENCODINGS, "dense"), says="there are", metavar="NAME")] = "auto"
     mode: Annotated[str, Option(names=MODES, says="there are", metavar="MODE")] = "smallest"
     keep_negative_zeros: bool = False
+    require_proof: RequireProof = False

@@ -99,8 +99,14 @@ def _encode(place: StepInput, options: Given) -> Outcome:
     from onnxprune.driver.encode import encode
 
     given = options[EncodeRecipe]
-    negative = given.keep_negative_zeros
-    result = encode(place.model, given.encoding, mode=given.mode, negative_zeros=negative, progress=place.tell)
+    result = encode(
+        place.model,
+        given.encoding,
+        mode=given.mode,
+        negative_zeros=given.keep_negative_zeros,
+        require_proof=given.require_proof,
+        progress=place.tell,
+    )
     return result, result.to_dict()
 
 

@@ -186,3 +186,28 @@ def test_a_plan_appears_only_with_its_model(call: Cli, model: Path, monkeypatch:
     done = call("prune", model, "-o", model.parent / "out.onnx", "--plan-out", model.parent / "p.json", "--no-benchmark")
     refused(done, 2, "No space left")
     assert names(model.parent) == {"net.onnx"}
+
+
+@pytest.mark.parametrize("options", [(), ("--masked",)])
+def test_apply_is_proven_and_writes_nothing_that_is_wrong(
+    call: Cli, model: Path, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onnxprune.driver import prune
+    from onnxprune.ir.model import Model
+    from onnxprune.ir.weights import Weight
+
+    path, out = model.parent / "plan.json", model.parent / "out.onnx"
+    assert call("plan", model, "-o", path, "--target", "channels=0.5", "--align", "1").status == 0
+    done = call("apply", model, path, "-o", out, "--json", "--require-proof", *options)
+    assert [one["verdict"] for one in done.json()["verification"]["outputs"]] in (["tested"], ["proven"])
+    out.unlink()
+    right = prune.apply
+
+    def wrong(*args: Any, **given: Any) -> Model:
+        found = right(*args, **given)
+        found.weights["w1"] = Weight("w1", None, found.weights["w1"].array() * np.float32(1.01))
+        return found
+
+    monkeypatch.setattr(prune, "apply", wrong)
+    refused(call("apply", model, path, "-o", out, *options), 1, "nothing was written: 'y' differs from the masked model's")
+    assert not out.exists()

@@ -230,8 +230,11 @@ def test_a_plan_says_how_much_remains(width: int, capsys: pytest.CaptureFixture[
 
 
 def test_apply_says_what_was_written(capsys: pytest.CaptureFixture[str]) -> None:
-    tables.applied({"output": ODD, "masked": False, "groups": 1, "bytes": 208_218})
-    assert capsys.readouterr().out == f"{ODD}: 1 group pruned, 208 kB\n"
+    check = Check(ok=True, error=0.0, runs=3, outputs=(OutputVerdict("y", Verdict.PROVEN),))
+    done = {"output": ODD, "masked": False, "groups": 1, "bytes": 208_218, "verification": dataclasses.asdict(check)}
+    tables.applied(done)
+    proof = "surgery exact: 1 output proven on 3 input sizes, largest difference 0.0e+00 (pruned == masked)"
+    assert capsys.readouterr().out == f"{ODD}: 1 group pruned, 208 kB\n{proof}\n"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,11 @@ from codec import planted, same
 from command import names, refused, shell, within
 from nets import parse
 from onnxprune.driver import encode
-from onnxprune.errors import OptionError
+from onnxprune.errors import OptionError, VerificationError
+from onnxprune.ir.model import Model
+from onnxprune.ir.weights import Weight
+from onnxprune.passes import Decode, Encode
+from onnxprune.passes.encode import EncodedModel
 
 NET = Path(__file__).resolve().parents[2] / "models" / "digits.onnx"
 
@@ -119,3 +123,30 @@ def test_bad_options_write_nothing(model: Path, tmp_path: Path, option: str, val
 def test_a_single_number_is_no_weight_with_zeros() -> None:
     model = parse("(float[N,2] x) => (float[N,2] y) <float[2] w = {0, 1}, float s = {0}> { a = Mul(x, w) y = Add(a, s) }")
     assert [row.name for row in encode.survey(model)] == ["w"]
+
+
+def spoilt(model: Model) -> Model:
+    """The largest constant is other than it was."""
+    name = max((name for name, weight in model.weights.items() if weight.is_float), key=lambda name: model.weights[name].size)
+    model.weights[name] = Weight(name, None, model.weights[name].array() * np.float32(1.01))
+    return model
+
+
+def test_what_is_written_is_proven_and_a_fault_is_caught(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = onnxprune.encode(model, require_proof=True)
+    back = onnxprune.decode(small.model, require_proof=True)
+    for check in (small.verification, back.verification):
+        assert check.runs == 3
+        assert not check.untested
+    right, decoded = Encode.run, Decode.run
+
+    def wrong(self: Encode, given: Model) -> EncodedModel:
+        found = right(self, given)
+        return EncodedModel(spoilt(found.model), found.weights)
+
+    monkeypatch.setattr(Encode, "run", lambda self, given, _: wrong(self, given))
+    with pytest.raises(VerificationError, match="encoded, it computes something else than the file"):
+        onnxprune.encode(model)
+    monkeypatch.setattr(Decode, "run", lambda self, given: spoilt(decoded(self, given)))
+    with pytest.raises(VerificationError, match="decoded, it computes something else than the file"):
+        onnxprune.decode(small.model)

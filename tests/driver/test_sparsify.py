@@ -17,9 +17,11 @@ from onnxprune.data.calibration import Calibration
 from onnxprune.data.samples import open_samples
 from onnxprune.driver.prune import analyze
 from onnxprune.driver.sparsify import gzipped
-from onnxprune.errors import OptionError, TargetError
+from onnxprune.errors import OptionError, TargetError, VerificationError
 from onnxprune.ir.model import Model
-from onnxprune.ir.weights import Array
+from onnxprune.ir.weights import Array, Weight
+from onnxprune.passes import Encode
+from onnxprune.passes.encode import EncodedModel
 from onnxprune.runtime.session import Session
 from sparse_nets import NET, X
 
@@ -225,3 +227,22 @@ def test_one_sample_alone_is_noted(method: str) -> None:
     x = np.random.default_rng(0).random((1, 1, 8, 8), np.float32)
     report = sparsify(DIGITS, SparseRecipe(sparsity=0.5, method=method), samples={"x": x}).report
     assert "samples: one sample alone shows little of the data: give more" in report.notes
+
+
+@pytest.mark.parametrize("samples", [None, {"x": X}])
+def test_the_result_is_the_file_with_the_same_weights(samples: dict[str, Array] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = SparseRecipe(sparsity=0.6, encoding="auto", require_proof=True)
+    check = sparsify(parse(NET), recipe, samples=samples, agreement=False).report.verification
+    assert check is not None
+    assert check.runs == 3
+    assert not check.notes
+    right = Encode.run
+
+    def wrong(self: Encode, given: Model, _: object) -> EncodedModel:
+        found = right(self, given)
+        found.model.weights["last"] = Weight("last", None, found.model.weights["last"].array() * np.float32(1.01))
+        return found
+
+    monkeypatch.setattr(Encode, "run", wrong)
+    with pytest.raises(VerificationError, match="with the new weights, it computes something else than the file"):
+        sparsify(parse(NET), recipe, samples=samples, agreement=False)
