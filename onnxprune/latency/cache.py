@@ -48,7 +48,7 @@ class LatencyCache:
                 with contextlib.suppress(OSError):
                     self._path.unlink()
             return {}
-        return {model: ms for model, ms in rows if isinstance(model, str) and isinstance(ms, float) and 0 < ms < math.inf}
+        return {model: ms for model, ms in rows if isinstance(model, str) and isinstance(ms, float) and 0 <= ms < math.inf}
 
     def store(self, times: Mapping[str, float]) -> None:
         """Add times, and replace those that are there."""

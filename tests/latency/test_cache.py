@@ -76,7 +76,7 @@ def test_a_file_that_is_no_database_is_replaced(tmp_path: Path) -> None:
     assert cache.load() == {"a": 1.0}
 
 
-@pytest.mark.parametrize("ms", [-5.0, 0.0, float("inf"), float("-inf"), None, "fast", b"\x00"])
+@pytest.mark.parametrize("ms", [-5.0, float("inf"), float("-inf"), None, "fast", b"\x00"])
 def test_times_that_cannot_be_are_measured_again(tmp_path: Path, ms: object) -> None:
     path = tmp_path / "times.sqlite"
     cache = LatencyCache(path, "m")
