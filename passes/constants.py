@@ -8,7 +8,7 @@ from typing import Any
 from onnx import NodeProto
 
 from onnxprune.ir.model import Model, pinned_sizes
-from onnxprune.ir.node import CONTROL_FLOW, domain_of, every_body, every_graph, every_node
+from onnxprune.ir.node import CONTROL_FLOW, domain_of, every_graph, every_node, is_followed
 from onnxprune.ir.weights import Array, Weight, constant_of
 from onnxprune.passes.bodies import compute_outputs, hoist, rename, replace_all, unique_names
 from onnxprune.runtime.session import evaluate
@@ -21,12 +21,14 @@ _SMALL_BYTES = 1 << 16
 
 
 def gather_constants(model: Model) -> None:
-    """Every constant is an initializer of the main graph; nothing is computed."""
-    if any(body.initializer or body.sparse_initializer for body in every_body(model.graph)):
+    """Every constant is an initializer of the main graph, which bodies return copies of; nothing is computed."""
+    bodies = any(map(is_followed, model.graph.node))
+    if bodies:
         unique_names(model)
         hoist(model)
-        compute_outputs(model)
     constants_to_initializers(model)
+    if bodies:
+        compute_outputs(model)
 
 
 def constants_to_initializers(model: Model) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 from onnx import NodeProto
 
 from onnxprune.ir.model import Model
-from onnxprune.ir.node import CONTROL_FLOW, domain_of, every_node, is_followed
+from onnxprune.ir.node import CONTROL_FLOW, domain_of, every_node
 from onnxprune.ir.weights import Array, Weight
 from onnxprune.passes.base import Pass
-from onnxprune.passes.bodies import compute_outputs, hoist, replace_all, unique_names
-from onnxprune.passes.constants import constants_to_initializers
+from onnxprune.passes.bodies import replace_all
+from onnxprune.passes.constants import gather_constants
 from onnxprune.runtime.session import evaluate
 
 __all__ = ["Restore"]
@@ -44,7 +44,9 @@ class Restore(Pass):
         large = {weight.origin for weight in model.weights.values() if weight.nbytes > _SMALL} - original.weights.keys()
         if not large.intersection(name for node in every_node(original.graph) for name in node.output):
             return model
-        source = _Source(_gathered(original))
+        file = original.copy()
+        gather_constants(file)
+        source = _Source(file)
         found = [weight for weight in model.weights.values() if weight.origin in large & source.makers.keys()]
         changed = model.copy()
         writer = _Writer(source, changed)
@@ -54,19 +56,6 @@ class Restore(Pass):
             return model
         replace_all(changed.graph.node, [*writer.nodes, *changed.graph.node])
         return changed
-
-
-def _gathered(original: Model) -> Model:
-    """The file with all constants in the main graph, under the names that `Normalize` gives them."""
-    model = original.copy()
-    bodies = any(map(is_followed, model.graph.node))
-    if bodies:
-        unique_names(model)
-        hoist(model)
-    constants_to_initializers(model)
-    if bodies:
-        compute_outputs(model)
-    return model
 
 
 class _Source:

@@ -1,12 +1,13 @@
-"""Models that are written in two files, and what is there afterwards."""
+"""Models in two files, and what is there afterwards."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, parser
 
 
 def chain(rows: int = 64, seed: int = 0) -> onnx.ModelProto:
@@ -32,3 +33,18 @@ def weights(path: Path) -> dict[str, bytes]:
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
+
+
+def outside(path: Path, array: Any, location: str = "data.bin", skip: int = 0, **keys: int) -> Path:
+    """A model with one weight in a data file, after some other bytes."""
+    tensor = numpy_helper.from_array(array, "w")
+    (path.parent / "data.bin").write_bytes(b"\xff" * skip + tensor.raw_data)
+    entries = {"location": location, **({"offset": skip} if skip else {}), **keys}
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in entries.items():
+        tensor.external_data.add(key=key, value=str(value))
+    model = parser.parse_model('<ir_version: 10, opset_import: ["" : 21]> g (float[N] x) => (float[N] y) { y = Relu(x) }')
+    model.graph.initializer.append(tensor)
+    path.write_bytes(model.SerializeToString())
+    return path

@@ -117,10 +117,9 @@ def apply(given: Apply) -> None:
     out = files.check_output(given.output, inputs=(given.model, given.plan), force=given.force)
     with progress("cutting" if not masked else "masking", quiet=given.as_json) as tell:
         chosen = Plan.load(given.plan)
-        result = api.apply(given.model, chosen, masked=masked)
         notes = warn(api.foreign(given.model, chosen))
-        tell("verifying: pruned == masked")
-        outcome = api.check(given.model, result, chosen, masked=masked)
+        tell("applying, and verifying: pruned == masked")
+        result, outcome = api.carry_out(given.model, chosen, masked=masked)
         if not outcome.ok:
             raise VerificationError(f"{given.model}: nothing was written: {outcome.text}; prune leaves such groups whole")
         if given.require_proof:

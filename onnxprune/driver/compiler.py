@@ -87,9 +87,8 @@ class Compiler:
                 pruned = Pruned(analysis, plan, PruneChannels().run(analysis, plan), frozen=self._prepared().frozen)
             if not self.recipe.verify:
                 break
-            written = Restore().run(pruned.model, self.file)
             with self.stages("verification", "verifying: pruned == masked"):
-                check = self._judge.prove(analysis, plan, written)
+                check = self._proof(analysis, plan, pruned.model)
                 if check.ok:
                     pruned = replace(pruned, check=check)
                     break
@@ -168,12 +167,16 @@ class Compiler:
                 self._exponent = GROUP_EXPONENTS[-1]
         return self._exponent
 
+    def _proof(self, analysis: Analysis, plan: Plan, pruned: Model) -> Check:
+        """The proof of a plan on what would be written; isolating groups must ask the same, or it finds none and never ends."""
+        return self._judge.prove(analysis, plan, Restore().run(pruned, self.file))
+
     def _broken(self, analysis: Analysis, plan: Plan, check: Check) -> dict[str, str]:
         """The groups of a plan that break the law."""
 
         def holds(some: Sequence[str]) -> bool:
             part = plan.without(set(plan.keep) - set(some))
-            return self._judge.prove(analysis, part, PruneChannels().run(analysis, part)).ok
+            return self._proof(analysis, part, PruneChannels().run(analysis, part)).ok
 
         return broken(analysis.model.name, list(plan.keep), holds, check)
 

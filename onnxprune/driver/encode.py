@@ -92,7 +92,7 @@ def encode(
 
 def _proven(result: Model, original: Model, how: str, *, require_proof: bool) -> Check:
     """The proof that a model computes what the file does."""
-    check = stored(result, original, how)
+    check = stored(result, original, how, exact=True)
     if require_proof:
         demand(check, original.name)
     return check

@@ -130,7 +130,7 @@ def judged(prepared: Model, source: Model, seed: int = 0) -> Check:
     return _held(unchanged(prepared, source, seed=seed), source, "prepared")
 
 
-def stored(result: Model, source: Model, how: str, seed: int = 0) -> Check:
+def stored(result: Model, source: Model, how: str, seed: int = 0, *, exact: bool = False) -> Check:
     """The proof that weights stored in another way are what they were. Outputs must move with what they are stored in, too.
 
     Args:
@@ -138,12 +138,13 @@ def stored(result: Model, source: Model, how: str, seed: int = 0) -> Check:
         source: the model that it must equal.
         how: what was done to the file, for messages: ``encoded``.
         seed: of the inputs.
+        exact: whether nothing else was changed: any difference then counts.
 
     Raises:
         VerificationError: it computes something else; names the output and the sizes.
     """
     new = {name for name, weight in result.weights.items() if weight.is_float and weight.size > 1 and name not in source.weights}
-    return _held(unchanged(result, source, seed=seed, moving=new | weights_that_count(result)), source, how)
+    return _held(unchanged(result, source, seed=seed, moving=new | weights_that_count(result), exact=exact), source, how)
 
 
 def _held(outcome: Check, source: Model, how: str) -> Check:

@@ -38,6 +38,7 @@ __all__ = [
     "Result",
     "analyze",
     "apply",
+    "carry_out",
     "check",
     "describe",
     "foreign",
@@ -249,18 +250,39 @@ def unpaired(pruned: ModelSource, chosen: Plan) -> str:
 
 
 def apply(source: ModelSource, chosen: Plan, *, masked: bool = False) -> Model:
-    """Carry out a plan: the pruned model, or the original with zeros at the removed positions; see also `foreign` and `check`.
+    """Carry out a plan: the pruned model, or the original with zeros at the removed positions; see also `foreign`.
+
+    Nothing is proven; see `carry_out`.
 
     Raises:
         ModelError: the source is not a model that can be read.
         PlanError: the plan is for another model.
     """
-    step, original = MaskChannels() if masked else PruneChannels(), Model.of(source)
-    return Restore().run(step.run(analyze(original, allow_inexact=True), chosen), original)
+    original = Model.of(source)
+    return _applied(original, analyze(original, allow_inexact=True), chosen, masked=masked)
 
 
-def check(original: ModelSource, pruned: ModelSource, chosen: Plan, *, masked: bool = False, seed: int = 0) -> Check:
-    """Whether a pruned (or ``masked``) model computes what the masked original computes, and keeps its interface.
+def carry_out(source: ModelSource, chosen: Plan, *, masked: bool = False) -> tuple[Model, Check]:
+    """`apply`, and the proof that the result computes what the masked original computes.
+
+    Raises:
+        ModelError: the source is not a model that can be read.
+        PlanError: the plan is for another model.
+        VerificationError: normalised, the model computes something else, whatever the plan.
+    """
+    original = Model.of(source)
+    found = analyze(original, allow_inexact=True)
+    result = _applied(original, found, chosen, masked=masked)
+    return result, Judge(original, found.model).prove(found, chosen, result, masked=masked)
+
+
+def _applied(original: Model, found: Analysis, chosen: Plan, *, masked: bool) -> Model:
+    step = MaskChannels() if masked else PruneChannels()
+    return Restore().run(step.run(found, chosen), original)
+
+
+def check(original: ModelSource, pruned: ModelSource, chosen: Plan, *, seed: int = 0) -> Check:
+    """Whether a pruned model computes what the masked original computes, and keeps its interface.
 
     Raises:
         ModelError: one of them is not a model that can be read.
@@ -273,7 +295,7 @@ def check(original: ModelSource, pruned: ModelSource, chosen: Plan, *, masked: b
         for name, kind in theirs.items():
             if mine.get(name) != kind:
                 return Check(ok=False, error=float("inf"), text=f"graph {side} {name!r} is not the original's")
-    return Judge(Model.of(original), found.model, seed).prove(found, chosen, small, masked=masked)
+    return Judge(Model.of(original), found.model, seed).prove(found, chosen, small)
 
 
 def _samples(recipe: Recipe, model: Model) -> Samples | None:

@@ -29,8 +29,8 @@ class LatencyCache:
     """Milliseconds by digest of the model that was timed, for one machine.
 
     A database: processes may share it, and a write is there whole or not at all. A cache that cannot be read counts as empty, and
-    one that cannot be written stays as it is: times are then measured again. So are times that are no positive numbers. A file
-    that is no database, or one with other tables, is replaced.
+    one that cannot be written stays as it is: times are then measured again. So are times that are negative, infinite or no
+    numbers. A file that is no database, or one with other tables, is replaced.
     """
 
     def __init__(self, path: Path | None, machine: str) -> None:

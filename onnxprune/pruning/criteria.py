@@ -37,7 +37,7 @@ Reduce = tuple[Callable[..., Any], np.ufunc]
 ABSOLUTE: Reduce = (np.abs, np.add)
 SQUARE: Reduce = (np.square, np.add)
 MAXIMUM: Reduce = (np.abs, np.maximum)
-PRODUCTS = BATCHED_PRODUCTS | {"Gemm", "QLinearMatMul", "MatMulInteger", "LSTM", "GRU", "RNN"}
+_MULTIPLYING = BATCHED_PRODUCTS | {"Gemm", "QLinearMatMul", "MatMulInteger", "LSTM", "GRU", "RNN"}
 """Operators other than convolutions that multiply data with their constants."""
 
 
@@ -263,7 +263,7 @@ def _scores(view: GroupView, function: Criterion) -> Scores | None:
 
 def _is_mask(member: Member, magnitudes: Magnitudes) -> bool:
     """Tell whether a constant multiplies nothing and has infinite entries, but none that is no number."""
-    if member.op in CONVOLUTIONS | PRODUCTS:
+    if member.op in CONVOLUTIONS | _MULTIPLYING:
         return False
     array = magnitudes.array(member.value)
     return bool(np.isinf(array).any()) and not np.isnan(array).any()

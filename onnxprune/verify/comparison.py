@@ -52,6 +52,7 @@ class Way:
         kept: for a value, what the plan keeps along each of its axes.
         against: what messages call the model that is judged by.
         large: whether a large size is compared, too.
+        exact: whether any difference counts, because nothing is computed in another order; float64 decides about it.
         moving: the weights of the judged model that an output must move with to be tested; ``None`` for those that were cut, or
             for all large ones where none was.
     """
@@ -61,6 +62,7 @@ class Way:
     kept: Callable[[str], Indices] | None = None
     against: str = "masked"
     large: bool = False
+    exact: bool = False
     moving: frozenset[str] | None = None
 
 

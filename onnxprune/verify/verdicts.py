@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxprune.ir.node import subgraphs, values_read
-from onnxprune.ir.weights import Array
 
 if TYPE_CHECKING:
     from onnx import NodeProto

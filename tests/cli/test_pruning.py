@@ -201,13 +201,13 @@ def test_apply_is_proven_and_writes_nothing_that_is_wrong(
     done = call("apply", model, path, "-o", out, "--json", "--require-proof", *options)
     assert [one["verdict"] for one in done.json()["verification"]["outputs"]] in (["tested"], ["proven"])
     out.unlink()
-    right = prune.apply
+    right = prune._applied
 
     def wrong(*args: Any, **given: Any) -> Model:
         found = right(*args, **given)
         found.weights["w1"] = Weight("w1", None, found.weights["w1"].array() * np.float32(1.01))
         return found
 
-    monkeypatch.setattr(prune, "apply", wrong)
+    monkeypatch.setattr(prune, "_applied", wrong)
     refused(call("apply", model, path, "-o", out, *options), 1, "nothing was written: 'y' differs from the masked model's")
     assert not out.exists()

@@ -14,12 +14,12 @@ from onnxprune.data.samples import open_samples
 from onnxprune.driver.compiler import GROUP_EXPONENTS, Compiler
 from onnxprune.driver.exponents import drifted
 from onnxprune.driver.proof import Judge
-from onnxprune.errors import ModelError, OptionError, TargetError
+from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
 from onnxprune.ir.model import Model
-from onnxprune.ir.weights import Array
+from onnxprune.ir.weights import Array, Weight
 from onnxprune.options.prune import Recipe
 from onnxprune.options.targets import Target
-from onnxprune.passes import MaskChannels, Sensitivity
+from onnxprune.passes import MaskChannels, Restore, Sensitivity
 from onnxprune.passes.analysis import Analysis
 from onnxprune.verify.law import compare
 from onnxprune.verify.verdicts import Check
@@ -203,3 +203,17 @@ def test_a_model_without_floats() -> None:
     text = "(int64[N,2] x) => (int64[N,2] y) <int64[2] w = {1, 2}> { y = Add(x, w) }"
     with pytest.raises(ModelError, match="has no floating-point weights"):
         Compiler(Model.of(parse(text)), Recipe()).build(HALF)
+
+
+def test_what_is_wrong_with_every_plan_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault behind the surgery breaks every group and none: looking for the one that does it must not begin again."""
+
+    def wrong(_: Restore, model: Model, original: Model) -> Model:
+        changed = model.copy()
+        name = next(iter(changed.weights))
+        changed.weights[name] = Weight(name, None, changed.weights[name].array() + 1)
+        return changed
+
+    monkeypatch.setattr(Restore, "run", wrong)
+    with pytest.raises(VerificationError, match="cannot be verified"):
+        compiler("chain", data=False).build(HALF)

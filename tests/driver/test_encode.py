@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -150,3 +151,33 @@ def test_what_is_written_is_proven_and_a_fault_is_caught(model: Path, monkeypatc
     monkeypatch.setattr(Decode, "run", lambda self, given: spoilt(decoded(self, given)))
     with pytest.raises(VerificationError, match="decoded, it computes something else than the file"):
         onnxprune.decode(small.model)
+
+
+def test_weights_that_are_wrong_by_little_are_seen(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoding moves bits: what the tolerance of float32 would hide is a difference, too."""
+    run = Encode.run
+
+    def wrong(self: Encode, given: Model, *args: Any) -> EncodedModel:
+        changed = given.copy()
+        name = next(name for name, weight in changed.weights.items() if weight.is_float and len(weight.shape) == 1)
+        changed.weights[name] = Weight(name, None, changed.weights[name].array() * np.float32(1 + 1e-5))
+        return run(self, changed, *args)
+
+    monkeypatch.setattr(Encode, "run", wrong)
+    with pytest.raises(VerificationError, match="encoded, it computes something else"):
+        onnxprune.encode(model)
+
+
+def test_a_branch_that_returns_a_constant_is_encoded() -> None:
+    text = """(float[N,64] x, bool c) => (float[N,64] y) <float[64,64] w> {
+      b = If (c) <then_branch = yes () => (float[64] p) { p = Constant<value_floats = [1.0, 2.0]>() },
+                  else_branch = no () => (float[64] q) { q = Constant<value_floats = [3.0, 4.0]>() }>
+      a = MatMul(x, w)
+      y = Add(a, b)
+    }""".replace("[1.0, 2.0]", str([1.0] * 64)).replace("[3.0, 4.0]", str([0.5] * 64))
+    source = parse(text)
+    source.graph.initializer[0].CopyFrom(numpy_helper.from_array(planted((64, 64), 0.1, seed=1) / 40, "w"))
+    done = onnxprune.encode(source)
+    assert done.verification.ok
+    assert done.verification.runs
+    assert not done.verification.untested

@@ -16,6 +16,7 @@ from onnxprune.ir import weights
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import NodeView, captured, every_body
 from onnxprune.ir.weights import Weight, densify
+from two_files import outside
 
 DTYPES: dict[str, Any] = {
     "float16": np.float16,
@@ -43,19 +44,6 @@ def tensors(*arrays: Any, **sparse: Any) -> onnx.ModelProto:
     proto = parser.parse_model('<ir_version: 10, opset_import: ["" : 21]> g (float[N] x) => (float[N] y) { y = Relu(x) }')
     proto.graph.initializer.extend(arrays)
     return proto
-
-
-def outside(path: Path, array: Any, location: str = "data.bin", skip: int = 0, **keys: int) -> Path:
-    """A model with one weight in a data file, after some other bytes."""
-    tensor = numpy_helper.from_array(array, "w")
-    (path.parent / "data.bin").write_bytes(b"\xff" * skip + tensor.raw_data)
-    entries = {"location": location, **({"offset": skip} if skip else {}), **keys}
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in entries.items():
-        tensor.external_data.add(key=key, value=str(value))
-    path.write_bytes(tensors(tensor).SerializeToString())
-    return path
 
 
 @pytest.mark.parametrize("name", DTYPES)
@@ -125,74 +113,6 @@ def test_weights_are_read_when_they_are_needed(tmp_path: Path, monkeypatch: pyte
     assert isinstance(model.weights["w"].array().base, np.memmap)
     assert np.array_equal(weight.array(), values(np.float32) * 2)
     assert read == ["w", "w"]
-
-
-@pytest.mark.parametrize(
-    ("location", "words"),
-    [
-        ("../data.bin", "outside the model's folder"),
-        ("sub/../../data.bin", "outside the model's folder"),
-        ("absent.bin", "is missing"),
-        ("", "is missing"),
-    ],
-)
-def test_data_elsewhere_is_refused(tmp_path: Path, location: str, words: str) -> None:
-    with pytest.raises(ModelError, match=words):
-        Model.of(outside(tmp_path / "m.onnx", values(np.float32), location))
-
-
-def test_an_absolute_path_is_refused_even_inside_the_folder(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="outside the model's folder"):
-        Model.of(outside(tmp_path / "m.onnx", values(np.float32), str(tmp_path / "data.bin")))
-
-
-def cached(folder: Path) -> Path:
-    """A model as download caches keep it: the file and its data are links into one folder, under other names."""
-    path = folder / "snapshots" / "main" / "onnx" / "m.onnx"
-    path.parent.mkdir(parents=True)
-    (folder / "blobs").mkdir()
-    outside(path, values(np.float32))
-    for number, name in enumerate((path.name, "data.bin")):
-        blob = folder / "blobs" / f"{number:040x}"
-        (path.parent / name).rename(blob)
-        (path.parent / name).symlink_to(Path("../../../blobs") / blob.name)
-    return path
-
-
-def test_links_into_the_folder_that_holds_the_model_are_followed(tmp_path: Path) -> None:
-    path = cached(tmp_path)
-    assert np.array_equal(Model.of(path).weights["w"].array(), values(np.float32))
-
-
-@pytest.mark.parametrize(
-    ("target", "words"),
-    [
-        ("data.bin", "leads nowhere"),
-        ("../../../blobs/absent", "leads nowhere"),
-        ("../../../elsewhere.bin", "outside the model's folder"),
-    ],
-)
-def test_other_links_are_refused(tmp_path: Path, target: str, words: str) -> None:
-    path = cached(tmp_path)
-    (tmp_path / "elsewhere.bin").write_bytes(bytes(4096))
-    data = path.parent / "data.bin"
-    data.unlink()
-    data.symlink_to(target)
-    with pytest.raises(ModelError, match=words):
-        Model.of(path)
-
-
-def test_data_that_ends_early_is_refused(tmp_path: Path) -> None:
-    path = outside(tmp_path / "m.onnx", values(np.float32), skip=8)
-    (tmp_path / "data.bin").write_bytes(b"\0" * 67)
-    with pytest.raises(ModelError, match=r"data\.bin ends before tensor 'w' does"):
-        Model.of(path)
-
-
-def test_external_data_without_a_path_is_refused(tmp_path: Path) -> None:
-    proto = onnx.load(outside(tmp_path / "m.onnx", values(np.float32)), load_external_data=False)
-    with pytest.raises(ModelError, match="pass the path"):
-        Model.of(proto)
 
 
 def test_damaged_data_is_a_model_error() -> None:
