@@ -148,6 +148,7 @@ SERVER = """
 import os
 import signal
 import sys
+import time
 
 import onnxruntime
 from onnxprune import cli
@@ -160,7 +161,7 @@ begin, put = outputs.Part.__init__, outputs.Part.put
 def stop():
     print("here", flush=True)
     while True:
-        signal.pause()
+        time.sleep(0.01)  # signal.pause() would wait for ever for a signal that came just before it
 
 class Share:
     def __init__(self, file):
