@@ -302,6 +302,9 @@ def quantized(report: QuantReport, output: str) -> None:
     _say(console, _change(*report.size))
     before, after = (zeros / max(report.elements, 1) for zeros in report.zeros)
     _say(console, f"zeros: {before:.1%} of the weights before, {after:.1%} after; every zero stayed zero")
+    if report.verification:
+        _verified(console, dataclasses.asdict(report.verification), "prepared == original, before int8")
+        _say(console, "int8 is an approximation of that, which is measured and not proven")
     if report.drift:
         _drift(console, report.drift)
     if report.score:
