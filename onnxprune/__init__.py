@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxprune.axes.plan import Plan
+    from onnxprune.driver.apply import Verified, apply, check, check_repaired
     from onnxprune.driver.encode import Stored, decode, encode
-    from onnxprune.driver.prune import Result, analyze, apply, check, make_plan, prune
+    from onnxprune.driver.prune import Result, analyze, make_plan, prune
     from onnxprune.driver.quantize import QuantResult, quantize
     from onnxprune.driver.report import QuantReport, Report, SparseReport
     from onnxprune.driver.sparsify import SparseResult, sparsify
@@ -69,10 +70,12 @@ __all__ = [
     "Stored",
     "TargetError",
     "VerificationError",
+    "Verified",
     "analyze",
     "apply",
     "benchmark",
     "check",
+    "check_repaired",
     "custom_operators",
     "decode",
     "encode",
@@ -84,7 +87,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "onnxprune.driver.prune": ("Result", "analyze", "apply", "check", "make_plan", "prune"),
+    "onnxprune.driver.apply": ("Verified", "apply", "check", "check_repaired"),
+    "onnxprune.driver.prune": ("Result", "analyze", "make_plan", "prune"),
     "onnxprune.latency.benchmark": ("benchmark",),
     "onnxprune.passes.analysis": ("Analysis",),
     "onnxprune.pipeline.run": ("Build", "run"),

@@ -16,6 +16,7 @@ from onnxprune.passes.mask_source import FillSource, MaskSource
 from onnxprune.passes.normalize import Normalize
 from onnxprune.passes.observe import Observe
 from onnxprune.passes.prune_channels import MaskChannels, PruneChannels
+from onnxprune.passes.refill import Refill
 from onnxprune.passes.repair import Repair
 from onnxprune.passes.restore import Restore
 from onnxprune.passes.rotate import Rotate
@@ -36,6 +37,7 @@ __all__ = [
     "Normalize",
     "Observe",
     "PruneChannels",
+    "Refill",
     "Repair",
     "Restore",
     "Rotate",

@@ -15,7 +15,7 @@ import numpy as np
 from onnxprune.axes.factors import Keeper
 from onnxprune.ir.model import Model
 from onnxprune.linear.layers import install, linear_readers, matrix_of
-from onnxprune.linear.reconstruction import NetworkPair, Repaired, tasks_of
+from onnxprune.linear.reconstruction import NetworkPair, Repaired, Task, tasks_of
 from onnxprune.linear.ridge import refit
 from onnxprune.passes.base import Fitted, Pass, Progress, silent
 from onnxprune.runtime.stages import StagedRun
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from onnxprune.data.calibration import CalibrationFeeds
     from onnxprune.passes.analysis import Analysis
 
-__all__ = ["Repair"]
+__all__ = ["Repair", "repair_tasks"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ class Repair(Pass):
         coupling, keep = original.coupling, plan.positions(original.coupling)
         kept = Keeper(keep)
         counts = {factor: len(positions) for factor, positions in keep.items()}
-        changed = [name for name, weight in original.model.weights.items() if pruned.weights[name].shape != weight.shape]
-        tasks = tasks_of(original.model, linear_readers(original.model, coupling), original.shapes, changed)
+        tasks = repair_tasks(pruned, original)
         repaired = pruned.copy()
         done = []
         with StagedRun(original.model, feeds, keep={task.target for task in tasks}) as large, StagedRun(repaired, feeds) as small:
@@ -63,3 +62,15 @@ class Repair(Pass):
                     install(repaired, reader, found.weights)
                 done.append(Repaired(reader.name, found.before, found.after))
         return Fitted(repaired, tuple(done))
+
+
+def repair_tasks(pruned: Model, original: Analysis) -> list[Task]:
+    """The readers that repair looks at, in order: one that only lost outputs computes the others as it did.
+
+    Args:
+        pruned: the original, cut down to a plan.
+        original: the original and its groups.
+    """
+    changed = [name for name, weight in original.model.weights.items() if pruned.weights[name].shape != weight.shape]
+    readers = linear_readers(original.model, original.coupling)
+    return [task for task in tasks_of(original.model, readers, original.shapes, changed) if task.fed]

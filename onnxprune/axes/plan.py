@@ -34,6 +34,7 @@ class Plan:
         sha256: of that file, which need not hold the weights: those in external data are not looked at.
         sizes: how many positions each group had; empty when it was made in memory.
         pruned: the SHA-256 of the pruned model that was written with it; empty for none. As with ``sha256``, of one file.
+        samples: the name of the calibration samples that it was made with; empty for none.
     """
 
     keep: Mapping[str, Positions] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class Plan:
     sha256: str = ""
     sizes: Mapping[str, int] = field(default_factory=dict)
     pruned: str = ""
+    samples: str = ""
 
     def positions(self, coupling: Coupling) -> dict[Factor, Positions]:
         """The kept positions by factor, for index maps.
@@ -91,7 +93,8 @@ class Plan:
         model = {"file": self.file, "sha256": self.sha256}
         refusals = [refusal.to_dict() for refusal in coupling.refusals]
         pruned = {"pruned": {"sha256": self.pruned}} if self.pruned else {}
-        return {"format": PLAN_FORMAT, "model": model, **pruned, "groups": groups, "refusals": refusals}
+        samples = {"samples": self.samples} if self.samples else {}
+        return {"format": PLAN_FORMAT, "model": model, **pruned, **samples, "groups": groups, "refusals": refusals}
 
     @classmethod
     def from_dict(cls, data: Any) -> Plan:
@@ -116,6 +119,7 @@ class Plan:
             _read(model, "sha256", str),
             {name: size for name, (_, size) in groups.items()},
             pruned,
+            _read(data, "samples", str) if "samples" in data else "",
         )
 
     @classmethod

@@ -103,13 +103,13 @@ def sensitivity(
 
 
 @command(app)
-def apply(given: Apply) -> None:
-    """Carry out a plan."""
+def apply(recipe: Annotated[Recipe, Some("calib preprocess seed")], given: Apply) -> None:
+    """Carry out a plan; with samples, repair what it cuts as `prune` does."""
     import dataclasses
 
     from onnxprune.axes.plan import Plan
     from onnxprune.cli import tables
-    from onnxprune.driver import prune as api
+    from onnxprune.driver import apply as api
     from onnxprune.driver.proof import demand
     from onnxprune.ir import files
 
@@ -117,37 +117,44 @@ def apply(given: Apply) -> None:
     out = files.check_output(given.output, inputs=(given.model, given.plan), force=given.force)
     with progress("cutting" if not masked else "masking", quiet=given.as_json) as tell:
         chosen = Plan.load(given.plan)
-        notes = warn(api.foreign(given.model, chosen))
-        tell("applying, and verifying: pruned == masked")
-        result, outcome = api.carry_out(given.model, chosen, masked=masked)
-        if not outcome.ok:
-            raise VerificationError(f"{given.model}: nothing was written: {outcome.text}; prune leaves such groups whole")
+        notes = warn(api.foreign(given.model, chosen)) + warn("" if masked else api.unrepaired(chosen, recipe))
+        result = api.carry_out(given.model, chosen, recipe, masked=masked, progress=tell)
         if given.require_proof:
-            demand(outcome, str(given.model))
+            demand(result.check, str(given.model))
         tell("writing")
-        files.save(result, out)
+        files.save(result.model, out)
     done = {"output": str(out), "masked": masked, "groups": len(chosen.keep), "bytes": out.stat().st_size, "notes": notes}
-    done["verification"] = dataclasses.asdict(outcome)
-    show(done, given.as_json, lambda: tables.applied(done))
+    done["verification"] = None if result.check is None else dataclasses.asdict(result.check)
+    done["repairs"] = [dataclasses.asdict(one) for one in result.repairs]
+    show(done, given.as_json, lambda: tables.applied(done, result.repairs))
 
 
 @command(app)
 def verify(given: Verify) -> None:
-    """Prove that a pruned model computes what the masked original computes."""
+    """Prove that a pruned model computes what the masked original computes; of a repaired one, that its surgery does."""
     import dataclasses
 
     from onnxprune.axes.plan import Plan
     from onnxprune.cli import tables
-    from onnxprune.driver import prune as api
+    from onnxprune.driver import apply as api
     from onnxprune.driver.proof import demand
 
     with progress("verifying: pruned == masked", quiet=given.as_json):
         chosen = Plan.load(given.plan)
-        outcome = api.check(given.model, given.pruned, chosen, seed=given.seed)
+        found = api.check_repaired(
+            given.model,
+            given.pruned,
+            chosen,
+            repaired=given.repaired,
+            samples=given.calib,
+            preprocess=given.preprocess,
+            seed=given.seed,
+        )
         notes = (*warn(api.foreign(given.model, chosen)), *warn(api.unpaired(given.pruned, chosen)))
-        outcome = dataclasses.replace(outcome, notes=(*outcome.notes, *notes))
+        outcome = dataclasses.replace(found.check, notes=(*found.check.notes, *notes))
+        found = dataclasses.replace(found, check=outcome)
     if given.as_json or outcome.ok:
-        show(dataclasses.asdict(outcome), given.as_json, lambda: tables.verified(outcome))
+        show(found.to_dict(), given.as_json, lambda: tables.verified(outcome, found.repaired, found.drift))
     if not outcome.ok:
         raise VerificationError(f"{given.pruned}: {outcome.text}")
     if given.require_proof:

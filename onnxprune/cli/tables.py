@@ -15,6 +15,7 @@ from onnxprune.cli.console import counted, quantity
 from onnxprune.cli.console import in_bytes as _bytes
 from onnxprune.cli.console import say as _say
 from onnxprune.cli.console import table as _table
+from onnxprune.driver.proof import few
 from onnxprune.driver.report import QuantReport, Report, SparseReport
 from onnxprune.latency.benchmark import BenchReport, BenchRow
 from onnxprune.linear.reconstruction import Repaired
@@ -97,9 +98,14 @@ def _ratio(row: BenchRow) -> str:
     return "" if row.ratio is None else f"{row.ratio.median:.3f} ({row.ratio.q1:.3f}-{row.ratio.q3:.3f})"
 
 
-def verified(check: Check) -> None:
-    """A proof that succeeded."""
-    _verified(_console(), dataclasses.asdict(check), "pruned == masked")
+def verified(check: Check, repaired: Sequence[str] = (), drift: Drift | None = None) -> None:
+    """A proof that succeeded; and what repair has changed since in the model that was cut."""
+    console = _console()
+    _verified(console, dataclasses.asdict(check), "pruned == masked" + (", before repair" if repaired else ""))
+    if repaired:
+        _say(console, f"repaired since: {counted(len(repaired), 'weight')} ({few(repaired)}); all else is as the plan makes it")
+    if drift:
+        _drift(console, drift)
 
 
 def _verified(console: Console, check: Mapping[str, Any], law: str) -> None:
@@ -266,12 +272,14 @@ def planned(document: dict[str, Any], output: str, obtained: Mapping[str, float]
     _say(console, "obtained " + ", ".join(f"{metric}={fraction:.3f}" for metric, fraction in obtained.items()))
 
 
-def applied(done: dict[str, Any]) -> None:
+def applied(done: dict[str, Any], repairs: Sequence[Repaired] = ()) -> None:
     """What `apply` wrote."""
     verb = "masked" if done["masked"] else "pruned"
     console = _console()
     _say(console, f"{done['output']}: {counted(done['groups'], 'group')} {verb}, {_bytes(done['bytes'])}")
     _verified(console, done["verification"], "masked == original with zeros" if done["masked"] else "pruned == masked")
+    if repairs:
+        _repairs(console, "repaired", repairs)
 
 
 def quantized(report: QuantReport, output: str) -> None:
@@ -294,6 +302,9 @@ def quantized(report: QuantReport, output: str) -> None:
     _say(console, _change(*report.size))
     before, after = (zeros / max(report.elements, 1) for zeros in report.zeros)
     _say(console, f"zeros: {before:.1%} of the weights before, {after:.1%} after; every zero stayed zero")
+    if report.verification:
+        _verified(console, dataclasses.asdict(report.verification), "prepared == original, before int8")
+        _say(console, "int8 is an approximation of that, which is measured and not proven")
     if report.drift:
         _drift(console, report.drift)
     if report.score:

@@ -12,7 +12,7 @@ from onnxprune.data.samples import Samples, noise_samples
 from onnxprune.driver.exponents import best_exponent, drifted, small_enough
 from onnxprune.driver.prepared import Prepared
 from onnxprune.driver.progress import Stages
-from onnxprune.driver.proof import Judge, broken
+from onnxprune.driver.proof import Judge, broken, exact
 from onnxprune.driver.result import Pruned
 from onnxprune.errors import ModelError, OptionError, TargetError
 from onnxprune.ir.precision import differing_weights, with_fitted_weights
@@ -93,6 +93,25 @@ class Compiler:
                     pruned = replace(pruned, check=check)
                     break
                 self._latest = self._prepared().without(self._broken(analysis, plan, check), target)
+        return self._finished(pruned)
+
+    def carry_out(self, plan: Plan) -> Pruned:
+        """The model that a plan comes to: proven and repaired as by `build`, but no group is left whole.
+
+        Raises:
+            PlanError: the plan is for another model.
+            VerificationError: the result is not the masked model; or, normalised, the model is not the file.
+        """
+        analysis = self._prepared().analysis
+        with self.stages("surgery", "cutting"):
+            pruned = Pruned(analysis, plan, PruneChannels().run(analysis, plan))
+        if self.recipe.verify:
+            with self.stages("verification", "verifying: pruned == masked"):
+                pruned = replace(pruned, check=exact(self._proof(analysis, plan, pruned.model), self.file.name))
+        return self._finished(pruned)
+
+    def _finished(self, pruned: Pruned) -> Pruned:
+        """What is written of a model that was cut: repaired, where there is something to repair it on."""
         if self.recipe.repair and (self.samples is not None or self.recipe.blind):
             with self.stages("repair", "repairing"):
                 calibration = self._prepared().calibration

@@ -99,19 +99,27 @@ class Workshop:
         Raises:
             ModelError: the operator set is too old and cannot be converted.
         """
-        path, model = self._folder / "float.onnx", self.original
+        model = self.original
         if model.opset < opset:
             model = self._converted(opset)
-        files.save(_with_types(model), path)
-        self._ready = path
+        files.save(_with_types(model), self._plain)
         if self._large:  # the optimizer would need the whole model in memory, several times
-            return Model.of(path)
+            return self.plain()
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
         self._ready = self._folder / "prepared.onnx"
         with self._quiet(), _told(f"{model.name}: ONNX Runtime does not prepare it for int8"):
-            quant_pre_process(str(path), str(self._ready), skip_symbolic_shape=True)
+            quant_pre_process(str(self._plain), str(self._ready), skip_symbolic_shape=True)
         return Model.of(self._ready)
+
+    def plain(self) -> Model:
+        """The model in the operator set that it was brought to; nothing is folded, and what was is forgotten."""
+        self._ready = self._plain
+        return Model.of(self._plain)
+
+    @property
+    def _plain(self) -> Path:
+        return self._folder / "float.onnx"
 
     def _converted(self, opset: int) -> Model:
         model = self.original

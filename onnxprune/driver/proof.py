@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.passes.analysis import Analysis
 
-__all__ = ["Judge", "broken", "demand", "judged", "kept_by", "stored"]
+__all__ = ["Judge", "broken", "demand", "exact", "few", "judged", "kept_by", "stored"]
 
 _NAMED = 3
 """Weights that a note names."""
@@ -108,7 +108,7 @@ class Judge:
             return stored(result, file.model, "with the new weights", self.seed)
         written = stored(result, changed, "written", self.seed) if result is not changed else None
         outputs = best([self.preparation.outputs, written.outputs]) if written else self.preparation.outputs
-        note = f"compared where it was normalised, which equals the file: there nothing has the values of {_few(file.missing)}"
+        note = f"compared where it was normalised, which equals the file: there nothing has the values of {few(file.missing)}"
         return _noted(dataclasses.replace(self.preparation, outputs=outputs), note)
 
     @cached_property
@@ -153,6 +153,17 @@ def _held(outcome: Check, source: Model, how: str) -> Check:
     return outcome
 
 
+def exact(check: Check, name: str) -> Check:
+    """The proof of a plan, where it holds.
+
+    Raises:
+        VerificationError: it does not.
+    """
+    if not check.ok:
+        raise VerificationError(f"{name}: the plan was not carried out: {check.text}; prune leaves such groups whole")
+    return check
+
+
 def demand(check: Check | None, name: str) -> None:
     """Every output is at least tested.
 
@@ -170,16 +181,15 @@ def _noted(check: Check, *notes: str) -> Check:
 
 
 def _computed(names: Sequence[str]) -> str:
-    return f"weights that nodes of the file make were zeroed where they are read: {_few(names)}" if names else ""
+    return f"weights that nodes of the file make were zeroed where they are read: {few(names)}" if names else ""
 
 
 def _missing(names: Sequence[str]) -> str:
-    return (
-        f"masked where it was normalised, which equals the file: nothing in the file reads {_few(names)} there" if names else ""
-    )
+    return f"masked where it was normalised, which equals the file: nothing in the file reads {few(names)} there" if names else ""
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 

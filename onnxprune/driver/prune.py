@@ -14,7 +14,7 @@ from onnxprune.data.samples import open_samples, optional_samples
 from onnxprune.driver.compiler import Compiler
 from onnxprune.driver.lossless import Exact, remove
 from onnxprune.driver.progress import Stages
-from onnxprune.driver.proof import Judge, demand
+from onnxprune.driver.proof import demand
 from onnxprune.driver.report import GroupReport, Report
 from onnxprune.driver.result import ModelResult, Pruned
 from onnxprune.driver.search import DropSearch, at_latency, within_drop
@@ -23,12 +23,11 @@ from onnxprune.ir import files
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.options.prune import Recipe
 from onnxprune.options.targets import Target
-from onnxprune.passes import Couple, MaskChannels, Normalize, PruneChannels, Restore
+from onnxprune.passes import Couple, Normalize
 from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning.cost import COST_METRICS, Cost, layer_costs
 from onnxprune.verify.drift import measure_drift
 from onnxprune.verify.metrics import Evaluation, parse_drop
-from onnxprune.verify.verdicts import Check
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
@@ -37,16 +36,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Result",
     "analyze",
-    "apply",
-    "carry_out",
-    "check",
     "describe",
-    "foreign",
     "make_plan",
     "price",
     "prune",
+    "samples_of",
     "sensitivity",
-    "unpaired",
 ]
 
 
@@ -90,9 +85,9 @@ def make_plan(source: ModelSource, recipe: Recipe | None = None, *, progress: Pr
     recipe, original = recipe or Recipe(), Model.of(source)
     if recipe.lossless:
         raise OptionError("lossless: a plan does not say what takes over removed positions; use prune")
-    compiler = Compiler(original, recipe, _samples(recipe, original), Stages(progress))
-    analysis, plan = compiler.planned(recipe.target)
-    return _signed(plan, source), analysis
+    samples = samples_of(recipe, original)
+    analysis, plan = Compiler(original, recipe, samples, Stages(progress)).planned(recipe.target)
+    return _signed(plan, source, recipe, samples), analysis
 
 
 def prune(
@@ -121,7 +116,7 @@ def prune(
     recipe, stages, original = recipe or Recipe(), Stages(progress), Model.of(source)
     if isinstance(samples, str):
         recipe, samples = dataclasses.replace(recipe, calib=samples), None
-    opened = _samples(recipe, original) if samples is None else optional_samples(samples, original.inputs, recipe.preprocess)
+    opened = samples_of(recipe, original) if samples is None else optional_samples(samples, original.inputs, recipe.preprocess)
     made = _made(original, recipe, opened, stages)
     if recipe.require_proof:
         for proof in (made.pruned, *([made.exact.pruned] if made.exact else [])):
@@ -133,7 +128,7 @@ def prune(
     report = _report(original, recipe, made)
     notes = (*report.notes, *([opened.notice] if opened and opened.notice else []))
     report = dataclasses.replace(report, drift=drift, notes=notes, seconds=dict(stages.seconds))
-    plan = _signed(made.pruned.plan, source)
+    plan = _signed(made.pruned.plan, source, recipe, opened)
     return Result(report, plan, made.pruned.analysis.coupling, compiled=made.pruned.model)
 
 
@@ -229,82 +224,15 @@ def price(analysis: Analysis, plan: Plan) -> tuple[Cost, Cost, dict[str, float]]
     return before, after, obtained
 
 
-def foreign(source: ModelSource, chosen: Plan) -> str:
-    """What to tell a user who applies a plan to another file than it was made for; empty if it is that file.
-
-    It is no error: a plan for one training run fits the next, as long as every group has as many positions.
-    """
-    if not chosen.sha256 or not isinstance(source, str | Path) or files.sha256(source) == chosen.sha256:
-        return ""
-    return f"{source} is not the file that the plan was made for ({chosen.file}, sha256 {chosen.sha256[:12]}...); the groups fit"
-
-
-def unpaired(pruned: ModelSource, chosen: Plan) -> str:
-    """What to tell a user whose pruned model was not written with the plan, as after a kill between both; empty if it was.
-
-    It is no error: a pruned model may have been trained since.
-    """
-    if not chosen.pruned or not isinstance(pruned, str | Path) or files.sha256(pruned) == chosen.pruned:
-        return ""
-    return f"{pruned} is not the file that was written with the plan (sha256 {chosen.pruned[:12]}...), or was changed since"
-
-
-def apply(source: ModelSource, chosen: Plan, *, masked: bool = False) -> Model:
-    """Carry out a plan: the pruned model, or the original with zeros at the removed positions; see also `foreign`.
-
-    Nothing is proven; see `carry_out`.
-
-    Raises:
-        ModelError: the source is not a model that can be read.
-        PlanError: the plan is for another model.
-    """
-    original = Model.of(source)
-    return _applied(original, analyze(original, allow_inexact=True), chosen, masked=masked)
-
-
-def carry_out(source: ModelSource, chosen: Plan, *, masked: bool = False) -> tuple[Model, Check]:
-    """`apply`, and the proof that the result computes what the masked original computes.
-
-    Raises:
-        ModelError: the source is not a model that can be read.
-        PlanError: the plan is for another model.
-        VerificationError: normalised, the model computes something else, whatever the plan.
-    """
-    original = Model.of(source)
-    found = analyze(original, allow_inexact=True)
-    result = _applied(original, found, chosen, masked=masked)
-    return result, Judge(original, found.model).prove(found, chosen, result, masked=masked)
-
-
-def _applied(original: Model, found: Analysis, chosen: Plan, *, masked: bool) -> Model:
-    step = MaskChannels() if masked else PruneChannels()
-    return Restore().run(step.run(found, chosen), original)
-
-
-def check(original: ModelSource, pruned: ModelSource, chosen: Plan, *, seed: int = 0) -> Check:
-    """Whether a pruned model computes what the masked original computes, and keeps its interface.
-
-    Raises:
-        ModelError: one of them is not a model that can be read.
-        PlanError: the plan is for another model.
-    """
-    found = analyze(original, allow_inexact=True)
-    small = Model.of(pruned)
-    for side in ("input", "output"):
-        mine, theirs = ({v.name: v.type for v in getattr(model.graph, side)} for model in (small, found.model))
-        for name, kind in theirs.items():
-            if mine.get(name) != kind:
-                return Check(ok=False, error=float("inf"), text=f"graph {side} {name!r} is not the original's")
-    return Judge(Model.of(original), found.model, seed).prove(found, chosen, small)
-
-
-def _samples(recipe: Recipe, model: Model) -> Samples | None:
+def samples_of(recipe: Recipe, model: Model) -> Samples | None:
     """The samples that a recipe names; ``None`` where it names none, or noise."""
     return optional_samples("" if recipe.blind else recipe.calib, model.inputs, recipe.preprocess)
 
 
-def _signed(chosen: Plan, source: ModelSource) -> Plan:
-    """The plan, with the file it was made for."""
+def _signed(chosen: Plan, source: ModelSource, recipe: Recipe, samples: Samples | None) -> Plan:
+    """The plan, with the file and the samples that it was made for."""
+    made_with = "" if samples is None and not recipe.blind else Path(recipe.calib).name or "samples in memory"
+    chosen = dataclasses.replace(chosen, samples=made_with)
     if not isinstance(source, str | Path):
         return chosen
     return dataclasses.replace(chosen, file=Path(source).name, sha256=files.sha256(source))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import numpy as np
 from onnxprune.data.samples import open_samples, optional_samples
 from onnxprune.driver import ort_quantizer
 from onnxprune.driver.progress import Stages
+from onnxprune.driver.proof import demand, stored
 from onnxprune.driver.report import QuantReport
 from onnxprune.driver.result import ModelResult
 from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from onnxprune.data.samples import Samples
     from onnxprune.passes.base import Progress
+    from onnxprune.verify.verdicts import Check
 
 __all__ = ["QuantResult", "quantize"]
 
@@ -42,6 +44,7 @@ _BLOCK = 4
 """Channels below which, and between multiples of which, int8 convolutions leave their fast kernels."""
 _OVERFLOW = 0.05
 """Relative difference to exact arithmetic from which sums have overflown; rounding alone leaves a percent or two."""
+_PREPARED = "prepared for int8"
 _LOOKED_AT = 64
 """Samples that arithmetic is compared on."""
 
@@ -68,6 +71,7 @@ def quantize(
     """Make a model compute in int8 where ONNX Runtime can: QDQ format, symmetric weights, in which every zero stays zero.
 
     Batch normalisation is folded into the convolutions before it; masks in the graph are folded, and encoded weights decoded.
+    That is proven equal to the file. What int8 makes of it is an approximation, which ``drift`` measures.
 
     Args:
         source: a path, a ``ModelProto``, bytes, or an ``onnx_graphsurgeon.Graph``; it is not changed.
@@ -81,7 +85,8 @@ def quantize(
             old.
         OptionError: there are no samples, they do not fit, or a glob names nothing.
         TargetError: nothing in it can be quantised; says why.
-        VerificationError: a zero would not stay zero, or the result does not run.
+        VerificationError: prepared, the model computes something else than the file; an output is not tested that must be; a zero
+            would not stay zero; or the result does not run.
     """
     recipe, stages, original = recipe or QuantRecipe(), Stages(progress), Model.of(source)
     opened = optional_samples(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
@@ -89,6 +94,8 @@ def quantize(
         raise OptionError("int8 needs the ranges of activations, which samples show: add --calib DATA")
     evaluation = _evaluation(original, recipe, stages)
     made = _quantized(original, recipe, opened, stages)
+    if recipe.require_proof:
+        demand(made.check, original.name)
     drift, arithmetic = None, 0.0
     if agreement:
         with stages("agreement", "comparing outputs with the original's"):
@@ -107,6 +114,7 @@ def quantize(
         elements=sum(weight.elements for weight in made.weights),
         zeros=(sum(weight.before for weight in made.weights), sum(weight.after for weight in made.weights)),
         size=(original.nbytes, made.model.nbytes),
+        verification=made.check,
         drift=drift,
         arithmetic=arithmetic,
         score=score,
@@ -142,6 +150,7 @@ class _Quantized:
     kept: nodes that compute in floating point: name, operator, and why.
     weights: those in int8.
     warnings: of the quantizer.
+    check: the proof of what was prepared, before anything was rounded to int8.
     """
 
     model: Model
@@ -149,6 +158,7 @@ class _Quantized:
     kept: tuple[Mapping[str, str], ...]
     weights: tuple[_Zeros, ...]
     warnings: tuple[str, ...]
+    check: Check
 
 
 def _quantized(original: Model, recipe: QuantRecipe, samples: Samples, stages: Stages) -> _Quantized:
@@ -158,7 +168,7 @@ def _quantized(original: Model, recipe: QuantRecipe, samples: Samples, stages: S
         ModelError: the quantizer does not take the model.
         OptionError: a glob names nothing.
         TargetError: nothing can be quantised.
-        VerificationError: a zero would not stay zero.
+        VerificationError: prepared, the model computes something else; or a zero would not stay zero.
     """
     model = Decode().run(FoldMasks().run(original))
     _check(model)
@@ -166,6 +176,8 @@ def _quantized(original: Model, recipe: QuantRecipe, samples: Samples, stages: S
     with ort_quantizer.Workshop(model) as workshop:
         with stages("prepare", "folding constants"):
             prepared = workshop.prepare(opset=ort_quantizer.PER_CHANNEL if recipe.per_channel else ort_quantizer.PER_TENSOR)
+        with stages("verification", "verifying: prepared == original"):
+            prepared, check = _proven(workshop, prepared, original)
         excluded = _excluded(recipe.exclude, model, prepared)
         excluded |= {node.name for node in prepared.graph.node if not original.overridable.isdisjoint(node.input)}
         settings = ort_quantizer.Settings(
@@ -180,7 +192,21 @@ def _quantized(original: Model, recipe: QuantRecipe, samples: Samples, stages: S
     result = Restore().run(result, model)
     if not weights:
         raise TargetError(f"{model.name}: nothing in it can be quantised: {_why(kept)}")
-    return _Quantized(result, nodes, kept, weights, tuple(workshop.said))
+    return _Quantized(result, nodes, kept, weights, tuple(workshop.said), check)
+
+
+def _proven(workshop: ort_quantizer.Workshop, prepared: Model, original: Model) -> tuple[Model, Check]:
+    """What is quantised, with the proof that it computes what the file does: unfolded, if folding changes more than rounding.
+
+    Raises:
+        VerificationError: it computes something else even so.
+    """
+    try:
+        return prepared, stored(prepared, original, _PREPARED)
+    except VerificationError as error:
+        plain = workshop.plain()
+        check = stored(plain, original, _PREPARED)
+        return plain, replace(check, notes=(*check.notes, f"nothing was folded before: {error}"))
 
 
 def _check(model: Model) -> None:

@@ -169,6 +169,7 @@ class QuantReport:
         elements: how many elements they have.
         zeros: how many of these are zero, before and after; every one that was zero is.
         size: bytes of the original and of the result.
+        verification: what was quantised (decoded, folded) against the original; not the rounding to int8, which nothing proves.
         drift: outputs against the original's, in exact arithmetic; ``None`` when it was switched off.
         arithmetic: how far outputs of int8 kernels, here, are from exact arithmetic: the relative difference.
         score: how good both are on evaluation samples, computed by int8 kernels, here; ``None`` if there were none.
@@ -184,6 +185,7 @@ class QuantReport:
     elements: int
     zeros: tuple[int, int]
     size: tuple[int, int]
+    verification: Check | None = None
     drift: Drift | None = None
     arithmetic: float = 0.0
     score: QualityScore | None = None

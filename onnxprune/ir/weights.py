@@ -113,6 +113,12 @@ class Weight:
         packed = array.nbytes != self.nbytes
         file.write(numpy_helper.from_array(array).raw_data if packed else array.view(np.uint8).reshape(-1).data)
 
+    def equals(self, other: Weight) -> bool:
+        """Tell whether shape, type and every bit are those of another weight."""
+        if (self.shape, self.dtype) != (other.shape, other.dtype):
+            return False
+        return self is other or np.ascontiguousarray(self.array()).tobytes() == np.ascontiguousarray(other.array()).tobytes()
+
     def renamed(self, name: str) -> Weight:
         """The same values under another name."""
         result = Weight(name, self._proto, self._array, self._file)

@@ -72,6 +72,12 @@ class Reader:
         return bool(self.bias) or self.can_add_bias
 
     @property
+    def constants(self) -> tuple[str, ...]:
+        """The constants that `install` writes, except a bias that is not there yet."""
+        norm = (self.norm.scale, self.norm.shift, self.norm.mean, self.norm.variance, self.norm.bias) if self.norm else ()
+        return tuple(filter(None, (self.weight, self.bias, *norm)))
+
+    @property
     def is_convolution(self) -> bool:
         """Say whether kernel taps count among the features."""
         return self.node.view.op in FLOAT_CONVOLUTIONS

@@ -53,6 +53,7 @@ class Task:
     others: what else goes into that sum.
     stop: the node behind the target.
     bounds: of the rectifier that alone reads the target; infinite where there is none.
+    fed: whether what it reads, or what its output is added to, differs from the original's, and not its weights alone.
     """
 
     reader: Reader
@@ -60,6 +61,7 @@ class Task:
     others: tuple[str, ...]
     stop: int
     bounds: tuple[float, float]
+    fed: bool
 
 
 def tasks_of(original: Model, readers: Sequence[Reader], shapes: Shapes, constants: Iterable[str]) -> list[Task]:
@@ -87,7 +89,8 @@ def tasks_of(original: Model, readers: Sequence[Reader], shapes: Shapes, constan
             others.append(other)
             value = node.output[0]
         bounds = (-np.inf, np.inf) if value in interface else _bounds(original, consumers.get(value, ()))
-        tasks.append(Task(reader, value, tuple(others), places[value] + 1, bounds))
+        fed = not changed.isdisjoint((reader.data, *others))
+        tasks.append(Task(reader, value, tuple(others), places[value] + 1, bounds, fed))
     return tasks
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from onnxprune.options.fields import Option, Options
-from onnxprune.options.shared import RequireProof, Seed
+from onnxprune.options.shared import Preprocess, RequireProof, Samples, Seed
 
 __all__ = [
     "Apply",
@@ -135,10 +135,15 @@ class Verify(Reads):
     Attributes:
         pruned: the pruned model.
         plan: the plan it was pruned by.
+        repaired: the model may be repaired though the plan was made without samples; what repair may not change must be right.
+        calib: samples that outputs of a repaired model are compared on; else seeded noise.
     """
 
     pruned: Annotated[Path, Option(argument=True, metavar="PRUNED")]
     plan: Annotated[Path, Option(metavar="PLAN")]
+    repaired: bool = False
+    calib: Samples = ""
+    preprocess: Preprocess = ""
     seed: Seed = 0
     require_proof: RequireProof = False
 

@@ -23,8 +23,9 @@ import numpy as np
 
 from onnxprune.data.batching import Batch
 from onnxprune.data.samples import Samples, open_samples
-from onnxprune.driver.prune import analyze, apply, check, make_plan, price, prune
-from onnxprune.errors import OptionError, VerificationError
+from onnxprune.driver.apply import carry_out
+from onnxprune.driver.prune import analyze, make_plan, price, prune
+from onnxprune.errors import OptionError
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.options.prune import Recipe
 from onnxprune.options.registries import TRAININGS
@@ -249,13 +250,10 @@ class _ChannelRun:
         trained = session.train(TRAININGS[recipe.method].value.phases(run))
         plan = selection.plan({name: session.module.value_of(name) for name in run.layers})
         self._tell("cutting out what is masked")
-        small = apply(trained.compiled, plan)
-        proof = check(trained.compiled, small, plan, seed=options.seed)
-        if not proof.ok:
-            raise VerificationError(f"{self._source.name}: what was masked cannot be cut out: {proof.text}")
+        cut = carry_out(trained.compiled, plan, Recipe(seed=options.seed))
         cost = dataclasses.asdict(price(found, plan)[1])
-        row = {**self._row(stage.name, small, cost), "verification": _verified(proof)}
-        return _after(state, small, trained.report), row
+        row = {**self._row(stage.name, cut.model, cost), "verification": _verified(cut.check)}
+        return _after(state, cut.model, trained.report), row
 
     def _prune(self, stage: _Stage, model: Model, state: _RunState) -> tuple[_RunState, dict[str, Any]]:
         """Prune the model to the stage's fraction of the original, of which ``state.remaining`` is left."""
@@ -263,10 +261,8 @@ class _ChannelRun:
         recipe = self._pruning_recipe(fraction)
         result = prune(model, recipe, samples=_TrainingSamples(self._data), agreement=False, progress=self._tell)
         remaining = state.remaining * float(result.report.obtained.get(self._target.metric, fraction))
-        proof = result.report.verification
-        assert proof is not None  # noqa: S101 - the recipe asks for it
         row = self._row(stage.name, result.compiled, dataclasses.asdict(result.report.after))
-        row |= {"verification": _verified(proof), "repaired": len(result.report.repairs)}
+        row |= {"verification": _verified(result.report.verification), "repaired": len(result.report.repairs)}
         return dataclasses.replace(state, model=_serialized(result.compiled), remaining=remaining), row
 
     def _row(self, name: str, model: Model, cost: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,7 +326,8 @@ def _after(state: _RunState, model: Model, report: Mapping[str, Any]) -> _RunSta
     return dataclasses.replace(state, model=_serialized(model), epochs=[*state.epochs, *report["epochs"]])
 
 
-def _verified(proof: Check) -> dict[str, Any]:
+def _verified(proof: Check | None) -> dict[str, Any]:
+    assert proof is not None  # noqa: S101 - the recipes ask for it
     return {"ok": proof.ok, "error": float(proof.error), "runs": proof.runs}
 
 

@@ -8,11 +8,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from onnx import numpy_helper
 
 from onnxprune.ir.node import subgraphs, values_read
+from onnxprune.ir.weights import FLOATS
 
 if TYPE_CHECKING:
-    from onnx import NodeProto
+    from onnx import NodeProto, SparseTensorProto
 
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
@@ -104,7 +106,15 @@ def shaken(model: Model, names: Collection[str]) -> Model:
         weight = result.weights.get(name)
         if weight is not None and weight.is_float:
             result.weights[name] = weight.derived(weight.shape, _shaken)
+    for name, sparse in _sparse(result).items():
+        if name in names and sparse.values.data_type in FLOATS:
+            sparse.values.CopyFrom(numpy_helper.from_array(_shaken(numpy_helper.to_array(sparse.values)), name))
     return result
+
+
+def _sparse(model: Model) -> dict[str, SparseTensorProto]:
+    """The weights that are written as sparse tensors, by name."""
+    return {sparse.values.name: sparse for sparse in model.graph.sparse_initializer}
 
 
 def _shaken(array: Array) -> Array:
@@ -115,9 +125,11 @@ def _shaken(array: Array) -> Array:
 
 def weights_that_count(model: Model) -> set[str]:
     """The weights that an output must move with to be tested where nothing was cut: matrices and kernels, else all vectors."""
-    floats = {name: weight for name, weight in model.weights.items() if weight.is_float and weight.size > 1}
-    large = {name for name, weight in floats.items() if sum(size > 1 for size in weight.shape) > 1}
-    return large or set(floats)
+    shapes = {name: weight.shape for name, weight in model.weights.items() if weight.is_float}
+    shapes |= {name: tuple(one.dims) for name, one in _sparse(model).items() if one.values.data_type in FLOATS}
+    some = {name for name, shape in shapes.items() if any(size > 1 for size in shape)}
+    large = {name for name in some if sum(size > 1 for size in shapes[name]) > 1}
+    return large or some
 
 
 def reached(model: Model, names: Collection[str]) -> set[str]:
@@ -174,12 +186,12 @@ def front(model: Model, output: str, moving: Collection[str], heard: Callable[[s
         moving: the weights that matter.
         heard: whether a value says something; ``None`` where that is not known.
     """
-    makers, matter = _makers(model), reached(model, moving)
+    makers, matter, weights = _makers(model), reached(model, moving), {*model.weights, *_sparse(model)}
     found: set[str] = set()
     seen, left = {output}, [output]
     while left:
         node = makers.get(left.pop())
-        if node is None or any(True for _ in subgraphs(node)) or not matter.isdisjoint(model.weights.keys() & set(node.input)):
+        if node is None or any(True for _ in subgraphs(node)) or not matter.isdisjoint(weights.intersection(node.input)):
             return None
         for name in (name for name in node.input if name in matter and name not in seen):
             seen.add(name)

@@ -192,22 +192,71 @@ def test_a_plan_appears_only_with_its_model(call: Cli, model: Path, monkeypatch:
 def test_apply_is_proven_and_writes_nothing_that_is_wrong(
     call: Cli, model: Path, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from onnxprune.driver import prune
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Weight
+    from onnxprune.passes import Restore
 
     path, out = model.parent / "plan.json", model.parent / "out.onnx"
     assert call("plan", model, "-o", path, "--target", "channels=0.5", "--align", "1").status == 0
     done = call("apply", model, path, "-o", out, "--json", "--require-proof", *options)
     assert [one["verdict"] for one in done.json()["verification"]["outputs"]] in (["tested"], ["proven"])
     out.unlink()
-    right = prune._applied
+    right = Restore.run
 
-    def wrong(*args: Any, **given: Any) -> Model:
-        found = right(*args, **given)
+    def wrong(self: Any, model: Model, original: Model) -> Model:
+        found = right(self, model, original).copy()
         found.weights["w1"] = Weight("w1", None, found.weights["w1"].array() * np.float32(1.01))
         return found
 
-    monkeypatch.setattr(prune, "_applied", wrong)
-    refused(call("apply", model, path, "-o", out, *options), 1, "nothing was written: 'y' differs from the masked model's")
+    monkeypatch.setattr(Restore, "run", wrong)
+    refused(call("apply", model, path, "-o", out, *options), 1, "the plan was not carried out: 'y' differs from the masked")
     assert not out.exists()
+
+
+@pytest.fixture
+def samples(model: Path) -> Path:
+    path = model.parent / "samples.npz"
+    np.savez(path, x=np.random.default_rng(0).standard_normal((48, 3, 8, 8)).astype(np.float32))
+    return path
+
+
+def test_a_plan_that_was_made_with_samples_is_repaired_with_them_or_says_so(call: Cli, model: Path, samples: Path) -> None:
+    folder = model.parent
+    options = ("--target", "channels=0.5", "--align", "1", "--calib", samples)
+    pruned, plan, other = folder / "pruned.onnx", folder / "plan.json", folder / "other.json"
+    assert call("prune", model, "-o", pruned, "--plan-out", plan, "--no-benchmark", *options).status == 0
+    assert call("plan", model, "-o", other, *options).status == 0
+    for chosen in (plan, other):
+        out = folder / f"{chosen.stem}.onnx"
+        done = call("apply", model, chosen, "-o", out, "--calib", samples)
+        assert (done.status, done.err) == (0, "")
+        assert "repaired 1 layer" in done.out
+        assert out.read_bytes() == pruned.read_bytes()
+        done = call("apply", model, chosen, "-o", out, "--force")
+        assert done.status == 0
+        assert done.err.count("\n") == 1
+        assert "made with samples (samples.npz), and nothing was repaired: --calib DATA repairs as prune does" in done.err
+        assert out.read_bytes() != pruned.read_bytes()
+    refused(call("apply", model, plan, "-o", folder / "z.onnx", "--masked", "--calib", samples), 2, "--masked with --calib")
+
+
+def test_verify_proves_the_surgery_of_a_repaired_model(call: Cli, model: Path, samples: Path) -> None:
+    folder = model.parent
+    out, plan = folder / "out.onnx", folder / "plan.json"
+    options = ("--target", "channels=0.5", "--align", "1", "--calib", samples, "--no-benchmark")
+    assert call("prune", model, "-o", out, "--plan-out", plan, *options).status == 0
+    done = call("verify", model, out, "--plan", plan, "--calib", samples, "--require-proof")
+    assert (done.status, done.err) == (0, "")
+    assert "(pruned == masked, before repair)\nrepaired since: 2 weights (w2, w2__bias)" in done.out
+    assert f"48 samples (--calib {samples}): cosine 0." in done.out
+    found = call("verify", model, out, "--plan", plan, "--json").json()
+    assert found["repaired"] == ["w2", "w2__bias"]
+    assert found["drift"]["source"] == "seeded noise"
+    proto = onnx.load(out)
+    tensor = next(one for one in proto.graph.initializer if one.name == "w1")
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(7), "w1"))
+    onnx.save(proto, out)
+    done = call("verify", model, out, "--plan", plan)
+    assert done.status == 1
+    assert "'y' differs from the masked model's" in done.err
+    assert "constant 'w1' has values that repair does not change" in done.err

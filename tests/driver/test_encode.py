@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import numpy_helper, parser
 
 import onnxprune
 from codec import planted, same
@@ -21,6 +21,7 @@ from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
 from onnxprune.passes import Decode, Encode
 from onnxprune.passes.encode import EncodedModel
+from onnxprune.verify.verdicts import Verdict
 
 NET = Path(__file__).resolve().parents[2] / "models" / "digits.onnx"
 
@@ -181,3 +182,22 @@ def test_a_branch_that_returns_a_constant_is_encoded() -> None:
     assert done.verification.ok
     assert done.verification.runs
     assert not done.verification.untested
+
+
+@pytest.mark.parametrize("encoding", ["auto", "coo"])
+def test_an_output_that_does_not_move_with_encoded_weights_is_not_tested(encoding: str) -> None:
+    """Sparse tensors are weights, too: an output that hides them says nothing of them."""
+    proto = parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> net (float[N, 64] x) => (float[N, 64] y, float[N, 64] z) {
+          y = MatMul (x, w)
+          none = Sub (x, x)
+          z = MatMul (none, w)
+        }"""
+    )
+    array = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    array.reshape(-1)[: 64 * 56] = 0
+    proto.graph.initializer.append(numpy_helper.from_array(array, "w"))
+    verdicts = {one.output: one.verdict for one in onnxprune.encode(proto, encoding).verification.outputs}
+    assert verdicts == {"y": Verdict.PROVEN, "z": Verdict.NOT_TESTED}
+    with pytest.raises(VerificationError, match="output 'z' was not tested"):
+        onnxprune.encode(proto, encoding, require_proof=True)

@@ -1,4 +1,4 @@
-"""prune(), analyze(), make_plan(), apply(), check(): any source, never changed; a model that is what it says."""
+"""prune(), analyze(), make_plan(): any source, never changed; a model that is what it says."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from onnxprune import (
     ModelError,
     OptionError,
     OutputError,
-    Plan,
-    PlanError,
     Recipe,
     TargetError,
     analyze,
@@ -30,7 +28,7 @@ from onnxprune import (
     make_plan,
     prune,
 )
-from onnxprune.driver.prune import describe, foreign, sensitivity
+from onnxprune.driver.prune import describe, sensitivity
 from onnxprune.ir.model import Model
 from onnxprune.verify.law import compare
 
@@ -137,19 +135,6 @@ def test_a_plan_is_signed_with_its_file(tmp_path: Path) -> None:
     assert prune(net(), HALF).plan.sha256 == ""
 
 
-def test_a_plan_for_another_file_is_foreign(tmp_path: Path) -> None:
-    path = as_path(tmp_path)
-    plan = make_plan(path, HALF)[0]
-    assert foreign(path, plan) == foreign(str(path), plan) == ""
-    assert foreign(net(), plan) == ""  # there is no file to compare
-    other = tmp_path / "other.onnx"
-    other.write_bytes(path.read_bytes() + onnx.ModelProto(doc_string="another run").SerializeToString())
-    text = foreign(other, plan)
-    assert text.startswith(f"{other} is not the file that the plan was made for (net.onnx, sha256 {plan.sha256[:12]}")
-    assert foreign(other, prune(net(), HALF).plan) == ""  # it was made for no file
-    apply(other, plan)
-
-
 def test_save_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = prune(net(), HALF)
     path = tmp_path / "small.onnx"
@@ -214,32 +199,6 @@ def test_recipes_without_sense(fields: dict[str, Any]) -> None:
 def test_protected_layers_stay() -> None:
     with pytest.raises(TargetError, match="no group that can be pruned"):
         prune(net(), Recipe(target="channels=0.5", align="1", protect=("w1",)))
-
-
-def test_a_plan_for_another_model() -> None:
-    plan, _ = make_plan(net(), HALF)
-    other = parse(NETS["flatten"])
-    with pytest.raises(PlanError, match="no prunable group of this model"):
-        apply(other, plan)
-
-
-def test_check_sees_a_wrong_model_and_another_interface() -> None:
-    plan, _ = make_plan(net(), HALF)
-    small = apply(net(), plan).to_proto()
-    assert check(net(), small, plan).ok
-    (tensor,) = (tensor for tensor in small.graph.initializer if tensor.name == "w2")
-    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.01), "w2"))
-    outcome = check(net(), small, plan)
-    assert not outcome.ok
-    assert "'y' differs" in outcome.text
-    renamed = apply(net(), plan).to_proto()
-    renamed.graph.output[0].name = renamed.graph.node[-1].output[0] = "z"
-    assert check(net(), renamed, plan).text == "graph output 'y' is not the original's"
-    static = apply(net(), plan).to_proto()
-    static.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    assert check(net(), static, plan).text == "graph input 'x' is not the original's"
-    other = Plan({name: np.flip(kept.max() - kept) for name, kept in plan.keep.items()})
-    assert not check(net(), apply(net(), plan), other).ok
 
 
 def test_describe_is_what_inspect_shows() -> None:

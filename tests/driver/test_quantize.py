@@ -19,10 +19,10 @@ from onnx import TensorProto, numpy_helper, parser
 import onnxprune
 from onnxprune.driver import encode, ort_quantizer
 from onnxprune.driver.quantize import QuantResult, quantize
-from onnxprune.errors import ModelError, OptionError, TargetError
+from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model
-from onnxprune.ir.weights import Array
+from onnxprune.ir.weights import Array, Weight
 from onnxprune.options.quantize import RANGES, QuantRecipe
 from onnxprune.runtime.session import Session
 
@@ -142,6 +142,30 @@ def test_batch_normalisation_is_folded_and_layers_are_quantized() -> None:
     assert report.drift is not None
     assert report.drift.cosine > 0.99
     assert (report.weights, report.elements) == (4, 8 * 36 * 2 + 48 + 30)
+
+
+def test_what_is_prepared_is_proven_equal_to_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folding that computes something else is left out; what even so is not the file is not quantised."""
+    check = small(net(), require_proof=True).report.verification
+    assert check is not None
+    assert [one.verdict for one in check.outputs] == ["proven"]  # ONNX Runtime folds the file in the same way
+    prepare, plain = ort_quantizer.Workshop.prepare, ort_quantizer.Workshop.plain
+
+    def wrong(model: Model) -> Model:
+        name = next(name for name, weight in model.weights.items() if len(weight.shape) == 4)
+        model.weights[name] = Weight(name, None, model.weights[name].array() * np.float32(1.01))
+        return model
+
+    monkeypatch.setattr(ort_quantizer.Workshop, "prepare", lambda *args, **options: wrong(prepare(*args, **options)))
+    result = small(net())
+    check = result.report.verification
+    assert check is not None
+    assert check.ok
+    assert "nothing was folded before: <model>: prepared for int8, it computes something else than the file" in check.notes[-1]
+    assert "BatchNormalization" in {node.op_type for node in result.model.graph.node}
+    monkeypatch.setattr(ort_quantizer.Workshop, "plain", lambda *args: wrong(plain(*args)))
+    with pytest.raises(VerificationError, match="prepared for int8, it computes something else than the file: 'y' differs"):
+        small(net())
 
 
 def test_the_interface_and_the_description_stay() -> None:

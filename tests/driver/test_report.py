@@ -11,7 +11,8 @@ import pytest
 
 from nets import LAYER_NORM, NETS, parse
 from onnxprune import Recipe, Report, prune
-from onnxprune.driver.prune import analyze, check
+from onnxprune.driver.apply import check
+from onnxprune.driver.prune import analyze
 from onnxprune.errors import OptionError
 from onnxprune.pruning.cost import CostModel
 from onnxprune.verify.verdicts import Check

@@ -13,8 +13,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 import digits
 from nets import NETS, both, parse, some
-from onnxprune import ModelError, Recipe, prune
-from onnxprune.driver import prune as api
+from onnxprune import ModelError, Recipe, apply, check, make_plan, prune
 from onnxprune.driver.prune import analyze
 from onnxprune.ir import precision
 from onnxprune.ir.model import Model
@@ -321,11 +320,11 @@ def test_the_commands_take_each_type(kind: str, tmp_path: Path) -> None:
     source, small, zeros = (tmp_path / f"{name}.onnx" for name in ("source", "small", "zeros"))
     model = retyped(parse(NETS["residual"], 22), TYPES[kind])
     onnx.save(model, source)
-    chosen, _ = api.make_plan(source, HALVES)
+    chosen, _ = make_plan(source, HALVES)
     for path, masked in ((small, False), (zeros, True)):
-        made = api.apply(source, chosen, masked=masked)
+        made = apply(source, chosen, masked=masked)
         path.write_bytes(made.to_proto().SerializeToString())
-        assert api.check(source, path, chosen).ok
+        assert check(source, path, chosen).ok
     samples = random_feeds(model.graph.input, {"x": (3, 3, 8, 8)}, 0)
     result = prune(source, HALVES, samples={"x": samples["x"].astype(np.float32)})
     assert result.report.drift is not None

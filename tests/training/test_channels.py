@@ -13,7 +13,8 @@ import pytest
 from onnxprune import OptionError, TargetError
 from onnxprune.axes.plan import Plan
 from onnxprune.driver import prune
-from onnxprune.driver.prune import apply
+from onnxprune.driver.apply import carry_out
+from onnxprune.driver.result import Pruned
 from onnxprune.ir.model import Model
 from onnxprune.options.prune import Recipe
 from onnxprune.options.registries import TRAININGS
@@ -67,11 +68,11 @@ def test_every_recipe_of_sparsity_removes_channels(method: str, monkeypatch: pyt
     """What was trained under masks is what is left when they are cut out."""
     masked: list[Model] = []
 
-    def applied(source: Model, chosen: Plan) -> Model:
+    def carried_out(source: Model, chosen: Plan, recipe: Recipe) -> Pruned:
         masked.append(source)
-        return apply(source, chosen)
+        return carry_out(source, chosen, recipe)
 
-    monkeypatch.setattr(channels, "apply", applied)
+    monkeypatch.setattr(channels, "carry_out", carried_out)
     rounds = 2 if "rewinding" in method or method == "lottery" else 0
     recipe = replace(HALF, method=method, rounds=rounds)
     result = train_channels(

@@ -1,0 +1,226 @@
+"""Plans carried out, and models compared with the plans that they were made by."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxprune.axes.plan import Plan
+from onnxprune.data.samples import Samples, optional_samples
+from onnxprune.driver.compiler import Compiler
+from onnxprune.driver.progress import Stages
+from onnxprune.driver.proof import Judge, exact, few
+from onnxprune.driver.prune import analyze, samples_of
+from onnxprune.driver.result import Pruned
+from onnxprune.errors import OptionError
+from onnxprune.ir import files
+from onnxprune.ir.model import Model, ModelSource
+from onnxprune.options.prune import Recipe
+from onnxprune.passes import MaskChannels, PruneChannels, Refill, Restore
+from onnxprune.verify.drift import Drift, measure_drift
+from onnxprune.verify.verdicts import Check
+
+if TYPE_CHECKING:
+    from onnxprune.passes.analysis import Analysis
+    from onnxprune.passes.base import Progress
+
+__all__ = ["Verified", "apply", "carry_out", "check", "check_repaired", "foreign", "unpaired", "unrepaired"]
+
+
+def foreign(source: ModelSource, chosen: Plan) -> str:
+    """What to tell a user who applies a plan to another file than it was made for; empty if it is that file.
+
+    It is no error: a plan for one training run fits the next, as long as every group has as many positions.
+    """
+    if not chosen.sha256 or not isinstance(source, str | Path) or files.sha256(source) == chosen.sha256:
+        return ""
+    return f"{source} is not the file that the plan was made for ({chosen.file}, sha256 {chosen.sha256[:12]}...); the groups fit"
+
+
+def unpaired(pruned: ModelSource, chosen: Plan) -> str:
+    """What to tell a user whose pruned model was not written with the plan, as after a kill between both; empty if it was.
+
+    It is no error: a pruned model may have been trained since.
+    """
+    if not chosen.pruned or not isinstance(pruned, str | Path) or files.sha256(pruned) == chosen.pruned:
+        return ""
+    return f"{pruned} is not the file that was written with the plan (sha256 {chosen.pruned[:12]}...), or was changed since"
+
+
+def unrepaired(chosen: Plan, recipe: Recipe) -> str:
+    """What to tell a user who carries a plan out without the samples that it was made with; empty if it was made without."""
+    if not chosen.samples or recipe.calib:
+        return ""
+    return f"the plan was made with samples ({chosen.samples}), and nothing was repaired: --calib DATA repairs as prune does"
+
+
+def apply(source: ModelSource, chosen: Plan, *, masked: bool = False, verify: bool = True) -> Model:
+    """Carry out a plan: the pruned model, or the original with zeros at the removed positions; see also `carry_out`.
+
+    Args:
+        source: the model; it is not changed.
+        chosen: the plan.
+        masked: keep every shape; write zeros instead of cutting.
+        verify: whether to prove that the result computes what the masked original computes; without, nothing is tested.
+
+    Raises:
+        ModelError: the source is not a model that can be read.
+        PlanError: the plan is for another model.
+        VerificationError: the result computes something else.
+    """
+    return carry_out(source, chosen, Recipe(verify=verify), masked=masked).model
+
+
+def carry_out(
+    source: ModelSource,
+    chosen: Plan,
+    recipe: Recipe | None = None,
+    *,
+    masked: bool = False,
+    samples: Samples | None = None,
+    progress: Progress | None = None,
+) -> Pruned:
+    """A plan carried out, with the proof that the surgery is exact; with samples repaired as by `prune`.
+
+    Args:
+        source: the model; it is not changed.
+        chosen: the plan.
+        recipe: whether to verify and to repair, on which samples, and the seed; the rest is decided by the plan.
+        masked: keep every shape; write zeros instead of cutting.
+        samples: calibration data; the recipe's if there is none here.
+        progress: told what begins.
+
+    Raises:
+        ModelError: the source is not a model that can be read.
+        OptionError: the samples do not fit, or there are some and nothing is cut.
+        PlanError: the plan is for another model.
+        VerificationError: the result computes something else than the masked original.
+    """
+    original, recipe = Model.of(source), dataclasses.replace(recipe or Recipe(), allow_inexact=True)
+    opened = samples or samples_of(recipe, original)
+    if not masked:
+        return Compiler(original, recipe, opened, Stages(progress)).carry_out(chosen)
+    if opened or recipe.blind:
+        raise OptionError("--masked with --calib: a model with zeros is not repaired; leave one out")
+    found = analyze(original, allow_inexact=True)
+    result = Restore().run(MaskChannels().run(found, chosen), original)
+    judge = Judge(original, found.model, recipe.seed)
+    proof = exact(judge.prove(found, chosen, result, masked=True), original.name) if recipe.verify else None
+    return Pruned(found, chosen, result, proof)
+
+
+def check(original: ModelSource, pruned: ModelSource, chosen: Plan, *, seed: int = 0) -> Check:
+    """Whether a pruned model computes what the masked original computes, and keeps its interface.
+
+    A model that was repaired does not; see `check_repaired`.
+
+    Raises:
+        ModelError: one of them is not a model that can be read.
+        PlanError: the plan is for another model.
+    """
+    file = Model.of(original)
+    return _check(file, analyze(file, allow_inexact=True), Model.of(pruned), chosen, seed)
+
+
+def _check(file: Model, found: Analysis, small: Model, chosen: Plan, seed: int) -> Check:
+    for side in ("input", "output"):
+        mine, theirs = ({v.name: v.type for v in getattr(model.graph, side)} for model in (small, found.model))
+        for name, kind in theirs.items():
+            if mine.get(name) != kind:
+                return Check(ok=False, error=float("inf"), text=f"graph {side} {name!r} is not the original's")
+    return Judge(file, found.model, seed).prove(found, chosen, small)
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a pruned model was found to be.
+
+    Attributes:
+        check: the proof of the model; of what its plan cuts, where the model was repaired since.
+        repaired: its weights that are not those of the original, cut.
+        drift: outputs against the original's, where it was repaired.
+    """
+
+    check: Check
+    repaired: tuple[str, ...] = ()
+    drift: Drift | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        drift = None if self.drift is None else dataclasses.asdict(self.drift)
+        return {**dataclasses.asdict(self.check), "repaired": list(self.repaired), "drift": drift}
+
+
+def check_repaired(
+    original: ModelSource,
+    pruned: ModelSource,
+    chosen: Plan,
+    *,
+    repaired: bool = False,
+    samples: str | Path | Mapping[str, Any] | Samples | None = None,
+    preprocess: str = "",
+    seed: int = 0,
+) -> Verified:
+    """`check`, also for a model that was repaired: then what repair may not change must be what the plan makes, bit for bit.
+
+    The model is cut again by the plan, and that is proven. It takes the weights of the file that repair may change: the
+    result must be the file, node by node and constant by constant. How near its outputs are to the original's is measured.
+
+    Args:
+        original: the model that was pruned.
+        pruned: the result.
+        chosen: the plan it was pruned by.
+        repaired: whether it may have been repaired; a plan that was made with samples says that itself.
+        samples: on which outputs are compared; seeded noise if there are none.
+        preprocess: how images among them become arrays.
+        seed: of inputs.
+
+    Raises:
+        ModelError: one of them is not a model that can be read.
+        OptionError: the samples do not fit.
+        PlanError: the plan is for another model.
+    """
+    file, small = Model.of(original), Model.of(pruned)
+    opened = optional_samples(samples or "", file.inputs, preprocess)
+    found = analyze(file, allow_inexact=True)
+    strict = _check(file, found, small, chosen, seed)
+    if strict.ok and all(group.exact for group in found.coupling.groups if group.id in chosen.keep):
+        return Verified(strict)
+    why = strict.text or "no run proves what is inexact"
+    cut = PruneChannels().run(found, chosen)
+    again = Refill().run(cut, found, chosen, small)
+    other = _difference(Restore().run(again.model, file), small)
+    if other:
+        return Verified(dataclasses.replace(strict, ok=False, text=f"{why}; {other}"))
+    if strict.ok and not again.repaired:
+        return Verified(strict)
+    if not (repaired or chosen.samples):
+        text = f"{why}; only weights differ that repair may change ({few(again.repaired)}): --repaired takes that for one"
+        return Verified(dataclasses.replace(strict, ok=False, text=text))
+    proof = Judge(file, found.model, seed).prove(found, chosen, Restore().run(cut, file))
+    drift = measure_drift(small, file, opened, seed=seed) if proof.ok else None
+    return Verified(proof, again.repaired, drift)
+
+
+def _difference(made: Model, file: Model) -> str:
+    """The first thing in which two models differ, beside what they say of themselves; empty if they compute the same."""
+    for mine, theirs in zip_longest(made.graph.node, file.graph.node):
+        if mine != theirs:
+            node = theirs if theirs is not None else mine
+            what = "is not one of those" if mine is None else "is missing among those" if theirs is None else "is not the one"
+            return f"node {node.name or node.output[0]!r} ({node.op_type}) {what} that the plan makes"
+    if list(made.proto.opset_import) != list(file.proto.opset_import):
+        return "its operator sets are not the original's"
+    for name in (*made.weights, *(name for name in file.weights if name not in made.weights)):
+        one, other = made.weights.get(name), file.weights.get(name)
+        if one is None or other is None:
+            return f"constant {name!r} is {'not one of those' if one is None else 'missing among those'} that the plan makes"
+        if (one.shape, one.dtype) != (other.shape, other.dtype):
+            return f"constant {name!r} has the shape {list(other.shape)}, not {list(one.shape)}, or another type"
+        if not one.equals(other):
+            return f"constant {name!r} has values that repair does not change"
+    return ""
