@@ -18,6 +18,7 @@ from onnxprune.driver.progress import Stages
 from onnxprune.driver.report import QuantReport
 from onnxprune.driver.result import ModelResult
 from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
+from onnxprune.ir import files
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.node import QDQ, domain_of, every_node
 from onnxprune.ir.precision import float_types
@@ -106,7 +107,7 @@ def quantize(
         weights=len(made.weights),
         elements=sum(weight.elements for weight in made.weights),
         zeros=(sum(weight.before for weight in made.weights), sum(weight.after for weight in made.weights)),
-        size=(original.nbytes, made.model.nbytes),
+        size=(files.source_bytes(original), files.written_bytes(made.model)),
         drift=drift,
         arithmetic=arithmetic,
         score=score,
