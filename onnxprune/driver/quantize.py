@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from onnx import NodeProto
 
 from onnxprune.data.samples import open_samples, optional_samples
 from onnxprune.driver import ort_quantizer
@@ -30,8 +31,6 @@ from onnxprune.verify.drift import measure_drift
 from onnxprune.verify.metrics import Evaluation
 
 if TYPE_CHECKING:
-    from onnx import NodeProto
-
     from onnxprune.data.samples import Samples
     from onnxprune.passes.base import Progress
 
@@ -178,7 +177,7 @@ def _quantized(original: Model, recipe: QuantRecipe, samples: Samples, stages: S
     kept = tuple(_kept(result, excluded))
     nodes = Counter(node.op_type for node in _computing(result)) - Counter(node["op"] for node in kept)
     _tidy(result, original)
-    result = Restore().run(result, model)
+    result = Restore().run(result, _with_quantizers(model, result))
     if not weights:
         raise TargetError(f"{model.name}: nothing in it can be quantised: {_why(kept)}")
     return _Quantized(result, nodes, kept, weights, tuple(workshop.said))
@@ -298,6 +297,27 @@ def _zeros(prepared: Model, result: Model) -> dict[str, _Zeros]:
             raise VerificationError(f"{name}: a zero of it is not zero in int8: leave it out with --exclude {name!r}")
         found[name] = _Zeros(weight.size, int(was.sum()), int(zero.sum()))
     return found
+
+
+def _with_quantizers(original: Model, result: Model) -> Model:
+    """The original with the nodes that make the quantised constants of the result, so that what nodes make may stay made.
+
+    A mask that nodes make of its sizes would be stored in the result: ONNX Runtime folds it before it quantises.
+    """
+    source = original.copy()
+    made = {name for node in every_node(original.graph) for name in node.output}
+    for node in result.graph.node:
+        if node.op_type != "DequantizeLinear" or len(node.input) < 3 or not result.weights.keys() >= set(node.input):
+            continue
+        quantized, scale, point = node.input
+        name = quantized.removesuffix("_quantized")
+        if name not in made or quantized in source.weights:
+            continue
+        source.weights |= {constant: result.weights[constant] for constant in (scale, point)}
+        step = NodeProto(op_type="QuantizeLinear", name=f"{name}_quantize", input=[name, scale, point], output=[quantized])
+        step.attribute.extend(node.attribute)
+        source.graph.node.append(step)
+    return source
 
 
 def _axis(node: NodeProto) -> int:
