@@ -1,8 +1,9 @@
 """Prune real architectures at channels=0.5, align=1, and write a table of them to docs/coverage.md.
 
 Models are .onnx files, or the graph skeletons of optional local data (a folder with a `fill.py` that gives them seeded
-weights). The table shows for each: nodes, groups, refusals by reason, the share of parameters and MACs that remains, the largest
-difference between pruned and masked outputs, and the seconds of the analysis and of pruning.
+weights). The table shows for each: nodes, groups, refusals by reason, the share of parameters, MACs and bytes on disk that
+remains, the verdict on the outputs, the largest difference between pruned and masked outputs, and the seconds of the analysis
+and of pruning. Every result is written, and must pass the checks of the onnx package.
 
     python benchmarks/coverage.py FOLDER [NAME ...] [-o docs/coverage.md]
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,8 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 import onnxprune
-from onnxprune import OnnxPruneError, Recipe
+from onnxprune import OnnxPruneError, Recipe, Result
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# Coverage
@@ -32,12 +36,28 @@ These are real architectures, as exporters write them, with seeded weights. Each
 - *refused*: classes of axes of constants that stay, by reason. Axes of the interface and of positions (kernels, windows) are not
   counted.
 - *params*, *MACs*: the share that remains.
+- *bytes on disk*: the share of the file's bytes that remains; every result passes `onnx.checker` with `full_check`.
+- *verdict*: the number of outputs that are *proven* equal to those of the masked file (bit for bit, or in float64), *tested*
+  (equal on seeded inputs), or *not tested*.
 - *error*: the largest difference between the outputs of the pruned and of the masked model, relative to the largest output.
 - *frozen*: the number of groups that failed verification.
 - *analysis s*, *all s*: seconds of processor time of the analysis alone, and of pruning with the proof.
 
 """
-COLUMNS = ("model", "nodes", "groups", "refused", "params", "MACs", "error", "frozen", "analysis s", "all s")
+COLUMNS = (
+    "model",
+    "nodes",
+    "groups",
+    "refused",
+    "params",
+    "MACs",
+    "bytes on disk",
+    "verdict",
+    "error",
+    "frozen",
+    "analysis s",
+    "all s",
+)
 QUIET = {"interface", "position"}
 
 
@@ -74,9 +94,10 @@ def measure(name: str, source: Any) -> Row:
         found = onnxprune.analyze(source)
         analysed = time.process_time()
         result = onnxprune.prune(source, Recipe(target="channels=0.5", align="1"), agreement=False)
-    except OnnxPruneError as error:
+        done, report = time.process_time(), result.report
+        share = written(result) / report.before.size
+    except (OnnxPruneError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         return Row((name, *[""] * (len(COLUMNS) - 1)), failed=str(error))
-    done, report = time.process_time(), result.report
     reasons = Counter(str(refusal["reason"]) for refusal in report.refusals)
     refused = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common() if reason not in QUIET)
     check = report.verification
@@ -88,12 +109,23 @@ def measure(name: str, source: Any) -> Row:
         refused,
         f"{report.obtained['params']:.2f}",
         f"{report.obtained['macs']:.2f}",
+        f"{share:.2f}",
+        ", ".join(f"{count} {verdict}" for verdict, count in Counter(str(one.verdict) for one in check.outputs).items()),
         f"{check.error:.0e}",
         str(len(report.frozen) or ""),
         f"{analysed - start:.1f}",
         f"{done - analysed:.1f}",
     )
     return Row(cells, report.obtained["params"])
+
+
+def written(result: Result) -> int:
+    """Bytes of a result on disk; it is valid."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pruned.onnx"
+        result.save(path)
+        onnx.checker.check_model(path, full_check=True)
+        return sum(part.stat().st_size for part in Path(folder).iterdir())
 
 
 def main() -> None:

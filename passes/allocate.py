@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from onnxprune.passes.analysis import Analysis
     from onnxprune.pruning.criteria import Scores
     from onnxprune.pruning.knapsack import Curve
-    from onnxprune.pruning.width_search import Prices
+    from onnxprune.pruning.width_search import TargetPrices
 
 __all__ = ["Allocate"]
 
@@ -41,7 +41,7 @@ class Allocate(Pass):
         scores: Mapping[str, Scores],
         *,
         curves: Mapping[str, Curve] = MappingProxyType({}),
-        latencies: Prices | None = None,
+        latencies: TargetPrices | None = None,
         gone: Mapping[str, Positions] = MappingProxyType({}),
     ) -> Plan:
         """The plan.

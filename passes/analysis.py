@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Self
 
 from onnxprune.data.calibration import Calibration
 from onnxprune.ir.precision import as_float32, float_types
+from onnxprune.passes.footprint import footprint, footprint_of_file
+from onnxprune.passes.restore import Restore
 from onnxprune.pruning.cost import CostModel
 
 if TYPE_CHECKING:
@@ -26,10 +28,12 @@ class Normalized:
     Attributes:
         model: the model.
         shapes: the sizes of its values.
+        source: the model that it was made from, as it was read.
     """
 
     model: Model
     shapes: Shapes
+    source: Model
 
     @cached_property
     def is_float32(self) -> bool:
@@ -62,5 +66,6 @@ class Analysis(Normalized):
 
     @cached_property
     def costs(self) -> CostModel:
-        """What the model costs under any plan."""
-        return CostModel(self.model, self.coupling, self.shapes.batch)
+        """What the model costs under any plan, written like `onnxprune.passes.Restore` leaves it."""
+        file, uncut = footprint_of_file(self.source), footprint(Restore().run(self.model, self.source))
+        return CostModel(self.model, self.coupling, self.shapes.batch, file, uncut)

@@ -39,4 +39,4 @@ class Couple(Pass):
             allow_inexact=self.allow_inexact,
             only=self.only,
         )
-        return Analysis(normal.model, normal.shapes, coupling)
+        return Analysis(normal.model, normal.shapes, normal.source, coupling)

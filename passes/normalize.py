@@ -53,7 +53,7 @@ class Normalize(Pass):
 
     def run(self, model: Model) -> Normalized:
         """The normalised copy of a model."""
-        model = model.copy()
+        source, model = model, model.copy()
         bodies = any(map(is_followed, model.graph.node))
         if bodies:
             unique_names(model)
@@ -76,7 +76,7 @@ class Normalize(Pass):
         if pin_sizes(model, shapes) or changed:
             remove_unused(model)
             shapes = probe(model)
-        return Normalized(model, shapes)
+        return Normalized(model, shapes, source)
 
 
 def remove_unused(model: Model) -> None:

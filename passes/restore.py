@@ -10,6 +10,7 @@ from onnx import NodeProto
 
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import CONTROL_FLOW, domain_of, every_node
+from onnxprune.ir.plain import same_operator
 from onnxprune.ir.weights import Array, Weight
 from onnxprune.passes.base import Pass
 from onnxprune.passes.bodies import replace_all
@@ -39,14 +40,12 @@ class Restore(Pass):
             model: made from ``original``; its constants have the names that they had there.
             original: the file, as it was read.
         """
-        if model.opset != original.opset:  # the nodes may mean something else
-            return model
         large = {weight.origin for weight in model.weights.values() if weight.nbytes > _SMALL} - original.weights.keys()
         if not large.intersection(name for node in every_node(original.graph) for name in node.output):
             return model
         file = original.copy()
         gather_constants(file)
-        source = _Source(file)
+        source = _Source(file, model.opset)
         found = [weight for weight in model.weights.values() if weight.origin in large & source.makers.keys()]
         changed = model.copy()
         writer = _Writer(source, changed)
@@ -59,7 +58,7 @@ class Restore(Pass):
 
 
 class _Source:
-    """The nodes of a file that only constants feed.
+    """The nodes of a file that only constants feed, and that mean the same in another operator set.
 
     Attributes:
         model: the file.
@@ -67,7 +66,7 @@ class _Source:
         nodes: these nodes, in an order in which they can run.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, opset: int) -> None:
         self.model = model
         self.makers: dict[str, int] = {}
         self.nodes: list[NodeProto] = []
@@ -76,6 +75,8 @@ class _Source:
             names = [name for name in node.input if name]
             random = node.op_type.startswith("Random") or node.op_type in _RANDOM
             if not names or random or domain_of(node) or node.op_type in CONTROL_FLOW or not known.issuperset(names):
+                continue
+            if opset != model.opset and not same_operator(node.op_type, "", opset, model.opset):
                 continue
             known.update(filter(None, node.output))
             self.makers |= dict.fromkeys(filter(None, node.output), len(self.nodes))

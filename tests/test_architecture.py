@@ -48,6 +48,7 @@ PROTOBUF = {
     "runtime.affordable",
     "ir.control_flow",
     "ir.model",
+    "ir.parameters",
     "ir.plain",
     "ir.subgraph",
     "ir.precision",

@@ -155,7 +155,7 @@ class Compiler:
         if self._latest is None:
             with self.stages("analysis", "finding coupling groups"):
                 _check_weights(self.original)
-                normal = Normalize().run(self.original)
+                normal = replace(Normalize().run(self.original), source=self.file)
                 calibration = None if self.samples is None else normal.calibration(self.samples)
             self._latest = Prepared(self.recipe, normal, self.stages, calibration, self._gone)
         return self._latest

@@ -8,7 +8,7 @@ from typing import Any
 from onnxprune.driver.proof import demand, stored
 from onnxprune.driver.result import ModelResult
 from onnxprune.ir.model import Model, ModelSource
-from onnxprune.ir.node import QDQ, every_node
+from onnxprune.ir.parameters import zero_points
 from onnxprune.passes import Decode, Encode, FoldMasks
 from onnxprune.passes.base import Progress, silent
 from onnxprune.passes.constants import gather_constants
@@ -132,7 +132,7 @@ def survey(source: ModelSource) -> tuple[Encoded, ...]:
     gather_constants(model)
     made = Decoders(model)
     rows = []
-    points = {node.input[2] for node in every_node(model.graph) if node.op_type in QDQ and len(node.input) > 2}
+    points = zero_points(model)
     for name, weight in (model.weights | made.weights).items():
         # Zero points are zeros, and no weights; nor is one number.
         if weight.dtype in TYPES and weight.size > 1 and name not in made.stored and name not in points:

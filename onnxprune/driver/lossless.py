@@ -15,16 +15,15 @@ from onnxprune.errors import TargetError
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import is_followed
 from onnxprune.options.prune import Recipe
-from onnxprune.options.targets import Align, Target
+from onnxprune.options.targets import Align
 from onnxprune.passes import Couple, Lossless, Normalize, PruneChannels, Restore
-from onnxprune.passes.analysis import Normalized
-from onnxprune.pruning.cost import COST_METRICS, Cost
 from onnxprune.shapes.probes import probe
 from onnxprune.verify.law import compare, unchanged
 from onnxprune.verify.verdicts import Check
 
 if TYPE_CHECKING:
     from onnxprune.axes.plan import Plan
+    from onnxprune.passes.analysis import Normalized
     from onnxprune.pruning.lossless.search import Removal
 
 __all__ = ["Exact", "remove"]
@@ -38,25 +37,10 @@ class Exact:
         pruned: the small model. What it was cut from is the original, rewritten: every size as it was, zeros at what goes, which
             others have taken over. Its proof is against the original.
         removal: what goes.
-        before: what the original costs.
     """
 
     pruned: Pruned
     removal: Removal
-    before: Cost
-
-    def against(self, after: Cost, obtained: Mapping[str, float]) -> dict[str, float]:
-        """The fraction of each metric of the original that remains."""
-        return {**obtained, **{metric: getattr(after, metric) / max(getattr(self.before, metric), 1) for metric in COST_METRICS}}
-
-    def remaining(self, recipe: Recipe) -> Recipe:
-        """The recipe, with its target as a fraction of the rewritten model, which has more biases than the original."""
-        target = recipe.target
-        if target.metric not in COST_METRICS:
-            return recipe
-        whole = self.pruned.analysis.costs.cost({})
-        ratio = min(getattr(self.before, target.metric) / max(getattr(whole, target.metric), 1), 1.0)
-        return dataclasses.replace(recipe, target=Target(target.metric, target.fraction * ratio))
 
     def to_dict(self, plan: Plan) -> dict[str, Any]:
         """What was found, how many of that ``plan`` keeps, and the proof, as a report shows it."""
@@ -110,14 +94,13 @@ def _attempt(original: Model, normal: Normalized, recipe: Recipe, frozen: Mappin
     """What can go of all groups except frozen ones; not verified."""
     couple = Couple(recipe.protect, recipe.allow_inexact, recipe.only)
     analysis = couple.run(normal, frozen)
-    before = analysis.costs.cost({})
     align = recipe.align if recipe.only_exact else Align(1)  # what is pruned further is aligned then
     found = Lossless(align).run(analysis)
     if found.removal.gone:
-        analysis = couple.run(Normalized(found.model, probe(found.model)), frozen)
+        analysis = couple.run(dataclasses.replace(normal, model=found.model, shapes=probe(found.model)), frozen)
     small = Restore().run(PruneChannels().run(analysis, found.plan), original)
     pruned = Pruned(analysis, found.plan, small, frozen=frozen)
-    return Exact(pruned, found.removal, before)
+    return Exact(pruned, found.removal)
 
 
 def _compare(original: Model, normal: Model, pruned: Pruned, seed: int) -> Check:

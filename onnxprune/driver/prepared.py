@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from onnxprune.passes.observe import Observed
     from onnxprune.pruning.criteria import Scores
     from onnxprune.pruning.knapsack import Curve
-    from onnxprune.pruning.width_search import Prices
+    from onnxprune.pruning.width_search import TargetPrices
 
 __all__ = ["Prepared"]
 
@@ -107,7 +107,7 @@ class Prepared:
             return step.run(self.analysis.float32, scores, observed, self.known, self.stages.tell)
 
     @cached_property
-    def latencies(self) -> Prices:
+    def latencies(self) -> TargetPrices:
         """What the model takes under any plan, by timing its layers here."""
         from onnxprune.latency.profiler import LatencyProfiler
 

@@ -21,10 +21,12 @@ from onnxprune.driver.search import DropSearch, at_latency, within_drop
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model, ModelSource
+from onnxprune.ir.parameters import parameters
 from onnxprune.options.prune import Recipe
 from onnxprune.options.targets import Target
 from onnxprune.passes import Couple, Normalize
 from onnxprune.passes.analysis import Analysis
+from onnxprune.passes.footprint import footprint
 from onnxprune.pruning.cost import COST_METRICS, Cost, layer_costs
 from onnxprune.verify.drift import measure_drift
 from onnxprune.verify.metrics import Evaluation, parse_drop
@@ -157,9 +159,8 @@ def _made(original: Model, recipe: Recipe, samples: Samples | None, stages: Stag
         exact = remove(original, recipe)
     if recipe.only_exact:
         return _Made(exact.pruned, exact)
-    rest = exact.remaining(recipe)
-    compiler = Compiler(exact.pruned.analysis.model, rest, samples, stages, exact.removal.gone, original)
-    return dataclasses.replace(_reduced(original, rest, compiler), exact=exact)
+    compiler = Compiler(exact.pruned.analysis.model, recipe, samples, stages, exact.removal.gone, original)
+    return dataclasses.replace(_reduced(original, recipe, compiler), exact=exact)
 
 
 def _reduced(original: Model, recipe: Recipe, compiler: Compiler) -> _Made:
@@ -214,14 +215,18 @@ def sensitivity(
 
 
 def price(analysis: Analysis, plan: Plan) -> tuple[Cost, Cost, dict[str, float]]:
-    """What a model costs before and after a plan, and the fraction of each metric that remains."""
+    """What the file costs, what it is expected to cost under a plan, and the fraction of each metric that remains."""
     groups = analysis.coupling.groups
     counts = {group.factor: len(plan.keep[group.id]) for group in groups if group.id in plan.keep}
-    before, after = analysis.costs.cost({}), analysis.costs.cost(counts)
-    obtained = {metric: getattr(after, metric) / max(getattr(before, metric), 1) for metric in COST_METRICS}
+    before, after = analysis.costs.original(), analysis.costs.cost(counts)
+    obtained = _fractions(before, after)
     positions = sum(group.size for group in groups)
     obtained["channels"] = sum(counts.get(g.factor, g.size) for g in groups) / positions if positions else 1.0
     return before, after, obtained
+
+
+def _fractions(before: Cost, after: Cost) -> dict[str, float]:
+    return {metric: getattr(after, metric) / max(getattr(before, metric), 1) for metric in COST_METRICS}
 
 
 def samples_of(recipe: Recipe, model: Model) -> Samples | None:
@@ -242,15 +247,15 @@ def _report(original: Model, recipe: Recipe, made: _Made) -> Report:
     """The report, except for what is measured on the result."""
     pruned, exact, search = made.pruned, made.exact, made.search
     plan, coupling = pruned.plan, pruned.analysis.coupling
-    before, after, obtained = price(pruned.analysis, plan)
-    if exact:
-        before, obtained = exact.before, exact.against(after, obtained)
+    before, planned, obtained = price(pruned.analysis, plan)
+    taken = footprint(pruned.model)
+    after = Cost(planned.macs, taken.params, taken.size)
     return Report(
         model=original.name,
         requested="lossless" if recipe.only_exact else str(search.target if search else recipe.target),
         score=search.score if search else None,
         tried=search.tried if search else (),
-        obtained={**obtained, **made.measured},
+        obtained={**obtained, **_fractions(before, after), **made.measured},
         before=before,
         after=after,
         groups=tuple(
@@ -280,10 +285,10 @@ def _notes(recipe: Recipe, pruned: Pruned) -> Iterator[str]:
 
 def describe(analysis: Analysis) -> dict[str, Any]:
     """Everything `inspect` shows, as data: costs, groups, refusals, layers."""
-    coupling, batch = analysis.coupling, analysis.shapes.batch
+    coupling, batch, counted = analysis.coupling, analysis.shapes.batch, parameters(analysis.model)
     layers = []
     for node in coupling.nodes:
-        macs, params = layer_costs(analysis.model, node, batch)
+        macs, params = layer_costs(analysis.model, node, batch, counted)
         if macs or params:
             layers.append(
                 {"node": node.view.name, "op": node.view.op, "macs": macs, "params": params, "axes": str(node.equation)}
@@ -298,7 +303,7 @@ def describe(analysis: Analysis) -> dict[str, Any]:
         }
         for group in coupling.groups
     ]
-    cost = analysis.costs.cost({})
+    cost = analysis.costs.original()
     return {
         "model": analysis.model.name,
         "opset": analysis.model.opset,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from onnx import NodeProto
 
 from onnxprune.data.samples import open_samples, optional_samples
 from onnxprune.driver import ort_quantizer
@@ -19,6 +20,7 @@ from onnxprune.driver.proof import demand, stored
 from onnxprune.driver.report import QuantReport
 from onnxprune.driver.result import ModelResult
 from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
+from onnxprune.ir import files
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.node import QDQ, domain_of, every_node
 from onnxprune.ir.precision import float_types
@@ -30,8 +32,6 @@ from onnxprune.verify.drift import measure_drift
 from onnxprune.verify.metrics import Evaluation
 
 if TYPE_CHECKING:
-    from onnx import NodeProto
-
     from onnxprune.data.samples import Samples
     from onnxprune.passes.base import Progress
     from onnxprune.verify.verdicts import Check
@@ -113,7 +113,7 @@ def quantize(
         weights=len(made.weights),
         elements=sum(weight.elements for weight in made.weights),
         zeros=(sum(weight.before for weight in made.weights), sum(weight.after for weight in made.weights)),
-        size=(original.nbytes, made.model.nbytes),
+        size=(files.source_bytes(original), files.written_bytes(made.model)),
         verification=made.check,
         drift=drift,
         arithmetic=arithmetic,
@@ -189,7 +189,7 @@ def _quantized(original: Model, recipe: QuantRecipe, samples: Samples, stages: S
     kept = tuple(_kept(result, excluded))
     nodes = Counter(node.op_type for node in _computing(result)) - Counter(node["op"] for node in kept)
     _tidy(result, original)
-    result = Restore().run(result, model)
+    result = Restore().run(result, _with_quantizers(model, result))
     if not weights:
         raise TargetError(f"{model.name}: nothing in it can be quantised: {_why(kept)}")
     return _Quantized(result, nodes, kept, weights, tuple(workshop.said), check)
@@ -323,6 +323,27 @@ def _zeros(prepared: Model, result: Model) -> dict[str, _Zeros]:
             raise VerificationError(f"{name}: a zero of it is not zero in int8: leave it out with --exclude {name!r}")
         found[name] = _Zeros(weight.size, int(was.sum()), int(zero.sum()))
     return found
+
+
+def _with_quantizers(original: Model, result: Model) -> Model:
+    """The original with the nodes that make the quantised constants of the result, so that what nodes make may stay made.
+
+    A mask that nodes make of its sizes would be stored in the result: ONNX Runtime folds it before it quantises.
+    """
+    source = original.copy()
+    made = {name for node in every_node(original.graph) for name in node.output}
+    for node in result.graph.node:
+        if node.op_type != "DequantizeLinear" or len(node.input) < 3 or not result.weights.keys() >= set(node.input):
+            continue
+        quantized, scale, point = node.input
+        name = quantized.removesuffix("_quantized")
+        if name not in made or quantized in source.weights:
+            continue
+        source.weights |= {constant: result.weights[constant] for constant in (scale, point)}
+        step = NodeProto(op_type="QuantizeLinear", name=f"{name}_quantize", input=[name, scale, point], output=[quantized])
+        step.attribute.extend(node.attribute)
+        source.graph.node.append(step)
+    return source
 
 
 def _axis(node: NodeProto) -> int:

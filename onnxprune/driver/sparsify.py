@@ -29,6 +29,7 @@ from onnxprune.options.sparsify import SparseRecipe
 from onnxprune.options.targets import Goal
 from onnxprune.passes import Couple, Decode, Encode, Normalize, Restore, Sparsify
 from onnxprune.passes.base import Fitted, Progress, silent
+from onnxprune.passes.footprint import footprint_of_file
 from onnxprune.sparse import layers as sparse_layers
 from onnxprune.sparse import permute
 from onnxprune.sparse.allocation import WeightCounts, counts_by_curves, important, threshold
@@ -244,8 +245,8 @@ class Sparsifier:
 
     def _sized(self, goal: Goal) -> Sparsified:
         """The least sparse model whose size is not above the one asked for, found by false position."""
-        bytes_of = gzipped if goal.metric == "gzip" else _bytes
-        wanted = goal.value * bytes_of(self._original) if goal.value < 1 else goal.value
+        bytes_of, file = (gzipped, gzipped) if goal.metric == "gzip" else (files.written_bytes, files.source_bytes)
+        wanted = goal.value * file(self._original) if goal.value < 1 else goal.value
         low, high = (0.0, float(bytes_of(self._encode(self.analysis.model)))), (1.0, 0.0)
         best, share = None, min(max(1 - wanted / low[1], 0.0), 0.99)
         for _ in range(_STEPS):
@@ -264,11 +265,6 @@ class Sparsifier:
                 f"target {goal} cannot be reached: at a sparsity of {low[0]:.2f} the model takes {low[1]:.0f} bytes"
             )
         return best[0]
-
-
-def _bytes(model: Model) -> int:
-    """Of the file."""
-    return model.nbytes if model.nbytes > files.LIMIT else int(model.to_proto().ByteSize())
 
 
 def gzipped(model: Model) -> int:
@@ -337,9 +333,9 @@ def sparsify(
         allocation="" if worker.recipe.allocation == "auto" else worker.recipe.allocation,
         layers=tuple(_described(layer, made) for layer, _ in made.layers),
         dense=tuple(layer.name for layer in worker.every if layer not in worker.layers),
-        parameters=sum(weight.size for weight in made.original.weights.values() if weight.is_float),
+        parameters=footprint_of_file(original).params,
         zeros=sum(layer.zeros(made.model) for layer, _ in made.layers),
-        size=(_bytes(original), _bytes(made.stored)),
+        size=(files.source_bytes(original), files.written_bytes(made.stored)),
         gzip=(gzipped(original), gzipped(made.stored)),
         permuted=tuple(worker.permuted),
         verification=check,

@@ -17,7 +17,7 @@ from onnxprune.ir.toposort import in_order
 if TYPE_CHECKING:
     from onnx import FunctionProto, ModelProto, NodeProto
 
-__all__ = ["make_plain"]
+__all__ = ["make_plain", "same_operator"]
 
 
 def make_plain(proto: ModelProto, name: str) -> None:
@@ -56,11 +56,12 @@ def _adopt(function: FunctionProto, versions: dict[str, int]) -> None:
         domain = _domain(opset)
         version = versions.setdefault(domain, opset.version)
         used = {node.op_type for node in _every_node(function.node) if _domain(node) == domain}
-        if version != opset.version and all(_same(op, domain, version, opset.version) for op in used):
+        if version != opset.version and all(same_operator(op, domain, version, opset.version) for op in used):
             opset.version = version
 
 
-def _same(op: str, domain: str, one: int, other: int) -> bool:
+def same_operator(op: str, domain: str, one: int, other: int) -> bool:
+    """Whether an operator is the same in two versions of its operator set."""
     try:
         first, second = get_schema(op, one, domain), get_schema(op, other, domain)
     except SchemaError:  # another function, or a runtime's own operator: the standard does not version those

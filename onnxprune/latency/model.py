@@ -113,6 +113,11 @@ class LatencyModel:
             for leaf in {leaf for factor in cost.segment.coordinates for leaf in graph.below(factor)}:
                 self._touched[leaf].append(cost)
 
+    @property
+    def whole(self) -> float:
+        """Milliseconds of the model as it is."""
+        return self.total({})
+
     def total(self, counts: Mapping[Factor, int]) -> float:
         """Milliseconds of one inference when each factor keeps that many positions (others: all)."""
         return self.fit.offset + self._sum(self._costs, counts)

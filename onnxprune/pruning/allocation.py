@@ -16,7 +16,7 @@ from onnxprune.axes.rules.registry import Reason
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.options.targets import Align, Target
 from onnxprune.pruning.knapsack import Curve, choose_widths
-from onnxprune.pruning.width_search import GroupWidths, Prices, WidthSearch, WidthStep
+from onnxprune.pruning.width_search import GroupWidths, TargetPrices, WidthSearch, WidthStep
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling, CouplingGroup
@@ -32,6 +32,9 @@ _CLOSE = 1e-3
 _WASTE = 0.01
 """Shares of the whole cost. Room of less than a thousandth is not filled, as reports show three digits; waste of more than a
 hundredth is worth another arrangement, which takes many more prices."""
+
+_NOTEWORTHY = 0.01
+"""A share of the whole cost that no group reaches, from which a refusal tells it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def widths(group: CouplingGroup, coupling: Coupling, align: Align, floor: float 
 def allocate(
     coupling: Coupling,
     scores: Mapping[str, Scores],
-    prices: Prices,
+    prices: TargetPrices,
     target: Target,
     *,
     scope: str,
@@ -90,7 +93,7 @@ def allocate(
         search = _ScoreSearch(groups, allowed, scores, prices, target, scope)
         found = search.run({groups[name].factor: count for name, count in spared.items()})
         if found is None:
-            raise _out_of_reach(target, prices.total(search.least) / search.whole, align)
+            raise _out_of_reach(target, prices, search.least, align)
         counts, obtained = {name: found[group.factor] for name, group in groups.items()}, prices.total(found) / search.whole
     keep = {}
     for name, group in groups.items():
@@ -104,7 +107,7 @@ def allocate(
 def allocate_by_curves(
     coupling: Coupling,
     curves: Mapping[str, Curve],
-    prices: Prices,
+    prices: TargetPrices,
     target: Target,
     *,
     align: Align,
@@ -125,8 +128,7 @@ def allocate_by_curves(
     curves = {name: replace(curve, error=curve.error**exponent) for name, curve in curves.items()}
     counts = choose_widths(coupling.groups, curves, allowed, prices, target.fraction * whole)
     if counts is None:
-        least = prices.total({groups[name].factor: choices[0] for name, choices in allowed.items()}) / whole
-        raise _out_of_reach(target, least, align)
+        raise _out_of_reach(target, prices, {groups[name].factor: choices[0] for name, choices in allowed.items()}, align)
     factors = {groups[name].factor: count for name, count in counts.items()}
     keep = {name: curves[name].keep(count) for name, count in counts.items() if count < groups[name].size}
     return Allocation(keep, prices.total(factors) / whole)
@@ -149,13 +151,13 @@ def _choices(
     return groups, allowed, spared
 
 
-def _whole(prices: Prices, target: Target) -> float:
-    """What the model costs as it is.
+def _whole(prices: TargetPrices, target: Target) -> float:
+    """What the target is a fraction of.
 
     Raises:
         OptionError: nothing.
     """
-    whole = prices.total({})
+    whole = prices.whole
     if not whole:
         raise OptionError(
             f"target {target}: the model has no {target.metric} to take a fraction of: write channels=0.5, or size=0.5"
@@ -163,12 +165,15 @@ def _whole(prices: Prices, target: Target) -> float:
     return whole
 
 
-def _out_of_reach(target: Target, least: float, align: Align) -> TargetError:
-    aligned = f" and alignment {align.told}; try --align 1" if align.channels > 1 else ""
-    return TargetError(
-        f"target {target} cannot be reached: at least {target.metric}={least:.3f} remains "
-        f"with a floor of {FLOOR:.0%} of each group{aligned} or a target of at least that"
-    )
+def _out_of_reach(target: Target, prices: TargetPrices, least: GroupWidths, align: Align) -> TargetError:
+    remains = math.ceil(prices.total(least) / prices.whole * 1000 - 1e-6) / 1000  # rounded up: it is offered as a target
+    aligned = f" and alignment {align.told}; try --align 1, or" if align.channels > 1 else ";"
+    text = f"at least {target.metric}={remains:.3f} remains with a floor of {FLOOR:.0%} of each group{aligned} "
+    text += "ask for at least that"
+    outside = 0.0 if target.timed else prices.total(dict.fromkeys(least, 0)) / prices.whole
+    if outside >= _NOTEWORTHY:
+        text += f"; no group holds {outside:.1%} of the {target.metric}: inspect says why"
+    return TargetError(f"target {target} cannot be reached: {text}")
 
 
 def _same_share(
@@ -189,7 +194,7 @@ class _ScoreSearch(WidthSearch):
 
     def __init__(
         self, groups: Mapping[str, CouplingGroup], allowed: Mapping[str, list[int]], scores: Mapping[str, Scores],
-        prices: Prices, target: Target, scope: str,
+        prices: TargetPrices, target: Target, scope: str,
     ) -> None:  # fmt: skip
         self.whole = _whole(prices, target)
         super().__init__({groups[name].factor: allowed[name] for name in groups}, prices, target.fraction * self.whole)

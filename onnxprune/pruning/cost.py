@@ -9,18 +9,20 @@ Worked example: a dense convolution between groups of widths *a* and *b* under a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxprune.axes.factors import Factor, leaves, length
+from onnxprune.ir.files import written_bytes
+from onnxprune.ir.parameters import parameters
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
     from onnxprune.axes.node_axes import NodeAxes
     from onnxprune.ir.model import Model
 
-__all__ = ["COST_METRICS", "Cost", "CostModel", "layer_costs"]
+__all__ = ["COST_METRICS", "Cost", "CostModel", "Footprint", "layer_costs"]
 
 COST_METRICS = ("macs", "params", "size")
 """The costs that are counted exactly; latency is predicted elsewhere."""
@@ -34,7 +36,7 @@ class Cost:
     """Attributes:
     macs: multiply-accumulates of one inference; of one sample where the batch is dynamic.
     params: elements of floating-point constants, and of quantised ones.
-    size: bytes of the constants and the graph.
+    size: bytes of the file, external data included.
     """
 
     macs: int
@@ -42,10 +44,40 @@ class Cost:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a model takes where it is stored: the costs that do not depend on what is computed.
+
+    Attributes:
+        params: elements of floating-point constants, and of quantised ones.
+        size: bytes of the file, external data included.
+    """
+
+    params: int
+    size: int
+
+
 class CostModel:
     """Costs of a graph under a plan; each is a sum of products of factor lengths, so a change is priced where it acts."""
 
-    def __init__(self, model: Model, coupling: Coupling, batch: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        coupling: Coupling,
+        batch: int,
+        file: Footprint | None = None,
+        uncut: Footprint | None = None,
+    ) -> None:
+        """Price a graph.
+
+        Args:
+            model: the graph.
+            coupling: its groups.
+            batch: the batch size of its shapes.
+            file: what the file takes that the graph was made from, of which targets are fractions; that of the graph if none.
+            uncut: what is written of the graph where nothing is cut; all of it if none. The graph may hold what the file does
+                not, such as constants that are made by nodes when it is written.
+        """
         free = {group.factor for group in coupling.groups}
         below: dict[Factor, frozenset[Factor]] = {}
         self._terms: dict[str, list[Term]] = {metric: [] for metric in COST_METRICS}
@@ -55,13 +87,17 @@ class CostModel:
             for letters in node.rule.macs:
                 known = (node.letters.get(letter) or node.sizes[letter] for letter in letters)
                 self._add("macs", 1 / batch, known, free, below)
-        quantized = {name for node in coupling.nodes for name in _quantized(node)}
+        counted = parameters(model)
         for weight in model.weights.values():
             factors = coupling.axes.get(weight.name, weight.shape)
             self._add("size", weight.nbytes / max(weight.size, 1), factors, free, below)
-            if weight.is_float or weight.name in quantized:
+            if weight.name in counted:
                 self._add("params", 1, factors, free, below)
-        self._constant["size"] += model.proto.ByteSize()
+        uncut = uncut or Footprint(round(self.total("params", {})), written_bytes(model))
+        self.file = file or uncut
+        """What targets are a fraction of."""
+        for metric in ("params", "size"):
+            self._constant[metric] += getattr(uncut, metric) - self.total(metric, {})
 
     def _add(
         self,
@@ -114,6 +150,14 @@ class CostModel:
         """One of the costs."""
         return Priced(self, metric)
 
+    def whole(self, metric: str) -> float:
+        """What a target is a fraction of: the cost of the file."""
+        return self.total(metric, {}) if metric == "macs" else float(getattr(self.file, metric))
+
+    def original(self) -> Cost:
+        """All costs of the file."""
+        return Cost(*(round(self.whole(metric)) for metric in COST_METRICS))
+
     def cost(self, counts: Mapping[Factor, int]) -> Cost:
         """All costs."""
         return Cost(*(round(self.total(metric, counts)) for metric in COST_METRICS))
@@ -126,6 +170,10 @@ class Priced:
     model: CostModel
     metric: str
 
+    @property
+    def whole(self) -> float:
+        return self.model.whole(self.metric)
+
     def total(self, counts: Mapping[Factor, int]) -> float:
         return self.model.total(self.metric, counts)
 
@@ -134,11 +182,6 @@ class Priced:
 
     def sharing(self, factor: Factor) -> set[Factor]:
         return self.model.sharing(self.metric, factor)
-
-
-def _quantized(node: NodeAxes) -> list[str]:
-    """The names of what a node reads as quantised constants."""
-    return [node.view.inputs[position] for position in node.rule.quantized if node.view.has(position)]
 
 
 def _price(terms: Iterable[Term], counts: Mapping[Factor, int]) -> float:
@@ -150,9 +193,7 @@ def _price(terms: Iterable[Term], counts: Mapping[Factor, int]) -> float:
     return total
 
 
-def layer_costs(model: Model, node: NodeAxes, batch: int) -> tuple[int, int]:
-    """Multiply-accumulates (of one sample) and floating-point parameters of one node."""
+def layer_costs(model: Model, node: NodeAxes, batch: int, counted: Collection[str]) -> tuple[int, int]:
+    """Multiply-accumulates (of one sample) and parameters of one node; ``counted`` are the names of all parameters."""
     macs = sum(math.prod(node.sizes[letter] for letter in letters) for letters in node.rule.macs)
-    weights = (model.weights[name] for name in dict.fromkeys(node.view.inputs) if name in model.weights)
-    quantized = _quantized(node)
-    return macs // batch, sum(weight.size for weight in weights if weight.is_float or weight.name in quantized)
+    return macs // batch, sum(model.weights[name].size for name in dict.fromkeys(node.view.inputs) if name in counted)

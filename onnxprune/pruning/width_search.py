@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from onnxprune.axes.factors import Factor
 
-__all__ = ["GroupWidths", "Prices", "WidthSearch", "WidthStep"]
+__all__ = ["GroupWidths", "Prices", "TargetPrices", "WidthSearch", "WidthStep"]
 
 GroupWidths = dict["Factor", int]
 """The width of every group, by its factor."""
@@ -33,6 +33,14 @@ class Prices(Protocol):
 
     def sharing(self, factor: Factor) -> Collection[Factor]:
         """The other factors on whose widths the price of this one depends."""
+
+
+class TargetPrices(Prices, Protocol):
+    """The cost of a model that a target is about."""
+
+    @property
+    def whole(self) -> float:
+        """What the target is a fraction of."""
 
 
 @dataclass(frozen=True, slots=True)

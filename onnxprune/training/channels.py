@@ -31,6 +31,7 @@ from onnxprune.options.prune import Recipe
 from onnxprune.options.registries import TRAININGS
 from onnxprune.options.targets import Target
 from onnxprune.options.train import Sparse, Training, turns
+from onnxprune.passes.footprint import footprint
 from onnxprune.pruning.cost import COST_METRICS
 from onnxprune.training.channel_selection import ChannelSelection
 from onnxprune.training.data import TrainingData
@@ -175,9 +176,12 @@ class _ChannelRun:
 
     def _first(self) -> _RunState:
         found = analyze(self._source, protect=self._recipe.protect)
-        cost = found.costs.cost({})
-        row = self._row("original", self._source, dataclasses.asdict(cost))
-        return _RunState(0, _serialized(found.model), stages=[{**row, "seconds": 0.0}])
+        cost = dataclasses.asdict(found.costs.original())
+        row = self._row("original", self._source, cost)
+        prepared = dataclasses.asdict(footprint(found.model))  # it may take more or less than the file
+        metric = self._target.metric
+        remaining = prepared[metric] / max(cost[metric], 1) if metric in prepared else 1.0
+        return _RunState(0, _serialized(found.model), remaining=remaining, stages=[{**row, "seconds": 0.0}])
 
     def _resumed(self) -> _RunState | None:
         if self._checkpoint is None:
@@ -187,7 +191,7 @@ class _ChannelRun:
             state = _RunState(**self._checkpoint.beside) if self._checkpoint.beside else None
             if state:
                 _deserialized(state.model, self._source)
-                if state.number < 0 or not 0 < state.remaining <= 1:
+                if state.number < 0 or not state.remaining > 0:
                     raise ValueError("no such position")
         return state
 

@@ -125,12 +125,13 @@ def test_targets_are_fractions_of_the_original() -> None:
     """Which has fewer biases than the rewritten model."""
     model = edited(parse(NETS["chain"]), w2=fill([2]))
     recipe = Recipe(target="params=0.75", lossless=True)
-    found = remove(Model.of(model), recipe)
-    added = sum(weight.size for weight in found.pruned.analysis.model.weights.values()) - found.before.params
-    assert added == 4
-    fraction = found.remaining(recipe).target.fraction
-    assert fraction == pytest.approx(0.75 * found.before.params / (found.before.params + 4))
-    assert found.remaining(dataclasses.replace(recipe, target="channels=0.5")).target == Target("channels", 0.5)
+    params = prune(model, Recipe(target="channels=1")).report.before.params
+    rewritten = remove(Model.of(model), recipe).pruned.analysis
+    assert sum(weight.size for weight in rewritten.model.weights.values()) == params + 4
+    assert rewritten.costs.of("params").whole == params
+    report = prune(model, recipe).report
+    assert report.before.params == params
+    assert report.after.params <= 0.75 * params
 
 
 def test_a_plan_cannot_say_what_takes_over() -> None:

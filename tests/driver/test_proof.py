@@ -135,7 +135,7 @@ def test_a_pass_that_prepares_wrongly_is_caught(
     def wrong(self: Normalize, model: Model) -> Normalized:
         normal = right(self, model)
         fault(normal.model)
-        return Normalized(normal.model, probe(normal.model))
+        return replace(normal, shapes=probe(normal.model))
 
     monkeypatch.setattr(Normalize, "run", wrong)
     with pytest.raises(VerificationError, match=rf"prepared, it computes something else than the file: 'y' .* on {sizes}$"):

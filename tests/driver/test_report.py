@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from nets import LAYER_NORM, NETS, parse
@@ -97,3 +99,32 @@ def test_verification_is_the_check(report: Report) -> None:
     assert isinstance(report.verification, Check)
     assert report.verification.runs == 3
     assert report.verification.error <= 1e-4
+
+
+@pytest.mark.parametrize("target", ["size=0.6", "params=0.6"])
+def test_targets_are_fractions_of_the_file(target: str, tmp_path: Path) -> None:
+    """A file with one matrix for two layers, and a bias for two: what is written is what the report says."""
+    source, out = tmp_path / "m.onnx", tmp_path / "o.onnx"
+    onnx.save(
+        parse("""(float[N,40] x) => (float[N,40] y) <float[40,64] w, float[64,40] v, float[40] b> {
+          a = MatMul(x, w)
+          r = Relu(a)
+          c = MatMul(r, v)
+          d = Add(c, b)
+          w2 = Identity(w)
+          e = MatMul(d, w2)
+          f = Relu(e)
+          v2 = Identity(v)
+          g = MatMul(f, v2)
+          y = Add(g, b)
+        }"""),
+        source,
+    )
+    result = prune(source, Recipe(target=target, align="1"), agreement=False)
+    result.save(out)
+    report, wanted = result.report, Recipe(target=target).target
+    assert (report.before.params, report.before.size) == (2 * 40 * 64 + 40, source.stat().st_size)
+    assert report.after.size == out.stat().st_size
+    assert report.after.params == sum(math.prod(t.dims) for t in onnx.load(out).graph.initializer if t.data_type == 1)
+    assert wanted.fraction - 0.03 < report.obtained[wanted.metric] <= wanted.fraction + 0.01
+    assert result.report.to_dict()["before"]["size"] == source.stat().st_size

@@ -118,3 +118,33 @@ def test_the_size_of_a_model_counts_its_data_files(tmp_path: Path) -> None:
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="data", size_threshold=0)
     assert files.model_files(path) == [path, tmp_path / "data"]
     assert files.size_on_disk(path) == path.stat().st_size + array.nbytes
+
+
+@pytest.mark.parametrize("version", [3, 8])
+def test_bytes_are_known_before_they_are_written(version: int, tmp_path: Path) -> None:
+    """Whatever holds the data of a constant: a protobuf with raw or typed data, another file, an array."""
+    proto, data, path = chain(), tmp_path / "data.onnx", tmp_path / "out.onnx"
+    proto.ir_version = version
+    for value in proto.graph.initializer if version < 4 else ():
+        proto.graph.input.append(helper.make_tensor_value_info(value.name, value.data_type, value.dims))
+    proto.graph.initializer[0].doc_string = "the first"
+    typed = numpy_helper.to_array(proto.graph.initializer[1])
+    proto.graph.initializer[1].CopyFrom(helper.make_tensor(proto.graph.initializer[1].name, 1, typed.shape, typed.ravel()))
+    beside = onnx.ModelProto.FromString(proto.SerializeToString())
+    onnx.save(beside, data, save_as_external_data=True, location="data", size_threshold=2000)
+    for source in (proto, data):
+        model = Model.of(source)
+        one = next(iter(model.weights))
+        model.weights["a much longer name"] = model.weights.pop(one).renamed("a much longer name")
+        model.weights["made"] = model.weights["a much longer name"].derived((0, 3), lambda array: array.ravel()[:0].reshape(0, 3))
+        files.save(model, path)
+        assert files.written_bytes(model) == path.stat().st_size
+    assert files.source_bytes(Model.of(data)) == files.size_on_disk(data)
+    assert files.source_bytes(Model.of(proto)) == proto.ByteSize()
+
+
+@pytest.mark.usefixtures("small_limit")
+def test_bytes_of_two_files_are_known_about(tmp_path: Path) -> None:
+    model, path = Model.of(chain()), tmp_path / "out.onnx"
+    files.save(model, path)
+    assert files.written_bytes(model) == pytest.approx(files.size_on_disk(path), abs=4096 + 128 * len(model.weights))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
@@ -9,7 +11,6 @@ from onnx import ModelProto, numpy_helper
 from nets import NETS, parse
 from onnxprune.ir.model import Model
 from onnxprune.passes import Couple, Lossless, Normalize, PruneChannels
-from onnxprune.passes.analysis import Normalized
 from onnxprune.pruning.lossless.search import Removal, search
 from onnxprune.shapes import probes
 from onnxprune.verify import law
@@ -20,8 +21,9 @@ from pruning.lossless.test_value_numbering import copy, edited, fill
 
 def without_loss(model: ModelProto | Model) -> tuple[Model, Removal]:
     """The model without what it does not need, and what that was."""
-    found = Lossless().run(Couple().run(Normalize().run(Model.of(model))))
-    rewritten = Couple().run(Normalized(found.model, probes.probe(found.model)))
+    normal = Normalize().run(Model.of(model))
+    found = Lossless().run(Couple().run(normal))
+    rewritten = Couple().run(replace(normal, model=found.model, shapes=probes.probe(found.model)))
     return PruneChannels().run(rewritten, found.plan), found.removal
 
 
