@@ -7,6 +7,7 @@ byte of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, external_data_h
 from onnxprune.errors import ModelError
 from onnxprune.ir.node import FOLLOWED, STANDARD_DOMAINS, captured, defined, domain_of, every_body, every_node, is_followed
 from onnxprune.ir.plain import make_plain
+from onnxprune.ir.sizes import GivenSizes, given_sizes
 from onnxprune.ir.validate import validate
 from onnxprune.ir.weights import FLOATS, Weight, densify
 
@@ -94,6 +96,7 @@ class Model:
         name: what messages call it: its path, or ``<model>``.
         external: whether it came with external data.
         sparse: the weights that came as sparse tensors.
+        sizes: what is known of the sizes of open axes of its inputs.
     """
 
     def __init__(
@@ -104,18 +107,32 @@ class Model:
         *,
         external: bool = False,
         sparse: frozenset[str] = frozenset(),
+        sizes: GivenSizes | None = None,
     ) -> None:
         self.proto, self.weights, self.name, self.external, self.sparse = proto, weights, name, external, sparse
+        self.sizes = sizes or GivenSizes()
 
     @classmethod
-    def of(cls, source: ModelSource) -> Model:
+    def of(cls, source: ModelSource, shape: Sequence[str] = ()) -> Model:
         """The model in a path, a ``ModelProto``, bytes or an ``onnx_graphsurgeon.Graph``; the source is never changed.
 
         Its functions are inlined, and its nodes are in an order in which they can run: see `make_plain`.
 
+        Args:
+            source: see there.
+            shape: sizes of inputs, as users write them: ``image=?x3x224x224``, ``height=224``.
+
         Raises:
             ModelError: it is not a model that can be read.
+            OptionError: ``shape`` does not fit its inputs.
         """
+        model = cls._of(source)
+        if shape:
+            model.sizes = given_sizes(shape, model.inputs)
+        return model
+
+    @classmethod
+    def _of(cls, source: ModelSource) -> Model:
         if isinstance(source, Model):
             return source.copy()
         if isinstance(source, str | Path):
@@ -163,7 +180,7 @@ class Model:
         """A model whose graph and set of weights can be changed without changing this one; the weights are shared."""
         proto = ModelProto()
         proto.CopyFrom(self.proto)
-        return Model(proto, dict(self.weights), self.name, external=self.external, sparse=self.sparse)
+        return Model(proto, dict(self.weights), self.name, external=self.external, sparse=self.sparse, sizes=self.sizes)
 
     @property
     def graph(self) -> GraphProto:
