@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import random
 import resource
@@ -296,11 +297,11 @@ def _difference(one: str, other: str) -> str:
 
     from onnxprune.ir.model import Model
     from onnxprune.runtime.session import random_feeds
-    from onnxprune.shapes.probes import binding_candidates
+    from onnxprune.shapes.candidates import binding_candidates
 
-    inputs = Model.of(one).inputs
-    for sizes in list(binding_candidates(inputs))[:3]:
-        feeds = random_feeds(inputs, sizes[0], seed=1)
+    model = Model.of(one)
+    for sizes in itertools.islice(binding_candidates(model), 3):
+        feeds = random_feeds(model.inputs, sizes[0], seed=1)
         results = []
         for path in (one, other):
             options = ort.SessionOptions()

@@ -19,7 +19,7 @@ from onnxprune.ir.weights import Array
 from onnxprune.passes import MaskChannels, PruneChannels
 from onnxprune.passes.analysis import Analysis
 from onnxprune.runtime import session
-from onnxprune.shapes import probes
+from onnxprune.shapes import candidates
 from onnxprune.verify import law
 
 
@@ -84,7 +84,7 @@ def check_law(found: Analysis, keep: Mapping[str, Sequence[int]]) -> None:
     pruned, masked = both(found, keep)
     outcome = law.compare(pruned, masked)
     assert outcome.ok, f"{dict(keep)}: {outcome.text}"
-    assert outcome.runs == len(probes.bindings(masked.inputs))
+    assert outcome.runs == len(candidates.bindings(masked.inputs))
     assert pruned.graph.input == found.model.graph.input
     assert pruned.graph.output == found.model.graph.output
     assert sum(w.size for w in pruned.weights.values()) < sum(w.size for w in found.model.weights.values())
@@ -127,7 +127,7 @@ def runs(model: Model, found: dict[str, tuple[int, ...]]) -> bool:
 
 def assert_same_values(one: Model, other: Model) -> None:
     """Both compute the same on seeded inputs of sizes that ``other`` takes, to the last bit but for fused arithmetic."""
-    taken = next(sizes for sizes in probes.binding_candidates(other.inputs) if all(runs(other, found) for found in sizes))
+    taken = next(sizes for sizes in candidates.binding_candidates(other) if all(runs(other, found) for found in sizes))
     for number, found in enumerate(taken):
         feeds = session.random_feeds(other.inputs, found, number)
         results = [session.inference_session(model.to_proto(), optimize=False).run(None, feeds) for model in (one, other)]

@@ -17,7 +17,7 @@ from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning.lossless.columns import places
 from onnxprune.pruning.lossless.search import REMOVAL_KINDS
 from onnxprune.runtime import session
-from onnxprune.shapes import probes
+from onnxprune.shapes import candidates
 from onnxprune.verify import law
 from pruning.lossless.test_search import without_loss
 from pruning.lossless.test_value_numbering import degraded
@@ -85,7 +85,7 @@ def test_what_is_planted_goes(model: ModelProto, seed: int, kind: str) -> None:
 def test_whatever_goes_the_model_stays_what_it_is(model: ModelProto, seed: int) -> None:
     original = Model.of(degraded(model, seed))
     pruned, removal = without_loss(original)
-    feeds = session.random_feeds(original.inputs, probes.bindings(original.inputs)[0], 0)
+    feeds = session.random_feeds(original.inputs, candidates.bindings(original.inputs)[0], 0)
     assume(np.abs(session.Session(original).run(feeds)[0]).max() > 1e-3)  # else outputs are rounding errors
     outcome = law.compare(pruned, original)
     assert outcome.ok, f"{outcome.text}\n{onnx.printer.to_text(model)[:6000]}"

@@ -15,7 +15,7 @@ from onnxprune.data.noise import coloured
 from onnxprune.data.sources import SampleSource, array_source, find_source
 from onnxprune.errors import OptionError
 from onnxprune.runtime.session import random_feeds
-from onnxprune.shapes.probes import bindings
+from onnxprune.shapes.candidates import bindings
 
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
@@ -171,7 +171,7 @@ def noise_samples(
         inputs: of the model.
         count: how many samples.
         seed: of the noise.
-        shapes: of the inputs, as `onnxprune.shapes.probes.binding_candidates` gives them.
+        shapes: of the inputs, as `onnxprune.shapes.candidates.binding_candidates` gives them.
         natural: whether inputs that are images get the spectrum of natural ones; see `coloured`.
     """
     signature = InputSignature.of(inputs)

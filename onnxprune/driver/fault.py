@@ -10,7 +10,7 @@ from onnxprune.errors import ContractError, ModelError, OnnxPruneError
 from onnxprune.ir.model import Model
 from onnxprune.runtime.partition import run_each
 from onnxprune.runtime.session import first_line, random_feeds
-from onnxprune.shapes.probes import binding_candidates
+from onnxprune.shapes.candidates import binding_candidates
 
 __all__ = ["explained", "refused"]
 
@@ -43,7 +43,7 @@ def refused(path: Path) -> ModelError | None:
         if any(value.type.WhichOneof("value") != "tensor_type" for value in model.inputs):
             return None
         first = ""
-        for sizes in islice(binding_candidates(model.inputs), _TRIALS):
+        for sizes in islice(binding_candidates(model), _TRIALS):
             (result,) = run_each(model, [random_feeds(model.inputs, sizes[0], seed=0)])
             if not isinstance(result, Exception):
                 return None

@@ -204,7 +204,7 @@ def _with_types(model: Model) -> Model:
     proto.graph.value_info.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in floats if name not in declared
     )
-    return Model(proto, model.weights, model.name)
+    return Model(proto, model.weights, model.name, sizes=model.sizes)
 
 
 class _Keeper(logging.Handler):

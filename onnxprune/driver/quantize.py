@@ -353,7 +353,7 @@ def _axis(node: NodeProto) -> int:
 def _tidy(model: Model, original: Model) -> None:
     """The name, interface and description of the original; nothing that only the quantizer's own steps read."""
     proto, first = model.proto, original.proto
-    model.name = original.name
+    model.name, model.sizes = original.name, original.sizes
     for field in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
         setattr(proto, field, getattr(first, field))
     for field, old in (("metadata_props", first.metadata_props), ("functions", first.functions)):

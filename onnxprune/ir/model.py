@@ -7,7 +7,7 @@ byte of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from onnxprune.errors import ModelError
 from onnxprune.ir.node import FOLLOWED, STANDARD_DOMAINS, captured, defined, domain_of, every_body, every_node, is_followed
 from onnxprune.ir.plain import make_plain
+from onnxprune.ir.sizes import GivenSizes, given_sizes
 from onnxprune.ir.validate import validate
 from onnxprune.ir.weights import FLOATS, Weight, densify
 
@@ -99,6 +100,7 @@ class Model:
         external: whether it came with external data.
         sparse: the weights that came as sparse tensors.
         file_bytes: what it was read from takes on disk, external data included; 0 for a model that no file is known of.
+        sizes: what is known of the sizes of open axes of its inputs.
     """
 
     def __init__(
@@ -110,19 +112,33 @@ class Model:
         external: bool = False,
         sparse: frozenset[str] = frozenset(),
         file_bytes: int = 0,
+        sizes: GivenSizes | None = None,
     ) -> None:
         self.proto, self.weights, self.name = proto, weights, name
         self.external, self.sparse, self.file_bytes = external, sparse, file_bytes
+        self.sizes = sizes or GivenSizes()
 
     @classmethod
-    def of(cls, source: ModelSource) -> Model:
+    def of(cls, source: ModelSource, shape: Sequence[str] = ()) -> Model:
         """The model in a path, a ``ModelProto``, bytes or an ``onnx_graphsurgeon.Graph``; the source is never changed.
 
         Its functions are inlined, and its nodes are in an order in which they can run: see `make_plain`.
 
+        Args:
+            source: see there.
+            shape: sizes of inputs, as users write them: ``image=?x3x224x224``, ``height=224``.
+
         Raises:
             ModelError: it is not a model that can be read.
+            OptionError: ``shape`` does not fit its inputs.
         """
+        model = cls._of(source)
+        if shape:
+            model.sizes = given_sizes(shape, model.inputs)
+        return model
+
+    @classmethod
+    def _of(cls, source: ModelSource) -> Model:
         if isinstance(source, Model):
             return source.copy()
         if isinstance(source, str | Path):
@@ -171,7 +187,15 @@ class Model:
         """A model whose graph and set of weights can be changed without changing this one; the weights are shared."""
         proto = ModelProto()
         proto.CopyFrom(self.proto)
-        return Model(proto, dict(self.weights), self.name, external=self.external, sparse=self.sparse, file_bytes=self.file_bytes)
+        return Model(
+            proto,
+            dict(self.weights),
+            self.name,
+            external=self.external,
+            sparse=self.sparse,
+            file_bytes=self.file_bytes,
+            sizes=self.sizes,
+        )
 
     @property
     def graph(self) -> GraphProto:

@@ -51,4 +51,5 @@ def extract(model: Model, nodes: Sequence[NodeProto], outputs: Iterable[str], in
     """
     read = outer_values(nodes)
     proto = subgraph(model.proto, nodes, (info(name) for name in read if name not in model.weights), outputs)
-    return Model(proto, {name: model.weights[name] for name in read if name in model.weights}, model.name)
+    weights = {name: model.weights[name] for name in read if name in model.weights}
+    return Model(proto, weights, model.name, sizes=model.sizes)

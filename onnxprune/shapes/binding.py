@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnx import numpy_helper
+from onnx import TensorShapeProto, numpy_helper
 
 from onnxprune.ir.node import captured, domain_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from onnx import ModelProto, NodeProto, ValueInfoProto
 
@@ -58,7 +58,10 @@ def bind(proto: ModelProto, inputs: Mapping[str, Shape]) -> Known:
     for value in proto.graph.input:
         if value.name not in inputs:
             continue
-        for dim, size in zip(value.type.tensor_type.shape.dim, inputs[value.name], strict=True):
+        tensor = value.type.tensor_type
+        if not tensor.HasField("shape"):  # the rank is open, too
+            tensor.shape.dim.extend(TensorShapeProto.Dimension() for _ in inputs[value.name])
+        for dim, size in zip(tensor.shape.dim, inputs[value.name], strict=True):
             if dim.dim_param:
                 names[dim.dim_param] = size
             dim.dim_value = size
@@ -72,6 +75,11 @@ def bind(proto: ModelProto, inputs: Mapping[str, Shape]) -> Known:
                 dim.dim_value = names[dim.dim_param]
             elif not dim.HasField("dim_value") or dim.dim_value < 0:
                 dim.Clear()
+    return _declared(proto, custom)
+
+
+def _declared(proto: ModelProto, custom: Collection[str]) -> Known:
+    """The shapes of outputs, which are taken out of the graph; those of ``custom`` operators stay."""
     declared: Known = {}
     for value in proto.graph.output:
         tensor = value.type.tensor_type

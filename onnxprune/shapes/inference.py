@@ -22,6 +22,7 @@ from onnxprune.ir.subgraph import extract, outer_values, subgraph
 from onnxprune.ir.weights import Weight
 from onnxprune.runtime.partition import run_for_shapes
 from onnxprune.shapes.binding import DATA_DEPENDENT, Known, bind, fill, substitute
+from onnxprune.shapes.clashes import Clash, first_clash
 from onnxprune.shapes.size_arithmetic import size_arithmetic
 
 if TYPE_CHECKING:
@@ -46,12 +47,14 @@ class Inferred:
         values: the small values that are known.
         assumed: axes, by value, of size 1 or another one, which were taken to have the other one because broadcasting does.
         stuck: whether a standard operator whose inputs are known gives nothing: sizes contradict each other.
+        clash: where they do, as far as that is known.
     """
 
     shapes: Known
     values: dict[str, Array]
     assumed: frozenset[tuple[str, int]]
     stuck: bool
+    clash: Clash | None = None
 
 
 def infer(
@@ -60,6 +63,8 @@ def infer(
     constants: Mapping[str, Array],
     stand_in: int,
     doubted: Collection[str] = (),
+    *,
+    runs: bool = True,
 ) -> Inferred:
     """Infer all shapes.
 
@@ -69,16 +74,19 @@ def infer(
         constants: the values of small constants.
         stand_in: what becomes of sizes that depend on data (how many entries are not zero, how often a loop runs).
         doubted: values whose sizes, and those of all that is computed from them, are no constants to compute others from.
+        runs: whether the model is run for shapes that do not follow otherwise.
     """
     carried: Known = {}
     assumed: set[tuple[str, int]] = set()
     while True:
-        inference = _Inference(model, inputs, constants, stand_in, carried, doubted)
+        inference = _Inference(model, inputs, constants, stand_in, carried, doubted, runs=runs)
         inference.settle()
         changes = inference.changes()
         assumed |= inference.assumed
         if changes.items() <= carried.items():
-            return Inferred(inference.shapes, inference.values, frozenset(assumed), inference.stuck)
+            clash = first_clash(model.graph.node, model.opset, inference.shapes, inference.values)
+            stuck = inference.stuck or clash is not None
+            return Inferred(inference.shapes, inference.values, frozenset(assumed), stuck, clash)
         carried |= changes
 
 
@@ -93,8 +101,10 @@ class _Inference:
         stand_in: int,
         carried: Known,
         doubted: Collection[str],
+        *,
+        runs: bool,
     ) -> None:
-        self.model, self.stand_in, self.carried = model, stand_in, carried
+        self.model, self.stand_in, self.carried, self.runs = model, stand_in, carried, runs
         self.proto = model.skeleton()
         self.steps = _flatten(self.proto, model.opset)
         self.declared = bind(self.proto, inputs)
@@ -144,7 +154,8 @@ class _Inference:
             no_tensors = {value.name for value in inferred.value_info if value.type.WhichOneof("value") != "tensor_type"}
             made = (name for node in unknown for name in node.output if name and name not in no_tensors)
             missing = [name for name in made if self.shapes.get(name) is None]
-            self._run(nodes, missing)
+            if self.runs:
+                self._run(nodes, missing)
             standard = (name for node in unknown if not domain_of(node) and self._reached(node) for name in node.output)
             self.stuck |= any(self.shapes.get(name) is None for name in {*standard}.intersection(missing))
         for name in (name for node in unknown for name in node.output):
@@ -198,7 +209,7 @@ class _Inference:
             return self.model
         read = outer_values(nodes)
         computed = {name: Weight(name, None, self.values[name]) for name in read if self._is_computed(name)}
-        whole = Model(self.proto, {**self.model.weights, **computed}, self.model.name)
+        whole = Model(self.proto, {**self.model.weights, **computed}, self.model.name, sizes=self.model.sizes)
         known = {*whole.weights, *(name for name in read if self._is_input(name) and self.shapes.get(name) is not None)}
         runnable = []
         for node in nodes:

@@ -9,41 +9,30 @@ where inference has no answer (custom operators, a few standard ones) the model 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import TensorProto
 
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import domain_of, every_node
 from onnxprune.ir.weights import Array
+from onnxprune.shapes.candidates import binding_candidates
 from onnxprune.shapes.dependence import WINDOWS, Dependence
 from onnxprune.shapes.inference import Inferred, infer
-from onnxprune.shapes.size_arithmetic import SMALL
+from onnxprune.shapes.size_arithmetic import small_constants
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
-
-    from onnx import ValueInfoProto
+    from collections.abc import Collection, Mapping, Sequence
 
     from onnxprune.ir.types import Shape
 
-__all__ = ["Shapes", "binding_candidates", "bindings", "probe", "shapes_at", "starved"]
+__all__ = ["Shapes", "probe", "shapes_at", "starved"]
 
 _STAND_INS = (13, 17)
 """Sizes, in the two probes, of what depends on data."""
-_COMMON = (224, 32, 28, 256, 128, 384, 299, 512)
-"""Image sizes and sequence lengths that models are made for."""
-_LONGER = (8, 64, 1024)
-"""How many times as long sequences are where a window is longer than the plain ones; audio has thousands of samples."""
-_LARGEST_IMAGE = 8
-"""How many times as wide images become at most."""
-_LARGEST = 1 << 22
-"""Elements that a longer input has at most."""
-_BATCHES = ((4, 8), (8, 16), (16, 32), (6, 12), (10, 20))
-"""Batches of graphs that take multiples alone: several views of a sample, flips, crops."""
+_SECOND_SIZES = 8
+"""How many second sizes are tried where the first ones are right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,91 +56,6 @@ class Shapes:
     batch: int = 1
 
 
-def bindings(inputs: Sequence[ValueInfoProto], batches: tuple[int, int] = (2, 3)) -> list[dict[str, Shape]]:
-    """Definite shapes for the graph inputs: one probe, and a second one if any size is open.
-
-    A batch becomes 2 and 3 (or what ``batches`` says), image sizes 64 and 95 pixels, other sizes 16, 24, 32, ... and one less
-    than twice as much in the second probe: what a graph computes from a remainder (padding to whole windows) must differ, too.
-    Sizes with one name stay equal.
-    """
-    return next(binding_candidates(inputs, batches))
-
-
-def binding_candidates(inputs: Sequence[ValueInfoProto], batches: tuple[int, int] = (2, 3)) -> Iterator[list[dict[str, Shape]]]:
-    """`bindings`, then others for models that do not take sizes as free as they are declared.
-
-    Some take multiples of a power of two alone. Exporters give sizes that must be equal different names: then those on one axis
-    of different inputs become equal; sizes with one name always are. And they leave sizes open for which there is one right
-    value: then those that networks are commonly made for are tried, longer ones (for windows that are longer than the first
-    sizes), and other batches.
-    """
-    done: list[list[dict[str, Shape]]] = []
-    trials = [
-        *(_Trial(batches, alike=alike, less=less) for alike in (False, True) for less in (1, 0)),
-        *(_Trial(batches, alike=True, size=size) for size in _COMMON),
-        *(_Trial(batches, scale=scale) for scale in _LONGER),
-        *(_Trial(more, alike=alike, less=less) for more in _BATCHES for alike, less in ((False, 1), (True, 0))),
-    ]
-    for trial in trials:
-        found = _bound(inputs, trial)
-        if trial.scale > 1 and any(math.prod(shape) > _LARGEST for shapes in found for shape in shapes.values()):
-            continue
-        if found not in done and (not trial.size or found[0] not in [first for first, *_ in done]):
-            done.append(found)
-            yield found
-
-
-@dataclass(frozen=True, slots=True)
-class _Trial:
-    """How open sizes are chosen.
-
-    Attributes:
-        batches: sizes of the first axis, in the two probes.
-        alike: whether open sizes on one axis are equal.
-        less: by how much the second size is less than a multiple of 8.
-        size: the one value that open sizes have; 0 for two different ones.
-        scale: how many times as long as in the plain trial sequences are.
-    """
-
-    batches: tuple[int, int]
-    alike: bool = False
-    less: int = 1
-    size: int = 0
-    scale: int = 1
-
-
-def _bound(inputs: Sequence[ValueInfoProto], trial: _Trial) -> list[dict[str, Shape]]:
-    """Shapes for the inputs, once or twice."""
-    homes: dict[str, int] = {}
-    for value in inputs:
-        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            name = dim.dim_param or f"{value.name}.{axis}"
-            homes[name] = min(axis, homes.get(name, axis))
-    probes: list[dict[str, Shape]] = []
-    for second in (False, True):
-        named: dict[str, int] = {}
-        shapes: dict[str, Shape] = {}
-        for value in inputs:
-            dims = value.type.tensor_type.shape.dim
-            shape = []
-            for axis, dim in enumerate(dims):
-                if dim.HasField("dim_value") and dim.dim_value >= 0:
-                    shape.append(dim.dim_value)
-                    continue
-                name = dim.dim_param or f"{value.name}.{axis}"
-                place = homes[name] if trial.alike else axis
-                name = f"axis {place}" if trial.alike else name
-                if name not in named:
-                    plain = _open_size(place, len(dims), len(named), trial.scale, second=second) - trial.less * second
-                    named[name] = trial.batches[second] if place == 0 else trial.size or plain
-                shape.append(named[name])
-            shapes[value.name] = tuple(shape)
-        probes.append(shapes)
-        if not named:
-            break
-    return probes
-
-
 def starved(model: Model, shapes: Mapping[str, Shape | None]) -> bool:
     """Tell whether sizes are too small for a window of the graph (a kernel, a frame): nothing comes out of it."""
     for node in every_node(model.graph):
@@ -160,12 +64,6 @@ def starved(model: Model, shapes: Mapping[str, Shape | None]) -> bool:
             if source is not None and out is not None and min(out, default=1) <= 0 < min(source, default=1):
                 return True
     return False
-
-
-def _open_size(axis: int, rank: int, count: int, scale: int, *, second: bool) -> int:
-    if rank >= 4 and axis >= 2:
-        return (96 if second else 64) * min(scale, _LARGEST_IMAGE)
-    return (16 + 8 * count) * (2 if second else 1) * scale
 
 
 def probe(model: Model) -> Shapes:
@@ -212,26 +110,34 @@ def shapes_at(model: Model, inputs: Mapping[str, Shape]) -> Shapes:
 def _probes(model: Model, constants: Mapping[str, Array]) -> tuple[list[dict[str, Shape]], Inferred, Inferred | None]:
     """The first sizes that do not contradict the graph; the plain ones, if all do."""
     found: list[tuple[list[dict[str, Shape]], Inferred, Inferred | None]] = []
-    for probes in binding_candidates(model.inputs):
-        first, second = _twice(model, probes, constants)
-        if starved(model, first.shapes):
-            found.append((probes, first, second))
-            continue
-        if not first.stuck:
-            if second is None or not second.stuck:
-                return probes, first, second
-            if any(not other.stuck and not starved(model, other.shapes) for _, other, _ in found):
-                break  # another second size is no better
+    alone = 0
+    for probes in binding_candidates(model, pinned=False):
+        first = next((entry[1] for entry in found if entry[0][0] == probes[0]), None)
+        if first is not None and first.stuck:
+            continue  # another second size is no better
+        first, second = _twice(model, probes, constants, first=first)
         found.append((probes, first, second))
+        if first.stuck or starved(model, first.shapes):
+            continue
+        if second is None or not second.stuck:
+            return probes, first, second
+        alone += 1
+        if alone == _SECOND_SIZES:
+            break
     whole = [entry for entry in found if not entry[1].stuck]
     return next((entry for entry in whole if not starved(model, entry[1].shapes)), (*whole, found[0])[0])
 
 
 def _twice(
-    model: Model, probes: Sequence[Mapping[str, Shape]], constants: Mapping[str, Array], doubted: Collection[str] = ()
+    model: Model,
+    probes: Sequence[Mapping[str, Shape]],
+    constants: Mapping[str, Array],
+    doubted: Collection[str] = (),
+    *,
+    first: Inferred | None = None,
 ) -> tuple[Inferred, Inferred | None]:
-    """The first probe, and the second one if any size is open or depends on data."""
-    first = infer(model, probes[0], constants, _STAND_INS[0], doubted)
+    """The first probe, if it is not known, and the second one if any size is open or depends on data."""
+    first = first or infer(model, probes[0], constants, _STAND_INS[0], doubted)
     if len(probes) == 1 and not any(_STAND_INS[0] in (shape or ()) for shape in first.shapes.values()):
         return first, None
     return first, infer(model, probes[-1], constants, _STAND_INS[1], doubted)
@@ -240,8 +146,3 @@ def _twice(
 def _size(found: Inferred, name: str, axis: int) -> int | None:
     shape = found.shapes.get(name)
     return None if shape is None else shape[axis]
-
-
-def small_constants(model: Model) -> dict[str, Array]:
-    """The values of the constants that rules may look at."""
-    return {w.name: w.array() for w in model.weights.values() if w.size <= SMALL and w.dtype != TensorProto.STRING}

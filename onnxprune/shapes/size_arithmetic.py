@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import helper
+from onnx import TensorProto, helper
 
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import captured, domain_of
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.types import Shape
     from onnxprune.ir.weights import Array
 
-__all__ = ["SMALL", "size_arithmetic"]
+__all__ = ["SMALL", "size_arithmetic", "small_constants"]
 
 SMALL = 4096
 """Elements up to which a constant is offered to rules and size arithmetic is computed."""
@@ -74,3 +74,8 @@ def _shape_value(node: NodeProto, shape: Shape) -> Array:
         return np.array(math.prod(shape), np.int64)
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     return np.array(shape[attributes.get("start", 0) : attributes.get("end", len(shape))], np.int64)
+
+
+def small_constants(model: Model) -> dict[str, Array]:
+    """The values of the constants that rules may look at."""
+    return {w.name: w.array() for w in model.weights.values() if w.size <= SMALL and w.dtype != TensorProto.STRING}

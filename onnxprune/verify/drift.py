@@ -13,12 +13,14 @@ from onnxprune.errors import ModelError
 from onnxprune.ir.precision import as_float32, feeds_as_float32, float_types
 from onnxprune.runtime.partition import Runner
 from onnxprune.runtime.session import first_line
-from onnxprune.shapes.probes import binding_candidates, shapes_at, starved
+from onnxprune.shapes.candidates import binding_candidates
+from onnxprune.shapes.probes import shapes_at, starved
 from onnxprune.verify.expense import EXPENSIVE, activation_bytes
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
     from onnxprune.ir.model import Model
+    from onnxprune.ir.types import Shape
 
 __all__ = ["Drift", "measure_drift"]
 
@@ -29,6 +31,8 @@ _DRIFT_BATCHES = ((16, 0), (1, 0), (12, 12), (10, 10), (8, 8), (4, 4))
 A batch may be open, and the graph made for one sample; or it takes multiples alone, and the last samples are too few.
 """
 
+_NOISE = 16
+"""Samples of noise."""
 DRIFT_BYTES = 1 << 28
 """Bytes of all activations of one batch whose outputs are compared, about, 256 MiB; one sample may take more."""
 
@@ -62,13 +66,17 @@ def measure_drift(pruned: Model, original: Model, samples: Samples | None, *, se
         OptionError: the samples do not fit the model.
         ModelError: a model does not run on them.
     """
-    shapes = [sizes[0] for sizes in binding_candidates(original.inputs)]
-    noises = (noise_samples(original.inputs, seed=seed, shapes=one) for one in shapes)
     failed: ModelError | None = None
-    for one, given in zip(shapes, noises if samples is None else [samples], strict=False):
+    batches = set[int]()
+    for one in (sizes[0] for sizes in binding_candidates(original)):
+        batch = _batch(original, one)
+        if samples is not None and batch in batches:
+            continue  # nothing else differs
+        batches.add(batch)
+        given = samples or noise_samples(original.inputs, count=max(_NOISE, batch), seed=seed, shapes=one)
         try:
             cost = activation_bytes(original, {name: (1, *shape[1:]) for name, shape in one.items()})
-            found = _drift_in_any(pruned, original, given, count, cost)
+            found = _drift_in_any(pruned, original, given, count, cost, batch)
         except ModelError as error:
             failed = failed or error
             continue
@@ -79,11 +87,26 @@ def measure_drift(pruned: Model, original: Model, samples: Samples | None, *, se
     raise failed
 
 
-def _drift_in_any(pruned: Model, original: Model, samples: Samples, count: int, cost: int) -> Drift:
-    """The drift, of copies in float32 where the models do not run as they are; a sample's activations take ``cost`` bytes."""
+def _batch(model: Model, shapes: Mapping[str, Shape]) -> int:
+    """The batch that inputs of some shapes are; 1 where none is open."""
+    found = [shapes[value.name][0] for value in model.inputs if isinstance(next(iter(model.sizes.axes(value)), 1), str)]
+    return max(found, default=1)
+
+
+def _drift_in_any(pruned: Model, original: Model, samples: Samples, count: int, cost: int, batch: int) -> Drift:
+    """The drift, of copies in float32 where the models do not run as they are.
+
+    Args:
+        pruned: a changed model.
+        original: what it is compared with.
+        samples: of their inputs.
+        count: how many are taken at most.
+        cost: bytes that a sample's activations take.
+        batch: one that the models may take no others beside than multiples of.
+    """
     count = max(1, min(count, EXPENSIVE // max(cost, 1)))
     largest = max(1, min(_DRIFT_BATCHES[0][0], DRIFT_BYTES // max(cost, 1)))
-    batches = [(largest, 0), *_DRIFT_BATCHES[1:]]
+    batches = [(largest, 0), *_DRIFT_BATCHES[1:], (batch, batch)]
     try:
         return _drift_of(pruned, original, samples, count, dict, batches)
     except ModelError:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.types import Shape
 
-__all__ = ["EXPENSIVE", "SMALL_SAMPLE", "activation_bytes"]
+__all__ = ["EXPENSIVE", "activation_bytes"]
 
-SMALL_SAMPLE = 1 << 14
+_SMALL_SAMPLE = 1 << 14
 """Elements of one sample up to which a run is taken to be cheap: images and videos take long."""
 EXPENSIVE = 1 << 31
 """Bytes of all activations, 2 GiB, from which on a model is run on one sample, and once."""
@@ -25,7 +25,7 @@ _ELEMENT = 4
 
 def activation_bytes(model: Model, sizes: Mapping[str, Shape]) -> int:
     """Bytes of all activations of a run with inputs of these sizes, about; 0 where the inputs are small."""
-    if sum(math.prod(shape) for shape in sizes.values()) <= SMALL_SAMPLE:
+    if sum(math.prod(shape) for shape in sizes.values()) <= _SMALL_SAMPLE:
         return 0
     shapes = shapes_at(model, sizes).shapes
     return _ELEMENT * sum(math.prod(shape) for name, shape in shapes.items() if shape is not None and name not in model.weights)

@@ -6,9 +6,9 @@ are drawn: ids over a whole table, masks that keep everything, positive numbers.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +17,11 @@ from onnxprune.errors import ModelError
 from onnxprune.ir.node import every_node
 from onnxprune.runtime.partition import run_each
 from onnxprune.runtime.session import first_line, random_feeds
-from onnxprune.shapes.probes import binding_candidates, shapes_at, starved
-from onnxprune.verify.expense import EXPENSIVE, SMALL_SAMPLE, activation_bytes
+from onnxprune.shapes.candidates import binding_candidates, larger
+from onnxprune.shapes.probes import shapes_at, starved
+from onnxprune.verify.expense import EXPENSIVE, activation_bytes
 
 if TYPE_CHECKING:
-    from onnx import ValueInfoProto
-
     from onnxprune.ir.model import Model
     from onnxprune.ir.types import Shape
     from onnxprune.ir.weights import Array
@@ -31,9 +30,13 @@ __all__ = ["DRAWS", "Reference", "redrawn", "reference", "told"]
 
 Results = list[list[Any] | Exception]
 
-_LONG = 1024
-"""What the largest open size comes to, about, in the large run; images become two and a half times as high and wide."""
-_LARGE_BATCH = 5
+_SECOND_SIZES = 8
+"""How many second sizes are tried where the first ones are right."""
+_SMALL_TRIALS = 8
+_FEW = 8
+"""Small runs take at most this part of what an expensive one does."""
+_TOLD = 3
+"""Sizes that a message names."""
 DRAWS = 3
 """Ways to draw values: noise with ids 0 and 1, ids over whole tables, and positive numbers beside these."""
 _POSITIVE = (1.0, 1000.0)
@@ -65,50 +68,97 @@ def told(feed: Mapping[str, Any]) -> str:
 def reference(model: Model, watched: Sequence[str], seed: int, *, large: bool = False) -> Reference:
     """Inputs of the first sizes that a model takes, and what it computes from them; with ``large`` a large size, too.
 
-    A model whose run is expensive is run at its first sizes alone, and on all cores.
+    A model whose run is expensive is run once at its first sizes, on all cores; beside that at small ones, if they are open.
 
     Raises:
         ModelError: it does not run.
     """
-    first = next(binding_candidates(model.inputs, batches=(1, 2)))
+    first = next(binding_candidates(model, batches=(1, 2)))
     alone = activation_bytes(model, first[0]) > EXPENSIVE
     threads = 0 if alone else 1
-    sizes, feeds, results = _first(model, watched, seed, alone=alone)
-    if large and not alone:
-        for more in _larger(model.inputs, sizes[0]):
-            feed = random_feeds(model.inputs, more, seed + len(feeds))
-            (result,) = run_each(model, [feed], watched)
-            if not isinstance(result, Exception):
-                sizes, feeds, results = [*sizes, more], [*feeds, feed], [*results, result]
-                break
-    left_out = alone and len(first) > 1
-    notes = (f"other sizes were not tested: a run on {told(feeds[0])} takes long",) if left_out else ()
-    return Reference(feeds, results, notes, threads)
+    found = _first(model, watched, seed, alone=alone)
+    if large:
+        others = _small(model, found.sizes[0]) if alone else ([more] for more in larger(model, found.sizes[0]))
+        found = next(filter(None, (found.with_sizes(model, watched, seed, more) for more in others)), found)
+    left_out = alone and len(first) > 1 and len(found.sizes) == 1
+    notes = (f"other sizes were not tested: a run on {told(found.feeds[0])} takes long",) if left_out else ()
+    return Reference(found.feeds, found.results, notes, threads)
 
 
-def _first(
-    model: Model, watched: Sequence[str], seed: int, *, alone: bool
-) -> tuple[list[dict[str, Shape]], list[dict[str, Array]], Results]:
-    """The first sizes that a model takes, ``alone`` or with second ones, inputs of these, and what it computes from them."""
-    failed, found, empty = "", None, None
-    tried: list[str] = []
-    for candidate in binding_candidates(model.inputs, batches=(1, 2)):
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Sizes that a model takes: inputs of these, and what it computes from them; the first one is no error."""
+
+    sizes: list[dict[str, Shape]]
+    feeds: list[dict[str, Array]]
+    results: Results
+
+    def with_sizes(self, model: Model, watched: Sequence[str], seed: int, more: Sequence[dict[str, Shape]]) -> _Found | None:
+        """These sizes and others, where the model takes all of them."""
+        feeds = [random_feeds(model.inputs, one, seed + number) for number, one in enumerate(more, len(self.feeds))]
+        results = run_each(model, feeds, watched)
+        if any(isinstance(result, Exception) for result in results):
+            return None
+        return _Found([*self.sizes, *more], [*self.feeds, *feeds], [*self.results, *results])
+
+
+def _small(model: Model, taken: Mapping[str, Shape]) -> Iterator[list[dict[str, Shape]]]:
+    """Small sizes that are cheap beside expensive ones; none where only a batch is open."""
+    known = [len(keys) > 1 and any(isinstance(key, str) for key in keys[1:]) for keys in map(model.sizes.axes, model.inputs)]
+    if not any(known):
+        return
+    plain = model.copy()
+    plain.sizes = replace(model.sizes, seen={})
+    for candidate in itertools.islice(binding_candidates(plain, batches=(1, 2), smaller=True), _SMALL_TRIALS):
+        if candidate[0] != taken and all(activation_bytes(model, one) <= EXPENSIVE // _FEW for one in candidate):
+            yield candidate
+
+
+def _first(model: Model, watched: Sequence[str], seed: int, *, alone: bool) -> _Found:
+    """The first sizes that a model takes, ``alone`` or with second ones."""
+    failed = ""
+    found: _Found | None = None
+    empty: _Found | None = None
+    tried: dict[str, None] = {}
+    seconds = 0
+    for candidate in binding_candidates(model, batches=(1, 2)):
         sizes = candidate[:1] if alone else candidate
         feeds = [random_feeds(model.inputs, shapes, seed + number) for number, shapes in enumerate(sizes)]
+        if told(feeds[0]) in tried:
+            continue
         results = run_each(model, feeds, watched, threads=0 if alone else 1)
+        one = _Found(sizes, feeds, results)
         if isinstance(results[0], Exception):
             failed = failed or first_line(results[0])
-            tried.append(told(feeds[0]))
+            tried[told(feeds[0])] = None
         elif _is_starved(model, sizes[0], results[0]):
-            empty = empty or (sizes, feeds, results)
-        elif found or not any(isinstance(result, Exception) for result in results):
-            return found if found and isinstance(results[-1], Exception) else (sizes, feeds, results)
+            empty = empty or one
+        elif not any(isinstance(result, Exception) for result in results):
+            return one
         else:
-            found = sizes, feeds, results  # perhaps it takes another second size
+            found = found or one  # perhaps it takes another second size
+            seconds += 1
+            if seconds == _SECOND_SIZES:
+                break
     if found or empty:
         return found or empty  # type: ignore[return-value] # one of them is there
-    others = f"; nor on {'; '.join(tried[1:])}" if tried[1:] else ""
-    raise ModelError(f"the model does not run on {tried[0]}: {failed}{others}")
+    raise ModelError(f"the model does not run on {_few_of(list(tried))}: {failed}; {_way_out(model)}")
+
+
+def _few_of(tried: Sequence[str]) -> str:
+    """Sizes that were tried: the first ones, and how many more."""
+    more = f" nor on {len(tried) - _TOLD} other sizes" if len(tried) > _TOLD else ""
+    return ", nor on ".join(tried[:_TOLD]) + ("," + more if more else "")
+
+
+def _way_out(model: Model) -> str:
+    """How to give the sizes that a model takes."""
+    for value in model.inputs:
+        axes = model.sizes.axes(value)
+        if any(isinstance(key, str) for key in axes):
+            sizes = "x".join("SIZE" if isinstance(key, str) else str(key) for key in axes)
+            return f"give sizes that it takes with --shape {value.name}={sizes}, or samples of them with --calib"
+    return "it does not run in ONNX Runtime: export it again"
 
 
 def _is_starved(model: Model, sizes: Mapping[str, Shape], results: Sequence[Any]) -> bool:
@@ -116,40 +166,6 @@ def _is_starved(model: Model, sizes: Mapping[str, Shape], results: Sequence[Any]
     if not any(isinstance(array, np.ndarray) and not array.size for array in results):
         return False
     return starved(model, shapes_at(model, sizes).shapes)
-
-
-def _larger(inputs: Sequence[ValueInfoProto], sizes: Mapping[str, Shape]) -> list[dict[str, Shape]]:
-    """Larger sizes than those that a model takes, the largest first.
-
-    Equal sizes stay equal, multiples stay multiples. Where nothing else is open, a batch grows if samples are small.
-    """
-    free = {value.name: [not dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim] for value in inputs}
-    ranks = [len(dims) for dims in free.values()]
-    lone = max(ranks, default=0) == 1  # the only axis is no batch, but a length
-    rows = [sizes[name][axis] for name, dims in free.items() for axis, is_free in enumerate(dims) if is_free and axis > 0]
-    if not rows and not lone:
-        one = sum(math.prod(sizes[name][1:]) for name in free)
-        batched = any(dims and dims[0] for dims in free.values()) and one <= SMALL_SAMPLE
-        return [_scaled(free, sizes, 1, lone=False, batch=_LARGE_BATCH)] if batched else []
-    longest = max(rows, default=1)
-    factors = dict.fromkeys(max(_LONG * part // (16 * longest), 2) for part in (16, 7, 3))
-    return [_scaled(free, sizes, factor, lone=lone) for factor in factors]
-
-
-def _scaled(
-    free: Mapping[str, Sequence[bool]], sizes: Mapping[str, Shape], factor: int, *, lone: bool, batch: int = 1
-) -> dict[str, Shape]:
-    found = {}
-    for name, dims in free.items():
-        image = len(dims) >= 4
-        shape = list(sizes[name])
-        for axis, is_free in enumerate(dims):
-            if is_free and not axis and not lone:
-                shape[axis] = batch
-            elif is_free:
-                shape[axis] = shape[axis] * 5 // 2 if image and axis >= 2 else shape[axis] * factor
-        found[name] = tuple(shape)
-    return found
 
 
 def redrawn(model: Model, feed: Mapping[str, Array], seed: int, draw: int) -> dict[str, Array]:

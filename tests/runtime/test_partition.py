@@ -20,7 +20,7 @@ from onnxprune.ir.weights import Weight
 from onnxprune.runtime import partition
 from onnxprune.runtime.partition import Partition, Runner, run_each, run_for_shapes, split
 from onnxprune.runtime.session import random_feeds
-from onnxprune.shapes.probes import bindings
+from onnxprune.shapes.candidates import bindings
 from onnxprune.verify.law import compare
 from test_random_graphs import models
 

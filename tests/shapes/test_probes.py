@@ -2,80 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from nets import NETS, parse
 from onnxprune.ir.model import Model
-from onnxprune.shapes.probes import Shapes, binding_candidates, bindings, probe
+from onnxprune.shapes.probes import Shapes, probe
 from onnxprune.shapes.size_arithmetic import SMALL
 
 
 def shapes_of(text: str, opset: int = 18) -> Shapes:
     return probe(Model.of(parse(text, opset)))
-
-
-@pytest.mark.parametrize(
-    ("dims", "expected"),
-    [
-        (("N", 3, 8, 8), [(2, 3, 8, 8), (3, 3, 8, 8)]),
-        ((4, 3, 8, 8), [(4, 3, 8, 8)]),
-        (("N", 3, "H", "W"), [(2, 3, 64, 64), (3, 3, 95, 95)]),
-        ((1, "T", 8), [(1, 16, 8), (1, 31, 8)]),
-        ((None, 5), [(2, 5), (3, 5)]),
-        ((), [()]),
-    ],
-)
-def test_open_sizes_get_definite_values(dims: tuple[str | int | None, ...], expected: list[tuple[int, ...]]) -> None:
-    info = helper.make_tensor_value_info("x", TensorProto.FLOAT, list(dims))
-    assert [found["x"] for found in bindings([info])] == expected
-
-
-def test_sizes_with_one_name_stay_equal_and_others_differ() -> None:
-    infos = [
-        helper.make_tensor_value_info(name, TensorProto.INT64, ["N", length])
-        for name, length in (("a", "T"), ("b", "S"), ("c", "T"))
-    ]
-    for found in bindings(infos):
-        assert found["a"] == found["c"] != found["b"]
-
-
-def test_trials_differ_and_end() -> None:
-    infos = [helper.make_tensor_value_info(name, TensorProto.INT64, [name, f"{name} length"]) for name in ("a", "b")]
-    plain, even, alike, both, *fixed = binding_candidates(infos)
-    assert plain == bindings(infos) == [{"a": (2, 24), "b": (2, 40)}, {"a": (3, 47), "b": (3, 79)}]
-    assert even == [{"a": (2, 24), "b": (2, 40)}, {"a": (3, 48), "b": (3, 80)}]
-    assert alike == [{"a": (2, 24), "b": (2, 24)}, {"a": (3, 47), "b": (3, 47)}]
-    assert both == [{"a": (2, 24), "b": (2, 24)}, {"a": (3, 48), "b": (3, 48)}]
-    equal = [trial for trial in fixed if trial[0]["a"] == trial[0]["b"] == (2, trial[1]["a"][1])]
-    assert len({first["a"] for first, _ in equal}) == len(equal) > 3
-    longer = [first["a"] for first, _ in fixed if first["a"][0] == 2 and first["a"] != first["b"]]
-    assert longer == [(2, 24 * 8), (2, 24 * 64), (2, 24 * 1024)]
-    assert {first["a"][0] for first, _ in fixed} == {2, 4, 8, 16, 6, 10}
-    static = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])]
-    assert len(list(binding_candidates(static))) == 1
-
-
-def test_one_name_has_one_size_in_every_trial() -> None:
-    """The state of a recurrent network has its batch on the second axis; samples are on the second axis of the other input."""
-    infos = [
-        helper.make_tensor_value_info("state", TensorProto.FLOAT, [2, "batch", 8]),
-        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "samples"]),
-    ]
-    trials = [found for trial in binding_candidates(infos) for found in trial]
-    assert all(found["state"] == (2, found["x"][0], 8) for found in trials)
-    assert (2, 512) in {found["x"] for found in trials}
-
-
-def test_a_negative_size_is_open() -> None:
-    info = helper.make_tensor_value_info("x", TensorProto.FLOAT, [-1, 3])
-    assert bindings([info]) == [{"x": (2, 3)}, {"x": (3, 3)}]
-
-
-def test_longer_inputs_have_a_limit() -> None:
-    info = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", "T", "S"])
-    assert all(np.prod(found["x"]) <= 1 << 22 for trial in binding_candidates([info]) for found in trial)
 
 
 @pytest.mark.parametrize(
@@ -135,13 +72,11 @@ def test_a_size_that_is_open_by_mistake_is_found() -> None:
 
 
 def test_a_contradiction_that_nothing_resolves_keeps_the_plain_sizes() -> None:
-    found = shapes_of("(float[N,H] x) => (float[N,5] y) <float[7,5] v> { m = MatMul(x, v) y = Relu(m) }")
+    found = shapes_of("""(float[N,H] x) => (float[N,5] y) <float[7,5] v, float[9,5] w> {
+      m = MatMul(x, v) n = MatMul(x, w) y = Add(m, n)
+    }""")
     assert found.shapes["x"] == (2, 24)
     assert found.shapes["m"] is None
-
-
-def test_nothing_to_feed() -> None:
-    assert bindings([]) == [{}]
 
 
 def test_shapes_and_what_is_dynamic() -> None:
@@ -237,3 +172,25 @@ def test_a_custom_operator_leaves_its_shape_unknown() -> None:
     found = probe(Model.of(model))
     assert found.shapes["n"] == (2, 8, 8, 8)
     assert found.shapes["r"] is None
+
+
+def test_sizes_that_the_user_gave_come_first_and_nothing_else_is_taken_for_static() -> None:
+    """The graph takes other sizes, too: what it computes from them is no constant."""
+    text = "(float[N,3,H,W] x) => (float[N,3,A,B] y) { y = MaxPool<kernel_shape = [2,2], strides = [2,2]>(x) }"
+    found = probe(Model.of(parse(text), ("x=1x3x40x40",)))
+    assert found.shapes["x"] == (1, 3, 40, 40)
+    assert found.dynamic["y"] == (True, False, True, True)
+
+
+def test_a_given_size_that_is_the_only_right_one() -> None:
+    text = "(float[N,T,4] x) => (float[N,A,4] y) <float[1,20,4] table> { y = Add(x, table) }"
+    found = probe(Model.of(parse(text), ("T=20",)))
+    assert found.shapes["y"] == (2, 20, 4)
+    assert found.dynamic["y"] == (True, False, False)
+
+
+def test_an_input_without_a_rank() -> None:
+    model = parse("(float[N,4] x) => (float[N,4] y) <float[4,4] w> { m = MatMul(x, w) y = Relu(m) }")
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    assert probe(Model.of(model)).shapes["y"] == (2, 4)
+    assert probe(Model.of(model, ("x=5x6x4",))).shapes["y"] == (5, 6, 4)

@@ -55,8 +55,16 @@ def test_a_graph_made_for_one_sample_drifts_too() -> None:
     assert measure_drift(model, model, open_samples({"x": np.ones((3, 2))}, model.inputs)).samples == 3
 
 
+def test_samples_in_batches_that_the_model_takes() -> None:
+    """Seven views of each sample go together: 16 samples at a time are no whole number of them."""
+    model = Model.of(parse("(float[N,4] x) => (float[M,4] y) <int64[3] to = {-1, 7, 4}> { v = Reshape(x, to) y = ReduceMax(v) }"))
+    samples = open_samples({"x": np.random.default_rng(0).normal(size=(20, 4))}, model.inputs)
+    assert measure_drift(model, model, samples).samples == 7
+    assert measure_drift(model, model, None).samples == 7
+
+
 def test_samples_that_the_model_does_not_take() -> None:
-    model = Model.of(parse("(float[N,T] x) => (float[N,2] y) <int64[2] shape = {-1, 2}> { y = Reshape(x, shape) }"))
+    model = Model.of(parse("(float[N,T] x) => (float[N,7] y) <int64[2] shape = {-1, 7}> { y = Reshape(x, shape) }"))
     samples = open_samples({"x": np.ones((3, 3))}, model.inputs)
     with pytest.raises(ModelError, match="samples: the model does not run on it"):
         measure_drift(model, model, samples)

@@ -62,8 +62,30 @@ def test_numbers_are_redrawn_positive_at_last() -> None:
 
 def test_a_model_that_does_not_run() -> None:
     text = "(float[N,4] x) => (float[N,5] y) { s = Constant<value = int64[2] {7, 5}>()\n y = Reshape(x, s) }"
-    with pytest.raises(ModelError, match=r"^the model does not run on x\[1, 4\]: "):
+    with pytest.raises(ModelError, match=r"^the model does not run on x\[1, 4\], nor on x\[4, 4\].*: .*--shape x=SIZEx4,"):
         reference(Model.of(parse(text)), ["y"], 0)
+    with pytest.raises(ModelError, match=r"^the model does not run on x\[3, 4\]: .*--shape x=SIZEx4,"):
+        reference(Model.of(parse(text), ("N=3",)), ["y"], 0)
+    with pytest.raises(ModelError, match=r"^the model does not run on x\[2, 4\]: .*export it again$"):
+        reference(Model.of(parse(text.replace("[N,4]", "[2,4]"))), ["y"], 0)
+
+
+def test_given_sizes_are_those_of_every_run() -> None:
+    model = Model.of(parse(OPEN), ("T=40",))
+    assert [feed["x"].shape for feed in reference(model, ["y"], 0, large=True).feeds] == [(1, 40, 4), (2, 40, 4), (5, 40, 4)]
+
+
+def test_an_expensive_model_is_tested_at_small_sizes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxprune.verify.inputs.EXPENSIVE", 1 << 20)
+    text = "(float[N,3,H,W] x) => (float[N,4,H,W] y) <float[4,3,3,3] w> { y = Conv<pads = [1,1,1,1]>(x, w) }"
+    found = reference(Model.of(parse(text), ("H=300", "W=300")), ["y"], 0, large=True)
+    assert [feed["x"].shape for feed in found.feeds] == [(1, 3, 300, 300)]
+    assert found.notes
+    seen = Model.of(parse(text))
+    seen.sizes = seen.sizes.with_samples({"x": (None, 3, 300, 300)}, seen.inputs, "data.npz")
+    found = reference(seen, ["y"], 0, large=True)
+    assert [feed["x"].shape for feed in found.feeds] == [(1, 3, 300, 300), (1, 3, 16, 16), (2, 3, 23, 23)]
+    assert not found.notes
 
 
 def test_sizes_as_messages_spell_them() -> None:

@@ -25,7 +25,7 @@ from onnxprune.ir.model import Model
 from onnxprune.ir.node import NodeView
 from onnxprune.ir.weights import Array
 from onnxprune.runtime import session
-from onnxprune.shapes.probes import small_constants
+from onnxprune.shapes.size_arithmetic import small_constants
 
 Positions = npt.NDArray[np.int64]
 DRAWS = ("mixed", "negative", "positive")

@@ -11,7 +11,7 @@ from onnxprune.driver.prune import analyze
 from onnxprune.ir.weights import Array
 from onnxprune.pruning.lossless.affine import Affine, affine, merged
 from onnxprune.runtime import session
-from onnxprune.shapes import probes
+from onnxprune.shapes import candidates
 
 CONV = "(float[N,6,5,5] x) => (float[N,4,4,3] y) <float[4,3,2,3] w, float[4] b> {{ y = Conv<group = 2{more}>(x, w, b) }}"
 
@@ -21,7 +21,7 @@ def form_of(text: str) -> tuple[Affine, Array, Array, Array]:
     found = analyze(parse(text))
     form = affine(found.coupling.nodes[0], found.model.weights)
     assert form is not None
-    feeds = session.random_feeds(found.model.inputs, probes.bindings(found.model.inputs)[0], 0)
+    feeds = session.random_feeds(found.model.inputs, candidates.bindings(found.model.inputs)[0], 0)
     y = session.Session(found.model).run(feeds)[0]
     return form, form.view(found.model.weights[form.matrix].array()), feeds["x"], y
 

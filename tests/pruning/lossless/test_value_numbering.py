@@ -25,7 +25,7 @@ from onnxprune.driver.prune import analyze
 from onnxprune.ir.weights import Array
 from onnxprune.pruning.lossless.value_numbering import OPAQUE, ValueNumbering
 from onnxprune.runtime.session import Session, random_feeds
-from onnxprune.shapes import probes
+from onnxprune.shapes import candidates
 from test_random_graphs import models
 
 Change = Callable[[Array], Any]
@@ -149,7 +149,7 @@ def check_claims(model: ModelProto) -> None:
     if not names:
         return
     session = Session(found.model, names, optimize=False)
-    for number, sizes in enumerate(probes.bindings(found.model.inputs)):
+    for number, sizes in enumerate(candidates.bindings(found.model.inputs)):
         results = dict(zip(names, session.run(random_feeds(found.model.inputs, sizes, number)), strict=True))
         seen: dict[int, Array] = {}
         for (name, axis), slices in claims.items():

@@ -1,0 +1,126 @@
+"""Sizes of the inputs of a graph that are known before any is tried: from the user, and from samples.
+
+An *open* axis has no number in the file. It has a key: the name of its dimension, or ``input.axis`` where that has none. Axes
+with one key have one size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from onnxprune.errors import OptionError
+from onnxprune.options.sizes import Sizes, read_shape
+
+if TYPE_CHECKING:
+    from onnx import ValueInfoProto
+
+__all__ = ["GivenSizes", "given_sizes", "is_open", "told_inputs"]
+
+
+@dataclass(frozen=True, slots=True)
+class GivenSizes:
+    """Sizes of open axes that are known.
+
+    Attributes:
+        fixed: by key, the sizes that the user gave. They are right; others may not be.
+        seen: by key, the sizes that a sample has, except along the batch.
+        ranks: by input whose rank is open, how many axes it has.
+    """
+
+    fixed: Mapping[str, int] = field(default_factory=dict)
+    seen: Mapping[str, int] = field(default_factory=dict)
+    ranks: Mapping[str, int] = field(default_factory=dict)
+
+    def axes(self, value: ValueInfoProto) -> list[int | str]:
+        """The axes of an input: a size where the file has one, else a key."""
+        tensor = value.type.tensor_type
+        if not tensor.HasField("shape"):
+            return [f"{value.name}.{axis}" for axis in range(self.ranks.get(value.name, 0))]
+        dims = enumerate(tensor.shape.dim)
+        return [dim.dim_param or f"{value.name}.{axis}" if is_open(dim) else dim.dim_value for axis, dim in dims]
+
+    def with_samples(self, samples: Mapping[str, Sizes], inputs: Sequence[ValueInfoProto], source: str) -> GivenSizes:
+        """These sizes, and those of samples.
+
+        Args:
+            samples: by input, the sizes of one sample; ``None`` along the batch.
+            inputs: of the graph.
+            source: of the samples, for messages.
+
+        Raises:
+            OptionError: a sample has another size than the user gave.
+        """
+        ranks = {**{name: len(sizes) for name, sizes in samples.items()}, **self.ranks}
+        known, seen = replace(self, ranks=ranks), dict(self.seen)
+        for value in inputs:
+            for axis, (key, size) in enumerate(zip(known.axes(value), samples.get(value.name, ()), strict=False)):
+                if not isinstance(key, str) or size is None:
+                    continue
+                if self.fixed.get(key, size) != size:
+                    raise OptionError(
+                        f"{source}: axis {axis} of input {value.name!r} has size {size}, and --shape gives it {self.fixed[key]}"
+                    )
+                seen.setdefault(key, size)
+        return replace(known, seen=seen)
+
+
+def is_open(dim: object) -> bool:
+    """Tell whether a dimension of an input has no size; Paddle writes -1."""
+    return not dim.HasField("dim_value") or dim.dim_value < 0  # type: ignore[attr-defined] # a message of protobuf
+
+
+def told_inputs(inputs: Sequence[ValueInfoProto]) -> str:
+    """Inputs with their axes, as messages spell them: ``image[n, 3, ?, ?]``."""
+    return ", ".join(f"{value.name}{_told(value)}" for value in inputs) or "none"
+
+
+def _told(value: ValueInfoProto) -> str:
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return " of any rank"
+    return f"[{', '.join(dim.dim_param or '?' if is_open(dim) else str(dim.dim_value) for dim in tensor.shape.dim)}]"
+
+
+def given_sizes(texts: Sequence[str], inputs: Sequence[ValueInfoProto]) -> GivenSizes:
+    """The sizes that a user wrote, for a graph with these inputs.
+
+    Raises:
+        OptionError: a text names no input and no dimension, or contradicts the graph or another text; says what is there.
+    """
+    found = GivenSizes()
+    for text in texts:
+        name, sizes = read_shape(text)
+        value = next((value for value in inputs if value.name == name), None)
+        named = any(name in found.axes(one) for one in inputs)
+        if named and len(sizes) == 1 and (value is None or len(found.axes(value)) != 1):
+            found = _with(found, text, {name: sizes[0]})
+        elif value is None:
+            raise OptionError(f"--shape {text}: there is no input and no dimension {name!r}; inputs are {told_inputs(inputs)}")
+        else:
+            found = _for_input(found, text, value, sizes)
+    return found
+
+
+def _for_input(found: GivenSizes, text: str, value: ValueInfoProto, sizes: Sizes) -> GivenSizes:
+    if not value.type.tensor_type.HasField("shape"):
+        found = replace(found, ranks={**found.ranks, value.name: len(sizes)})
+    axes = found.axes(value)
+    if len(axes) != len(sizes):
+        raise OptionError(f"--shape {text}: gives {len(sizes)} sizes, and input {told_inputs([value])} has {len(axes)} axes")
+    for axis, (key, size) in enumerate(zip(axes, sizes, strict=True)):
+        if isinstance(key, int) and size not in {None, key}:
+            raise OptionError(f"--shape {text}: axis {axis} of input {told_inputs([value])} is {key}, not {size}")
+    pairs = zip(axes, sizes, strict=True)
+    for key, size in pairs:
+        if isinstance(key, str):
+            found = _with(found, text, {key: size})
+    return found
+
+
+def _with(found: GivenSizes, text: str, sizes: Mapping[str, int | None]) -> GivenSizes:
+    for key, size in sizes.items():
+        if size is not None and found.fixed.get(key, size) != size:
+            raise OptionError(f"--shape {text}: dimension {key!r} is given {found.fixed[key]} and {size}; it has one size")
+    return replace(found, fixed={**found.fixed, **{key: size for key, size in sizes.items() if size is not None}})

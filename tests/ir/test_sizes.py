@@ -1,0 +1,75 @@
+"""Sizes that users and samples give to open axes."""
+
+from __future__ import annotations
+
+import pytest
+from onnx import ModelProto, TensorProto, helper
+
+from nets import parse
+from onnxprune.errors import OptionError
+from onnxprune.ir.model import Model
+
+BODY = "{ y = Relu(x) }"
+IMAGE = f"(float[n,3,height,width] x, float[n,tokens] ids) => (float[n,3,height,width] y) {BODY}"
+
+
+def fixed(*texts: str, model: ModelProto | None = None) -> dict[str, int]:
+    return dict(Model.of(model or parse(IMAGE), texts).sizes.fixed)
+
+
+def test_sizes_of_an_input_and_of_named_dimensions() -> None:
+    assert fixed("x=?x3x224x192") == {"height": 224, "width": 192}
+    assert fixed("height=224", "ids=1x7") == {"height": 224, "n": 1, "tokens": 7}
+    assert fixed() == {}
+
+
+def test_axes_without_a_name() -> None:
+    model = parse("(float[A,4] x) => (float[A,4] y) { y = Relu(x) }")
+    model.graph.input[0].type.tensor_type.shape.dim[0].Clear()
+    assert fixed("x=5x4", model=model) == {"x.0": 5}
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    assert fixed("x=5x4", model=model) == {"x.0": 5}
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (("x=1x4x?x?",), r"--shape x=1x4x\?x\?: axis 1 of input x\[n, 3, height, width\] is 3, not 4"),
+        (("x=1x3",), r"gives 2 sizes, and input x\[n, 3, height, width\] has 4 axes"),
+        (("depth=3",), r"--shape depth=3: there is no input and no dimension 'depth'; inputs are x\[n, 3, height, width\], ids"),
+        (("height=3", "x=?x3x4x?"), r"--shape x=\?x3x4x\?: dimension 'height' is given 3 and 4; it has one size"),
+        (("x",), r"--shape 'x': write the sizes of an input, as image=\?x3x224x224"),
+        (("x=3x",), "--shape 'x=3x': write"),
+        (("height=-1",), "--shape 'height=-1': write"),
+    ],
+)
+def test_what_does_not_fit(texts: tuple[str, ...], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        fixed(*texts)
+
+
+def test_a_name_of_an_input_and_of_a_dimension() -> None:
+    model = parse("(float[N,length] x, int64[N] length) => (float[N,length] y) { y = Relu(x) }")
+    assert fixed("length=9", model=model) == {"N": 9}
+    model = parse("(float[N,length] x, int64[N,2] length) => (float[N,length] y) { y = Relu(x) }")
+    assert fixed("length=9", model=model) == {"length": 9}
+
+
+def test_samples_give_sizes_except_of_the_batch() -> None:
+    model = Model.of(parse(IMAGE), ("height=8",))
+    found = model.sizes.with_samples({"x": (None, 3, 8, 9), "ids": (None, 7)}, model.inputs, "--calib c.npz")
+    assert found.seen == {"height": 8, "width": 9, "tokens": 7}
+    with pytest.raises(OptionError, match=r"--calib c.npz: axis 2 of input 'x' has size 9, and --shape gives it 8"):
+        model.sizes.with_samples({"x": (None, 3, 9, 9)}, model.inputs, "--calib c.npz")
+
+
+def test_copies_keep_their_sizes() -> None:
+    model = Model.of(parse(IMAGE), ("height=8",))
+    assert model.copy().sizes == model.sizes == Model.of(model).sizes
+
+
+def test_the_rank_of_an_input_may_be_given() -> None:
+    model = parse(f"(float[n] x) => (float[n] y) {BODY}")
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, None))
+    assert Model.of(model, ("x=2x?",)).sizes.ranks == {"x": 2}
+    assert fixed("x=2x?", model=model) == {"x.0": 2}

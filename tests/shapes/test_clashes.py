@@ -1,0 +1,59 @@
+"""Sizes that contradict each other."""
+
+from __future__ import annotations
+
+import pytest
+
+from nets import parse
+from onnxprune.ir.model import Model
+from onnxprune.shapes.clashes import Clash, Relation
+from onnxprune.shapes.inference import infer
+from onnxprune.shapes.size_arithmetic import small_constants
+
+
+def clash(inputs: str, weights: str, body: str, **shapes: tuple[int, ...]) -> Clash | None:
+    model = Model.of(parse(f"({inputs}) => (float[A] y) <{weights}> {{ {body} }}"))
+    return infer(model, shapes, small_constants(model), 13, runs=False).clash
+
+
+@pytest.mark.parametrize(
+    ("weights", "body", "shape", "expected"),
+    [
+        ("float[7,5] w", "y = MatMul(x, w)", (2, 24), (24, 7)),
+        ("float[5,7] w", "y = Gemm<transB = 1>(x, w)", (2, 24), (24, 7)),
+        ("float[1,20,4] w", "y = Add(x, w)", (2, 24, 4), (24, 20)),
+        ("float[4,3,3] w", "y = Conv(x, w)", (2, 24, 9), (24, 3)),
+        ("float[3,4,3] w", "y = ConvTranspose(x, w)", (2, 24, 9), (24, 3)),
+        ("float[1,16,3] w, float[1,16,4] r", "z, y, c = LSTM<hidden_size = 4>(x, w, r)", (5, 2, 24), (24, 3)),
+        ("int64[2] s = {7, 5}", "y = Reshape(x, s)", (2, 24), (48, 35)),
+        ("int64[2] s = {30, 11}", "y, z = Split<axis = 1>(x, s)", (2, 24), (24, 41)),
+        ("float[2,9] w", "y = Concat<axis = 0>(x, w)", (2, 24), (24, 9)),
+    ],
+)
+def test_what_must_be_equal(weights: str, body: str, shape: tuple[int, ...], expected: tuple[int, int]) -> None:
+    dims = ",".join("ABCD"[: len(shape)])
+    found = clash(f"float[{dims}] x", weights, body, x=shape)
+    assert found is not None
+    assert {found.have, found.want} == {*expected}
+    assert found.relation is Relation.EQUAL
+
+
+def test_a_reshape_asks_for_multiples() -> None:
+    found = clash("float[A,4] x", "int64[3] s = {-1, 7, 4}", "y = Reshape(x, s)", x=(2, 4))
+    assert found == Clash(0, 8, 28, Relation.MULTIPLE)
+    assert clash("float[A,4] x", "int64[3] s = {-1, 7, 4}", "y = Reshape(x, s)", x=(14, 4)) is None
+
+
+def test_a_table_has_an_end() -> None:
+    body = "s = Shape<start = 0, end = 1>(x) t = Squeeze(s) r = Range(zero, t, one) y = Gather(table, r)"
+    weights = "int64 zero = {0}, int64 one = {1}, float[12,4] table"
+    assert clash("float[A,4] x", weights, body, x=(24, 4)) == Clash(3, 24, 12, Relation.AT_MOST)
+    assert clash("float[A,4] x", weights, body, x=(12, 4)) is None
+
+
+def test_sizes_of_one_are_repeated() -> None:
+    assert clash("float[A,4] x", "float[3,1] w", "y = Mul(x, w)", x=(1, 4)) is None
+
+
+def test_what_is_not_known_is_no_contradiction() -> None:
+    assert clash("float[A,4] x, int64[B] s", "", "y = Reshape(x, s)", x=(1, 4), s=(2,)) is None
