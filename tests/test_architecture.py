@@ -61,6 +61,7 @@ PROTOBUF = {
 PROTOBUF |= {
     "shapes.binding",
     "verify.float64",
+    "driver.int8_layers",
     "driver.ort_quantizer",
     "ir.discontinuities",
     "data.batching",

@@ -11,20 +11,23 @@ import logging
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 from onnx import ModelProto, TensorProto, helper, version_converter
 
+from onnxprune.driver.int8_layers import make_biases_vectors, name_nodes, separate_names
 from onnxprune.errors import ModelError, OnnxPruneError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import domain_of
 from onnxprune.ir.weights import Weight
 from onnxprune.runtime import session
-from onnxprune.runtime.custom_operators import libraries, register_libraries
+from onnxprune.runtime.custom_operators import register_libraries
+from onnxprune.verify.law import isolate
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
@@ -52,6 +55,7 @@ class Settings:
         activations: ``uint8`` or ``int8``; int8 is symmetric.
         reduce_range: whether weights take 7 bits.
         exclude: names of nodes that stay in floating point.
+        whole: names of weights that have one scale, even if ``per_channel``.
     """
 
     method: str
@@ -59,7 +63,8 @@ class Settings:
     per_channel: bool
     activations: str
     reduce_range: bool
-    exclude: Sequence[str]
+    exclude: Sequence[str] = ()
+    whole: Sequence[str] = ()
 
 
 def operators() -> frozenset[str]:
@@ -107,15 +112,22 @@ class Workshop:
             return self.plain()
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
-        self._ready = self._folder / "prepared.onnx"
+        folded = self._folder / "prepared.onnx"
         with self._quiet(), _told(f"{model.name}: ONNX Runtime does not prepare it for int8"):
-            quant_pre_process(str(self._plain), str(self._ready), skip_symbolic_shape=True)
-        return Model.of(self._ready)
+            quant_pre_process(str(self._plain), str(folded), skip_symbolic_shape=True)
+        return self._readied(folded)
 
     def plain(self) -> Model:
         """The model in the operator set that it was brought to; nothing is folded, and what was is forgotten."""
-        self._ready = self._plain
-        return Model.of(self._plain)
+        return self._readied(self._plain)
+
+    def _readied(self, path: Path) -> Model:
+        """The model in a file, in forms that the quantizer takes; it is what `quantize` reads from now on."""
+        self._ready, model = path, Model.of(path)
+        if any([name_nodes(model), separate_names(model), make_biases_vectors(model)]):
+            self._ready = self._folder / "ready.onnx"
+            files.save(model, self._ready)
+        return model
 
     @property
     def _plain(self) -> Path:
@@ -133,39 +145,108 @@ class Workshop:
         except Exception as error:  # the converter raises what its C++ does
             raise ModelError(f"{too_old}; converting it failed: {session.first_line(error)}") from error
 
-    def quantize(self, settings: Settings, samples: Samples) -> Model:
+    def measure(self, settings: Settings, samples: Samples) -> dict[str, str]:
+        """Find the range of each value on samples; returns the nodes that touch one without, by name, and why.
+
+        Raises:
+            ModelError: ONNX Runtime does not run the model.
+            OptionError: the samples do not fit.
+        """
+        from onnxruntime.quantization import CalibrationMethod, calibrate
+
+        with self._quiet(), _told(f"{self.original.name}: ONNX Runtime does not measure ranges of it"):
+            calibrator = calibrate.create_calibrator(
+                self._ready,
+                sorted(operators()),
+                str(self._folder / "measured.onnx"),
+                CalibrationMethod[_METHODS[settings.method]],
+                use_external_data_format=self._large,
+                extra_options={
+                    "symmetric": False,  # of percentiles, they are unless told, and what ReLU leaves loses a bit
+                    "percentile": settings.percentile,
+                },
+            )
+            for batch in samples.batches(_BATCH):  # ranges are merged after every batch, whatever the method: one is in memory
+                calibrator.collect_data(_Feed(batch.feeds))
+            self._ranges = calibrator.compute_data()
+        found = {name: data.range_value for name, data in self._ranges.items()}
+        without = {name for name, ends in found.items() if not all(np.isfinite(end).all() for end in ends)}
+        for name in without:
+            del self._ranges.data[name]
+        nodes = Model.of(self._ready).graph.node
+        touching = [(node.name, sorted(without.intersection([*node.input, *node.output]))) for node in nodes]
+        return {name: f"{values[0]!r} is not finite on the samples" for name, values in touching if values}
+
+    def quantize(self, settings: Settings) -> Model:
         """The model with quantised constants, and ``QuantizeLinear`` and ``DequantizeLinear`` around what computes in int8.
+
+        Its ranges must have been measured.
 
         Raises:
             ModelError: the quantizer does not take the model.
-            OptionError: the samples do not fit.
         """
-        from onnxruntime import quantization
+        from onnxruntime.quantization import QuantType, quant_utils
+        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
         path = self._folder / "int8.onnx"
-        kind = "QUInt8" if settings.activations == "uint8" else "QInt8"
+        whole = {"quant_type": QuantType.QInt8, "symmetric": True, "reduce_range": settings.reduce_range}
         with self._quiet(), _told(f"{self.original.name}: ONNX Runtime does not quantise it"):
-            quantization.quantize_static(
-                str(self._ready),
-                str(path),
-                _Reader(samples),
-                quant_format=quantization.QuantFormat.QDQ,
-                per_channel=settings.per_channel,
-                reduce_range=settings.reduce_range,
-                activation_type=quantization.QuantType[kind],
-                weight_type=quantization.QuantType.QInt8,
-                nodes_to_exclude=list(settings.exclude),
-                use_external_data_format=self._large,
-                calibrate_method=quantization.CalibrationMethod[_METHODS[settings.method]],
-                extra_options={
+            quantizer = QDQQuantizer(
+                quant_utils.load_model_with_shape_infer(self._ready),
+                settings.per_channel,
+                settings.reduce_range,
+                QuantType.QInt8,
+                QuantType.QUInt8 if settings.activations == "uint8" else QuantType.QInt8,
+                self._ranges,
+                [],
+                list(settings.exclude),
+                sorted(operators()),
+                {
                     "WeightSymmetric": True,  # zeros stay zeros
                     "ActivationSymmetric": settings.activations == "int8",
-                    "CalibTensorRangeSymmetric": False,  # of percentiles, it is unless told, and what ReLU leaves loses a bit
-                    "CalibPercentile": settings.percentile,
-                    "CalibStridedMinMax": 1,  # ranges are merged after every batch, whatever the method: one is in memory
+                    "TensorQuantOverrides": {name: [dict(whole)] for name in settings.whole} if settings.per_channel else {},
                 },
             )
+            quantizer.quantize_model()
+            quantizer.model.save_model_to_file(str(path), self._large)
         return _in_memory(path)
+
+    def quantize_most(self, settings: Settings, samples: Samples) -> tuple[Model, dict[str, str]]:
+        """`quantize`, without the nodes that the quantizer fails at, or that do not run then; with their names and reasons.
+
+        They are found by halving.
+
+        Raises:
+            ModelError: the quantizer does not take the model, whatever is left out.
+            OptionError: the samples do not fit.
+        """
+        every = [node.name for node in Model.of(self._ready).graph.node if node.name not in set(settings.exclude)]
+        reasons: dict[str, str] = {}
+
+        def attempt(names: Sequence[str]) -> Model:
+            model = self.quantize(replace(settings, exclude=[*settings.exclude, *sorted(set(every).difference(names))]))
+            with _told(f"{self.original.name}: does not run in int8"):
+                session.Session(model, fuse=True).run(next(iter(samples.batches(1))).feeds)
+            return model
+
+        def holds(names: Sequence[str]) -> bool:
+            try:
+                attempt(names)
+            except ModelError as error:
+                why = session.first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+                reasons.update(dict.fromkeys(names, f"ONNX Runtime fails at it: {why}"))
+                return False
+            return True
+
+        try:
+            return attempt(every), {}
+        except ModelError:
+            if not holds([]):
+                raise
+        left = every
+        while wrong := isolate(left, holds):  # some fail only in company, and are found one after the other
+            left = [name for name in left if name not in wrong]
+        return attempt(left), {name: reasons[name] for name in every if name not in left}
 
     @contextlib.contextmanager
     def _quiet(self) -> Iterator[None]:
@@ -192,9 +273,12 @@ class Workshop:
 
 
 def _with_types(model: Model) -> Model:
-    """A model that declares which outputs of custom operators are floats: the quantizer leaves alone what has no type."""
+    """A model that declares which outputs of operators outside of the standard are floats.
+
+    The quantizer leaves alone what has no type.
+    """
     made = [name for node in model.graph.node if domain_of(node) for name in node.output if name]
-    if not libraries() or not made:
+    if not made:
         return model
     proto = ModelProto()
     proto.CopyFrom(model.proto)
@@ -217,30 +301,19 @@ class _Keeper(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage().strip()
         kind = re.sub(r"'[^']*'|`[^`]*`", "", text)
-        if kind not in self._known and "pre-processing" not in text:
+        if kind not in self._known:
             self._said.append(text)
         self._known.add(kind)
 
 
-class _Reader:
-    """Samples as the quantizer takes them: some batches of all, by number, in the order that they come in."""
+class _Feed:
+    """One batch, as the quantizer reads it."""
 
-    def __init__(self, samples: Samples) -> None:
-        self._batches = samples.batches(_BATCH)
-        self._count, self._left = sum(1 for _ in samples.batches(_BATCH)), 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        self._left = end_index - start_index
+    def __init__(self, feeds: Mapping[str, Any]) -> None:
+        self._left = [dict(feeds)]
 
     def get_next(self) -> dict[str, Any] | None:
-        if self._left == 0:
-            return None
-        self._left -= 1
-        batch = next(self._batches, None)
-        return None if batch is None else dict(batch.feeds)
+        return self._left.pop() if self._left else None
 
 
 @contextlib.contextmanager
@@ -248,11 +321,10 @@ def _told(what: str) -> Iterator[None]:
     """What the quantizer raises, as an error that names the model."""
     try:
         yield
-    except OnnxPruneError:
+    except (OnnxPruneError, MemoryError):
         raise
     except Exception as error:  # it raises anything
-        text = session.first_line(error) if str(error).strip() else type(error).__name__
-        raise ModelError(f"{what}: {text}; leave nodes out with --exclude") from error
+        raise ModelError(f"{what}: {session.first_line(error)}") from error
 
 
 def _in_memory(path: Path) -> Model:

@@ -15,6 +15,7 @@ from onnx import NodeProto
 
 from onnxprune.data.samples import open_samples, optional_samples
 from onnxprune.driver import ort_quantizer
+from onnxprune.driver.int8_layers import left_alone, name_nodes, scaled_whole
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import demand, stored
 from onnxprune.driver.report import QuantReport
@@ -149,6 +150,7 @@ class _Quantized:
     nodes: how many nodes compute in int8, by operator.
     kept: nodes that compute in floating point: name, operator, and why.
     weights: those in int8.
+    whole: those that have one scale, although each channel was to have its own.
     warnings: of the quantizer.
     check: the proof of what was prepared, before anything was rounded to int8.
     """
@@ -157,6 +159,7 @@ class _Quantized:
     nodes: Mapping[str, int]
     kept: tuple[Mapping[str, str], ...]
     weights: tuple[_Zeros, ...]
+    whole: tuple[str, ...]
     warnings: tuple[str, ...]
     check: Check
 
@@ -172,27 +175,32 @@ def _quantized(original: Model, recipe: QuantRecipe, samples: Samples, stages: S
     """
     model = Decode().run(FoldMasks().run(original))
     _check(model)
-    _name(model)
+    name_nodes(model)
     with ort_quantizer.Workshop(model) as workshop:
         with stages("prepare", "folding constants"):
             prepared = workshop.prepare(opset=ort_quantizer.PER_CHANNEL if recipe.per_channel else ort_quantizer.PER_TENSOR)
         with stages("verification", "verifying: prepared == original"):
             prepared, check = _proven(workshop, prepared, original)
-        excluded = _excluded(recipe.exclude, model, prepared)
-        excluded |= {node.name for node in prepared.graph.node if not original.overridable.isdisjoint(node.input)}
+        excluded = left_alone(prepared, original.overridable) | dict.fromkeys(
+            _excluded(recipe.exclude, model, prepared), "excluded"
+        )
+        whole = scaled_whole(prepared)
         settings = ort_quantizer.Settings(
-            recipe.method, recipe.percentile, recipe.per_channel, recipe.activations, recipe.reduced, sorted(excluded)
+            recipe.method, recipe.percentile, recipe.per_channel, recipe.activations, recipe.reduced, whole=whole
         )
         with stages("quantize", "measuring ranges and quantising"):
-            result = workshop.quantize(settings, samples)
+            excluded = workshop.measure(settings, samples) | excluded
+            result, failing = workshop.quantize_most(replace(settings, exclude=sorted(excluded)), samples)
+            excluded |= failing
         weights = tuple(_zeros(prepared, result).values())
     kept = tuple(_kept(result, excluded))
     nodes = Counter(node.op_type for node in _computing(result)) - Counter(node["op"] for node in kept)
     _tidy(result, original)
     result = Restore().run(result, _with_quantizers(model, result))
     if not weights:
-        raise TargetError(f"{model.name}: nothing in it can be quantised: {_why(kept)}")
-    return _Quantized(result, nodes, kept, weights, tuple(workshop.said), check)
+        raise TargetError(f"{model.name}: nothing in it can be quantised: {_why(result, kept)}")
+    single = tuple(whole) if recipe.per_channel else ()
+    return _Quantized(result, nodes, kept, weights, single, tuple(workshop.said), check)
 
 
 def _proven(workshop: ort_quantizer.Workshop, prepared: Model, original: Model) -> tuple[Model, Check]:
@@ -218,18 +226,6 @@ def _check(model: Model) -> None:
     types = float_types(model)
     if types and "float32" not in types:
         raise ModelError(f"{model.name}: is in {min(types)}, which int8 kernels do not read: quantise the float32 model")
-
-
-def _name(model: Model) -> None:
-    """Give every node of the main graph a name of its own: the quantizer goes by names."""
-    taken = Counter(node.name for node in model.graph.node)
-    for number, node in enumerate(model.graph.node):
-        if not node.name or taken[node.name] > 1:
-            name = f"{node.name or node.op_type}_{number}"
-            while name in taken:
-                name += "_"
-            node.name = name
-            taken[name] += 1
 
 
 def _excluded(globs: Sequence[str], model: Model, prepared: Model) -> set[str]:
@@ -274,17 +270,15 @@ def _computing(model: Model) -> Iterator[NodeProto]:
             yield node
 
 
-def _kept(model: Model, excluded: set[str]) -> Iterator[dict[str, str]]:
+def _kept(model: Model, excluded: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """Nodes that compute in floating point: name, operator, and why."""
     dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     types = _types(model)
     known = ort_quantizer.operators()
     for node in _computing(model):
         floats = [name for name in node.input if name and (name in dequantized or types.get(name, 1) in FLOATS)]
-        if not model.overridable.isdisjoint(node.input):
-            why = "it reads an input that callers may override"
-        elif node.name in excluded:
-            why = "excluded"
+        if node.name in excluded:
+            why = excluded[node.name]
         elif node.op_type not in known or domain_of(node):
             why = "ONNX Runtime has no int8 form of it"
         elif all(name in dequantized for name in floats):
@@ -294,10 +288,12 @@ def _kept(model: Model, excluded: set[str]) -> Iterator[dict[str, str]]:
         yield {"node": node.name, "op": node.op_type, "why": why}
 
 
-def _why(kept: Sequence[Mapping[str, str]]) -> str:
+def _why(model: Model, kept: Sequence[Mapping[str, str]]) -> str:
     """The most frequent reason."""
     reasons = Counter(node["why"] for node in kept).most_common(1)
-    return reasons[0][0] if reasons else "it computes on no floats"
+    if reasons:
+        return reasons[0][0]
+    return "no operator reads a weight in floating point" if any(_computing(model)) else "it computes on no floats"
 
 
 def _zeros(prepared: Model, result: Model) -> dict[str, _Zeros]:
@@ -409,5 +405,7 @@ def _notes(made: _Quantized, recipe: QuantRecipe, arithmetic: float) -> Iterator
     narrow = sum(name in model.weights and model.weights[name].shape[0] % _BLOCK != 0 for name in convs)
     if narrow:
         yield f"convolutions whose width is no multiple of {_BLOCK}, at which int8 is slow: {narrow}; prune with --align 16"
+    if made.whole:
+        yield f"weights with one scale, because ONNX Runtime takes none for each of their channels: {', '.join(made.whole)}"
     yield "int8 is not faster on every CPU and for every model, and can be slower: measure it with `onnxprune benchmark`"
     yield from (f"ONNX Runtime: {text}" for text in made.warnings)

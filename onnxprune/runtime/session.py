@@ -177,8 +177,8 @@ def _load(proto: ModelProto, options: onnxruntime.SessionOptions, name: str) -> 
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error of ONNX Runtime; its stack follows on other lines."""
-    return str(error).strip().splitlines()[0]
+    """The first line of an error of ONNX Runtime, whose stack follows on other lines; of one without a text, its type."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def evaluate(model: ModelProto, nodes: Sequence[NodeProto], constants: Mapping[str, Array]) -> dict[str, Array]:

@@ -1,0 +1,239 @@
+"""Layers as ONNX Runtime's quantizer takes them: biases that are vectors, and which nodes it must leave alone, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper
+
+from onnxprune.ir.node import captured, domain_of
+from onnxprune.ir.weights import Weight
+
+if TYPE_CHECKING:
+    from onnxprune.ir.model import Model
+    from onnxprune.ir.weights import Array
+
+__all__ = ["left_alone", "make_biases_vectors", "name_nodes", "scaled_whole", "separate_names"]
+
+_INTEGER = frozenset(
+    {
+        *("DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul"),
+        *("MatMulIntegerToFloat", "DynamicQuantizeLSTM", "MatMulNBits", "MatMulBnb4"),
+    }
+)
+"""Operators of layers that are quantised already: of the standard, and of ONNX Runtime."""
+_IN_INTEGERS = "it is quantised already"
+_SUFFIXES = (
+    *("_scale", "_zero_point", "_quantized", "_QuantizeLinear", "_DequantizeLinear"),
+    *("_QuantizeLinear_Input", "_QuantizeLinear_Output", "_DequantizeLinear_Output"),
+)
+"""Of names that the quantizer makes."""
+_RECTIFIERS = frozenset({"Relu", "Clip"})
+
+
+def name_nodes(model: Model) -> bool:
+    """Give every node of the main graph a name of its own, since the quantizer goes by names; tells whether one has changed.
+
+    Inputs that are left out at the end are dropped: it takes a missing bias for one that is computed.
+    """
+    taken = Counter(node.name for node in model.graph.node)
+    changed = False
+    for number, node in enumerate(model.graph.node):
+        while node.input and not node.input[-1]:
+            node.input.pop()
+            changed = True
+        if not node.name or taken[node.name] > 1:
+            name = f"{node.name or node.op_type}_{number}"
+            while name in taken:
+                name += "_"
+            node.name, changed = name, True
+            taken[name] += 1
+    return changed
+
+
+def separate_names(model: Model) -> bool:
+    """Rename nodes, and values inside the graph, whose names the quantizer would give to others; tells whether there are any.
+
+    It calls the scale of ``x`` ``x_scale``, and so does the one that has quantised a part of the model before.
+    """
+    changed = False
+    for node in model.graph.node:
+        if node.name.endswith(_SUFFIXES):
+            node.name, changed = model.fresh_name(f"{node.name}__own"), True
+    inside = {name for node in model.graph.node for name in node.output} | model.weights.keys()
+    inside -= {value.name for value in (*model.graph.input, *model.graph.output)}
+    inside.difference_update(*(captured(node) for node in model.graph.node))
+    stems = {name: name.removesuffix(suffix) for suffix in _SUFFIXES for name in inside if name.endswith(suffix)}
+    known = inside | {value.name for value in model.graph.input}
+    new = {name: model.fresh_name(f"{name}__own") for name, stem in stems.items() if stem in known}
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [new.get(name, name) for name in names]
+    for value in model.graph.value_info:
+        value.name = new.get(value.name, value.name)
+    model.weights = {new.get(name, name): weight.renamed(new.get(name, name)) for name, weight in model.weights.items()}
+    return changed or bool(new)
+
+
+def make_biases_vectors(model: Model) -> bool:
+    """Give each ``Gemm`` with a constant bias one that is a vector, where it can be one; tells whether anything has changed.
+
+    Exporters, and the optimizer that fuses ``MatMul`` and ``Add``, write biases of shape [1, N], [1] or [], which become [N]. One
+    of shape [M, N], or with infinite entries, is added by a node of its own: ``Gemm(x, w, c)`` becomes ``Add(MatMul(x, w), c)``.
+    """
+    readers = model.consumers()
+    nodes: list[NodeProto] = []
+    changed = False
+    for node in model.graph.node:
+        bias, width = _bias(node, model)
+        finite = bias is None or bool(np.isfinite(bias.array()).all())
+        if bias is None or (finite and bias.shape == (width,)):
+            nodes.append(node)
+        elif finite and _is_row(bias, width):
+            name = model.fresh_name(f"{bias.name}__row") if len(readers[bias.name]) > 1 else bias.name
+            model.weights[name] = bias.derived((width,), _row(width)).renamed(name)
+            node.input[2] = name
+            nodes.append(node)
+            changed = True
+        elif _is_product(node):
+            nodes += _apart(node, model)
+            changed = True
+        else:
+            nodes.append(node)
+    if changed:
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+    return changed
+
+
+def _bias(node: NodeProto, model: Model) -> tuple[Weight | None, int]:
+    """The constant bias of a ``Gemm`` with a constant weight, and how many columns its output has; else none."""
+    if node.op_type != "Gemm" or len(node.input) < 3 or node.input[1] not in model.weights:
+        return None, 0
+    weight = model.weights[node.input[1]]
+    width = weight.shape[0 if _attribute(node, "transB", 0) else 1]
+    return model.weights.get(node.input[2]), width
+
+
+def _is_row(bias: Weight, width: int) -> bool:
+    """Tell whether all rows that a bias is added to get the same."""
+    return bias.shape[-1:] in {(), (1,), (width,)} and bias.size in {1, width} and (bias.size == 1 or bias.shape[-1] == width)
+
+
+def _row(width: int) -> Callable[[Array], Array]:
+    return lambda array: np.ascontiguousarray(np.broadcast_to(array.reshape(-1), width))
+
+
+def _attribute(node: NodeProto, name: str, default: float) -> float:
+    return next((float(helper.get_attribute_value(one)) for one in node.attribute if one.name == name), default)
+
+
+def _is_product(node: NodeProto) -> bool:
+    """Tell whether a ``Gemm`` is a ``MatMul`` and an ``Add``."""
+    plain = {"alpha": 1.0, "beta": 1.0, "transA": 0.0, "transB": 0.0}
+    return all(_attribute(node, name, value) == value for name, value in plain.items())
+
+
+def _apart(node: NodeProto, model: Model) -> list[NodeProto]:
+    """A ``Gemm`` as a product and a sum."""
+    product = model.fresh_name(f"{node.output[0]}__product")
+    model.graph.value_info.append(helper.make_tensor_value_info(product, TensorProto.FLOAT, None))
+    return [
+        helper.make_node("MatMul", list(node.input[:2]), [product], node.name),
+        helper.make_node("Add", [product, node.input[2]], list(node.output), model.fresh_name(f"{node.name}_bias")),
+    ]
+
+
+def left_alone(model: Model, given: Collection[str]) -> dict[str, str]:
+    """The nodes that the quantizer would spoil, or fail at, by name, with the reason why they stay as they are.
+
+    Args:
+        model: prepared for the quantizer.
+        given: constants that callers may override.
+    """
+    found: dict[str, str] = {}
+    for reasons in (
+        _overridable(model, given),
+        _not_finite(model),
+        _matrix_biases(model),
+        _in_integers(model),
+        _rectifiers(model),
+    ):
+        for name, why in reasons:
+            found.setdefault(name, why)
+    return found
+
+
+def _overridable(model: Model, given: Collection[str]) -> Iterator[tuple[str, str]]:
+    for node in model.graph.node:
+        if any(name in given for name in node.input):
+            yield node.name, "it reads an input that callers may override"
+
+
+def _not_finite(model: Model) -> Iterator[tuple[str, str]]:
+    """Nodes that read an infinite constant: a range that holds it has no step."""
+    read = {name for node in model.graph.node for name in node.input}
+    weights = (weight for name, weight in model.weights.items() if name in read and weight.dtype == TensorProto.FLOAT)
+    infinite = {weight.name for weight in weights if not np.isfinite(weight.array()).all()}
+    for node in model.graph.node:
+        for name in infinite.intersection(node.input):
+            yield node.name, f"its constant {name!r} is not finite everywhere"
+
+
+def _matrix_biases(model: Model) -> Iterator[tuple[str, str]]:
+    for node in model.graph.node:
+        bias, width = _bias(node, model)
+        if bias is not None and bias.shape != (width,):
+            yield node.name, f"its bias {bias.name!r} of shape {list(bias.shape)} is not one number for each column"
+
+
+def _in_integers(model: Model) -> Iterator[tuple[str, str]]:
+    """Nodes of layers that are quantised already: what computes in integers, and what scales its results.
+
+    ``y = (float)MatMulInteger(q, w) * (s * t)`` with ``q, s = DynamicQuantizeLinear(x)``: the sums and the scales are no
+    activations, and a range for them would lose what their bits hold. ``y`` is an activation again.
+    """
+    raw: set[str] = set()
+    """Sums and scales."""
+    for node in model.graph.node:
+        if node.op_type in _INTEGER:
+            yield node.name, _IN_INTEGERS
+            raw.update(node.output if domain_of(node) == "" else ())
+            continue
+        read = raw.intersection(node.input)
+        if not read or node.op_type not in {"Cast", "Mul"}:
+            continue
+        yield node.name, _IN_INTEGERS
+        if node.op_type == "Cast" or len(read) < 2:
+            raw.update(node.output)
+
+
+def _rectifiers(model: Model) -> Iterator[tuple[str, str]]:
+    """Rectifiers of what others need whole: the quantizer gives their input the range of their output."""
+    needed = {output.name for output in model.graph.output}
+    for node in model.graph.node:
+        needed.update(captured(node))
+    for node in model.graph.node:
+        if node.op_type in _RECTIFIERS and node.input[0] in needed:
+            yield node.name, f"what it cuts off {node.input[0]!r} is needed elsewhere"
+
+
+def scaled_whole(model: Model) -> list[str]:
+    """The weights that must have one scale for all channels, because ONNX Runtime does not take one for each.
+
+    These are stacks of matrices, which ``MatMul`` multiplies one by one, and weights of ``ConvTranspose`` with groups and a bias:
+    their channels are those of one group, and the bias has those of all.
+    """
+    found = {}
+    for node in model.graph.node:
+        weight = model.weights.get(node.input[1]) if len(node.input) > 1 else None
+        if weight is None:
+            continue
+        stacked = node.op_type == "MatMul" and len(weight.shape) > 2
+        grouped = node.op_type == "ConvTranspose" and len(node.input) > 2 and _attribute(node, "group", 1) > 1
+        if stacked or grouped:
+            found[weight.name] = True
+    return list(found)

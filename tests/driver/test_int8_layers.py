@@ -1,0 +1,268 @@
+"""What ONNX Runtime's quantizer cannot do is done for it, or stays in floating point and is named."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper, parser
+
+from onnxprune.driver.int8_layers import left_alone, make_biases_vectors, name_nodes, scaled_whole, separate_names
+from onnxprune.driver.quantize import QuantResult, quantize
+from onnxprune.errors import TargetError
+from onnxprune.ir.model import Model
+from onnxprune.ir.weights import Array
+from onnxprune.options.quantize import QuantRecipe
+from onnxprune.runtime.session import Session
+
+RNG = np.random.default_rng(0)
+X = {"x": RNG.standard_normal((8, 8)).astype(np.float32)}
+DYNAMIC = """(float[N, 8] x) => (float[N, 4] y) {
+    q, s, z = DynamicQuantizeLinear (x)
+    i = MatMulInteger (q, w, z)
+    f = Cast <to = 1> (i)
+    t = Mul (s, u)
+    a = Mul (f, t)
+    b = Relu (a)
+    y = MatMul (b, v)
+}"""
+"""A layer as ONNX Runtime quantises it dynamically, and one in floating point."""
+
+
+def net(text: str, *, opset: int = 17, ir: int = 8, inputs: bool = False, **constants: Any) -> onnx.ModelProto:
+    """A graph and its constants: arrays, or shapes of noise. Before version 4 of the format these are inputs as well."""
+    proto = parser.parse_model(f'<ir_version: {ir}, opset_import: ["": {opset}, "com.microsoft": 1]> net {text}')
+    for name, value in constants.items():
+        array = RNG.standard_normal(value).astype(np.float32) if isinstance(value, tuple) else np.asarray(value)
+        proto.graph.initializer.append(numpy_helper.from_array(array, name))
+        if inputs:
+            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+            proto.graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
+    onnx.checker.check_model(proto)
+    return proto
+
+
+def dynamic() -> onnx.ModelProto:
+    weight = RNG.integers(-9, 9, (8, 8)).astype(np.int8)
+    return net(DYNAMIC, w=weight, u=np.float32(0.1), v=(8, 4))
+
+
+def small(proto: onnx.ModelProto, feeds: dict[str, Array] = X, **fields: Any) -> QuantResult:
+    return quantize(proto, QuantRecipe(**fields), samples=feeds)
+
+
+def reasons(result: QuantResult) -> dict[str, str]:
+    return {node["node"]: node["why"] for node in result.report.kept}
+
+
+def near(result: QuantResult) -> bool:
+    assert result.report.drift is not None
+    return result.report.drift.cosine > 0.99
+
+
+# Biases
+
+
+@pytest.mark.parametrize("shape", [(12,), (1, 12), (1,), (1, 1), ()])
+@pytest.mark.parametrize("fields", [{}, {"per_channel": False}, {"activations": "int8"}])
+@pytest.mark.parametrize("ir", [3, 8])
+def test_a_bias_of_any_shape_that_is_a_row_is_quantized(shape: Sequence[int], fields: dict[str, Any], ir: int) -> None:
+    text = "(float[N, 8] x) => (float[N, 4] y) { a = Gemm (x, w, b) c = Relu (a) y = MatMul (c, v) }"
+    result = small(net(text, opset=11, ir=ir, inputs=ir < 4, w=(8, 12), b=tuple(shape), v=(12, 4)), **fields)
+    assert {"Gemm", "MatMul"} <= result.report.nodes.keys()
+    assert result.report.kept == ()
+    assert near(result)
+
+
+def test_a_bias_that_others_read_keeps_its_shape_for_them() -> None:
+    text = "(float[N, 8] x) => (float[N, 12] y, float[1, 12] z) { a = Gemm (x, w, b) y = Relu (a) z = Relu (b) }"
+    result = small(net(text, w=(8, 12), b=(1, 12)))
+    assert result.report.nodes["Gemm"] == 1
+    assert Session(result.compiled).run(X)[1].shape == (1, 12)
+    assert near(result)
+
+
+@pytest.mark.parametrize("first", ["a = MatMul (x, w) b = Add (a, c)", "b = Gemm (x, w, c)"])
+@pytest.mark.parametrize("shape", [(8, 12), (8, 1)])
+def test_a_matrix_that_is_added_is_no_bias(first: str, shape: tuple[int, ...]) -> None:
+    text = f"(float[8, 8] x) => (float[8, 4] y) {{ {first} d = Relu (b) y = MatMul (d, v) }}"
+    result = small(net(text, w=(8, 12), c=shape, v=(12, 4)))
+    assert result.report.nodes == {"MatMul": 2, "Add": 1}
+    assert near(result)
+
+
+def test_a_matrix_that_a_scaled_product_adds_stays_in_floating_point() -> None:
+    text = "(float[8, 8] x) => (float[8, 4] y) { b = Gemm <beta = 2.0, transB = 1> (x, w, c) d = Relu (b) y = MatMul (d, v) }"
+    proto = net(text, w=(12, 8), c=(8, 12), v=(12, 4))
+    proto.graph.node[0].name = "first"
+    result = small(proto)
+    assert reasons(result)["first"] == "its bias 'c' of shape [8, 12] is not one number for each column"
+    assert result.report.nodes["MatMul"] == 1
+    assert near(result)
+
+
+def test_a_bias_that_is_left_out_is_none() -> None:
+    proto = net("(float[N, 8] x) => (float[N, 12] y) { a = Gemm (x, w) y = Relu (a) }", w=(8, 12))
+    proto.graph.node[0].input.append("")
+    assert not [note for note in small(proto).report.notes if note.startswith("ONNX Runtime:")]
+
+
+def test_vectors_are_made_only_where_biases_are_none() -> None:
+    text = "(float[N, 8] x) => (float[N, 12] y) { a = Gemm (x, w, b) y = Relu (a) }"
+    model = Model.of(net(text, w=(8, 12), b=(12,)))
+    assert not make_biases_vectors(model)
+    model = Model.of(net(text, w=(8, 12), b=(1, 12)))
+    before = model.weights["b"].array()
+    assert make_biases_vectors(model)
+    assert np.array_equal(model.weights["b"].array(), before[0])
+
+
+# Scales
+
+
+@pytest.mark.parametrize("fields", [{}, {"activations": "int8"}])
+@pytest.mark.parametrize(
+    ("text", "constants", "feeds"),
+    [
+        (
+            "(float[N, 8, 5] x) => (float[N, 12, 11] y) { y = ConvTranspose <group = 2, strides = [2]> (x, w, b) }",
+            {"w": (8, 6, 3), "b": (12,)},
+            {"x": RNG.standard_normal((8, 8, 5)).astype(np.float32)},
+        ),
+        (
+            "(float[2, N, 8] x) => (float[2, N, 4] y) { a = MatMul (x, w) y = Relu (a) }",
+            {"w": (2, 8, 4)},
+            {"x": RNG.standard_normal((2, 8, 8)).astype(np.float32)},
+        ),
+    ],
+)
+def test_weights_whose_channels_cannot_have_scales_have_one(
+    text: str, constants: dict[str, Any], feeds: dict[str, Array], fields: dict[str, Any]
+) -> None:
+    proto = net(text, **constants)
+    assert scaled_whole(Model.of(proto)) == ["w"]
+    result = small(proto, feeds, **fields)
+    assert result.report.weights == 1
+    assert any(note.startswith("weights with one scale") and note.endswith(": w") for note in result.report.notes)
+    assert near(result)
+    assert not any("one scale" in note for note in small(proto, feeds, per_channel=False, **fields).report.notes)
+
+
+# What stays
+
+
+def test_layers_that_are_in_integers_stay_as_they_are() -> None:
+    proto = dynamic()
+    result = small(proto)
+    assert result.report.nodes == {"MatMul": 1}
+    assert Counter(reasons(result).values()) == {"it is quantised already": 3, "what it reads is not in int8": 1}
+    ops = Counter(node.op_type for node in result.compiled.graph.node)
+    assert (ops["MatMulInteger"], ops["Cast"], ops["Mul"]) == (1, 1, 2)
+    assert near(result)
+    del proto.graph.node[5:]
+    proto.graph.node[4].output[0] = "y"
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 8
+    with pytest.raises(TargetError, match="nothing in it can be quantised: it is quantised already"):
+        small(proto)
+
+
+def test_what_the_operators_of_onnx_runtime_output_is_quantized_as_well() -> None:
+    text = """(float[N, 8] x) => (float[N, 4] y) {
+        a = com.microsoft.DynamicQuantizeMatMul (x, w, s)
+        b = Relu (a)
+        y = MatMul (b, v)
+    }"""
+    result = small(net(text, w=RNG.integers(-9, 9, (8, 8)).astype(np.int8), s=np.float32(0.1), v=(8, 4)))
+    assert result.report.nodes["MatMul"] == 1
+    assert not [note for note in result.report.notes if note.startswith("ONNX Runtime:")]
+
+
+@pytest.mark.parametrize("activations", ["uint8", "int8"])
+def test_what_is_infinite_stays_in_floating_point(activations: str) -> None:
+    text = """(float[N, 8] x) => (float[N, 8] y, float[N, 4] z) {
+        a = MatMul (x, w) b = Add (a, mask) y = Softmax (b)
+        n = Sub (a, a) l = Log (n) z = MatMul (l, v)
+    }"""
+    proto = net(text, w=(8, 8), mask=np.where(np.eye(8)[0] > 0, -np.inf, 0).astype(np.float32), v=(8, 4))
+    for node in proto.graph.node:
+        node.name = node.op_type + node.output[0]
+    proto.graph.node[-1].name = "last"
+    result = small(proto, activations=activations)
+    found = reasons(result)
+    assert "its constant 'mask' is not finite everywhere" in found.values()
+    assert found["Softmaxy"] == "'b' is not finite on the samples"
+    assert found["last"] == "'l' is not finite on the samples"
+    assert result.report.nodes == {"MatMul": 1}
+    probabilities = [Session(model).run(X)[0] for model in (Model.of(proto), result.compiled)]
+    assert np.abs(probabilities[0] - probabilities[1]).max() < 0.05
+
+
+@pytest.mark.parametrize("rectifier", ["Relu (a)", "Clip (a, zero)"])
+def test_an_output_is_not_cut_off_by_the_range_of_a_rectifier_behind_it(rectifier: str) -> None:
+    text = f"(float[N, 8] x) => (float[N, 8] a, float[N, 4] y) {{ a = MatMul (x, w) b = {rectifier} y = MatMul (b, v) }}"
+    result = small(net(text, w=(8, 8), v=(8, 4), zero=np.float32(0)))
+    assert (Session(result.compiled).run(X)[0] < 0).any()
+    assert near(result)
+    assert "what it cuts off 'a' is needed elsewhere" in reasons(result).values()
+
+
+def test_what_onnx_runtime_fails_at_stays_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxruntime.quantization.operators.gemm import QDQGemm
+
+    def fail(self: Any) -> None:
+        raise IndexError("index 1 is out of bounds")
+
+    monkeypatch.setattr(QDQGemm, "quantize", fail)
+    text = "(float[N, 8] x) => (float[N, 4] y) { a = Gemm (x, w, b) c = Relu (a) d = Gemm (c, w, b) y = MatMul (d, v) }"
+    proto = net(text, w=(8, 8), b=(8,), v=(8, 4))
+    proto.graph.node[0].name, proto.graph.node[2].name = "first", "second"
+    result = small(proto)
+    assert result.report.nodes["MatMul"] == 1
+    for name in ("first", "second"):
+        assert reasons(result)[name] == "ONNX Runtime fails at it: index 1 is out of bounds"
+
+
+def test_a_model_without_quantized_weights_says_so() -> None:
+    proto = net("(float[N, 8] x) => (float[N, M] y) { t = Transpose <perm = [1, 0]> (x) y = MatMul (x, t) }")
+    with pytest.raises(TargetError, match="no operator reads a weight in floating point"):
+        small(proto)
+
+
+# Names
+
+
+def test_names_that_the_quantizer_makes_are_no_trouble() -> None:
+    text = """(float[N, 8] x) => (float[N, 8] y) {
+        w_quantized = MatMul (x, w) x_scale = Relu (w_quantized) y = MatMul (x_scale, w_scale)
+    }"""
+    proto = net(text, w=(8, 8), w_scale=(8, 8))
+    proto.graph.node[0].name = "x_QuantizeLinear"
+    for activations in ("uint8", "int8"):
+        result = small(proto, activations=activations)
+        assert result.report.nodes["MatMul"] == 2
+        assert near(result)
+
+
+def test_values_of_the_interface_and_of_bodies_keep_their_names() -> None:
+    text = """(float[N, 8] x, bool c) => (float[N, 8] x_scale) {
+        y = MatMul (x, w) y_scale = MatMul (x, w)
+        x_scale = If (c) <then_branch = a () => (float[N, 8] p) { p = Relu (y_scale) },
+                          else_branch = b () => (float[N, 8] q) { q = Identity (y) }>
+    }"""
+    model = Model.of(net(text, w=(8, 8)))
+    assert name_nodes(model)
+    assert not separate_names(model)
+    assert left_alone(model, ()) == {}
+
+
+def test_float16_inside_is_left_to_onnx_runtime() -> None:
+    text = (
+        "(float[N, 8] x) => (float[N, 4] y) { a = Cast <to = 10> (x) b = MatMul (a, w) c = Cast <to = 1> (b) y = MatMul (c, v) }"
+    )
+    proto = net(text, w=RNG.standard_normal((8, 8)).astype(np.float16), v=(8, 4))
+    assert {weight.data_type for weight in proto.graph.initializer} == {TensorProto.FLOAT16, TensorProto.FLOAT}
+    assert near(small(proto))
