@@ -38,7 +38,9 @@ def temporary_folder() -> Iterator[Path]:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             if sys.platform == "win32" or _kept(folder, stack):
                 break
-        yield folder
+        inner = folder / "files"  # who writes outputs there locks it
+        inner.mkdir()
+        yield inner
 
 
 def _kept(folder: Path, stack: contextlib.ExitStack) -> bool:

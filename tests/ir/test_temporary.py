@@ -12,7 +12,7 @@ import pytest
 
 from command import ENV
 from onnxprune.ir import temporary
-from onnxprune.ir.outputs import take_lock
+from onnxprune.ir.outputs import replace_file, take_lock
 from onnxprune.ir.temporary import temporary_folder
 from two_files import names
 
@@ -37,7 +37,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_folder_goes_with_its_context(place: Path) -> None:
     with temporary_folder() as folder:
         (folder / "file").write_bytes(b"x")
-        assert folder.parent == place
+        assert place in folder.parents
     assert names(place) == set()
 
 
@@ -70,6 +70,12 @@ def test_the_folder_of_a_killed_process_goes_with_the_next_and_that_of_a_live_on
             assert (kept / "model.onnx").read_bytes() == b"whole"
         assert live.stdin
         live.stdin.close()
+    assert names(place) == set()
+
+
+def test_outputs_are_written_into_a_folder(place: Path) -> None:
+    with temporary_folder() as folder, replace_file(folder / "out") as file:
+        file.write(b"whole")
     assert names(place) == set()
 
 
