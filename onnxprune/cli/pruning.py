@@ -164,13 +164,13 @@ def verify(given: Verify) -> None:
 def with_benchmark(model: Path, result: Result) -> Result:
     """The result with the latency of the original and of the pruned model; where that cannot be measured, a note says why."""
     import dataclasses
-    import tempfile
 
+    from onnxprune.ir.temporary import temporary_folder
     from onnxprune.latency.benchmark import benchmark as run
 
     report = result.report
-    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
-        small = Path(folder) / "pruned.onnx"
+    with temporary_folder() as folder:
+        small = folder / "pruned.onnx"
         result.save(small)
         try:
             timed = run([model, small], labels=["original", "pruned"], seconds=1.0)

@@ -9,7 +9,6 @@ import contextlib
 import io
 import logging
 import re
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from onnxprune.errors import ModelError, OnnxPruneError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import domain_of
+from onnxprune.ir.temporary import temporary_folder
 from onnxprune.ir.weights import Weight
 from onnxprune.runtime import session
 from onnxprune.runtime.custom_operators import register_libraries
@@ -88,7 +88,7 @@ class Workshop:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxprune-")))
+        self._folder = self._stack.enter_context(temporary_folder())
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["infer_shapes", "typed_values"]
 
+_LONGEST = 1 << 20
+"""Entries of a vector up to which integers are followed: inference takes each for a size, and holds 140 bytes of it per node."""
+
 
 def infer_shapes(proto: ModelProto, name: str = "<model>", *, sizes: bool = False) -> GraphProto:
     """The graph with all types and shapes that follow from it.
@@ -21,15 +24,30 @@ def infer_shapes(proto: ModelProto, name: str = "<model>", *, sizes: bool = Fals
     Args:
         proto: a model without large constants.
         name: of the model, for the message.
-        sizes: also follow the integers that are computed from shapes.
+        sizes: also follow the integers that are computed from shapes, unless a vector is too long for that.
 
     Raises:
         ModelError: inference says that the graph contradicts the standard.
     """
     try:
-        return onnx.shape_inference.infer_shapes(proto, data_prop=sizes).graph
+        graph = onnx.shape_inference.infer_shapes(proto).graph
+        if sizes and not any(_is_long(value) for value in _all_values(graph)):
+            return onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{name}: is not a valid graph: {' '.join(str(error).split())}") from error
+    return graph
+
+
+def _all_values(graph: GraphProto) -> Iterator[onnx.ValueInfoProto]:
+    """Those of bodies, too."""
+    yield from typed_values(graph)
+    for body in (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")):
+        yield from _all_values(body)
+
+
+def _is_long(value: onnx.ValueInfoProto) -> bool:
+    sizes = value.type.tensor_type.shape.dim
+    return len(sizes) == 1 and sizes[0].dim_value > _LONGEST
 
 
 def typed_values(graph: GraphProto) -> Iterator[onnx.ValueInfoProto]:

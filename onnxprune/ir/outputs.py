@@ -26,7 +26,7 @@ from onnxprune.errors import OnnxPruneError, OutputError
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["Outputs", "Part", "abandoned_parts", "check_kind", "exclusive", "replace_file", "written"]
+__all__ = ["Outputs", "Part", "abandoned_parts", "check_kind", "exclusive", "replace_file", "take_lock", "written"]
 
 _BYTES = 64
 """Of its name that a part begins with: names may be as long as the system allows."""
@@ -76,7 +76,7 @@ class Part:
                 number = os.open(self.place, flags, 0o666 if mode is None else 0o600)
             except FileExistsError:
                 continue
-            _lock(number)
+            take_lock(number)
             if os.fstat(number).st_nlink:
                 break
             os.close(number)  # another writer came before the lock, and took it for a dead one's
@@ -212,13 +212,13 @@ def abandoned_parts(path: Path, suffix: str = r"(?:\.data)?\.part") -> Iterator[
                 yield part
                 continue
             try:
-                if _lock(number, wait=False) and stat.S_ISREG(os.fstat(number).st_mode):
+                if take_lock(number, wait=False) and stat.S_ISREG(os.fstat(number).st_mode):
                     yield part
             finally:
                 os.close(number)
 
 
-def _lock(number: int, *, wait: bool = True) -> bool:
+def take_lock(number: int, *, wait: bool = True) -> bool:
     """Lock an open file for this process; false where another has it, or the file system has no locks."""
     if sys.platform == "win32":  # there, a file that is open cannot be removed, which serves as well
         return True
@@ -237,7 +237,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         return
     number = os.open(folder, os.O_RDONLY)
     try:
-        _lock(number)
+        take_lock(number)
         yield
     finally:
         os.close(number)

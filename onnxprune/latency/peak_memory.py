@@ -13,12 +13,12 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onnxprune.ir.temporary import temporary_folder
 from onnxprune.latency.inputs import SessionInput, make_feeds
 from onnxprune.latency.providers import bind_session, error_text, open_session, require_provider
 from onnxprune.runtime.custom_operators import custom_operators, libraries
@@ -51,8 +51,8 @@ def peak_memory(
     seed: int,
 ) -> PeakMemory:
     """Measure a model, a path or the bytes of a file, in a fresh process; a failure there is a note, not an error."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
+    with temporary_folder() as folder:
+        path = folder / "model.onnx"
         if isinstance(source, bytes):
             path.write_bytes(source)
         job = {

@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from onnxprune.errors import OptionError, OutputError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model
 from onnxprune.ir.outputs import replace_file
+from onnxprune.ir.temporary import temporary_folder
 from onnxprune.options.documents import load_json, load_toml
 from onnxprune.options.fields import meant
 from onnxprune.options.functions import NAMED, source_file
@@ -170,7 +170,7 @@ def run(
     original = Model.of(build.model)
     found: list[dict[str, Any]] = []
     with custom_operators(*build.custom_ops), contextlib.ExitStack() as stack:
-        folder = _folder(keep) if keep else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxprune-")))
+        folder = _folder(keep) if keep else stack.enter_context(temporary_folder())
         if build.names_functions:
             stack.enter_context(_importable(build.path.parent))
         score = _scorer(build, original)

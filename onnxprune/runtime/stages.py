@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxprune.ir.node import values_read
 from onnxprune.ir.subgraph import extract
+from onnxprune.ir.temporary import temporary_folder
 from onnxprune.runtime.session import Session, value_info
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ class _Store:
         self._values: dict[str, dict[int, Any]] = {}
         self._files: dict[tuple[str, int], Path] = {}
         self._memory, self._used, self._count = memory, 0, 0
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
+        self._stack = contextlib.ExitStack()
 
     def names(self) -> list[str]:
         return list(self._values)
@@ -118,9 +120,9 @@ class _Store:
         self._values.setdefault(name, {})[batch] = value
 
     def _write(self, array: Array) -> Path:
-        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="onnxprune-")
+        self._folder = self._folder or self._stack.enter_context(temporary_folder())
         self._count += 1
-        path = Path(self._folder.name) / f"{self._count}.npy"
+        path = self._folder / f"{self._count}.npy"
         np.save(path, array)
         return path
 
@@ -134,8 +136,7 @@ class _Store:
 
     def close(self) -> None:
         self._values.clear()
-        if self._folder:
-            self._folder.cleanup()
+        self._stack.close()
 
 
 def _size(value: Any) -> int:

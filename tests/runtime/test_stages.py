@@ -91,7 +91,7 @@ def test_it_is_a_whole_run(name: str, memory: int, folder: Path) -> None:
             for batch in range(3):
                 compare(stages.value(output.name, batch), whole[batch][output.name])
         if memory == 0:
-            assert list(folder.glob("*/*.npy"))
+            assert list(folder.glob("**/*.npy"))
     assert not list(folder.iterdir())
 
 
@@ -125,9 +125,9 @@ def test_what_nothing_reads_any_more_is_dropped(folder: Path) -> None:
         for name in ("x", "a"):
             with pytest.raises(KeyError):
                 stages.value(name, 0)
-        assert len(list(folder.glob("*/*.npy"))) == 6
+        assert len(list(folder.glob("**/*.npy"))) == 6
         stages.release("n")
-        assert len(list(folder.glob("*/*.npy"))) == 3
+        assert len(list(folder.glob("**/*.npy"))) == 3
         with pytest.raises(KeyError):
             stages.value("n", 0)
         stages.advance(6)
