@@ -61,7 +61,9 @@ PROTOBUF = {
 PROTOBUF |= {
     "shapes.binding",
     "verify.float64",
+    "verify.verdicts",
     "driver.int8_layers",
+    "driver.int8_result",
     "driver.ort_quantizer",
     "ir.discontinuities",
     "data.batching",

@@ -11,11 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import NodeProto
 
 from onnxprune.data.samples import open_samples, optional_samples
 from onnxprune.driver import ort_quantizer
 from onnxprune.driver.int8_layers import left_alone, name_nodes, scaled_whole
+from onnxprune.driver.int8_result import (
+    WeightZeros,
+    computing,
+    kept_in_float,
+    most_frequent_reason,
+    weight_zeros,
+    with_quantizers,
+)
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import demand, stored
 from onnxprune.driver.report import QuantReport
@@ -25,7 +32,6 @@ from onnxprune.ir import files
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.node import QDQ, domain_of, every_node
 from onnxprune.ir.precision import float_types
-from onnxprune.ir.weights import FLOATS
 from onnxprune.options.quantize import QuantRecipe
 from onnxprune.passes import Decode, FoldMasks, Restore
 from onnxprune.runtime import session
@@ -33,14 +39,14 @@ from onnxprune.verify.drift import measure_drift
 from onnxprune.verify.metrics import Evaluation
 
 if TYPE_CHECKING:
+    from onnx import NodeProto
+
     from onnxprune.data.samples import Samples
     from onnxprune.passes.base import Progress
     from onnxprune.verify.verdicts import Check
 
 __all__ = ["QuantResult", "quantize"]
 
-_SIZES = frozenset({"Shape", "Size"})
-"""Read floats, and compute nothing of them."""
 _BLOCK = 4
 """Channels below which, and between multiples of which, int8 convolutions leave their fast kernels."""
 _OVERFLOW = 0.05
@@ -135,15 +141,6 @@ def _evaluation(original: Model, recipe: QuantRecipe, stages: Stages) -> Evaluat
 
 
 @dataclass(frozen=True, slots=True)
-class _Zeros:
-    """A quantised weight: how many elements it has, and how many of them are zero before and after."""
-
-    elements: int
-    before: int
-    after: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Quantized:
     """Attributes:
     model: the int8 model.
@@ -158,7 +155,7 @@ class _Quantized:
     model: Model
     nodes: Mapping[str, int]
     kept: tuple[Mapping[str, str], ...]
-    weights: tuple[_Zeros, ...]
+    weights: tuple[WeightZeros, ...]
     whole: tuple[str, ...]
     warnings: tuple[str, ...]
     check: Check
@@ -192,13 +189,13 @@ def _quantized(original: Model, recipe: QuantRecipe, samples: Samples, stages: S
             excluded = workshop.measure(settings, samples) | excluded
             result, failing = workshop.quantize_most(replace(settings, exclude=sorted(excluded)), samples)
             excluded |= failing
-        weights = tuple(_zeros(prepared, result).values())
-    kept = tuple(_kept(result, excluded))
-    nodes = Counter(node.op_type for node in _computing(result)) - Counter(node["op"] for node in kept)
+        weights = tuple(weight_zeros(prepared, result).values())
+    kept = tuple(kept_in_float(result, excluded))
+    nodes = Counter(node.op_type for node in computing(result)) - Counter(node["op"] for node in kept)
     _tidy(result, original)
-    result = Restore().run(result, _with_quantizers(model, result))
+    result = Restore().run(result, with_quantizers(model, result))
     if not weights:
-        raise TargetError(f"{model.name}: nothing in it can be quantised: {_why(result, kept)}")
+        raise TargetError(f"{model.name}: nothing in it can be quantised: {most_frequent_reason(result, kept)}")
     single = tuple(whole) if recipe.per_channel else ()
     return _Quantized(result, nodes, kept, weights, single, tuple(workshop.said), check)
 
@@ -252,98 +249,6 @@ def _excluded(globs: Sequence[str], model: Model, prepared: Model) -> set[str]:
 def _called(node: NodeProto, model: Model) -> Iterator[str]:
     yield from (node.name, node.op_type)
     yield from (name for name in node.input if name in model.weights)
-
-
-def _types(model: Model) -> dict[str, int]:
-    """The element type of each value, as far as the graph records it."""
-    values = (*model.graph.input, *model.graph.output, *model.graph.value_info)
-    return {v.name: v.type.tensor_type.elem_type for v in values} | {n: w.dtype for n, w in model.weights.items()}
-
-
-def _computing(model: Model) -> Iterator[NodeProto]:
-    """Nodes of the main graph that compute on floats, other than those that quantise."""
-    types = _types(model)
-    made = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
-    for node in model.graph.node:
-        floats = any(name in made or types.get(name) in FLOATS for name in node.input)
-        if floats and node.op_type not in QDQ | _SIZES:
-            yield node
-
-
-def _kept(model: Model, excluded: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """Nodes that compute in floating point: name, operator, and why."""
-    dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
-    types = _types(model)
-    known = ort_quantizer.operators()
-    for node in _computing(model):
-        floats = [name for name in node.input if name and (name in dequantized or types.get(name, 1) in FLOATS)]
-        if node.name in excluded:
-            why = excluded[node.name]
-        elif node.op_type not in known or domain_of(node):
-            why = "ONNX Runtime has no int8 form of it"
-        elif all(name in dequantized for name in floats):
-            continue
-        else:
-            why = "what it reads is not in int8"
-        yield {"node": node.name, "op": node.op_type, "why": why}
-
-
-def _why(model: Model, kept: Sequence[Mapping[str, str]]) -> str:
-    """The most frequent reason."""
-    reasons = Counter(node["why"] for node in kept).most_common(1)
-    if reasons:
-        return reasons[0][0]
-    return "no operator reads a weight in floating point" if any(_computing(model)) else "it computes on no floats"
-
-
-def _zeros(prepared: Model, result: Model) -> dict[str, _Zeros]:
-    """The zeros of each quantised weight, by its name.
-
-    Raises:
-        VerificationError: a zero would not stay one.
-    """
-    found = {}
-    for node in result.graph.node:
-        if node.op_type != "DequantizeLinear" or node.input[0] not in result.weights:
-            continue
-        weight = result.weights[node.input[0]]
-        name = weight.name.removesuffix("_quantized")
-        if weight.dtype not in ort_quantizer.BYTES or name not in prepared.weights:
-            continue
-        point, along = result.weights[node.input[2]].array(), [1] * len(weight.shape)
-        if point.size > 1:
-            along[_axis(node)] = -1
-        zero = weight.array() == (point.reshape(along) if along else point)
-        was = prepared.weights[name].array() == 0
-        if np.any(was & ~zero):
-            raise VerificationError(f"{name}: a zero of it is not zero in int8: leave it out with --exclude {name!r}")
-        found[name] = _Zeros(weight.size, int(was.sum()), int(zero.sum()))
-    return found
-
-
-def _with_quantizers(original: Model, result: Model) -> Model:
-    """The original with the nodes that make the quantised constants of the result, so that what nodes make may stay made.
-
-    A mask that nodes make of its sizes would be stored in the result: ONNX Runtime folds it before it quantises.
-    """
-    source = original.copy()
-    made = {name for node in every_node(original.graph) for name in node.output}
-    for node in result.graph.node:
-        if node.op_type != "DequantizeLinear" or len(node.input) < 3 or not result.weights.keys() >= set(node.input):
-            continue
-        quantized, scale, point = node.input
-        name = quantized.removesuffix("_quantized")
-        if name not in made or quantized in source.weights:
-            continue
-        source.weights |= {constant: result.weights[constant] for constant in (scale, point)}
-        step = NodeProto(op_type="QuantizeLinear", name=f"{name}_quantize", input=[name, scale, point], output=[quantized])
-        step.attribute.extend(node.attribute)
-        source.graph.node.append(step)
-    return source
-
-
-def _axis(node: NodeProto) -> int:
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "axis"), 1)
 
 
 def _tidy(model: Model, original: Model) -> None:

@@ -30,7 +30,7 @@ from onnxprune.driver.compiler import Compiler
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
 from onnxprune.runtime.session import random_feeds
-from onnxprune.shapes.probes import bindings
+from onnxprune.shapes.candidates import bindings
 
 HALF = Recipe(target="channels=0.5", align="1")
 

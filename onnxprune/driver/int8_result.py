@@ -1,0 +1,125 @@
+"""What has become of the nodes and weights of a model that was quantised."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import NodeProto
+
+from onnxprune.driver import ort_quantizer
+from onnxprune.errors import VerificationError
+from onnxprune.ir.node import QDQ, domain_of, every_node
+from onnxprune.ir.weights import FLOATS
+
+if TYPE_CHECKING:
+    from onnxprune.ir.model import Model
+
+__all__ = ["WeightZeros", "computing", "kept_in_float", "most_frequent_reason", "weight_zeros", "with_quantizers"]
+
+_SIZES = frozenset({"Shape", "Size"})
+"""Read floats, and compute nothing of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightZeros:
+    """A quantised weight: how many elements it has, and how many of them are zero before and after."""
+
+    elements: int
+    before: int
+    after: int
+
+
+def _types(model: Model) -> dict[str, int]:
+    """The element type of each value, as far as the graph records it."""
+    values = (*model.graph.input, *model.graph.output, *model.graph.value_info)
+    return {v.name: v.type.tensor_type.elem_type for v in values} | {n: w.dtype for n, w in model.weights.items()}
+
+
+def computing(model: Model) -> Iterator[NodeProto]:
+    """Nodes of the main graph that compute on floats, other than those that quantise."""
+    types = _types(model)
+    made = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    for node in model.graph.node:
+        floats = any(name in made or types.get(name) in FLOATS for name in node.input)
+        if floats and node.op_type not in QDQ | _SIZES:
+            yield node
+
+
+def kept_in_float(model: Model, excluded: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Nodes that compute in floating point: name, operator, and why."""
+    dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    types = _types(model)
+    known = ort_quantizer.operators()
+    for node in computing(model):
+        floats = [name for name in node.input if name and (name in dequantized or types.get(name, 1) in FLOATS)]
+        if node.name in excluded:
+            why = excluded[node.name]
+        elif node.op_type not in known or domain_of(node):
+            why = "ONNX Runtime has no int8 form of it"
+        elif all(name in dequantized for name in floats):
+            continue
+        else:
+            why = "what it reads is not in int8"
+        yield {"node": node.name, "op": node.op_type, "why": why}
+
+
+def most_frequent_reason(model: Model, kept: Sequence[Mapping[str, str]]) -> str:
+    """The most frequent reason."""
+    reasons = Counter(node["why"] for node in kept).most_common(1)
+    if reasons:
+        return reasons[0][0]
+    return "no operator reads a weight in floating point" if any(computing(model)) else "it computes on no floats"
+
+
+def weight_zeros(prepared: Model, result: Model) -> dict[str, WeightZeros]:
+    """The zeros of each quantised weight, by its name.
+
+    Raises:
+        VerificationError: a zero would not stay one.
+    """
+    found = {}
+    for node in result.graph.node:
+        if node.op_type != "DequantizeLinear" or node.input[0] not in result.weights:
+            continue
+        weight = result.weights[node.input[0]]
+        name = weight.name.removesuffix("_quantized")
+        if weight.dtype not in ort_quantizer.BYTES or name not in prepared.weights:
+            continue
+        point, along = result.weights[node.input[2]].array(), [1] * len(weight.shape)
+        if point.size > 1:
+            along[_axis(node)] = -1
+        zero = weight.array() == (point.reshape(along) if along else point)
+        was = prepared.weights[name].array() == 0
+        if np.any(was & ~zero):
+            raise VerificationError(f"{name}: a zero of it is not zero in int8: leave it out with --exclude {name!r}")
+        found[name] = WeightZeros(weight.size, int(was.sum()), int(zero.sum()))
+    return found
+
+
+def with_quantizers(original: Model, result: Model) -> Model:
+    """The original with the nodes that make the quantised constants of the result, so that what nodes make may stay made.
+
+    A mask that nodes make of its sizes would be stored in the result: ONNX Runtime folds it before it quantises.
+    """
+    source = original.copy()
+    made = {name for node in every_node(original.graph) for name in node.output}
+    for node in result.graph.node:
+        if node.op_type != "DequantizeLinear" or len(node.input) < 3 or not result.weights.keys() >= set(node.input):
+            continue
+        quantized, scale, point = node.input
+        name = quantized.removesuffix("_quantized")
+        if name not in made or quantized in source.weights:
+            continue
+        source.weights |= {constant: result.weights[constant] for constant in (scale, point)}
+        step = NodeProto(op_type="QuantizeLinear", name=f"{name}_quantize", input=[name, scale, point], output=[quantized])
+        step.attribute.extend(node.attribute)
+        source.graph.node.append(step)
+    return source
+
+
+def _axis(node: NodeProto) -> int:
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "axis"), 1)
