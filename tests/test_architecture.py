@@ -55,7 +55,7 @@ PROTOBUF = {
     "runtime.partition",
     "shapes.size_arithmetic",
     "shapes.inference",
-    "shapes.probes",
+    "ir.sizes",
 }
 PROTOBUF |= {
     "shapes.binding",

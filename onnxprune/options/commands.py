@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from onnxprune.options.fields import Option, Options
-from onnxprune.options.shared import RequireProof, Seed
+from onnxprune.options.shared import RequireProof, Seed, Shape
 
 __all__ = [
     "Apply",
@@ -126,6 +126,7 @@ class Apply(Writes):
     plan: Annotated[Path, Option(argument=True, metavar="PLAN")]
     masked: bool = False
     require_proof: RequireProof = False
+    shape: Shape = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +142,7 @@ class Verify(Reads):
     plan: Annotated[Path, Option(metavar="PLAN")]
     seed: Seed = 0
     require_proof: RequireProof = False
+    shape: Shape = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +161,7 @@ class Decode(Writes):
     """`decode`."""
 
     require_proof: RequireProof = False
+    shape: Shape = ()
 
 
 @dataclass(frozen=True, kw_only=True)

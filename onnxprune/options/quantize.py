@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from onnxprune.options.fields import Option, Options
-from onnxprune.options.shared import Metric, Preprocess, Samples
+from onnxprune.options.shared import Metric, Preprocess, Samples, Shape
 
 __all__ = ["RANGES", "QuantRecipe"]
 
@@ -45,6 +45,7 @@ class QuantRecipe(Options):
     exclude: Annotated[tuple[str, ...], Option(metavar="GLOB")] = ()
     eval: Annotated[str, Option(metavar="DATA")] = ""
     metric: Metric = "auto"
+    shape: Shape = ()
 
     @property
     def reduced(self) -> bool:
