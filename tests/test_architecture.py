@@ -56,7 +56,7 @@ PROTOBUF = {
     "runtime.partition",
     "shapes.size_arithmetic",
     "shapes.inference",
-    "shapes.probes",
+    "ir.sizes",
 }
 PROTOBUF |= {
     "shapes.binding",

@@ -13,18 +13,22 @@ from onnxprune.options.commands import Apply, Inspect, Prune, Sensitivity, Verif
 from onnxprune.options.prune import Recipe
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from onnxprune.driver.prune import Result
 
 
 @command(app)
-def inspect(recipe: Annotated[Recipe, Some("protect allow_inexact")], given: Inspect) -> None:
+def inspect(recipe: Annotated[Recipe, Some("protect allow_inexact shape")], given: Inspect) -> None:
     """What can be pruned, what cannot, and why; which weights are sparse."""
     from onnxprune.cli import tables
     from onnxprune.driver import encode
     from onnxprune.driver import prune as api
 
     with progress("finding coupling groups", quiet=given.as_json) as tell:
-        found = api.describe(api.analyze(given.model, protect=recipe.protect, allow_inexact=recipe.allow_inexact))
+        found = api.describe(
+            api.analyze(given.model, protect=recipe.protect, allow_inexact=recipe.allow_inexact, shape=recipe.shape)
+        )
         tell("counting zeros")
         found["sparsity"] = encode.describe(given.model)
     show(found, given.as_json, lambda: tables.inspection(found, layers=given.layers, every=given.every))
@@ -49,7 +53,7 @@ def prune(recipe: Recipe, given: Prune) -> None:
         result = api.prune(model, recipe, agreement=recipe.verify, progress=tell)
         if given.benchmark:
             tell("measuring latency")
-            result = with_benchmark(model, result)
+            result = with_benchmark(model, result, recipe.shape)
         tell("writing")
         with Outputs() as outputs:
             digest = files.save(result.compiled, files.check_output(out, force=force), outputs)
@@ -62,7 +66,7 @@ def prune(recipe: Recipe, given: Prune) -> None:
 
 @command(app)
 def plan(
-    recipe: Annotated[Recipe, Some("target criterion scope align protect only allow_inexact calib preprocess seed")],
+    recipe: Annotated[Recipe, Some("target criterion scope align protect only allow_inexact calib preprocess seed shape")],
     given: Writes,
 ) -> None:
     """Decide what to remove, and write it down for review."""
@@ -83,7 +87,8 @@ def plan(
 
 @command(app)
 def sensitivity(
-    recipe: Annotated[Recipe, Some("calib! preprocess criterion repair protect only allow_inexact seed")], given: Sensitivity
+    recipe: Annotated[Recipe, Some("calib! preprocess criterion repair protect only allow_inexact seed shape")],
+    given: Sensitivity,
 ) -> None:
     """What each group costs: the error of the outputs when it alone is cut, and repaired."""
     from onnxprune.cli import tables
@@ -103,7 +108,7 @@ def sensitivity(
 
 
 @command(app)
-def apply(recipe: Annotated[Recipe, Some("calib preprocess seed")], given: Apply) -> None:
+def apply(recipe: Annotated[Recipe, Some("calib preprocess seed shape")], given: Apply) -> None:
     """Carry out a plan; with samples, repair what it cuts as `prune` does."""
     import dataclasses
 
@@ -149,6 +154,7 @@ def verify(given: Verify) -> None:
             samples=given.calib,
             preprocess=given.preprocess,
             seed=given.seed,
+            shape=given.shape,
         )
         notes = (*warn(api.foreign(given.model, chosen)), *warn(api.unpaired(given.pruned, chosen)))
         outcome = dataclasses.replace(found.check, notes=(*found.check.notes, *notes))
@@ -161,7 +167,7 @@ def verify(given: Verify) -> None:
         demand(outcome, str(given.pruned))
 
 
-def with_benchmark(model: Path, result: Result) -> Result:
+def with_benchmark(model: Path, result: Result, shape: Sequence[str] = ()) -> Result:
     """The result with the latency of the original and of the pruned model; where that cannot be measured, a note says why."""
     import dataclasses
 
@@ -173,7 +179,7 @@ def with_benchmark(model: Path, result: Result) -> Result:
         small = folder / "pruned.onnx"
         result.save(small)
         try:
-            timed = run([model, small], labels=["original", "pruned"], seconds=1.0)
+            timed = run([model, small], labels=["original", "pruned"], seconds=1.0, shapes=shape)
         except OnnxPruneError as error:
             report = dataclasses.replace(report, notes=(*report.notes, f"latency was not measured: {error}"))
         else:

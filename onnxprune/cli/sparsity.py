@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,14 @@ def encode(recipe: EncodeRecipe, given: Encode) -> None:
             mode=recipe.mode,
             negative_zeros=recipe.keep_negative_zeros,
             require_proof=recipe.require_proof,
+            shape=recipe.shape,
             progress=tell,
         )
         tell("writing")
         result.save(out, force=given.force)
         done = {**result.to_dict(), "output": str(out), "bytes": files.size_on_disk(out)}
         if given.measure:
-            done |= _measured(given.model, out, tell)
+            done |= _measured(given.model, out, tell, recipe.shape)
     report = {**done, **({"benchmark": done["benchmark"].to_dict()} if given.measure else {})}
     show(report, given.as_json, lambda: tables.stored(done, "encoded == original"))
 
@@ -63,14 +65,14 @@ def decode(given: Decode) -> None:
 
     out = files.check_output(given.output, inputs=(given.model,), force=given.force)
     with progress("decoding", quiet=given.as_json) as tell:
-        result = storage.decode(given.model, require_proof=given.require_proof)
+        result = storage.decode(given.model, require_proof=given.require_proof, shape=given.shape)
         tell("writing")
         result.save(out, force=given.force)
     done = {**result.to_dict(), "output": str(out), "bytes": files.size_on_disk(out)}
     show(done, given.as_json, lambda: tables.stored(done, "decoded == original"))
 
 
-def _measured(model: Path, out: Path, tell: Any) -> dict[str, Any]:
+def _measured(model: Path, out: Path, tell: Any, shape: Sequence[str]) -> dict[str, Any]:
     """Both files packed, and both in ONNX Runtime."""
     from onnxprune.ir import files
     from onnxprune.latency.benchmark import benchmark
@@ -80,5 +82,5 @@ def _measured(model: Path, out: Path, tell: Any) -> dict[str, Any]:
     packed = {name: compressed(files.model_files(path)) for name, path in (("dense", model), ("output", out))}
     sizes = {kind: {name: packed[name][kind] for name in packed} for kind in packed["output"]}
     tell("measuring")
-    timed = benchmark([model, out], labels=["original", "encoded"], seconds=1.0, memory=True)
+    timed = benchmark([model, out], labels=["original", "encoded"], seconds=1.0, memory=True, shapes=shape)
     return {"compressed": sizes, "benchmark": timed}

@@ -23,6 +23,7 @@ def benchmark(recipe: BenchmarkRecipe, given: Benchmark) -> None:
             threads=recipe.threads,
             seconds=recipe.seconds,
             memory=recipe.memory,
+            shapes=recipe.shape,
             progress=lambda text, step, steps: tell(f"measuring {text} ({step}/{steps})"),
         )
     show(report.to_dict(), given.as_json, lambda: tables.timings(report))

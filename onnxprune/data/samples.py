@@ -20,10 +20,11 @@ from onnxprune.shapes.candidates import bindings
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
 
+    from onnxprune.ir.model import Model
     from onnxprune.ir.types import Shape
     from onnxprune.ir.weights import Array
 
-__all__ = ["Batch", "Samples", "noise_samples", "open_samples", "optional_samples"]
+__all__ = ["Batch", "Samples", "noise_samples", "open_samples", "optional_samples", "sized"]
 
 
 class Samples(ABC):
@@ -120,6 +121,23 @@ def optional_samples(
     opened = open_samples(source, inputs, preprocess=preprocess)
     opened.notice = _variety(opened)
     return opened
+
+
+def sized(model: Model, samples: Samples | None) -> Model:
+    """The model with the sizes of samples, which are tried first; the same one where there are none.
+
+    Raises:
+        OptionError: a sample has another size than the user gave.
+    """
+    batch = None if samples is None else next(samples.batches(1), None)
+    if samples is None or batch is None:
+        return model
+    result = model.copy()
+    batched = {spec.name for spec in InputSignature.of(model.inputs).specs if spec.batched}
+    shapes = {name: array.shape for name, array in batch.feeds.items()}
+    sizes = {name: (None, *shape[1:]) if name in batched else shape for name, shape in shapes.items()}
+    result.sizes = model.sizes.with_samples(sizes, model.inputs, samples.source)
+    return result
 
 
 def _variety(samples: Samples) -> str:

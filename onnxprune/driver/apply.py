@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.axes.plan import Plan
-from onnxprune.data.samples import Samples, optional_samples
+from onnxprune.data.samples import Samples, optional_samples, sized
 from onnxprune.driver.compiler import Compiler
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import Judge, exact, few
@@ -58,7 +58,9 @@ def unrepaired(chosen: Plan, recipe: Recipe) -> str:
     return f"the plan was made with samples ({chosen.samples}), and nothing was repaired: --calib DATA repairs as prune does"
 
 
-def apply(source: ModelSource, chosen: Plan, *, masked: bool = False, verify: bool = True) -> Model:
+def apply(
+    source: ModelSource, chosen: Plan, *, masked: bool = False, verify: bool = True, shape: Sequence[str] = ()
+) -> Model:
     """Carry out a plan: the pruned model, or the original with zeros at the removed positions; see also `carry_out`.
 
     Args:
@@ -66,13 +68,14 @@ def apply(source: ModelSource, chosen: Plan, *, masked: bool = False, verify: bo
         chosen: the plan.
         masked: keep every shape; write zeros instead of cutting.
         verify: whether to prove that the result computes what the masked original computes; without, nothing is tested.
+        shape: sizes of inputs, as ``image=?x3x224x224``.
 
     Raises:
         ModelError: the source is not a model that can be read.
         PlanError: the plan is for another model.
         VerificationError: the result computes something else.
     """
-    return carry_out(source, chosen, Recipe(verify=verify), masked=masked).model
+    return carry_out(source, chosen, Recipe(verify=verify, shape=tuple(shape)), masked=masked).model
 
 
 def carry_out(
@@ -89,7 +92,7 @@ def carry_out(
     Args:
         source: the model; it is not changed.
         chosen: the plan.
-        recipe: whether to verify and to repair, on which samples, and the seed; the rest is decided by the plan.
+        recipe: whether to verify and to repair, on which samples, sizes of inputs, and the seed; the rest is decided by the plan.
         masked: keep every shape; write zeros instead of cutting.
         samples: calibration data; the recipe's if there is none here.
         progress: told what begins.
@@ -100,8 +103,10 @@ def carry_out(
         PlanError: the plan is for another model.
         VerificationError: the result computes something else than the masked original.
     """
-    original, recipe = Model.of(source), dataclasses.replace(recipe or Recipe(), allow_inexact=True)
+    recipe = dataclasses.replace(recipe or Recipe(), allow_inexact=True)
+    original = Model.of(source, recipe.shape)
     opened = samples or samples_of(recipe, original)
+    original = sized(original, opened)
     if not masked:
         return Compiler(original, recipe, opened, Stages(progress)).carry_out(chosen)
     if opened or recipe.blind:
@@ -113,7 +118,7 @@ def carry_out(
     return Pruned(found, chosen, result, proof)
 
 
-def check(original: ModelSource, pruned: ModelSource, chosen: Plan, *, seed: int = 0) -> Check:
+def check(original: ModelSource, pruned: ModelSource, chosen: Plan, *, seed: int = 0, shape: Sequence[str] = ()) -> Check:
     """Whether a pruned model computes what the masked original computes, and keeps its interface.
 
     A model that was repaired does not; see `check_repaired`.
@@ -122,7 +127,7 @@ def check(original: ModelSource, pruned: ModelSource, chosen: Plan, *, seed: int
         ModelError: one of them is not a model that can be read.
         PlanError: the plan is for another model.
     """
-    file = Model.of(original)
+    file = Model.of(original, shape)
     return _check(file, analyze(file, allow_inexact=True), Model.of(pruned), chosen, seed)
 
 
@@ -164,6 +169,7 @@ def check_repaired(
     samples: str | Path | Mapping[str, Any] | Samples | None = None,
     preprocess: str = "",
     seed: int = 0,
+    shape: Sequence[str] = (),
 ) -> Verified:
     """`check`, also for a model that was repaired: then what repair may not change must be what the plan makes, bit for bit.
 
@@ -178,14 +184,16 @@ def check_repaired(
         samples: on which outputs are compared; seeded noise if there are none.
         preprocess: how images among them become arrays.
         seed: of inputs.
+        shape: sizes of inputs, as ``image=?x3x224x224``.
 
     Raises:
         ModelError: one of them is not a model that can be read.
         OptionError: the samples do not fit.
         PlanError: the plan is for another model.
     """
-    file, small = Model.of(original), Model.of(pruned)
+    file, small = Model.of(original, shape), Model.of(pruned)
     opened = optional_samples(samples or "", file.inputs, preprocess)
+    file = sized(file, opened)
     found = analyze(file, allow_inexact=True)
     strict = _check(file, found, small, chosen, seed)
     if strict.ok and all(group.exact for group in found.coupling.groups if group.id in chosen.keep):

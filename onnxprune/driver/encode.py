@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -56,6 +57,7 @@ def encode(
     mode: str = "smallest",
     negative_zeros: bool = False,
     require_proof: bool = False,
+    shape: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Stored:
     """Store sparse weights in few bytes, as nodes of standard operators that make them; runtimes compute those once, at load.
@@ -68,14 +70,15 @@ def encode(
         mode: ``smallest``, or ``fast`` for encodings that are quick to decode.
         negative_zeros: keep negative zeros, which masks make of negative weights; otherwise they become zeros.
         require_proof: whether every output must be proven or tested.
+        shape: sizes of inputs, as ``image=?x3x224x224`` or ``height=224``.
         progress: told what is being done.
 
     Raises:
         ModelError: the source is not a model that can be read, or its operator set is too old.
-        OptionError: no such encoding or mode.
+        OptionError: no such encoding or mode, or sizes that do not fit the inputs.
         VerificationError: the result computes something else than the file; or an output is not tested that must be.
     """
-    original, tell = Model.of(source), progress or silent
+    original, tell = Model.of(source, shape), progress or silent
     folded = Decode().run(FoldMasks().run(original))
     encoded = Encode(encoding, mode, negative_zeros).run(folded, tell)
     tell("verifying: encoded == original")
@@ -98,14 +101,14 @@ def _proven(result: Model, original: Model, how: str, *, require_proof: bool) ->
     return check
 
 
-def decode(source: ModelSource, *, require_proof: bool = False) -> Stored:
+def decode(source: ModelSource, *, require_proof: bool = False, shape: Sequence[str] = ()) -> Stored:
     """Weights as constants again, bit for bit; what other tools left of our decoders is enough.
 
     Raises:
         ModelError: the source is not a model that can be read.
         VerificationError: the result computes something else than the file; or, with ``require_proof``, an output is not tested.
     """
-    original = Model.of(source)
+    original = Model.of(source, shape)
     model = Decode().run(original)
     check = _proven(model, original, "decoded", require_proof=require_proof)
     rows = survey(model)

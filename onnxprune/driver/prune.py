@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune.axes.coupling import Coupling
 from onnxprune.axes.plan import Plan
-from onnxprune.data.samples import open_samples, optional_samples
+from onnxprune.data.samples import open_samples, optional_samples, sized
 from onnxprune.driver.compiler import Compiler
 from onnxprune.driver.lossless import Exact, remove
 from onnxprune.driver.progress import Stages
@@ -62,18 +62,22 @@ class Result(ModelResult):
     coupling: Coupling
 
 
-def analyze(source: ModelSource, *, protect: Sequence[str] = (), allow_inexact: bool = False) -> Analysis:
+def analyze(
+    source: ModelSource, *, protect: Sequence[str] = (), allow_inexact: bool = False, shape: Sequence[str] = ()
+) -> Analysis:
     """Find what may be pruned in a model, and why the rest may not. No weight is changed.
 
     Args:
         source: a path, a ``ModelProto``, bytes, or an ``onnx_graphsurgeon.Graph``.
         protect: globs over node and tensor names that stay as they are.
         allow_inexact: offer groups that a normalisation or statistic runs over.
+        shape: sizes of inputs, as ``image=?x3x224x224`` or ``height=224``.
 
     Raises:
         ModelError: the source is not a model that can be read.
+        OptionError: sizes do not fit the inputs.
     """
-    return Couple(tuple(protect), allow_inexact).run(Normalize().run(Model.of(source)))
+    return Couple(tuple(protect), allow_inexact).run(Normalize().run(Model.of(source, shape)))
 
 
 def make_plan(source: ModelSource, recipe: Recipe | None = None, *, progress: Progress | None = None) -> tuple[Plan, Analysis]:
@@ -84,12 +88,14 @@ def make_plan(source: ModelSource, recipe: Recipe | None = None, *, progress: Pr
         OptionError: the recipe is lossless: a plan says what goes, not what takes over.
         TargetError: the target cannot be reached.
     """
-    recipe, original = recipe or Recipe(), Model.of(source)
+    recipe = recipe or Recipe()
+    original = Model.of(source, recipe.shape)
     if recipe.lossless:
         raise OptionError("lossless: a plan does not say what takes over removed positions; use prune")
-    samples = samples_of(recipe, original)
-    analysis, plan = Compiler(original, recipe, samples, Stages(progress)).planned(recipe.target)
-    return _signed(plan, source, recipe, samples), analysis
+    opened = samples_of(recipe, original)
+    compiler = Compiler(sized(original, opened), recipe, opened, Stages(progress))
+    analysis, plan = compiler.planned(recipe.target)
+    return _signed(plan, source, recipe, opened), analysis
 
 
 def prune(
@@ -115,10 +121,12 @@ def prune(
         TargetError: the target cannot be reached; says what is reachable. Or nothing can go without loss.
         VerificationError: the model cannot be run, so that nothing can be verified; or an output is not tested that must be.
     """
-    recipe, stages, original = recipe or Recipe(), Stages(progress), Model.of(source)
+    recipe, stages = recipe or Recipe(), Stages(progress)
+    original = Model.of(source, recipe.shape)
     if isinstance(samples, str):
         recipe, samples = dataclasses.replace(recipe, calib=samples), None
     opened = samples_of(recipe, original) if samples is None else optional_samples(samples, original.inputs, recipe.preprocess)
+    original = sized(original, opened or _evaluated(recipe, original))
     made = _made(original, recipe, opened, stages)
     if recipe.require_proof:
         for proof in (made.pruned, *([made.exact.pruned] if made.exact else [])):
@@ -167,7 +175,8 @@ def _reduced(original: Model, recipe: Recipe, compiler: Compiler) -> _Made:
     """The model that meets a target, or the smallest one that is good enough."""
     target = recipe.target
     if recipe.max_drop:
-        judged = open_samples(recipe.eval, original.inputs, option="--eval", preprocess=recipe.preprocess)
+        judged = _evaluated(recipe, original)
+        assert judged is not None  # noqa: S101 - the recipe names samples where it names a drop
         evaluation = Evaluation(original, judged, recipe.metric)
         found = within_drop(compiler, evaluation, parse_drop(recipe.max_drop), target)
         return _Made(found.pruned, search=found)
@@ -192,9 +201,9 @@ def sensitivity(
         TargetError: the model has no group.
     """
     recipe = dataclasses.replace(recipe or Recipe(), scope="sensitivity", target=Target("macs", 1.0))
-    original = Model.of(source)
+    original = Model.of(source, recipe.shape)
     opened = optional_samples(samples, original.inputs, recipe.preprocess)
-    coupling, curves = Compiler(original, recipe, opened, Stages(progress)).curves()
+    coupling, curves = Compiler(sized(original, opened), recipe, opened, Stages(progress)).curves()
     if not coupling.groups:
         raise TargetError(f"{original.name}: has no group that can be pruned; inspect says why")
     groups = []
@@ -232,6 +241,13 @@ def _fractions(before: Cost, after: Cost) -> dict[str, float]:
 def samples_of(recipe: Recipe, model: Model) -> Samples | None:
     """The samples that a recipe names; ``None`` where it names none, or noise."""
     return optional_samples("" if recipe.blind else recipe.calib, model.inputs, recipe.preprocess)
+
+
+def _evaluated(recipe: Recipe, model: Model) -> Samples | None:
+    """The samples that a score is taken on; ``None`` where none is."""
+    if not recipe.max_drop:
+        return None
+    return open_samples(recipe.eval, model.inputs, option="--eval", preprocess=recipe.preprocess)
 
 
 def _signed(chosen: Plan, source: ModelSource, recipe: Recipe, samples: Samples | None) -> Plan:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.data.samples import open_samples, optional_samples
+from onnxprune.data.samples import open_samples, optional_samples, sized
 from onnxprune.driver import ort_quantizer
 from onnxprune.driver.int8_layers import left_alone, name_nodes, scaled_whole
 from onnxprune.driver.int8_result import (
@@ -95,10 +95,12 @@ def quantize(
         VerificationError: prepared, the model computes something else than the file; an output is not tested that must be; a zero
             would not stay zero; or the result does not run.
     """
-    recipe, stages, original = recipe or QuantRecipe(), Stages(progress), Model.of(source)
+    recipe, stages = recipe or QuantRecipe(), Stages(progress)
+    original = Model.of(source, recipe.shape)
     opened = optional_samples(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
     if opened is None:
         raise OptionError("int8 needs the ranges of activations, which samples show: add --calib DATA")
+    original = sized(original, opened)
     evaluation = _evaluation(original, recipe, stages)
     made = _quantized(original, recipe, opened, stages)
     if recipe.require_proof:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.data.samples import optional_samples
+from onnxprune.data.samples import optional_samples, sized
 from onnxprune.driver.exponents import best_exponent, small_enough
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import Judge, demand
@@ -104,7 +104,7 @@ class Sparsifier:
         if not self.layers:
             raise OptionError(f"{analysis.model.name}: only first and last layers are left: pass --ends to make them sparse, too")
         self.permuted: dict[str, Positions] = {}
-        pattern = recipe.shape
+        pattern = recipe.parsed
         if isinstance(pattern, NofM) and recipe.permute:
             with stages("permutation", "looking for an order of channels"):
                 self.permuted, analysis = self._permuted(analysis, pattern)
@@ -123,7 +123,7 @@ class Sparsifier:
         """
         goal = self.recipe.goal
         if goal is None:
-            pattern = self.recipe.shape
+            pattern = self.recipe.parsed
             counts = {layer.name: pattern.most(layer.array(self.analysis.model).shape) for layer in self.layers}
             return self._made(counts)
         if goal.metric == "threshold":
@@ -195,7 +195,7 @@ class Sparsifier:
         layers = [layer for layer in self.layers if layer.name not in self._own]
         with self._stages("sensitivity", "measuring what each layer costs"):
             statistics = collect(original.model, original.coupling, calibration.fit, seed=recipe.seed)
-            sparser = Sparser(recipe.shape, recipe.method, recipe.repair, self.importance)
+            sparser = Sparser(recipe.parsed, recipe.method, recipe.repair, self.importance)
             runs = original.costs.cost({}).macs * calibration.size * len(layers) * len(KEPT_SHARES)
             held = list(islice(calibration.held, max(1, int(_MEASURED / max(runs, 1)))))
             return measure_curves(original.model, layers, statistics, held, sparser, self._stages.tell, recipe.seed)
@@ -313,8 +313,10 @@ def sparsify(
         TargetError: the size that is asked for cannot be reached; says what is reachable.
         VerificationError: the result is not the file with the same weights; or an output is not tested that must be.
     """
-    recipe, stages, original = recipe or SparseRecipe(), Stages(progress), Model.of(source)
+    recipe, stages = recipe or SparseRecipe(), Stages(progress)
+    original = Model.of(source, recipe.shape)
     opened = optional_samples(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
+    original = sized(original, opened)
     worker = Sparsifier(original, recipe, opened, stages)
     made = worker.run()
     with stages("verification", "verifying: sparse == original with these weights"):
@@ -327,8 +329,8 @@ def sparsify(
             drift = measure_drift(made.stored, original, opened, seed=recipe.seed)
     report = SparseReport(
         model=original.name,
-        requested=str(recipe.goal or recipe.shape),
-        pattern=str(recipe.shape),
+        requested=str(recipe.goal or recipe.parsed),
+        pattern=str(recipe.parsed),
         method=worker.recipe.method,
         allocation="" if worker.recipe.allocation == "auto" else worker.recipe.allocation,
         layers=tuple(_described(layer, made) for layer, _ in made.layers),

@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from onnx import TensorProto, helper
+
 from onnxprune.errors import OptionError
-from onnxprune.options.sizes import Sizes, read_shape
+from onnxprune.options.sizes import Sizes, check_shape, read_shape
 
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
 
-__all__ = ["GivenSizes", "given_sizes", "is_open", "told_inputs"]
+__all__ = ["GivenSizes", "given_shapes", "given_sizes", "is_open", "told_inputs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ def given_sizes(texts: Sequence[str], inputs: Sequence[ValueInfoProto]) -> Given
     Raises:
         OptionError: a text names no input and no dimension, or contradicts the graph or another text; says what is there.
     """
+    check_shape(texts)
     found = GivenSizes()
     for text in texts:
         name, sizes = read_shape(text)
@@ -101,6 +104,22 @@ def given_sizes(texts: Sequence[str], inputs: Sequence[ValueInfoProto]) -> Given
         else:
             found = _for_input(found, text, value, sizes)
     return found
+
+
+def given_shapes(texts: Sequence[str], inputs: Mapping[str, Sequence[int | str | None]]) -> dict[str, tuple[int, ...]]:
+    """The shapes that texts give to inputs; -1 for an axis that they say nothing of.
+
+    Args:
+        texts: see `given_sizes`.
+        inputs: the axes of each: a size, a name, or nothing.
+
+    Raises:
+        OptionError: as there.
+    """
+    values = [helper.make_tensor_value_info(name, TensorProto.UNDEFINED, dims) for name, dims in inputs.items()]
+    given = given_sizes(texts, values)
+    shapes = {value.name: tuple(given.fixed.get(str(key), -1) for key in given.axes(value)) for value in values}
+    return {name: shape for name, shape in shapes.items() if any(size >= 0 for size in shape)}
 
 
 def _for_input(found: GivenSizes, text: str, value: ValueInfoProto, sizes: Sizes) -> GivenSizes:

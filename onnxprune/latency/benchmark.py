@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onnxprune.errors import ModelError, OptionError
+from onnxprune.ir.sizes import given_shapes
 from onnxprune.latency.inputs import ResolvedShapes, SessionInput, make_feeds, resolve_shapes, session_inputs
 from onnxprune.latency.interleave import Quartiles, TimedRun, interleave, quartiles
 from onnxprune.latency.peak_memory import PeakMemory, peak_memory
@@ -97,7 +98,7 @@ class _Settings:
     seconds: float
     min_rounds: int
     warmup: int
-    shapes: Mapping[str, Sequence[int]]
+    shapes: Mapping[str, Sequence[int]] | Sequence[str]
     seed: int
     memory: bool
     clock: Clock
@@ -255,6 +256,12 @@ def machine_of(providers: Sequence[str], threads: int) -> dict[str, str | int]:
     return machine
 
 
+def _asked_shapes(shapes: Mapping[str, Sequence[int]] | Sequence[str], loaded: Sequence[_Loaded]) -> Mapping[str, Sequence[int]]:
+    """Shapes by input, of mappings and of texts."""
+    inputs = {item.name: item.dims for item in loaded[0].inputs}
+    return shapes if isinstance(shapes, Mapping) else given_shapes(shapes, inputs)
+
+
 def benchmark(
     models: Sequence[str | Path | bytes],
     *,
@@ -266,7 +273,7 @@ def benchmark(
     min_rounds: int = 10,
     warmup: int = 3,
     sessions: int = 3,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    shapes: Mapping[str, Sequence[int]] | Sequence[str] = (),
     seed: int = 0,
     memory: bool = False,
     clock: Clock = "auto",
@@ -276,8 +283,9 @@ def benchmark(
 
     A model is a path or the bytes of an ONNX file; the first is what the others are compared with. ``labels`` default
     to the file names. ``providers`` are of "cpu", "cuda" and "tensorrt". ``batches`` set the batch axis of the inputs,
-    ``shapes`` (by input name, -1 for an axis to leave alone) their other dynamic axes; sizes that neither gives get a
-    default that the row notes. A model with a fixed batch is run at that, and its row says so.
+    ``shapes`` (by input name, -1 for an axis to leave alone; or texts, as ``image=?x3x224x224`` and ``height=224``) their
+    other dynamic axes; sizes that neither gives get a default that the row notes. A model with a fixed batch is run at
+    that, and its row says so.
 
     ``seconds`` is the time per candidate of one measurement, which takes ``min_rounds`` rounds at least, after
     ``warmup`` runs. ``sessions`` is how many are created for the median creation time. ``memory`` measures peak host
@@ -287,7 +295,7 @@ def benchmark(
     Raises ModelError for a model that ONNX Runtime cannot load or run, OptionError for an option that makes no sense
     and ProviderError for a provider that this machine does not have: a benchmark never falls back to another one.
     """
-    settings = _Settings(threads, seconds, min_rounds, warmup, shapes or {}, seed, memory, clock)
+    settings = _Settings(threads, seconds, min_rounds, warmup, shapes, seed, memory, clock)
     candidates = _candidates(models, labels)
     _check(providers, batches, sessions, settings)
     steps = len(providers) * (1 + len(batches) * (1 + (len(models) if memory else 0)))
@@ -304,12 +312,13 @@ def benchmark(
         step(f"sessions on {provider}")
         loaded = _load(candidates, provider, threads, sessions)
         inputs = {item.name for one in loaded for item in one.inputs}
-        unknown = settings.shapes.keys() - inputs
+        asked = _asked_shapes(settings.shapes, loaded)
+        unknown = asked.keys() - inputs
         if unknown:
             have = ", ".join(sorted(inputs))
             raise OptionError(f"no model has an input {min(unknown)!r} to give a shape to; inputs are: {have}")
         for batch in batches:
-            resolved = [resolve_shapes(one.inputs, batch, settings.shapes) for one in loaded]
+            resolved = [resolve_shapes(one.inputs, batch, asked) for one in loaded]
             step(f"{provider}, batch {batch}")
             rows.extend(_rows(loaded, resolved, provider, settings, step))
     if progress is not None:

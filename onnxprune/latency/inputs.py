@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,17 @@ def _asked(item: SessionInput, shape: Sequence[int], batch: int, batch_axes: fro
     return sizes
 
 
+def _batch_axes(item: SessionInput, symbols: Collection[str]) -> frozenset[int]:
+    return frozenset(axis for axis, dim in enumerate(item.dims) if dim in symbols or (dim is None and axis == 0))
+
+
+def _given_batch(inputs: Sequence[SessionInput], symbols: Collection[str], shapes: Mapping[str, Sequence[int]]) -> int:
+    """The batch that shapes give; 1 where none does."""
+    fitting = [item for item in inputs if len(shapes.get(item.name, ())) == len(item.dims)]
+    sizes = (shapes[item.name][axis] for item in fitting for axis in _batch_axes(item, symbols))
+    return max((size for size in sizes if size > 0), default=1)
+
+
 def resolve_shapes(inputs: Sequence[SessionInput], batch: int, shapes: Mapping[str, Sequence[int]]) -> ResolvedShapes:
     """Return the shape of every input at this batch.
 
@@ -111,15 +122,16 @@ def resolve_shapes(inputs: Sequence[SessionInput], batch: int, shapes: Mapping[s
     shape, -1 for "as without it") sets other dynamic axes, and with them every axis of the same symbol. What is left
     gets a default that is noted: 224 for the height and width of an image, else 64.
 
-    A model whose batch is fixed keeps it, with a note. OptionError for a shape that does not fit its input, and for
-    an axis that has no plausible default.
+    A batch that the shapes give is taken where 1 is asked for. A model whose batch is fixed keeps it, with a note.
+    OptionError for a shape that does not fit its input, and for an axis that has no plausible default.
     """
     symbols = _batch_symbols(inputs)
+    batch = _given_batch(inputs, symbols, shapes) if batch == 1 else batch
     sizes: dict[tuple[str, int], int] = {}  # by input and axis
     given: dict[str, int] = {}  # by symbol
     dynamic = False
     for item in inputs:
-        batch_axes = frozenset(i for i, dim in enumerate(item.dims) if dim in symbols or (dim is None and i == 0))
+        batch_axes = _batch_axes(item, symbols)
         dynamic = dynamic or bool(batch_axes)
         sizes |= {(item.name, axis): batch for axis in batch_axes}
         asked = _asked(item, shapes[item.name], batch, batch_axes) if item.name in shapes else {}

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from onnxprune.errors import OptionError
 from onnxprune.options.fields import Option, Options
+from onnxprune.options.shared import Shape
 
 __all__ = ["BenchmarkRecipe"]
 
@@ -31,6 +32,7 @@ class BenchmarkRecipe(Options):
     threads: Annotated[int, Option(range="[1, inf)", metavar="N")] = 1
     seconds: Annotated[float, Option(range="[0.01, inf)", metavar="S")] = 2.0
     memory: bool = False
+    shape: Shape = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

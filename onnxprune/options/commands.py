@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from onnxprune.options.fields import Option, Options
-from onnxprune.options.shared import Preprocess, RequireProof, Samples, Seed
+from onnxprune.options.shared import Preprocess, RequireProof, Samples, Seed, Shape
 
 __all__ = [
     "Apply",
@@ -146,6 +146,7 @@ class Verify(Reads):
     preprocess: Preprocess = ""
     seed: Seed = 0
     require_proof: RequireProof = False
+    shape: Shape = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +165,7 @@ class Decode(Writes):
     """`decode`."""
 
     require_proof: RequireProof = False
+    shape: Shape = ()
 
 
 @dataclass(frozen=True, kw_only=True)

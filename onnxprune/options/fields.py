@@ -54,6 +54,7 @@ class Option:
         range: of a number, as ``[0, 1)``.
         says: what to write, where that does not follow from the range; of names the words before them.
         argument: whether it stands on the command line without a flag.
+        reads: raises where a value makes no sense otherwise.
     """
 
     flags: str = ""
@@ -66,6 +67,7 @@ class Option:
     range: str = ""
     says: str = ""
     argument: bool = False
+    reads: Callable[[Any], object] | None = None
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -103,6 +105,8 @@ class Option:
                 if self.noun:
                     raise OptionError(f"there is no {self.noun} {one!r}; there are {known}")
                 raise OptionError(f"{option} {one!r}: {self.says or 'write one of'} {known}")
+        if self.reads is not None:
+            self.reads(value)
         if self.range and value is not None and not _inside(value, self.range):
             raise OptionError(f"{option} {value}: {self.says or _wanted(self.range, value)}")
 

@@ -12,7 +12,7 @@ from onnxprune.options.documents import load_toml
 from onnxprune.options.fields import Option, Options, Parsed
 from onnxprune.options.registries import CRITERIA
 from onnxprune.options.registry import SAMPLES
-from onnxprune.options.shared import NOISE, Calib, Criterion, Metric, Preprocess, RequireProof, Scope, Seed
+from onnxprune.options.shared import NOISE, Calib, Criterion, Metric, Preprocess, RequireProof, Scope, Seed, Shape
 from onnxprune.options.targets import Align, Target
 
 __all__ = ["KINDS", "Recipe"]
@@ -68,6 +68,7 @@ class Recipe(Options):
     metric: Metric = "auto"
     lossless: bool = False
     require_proof: RequireProof = False
+    shape: Shape = ()
 
     def __post_init__(self) -> None:
         if self.target is _AUTO:

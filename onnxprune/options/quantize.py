@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from onnxprune.options.fields import Option, Options
-from onnxprune.options.shared import Metric, Preprocess, RequireProof, Samples
+from onnxprune.options.shared import Metric, Preprocess, RequireProof, Samples, Shape
 
 __all__ = ["RANGES", "QuantRecipe"]
 
@@ -46,6 +46,7 @@ class QuantRecipe(Options):
     eval: Annotated[str, Option(metavar="DATA")] = ""
     metric: Metric = "auto"
     require_proof: RequireProof = False
+    shape: Shape = ()
 
     @property
     def reduced(self) -> bool:

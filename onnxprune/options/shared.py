@@ -6,8 +6,9 @@ from typing import Annotated
 
 from onnxprune.options.fields import Option
 from onnxprune.options.registries import CRITERIA
+from onnxprune.options.sizes import check_shape
 
-__all__ = ["NOISE", "SCOPES", "Calib", "Criterion", "Metric", "Preprocess", "RequireProof", "Samples", "Scope", "Seed"]
+__all__ = ["NOISE", "SCOPES", "Calib", "Criterion", "Metric", "Preprocess", "RequireProof", "Samples", "Scope", "Seed", "Shape"]
 
 SCOPES = ("auto", "sensitivity", "uniform", "global", "isomorphic")
 NOISE = "noise"
@@ -24,6 +25,15 @@ Metric = Annotated[
     str, Option(help="The score: top1, agreement, mse, cosine or package.module:function; auto chooses.", metavar="METRIC")
 ]
 Seed = Annotated[int, Option(help="Of everything drawn.", range="[0, inf)", metavar="N")]
+Shape = Annotated[
+    tuple[str, ...],
+    Option(
+        help="Sizes of an input, as image=?x3x224x224 with ? for one that stays free, or of a named dimension, as height=224: "
+        "what the model is run at; may be repeated.",
+        metavar="NAME=SIZES",
+        reads=check_shape,
+    ),
+]
 RequireProof = Annotated[bool, Option(help="Write nothing, and exit with 1, unless every output is proven or tested.")]
 Criterion = Annotated[
     str,

@@ -33,7 +33,9 @@ def check_shape(texts: Sequence[str]) -> None:
     """Read each text, so that a mistake is told before a model is read.
 
     Raises:
-        OptionError: see `read_shape`.
+        OptionError: see `read_shape`; or it is one text, and no list.
     """
+    if isinstance(texts, str):
+        raise OptionError(f"shape = {texts!r} is not a list of texts")
     for text in texts:
         read_shape(text)

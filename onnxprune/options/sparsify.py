@@ -11,7 +11,7 @@ from onnxprune.errors import OptionError
 from onnxprune.options.fields import Option, Options, Parsed
 from onnxprune.options.registries import ALLOCATIONS, ENCODINGS, METHODS, PATTERNS
 from onnxprune.options.registry import SAMPLES
-from onnxprune.options.shared import Calib, Preprocess, RequireProof, Seed
+from onnxprune.options.shared import Calib, Preprocess, RequireProof, Seed, Shape
 from onnxprune.options.targets import Goal, number
 
 __all__ = ["MODES", "EncodeRecipe", "SparseRecipe", "read_pattern"]
@@ -78,6 +78,7 @@ class SparseRecipe(Options):
     preprocess: Preprocess = ""
     seed: Seed = 0
     require_proof: RequireProof = False
+    shape: Shape = ()
 
     def __post_init__(self, sparsity: float | None) -> None:
         if sparsity is not None:
@@ -85,7 +86,7 @@ class SparseRecipe(Options):
                 raise OptionError(f"--sparsity {number(sparsity)} and --target {self.target}: give one of them")
             object.__setattr__(self, "target", f"sparsity={number(sparsity)}")
         if self.pattern != "unstructured":  # which needs no numpy
-            _ = self.shape
+            _ = self.parsed
         pattern, fixed, goal = self.pattern, self._fixed, self.goal
         if fixed and self.target:
             raise OptionError(f"--pattern {pattern} says how much stays: leave {self.target} out, or use another pattern")
@@ -100,14 +101,14 @@ class SparseRecipe(Options):
         _ = self.own
 
     @property
-    def shape(self) -> Any:
+    def parsed(self) -> Any:
         """The pattern, read; an `onnxprune.sparse.patterns.Pattern`."""
         return read_pattern(self.pattern)
 
     @property
     def _fixed(self) -> bool:
         """Whether the pattern, N:M, says how much stays."""
-        return self.pattern != "unstructured" and bool(self.shape.fixed)
+        return self.pattern != "unstructured" and bool(self.parsed.fixed)
 
     @property
     def goal(self) -> Goal | None:
@@ -162,3 +163,4 @@ class EncodeRecipe(Options):
     mode: Annotated[str, Option(names=MODES, says="there are", metavar="MODE")] = "smallest"
     keep_negative_zeros: bool = False
     require_proof: RequireProof = False
+    shape: Shape = ()

@@ -11,7 +11,7 @@ from onnxprune.errors import OptionError
 from onnxprune.options.fields import Option, Options, Parsed
 from onnxprune.options.registries import ALLOCATIONS, PATTERNS, TRAININGS
 from onnxprune.options.registry import SAMPLES
-from onnxprune.options.shared import Criterion, Metric, Preprocess, Scope, Seed
+from onnxprune.options.shared import Criterion, Metric, Preprocess, Scope, Seed, Shape
 from onnxprune.options.targets import Align, Target
 
 __all__ = ["Lesson", "Sparse", "Training", "methods", "turns"]
@@ -86,6 +86,7 @@ class Training(Options):
     restore_norms: Annotated[str, Option(names=(_AUTO, "yes", "no"), metavar="WHEN")] = _AUTO
     keep_zeros: bool = True
     device: Annotated[str, Option(metavar="NAME")] = _AUTO
+    shape: Shape = ()
     seed: Seed = 0
 
     @property

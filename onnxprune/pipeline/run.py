@@ -8,7 +8,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,10 @@ from onnxprune.verify.metrics import Evaluation
 
 __all__ = ["Build", "Step", "run"]
 
-_OWN = ("model", "output", "eval", "metric", "preprocess", "custom_ops")
+_OWN = ("model", "output", "eval", "metric", "preprocess", "shape", "custom_ops")
 """Keys above the first table."""
+_LISTS = ("shape", "custom_ops")
+"""Those that are lists of texts."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Build:
         eval: samples that the model is scored on after every step; empty for none.
         metric: the score.
         preprocess: how the images of ``eval`` become arrays.
+        shape: sizes of inputs, for every step that does not say its own.
         custom_ops: shared libraries of custom operators of ONNX Runtime, for every step.
     """
 
@@ -71,6 +74,7 @@ class Build:
     eval: str = ""
     metric: str = "auto"
     preprocess: str = ""
+    shape: tuple[str, ...] = ()
     custom_ops: tuple[Path, ...] = ()
 
     @classmethod
@@ -90,7 +94,7 @@ class Build:
         for name, value in own.items():
             if name not in _OWN:
                 raise OptionError(f"{path}: there is no key {name!r} above the first table{meant(name, _OWN)}")
-            if name == "custom_ops":
+            if name in _LISTS:
                 if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
                     raise OptionError(f"{path}: {name} = {value!r} is not a list of texts")
             elif not isinstance(value, str):
@@ -105,7 +109,8 @@ class Build:
             judged = located("eval", own.get("eval", ""), folder)
         except OptionError as error:
             raise OptionError(f"{path}: {error}") from error
-        steps = tuple(_step(path, name, table) for name, table in tables.items())
+        shape = tuple(own.get("shape", ()))
+        steps = tuple(_step(path, name, table, shape) for name, table in tables.items())
         return cls(
             path,
             folder / own["model"],
@@ -114,6 +119,7 @@ class Build:
             judged,
             own.get("metric", "auto"),
             own.get("preprocess", ""),
+            shape,
             tuple(folder / library for library in own.get("custom_ops", ())),
         )
 
@@ -129,7 +135,7 @@ class Build:
         return {"recipe": str(self.path), "model": str(self.model), "output": str(self.output), "steps": steps}
 
 
-def _step(path: Path, name: str, table: Mapping[str, Any]) -> Step:
+def _step(path: Path, name: str, table: Mapping[str, Any], shape: Sequence[str]) -> Step:
     table = dict(table)
     do = table.pop("do", name)
     try:
@@ -137,7 +143,7 @@ def _step(path: Path, name: str, table: Mapping[str, Any]) -> Step:
             raise OptionError("is no name for a step, which files are called by: write letters, digits and hyphens")
         if not isinstance(do, str) or do not in STEPS:
             raise OptionError(f"there is no step {do!r}{meant(str(do), STEPS)}")
-        return Step(name, do, read(do, table, path.parent), table)
+        return Step(name, do, read(do, {"shape": list(shape), **table}, path.parent), table)
     except OptionError as error:
         raise OptionError(f"{path}: [{name}] {error}") from error
 
@@ -167,7 +173,7 @@ def run(
     """
     build, tell = recipe if isinstance(recipe, Build) else Build.load(recipe), progress or (lambda _: None)
     out = files.check_output(build.output, inputs=(build.model,), force=force)
-    original = Model.of(build.model)
+    original = Model.of(build.model, build.shape)
     found: list[dict[str, Any]] = []
     with custom_operators(*build.custom_ops), contextlib.ExitStack() as stack:
         folder = _folder(keep) if keep else stack.enter_context(temporary_folder())

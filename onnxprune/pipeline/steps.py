@@ -105,6 +105,7 @@ def _encode(place: StepInput, options: Given) -> Outcome:
         mode=given.mode,
         negative_zeros=given.keep_negative_zeros,
         require_proof=given.require_proof,
+        shape=given.shape,
         progress=place.tell,
     )
     return result, result.to_dict()
@@ -122,6 +123,7 @@ def _benchmark(place: StepInput, options: Given) -> Outcome:
         threads=given.threads,
         seconds=given.seconds,
         memory=given.memory,
+        shapes=given.shape,
     )
     return None, report.to_dict()
 

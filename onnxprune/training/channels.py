@@ -135,7 +135,7 @@ class _ChannelRun:
         self._begun, self._tell, self._recipe = time.monotonic(), tell, recipe
         assert recipe.target is not None  # noqa: S101 - `train` saw to it
         self._target = recipe.target
-        self._source = Model.of(source)
+        self._source = Model.of(source, options.shape)
         _check_size(self._source)
         teacher = self._source if inputs.teacher is None else Model.of(inputs.teacher)
         self._inputs = dataclasses.replace(inputs, teacher=teacher)

@@ -158,7 +158,7 @@ class TrainingSession:
         tell = tell or (lambda _: None)
         tell("reading")
         self._begun, self._tell, self._stack = time.monotonic(), tell, ExitStack()
-        model = Model.of(source)
+        model = Model.of(source, options.shape)
         self.devices = find_devices(options.device, options.precision)
         self.data = data or inputs.open_data(model, options, self.devices)
         self.student = Student.of(model, self.data, self.devices, restore=options.restore_norms, sparse=sparse)

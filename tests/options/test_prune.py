@@ -31,6 +31,7 @@ OTHER = Recipe(
     metric="top1",
     lossless=True,
     require_proof=True,
+    shape=("height=224",),
 )
 
 

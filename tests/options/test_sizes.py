@@ -26,3 +26,8 @@ def test_what_is_read(text: str, expected: tuple[str, tuple[int | None, ...]]) -
 def test_what_is_not(text: str) -> None:
     with pytest.raises(OptionError, match=r"--shape '.*': write the sizes of an input, as image=\?x3x224x224"):
         check_shape(["height=224", text])
+
+
+def test_one_text_is_no_list() -> None:
+    with pytest.raises(OptionError, match=r"shape = 'height=224' is not a list of texts"):
+        check_shape("height=224")
