@@ -80,11 +80,13 @@ class Workshop:
     Attributes:
         original: the model as it came, with weights as constants; every node has a name.
         said: what the quantizer warned of.
+        remedy: what to do if the model is another in the operator set that int8 needs; empty if it had that.
     """
 
     def __init__(self, original: Model) -> None:
         self.original = original
         self.said: list[str] = []
+        self.remedy = ""
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -135,9 +137,9 @@ class Workshop:
 
     def _converted(self, opset: int) -> Model:
         model = self.original
-        remedy = f"export it again with operator set {max(opset, 17)}"
-        remedy += ", or use --per-tensor" if PER_TENSOR <= model.opset < opset else ""
-        too_old = f"{model.name}: has operator set {model.opset}, and int8 needs {opset}: {remedy}"
+        self.remedy = f"export it again with operator set {max(opset, 17)}"
+        self.remedy += ", or use --per-tensor" if PER_TENSOR <= model.opset < opset else ""
+        too_old = f"{model.name}: has operator set {model.opset}, and int8 needs {opset}: {self.remedy}"
         if self._large:
             raise ModelError(too_old)
         try:

@@ -212,7 +212,10 @@ def _proven(workshop: ort_quantizer.Workshop, prepared: Model, original: Model) 
         return prepared, stored(prepared, original, _PREPARED)
     except VerificationError as error:
         plain = workshop.plain()
-        check = stored(plain, original, _PREPARED)
+        try:
+            check = stored(plain, original, _PREPARED)
+        except VerificationError as wrong:
+            raise VerificationError(f"{wrong}; {workshop.remedy}" if workshop.remedy else str(wrong)) from wrong
         return plain, replace(check, notes=(*check.notes, f"nothing was folded before: {error}"))
 
 

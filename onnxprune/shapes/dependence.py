@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxprune.ir.control_flow import Along, Phi
 from onnxprune.ir.node import NodeView, domain_of
 
 if TYPE_CHECKING:
@@ -49,13 +50,50 @@ class Dependence:
         self.shapes, self.values = shapes, values
         self.moved, self.axes, self.entries = axes, dict(axes), dict(entries)
 
-    def follow(self, nodes: Iterable[NodeProto]) -> None:
-        """Follow dependence through nodes, which are in topological order."""
-        for node in nodes:
-            if domain_of(node):
-                continue
-            self._follow_values(node)
-            self._follow_axes(node)
+    def follow(self, steps: Iterable[NodeProto | Phi]) -> None:
+        """Follow dependence through nodes and phis, which are in topological order; around loops until nothing new depends."""
+        steps, again = list(steps), True
+        while again:
+            again = False
+            for step in steps:
+                if isinstance(step, Phi):
+                    again |= self._join(step) and step.back
+                elif not domain_of(step):
+                    self._follow_values(step)
+                    self._follow_axes(step)
+
+    # Control flow
+
+    def _join(self, phi: Phi) -> bool:
+        """Let the target of a phi depend on what its sources depend on, and on what decides among them; whether it did not."""
+        name = phi.target.value
+        before = self.axes.get(name), name in self.entries and bool(self.entries[name].all())
+        if name in self.values:
+            decided = any(value in self.entries for value in phi.deciding)
+            for end in phi.sources:
+                flags = self._flags(end.value)
+                self._mark(name, np.ones((), bool) if decided or end.own or phi.target.own else flags)
+        if (shape := self.shapes.get(name)) is not None:
+            flags = self._joined(phi, shape)
+            if any(flags):
+                self.axes[name] = tuple(map(any, zip(flags, self.axes.get(name, flags), strict=True)))
+        return before != (self.axes.get(name), name in self.entries and bool(self.entries[name].all()))
+
+    def _joined(self, phi: Phi, shape: Shape) -> list[bool]:
+        """Which axes of the target of a phi have a size that changes."""
+        own = [axis % len(shape) for axis in phi.target.own]
+        shared, found = [axis for axis in range(len(shape)) if axis not in own], [False] * len(shape)
+        for end in phi.sources:
+            flags, rank = self.axes.get(end.value, ()), len(self.shapes.get(end.value) or ())
+            left = [flag for axis, flag in enumerate(flags) if axis not in {one % rank for one in end.own}]
+            for axis, flag in zip(shared, left, strict=False):
+                found[axis] |= flag
+        for axis, size in zip(own, phi.sizes, strict=False):
+            if isinstance(size, Along):
+                found[axis] |= (self.axes.get(size.value) or (False,) * (size.axis + 1))[size.axis]
+            else:
+                found[axis] |= any(value in self.entries for value in (size.limit, *size.conditions))
+        return found
 
     # Values
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxprune.ir.control_flow import walk
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import domain_of, every_node
 from onnxprune.ir.weights import Array
@@ -90,7 +91,7 @@ def probe(model: Model) -> Shapes:
     if not dynamic:
         return Shapes(shapes, dynamic, values, moving, batch=batch)
     depends = Dependence(shapes, values, dynamic, {name: _differ(values[name], moved) for name, moved in moving.items()})
-    depends.follow(every_node(model.graph))
+    depends.follow(step for _, step in walk(model.graph, model.opset))
     return Shapes(shapes, depends.axes, values, moving, depends.entries, batch)
 
 

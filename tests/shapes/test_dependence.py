@@ -70,3 +70,22 @@ def test_windows_that_make_one_of_many_sizes() -> None:
     found = probe(Model.of(parse(text)))
     assert found.shapes["y"] == (1, 4, 1)
     assert found.dynamic["y"] == (False, False, True)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        """long = Greater(t, big)
+      z = If (long) <then_branch = then () => (float[P] yes) { yes = Relu(e) },
+                     else_branch = other () => (float[Q] no) { no = Neg(e) }>""",
+        """z = Loop (four, , e) <body = body (int64 i, bool on, float[P] row) => (bool still, float[P] next) {
+        still = Identity(on)
+        next = Neg(row)
+      }>""",
+    ],
+)
+def test_what_control_flow_makes_depends_on_what_its_bodies_do(made: str) -> None:
+    """Short inputs have one row in both probes, in a branch too, and after a loop."""
+    found = shapes_of(f"e = Expand(zero, g1) {made} n = Shape(z)")
+    assert found.dynamic["z"] == (True,)
+    assert found.open["n"].tolist() == [True]
