@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from onnxprune.driver.report import QuantReport, Report, SparseReport
     from onnxprune.driver.sparsify import SparseResult, sparsify
     from onnxprune.errors import (
+        ChangedError,
         ContractError,
         InputError,
         ModelError,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Analysis",
     "Build",
+    "ChangedError",
     "ContractError",
     "InputError",
     "ModelError",

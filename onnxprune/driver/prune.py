@@ -19,8 +19,8 @@ from onnxprune.driver.report import GroupReport, Report
 from onnxprune.driver.result import ModelResult, Pruned
 from onnxprune.driver.search import DropSearch, at_latency, within_drop
 from onnxprune.errors import OptionError, TargetError
-from onnxprune.ir import files
 from onnxprune.ir.model import Model, ModelSource
+from onnxprune.ir.unchanged import digest_of, watched
 from onnxprune.options.prune import Recipe
 from onnxprune.options.targets import Target
 from onnxprune.passes import Couple, MaskChannels, Normalize, PruneChannels, Restore
@@ -79,6 +79,7 @@ def analyze(source: ModelSource, *, protect: Sequence[str] = (), allow_inexact: 
     return Couple(tuple(protect), allow_inexact).run(Normalize().run(Model.of(source)))
 
 
+@watched()
 def make_plan(source: ModelSource, recipe: Recipe | None = None, *, progress: Progress | None = None) -> tuple[Plan, Analysis]:
     """Decide what to remove, without removing it.
 
@@ -95,6 +96,7 @@ def make_plan(source: ModelSource, recipe: Recipe | None = None, *, progress: Pr
     return _signed(plan, source), analysis
 
 
+@watched()
 def prune(
     source: ModelSource,
     recipe: Recipe | None = None,
@@ -181,6 +183,7 @@ def _reduced(original: Model, recipe: Recipe, compiler: Compiler) -> _Made:
     return _Made(compiler.build(target))
 
 
+@watched()
 def sensitivity(
     source: ModelSource,
     samples: str | Path | Mapping[str, Any] | Samples,
@@ -234,7 +237,7 @@ def foreign(source: ModelSource, chosen: Plan) -> str:
 
     It is no error: a plan for one training run fits the next, as long as every group has as many positions.
     """
-    if not chosen.sha256 or not isinstance(source, str | Path) or files.sha256(source) == chosen.sha256:
+    if not chosen.sha256 or not isinstance(source, str | Path) or digest_of(source) == chosen.sha256:
         return ""
     return f"{source} is not the file that the plan was made for ({chosen.file}, sha256 {chosen.sha256[:12]}...); the groups fit"
 
@@ -244,7 +247,7 @@ def unpaired(pruned: ModelSource, chosen: Plan) -> str:
 
     It is no error: a pruned model may have been trained since.
     """
-    if not chosen.pruned or not isinstance(pruned, str | Path) or files.sha256(pruned) == chosen.pruned:
+    if not chosen.pruned or not isinstance(pruned, str | Path) or digest_of(pruned) == chosen.pruned:
         return ""
     return f"{pruned} is not the file that was written with the plan (sha256 {chosen.pruned[:12]}...), or was changed since"
 
@@ -262,6 +265,7 @@ def apply(source: ModelSource, chosen: Plan, *, masked: bool = False) -> Model:
     return _applied(original, analyze(original, allow_inexact=True), chosen, masked=masked)
 
 
+@watched()
 def carry_out(source: ModelSource, chosen: Plan, *, masked: bool = False) -> tuple[Model, Check]:
     """`apply`, and the proof that the result computes what the masked original computes.
 
@@ -307,7 +311,7 @@ def _signed(chosen: Plan, source: ModelSource) -> Plan:
     """The plan, with the file it was made for."""
     if not isinstance(source, str | Path):
         return chosen
-    return dataclasses.replace(chosen, file=Path(source).name, sha256=files.sha256(source))
+    return dataclasses.replace(chosen, file=Path(source).name, sha256=digest_of(source))
 
 
 def _report(original: Model, recipe: Recipe, made: _Made) -> Report:

@@ -22,6 +22,7 @@ from onnxprune.errors import ModelError, OptionError, TargetError, VerificationE
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.node import QDQ, domain_of, every_node
 from onnxprune.ir.precision import float_types
+from onnxprune.ir.unchanged import watched
 from onnxprune.ir.weights import FLOATS
 from onnxprune.options.quantize import QuantRecipe
 from onnxprune.passes import Decode, FoldMasks, Restore
@@ -58,6 +59,7 @@ class QuantResult(ModelResult):
     report: QuantReport
 
 
+@watched()
 def quantize(
     source: ModelSource,
     recipe: QuantRecipe | None = None,

@@ -17,6 +17,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, external_data_h
 from onnxprune.errors import ModelError
 from onnxprune.ir.node import FOLLOWED, STANDARD_DOMAINS, captured, defined, domain_of, every_body, every_node, is_followed
 from onnxprune.ir.plain import make_plain
+from onnxprune.ir.unchanged import note
 from onnxprune.ir.validate import validate
 from onnxprune.ir.weights import FLOATS, Weight, densify
 
@@ -120,6 +121,7 @@ class Model:
             return source.copy()
         if isinstance(source, str | Path):
             path = Path(source)
+            note(path)
             return cls._from_proto(load_proto(path), str(source), path)
         if isinstance(source, bytes):
             try:

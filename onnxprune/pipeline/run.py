@@ -19,6 +19,7 @@ from onnxprune.errors import OptionError, OutputError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model
 from onnxprune.ir.outputs import replace_file
+from onnxprune.ir.unchanged import watched
 from onnxprune.options.documents import load_json, load_toml
 from onnxprune.options.fields import meant
 from onnxprune.options.functions import NAMED, source_file
@@ -142,6 +143,7 @@ def _step(path: Path, name: str, table: Mapping[str, Any]) -> Step:
         raise OptionError(f"{path}: [{name}] {error}") from error
 
 
+@watched()
 def run(
     recipe: str | Path | Build,
     *,
