@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from onnxprune.driver.report import QuantReport, Report, SparseReport
     from onnxprune.driver.sparsify import SparseResult, sparsify
     from onnxprune.errors import (
+        ChangedError,
         ContractError,
         InputError,
         ModelError,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Analysis",
     "Build",
+    "ChangedError",
     "ContractError",
     "InputError",
     "ModelError",

@@ -5,6 +5,7 @@
     │   ├── ModelError                   a model file that is missing, truncated, not ONNX, unsafe or unsupported
     │   ├── OptionError                  an option, target or recipe field with a value that makes no sense
     │   ├── PlanError                    a plan that does not fit the model it is applied to
+    │   ├── ChangedError                 a file that was changed, replaced or removed while the command ran
     │   ├── OutputError                  an output path that cannot or must not be written
     │   └── ProviderError                an execution provider that this machine does not have
     ├── RequirementError (RuntimeError)  a requirement was not met: exit status 1, nothing written
@@ -21,6 +22,7 @@ A message names the file, node, axis or option at fault and the way out, in one 
 from __future__ import annotations
 
 __all__ = [
+    "ChangedError",
     "ContractError",
     "InputError",
     "ModelError",
@@ -60,6 +62,10 @@ class OptionError(InputError):
 
 class PlanError(InputError):
     """A plan that does not fit the model it is applied to."""
+
+
+class ChangedError(InputError):
+    """A file that was changed, replaced or removed while the command ran."""
 
 
 class OutputError(InputError):

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from onnxprune.errors import ContractError, OnnxPruneError
+from onnxprune.ir.unchanged import watched
 from onnxprune.options.fields import Field, fields_of
 from onnxprune.runtime.threads import bound
 
@@ -82,7 +83,7 @@ def command(app: typer.Typer) -> Callable[[F], F]:
                 value = given[one.field.name]
                 values[one.owner][one.field.name] = tuple(value or ()) if one.field.type is tuple else value
             made = {name: kind(**values[name]) for name, kind in kinds.items()}
-            with _libraries(given.get("custom_ops") or ()), _faults(given):
+            with _libraries(given.get("custom_ops") or ()), _faults(given), watched():
                 function(**made)
 
         shown = [_shown(one.field) for one in parameters]

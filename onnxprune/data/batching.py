@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Column", "Held", "InputSignature", "SampleBlock", "Table", "assemble", "take_samples"]
 
+_LARGEST = 1e15
+"""Absolute values of samples: with what layers make of them, squares stay below 3e38, the end of float32."""
+_MASKED = -1e4
+"""Values of a mask of attention where it hides something, and below."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -140,9 +145,10 @@ class InputSpec:
             start: see there.
 
         Raises:
-            OptionError: a value is NaN or infinite (other than in a mask of attention), or the type cannot hold it.
+            OptionError: a value is NaN, infinite or huge (other than in a mask of attention), or the type cannot hold it.
         """
-        _check_finite(array, f"array {self.name!r}", where, start)
+        if not _is_mask(array):
+            _check_values(array, f"array {self.name!r}", where, start)
         return self.cast(array, where)
 
 
@@ -280,12 +286,17 @@ class InputSignature:
         """Labels, which must be numbers."""
         if labels.dtype.kind not in "biuf":
             raise OptionError(f"{where}: array {self.label_name!r} is of type {labels.dtype}: labels are numbers")
-        _check_finite(labels, f"array {self.label_name!r}", where, start)
+        _check_values(labels, f"array {self.label_name!r}", where, start)
         return labels
 
     def labelled(self, table: Table) -> bool:
         """Tell whether a table has labels."""
         return self._chosen(table)[1] is not None
+
+    def unscaled(self, table: Table) -> list[str]:
+        """The inputs in floating point that a table has bytes for, as images are stored."""
+        columns, _ = self._chosen(table)
+        return [spec.name for spec in self.specs if spec.dtype.kind in "fV" and columns[spec.name].dtype == np.uint8]
 
     def count(self, table: Table) -> int:
         """Count the samples of a table; only names, shapes and types are looked at.
@@ -357,20 +368,24 @@ def _check(spec: InputSpec, column: Column, where: str, *, lifted: bool) -> None
         raise OptionError(f"{where}: array {spec.name!r} is of type {column.dtype}, the input takes {spec.dtype}")
 
 
-def _check_finite(array: Array, what: str, where: str, start: int | None) -> None:
-    """Raise where a value is no finite number: one of them would spoil every statistic of all samples.
+def _is_mask(array: Array) -> bool:
+    """Tell whether an array is added to scores of attention: it holds zeros, and large negative or infinite numbers."""
+    return "float" in array.dtype.name and bool(((array == 0) | (array <= _MASKED)).all())
 
-    Masks that are added to scores of attention hold zeros and minus infinity, and nothing else: they are taken.
-    """
-    if "float" not in array.dtype.name or np.isfinite(array).all():
+
+def _check_values(array: Array, what: str, where: str, start: int | None) -> None:
+    """Raise where a value is NaN, infinite or so large that squares of it overflow: one would spoil every statistic."""
+    if "float" not in array.dtype.name:
         return
-    finite = np.isfinite(array)
-    if (array[~finite] == -np.inf).all() and not array[finite].any():
+    with np.errstate(over="ignore"):  # in float16 the bound is infinite
+        usable = np.isfinite(array) & (np.abs(array) <= _LARGEST)
+    if usable.all():
         return
-    at = np.argwhere(~finite)[0]
+    at = np.argwhere(~usable)[0]
     one = "" if start is None else f" at sample {start + int(at[0])}"
     value = array[tuple(at)]
-    raise OptionError(f"{where}: {what} holds {value}{one}: samples must be finite numbers: leave it out, or mend it")
+    needed = f"numbers below {_LARGEST:g}" if np.isfinite(value) else "finite numbers"
+    raise OptionError(f"{where}: {what} holds {value}{one}: samples must be {needed}: leave it out, or mend it")
 
 
 def _integers(labels: Array | None) -> Array | None:

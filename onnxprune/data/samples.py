@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Samples", "noise_samples", "open_samples", "optional_samples", "sized"]
 
+_VANISHING = 1e-19
+"""Absolute values whose squares are zero in float32, about."""
+_FEW, _FAR = 8, 1000.0
+"""Samples from which one can be an outlier, which is so many times as large as the largest other one."""
+
 
 class Samples(ABC):
     """Samples of a model's inputs, with labels or without; every pass gives the same ones in the same order.
@@ -35,6 +40,7 @@ class Samples(ABC):
         count: how many there are; ``None`` where only a pass over them would tell.
         labelled: whether there are labels.
         fresh: whether another pass may give other samples, as a function's.
+        bounded: whether no value can be far from the others, as in images.
         notice: what their user should know, for a report.
     """
 
@@ -42,6 +48,7 @@ class Samples(ABC):
     count: int | None
     labelled: bool
     fresh: bool = False
+    bounded: bool = False
     notice: str = ""
 
     @abstractmethod
@@ -119,7 +126,7 @@ def optional_samples(
             raise OptionError(f"--preprocess {preprocess}: is for the images of --calib: name their folder")
         return None
     opened = open_samples(source, inputs, preprocess=preprocess)
-    opened.notice = _variety(opened)
+    opened.notice = "; ".join(filter(None, (_variety(opened), opened.notice)))
     return opened
 
 
@@ -141,25 +148,55 @@ def sized(model: Model, samples: Samples | None) -> Model:
 
 
 def _variety(samples: Samples) -> str:
-    """A notice where there is one sample alone; empty where two of them differ, which is all that is read.
+    """A notice where samples show little; empty where they do not.
+
+    Images are only read until two differ: the values of others may be far from each other, or vanish.
 
     Raises:
-        OptionError: all are equal, or one has a single value everywhere: nothing can be learnt from them.
+        OptionError: all are equal, one has a single value everywhere, or all values vanish: nothing can be learnt from them.
     """
     first: dict[str, Array] = {}
-    seen = 0
+    sizes: dict[str, list[float]] = {}
+    seen, differ = 0, False
     for batch in samples.batches():
         seen += batch.size
         for name, array in batch.feeds.items():
             parts = array if batch.size > 1 and array.ndim and len(array) == batch.size else array[None]
             like = first.setdefault(name, parts[0])
-            if any(part.shape != like.shape or not np.array_equal(part, like) for part in parts):
-                return ""
+            differ = differ or any(part.shape != like.shape or not np.array_equal(part, like) for part in parts)
+            if array.dtype.kind == "f" and parts.size:
+                sizes.setdefault(name, []).extend(np.abs(parts).max(tuple(range(1, parts.ndim))).tolist())
+        if differ and samples.bounded:
+            return ""
+    if not differ:
+        return _alone(samples, seen, first)
+    if sizes and len(sizes) == len(first) and max(map(max, sizes.values())) < _VANISHING:
+        raise OptionError(f"{samples.source}: every value is below {_VANISHING:g}, and its square is zero: scale the samples")
+    return _outlier(samples.source, sizes)
+
+
+def _alone(samples: Samples, seen: int, first: Mapping[str, Array]) -> str:
+    """The notice on a single sample; as `_variety`."""
     if all(array.size < 2 or (array == array.flat[0]).all() for array in first.values()):
         raise OptionError(f"{samples.source}: every value of every sample is the same, which shows nothing: give real samples")
     if seen > 1:
         raise OptionError(f"{samples.source}: all {seen} samples are equal, which show no more than one: give different ones")
     return f"{samples.source}: one sample alone shows little of the data: give more"
+
+
+def _outlier(source: str, sizes: Mapping[str, Sequence[float]]) -> str:
+    """The notice on a sample that is far larger than all others: what is fitted follows it alone."""
+    for name, found in sizes.items():
+        if len(found) < _FEW:
+            continue
+        second, largest = np.sort(found)[-2:]
+        if second > 0 and largest > _FAR * second:
+            at = int(np.argmax(found))
+            return (
+                f"{source}: sample {at} of {name!r} has values up to {largest:.3g}, all others at most {second:.3g}: "
+                "what is fitted follows it alone; leave it out if it is wrong"
+            )
+    return ""
 
 
 def _again(samples: Samples, signature: InputSignature) -> SampleSource:
@@ -213,7 +250,8 @@ class _Tables(Samples):
     """Samples that lie in tables."""
 
     def __init__(self, found: SampleSource, signature: InputSignature, limit: int | None) -> None:
-        self.source, self.signature, self._found, self.fresh = found.text, signature, found, found.fresh
+        self.source, self.signature, self._found = found.text, signature, found
+        self.fresh, self.bounded = found.fresh, found.images
         least = signature.size or 1
         self._limit = None if limit is None else max(limit, least)
         self.count = None
@@ -225,6 +263,11 @@ class _Tables(Samples):
         if start is None or next(signature.blocks(start, 1), None) is None:
             raise OptionError(f"{found.text}: has no samples")
         self.labelled = signature.labelled(start)
+        for name in signature.unscaled(start):
+            self.notice = (
+                f"{found.text}: {name!r} holds bytes, 0 to 255, which the model gets as they are: "
+                "scale them as it was trained, most models take 0 to 1"
+            )
 
     def batches(self, size: int = 16) -> Iterator[Batch]:
         rows = self.signature.size or size

@@ -21,6 +21,7 @@ import numpy as np
 from onnxprune.data.batching import Column, Held, InputSignature, Table
 from onnxprune.data.preprocess import Preprocess
 from onnxprune.errors import OptionError
+from onnxprune.ir.unchanged import note
 from onnxprune.ir.weights import Array
 from onnxprune.options.functions import NAMED, load_named, users_code
 
@@ -90,6 +91,7 @@ def _reading(text: str) -> Iterator[None]:
 
 def _npz(path: Path, where: str) -> dict[str, Column]:
     """The arrays of an .npz by name, none of them read yet."""
+    note(path)
     with (
         _reading(f"{where}: not an .npz with one array per model input: write it with numpy.savez"),
         zipfile.ZipFile(path) as file,
@@ -100,6 +102,7 @@ def _npz(path: Path, where: str) -> dict[str, Column]:
 
 def _npy(path: Path, where: str) -> Held:
     """The array of an .npy, mapped into memory."""
+    note(path)
     with _reading(f"{where}: not an .npy with an array of numbers: write it with numpy.save"):
         return Held(np.load(path, mmap_mode="r", allow_pickle=False))
 
@@ -148,6 +151,7 @@ class _Member:
 
     @contextmanager
     def _open(self) -> Iterator[tuple[IO[bytes], _Header]]:
+        note(self.path)
         text = f"{self.where}: array {self.name.removesuffix('.npy')!r} cannot be read: not an .npz as numpy.savez writes it"
         with _reading(text), zipfile.ZipFile(self.path) as archive, archive.open(self.name) as file:
             version = np.lib.format.read_magic(file)

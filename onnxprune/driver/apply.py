@@ -17,8 +17,8 @@ from onnxprune.driver.proof import Judge, exact, few
 from onnxprune.driver.prune import analyze, samples_of
 from onnxprune.driver.result import Pruned
 from onnxprune.errors import OptionError
-from onnxprune.ir import files
 from onnxprune.ir.model import Model, ModelSource
+from onnxprune.ir.unchanged import digest_of, watched
 from onnxprune.options.prune import Recipe
 from onnxprune.passes import MaskChannels, PruneChannels, Refill, Restore
 from onnxprune.verify.drift import Drift, measure_drift
@@ -36,7 +36,7 @@ def foreign(source: ModelSource, chosen: Plan) -> str:
 
     It is no error: a plan for one training run fits the next, as long as every group has as many positions.
     """
-    if not chosen.sha256 or not isinstance(source, str | Path) or files.sha256(source) == chosen.sha256:
+    if not chosen.sha256 or not isinstance(source, str | Path) or digest_of(source) == chosen.sha256:
         return ""
     return f"{source} is not the file that the plan was made for ({chosen.file}, sha256 {chosen.sha256[:12]}...); the groups fit"
 
@@ -46,7 +46,7 @@ def unpaired(pruned: ModelSource, chosen: Plan) -> str:
 
     It is no error: a pruned model may have been trained since.
     """
-    if not chosen.pruned or not isinstance(pruned, str | Path) or files.sha256(pruned) == chosen.pruned:
+    if not chosen.pruned or not isinstance(pruned, str | Path) or digest_of(pruned) == chosen.pruned:
         return ""
     return f"{pruned} is not the file that was written with the plan (sha256 {chosen.pruned[:12]}...), or was changed since"
 
@@ -58,9 +58,7 @@ def unrepaired(chosen: Plan, recipe: Recipe) -> str:
     return f"the plan was made with samples ({chosen.samples}), and nothing was repaired: --calib DATA repairs as prune does"
 
 
-def apply(
-    source: ModelSource, chosen: Plan, *, masked: bool = False, verify: bool = True, shape: Sequence[str] = ()
-) -> Model:
+def apply(source: ModelSource, chosen: Plan, *, masked: bool = False, verify: bool = True, shape: Sequence[str] = ()) -> Model:
     """Carry out a plan: the pruned model, or the original with zeros at the removed positions; see also `carry_out`.
 
     Args:
@@ -78,6 +76,7 @@ def apply(
     return carry_out(source, chosen, Recipe(verify=verify, shape=tuple(shape)), masked=masked).model
 
 
+@watched()
 def carry_out(
     source: ModelSource,
     chosen: Plan,
@@ -160,6 +159,7 @@ class Verified:
         return {**dataclasses.asdict(self.check), "repaired": list(self.repaired), "drift": drift}
 
 
+@watched()
 def check_repaired(
     original: ModelSource,
     pruned: ModelSource,

@@ -10,6 +10,7 @@ from onnxprune.driver.proof import demand, stored
 from onnxprune.driver.result import ModelResult
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.parameters import zero_points
+from onnxprune.ir.unchanged import watched
 from onnxprune.passes import Decode, Encode, FoldMasks
 from onnxprune.passes.base import Progress, silent
 from onnxprune.passes.constants import gather_constants
@@ -50,6 +51,7 @@ class Stored(ModelResult):
         }
 
 
+@watched()
 def encode(
     source: ModelSource,
     encoding: str = "auto",
@@ -101,6 +103,7 @@ def _proven(result: Model, original: Model, how: str, *, require_proof: bool) ->
     return check
 
 
+@watched()
 def decode(source: ModelSource, *, require_proof: bool = False, shape: Sequence[str] = ()) -> Stored:
     """Weights as constants again, bit for bit; what other tools left of our decoders is enough.
 

@@ -19,9 +19,9 @@ from onnxprune.driver.report import GroupReport, Report
 from onnxprune.driver.result import ModelResult, Pruned
 from onnxprune.driver.search import DropSearch, at_latency, within_drop
 from onnxprune.errors import OptionError, TargetError
-from onnxprune.ir import files
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.parameters import parameters
+from onnxprune.ir.unchanged import digest_of, watched
 from onnxprune.options.prune import Recipe
 from onnxprune.options.targets import Target
 from onnxprune.passes import Couple, Normalize
@@ -80,6 +80,7 @@ def analyze(
     return Couple(tuple(protect), allow_inexact).run(Normalize().run(Model.of(source, shape)))
 
 
+@watched()
 def make_plan(source: ModelSource, recipe: Recipe | None = None, *, progress: Progress | None = None) -> tuple[Plan, Analysis]:
     """Decide what to remove, without removing it.
 
@@ -98,6 +99,7 @@ def make_plan(source: ModelSource, recipe: Recipe | None = None, *, progress: Pr
     return _signed(plan, source, recipe, opened), analysis
 
 
+@watched()
 def prune(
     source: ModelSource,
     recipe: Recipe | None = None,
@@ -186,6 +188,7 @@ def _reduced(original: Model, recipe: Recipe, compiler: Compiler) -> _Made:
     return _Made(compiler.build(target))
 
 
+@watched()
 def sensitivity(
     source: ModelSource,
     samples: str | Path | Mapping[str, Any] | Samples,
@@ -256,7 +259,7 @@ def _signed(chosen: Plan, source: ModelSource, recipe: Recipe, samples: Samples 
     chosen = dataclasses.replace(chosen, samples=made_with)
     if not isinstance(source, str | Path):
         return chosen
-    return dataclasses.replace(chosen, file=Path(source).name, sha256=files.sha256(source))
+    return dataclasses.replace(chosen, file=Path(source).name, sha256=digest_of(source))
 
 
 def _report(original: Model, recipe: Recipe, made: _Made) -> Report:

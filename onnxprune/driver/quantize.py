@@ -32,6 +32,7 @@ from onnxprune.ir import files
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.node import QDQ, domain_of, every_node
 from onnxprune.ir.precision import float_types
+from onnxprune.ir.unchanged import watched
 from onnxprune.options.quantize import QuantRecipe
 from onnxprune.passes import Decode, FoldMasks, Restore
 from onnxprune.runtime import session
@@ -67,6 +68,7 @@ class QuantResult(ModelResult):
     report: QuantReport
 
 
+@watched()
 def quantize(
     source: ModelSource,
     recipe: QuantRecipe | None = None,

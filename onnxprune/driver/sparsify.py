@@ -22,6 +22,7 @@ from onnxprune.driver.result import ModelResult
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model, ModelSource
+from onnxprune.ir.unchanged import watched
 from onnxprune.linear.moments import collect
 from onnxprune.options.registries import ALLOCATIONS, METHODS
 from onnxprune.options.registry import TORCH
@@ -289,6 +290,7 @@ class SparseResult(ModelResult):
     report: SparseReport
 
 
+@watched()
 def sparsify(
     source: ModelSource,
     recipe: SparseRecipe | None = None,

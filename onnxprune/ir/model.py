@@ -19,6 +19,7 @@ from onnxprune.errors import ModelError
 from onnxprune.ir.node import FOLLOWED, STANDARD_DOMAINS, captured, defined, domain_of, every_body, every_node, is_followed
 from onnxprune.ir.plain import make_plain
 from onnxprune.ir.sizes import GivenSizes, given_sizes
+from onnxprune.ir.unchanged import note
 from onnxprune.ir.validate import validate
 from onnxprune.ir.weights import FLOATS, Weight, densify
 
@@ -143,6 +144,7 @@ class Model:
             return source.copy()
         if isinstance(source, str | Path):
             path = Path(source)
+            note(path)
             return cls._from_proto(load_proto(path), str(source), path)
         if isinstance(source, bytes):
             try:

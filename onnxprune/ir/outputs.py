@@ -22,6 +22,7 @@ from types import FrameType, TracebackType
 from typing import IO, Self
 
 from onnxprune.errors import OnnxPruneError, OutputError
+from onnxprune.ir.unchanged import check_unchanged, replaced
 
 if sys.platform != "win32":
     import fcntl
@@ -161,12 +162,14 @@ class Outputs:
             for part in self._parts:
                 with _telling(part):
                     part.sync()
+            check_unchanged()
             stack.enter_context(_undisturbed())
             for folder in sorted({part.path.parent for part in self._parts}):
                 stack.enter_context(exclusive(folder))
             for number, part in enumerate(self._parts):
                 with _telling(part):
                     part.put()
+                replaced(part.path)
                 if number and not part.reserved:
                     self._parts[number - 1].reserved = False
 

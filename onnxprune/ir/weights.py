@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from onnxprune.errors import ModelError
+from onnxprune.ir.unchanged import note
 
 if TYPE_CHECKING:
     from onnxprune.ir.types import Shape
@@ -162,6 +163,7 @@ def field_bytes(length: int) -> int:
 def _map_external(proto: TensorProto, file: Path | None) -> Array:
     info = external_data_helper.ExternalDataInfo(proto)
     path = external_path(info.location, file, proto.name)
+    note(path)
     dtype = helper.tensor_dtype_to_np_dtype(proto.data_type)
     shape, offset = tuple(proto.dims), int(getattr(info, "offset", None) or 0)
     packed = proto.data_type in PACKED

@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxprune.axes.factors import leaves
 from onnxprune.axes.graph_axes import BATCHED_PRODUCTS
+from onnxprune.errors import ModelError
 from onnxprune.linear.layers import Reader, linear_readers
 from onnxprune.linear.regression import MOST_FEATURES, with_ones
 from onnxprune.linear.rows import input_rows, pick_rows
@@ -101,7 +102,11 @@ def meetings(coupling: Coupling) -> Iterator[Meeting]:
 
 
 def collect(model: Model, coupling: Coupling, feeds: CalibrationFeeds, *, seed: int = 0) -> Statistics:
-    """Run the model over all feeds once and keep moments, no activations. ``seed`` draws rows where there are many."""
+    """Run the model over all feeds once and keep moments, no activations. ``seed`` draws rows where there are many.
+
+    Raises:
+        ModelError: what a layer reads is not finite on the samples, or its squares are not.
+    """
     readers = tuple(linear_readers(model, coupling))
     met = tuple(m for m in meetings(coupling) if model.weights.keys().isdisjoint(m.node.view.inputs))
     places = {(m.node.view.inputs[at], axis) for m in met for at, axis in m.node.equation.carriers[m.letter]}
@@ -116,12 +121,19 @@ def collect(model: Model, coupling: Coupling, feeds: CalibrationFeeds, *, seed: 
         got = dict(zip(names, session.run(feed), strict=True))
         for reader in readers:
             rows = _rows(reader, got[reader.data], model.weights[reader.weight].shape, len(feeds), rng)
-            moments[reader.weight].add(_second_moments(rows, full=not _too_many(reader)), rows.shape[1])
+            with np.errstate(over="ignore", invalid="ignore"):  # said below, with the name of the node
+                moments[reader.weight].add(_second_moments(rows, full=not _too_many(reader)), rows.shape[1])
         for name, axis in places:
             array = got[name].astype(np.float32)
             others = tuple(at for at in range(array.ndim) if at != axis)
             energies[name, axis].add(np.square(array).sum(others), array.size // array.shape[axis])
     found = {reader.weight: FeatureMoments(moments[reader.weight].value, not _too_many(reader)) for reader in readers}
+    for reader in readers:
+        if not np.isfinite(found[reader.weight].squares).all():
+            raise ModelError(
+                f"{model.name}: the squares of {reader.data!r} on the samples are not finite in float32 "
+                f"(read by {reader.node.view.op} with {reader.weight!r}): look for values in the samples that are far too large"
+            )
     return Statistics(readers, found, met, {place: mean.value for place, mean in energies.items()})
 
 

@@ -19,6 +19,7 @@ from onnxprune.ir import files
 from onnxprune.ir.model import Model
 from onnxprune.ir.outputs import replace_file
 from onnxprune.ir.temporary import temporary_folder
+from onnxprune.ir.unchanged import watched
 from onnxprune.options.documents import load_json, load_toml
 from onnxprune.options.fields import meant
 from onnxprune.options.functions import NAMED, source_file
@@ -148,6 +149,7 @@ def _step(path: Path, name: str, table: Mapping[str, Any], shape: Sequence[str])
         raise OptionError(f"{path}: [{name}] {error}") from error
 
 
+@watched()
 def run(
     recipe: str | Path | Build,
     *,

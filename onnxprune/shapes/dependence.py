@@ -74,9 +74,9 @@ class Dependence:
                 flags = self._flags(end.value)
                 self._mark(name, np.ones((), bool) if decided or end.own or phi.target.own else flags)
         if (shape := self.shapes.get(name)) is not None:
-            flags = self._joined(phi, shape)
-            if any(flags):
-                self.axes[name] = tuple(map(any, zip(flags, self.axes.get(name, flags), strict=True)))
+            joined = self._joined(phi, shape)
+            if any(joined):
+                self.axes[name] = tuple(map(any, zip(joined, self.axes.get(name, joined), strict=True)))
         return before != (self.axes.get(name), name in self.entries and bool(self.entries[name].all()))
 
     def _joined(self, phi: Phi, shape: Shape) -> list[bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxprune.ir.model import ModelSource
+from onnxprune.ir.unchanged import watched
 from onnxprune.options.train import Training
 from onnxprune.training.inputs import TrainingInputs
 from onnxprune.training.phase import Phase
@@ -12,6 +13,7 @@ from onnxprune.training.session import TrainedModel, TrainingSession
 __all__ = ["finetune"]
 
 
+@watched()
 def finetune(
     source: ModelSource, inputs: TrainingInputs, options: Training | None = None, *, progress: Tell | None = None
 ) -> TrainedModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxprune.ir.model import ModelSource
+from onnxprune.ir.unchanged import watched
 from onnxprune.options.train import Sparse, Training
 from onnxprune.training.channels import train_channels
 from onnxprune.training.inputs import TrainingInputs
@@ -13,6 +14,7 @@ from onnxprune.training.weights import train_weights
 __all__ = ["train"]
 
 
+@watched()
 def train(
     source: ModelSource,
     inputs: TrainingInputs,

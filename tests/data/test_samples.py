@@ -308,3 +308,46 @@ def test_samples_that_show_nothing_are_refused() -> None:
     for same in (np.zeros((4, 3), np.float32), np.full((1, 3), 2, np.float32)):
         with pytest.raises(OptionError, match="every value of every sample is the same"):
             optional_samples({"x": same}, [X], "")
+
+
+# Values that spoil what is fitted
+
+
+def test_huge_values_are_refused_other_than_in_masks() -> None:
+    x = np.ones((4, 3), np.float32)
+    x[2, 1] = 1e16
+    with pytest.raises(OptionError, match=r"array 'x' holds 1\.0+\d*e\+16 at sample 2: samples must be numbers below 1e\+15"):
+        list(open_samples({"x": x}, [X]).batches())
+    for hidden in (-1e9, -3.4e38, -np.inf):
+        mask = np.where(np.eye(3) > 0, np.float32(hidden), np.float32(0))
+        assert np.array_equal(next(open_samples({"x": mask}, [X]).batches()).feeds["x"], mask)
+    with pytest.raises(OptionError, match="holds inf at sample 0"):
+        list(open_samples({"x": np.full((2, 3), np.inf, np.float16)}, [X]).batches())
+
+
+def test_labels_are_no_masks() -> None:
+    feeds = {"x": np.ones((2, 3), np.float32), "label": np.array([0, -np.inf])}
+    with pytest.raises(OptionError, match="'label' holds -inf at sample 1"):
+        list(open_samples(feeds, [X]).batches())
+
+
+def test_values_whose_squares_vanish_are_refused() -> None:
+    x = np.random.default_rng(0).random((8, 3), np.float32)
+    with pytest.raises(OptionError, match="every value is below 1e-19, and its square is zero: scale the samples"):
+        optional_samples({"x": x * np.float32(1e-30)}, [X], "")
+    assert optional_samples({"x": x * np.float32(1e-15)}, [X], "").notice == ""  # type: ignore[union-attr]
+
+
+def test_a_sample_that_is_far_larger_than_all_others_is_named() -> None:
+    x = np.random.default_rng(0).random((40, 3), np.float32)
+    x[33, 1] = 1e6
+    notice = optional_samples({"x": x}, [X], "").notice  # type: ignore[union-attr]
+    assert "sample 33 of 'x' has values up to 1e+06, all others at most" in notice
+    x[20, 0] = 1e6
+    assert optional_samples({"x": x}, [X], "").notice == ""  # type: ignore[union-attr]
+
+
+def test_bytes_for_an_input_in_floating_point_are_named() -> None:
+    x = np.random.default_rng(0).integers(0, 255, (8, 3)).astype(np.uint8)
+    assert "'x' holds bytes, 0 to 255, which the model gets as they are" in optional_samples({"x": x}, [X], "").notice  # type: ignore[union-attr]
+    assert optional_samples({"x": x.astype(np.float32)}, [X], "").notice == ""  # type: ignore[union-attr]
