@@ -73,14 +73,14 @@ def test_graphs_over_images_stay_what_they_are(model: ModelProto) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(open_models())
 def test_many_graphs_over_sequences_stay_what_they_are(model: ModelProto) -> None:
     check(over_sequences(model))
 
 
 @pytest.mark.slow
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(models())
 def test_many_graphs_over_images_stay_what_they_are(model: ModelProto) -> None:
     check(Source.of(model, noise(model, ({"N": 2}, {"N": 1}, {"N": 5}))))

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from onnxprune.cli.console import console, counted, in_bytes, quantity, say, table
+from onnxprune.verify.verdicts import Verdict
 
 __all__ = ["built", "steps", "trained"]
 
@@ -22,12 +23,13 @@ def built(report: Mapping[str, Any]) -> None:
     out = console()
     scored, start = report.get("score"), report["bytes"][0]
     metric = [scored["metric"]] if scored else []
-    listed = table(f"{report['model']} -> {report['output']}", "step", *metric, "size", "ratio", "s")
-    listed.add_row("original", *([f"{scored['value']:.4f}"] if scored else []), in_bytes(start), "1.000", "")
+    listed = table(f"{report['model']} -> {report['output']}", "step", *metric, "size", "ratio", "surgery", "s")
+    listed.add_row("original", *([f"{scored['value']:.4f}"] if scored else []), in_bytes(start), "1.000", "", "")
     for step in report["steps"]:
         score = [f"{step['score']['value']:.4f}"] if scored else []
+        proof = _verdict(step["report"].get("verification"))
         took = "kept" if step["reused"] else f"{step['seconds']:.1f}"
-        listed.add_row(step["name"], *score, in_bytes(step["bytes"]), f"{step['bytes'] / max(start, 1):.3f}", took)
+        listed.add_row(step["name"], *score, in_bytes(step["bytes"]), f"{step['bytes'] / max(start, 1):.3f}", proof, took)
     out.print(listed)
     if scored:
         say(out, f"{scored['metric']} on {counted(scored['samples'], 'sample')}")
@@ -66,17 +68,25 @@ def trained(report: Mapping[str, Any]) -> None:
         if score["notice"]:
             say(out, f"note: {score['notice']}")
     say(out, f"{report['sparsity']:.1%} of the weights are zero; {in_bytes(report['bytes'])}; {report['seconds']:.1f} s")
+    for note in report["notes"]:
+        say(out, f"note: {note}")
 
 
 def _stages(out: Console, report: Mapping[str, Any]) -> None:
     """What was left after each stage of training that removes channels."""
-    listed = table("", "stage", "MACs", "parameters", "size", "score", "s")
+    listed = table("", "stage", "MACs", "parameters", "size", "score", "surgery", "s")
     for row in report["stages"]:
         costs = (quantity(row["macs"]), quantity(row["params"]), in_bytes(row["size"]))
-        listed.add_row(row["stage"], *costs, _score(row), f"{row['seconds']:.1f}")
+        listed.add_row(row["stage"], *costs, _score(row), _verdict(row.get("verification")), f"{row['seconds']:.1f}")
     out.print(listed)
     obtained = ", ".join(f"{metric}={share:.3f}" for metric, share in report["obtained"].items())
     say(out, f"requested {report['requested']}, obtained {obtained}")
+
+
+def _verdict(check: Mapping[str, Any] | None) -> str:
+    """What is known of the outputs of a model: of the one of which least is known."""
+    verdicts = [one["verdict"] for one in check["outputs"]] if check else []
+    return max(verdicts, key=list(Verdict).index, default="")
 
 
 def _score(row: Mapping[str, Any]) -> str:

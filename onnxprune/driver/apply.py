@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from onnxprune.ir.unchanged import digest_of, watched
 from onnxprune.options.prune import Recipe
 from onnxprune.passes import MaskChannels, PruneChannels, Refill, Restore
 from onnxprune.verify.drift import Drift, measure_drift
+from onnxprune.verify.structure import first_difference
 from onnxprune.verify.verdicts import Check
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def check_repaired(
     why = strict.text or "no run proves what is inexact"
     cut = PruneChannels().run(found, chosen)
     again = Refill().run(cut, found, chosen, small)
-    other = _difference(Restore().run(again.model, file), small)
+    other = first_difference(Restore().run(again.model, file), small)
     if other:
         return Verified(dataclasses.replace(strict, ok=False, text=f"{why}; {other}"))
     if strict.ok and not again.repaired:
@@ -212,23 +212,3 @@ def check_repaired(
     proof = Judge(file, found.model, seed).prove(found, chosen, Restore().run(cut, file))
     drift = measure_drift(small, file, opened, seed=seed) if proof.ok else None
     return Verified(proof, again.repaired, drift)
-
-
-def _difference(made: Model, file: Model) -> str:
-    """The first thing in which two models differ, beside what they say of themselves; empty if they compute the same."""
-    for mine, theirs in zip_longest(made.graph.node, file.graph.node):
-        if mine != theirs:
-            node = theirs if theirs is not None else mine
-            what = "is not one of those" if mine is None else "is missing among those" if theirs is None else "is not the one"
-            return f"node {node.name or node.output[0]!r} ({node.op_type}) {what} that the plan makes"
-    if list(made.proto.opset_import) != list(file.proto.opset_import):
-        return "its operator sets are not the original's"
-    for name in (*made.weights, *(name for name in file.weights if name not in made.weights)):
-        one, other = made.weights.get(name), file.weights.get(name)
-        if one is None or other is None:
-            return f"constant {name!r} is {'not one of those' if one is None else 'missing among those'} that the plan makes"
-        if (one.shape, one.dtype) != (other.shape, other.dtype):
-            return f"constant {name!r} has the shape {list(other.shape)}, not {list(one.shape)}, or another type"
-        if not one.equals(other):
-            return f"constant {name!r} has values that repair does not change"
-    return ""

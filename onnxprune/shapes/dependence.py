@@ -71,12 +71,12 @@ class Dependence:
         if name in self.values:
             decided = any(value in self.entries for value in phi.deciding)
             for end in phi.sources:
-                flags = self._flags(end.value)
-                self._mark(name, np.ones((), bool) if decided or end.own or phi.target.own else flags)
+                entries = self._flags(end.value)
+                self._mark(name, np.array(decided or entries.any()) if decided or end.own or phi.target.own else entries)
         if (shape := self.shapes.get(name)) is not None:
-            joined = self._joined(phi, shape)
-            if any(joined):
-                self.axes[name] = tuple(map(any, zip(joined, self.axes.get(name, joined), strict=True)))
+            axes = self._joined(phi, shape)
+            if any(axes):
+                self.axes[name] = tuple(map(any, zip(axes, self.axes.get(name, axes), strict=True)))
         return before != (self.axes.get(name), name in self.entries and bool(self.entries[name].all()))
 
     def _joined(self, phi: Phi, shape: Shape) -> list[bool]:

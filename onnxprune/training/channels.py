@@ -24,6 +24,7 @@ import numpy as np
 from onnxprune.data.batching import Batch
 from onnxprune.data.samples import Samples, open_samples
 from onnxprune.driver.apply import carry_out
+from onnxprune.driver.proof import judged
 from onnxprune.driver.prune import analyze, make_plan, price, prune
 from onnxprune.errors import OptionError
 from onnxprune.ir.model import Model, ModelSource
@@ -43,7 +44,7 @@ from onnxprune.training.layers import prunable_layers
 from onnxprune.training.phase import Phase
 from onnxprune.training.progress import Tell
 from onnxprune.training.recipes.run import RecipeRun, with_rate
-from onnxprune.training.session import TrainedModel, TrainingSession
+from onnxprune.training.session import ONLY_WEIGHTS, TrainedModel, TrainingSession
 from onnxprune.verify.metrics import Evaluation
 from onnxprune.verify.verdicts import Check
 
@@ -178,6 +179,7 @@ class _ChannelRun:
         found = analyze(self._source, protect=self._recipe.protect)
         cost = dataclasses.asdict(found.costs.original())
         row = self._row("original", self._source, cost)
+        row["verification"] = _verified(judged(found.model, self._source, self._options.seed))  # what the first stage begins with
         prepared = dataclasses.asdict(footprint(found.model))  # it may take more or less than the file
         metric = self._target.metric
         remaining = prepared[metric] / max(cost[metric], 1) if metric in prepared else 1.0
@@ -303,6 +305,7 @@ class _ChannelRun:
             "epochs": state.epochs,
             "steps_per_epoch": self._data.steps,
             "score": score,
+            "notes": [f"each stage that cuts is proven on the model that it began with; between them, {ONLY_WEIGHTS}"],
             "sparsity": 1 - sum(map(np.count_nonzero, weights)) / max(sum(array.size for array in weights), 1),
             "device": str(self._devices.device),
             "processes": self._devices.world,
@@ -332,7 +335,7 @@ def _after(state: _RunState, model: Model, report: Mapping[str, Any]) -> _RunSta
 
 def _verified(proof: Check | None) -> dict[str, Any]:
     assert proof is not None  # noqa: S101 - the recipes ask for it
-    return {"ok": proof.ok, "error": float(proof.error), "runs": proof.runs}
+    return dataclasses.asdict(proof)
 
 
 def _serialized(model: Model) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from onnxprune.data.samples import Samples, open_samples
 from onnxprune.driver.result import ModelResult
-from onnxprune.errors import OptionError
+from onnxprune.errors import OptionError, VerificationError
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.options.train import Training
 from onnxprune.torch.module import GraphModule, to_module
@@ -28,8 +28,12 @@ from onnxprune.training.progress import Tell
 from onnxprune.training.student import Student, trainable_form
 from onnxprune.training.trainer import Callbacks, Trainer
 from onnxprune.verify.metrics import Evaluation
+from onnxprune.verify.structure import first_difference
 
-__all__ = ["TrainedModel", "TrainingSession"]
+__all__ = ["ONLY_WEIGHTS", "TrainedModel", "TrainingSession"]
+
+ONLY_WEIGHTS = "outputs were not tested: training changes them. All but the weights is the file's: nodes, sizes, other constants"
+"""What is proven of a model that was trained."""
 
 
 @dataclass(frozen=True)
@@ -196,11 +200,15 @@ class TrainingSession:
         Raises:
             RequirementError: training diverged.
             OptionError: the checkpoint is one of another run.
+            VerificationError: the result is not the model with other weights.
         """
         with self._stack:
             self.trainer.run(phases)
         model = self.student.trained()
         self._tell("comparing")
+        other = first_difference(self.student.model, model, values=False)
+        if other:
+            raise VerificationError(f"{model.name}: training changed more than weights: {other}")
         return TrainedModel(self._report(model), self.devices.rank == 0, compiled=model)
 
     def _report(self, result: Model) -> dict[str, Any]:
@@ -214,6 +222,7 @@ class TrainingSession:
             "steps_per_epoch": self.data.steps,
             "score": None if validation is None else validation.compare(original.model, before, result),
             "sparsity": masks.sparsity(weights),
+            "notes": [ONLY_WEIGHTS],
             "device": str(self.devices.device),
             "processes": self.devices.world,
             "seconds": time.monotonic() - self._begun,

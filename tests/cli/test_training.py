@@ -133,6 +133,11 @@ def test_train_removes_channels_and_says_what_each_stage_came_to(tmp_path: Path,
     report = json.loads(done.stdout)
     stages = ["original", "prune 1/2", "finetune 1/2", "prune 2/2", "finetune 2/2"]
     assert [row["stage"] for row in report["stages"]] == stages
+    assert [[one["verdict"] for one in row["verification"]["outputs"]] for row in report["stages"] if "verification" in row] == [
+        ["proven"],
+        ["tested"],
+        ["tested"],
+    ]
     assert report["obtained"]["macs"] <= 0.5
     assert report["bytes"] == (tmp_path / "o.onnx").stat().st_size < model.stat().st_size
     done = call(*given, "-o", tmp_path / "p.onnx")
@@ -140,6 +145,10 @@ def test_train_removes_channels_and_says_what_each_stage_came_to(tmp_path: Path,
     assert (tmp_path / "p.onnx").read_bytes() == (tmp_path / "o.onnx").read_bytes()
     assert all(stage in done.stdout for stage in stages)
     assert "requested macs=0.5, obtained macs=0." in done.stdout
+    assert (
+        "note: each stage that cuts is proven on the model that it began with; between them, outputs were not tested"
+        in done.stdout
+    )
 
 
 @pytest.mark.parametrize("method", ["group_sl", "iterative"])
