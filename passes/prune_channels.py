@@ -71,18 +71,31 @@ class MaskChannels(Pass):
 
 
 def zero_points(model: Model, coupling: Coupling) -> dict[str, Array]:
-    """For quantised constants the integers that stand for zero, shaped to broadcast against them, where they are not all 0."""
+    """For quantised constants the integers that stand for zero, shaped to broadcast against them, where they are not all 0.
+
+    Where a scale goes with every position that its constant may lose, as those of blocks do, zeros in the scale suffice.
+    """
     found = {}
     for node in coupling.nodes:
-        for position, (_, point) in node.rule.quantized.items():
-            value = node.view.const(point)
-            if value is None or not value.any():
-                continue
+        for position, (scale, point) in node.rule.quantized.items():
+            weight = model.weights.get(node.view.inputs[point]) if node.view.has(point) else None
             spelled = node.equation.spelling[0]
+            if weight is None or _covers(node, scale, position):
+                continue
+            value = weight.array()
+            if not value.any():
+                continue
             along = [axis for axis, letters in enumerate(spelled[position]) if value.size > 1 and letters == spelled[point][0]]
             shape = [-1 if axis in along else 1 for axis in range(len(spelled[position]))]
             found[node.view.inputs[position]] = value.reshape(shape)
     return found
+
+
+def _covers(node: NodeAxes, scale: int, position: int) -> bool:
+    """Tell whether one input of a node carries every letter of another that may lose positions."""
+    inputs = node.equation.inputs
+    letters = [{letter for axis in inputs[at] for block in axis for letter in block} for at in (scale, position) if at >= 0]
+    return len(letters) > 1 and letters[1] - node.rule.fixed <= letters[0]
 
 
 def removed(analysis: Analysis, plan: Plan) -> dict[str, Indices]:

@@ -96,6 +96,7 @@ class AxisRule:
             is not finite there.
         sums: letters that are summed over although outputs carry them too (a range or norm over everything).
         quantized: inputs that hold quantised constants, with the inputs of their scale (-1: none) and zero point.
+        packed: inputs each of whose bytes holds several integers, lowest bits first, along the last axis; with how many.
         macs: the multiply-accumulates of the node, as a sum of products of letters; empty if it has none worth counting.
     """
 
@@ -109,6 +110,7 @@ class AxisRule:
     poles: tuple[int, ...] = ()
     sums: frozenset[str] = frozenset()
     quantized: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    packed: Mapping[int, int] = field(default_factory=dict)
     macs: tuple[tuple[str, ...], ...] = ()
 
     def __str__(self) -> str:

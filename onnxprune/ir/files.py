@@ -12,13 +12,14 @@ from onnxprune.errors import OutputError
 from onnxprune.ir.model import data_files
 from onnxprune.ir.needed import remove_abandoned, retired
 from onnxprune.ir.outputs import Outputs, Part, check_kind, exclusive
+from onnxprune.ir.weights import field_bytes
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
     from onnxprune.ir.model import Model
 
-__all__ = ["check_output", "model_files", "save", "sha256", "size_on_disk"]
+__all__ = ["check_output", "model_files", "save", "sha256", "size_on_disk", "written_bytes"]
 
 LARGE = 2**26
 """Bytes from which a model that came with external data gets a data file again: then no copy of it is ever in memory."""
@@ -27,6 +28,8 @@ LIMIT = 2**31 - 2**20
 _INLINE = 1024
 """Tensors up to this size stay in the model file when the others go to a data file."""
 _PAGE = 4096
+_HEAD = 128
+"""Bytes of a tensor whose data lies in another file, about."""
 
 
 def check_output(path: str | Path, *, inputs: tuple[str | Path, ...] = (), force: bool = False) -> Path:
@@ -74,6 +77,25 @@ def size_on_disk(path: Path) -> int:
     return sum(part.stat().st_size for part in model_files(path))
 
 
+def written_bytes(model: Model) -> int:
+    """Bytes that `save` writes of a model, to the byte where it is one file; no data is read or copied."""
+    proto = model.proto
+    graph = proto.graph.ByteSize()
+    listed = sum(field_bytes(value.ByteSize()) for value in model.listed_constants())
+    weights = model.weights.values()
+    if _is_one_file(model):
+        tensors = sum(field_bytes(weight.message_bytes) for weight in weights)
+        return proto.ByteSize() - field_bytes(graph) + field_bytes(graph + listed + tensors)
+    inside = [weight for weight in weights if weight.nbytes <= _INLINE]
+    outside = [weight for weight in weights if weight.nbytes > _INLINE]
+    heads = sum(field_bytes(weight.message_bytes) for weight in inside) + _HEAD * len(outside)
+    return proto.ByteSize() + listed + heads + sum(-(-weight.nbytes // _PAGE) * _PAGE for weight in outside)
+
+
+def _is_one_file(model: Model) -> bool:
+    return model.nbytes < (LARGE if model.external else LIMIT)
+
+
 def save(model: Model, path: Path, outputs: Outputs | None = None) -> str:
     """Write a model; weights that do not fit in one file go to a data file beside it, whose name no other file has.
 
@@ -95,7 +117,7 @@ def save(model: Model, path: Path, outputs: Outputs | None = None) -> str:
             return save(model, path, alone)
     remove_abandoned(path)
     retiring = partial(retired, path, Path(model.name))
-    if model.nbytes < (LARGE if model.external else LIMIT):
+    if _is_one_file(model):
         content = model.to_proto().SerializeToString()
         outputs.open(path, around=retiring).file.write(content)
         return hashlib.sha256(content).hexdigest()

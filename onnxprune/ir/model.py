@@ -7,12 +7,13 @@ byte of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, external_data_helper, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, external_data_helper, helper, numpy_helper
 
 from onnxprune.errors import ModelError
 from onnxprune.ir.node import FOLLOWED, STANDARD_DOMAINS, captured, defined, domain_of, every_body, every_node, is_followed
@@ -55,10 +56,13 @@ def load_proto(path: Path) -> ModelProto:
 def data_files(path: Path) -> set[Path]:
     """The files beside a model that hold its weights; none if it is no model."""
     try:
-        tensors = load_proto(path).graph.initializer if path.is_file() else ()
+        return _data_files(load_proto(path), path) if path.is_file() else set()
     except ModelError:
         return set()
-    external = (tensor for tensor in tensors if tensor.data_location == TensorProto.EXTERNAL)
+
+
+def _data_files(proto: ModelProto, path: Path) -> set[Path]:
+    external = (tensor for tensor in proto.graph.initializer if tensor.data_location == TensorProto.EXTERNAL)
     return {path.parent / external_data_helper.ExternalDataInfo(tensor).location for tensor in external}
 
 
@@ -94,6 +98,7 @@ class Model:
         name: what messages call it: its path, or ``<model>``.
         external: whether it came with external data.
         sparse: the weights that came as sparse tensors.
+        file_bytes: what it was read from takes on disk, external data included; 0 for a model that no file is known of.
     """
 
     def __init__(
@@ -104,8 +109,10 @@ class Model:
         *,
         external: bool = False,
         sparse: frozenset[str] = frozenset(),
+        file_bytes: int = 0,
     ) -> None:
-        self.proto, self.weights, self.name, self.external, self.sparse = proto, weights, name, external, sparse
+        self.proto, self.weights, self.name = proto, weights, name
+        self.external, self.sparse, self.file_bytes = external, sparse, file_bytes
 
     @classmethod
     def of(cls, source: ModelSource) -> Model:
@@ -157,13 +164,14 @@ class Model:
         make_plain(skeleton, name)
         external = any(tensor.data_location == TensorProto.EXTERNAL for tensor in proto.graph.initializer)
         sparse = frozenset(one.values.name for one in proto.graph.sparse_initializer)
-        return cls(skeleton, weights, name, external=external, sparse=sparse)
+        taken = proto.ByteSize() if file is None else sum(part.stat().st_size for part in {file, *_data_files(proto, file)})
+        return cls(skeleton, weights, name, external=external, sparse=sparse, file_bytes=taken)
 
     def copy(self) -> Model:
         """A model whose graph and set of weights can be changed without changing this one; the weights are shared."""
         proto = ModelProto()
         proto.CopyFrom(self.proto)
-        return Model(proto, dict(self.weights), self.name, external=self.external, sparse=self.sparse)
+        return Model(proto, dict(self.weights), self.name, external=self.external, sparse=self.sparse, file_bytes=self.file_bytes)
 
     @property
     def graph(self) -> GraphProto:
@@ -179,7 +187,7 @@ class Model:
         return next((opset.version for opset in self.proto.opset_import if opset.domain in domains), 1)
 
     @property
-    def inputs(self) -> list[onnx.ValueInfoProto]:
+    def inputs(self) -> list[ValueInfoProto]:
         """The graph inputs that a caller must feed, because no initializer provides them."""
         return [value for value in self.graph.input if value.name not in self.weights]
 
@@ -242,10 +250,12 @@ class Model:
 
     def list_constants(self, proto: ModelProto) -> None:
         """List the initializers as inputs of a protobuf of this model, if its version of the format demands it."""
-        if proto.ir_version >= _DEFAULTS:
-            return
-        for weight in self.weights.values():
-            proto.graph.input.append(helper.make_tensor_value_info(weight.name, weight.dtype, weight.shape))
+        proto.graph.input.extend(self.listed_constants())
+
+    def listed_constants(self) -> Iterator[ValueInfoProto]:
+        """The inputs that a file of this model's version of the format lists its initializers as; none from version 4 on."""
+        for weight in self.weights.values() if self.proto.ir_version < _DEFAULTS else ():
+            yield helper.make_tensor_value_info(weight.name, weight.dtype, weight.shape)
 
     def skeleton(self, *, keep_below: int = 1024) -> ModelProto:
         """The graph with small weights inside and larger ones declared as inputs: what shape inference needs, no more."""

@@ -18,7 +18,7 @@ from onnxprune.errors import ModelError
 if TYPE_CHECKING:
     from onnxprune.ir.types import Shape
 
-__all__ = ["FLOATS", "Array", "Flags", "Floats", "Weight", "constant_of", "densify", "external_path"]
+__all__ = ["FLOATS", "Array", "Flags", "Floats", "Weight", "constant_of", "densify", "external_path", "field_bytes"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Floats = npt.NDArray[np.float64]
@@ -88,6 +88,24 @@ class Weight:
             return 0
         return self.size * int(helper.tensor_dtype_to_np_dtype(self.dtype).itemsize)
 
+    @property
+    def message_bytes(self) -> int:
+        """Bytes of its tensor as `append_to` appends it: its data, its name, its dimensions."""
+        head, proto = TensorProto(name=self.name, data_type=self.dtype, dims=self.shape), self._proto
+        if proto is None or proto.data_location == TensorProto.EXTERNAL:
+            strings = self.dtype == TensorProto.STRING
+            return (
+                numpy_helper.from_array(self.array(), self.name).ByteSize()
+                if strings
+                else head.ByteSize() + field_bytes(self.nbytes)
+            )
+        if not proto.HasField("raw_data"):
+            return proto.ByteSize() - field_bytes(len(proto.name.encode())) + field_bytes(len(self.name.encode()))
+        if proto.HasField("doc_string"):
+            head.doc_string = proto.doc_string
+        head.metadata_props.extend(proto.metadata_props)
+        return head.ByteSize() + field_bytes(self.nbytes)  # the data is not touched: a large model would be copied
+
     def array(self) -> Array:
         """Its values; treat them as read-only. External data is mapped, not loaded.
 
@@ -131,6 +149,11 @@ class Weight:
             tensors.append(numpy_helper.from_array(np.ascontiguousarray(array), self.name))
             return
         tensors.add(name=self.name, data_type=self.dtype, dims=self.shape).raw_data = array.tobytes()
+
+
+def field_bytes(length: int) -> int:
+    """Bytes of a field of a protobuf message that holds so many: a tag, the length in seven bits per byte, and what it holds."""
+    return 1 + max((length.bit_length() + 6) // 7, 1) + length
 
 
 def _map_external(proto: TensorProto, file: Path | None) -> Array:

@@ -55,12 +55,12 @@ class CostModel:
             for letters in node.rule.macs:
                 known = (node.letters.get(letter) or node.sizes[letter] for letter in letters)
                 self._add("macs", 1 / batch, known, free, below)
-        quantized = {name for node in coupling.nodes for name in _quantized(node)}
+        quantized = {name: count for node in coupling.nodes for name, count in _quantized(node).items()}
         for weight in model.weights.values():
             factors = coupling.axes.get(weight.name, weight.shape)
             self._add("size", weight.nbytes / max(weight.size, 1), factors, free, below)
             if weight.is_float or weight.name in quantized:
-                self._add("params", 1, factors, free, below)
+                self._add("params", quantized.get(weight.name, 1), factors, free, below)
         self._constant["size"] += model.proto.ByteSize()
 
     def _add(
@@ -136,9 +136,10 @@ class Priced:
         return self.model.sharing(self.metric, factor)
 
 
-def _quantized(node: NodeAxes) -> list[str]:
-    """The names of what a node reads as quantised constants."""
-    return [node.view.inputs[position] for position in node.rule.quantized if node.view.has(position)]
+def _quantized(node: NodeAxes) -> dict[str, int]:
+    """The names of what a node reads as quantised constants, and how many parameters each of their elements holds."""
+    rule, view = node.rule, node.view
+    return {view.inputs[position]: rule.packed.get(position, 1) for position in rule.quantized if view.has(position)}
 
 
 def _price(terms: Iterable[Term], counts: Mapping[Factor, int]) -> float:
@@ -155,4 +156,5 @@ def layer_costs(model: Model, node: NodeAxes, batch: int) -> tuple[int, int]:
     macs = sum(math.prod(node.sizes[letter] for letter in letters) for letters in node.rule.macs)
     weights = (model.weights[name] for name in dict.fromkeys(node.view.inputs) if name in model.weights)
     quantized = _quantized(node)
-    return macs // batch, sum(weight.size for weight in weights if weight.is_float or weight.name in quantized)
+    params = (weight.size * quantized.get(weight.name, 1) for weight in weights if weight.is_float or weight.name in quantized)
+    return macs // batch, sum(params)
