@@ -44,7 +44,7 @@ class PruneChannels(Pass):
             weight = model.weights[name]
             shape = tuple(size if kept is None else len(kept) for size, kept in zip(weight.shape, indices, strict=True))
             pruned.weights[name] = weight.derived(shape, partial(take, indices=indices))
-        _refresh(pruned, coupling, {factor: len(kept) for factor, kept in keep.items()})
+        _refresh(pruned, coupling, keep)
         return pruned
 
 
@@ -115,12 +115,13 @@ def kept_indices(model: Model, coupling: Coupling, keep: Mapping[Factor, Positio
     return {name: indices for name, indices in found.items() if any(positions is not None for positions in indices)}
 
 
-def _refresh(model: Model, coupling: Coupling, counts: Mapping[Factor, int]) -> None:
-    """Write the new sizes wherever the graph spells them: attributes, shape inputs, recorded shapes."""
+def _refresh(model: Model, coupling: Coupling, keep: Mapping[Factor, Positions]) -> None:
+    """Write the new sizes and positions wherever the graph spells them: attributes, shape inputs, lists, recorded shapes."""
     pinned = pinned_sizes(model)
+    counts = {factor: len(kept) for factor, kept in keep.items()}
     for node in coupling.nodes:
         rule = node.rule
-        if not (rule.attrs or rule.sizes_at):
+        if not (rule.attrs or rule.sizes_at or node.equation.picks):
             continue
         if all(length(factor, counts) == factor.size for factor in node.letters.values()):
             continue
@@ -130,6 +131,9 @@ def _refresh(model: Model, coupling: Coupling, counts: Mapping[Factor, int]) -> 
         for position, entries in rule.sizes_at.items():
             source = proto.input[position] if position < len(proto.input) else ""
             _set_entries(model, pinned.get(source, source), entries, node, counts)
+        lists = {at: model.weights[proto.input[at]].array() for _, at in node.equation.picks.values()}
+        for position, listed in node.relisted(lists, keep).items():
+            model.weights[proto.input[position]] = Weight(proto.input[position], None, listed)
     for value in recorded(model):
         for dim, factor in zip(value.type.tensor_type.shape.dim, coupling.axes.get(value.name, ()), strict=False):
             size = length(factor, counts)

@@ -9,6 +9,10 @@ An equation writes the axes of a node's inputs and outputs with letters; the sam
 `( )` is a mixed-radix product, major first; `+` inside it is a direct sum; `1` is a unit axis; `_` is an axis whose size or
 order matters; `_...` is any number of those; `...` is any number of free axes, aligned from the right as broadcasting aligns
 them. Inputs that the equation does not reach are control inputs: every axis of theirs is `_`.
+
+`c@1` is an axis of an output that picks positions of `c`, those that input 1 lists; if no input has a `c`, what is listed stays.
+
+    Gather    n c h w, _ -> n c@1 h w
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ Clauses = tuple[tuple[int, ...], ...]
 
 ANONYMOUS = "_"
 UNIT: Axis = ((),)
-_TOKEN = re.compile(r"\s*(_\.\.\.|\.\.\.|[A-Za-z]\w*|[()+1_])")
+_TOKEN = re.compile(r"\s*(_\.\.\.|\.\.\.|[A-Za-z]\w*(?:@\d+)?|[()+1_])")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +59,22 @@ class Equation:
             for at, axis in enumerate(tensor):
                 for letter in {f for block in axis for f in block} - {ANONYMOUS}:
                     places.setdefault(letter, []).append((position, at))
-        return {letter: tuple(found) for letter, found in places.items()}
+        picked = {letter: places.get(source, []) for letter, (source, _) in self.picks.items()}
+        return {letter: tuple(found) for letter, found in (places | picked).items()}
+
+    @cached_property
+    def picks(self) -> dict[str, tuple[str, int]]:
+        """For each letter that picks positions of another that other letter, and the input that lists them."""
+        spelled = {letter for tensor in self.outputs for axis in tensor for block in axis for letter in block}
+        split = {letter: letter.partition("@") for letter in sorted(spelled)}
+        return {letter: (source, int(at)) for letter, (source, _, at) in split.items() if at}
 
     @cached_property
     def contracted(self) -> frozenset[str]:
         """Letters that inputs carry and no output does."""
-        return frozenset(self.carriers) - {f for tensor in self.outputs for axis in tensor for block in axis for f in block}
+        sources = {source for source, _ in self.picks.values()}
+        made = {f for tensor in self.outputs for axis in tensor for block in axis for f in block}
+        return frozenset(self.carriers) - made - sources
 
     @cached_property
     def spelling(self) -> tuple[tuple[tuple[str | Axis, ...], ...], tuple[tuple[str | Axis, ...], ...]]:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.axes import factors as axes
-from onnxprune.axes.factors import Factor, Positions, direct_sum, fix, index, labels, leaves, length, mix, product, unify
+from onnxprune.axes.factors import Factor, Positions, direct_sum, fix, index, labels, leaves, length, mix, product
+from onnxprune.axes.unification import unify
 
 TREES = st.recursive(
     st.integers(1, 4).map(Factor),
