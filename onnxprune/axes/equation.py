@@ -55,10 +55,11 @@ class Equation:
     def carriers(self) -> dict[str, tuple[tuple[int, int], ...]]:
         """For each letter the (input, axis) places that carry it."""
         places: dict[str, list[tuple[int, int]]] = {}
-        for position, tensor in enumerate(self.inputs):
+        for position, tensor in enumerate(self.spelling[0]):
             for at, axis in enumerate(tensor):
-                for letter in {f for block in axis for f in block} - {ANONYMOUS}:
-                    places.setdefault(letter, []).append((position, at))
+                for letter in (axis,) if isinstance(axis, str) else {f for block in axis for f in block}:
+                    if letter != ANONYMOUS:
+                        places.setdefault(letter, []).append((position, at))
         picked = {letter: places.get(source, []) for letter, (source, _) in self.picks.items()}
         return {letter: tuple(found) for letter, found in (places | picked).items()}
 
@@ -150,31 +151,36 @@ def parse(text: str) -> Equation:
     left, arrow, right = text.partition("->")
     if not arrow:
         raise RuleError(f"no '->' in the equation {text!r}")
-    return Equation(*(tuple(_axes(tensor, text) for tensor in side.split(",")) for side in (left, right)))
+    try:
+        return Equation(*(tuple(_axes(tensor) for tensor in side.split(",")) for side in (left, right)))
+    except RuleError as error:
+        raise RuleError(f"{error} in the equation {text!r}") from error
 
 
 @lru_cache(maxsize=4096)
 def parse_axis(text: str) -> Axis:
     """Parse one axis, as attributes and size-carrying inputs spell it."""
-    (axis,) = _axes(text, text)
+    (axis,) = _axes(text)
     return axis
 
 
-def _axes(tensor: str, text: str) -> tuple[Axis, ...]:
+@lru_cache(maxsize=4096)
+def _axes(tensor: str) -> tuple[Axis, ...]:
+    """Parse the axes of one tensor; a concatenation of many has most of them in common with others."""
     axes: list[Axis] = []
     open_axis: list[list[str]] | None = None
     at = 0
     while tensor[at:].strip():
         match = _TOKEN.match(tensor, at)
         if not match:
-            raise RuleError(f"unexpected {tensor[at:].strip()[0]!r} in the equation {text!r}")
+            raise RuleError(f"unexpected {tensor[at:].strip()[0]!r}")
         at, token = match.end(), match[1]
         if token == "(":
             if open_axis is not None:
-                raise RuleError(f"nested '(' in the equation {text!r}")
+                raise RuleError("nested '('")
             open_axis = [[]]
         elif token in ")+" and open_axis is None:
-            raise RuleError(f"{token!r} without '(' in the equation {text!r}")
+            raise RuleError(f"{token!r} without '('")
         elif token == ")":
             axes.append(tuple(map(tuple, open_axis or ())))
             open_axis = None
@@ -185,7 +191,7 @@ def _axes(tensor: str, text: str) -> tuple[Axis, ...]:
         else:
             axes.append(UNIT if token == "1" else ((token,),))
     if open_axis is not None:
-        raise RuleError(f"'(' is not closed in the equation {text!r}")
+        raise RuleError("'(' is not closed")
     return tuple(axes)
 
 

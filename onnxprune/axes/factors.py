@@ -37,6 +37,7 @@ __all__ = [
     "mix",
     "permuted",
     "product",
+    "stride",
     "take",
 ]
 
@@ -57,7 +58,7 @@ class Factor:
         mixed: why removing positions is not the same as zeroing them (statistics run over it); ``None`` if it is.
     """
 
-    __slots__ = ("_flat_at", "_order", "_parts", "_to", "fixed", "kind", "mixed", "size")
+    __slots__ = ("_flat_at", "_order", "_parts", "_spans", "_spans_at", "_to", "fixed", "kind", "mixed", "size")
     _joined: ClassVar[int] = 0  # changes whenever any two classes are joined: parts that were flat then are flat until it does
 
     def __init__(self, size: int, *, fixed: object = None) -> None:
@@ -68,7 +69,8 @@ class Factor:
         self._parts: tuple[Factor, ...] = ()
         self._order: Positions | None = None
         self._to: Factor | None = None
-        self._flat_at = -1
+        self._flat_at = self._spans_at = -1
+        self._spans: dict[Factor, list[tuple[int, Factor]]] = {}
 
     @property
     def root(self) -> Factor:
@@ -116,6 +118,22 @@ class Factor:
         """Let the class of this root be that of another."""
         self._to = other
         Factor._joined = next(_JOINS)
+
+    @property
+    def spans(self) -> Mapping[Factor, Sequence[tuple[int, Factor]]]:
+        """For each leaf of a root the terms that it is in, each with the position where it begins; what is no sum is one term.
+
+        They are remembered, as the parts are: a sum of many terms is asked about each of its leaves.
+        """
+        if self._spans_at != Factor._joined:
+            found: dict[Factor, list[tuple[int, Factor]]] = {}
+            at = 0
+            for part in self.parts if self.kind == SUM else (self,):
+                for leaf in (part,) if part.kind == LEAF else dict.fromkeys(leaves(part)):
+                    found.setdefault(leaf, []).append((at, part))
+                at += part.size
+            self._spans, self._spans_at = found, Factor._joined
+        return self._spans
 
     def __repr__(self) -> str:
         top = self.root
@@ -196,6 +214,17 @@ def length(factor: Factor, sizes: Mapping[Factor, int]) -> int:
     return math.prod(parts) if top.kind == PRODUCT else sum(parts)
 
 
+def stride(factor: Factor, leaf: Factor) -> int:
+    """Count the positions of ``factor`` that go with the first position of ``leaf`` to go.
+
+    >>> channels, pixels = Factor(3), Factor(2)
+    >>> stride(product((channels, pixels)), channels), stride(direct_sum((channels, pixels)), channels)
+    (2, 1)
+    """
+    terms = (part for _, part in factor.root.spans.get(leaf, ()))
+    return sum(1 if term is leaf else term.size - length(term, {leaf: leaf.size - 1}) for term in terms)
+
+
 def index(factor: Factor, keep: Mapping[Factor, Positions]) -> Positions:
     """The positions of ``factor`` that remain when each leaf root in ``keep`` keeps those positions (others: all).
 
@@ -242,12 +271,10 @@ def labels(factor: Factor, leaf: Factor) -> Positions:
     if top.kind == PERMUTED:
         of_part = labels(top.parts[0], leaf)  # asked first: it brings the order up to date
         return of_part[top.order]
-    result, inner, at = np.full(top.size, -1), top.size, 0
+    result, inner = np.full(top.size, -1), top.size
     if top.kind == SUM:
-        for part in top.parts:
-            if part is leaf or part.kind != LEAF:  # a sum of many parts has few that matter
-                result[at : at + part.size] = labels(part, leaf)
-            at += part.size
+        for at, part in top.spans.get(leaf, ()):
+            result[at : at + part.size] = labels(part, leaf)
         return result
     parts: Sequence[Positions] = [labels(part, leaf) for part in top.parts]
     for part, digit in zip(top.parts, parts, strict=True):

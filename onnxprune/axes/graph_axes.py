@@ -179,7 +179,7 @@ class GraphAxes:
                     if name not in letters:
                         letters[name] = Factor(sizes[name])
                 factor = compose(axis, letters)
-            if known is not None:
+            if known is not None and known[at].root is not factor.root:  # where many inputs meet nearly all are one already
                 unify(known[at], factor, clash)
             made.append(factor)
         if known is None:
