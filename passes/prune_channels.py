@@ -44,7 +44,7 @@ class PruneChannels(Pass):
             weight = model.weights[name]
             shape = tuple(size if kept is None else len(kept) for size, kept in zip(weight.shape, indices, strict=True))
             pruned.weights[name] = weight.derived(shape, partial(take, indices=indices))
-        _refresh(pruned, coupling, {factor: len(kept) for factor, kept in keep.items()})
+        _refresh(pruned, coupling, keep)
         return pruned
 
 
@@ -71,18 +71,31 @@ class MaskChannels(Pass):
 
 
 def zero_points(model: Model, coupling: Coupling) -> dict[str, Array]:
-    """For quantised constants the integers that stand for zero, shaped to broadcast against them, where they are not all 0."""
+    """For quantised constants the integers that stand for zero, shaped to broadcast against them, where they are not all 0.
+
+    Where a scale goes with every position that its constant may lose, as those of blocks do, zeros in the scale suffice.
+    """
     found = {}
     for node in coupling.nodes:
-        for position, (_, point) in node.rule.quantized.items():
-            value = node.view.const(point)
-            if value is None or not value.any():
-                continue
+        for position, (scale, point) in node.rule.quantized.items():
+            weight = model.weights.get(node.view.inputs[point]) if node.view.has(point) else None
             spelled = node.equation.spelling[0]
+            if weight is None or _covers(node, scale, position):
+                continue
+            value = weight.array()
+            if not value.any():
+                continue
             along = [axis for axis, letters in enumerate(spelled[position]) if value.size > 1 and letters == spelled[point][0]]
             shape = [-1 if axis in along else 1 for axis in range(len(spelled[position]))]
             found[node.view.inputs[position]] = value.reshape(shape)
     return found
+
+
+def _covers(node: NodeAxes, scale: int, position: int) -> bool:
+    """Tell whether one input of a node carries every letter of another that may lose positions."""
+    inputs = node.equation.inputs
+    letters = [{letter for axis in inputs[at] for block in axis for letter in block} for at in (scale, position) if at >= 0]
+    return len(letters) > 1 and letters[1] - node.rule.fixed <= letters[0]
 
 
 def removed(analysis: Analysis, plan: Plan) -> dict[str, Indices]:
@@ -102,12 +115,13 @@ def kept_indices(model: Model, coupling: Coupling, keep: Mapping[Factor, Positio
     return {name: indices for name, indices in found.items() if any(positions is not None for positions in indices)}
 
 
-def _refresh(model: Model, coupling: Coupling, counts: Mapping[Factor, int]) -> None:
-    """Write the new sizes wherever the graph spells them: attributes, shape inputs, recorded shapes."""
+def _refresh(model: Model, coupling: Coupling, keep: Mapping[Factor, Positions]) -> None:
+    """Write the new sizes and positions wherever the graph spells them: attributes, shape inputs, lists, recorded shapes."""
     pinned = pinned_sizes(model)
+    counts = {factor: len(kept) for factor, kept in keep.items()}
     for node in coupling.nodes:
         rule = node.rule
-        if not (rule.attrs or rule.sizes_at):
+        if not (rule.attrs or rule.sizes_at or node.equation.picks):
             continue
         if all(length(factor, counts) == factor.size for factor in node.letters.values()):
             continue
@@ -117,6 +131,9 @@ def _refresh(model: Model, coupling: Coupling, counts: Mapping[Factor, int]) -> 
         for position, entries in rule.sizes_at.items():
             source = proto.input[position] if position < len(proto.input) else ""
             _set_entries(model, pinned.get(source, source), entries, node, counts)
+        lists = {at: model.weights[proto.input[at]].array() for _, at in node.equation.picks.values()}
+        for position, listed in node.relisted(lists, keep).items():
+            model.weights[proto.input[position]] = Weight(proto.input[position], None, listed)
     for value in recorded(model):
         for dim, factor in zip(value.type.tensor_type.shape.dim, coupling.axes.get(value.name, ()), strict=False):
             size = length(factor, counts)

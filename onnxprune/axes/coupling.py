@@ -31,6 +31,10 @@ CONVOLUTIONS = frozenset({"Conv", "ConvTranspose", "FusedConv", "ConvInteger", "
 """Every convolution, fused and quantised ones too."""
 
 
+_FEW = 4
+"""Channels that no list tells apart, at least, for which a source and what is picked from it go together."""
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """One axis of one constant that a group runs along, and the node that reads the constant there."""
@@ -106,13 +110,32 @@ def couple(
         allow_inexact: whether groups that a normalisation or statistic runs over are offered.
         only: kinds of groups that are offered; empty for all.
     """
-    graph = GraphAxes(model, shapes)
-    for path, step in walk(model.graph, model.opset):
-        graph.state(path, step)
-    graph.fix_interface()
-    graph.protect(protect)
-    check_zeros(graph.nodes, graph.axes, model.weights, graph.fix_because)
-    return _collect(graph, frozen or {}, only, allow_inexact=allow_inexact)
+    detached: set[str] = set()
+    while True:
+        graph = GraphAxes(model, shapes, detached)
+        for path, step in walk(model.graph, model.opset):
+            graph.state(path, step)
+        graph.fix_interface()
+        graph.protect(protect)
+        check_zeros(graph.nodes, graph.axes, model.weights, graph.fix_because)
+        stuck = _stuck(graph.nodes, allow_inexact=allow_inexact)
+        if not stuck:
+            return _collect(graph, frozen or {}, only, allow_inexact=allow_inexact)
+        detached |= stuck
+
+
+def _stuck(nodes: Sequence[NodeAxes], *, allow_inexact: bool) -> set[str]:
+    """The outputs that pick positions of an axis of which next to none may go: what is picked can still go without them.
+
+    It is so where the axis is part of the interface, and where many lists pick from one axis, each in its own way.
+    """
+    found = set()
+    for node in nodes:
+        for source, _ in node.equation.picks.values():
+            below = leaves(node.letters[source]) if source in node.letters else ()
+            if below and not any(leaf.size >= _FEW and not leaf.fixed and (allow_inexact or not leaf.mixed) for leaf in below):
+                found.add(node.view.outputs[0])
+    return found
 
 
 def _collect(graph: GraphAxes, frozen: Mapping[str, str], only: Collection[str], *, allow_inexact: bool) -> Coupling:

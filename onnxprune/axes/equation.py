@@ -9,6 +9,10 @@ An equation writes the axes of a node's inputs and outputs with letters; the sam
 `( )` is a mixed-radix product, major first; `+` inside it is a direct sum; `1` is a unit axis; `_` is an axis whose size or
 order matters; `_...` is any number of those; `...` is any number of free axes, aligned from the right as broadcasting aligns
 them. Inputs that the equation does not reach are control inputs: every axis of theirs is `_`.
+
+`c@1` is an axis of an output that picks positions of `c`, those that input 1 lists; if no input has a `c`, what is listed stays.
+
+    Gather    n c h w, _ -> n c@1 h w
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ Clauses = tuple[tuple[int, ...], ...]
 
 ANONYMOUS = "_"
 UNIT: Axis = ((),)
-_TOKEN = re.compile(r"\s*(_\.\.\.|\.\.\.|[A-Za-z]\w*|[()+1_])")
+_TOKEN = re.compile(r"\s*(_\.\.\.|\.\.\.|[A-Za-z]\w*(?:@\d+)?|[()+1_])")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,16 +55,27 @@ class Equation:
     def carriers(self) -> dict[str, tuple[tuple[int, int], ...]]:
         """For each letter the (input, axis) places that carry it."""
         places: dict[str, list[tuple[int, int]]] = {}
-        for position, tensor in enumerate(self.inputs):
+        for position, tensor in enumerate(self.spelling[0]):
             for at, axis in enumerate(tensor):
-                for letter in {f for block in axis for f in block} - {ANONYMOUS}:
-                    places.setdefault(letter, []).append((position, at))
-        return {letter: tuple(found) for letter, found in places.items()}
+                for letter in (axis,) if isinstance(axis, str) else {f for block in axis for f in block}:
+                    if letter != ANONYMOUS:
+                        places.setdefault(letter, []).append((position, at))
+        picked = {letter: places.get(source, []) for letter, (source, _) in self.picks.items()}
+        return {letter: tuple(found) for letter, found in (places | picked).items()}
+
+    @cached_property
+    def picks(self) -> dict[str, tuple[str, int]]:
+        """For each letter that picks positions of another that other letter, and the input that lists them."""
+        spelled = {letter for tensor in self.outputs for axis in tensor for block in axis for letter in block}
+        split = {letter: letter.partition("@") for letter in sorted(spelled)}
+        return {letter: (source, int(at)) for letter, (source, _, at) in split.items() if at}
 
     @cached_property
     def contracted(self) -> frozenset[str]:
         """Letters that inputs carry and no output does."""
-        return frozenset(self.carriers) - {f for tensor in self.outputs for axis in tensor for block in axis for f in block}
+        sources = {source for source, _ in self.picks.values()}
+        made = {f for tensor in self.outputs for axis in tensor for block in axis for f in block}
+        return frozenset(self.carriers) - made - sources
 
     @cached_property
     def spelling(self) -> tuple[tuple[tuple[str | Axis, ...], ...], tuple[tuple[str | Axis, ...], ...]]:
@@ -96,6 +111,7 @@ class AxisRule:
             is not finite there.
         sums: letters that are summed over although outputs carry them too (a range or norm over everything).
         quantized: inputs that hold quantised constants, with the inputs of their scale (-1: none) and zero point.
+        packed: inputs each of whose bytes holds several integers, lowest bits first, along the last axis; with how many.
         macs: the multiply-accumulates of the node, as a sum of products of letters; empty if it has none worth counting.
     """
 
@@ -109,6 +125,7 @@ class AxisRule:
     poles: tuple[int, ...] = ()
     sums: frozenset[str] = frozenset()
     quantized: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    packed: Mapping[int, int] = field(default_factory=dict)
     macs: tuple[tuple[str, ...], ...] = ()
 
     def __str__(self) -> str:
@@ -134,31 +151,36 @@ def parse(text: str) -> Equation:
     left, arrow, right = text.partition("->")
     if not arrow:
         raise RuleError(f"no '->' in the equation {text!r}")
-    return Equation(*(tuple(_axes(tensor, text) for tensor in side.split(",")) for side in (left, right)))
+    try:
+        return Equation(*(tuple(_axes(tensor) for tensor in side.split(",")) for side in (left, right)))
+    except RuleError as error:
+        raise RuleError(f"{error} in the equation {text!r}") from error
 
 
 @lru_cache(maxsize=4096)
 def parse_axis(text: str) -> Axis:
     """Parse one axis, as attributes and size-carrying inputs spell it."""
-    (axis,) = _axes(text, text)
+    (axis,) = _axes(text)
     return axis
 
 
-def _axes(tensor: str, text: str) -> tuple[Axis, ...]:
+@lru_cache(maxsize=4096)
+def _axes(tensor: str) -> tuple[Axis, ...]:
+    """Parse the axes of one tensor; a concatenation of many has most of them in common with others."""
     axes: list[Axis] = []
     open_axis: list[list[str]] | None = None
     at = 0
     while tensor[at:].strip():
         match = _TOKEN.match(tensor, at)
         if not match:
-            raise RuleError(f"unexpected {tensor[at:].strip()[0]!r} in the equation {text!r}")
+            raise RuleError(f"unexpected {tensor[at:].strip()[0]!r}")
         at, token = match.end(), match[1]
         if token == "(":
             if open_axis is not None:
-                raise RuleError(f"nested '(' in the equation {text!r}")
+                raise RuleError("nested '('")
             open_axis = [[]]
         elif token in ")+" and open_axis is None:
-            raise RuleError(f"{token!r} without '(' in the equation {text!r}")
+            raise RuleError(f"{token!r} without '('")
         elif token == ")":
             axes.append(tuple(map(tuple, open_axis or ())))
             open_axis = None
@@ -169,7 +191,7 @@ def _axes(tensor: str, text: str) -> tuple[Axis, ...]:
         else:
             axes.append(UNIT if token == "1" else ((token,),))
     if open_axis is not None:
-        raise RuleError(f"'(' is not closed in the equation {text!r}")
+        raise RuleError("'(' is not closed")
     return tuple(axes)
 
 

@@ -1,20 +1,18 @@
-"""Index sets and their algebra: factors, products, direct sums, unification, index maps.
+"""Index sets: factors, products, direct sums, permutations, index maps.
 
 A **factor** is an index set of known size. It is free (a *leaf*), or it has been found to be an ordered mixed-radix
-**product** of factors, major first, or a direct **sum** of factors, in order. An axis of a tensor is one factor; flattening
-makes products, concatenation makes sums. `unify` states that two factors are the same index set and refines both until their
-leaves agree; the classes of leaves that remain are what a whole network prunes together.
+**product** of factors, major first, a direct **sum** of factors, in order, or a **permutation** of another. An axis of a tensor
+is one factor; flattening makes products, concatenation makes sums, a list of positions permutes. `onnxprune.axes.unification`
+finds out which factors are the same; the classes of leaves that remain are what a whole network prunes together.
 
-Unification is a union-find over leaves with structural refinement, iterative and near-linear in the number of statements.
 Nothing here knows about ONNX. In the examples a factor is printed by its leaves: ``(3 4)`` is a product, ``(4+6)`` a sum, ``4!``
-is fixed.
+is fixed, ``(4+6)@`` is permuted.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections import deque
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -37,16 +35,17 @@ __all__ = [
     "length",
     "mask_outside",
     "mix",
+    "permuted",
     "product",
+    "stride",
     "take",
-    "unify",
 ]
 
 Positions = npt.NDArray[np.int64]
 Indices = tuple[Positions | None, ...]
 """The indices that remain along each axis of a tensor; ``None`` stands for all of them."""
 
-LEAF, PRODUCT, SUM = "", "*", "+"
+LEAF, PRODUCT, SUM, PERMUTED = "", "*", "+", "@"
 _JOINS = itertools.count(1)
 
 
@@ -59,7 +58,7 @@ class Factor:
         mixed: why removing positions is not the same as zeroing them (statistics run over it); ``None`` if it is.
     """
 
-    __slots__ = ("_flat_at", "_parts", "_to", "fixed", "kind", "mixed", "size")
+    __slots__ = ("_flat_at", "_order", "_parts", "_spans", "_spans_at", "_to", "fixed", "kind", "mixed", "size")
     _joined: ClassVar[int] = 0  # changes whenever any two classes are joined: parts that were flat then are flat until it does
 
     def __init__(self, size: int, *, fixed: object = None) -> None:
@@ -68,8 +67,10 @@ class Factor:
         self.fixed: object = fixed
         self.mixed: object = None
         self._parts: tuple[Factor, ...] = ()
+        self._order: Positions | None = None
         self._to: Factor | None = None
-        self._flat_at = -1
+        self._flat_at = self._spans_at = -1
+        self._spans: dict[Factor, list[tuple[int, Factor]]] = {}
 
     @property
     def root(self) -> Factor:
@@ -84,7 +85,10 @@ class Factor:
 
     @property
     def parts(self) -> tuple[Factor, ...]:
-        """The parts of a root, each a root of another kind than this one: nested sums and products are flattened."""
+        """The parts of a root, each a root of another kind than this one: what is nested is flattened.
+
+        A permutation has one part.
+        """
         if self._flat_at == Factor._joined:
             return self._parts
         stack, flat, changed = list(reversed(self._parts)), [], False
@@ -93,6 +97,8 @@ class Factor:
             top = part.root
             changed |= top is not part
             if top.kind == self.kind:
+                if top._order is not None:
+                    self._order = top._order[self.order]
                 stack.extend(reversed(top._parts))
                 changed = True
             else:
@@ -102,15 +108,39 @@ class Factor:
         self._flat_at = Factor._joined
         return self._parts
 
+    @property
+    def order(self) -> Positions:
+        """For each position of a permutation the position of its part that it is; up to date where the part is."""
+        assert self._order is not None  # noqa: S101 - asked of permutations alone
+        return self._order
+
     def join(self, other: Factor) -> None:
         """Let the class of this root be that of another."""
         self._to = other
         Factor._joined = next(_JOINS)
 
+    @property
+    def spans(self) -> Mapping[Factor, Sequence[tuple[int, Factor]]]:
+        """For each leaf of a root the terms that it is in, each with the position where it begins; what is no sum is one term.
+
+        They are remembered, as the parts are: a sum of many terms is asked about each of its leaves.
+        """
+        if self._spans_at != Factor._joined:
+            found: dict[Factor, list[tuple[int, Factor]]] = {}
+            at = 0
+            for part in self.parts if self.kind == SUM else (self,):
+                for leaf in (part,) if part.kind == LEAF else dict.fromkeys(leaves(part)):
+                    found.setdefault(leaf, []).append((at, part))
+                at += part.size
+            self._spans, self._spans_at = found, Factor._joined
+        return self._spans
+
     def __repr__(self) -> str:
         top = self.root
         if top.kind == LEAF:
             return f"{top.size}{'!' if top.fixed else ''}"
+        if top.kind == PERMUTED:
+            return f"{top.parts[0]!r}@"
         joint = " " if top.kind == PRODUCT else "+"
         return f"({joint.join(map(repr, top.parts))})"
 
@@ -134,6 +164,15 @@ def direct_sum(factors: Iterable[Factor]) -> Factor:
     result = Factor(sum(f.size for f in parts))
     if parts:
         result.kind, result._parts = SUM, parts
+    return result
+
+
+def permuted(factor: Factor, order: Positions) -> Factor:
+    """The factor whose position ``p`` is position ``order[p]`` of another; that factor itself where the order is its own."""
+    if np.array_equal(order, np.arange(factor.size)):
+        return factor
+    result = Factor(factor.size)
+    result.kind, result._parts, result._order = PERMUTED, (factor,), order
     return result
 
 
@@ -161,133 +200,6 @@ def mix(factor: Factor, why: object) -> None:
         leaf.mixed = leaf.mixed or why
 
 
-def _become(leaf: Factor, other: Factor) -> None:
-    """The class of ``leaf`` joins ``other``, of the same size, and hands over its marks."""
-    leaf.join(other)
-    if leaf.fixed:
-        fix(other, leaf.fixed)
-    if leaf.mixed:
-        mix(other, leaf.mixed)
-
-
-def unify(a: Factor, b: Factor, why: object) -> None:
-    """State that ``a`` and ``b`` are the same index set.
-
-    Afterwards both have the same leaves in the same order, except where no alignment exists: those factors are fixed, with
-    the reason ``why``.
-
-    A leaf takes the structure of what it meets, as the flat axis of a reshape does; sums are cut at the union of their
-    boundaries, products are aligned by their radices, and products that meet sums are distributed over them:
-
-    >>> flat = Factor(12)
-    >>> unify(flat, product((Factor(3), Factor(4))), "a reshape")
-    >>> flat
-    (3 4)
-    >>> joined = direct_sum((Factor(4), Factor(6)))
-    >>> unify(joined, direct_sum((Factor(7), Factor(3))), "a split elsewhere")
-    >>> joined
-    (4+3+3)
-    >>> grid = product((Factor(4), Factor(6)))
-    >>> unify(grid, product((Factor(8), Factor(3))), "a reshape")
-    >>> grid
-    (4 2 3)
-    >>> clash = product((Factor(4), Factor(6)))
-    >>> unify(clash, product((Factor(6), Factor(4))), "a reshape that mixes both axes")
-    >>> clash
-    (4! 6!)
-    >>> heads = product((Factor(10), Factor(3)))
-    >>> unify(heads, direct_sum((Factor(12), Factor(18))), "a split into whole heads")
-    >>> heads
-    ((4+6) 3)
-
-    Raises:
-        ValueError: the sizes differ.
-    """
-    todo = [(a, b)]
-    while todo:
-        x, y = todo.pop()
-        x, y = x.root, y.root
-        if x is y:
-            continue
-        if x.size != y.size:
-            msg = f"an index set of {x.size} positions cannot be one of {y.size}"
-            raise ValueError(msg)
-        if x.size == 1:
-            continue
-        if x.kind == LEAF:
-            _become(x, y)
-        elif y.kind == LEAF:
-            _become(y, x)
-        elif x.kind == y.kind == SUM:
-            todo.extend(_cut(x, y))
-            x.join(y)
-        elif x.kind == y.kind == PRODUCT:
-            todo.extend(_align(x, y, why))
-        else:
-            todo.extend(_expand(x, y, why) if x.kind == PRODUCT else _expand(y, x, why))
-
-
-def _cut(x: Factor, y: Factor) -> list[tuple[Factor, Factor]]:
-    """Sum against sum: cut both at the union of their boundaries, and state which pieces are equal.
-
-    ``4+6`` against ``7+3``: 4 is the head of 7, whose tail of 3 is the head of 6, whose tail of 3 is 3.
-    """
-    equal: list[tuple[Factor, Factor]] = []
-    xs, ys = deque(x.parts), deque(y.parts)
-    while xs:
-        p, q = xs.popleft(), ys.popleft()
-        if p.size < q.size:
-            p, q, xs, ys = q, p, ys, xs
-        if p.size > q.size:
-            head, tail = Factor(q.size), Factor(p.size - q.size)
-            equal.append((p, direct_sum((head, tail))))
-            xs.appendleft(tail)
-            p = head
-        equal.append((p, q))
-    return equal
-
-
-def _align(x: Factor, y: Factor, why: object) -> list[tuple[Factor, Factor]]:
-    """Product against product: align the radices from the minor end, splitting a factor where one divides the other.
-
-    ``(4 6)`` against ``(8 3)``: 6 is ``(2 3)``, whose minor 3 is 3; what is left, ``(4 2)`` against ``(8)``, makes 8 ``(4 2)``.
-    ``(4 6)`` against ``(6 4)``: neither of 6 and 4 divides the other, so that all of these factors are fixed.
-    """
-    equal: list[tuple[Factor, Factor]] = []
-    xs, ys = list(x.parts), list(y.parts)
-    while xs and ys:
-        p, q = xs.pop(), ys.pop()
-        if p.size < q.size:
-            p, q, xs, ys = q, p, ys, xs
-        if p.size % q.size:
-            for rest in (p, q, *xs, *ys):
-                fix(rest, why)
-            return equal
-        if p.size > q.size:
-            major, minor = Factor(p.size // q.size), Factor(q.size)
-            equal.append((p, product((major, minor))))
-            xs.append(major)
-            p = minor
-        equal.append((p, q))
-    return equal
-
-
-def _expand(x: Factor, y: Factor, why: object) -> list[tuple[Factor, Factor]]:
-    """Product against sum: the major factor is a sum, ``(f rest) = (m1 + m2) rest = (m1 rest) + (m2 rest)``.
-
-    ``(10 3)`` against ``12+18``: 12 = 4 * 3 and 18 = 6 * 3, so that 10 is ``4+6``, 12 is ``(4 3)`` and 18 is ``(6 3)``.
-    """
-    major, rest = x.parts[0], product(x.parts[1:])
-    if any(part.size % rest.size for part in y.parts):
-        fix(x, why)
-        fix(y, why)
-        return []
-    pieces = [Factor(part.size // rest.size) for part in y.parts]
-    equal = [(major, direct_sum(pieces))]
-    equal.extend((part, product((piece, rest))) for piece, part in zip(pieces, y.parts, strict=True))
-    return equal
-
-
 def length(factor: Factor, sizes: Mapping[Factor, int]) -> int:
     """Count the positions of ``factor`` when each leaf root in ``sizes`` has that many (others: all of theirs).
 
@@ -299,14 +211,25 @@ def length(factor: Factor, sizes: Mapping[Factor, int]) -> int:
     if top.kind == LEAF:
         return sizes.get(top, top.size)
     parts = [sizes.get(part, part.size) if part.kind == LEAF else length(part, sizes) for part in top.parts]
-    return sum(parts) if top.kind == SUM else math.prod(parts)
+    return math.prod(parts) if top.kind == PRODUCT else sum(parts)
+
+
+def stride(factor: Factor, leaf: Factor) -> int:
+    """Count the positions of ``factor`` that go with the first position of ``leaf`` to go.
+
+    >>> channels, pixels = Factor(3), Factor(2)
+    >>> stride(product((channels, pixels)), channels), stride(direct_sum((channels, pixels)), channels)
+    (2, 1)
+    """
+    terms = (part for _, part in factor.root.spans.get(leaf, ()))
+    return sum(1 if term is leaf else term.size - length(term, {leaf: leaf.size - 1}) for term in terms)
 
 
 def index(factor: Factor, keep: Mapping[Factor, Positions]) -> Positions:
     """The positions of ``factor`` that remain when each leaf root in ``keep`` keeps those positions (others: all).
 
-    A sum is a running offset, a product a mixed radix; that covers concatenation offsets, flatten strides, heads, groups of a
-    convolution and pixel shuffles. Returns int64 [length], ascending if the kept positions are.
+    A sum is a running offset, a product a mixed radix, a permutation a list; that covers concatenation offsets, flatten strides,
+    heads, groups of a convolution, pixel shuffles and lists of channels. Returns int64 [length], ascending.
 
     >>> channels, pixels = Factor(3), Factor(2)
     >>> keep = {channels: np.array([0, 2])}
@@ -321,6 +244,10 @@ def index(factor: Factor, keep: Mapping[Factor, Positions]) -> Positions:
     if top.kind == SUM:
         offsets = np.cumsum([0, *(part.size for part in top.parts)])
         return np.concatenate([o + index(part, keep) for o, part in zip(offsets, top.parts, strict=False)])
+    if top.kind == PERMUTED:
+        stays = np.zeros(top.size, bool)
+        stays[index(top.parts[0], keep)] = True
+        return np.flatnonzero(stays[top.order])
     positions = np.zeros(1, np.int64)
     for part in top.parts:
         positions = (positions[:, None] * part.size + index(part, keep)[None, :]).reshape(-1)
@@ -341,12 +268,13 @@ def labels(factor: Factor, leaf: Factor) -> Positions:
         return np.arange(top.size)
     if top.kind == LEAF:
         return np.full(top.size, -1)
-    result, inner, at = np.full(top.size, -1), top.size, 0
+    if top.kind == PERMUTED:
+        of_part = labels(top.parts[0], leaf)  # asked first: it brings the order up to date
+        return of_part[top.order]
+    result, inner = np.full(top.size, -1), top.size
     if top.kind == SUM:
-        for part in top.parts:
-            if part is leaf or part.kind != LEAF:  # a sum of many parts has few that matter
-                result[at : at + part.size] = labels(part, leaf)
-            at += part.size
+        for at, part in top.spans.get(leaf, ()):
+            result[at : at + part.size] = labels(part, leaf)
         return result
     parts: Sequence[Positions] = [labels(part, leaf) for part in top.parts]
     for part, digit in zip(top.parts, parts, strict=True):

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from onnxprune.axes import rules
 from onnxprune.axes.equation import ANONYMOUS, Axis, AxisRule, Equation, expand_ellipses, solve
-from onnxprune.axes.factors import LEAF, Factor, fix, mix, unify
-from onnxprune.axes.node_axes import NodeAxes, compose
+from onnxprune.axes.factors import LEAF, Factor, fix, mix
+from onnxprune.axes.node_axes import NodeAxes, compose, pick_listed
 from onnxprune.axes.refusals import Why
 from onnxprune.axes.rules.flow import phi
 from onnxprune.axes.rules.registry import MICROSOFT, Reason, Refused
+from onnxprune.axes.unification import unify
 from onnxprune.errors import RuleError
 from onnxprune.ir.control_flow import Path, Phi
 from onnxprune.ir.model import Model
@@ -20,7 +21,7 @@ from onnxprune.ir.node import NodeView, captured, domain_of
 from onnxprune.ir.types import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from onnx import NodeProto
 
@@ -50,10 +51,11 @@ class GraphAxes:
         quantized: constants that stand for real numbers.
         meeting: factors of the products of attention.
         passed: constants under the names that bodies have for them.
+        detached: outputs of nodes that pick positions of an axis of which none can go.
     """
 
-    def __init__(self, model: Model, shapes: Shapes) -> None:
-        self.model, self.shapes = model, shapes
+    def __init__(self, model: Model, shapes: Shapes, detached: Collection[str] = ()) -> None:
+        self.model, self.shapes, self.detached = model, shapes, detached
         self.axes: dict[str, tuple[Factor, ...]] = {}
         self.nodes: list[NodeAxes] = []
         self.uses: dict[str, tuple[str, int]] = {}
@@ -81,7 +83,9 @@ class GraphAxes:
 
     def _view(self, node: NodeProto) -> NodeView:
         shapes = self.shapes
-        return NodeView(node, shapes.shapes, shapes.values, shapes.dynamic, self.model.opset_of(domain_of(node)))
+        detached = bool(self.detached) and node.output[0] in self.detached
+        opset = self.model.opset_of(domain_of(node))
+        return NodeView(node, shapes.shapes, shapes.values, shapes.dynamic, opset, detached=detached)
 
     def _state(self, path: Path, view: NodeView, function: Rule | None) -> None:
         stated = self._stated(view, function)
@@ -130,6 +134,10 @@ class GraphAxes:
         for value, axes in zip(view.outputs, spelled_outputs, strict=False):
             if value:
                 self._tensor(value, axes, letters, sizes, order, clash)
+        if equation.picks:
+            places = {at for _, at in equation.picks.values()}
+            lists = {at: self.model.weights[view.inputs[at]].array() for at in places if view.inputs[at] in self.model.weights}
+            pick_listed(equation, letters, lists, clash)
         for letter in rule.fixed & letters.keys():
             fix(letters[letter], order)
         if rule.mix:
@@ -171,7 +179,7 @@ class GraphAxes:
                     if name not in letters:
                         letters[name] = Factor(sizes[name])
                 factor = compose(axis, letters)
-            if known is not None:
+            if known is not None and known[at].root is not factor.root:  # where many inputs meet nearly all are one already
                 unify(known[at], factor, clash)
             made.append(factor)
         if known is None:

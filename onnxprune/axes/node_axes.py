@@ -6,19 +6,41 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from onnxprune.axes.equation import Axis, AxisRule, Equation
-from onnxprune.axes.factors import Factor, direct_sum, length, product
+from onnxprune.axes.factors import Factor, Positions, direct_sum, fix, index, length, product
+from onnxprune.axes.unification import pick, unify
 
 if TYPE_CHECKING:
     from onnxprune.ir.control_flow import Path
     from onnxprune.ir.node import NodeView
+    from onnxprune.ir.weights import Array
 
-__all__ = ["NodeAxes", "compose"]
+__all__ = ["NodeAxes", "compose", "pick_listed"]
 
 
 def compose(axis: Axis, letters: Mapping[str, Factor]) -> Factor:
     """The factor of an axis expression: ``(g o)`` is the product of the factors of ``g`` and ``o``, ``(a+b)`` their sum."""
     return direct_sum([product([letters[f] for f in block]) for block in axis])
+
+
+def pick_listed(equation: Equation, letters: Mapping[str, Factor], lists: Mapping[int, Array], why: object) -> None:
+    """State of each axis that picks positions which those are.
+
+    Args:
+        equation: of a node.
+        letters: its factors.
+        lists: the inputs that may be written anew, by position; what another one lists stays.
+        why: the reason of what must stay.
+    """
+    for letter, (source, at) in equation.picks.items():
+        if at not in lists:
+            for name in letters.keys() & {letter, source}:
+                fix(letters[name], why)
+        elif source in letters:
+            positions = lists[at].reshape(-1).astype(np.int64) % letters[source].size
+            unify(letters[letter], pick(letters[source], positions, why), why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +61,17 @@ class NodeAxes:
     def factor(self, axis: Axis) -> Factor:
         """The factor of an axis written in the letters of the rule."""
         return compose(axis, self.letters)
+
+    def relisted(self, lists: Mapping[int, Array], keep: Mapping[Factor, Positions]) -> dict[int, Array]:
+        """The inputs that list positions, without those that go, in the numbers that the others then have."""
+        found = {}
+        for letter, (source, at) in self.equation.picks.items():
+            positions = lists[at][index(self.letters[letter], keep)]
+            if source in self.letters:
+                stays = index(self.letters[source], keep)
+                positions = np.searchsorted(stays, positions % self.letters[source].size).astype(positions.dtype)
+            found[at] = positions
+        return found
 
     def respelled(self, counts: Mapping[Factor, int]) -> dict[str, Any]:
         """The attributes to write under some widths: those that spell a width that changes, and literals."""

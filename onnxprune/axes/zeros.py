@@ -123,6 +123,10 @@ def _zero_at(places: Places, inputs: InputFlags) -> dict[int, bool]:
 
 def _is_zero(rule: AxisRule, places: Places, inputs: InputFlags, present: Collection[int]) -> bool:
     """Whether outputs are zero at removed positions of a letter."""
+    if rule.zero is None and len(places) == 1:  # the parts of a concatenation
+        ((at, axis),) = places
+        flags = inputs[at] if at < len(inputs) else None
+        return flags is not None and axis < len(flags) and flags[axis]
     return bool(passes_zero(rule, _zero_at(places, inputs), present, {position for position, _ in places}))
 
 

@@ -123,6 +123,9 @@ class NodeView:
     """A node as a rule sees it: operator, attributes, concrete shapes and small constant inputs.
 
     Shapes are those of one probe of the model, in which every dynamic size has some definite value.
+
+    Attributes:
+        detached: whether positions that it picks from another axis may go although those of that axis stay.
     """
 
     __slots__ = (
@@ -130,6 +133,7 @@ class NodeView:
         "_constants",
         "_dynamic",
         "_shapes",
+        "detached",
         "domain",
         "inputs",
         "name",
@@ -145,6 +149,8 @@ class NodeView:
         constants: Mapping[str, Array],
         dynamic: Mapping[str, tuple[bool, ...]],
         opset: int,
+        *,
+        detached: bool = False,
     ) -> None:
         self.op, self.domain, self.opset = node.op_type, domain_of(node), opset
         self.inputs: Sequence[str] = tuple(node.input)
@@ -152,6 +158,7 @@ class NodeView:
         self.name = node.name or f"{node.op_type}({', '.join(node.output)})"
         self._shapes, self._constants, self._dynamic = shapes, constants, dynamic
         self._attributes = node.attribute
+        self.detached = detached
 
     def attr(self, name: str, default: Any = None) -> Any:
         """The value of an attribute; text is decoded."""

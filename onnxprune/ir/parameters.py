@@ -25,6 +25,8 @@ _NARROW = frozenset(
 """Types of quantised weights; nothing else that a graph holds in numbers has them."""
 _BIASES = {"DequantizeLinear": 0, "QLinearConv": 8, "QGemm": 6}
 """The inputs that biases come by as 32-bit integers."""
+_IN_BLOCKS = "MatMulNBits"
+"""Reads weights of a few bits, several in a byte."""
 _ZERO_POINTS: Mapping[str, tuple[int, ...]] = {
     "QuantizeLinear": (2,), "DequantizeLinear": (2,), "ConvInteger": (2, 3), "MatMulInteger": (2, 3), "QLinearConv": (2, 5, 7),
     "QLinearMatMul": (2, 5, 7), "QGemm": (2, 5, 8), "DynamicQuantizeMatMul": (3,), "MatMulIntegerToFloat": (4, 5),
@@ -32,13 +34,16 @@ _ZERO_POINTS: Mapping[str, tuple[int, ...]] = {
 }  # fmt: skip
 
 
-def parameters(model: Model) -> set[str]:
-    """The names of the constants that are parameters; constants of bodies must have been moved out of them."""
-    found = {name for name, weight in model.weights.items() if weight.dtype in FLOATS or weight.dtype in _NARROW}
+def parameters(model: Model) -> dict[str, int]:
+    """The constants that are parameters, and how many each of their elements holds; those of bodies must have been moved out."""
+    found = {name: 1 for name, weight in model.weights.items() if weight.dtype in FLOATS or weight.dtype in _NARROW}
     for node in every_node(model.graph):
         position = _BIASES.get(node.op_type, len(node.input))
         if position < len(node.input) and node.input[position] in model.weights:
-            found.add(node.input[position])
+            found[node.input[position]] = 1
+        if node.op_type == _IN_BLOCKS and node.input[1] in found:
+            bits = next((int(attribute.i) for attribute in node.attribute if attribute.name == "bits"), 4)
+            found[node.input[1]] = max(8 // bits, 1)
     return found
 
 

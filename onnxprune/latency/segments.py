@@ -369,6 +369,15 @@ class _Builder:
                     if axis is not None and size > 0:
                         values.reshape(-1)[entry] = scaled(size, node.factor(axis), self.sizes)
 
+        for letter, (source, at) in node.equation.picks.items():
+            name = node.view.inputs[at]
+            values, letters = self._known(name), node.letters
+            if values is not None and source in letters:  # as many as remain; which ones takes no time
+                remain = length(letters[source], self.sizes)
+                values = values % remain
+            if values is not None:
+                self.spelled[name] = values[: length(letters[letter], self.sizes)]
+
     def _known(self, name: str) -> Array | None:
         weight = self.cut.model.weights.get(name)
         return weight.array() if weight else self.cut.shapes.values.get(name)

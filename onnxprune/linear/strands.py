@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.axes.factors import LEAF, SUM, Factor, Positions, labels, leaves
+from onnxprune.axes.factors import LEAF, PERMUTED, SUM, Factor, Positions, labels, leaves
 
 if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
@@ -74,6 +74,8 @@ def _digits(factor: Factor, leaf: Factor) -> list[Positions]:
     if top.kind == LEAF:
         return [np.arange(top.size)] if top is leaf else []
     found = [_digits(part, leaf) for part in top.parts]
+    if top.kind == PERMUTED:
+        return [digit[top.order] for digit in found[0]]
     if top.kind == SUM:
         ends = np.cumsum([part.size for part in top.parts])
         pads = [(int(end) - part.size, top.size - int(end)) for end, part in zip(ends, top.parts, strict=True)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.axes.factors import Factor, Positions, length
+from onnxprune.axes.factors import Factor, Positions, stride
 from onnxprune.axes.rules.registry import Reason
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.options.targets import Align, Target
@@ -57,9 +57,8 @@ def widths(group: CouplingGroup, coupling: Coupling, align: Align, floor: float 
     step = 1
     for member in group.members:
         axis = coupling.axes[member.value][member.axis]
-        stride = 1 if member.alone else axis.root.size - length(axis, {group.factor: group.size - 1})
         multiple = align.of(axis.root.size)
-        step = max(step, multiple // math.gcd(multiple, stride))
+        step = max(step, multiple // math.gcd(multiple, 1 if member.alone else stride(axis, group.factor)))
     least = max(math.ceil(floor * group.size), step)
     first = math.ceil(least / step) * step
     return [*range(first, group.size, step), group.size]

@@ -9,7 +9,7 @@ Worked example: a dense convolution between groups of widths *a* and *b* under a
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -92,7 +92,7 @@ class CostModel:
             factors = coupling.axes.get(weight.name, weight.shape)
             self._add("size", weight.nbytes / max(weight.size, 1), factors, free, below)
             if weight.name in counted:
-                self._add("params", 1, factors, free, below)
+                self._add("params", counted[weight.name], factors, free, below)
         uncut = uncut or Footprint(round(self.total("params", {})), written_bytes(model))
         self.file = file or uncut
         """What targets are a fraction of."""
@@ -193,7 +193,8 @@ def _price(terms: Iterable[Term], counts: Mapping[Factor, int]) -> float:
     return total
 
 
-def layer_costs(model: Model, node: NodeAxes, batch: int, counted: Collection[str]) -> tuple[int, int]:
-    """Multiply-accumulates (of one sample) and parameters of one node; ``counted`` are the names of all parameters."""
+def layer_costs(model: Model, node: NodeAxes, batch: int, counted: Mapping[str, int]) -> tuple[int, int]:
+    """Multiply-accumulates (of one sample) and parameters of one node; ``counted`` is as `parameters` returns it."""
     macs = sum(math.prod(node.sizes[letter] for letter in letters) for letters in node.rule.macs)
-    return macs // batch, sum(model.weights[name].size for name in dict.fromkeys(node.view.inputs) if name in counted)
+    names = [name for name in dict.fromkeys(node.view.inputs) if name in counted]
+    return macs // batch, sum(model.weights[name].size * counted[name] for name in names)

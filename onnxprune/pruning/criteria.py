@@ -20,6 +20,7 @@ from onnxprune.axes.factors import Positions, labels
 from onnxprune.axes.graph_axes import BATCHED_PRODUCTS
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.options.registries import CRITERIA
+from onnxprune.pruning.dequantized import dequantized
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling, CouplingGroup, Member
@@ -61,22 +62,10 @@ class Magnitudes:
 
     def array(self, value: str) -> Array:
         """A constant as floats of at least 32 bits."""
-        array = self._model.weights[value].array()
         if value in self._quantized:
-            return self._dequantize(array, *self._quantized[value])
+            return dequantized(self._model.weights, *self._quantized[value])
+        array = self._model.weights[value].array()
         return array if array.dtype in {np.dtype(np.float32), np.dtype(np.float64)} else array.astype(np.float32)
-
-    def _dequantize(self, array: Array, node: NodeAxes, scale: int, point: int) -> Array:
-        """The real values of a quantised constant, up to a factor where its scale is computed."""
-        result = array.astype(np.float32)
-        for position, combine in ((point, np.subtract), (scale, np.multiply)):
-            given = node.view.const(position) if position >= 0 else None
-            if given is not None:
-                axis = next((i for i, size in enumerate(array.shape) if size == given.size), 0) if given.size > 1 else 0
-                shape = [1] * array.ndim
-                shape[axis] = given.size
-                result = combine(result, given.astype(np.float32).reshape(shape if given.size > 1 else ()))
-        return result
 
     def along(self, value: str, axis: int, reduce: Reduce) -> Scores:
         """The aggregate of a constant for each index of one of its axes."""
@@ -95,7 +84,8 @@ class Magnitudes:
             return
         if self._scratch.size < array.size or self._scratch.dtype != array.dtype:
             # Once for the largest: what grows with the weights is paged in again and again.
-            self._scratch = np.empty(max(self._model.weights[name].size for name in self._wanted), array.dtype)
+            largest = max(self._model.weights[name].size for name in self._wanted)
+            self._scratch = np.empty(max(largest, array.size), array.dtype)
         mapped = apply(array, out=self._scratch[: array.size].reshape(array.shape))
         for axis in self._wanted[value]:
             before, size = math.prod(array.shape[:axis]), array.shape[axis]
@@ -112,13 +102,24 @@ def sum_of_squares(array: Array, axis: int) -> Array:
     return sums if before == 1 else sums.reshape(size, -1).sum(1)
 
 
-def quantized_constants(coupling: Coupling) -> dict[str, tuple[NodeAxes, int, int]]:
-    """For each quantised constant the node that reads it, and the inputs of its scale and zero point there."""
+def quantized_constants(coupling: Coupling) -> dict[str, tuple[NodeAxes, int]]:
+    """For each quantised constant the node that reads it, and the input where it does."""
     return {
-        node.view.inputs[position]: (node, scale, point)
+        node.view.inputs[position]: (node, position)
         for node in coupling.nodes
-        for position, (scale, point) in node.rule.quantized.items()
+        for position in node.rule.quantized
         if node.view.has(position)
+    }
+
+
+def _of_blocks(coupling: Coupling) -> set[str]:
+    """Scales and zero points of more than one axis: they weigh in what they belong to."""
+    return {
+        node.view.inputs[at]
+        for node in coupling.nodes
+        for pair in node.rule.quantized.values()
+        for at in pair
+        if at >= 0 and node.view.has(at) and len(node.view.shape(at)) > 1
     }
 
 
@@ -229,11 +230,12 @@ def score_groups(model: Model, coupling: Coupling, criterion: str, seed: int = 0
     """
     magnitudes, function = Magnitudes(model, coupling), CRITERIA[criterion].value
     found: dict[str, Scores] = {}
+    scales = _of_blocks(coupling)
     silent = 0
     for group in coupling.groups:
         real = magnitudes.real
         floats = [member for member in group.members if model.weights[member.value].is_float or member.value in real]
-        matrices = [member for member in floats if len(model.weights[member.value].shape) > 1]
+        matrices = [member for member in floats if len(model.weights[member.value].shape) > 1 and member.value not in scales]
         view = GroupView(group, tuple(matrices or floats), magnitudes, coupling.axes, seed)
         scores = _scores(view, function)
         if scores is None:

@@ -37,13 +37,22 @@ def orders(model: Model, coupling: Coupling, layers: Sequence[Layer], pattern: N
     """For each group in which a better order of positions is found: which of the old positions comes at each of the new ones."""
     found = {}
     rng = np.random.default_rng(seed)
+    listed = _listed(coupling)
     for group in coupling.groups:
+        if group.factor in listed:
+            continue
         rows = [_rows(model, layer) for layer in layers if _reads(layer, coupling, group)]
         if rows and group.size > pattern.m:
             order = arrange(np.concatenate(rows, 1), pattern, rng)
             if (order != np.arange(group.size)).any():
                 found[group.id] = order
     return found
+
+
+def _listed(coupling: Coupling) -> set[Factor]:
+    """The groups that lists name positions of: these would have to be written anew."""
+    letters = (node.letters[letter] for node in coupling.nodes for letter in node.equation.picks)
+    return {leaf for factor in letters for leaf in leaves(factor)}
 
 
 def permuted(model: Model, coupling: Coupling, chosen: Mapping[str, Positions]) -> Model:

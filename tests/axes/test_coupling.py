@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import onnx.parser
 import pytest
@@ -322,3 +323,64 @@ def test_a_window_that_moves_with_the_input_has_an_order() -> None:
     )
     assert describe(found.coupling) == ["table:0 6: table:0 w:1 u:0"]
     check_law(found, {"table:0": some(6)})
+
+
+def slimmed(*lists: str, source: int = 24, first: str = "Conv(x, w)", wide: int = 3) -> ModelProto:
+    """Network slimming: each block reads listed channels of a residual stream."""
+    declared, body = [f"float[{source},3,1,1] w"], [f"r0 = {first}"]
+    for at, listed in enumerate(lists):
+        count = len(listed.split(","))
+        declared += [f"int64[{count}] list{at} = {{ {listed} }}", f"float[{source},{count},1,1] v{at}"]
+        body += [
+            f"p{at} = Gather<axis = 1>(r{at}, list{at})",
+            f"q{at} = Sigmoid(p{at})",
+            f"s{at} = Conv(q{at}, v{at})",
+            f"r{at + 1} = Add(r{at}, s{at})",
+        ]
+    body.append(f"y = Conv(r{len(lists)}, out)")
+    declared.append(f"float[2,{source},1,1] out")
+    return parse(f"(float[N,{wide},4,4] x) => (float[N,2,4,4] y) <{', '.join(declared)}> {{ {chr(10).join(body)} }}")
+
+
+EVEN = ", ".join(map(str, range(0, 24, 2)))
+LISTS = {
+    "one": ([EVEN], [12, 12]),
+    "the same": ([EVEN, EVEN], [12, 12]),
+    "two": ([EVEN, ", ".join(map(str, range(12)))], [6, 6, 6, 6]),
+    "reordered and twice": (["3, 2, 1, 0, -1, 3, 2, 1"], [19, 2, 3]),
+    "an order": ([", ".join(map(str, range(24))), EVEN], [12, 12]),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_couples_what_it_names_with_its_source(name: str) -> None:
+    lists, sizes = LISTS[name]
+    found = analyze(slimmed(*lists))
+    assert [group.size for group in found.coupling.groups] == sizes
+    for seed, group in enumerate(found.coupling.groups):
+        check_law(found, {group.id: some(group.size, seed)})
+    check_law(found, {group.id: some(group.size, 7) for group in found.coupling.groups})
+
+
+def test_what_lists_name_goes_alone_where_its_source_stays() -> None:
+    """The source is an input, or is cut by many lists so that next to nothing of it goes together."""
+    given = slimmed(EVEN, "1, 2, 3, 4", first="Identity(x)", wide=24)
+    rng = np.random.default_rng(0)
+    many = slimmed(*(", ".join(map(str, np.sort(rng.permutation(24)[:14]))) for _ in range(5)))
+    for model, sizes in ((given, [12, 4]), (many, [14] * 5)):
+        found = analyze(model)
+        assert [(group.size, [m.axis for m in group.members]) for group in found.coupling.groups] == [(n, [1]) for n in sizes]
+        for seed, group in enumerate(found.coupling.groups):
+            check_law(found, {group.id: some(group.size, seed)})
+        check_law(found, {group.id: [0] for group in found.coupling.groups})
+
+
+def test_a_table_of_embeddings_and_a_computed_list_are_no_lists_of_channels() -> None:
+    text = """(float[N,3,4,4] x, int64[3] i) => (float[N,2,4,4] y, float[N,3,4,4] z)
+    <float[8,3,1,1] w, int64[10] list = { 1, 1, 1, 1, 1, 1, 1, 1, 1, 0 }, float[2,10,1,1] v> {
+      a = Conv(x, w)
+      p = Gather<axis = 1>(a, list)
+      y = Conv(p, v)
+      z = Gather<axis = 1>(a, i)
+    }"""
+    assert not analyze(parse(text)).coupling.groups

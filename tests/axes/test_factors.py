@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.axes import factors as axes
-from onnxprune.axes.factors import Factor, Positions, direct_sum, fix, index, labels, leaves, length, mix, product, unify
+from onnxprune.axes.factors import Factor, Positions, direct_sum, fix, index, labels, leaves, length, mix, product, stride
+from onnxprune.axes.unification import unify
 
 TREES = st.recursive(
     st.integers(1, 4).map(Factor),
@@ -209,6 +210,17 @@ def test_marks_cross_over_and_the_first_reason_stays() -> None:
     fix(c, "second")
     assert a.root is b.root is c.root
     assert a.root.fixed == "first"
+
+
+def test_a_sum_knows_where_each_leaf_is() -> None:
+    one, two, other = Factor(3), Factor(2), Factor(5)
+    axis = direct_sum((one, product((one, two)), other, one))
+    assert {leaf: [start for start, _ in found] for leaf, found in axis.spans.items()} == {one: [0, 3, 14], two: [3], other: [9]}
+    assert [stride(axis, leaf) for leaf in (one, two, other)] == [4, 3, 1]
+    unify(other, direct_sum((Factor(1), one.root, Factor(1))), "clash")
+    assert [start for start, _ in axis.spans[one.root]] == [0, 3, 10, 14]
+    assert stride(axis, Factor(2)) == 0
+    assert stride(product((one, one)), one) == 9 - 4
 
 
 # Size

@@ -163,3 +163,16 @@ def test_a_plan_for_another_model() -> None:
     found = analyze(parse(NETS["residual"]))
     with pytest.raises(PlanError, match="no prunable group of this model"):
         PruneChannels().run(found, Plan({"elsewhere:0": np.array([0])}))
+
+
+def test_a_list_of_channels_is_renumbered() -> None:
+    text = """(float[N,3,4,4] x) => (float[N,4,4,4] y)
+    <float[{a},3,1,1] w, float[{a}] b, int64[{n}] list = {{ {list} }}, float[4,{n},1,1] v> {{
+      a = Conv(x, w, b)
+      p = Gather<axis = 1>(a, list)
+      q = Relu(p)
+      y = Conv(q, v)
+    }}"""
+    before = parse(text.format(a=8, n=5, list="7, 0, -5, 2, 6"))
+    expected = parse(text.format(a=4, n=3, list="0, 1, 3"))
+    check(before, {"w:0.0": [2], "w:0.1": [0, 2, 3]}, expected)  # 5 of 1, 4, 5, which the list has not; 0, 3, 6 of the others

@@ -101,3 +101,16 @@ def test_one_column_too_many_in_a_cell_finds_another(pattern: NofM) -> None:
     scores[: 2 * pattern.n] = 1.0
     order = arrange(scores, pattern, np.random.default_rng(0))
     assert kept(scores, pattern, order) == 2 * pattern.n
+
+
+def test_channels_that_a_list_names_stay_in_place() -> None:
+    text = """(float[N,4,8,8] x) => (float[N,8,8,8] y)
+    <float[16,4,3,3] a, int64[12] list = { 0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 15 }, float[16,12,1,1] b, float[8,16,1,1] c> {
+      p = Conv<pads = [1,1,1,1]>(x, a)
+      q = Gather<axis = 1>(p, list)
+      r = Conv(q, b)
+      y = Conv(r, c)
+    }"""
+    found, _ = ready(text)
+    layers = find_layers(found.model, found.coupling)
+    assert orders(found.model, found.coupling, layers, NofM(2, 4)).keys() == {"b:0"}

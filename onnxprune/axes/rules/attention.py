@@ -52,7 +52,7 @@ def attention(node: NodeView) -> AxisRule:
         attrs={**attrs, **_pinned_scale(node, width)},
         zero=(*zero, *(NEVER if present else ())),  # keys and values of one head are not zero together
         sums="d" if present else "",
-        macs="b k r s t d + b k r s t v",
+        macs=" + ".join(f"b k r s {keys} {width}" for keys in ("t", *("p" if past else "")) for width in "dv"),
     )
 
 
@@ -109,12 +109,14 @@ def group_query_attention(node: NodeView) -> AxisRule:
     query = "b s (k r d+k d+k d), _..., _..." if packed else "b s (k r d), b t (k d), b t (k d)"
     caches = ", b k p d, b k p d" if node.has(3) else ""
     present = ", b k T d, b k T d" if len(node.outputs) > 1 else ""
+    keys = "T" if present else "s" if packed else "t"
     return axes(
         f"{query}{caches} -> b s (k r d){present}",
         sizes={"k": groups, "r": heads // groups, "d": width},
         fixed=f"b s d{'' if packed else ' t'}{' p' if node.has(3) else ''}{' T' if present else ''}",
         attrs={"num_heads": "(k r)", "kv_num_heads": "k"},
         zero=NEVER if packed or present else ((0,), (2,)),
+        macs=f"b k r s {keys} d + b k r s {keys} d",
     )
 
 

@@ -49,25 +49,6 @@ def fused_matmul(node: NodeView) -> AxisRule | Refused:
     )
 
 
-@rule("MatMulNBits", domain=MICROSOFT)
-def matmul_nbits(node: NodeView) -> AxisRule:
-    """Rows of outputs may go; inputs are packed in blocks."""
-    rank = len(node.shape())
-    outer = " ".join(f"a{i}" for i in range(rank - 1))
-    flat = len(node.shape(2)) == 1
-    scales = "(n q)" if flat else "n _"
-    points = "_..."
-    if node.has(3):
-        points = "(n z)" if len(node.shape(3)) == 1 else "n _"
-    return axes(
-        f"{outer} k, n _ _, {scales}, {points}, _..., n -> {outer} n",
-        fixed=" ".join(["k", *(["q"] if flat else []), *(["z"] if points == "(n z)" else [])]),
-        attrs={"N": "n"},
-        zero=((2,), (5,)),
-        macs=f"{outer} k n",
-    )
-
-
 @rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=MICROSOFT)
 def skip_layer_normalization(node: NodeView) -> AxisRule:
     names = [f"a{i}" for i in range(len(node.shape()))]

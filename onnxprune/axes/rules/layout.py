@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
+
 from onnxprune.axes.equation import AxisRule
 from onnxprune.axes.rules.registry import COMPUTED, NEVER, Refused, axes, rule
 from onnxprune.ir.node import NodeView
@@ -12,6 +14,8 @@ from onnxprune.ir.types import Shape
 
 _END = 2**31 - 1
 """Exporters write this, or more, for "to the end"."""
+_COPIES = 8
+"""As often a list of channels may name one; what names positions more often looks them up in a table."""
 
 
 def _names(rank: int) -> list[str]:
@@ -248,13 +252,24 @@ def tile(node: NodeView) -> AxisRule:
 
 @rule("Gather")
 def gather(node: NodeView) -> AxisRule:
-    """Indices name positions: the axis they pick from is fixed, the others pass."""
+    """``n c h w, _ -> n c@1 h w`` for a constant list of channels; else what is picked from stays, and the other axes pass."""
     axis = node.axis(0)
     names = _names(len(node.shape()))
-    picked = ["_"] * (len(node.out()) - len(names) + 1)
-    left = " ".join([*names[:axis], "_", *names[axis + 1 :]])
+    if _lists_channels(node, axis):
+        picked, source = ["c@1"], "_" if node.detached else "c"
+    else:
+        picked, source = ["_"] * (len(node.out()) - len(names) + 1), "_"
+    left = " ".join([*names[:axis], source, *names[axis + 1 :]])
     right = " ".join([*names[:axis], *picked, *names[axis + 1 :]])
-    return axes(f"{left} -> {right}", zero=((0,),))
+    return axes(f"{left}, {' '.join('_' * len(node.shape(1)))} -> {right}", zero=((0,),))
+
+
+def _lists_channels(node: NodeView, axis: int) -> bool:
+    """Tell whether a node picks from an axis by a list, each position a few times at most; a table of embeddings is none."""
+    listed = node.const(1)
+    if listed is None or listed.ndim != 1 or listed.size < 2 or len(node.shape()) < 2 or node.is_dynamic(axis):
+        return False
+    return int(np.bincount(listed % node.shape()[axis]).max()) <= _COPIES
 
 
 @rule("GatherElements", "Scatter", "ScatterElements")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Self
 
 from onnxprune.axes.equation import AxisRule
 from onnxprune.axes.rules.elementwise import aligned, letters
@@ -22,14 +24,102 @@ def _along(node: NodeView, position: int, letter: str) -> str:
 
 
 @rule("QuantizeLinear", "DequantizeLinear")
-def linear(node: NodeView) -> AxisRule | Refused:
-    if node.attr("block_size", 0) or (node.has(1) and len(node.shape(1)) > 1):
-        return Refused("is quantised in blocks")
+def linear(node: NodeView) -> AxisRule:
+    if node.attr("block_size", 0):
+        return _blockwise(node)
     names = [f"a{i}" for i in range(len(node.shape()))]
     text = " ".join(names)
     scale, point = (_along(node, position, names[node.axis(1)] if names else "") for position in (1, 2))
     quantized = {0: (1, 2)} if node.op == "DequantizeLinear" else {}
     return axes(f"{text}, {scale}, {point} -> {text}", zero=((0,),), quantized=quantized)
+
+
+def _blockwise(node: NodeView) -> AxisRule:
+    """``a (c j), a c, a c -> a (c j)``: whole blocks of ``j`` positions go, with their scales; a short one stays."""
+    size, axis = int(node.attr("block_size")), node.axis(1)
+    names = [f"a{i}" for i in range(len(node.shape()))]
+    blocks = _Blocks.of(node.shape()[axis], size, node.shape(1)[axis])
+    data, scale = (" ".join([*names[:axis], part, *names[axis + 1 :]]) for part in (blocks.positions, blocks.scales))
+    dequantizes = node.op == "DequantizeLinear"
+    return axes(
+        f"{data}, {scale}, {scale if node.has(2) else ''} -> {data}",
+        sizes=blocks.sizes,
+        fixed=blocks.fixed,
+        zero=((1,),) if dequantizes else NEVER,  # numbers divided by a scale of zero are not zero
+        quantized={0: (1, 2)} if dequantizes else {},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """An axis that is quantised in blocks, in letters: ``c`` runs of ``u`` blocks of ``j`` positions go, the rest stays.
+
+    Attributes:
+        positions: the axis itself, ``(c u j+t)``: the last ``t`` positions stay.
+        scales: its blocks, ``(c u+r)``.
+        points: its zero points, ``(c+e)``: ``u`` of them share a byte.
+        sizes: of the letters.
+    """
+
+    positions: str
+    scales: str
+    points: str
+    sizes: dict[str, int]
+
+    @classmethod
+    def of(cls, positions: int, block: int, scales: int, points: int = 0, *, shared: int = 1, whole: bool = False) -> Self:
+        """The letters of an axis; with ``whole`` no position of it may go."""
+        runs = 0 if whole else positions // block // shared
+        sizes = {"t": positions - runs * shared * block, "r": scales - runs * shared, "e": max(points - runs, 0)}
+        moving = {"t": "c u j", "r": "c u", "e": "c"} if shared > 1 else {"t": "c j", "r": "c", "e": "c"}
+        t, r, e = (f"({'+'.join([moving[rest]] * bool(runs) + [rest] * bool(sizes[rest]))})" for rest in "tre")
+        return cls(t, r, e, {**sizes, "c": runs, "u": shared, "j": block})
+
+    @property
+    def fixed(self) -> str:
+        """The letters whose positions stay."""
+        found = {letter for text in (self.positions, self.scales, self.points) for letter in "turej" if letter in text}
+        return " ".join(sorted(found))
+
+    @property
+    def products(self) -> tuple[str, ...]:
+        """The axis as summands of a count of multiply-accumulates."""
+        return tuple(self.positions.strip("()").split("+"))
+
+
+@rule("MatMulNBits", domain=MICROSOFT)
+def matmul_nbits(node: NodeView) -> AxisRule | Refused:
+    """``m (c u j), n (c u) p, n (c u), n c -> m n``: rows go, and whole blocks of what is summed over.
+
+    ``p`` are the bytes of a block. ``u`` zero points share a byte, unless they are of the type of the scales. Where scales are
+    one flat list and blocks are left over, or the order of inputs is permuted (``g_idx``), only rows go.
+    """
+    bits, size = int(node.attr("bits", 4)), int(node.attr("block_size"))
+    if bits not in {2, 4, 8} or node.attr("weight_prepacked", 0):
+        return Refused("its weights are packed in a form of one kernel")
+    inner, (rows, count, _) = node.shape()[-1], node.shape(1)
+    has_points = node.has(3)
+    bytewise = has_points and math.prod(node.shape(3)) == rows * -(-count * bits // 8)
+    shared = 8 // bits if bytewise and bits < 8 else 1
+    columns = math.prod(node.shape(3)) // rows if has_points else 0
+    flat = [position for position in (2, 3) if node.has(position) and len(node.shape(position)) == 1]
+    whole = node.has(4) or bool(flat and inner % (shared * size))
+    blocks = _Blocks.of(inner, size, count, columns, shared=shared, whole=whole)
+    scales, points = (
+        f"(n {text.strip('()')})" if position in flat else f"n {text}"
+        for position, text in ((2, blocks.scales), (3, blocks.points))
+    )
+    outer = " ".join(f"a{i}" for i in range(len(node.shape()) - 1))
+    return axes(
+        f"{outer} {blocks.positions}, n {blocks.scales} p, {scales}, {points if has_points else '_...'}, _..., n -> {outer} n",
+        sizes=blocks.sizes,
+        fixed=f"{blocks.fixed} p",
+        attrs={"N": "n", "K": blocks.positions},
+        zero=((0, 2), (5,)),
+        quantized={1: (2, 3)},
+        packed={1: 8 // bits, 3: shared},
+        macs=" + ".join(f"{outer} {product} n" for product in blocks.products),
+    )
 
 
 @rule("DynamicQuantizeLinear")

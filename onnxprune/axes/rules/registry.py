@@ -128,6 +128,7 @@ def axes(
     poles: tuple[int, ...] = (),
     sums: str = "",
     quantized: Mapping[int, tuple[int, int]] | None = None,
+    packed: Mapping[int, int] | None = None,
     macs: str | None = None,
     sizes: Mapping[str, int] | None = None,
 ) -> AxisRule:
@@ -147,6 +148,7 @@ def axes(
         poles=poles,
         sums=frozenset(sums.split()),
         quantized=quantized or {},
+        packed=packed or {},
         macs=() if macs is None else tuple(tuple(product.split()) for product in macs.split("+")),
     )
 

@@ -187,6 +187,8 @@ class ValueNumbering:
         own = joined(self._digests[node.view.outputs[number]], named(axis, at), np.arange(size, dtype=np.uint64))
         if ANONYMOUS in block:
             return Slices.unknown(own)
+        if not node.equation.picks.keys().isdisjoint(block):
+            return self._picked(node, block[0], own)
         form = self.affine.get(node.index)
         if form is not None and form.outer == block:
             return self._affine(form, signature)
@@ -197,6 +199,15 @@ class ValueNumbering:
             found = self._alike(node, block, views, joined(signature, named(number, axis, at)), number, axis)
         zero = self.zero(node, block) if rule.zero is None or rule.zero else np.zeros(size, bool)
         return Slices.of(found.digest, np.where(zero, 0, found.low), np.where(zero, 0, found.high)) if zero.any() else found
+
+    def _picked(self, node: NodeAxes, letter: str, own: Digests) -> Slices:
+        """The slices of an axis that holds listed ones of another."""
+        source, at = node.equation.picks[letter]
+        view, listed = self.view(node, 0, (source,)), self._weights.get(node.view.inputs[at])
+        if view is None or listed is None:
+            return Slices.unknown(own)
+        positions = listed.array() % node.sizes[source]
+        return Slices.of(view.digest[positions], view.low[positions], view.high[positions])
 
     @staticmethod
     def _is_apart(node: NodeAxes, block: Block) -> bool:

@@ -16,9 +16,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from axes.rules.samples import Sample
 from onnxprune.axes import rules
 from onnxprune.axes.equation import ANONYMOUS, Axis, AxisRule, expand_ellipses, solve
-from onnxprune.axes.factors import Factor, index, length, mask_outside, take
+from onnxprune.axes.factors import Factor, index, labels, leaves, length, mask_outside, take
 from onnxprune.axes.graph_axes import ranks
-from onnxprune.axes.node_axes import NodeAxes, compose
+from onnxprune.axes.node_axes import NodeAxes, compose, pick_listed
 from onnxprune.axes.rules.registry import Reason, Refused
 from onnxprune.errors import RuleError
 from onnxprune.ir.model import Model
@@ -120,6 +120,8 @@ def stated(sample: Sample) -> NodeAxes | Refused:
     except RuleError as error:
         return Refused(str(error), Reason.CONTRADICTION)
     letters = {letter: Factor(size) for letter, size in sizes.items()}
+    lists = {at: value for at, value in enumerate(given) if value is not None and not isinstance(sample.inputs[at], str)}
+    pick_listed(equation, letters, lists, "a list")
     return NodeAxes(0, view, rule, equation, letters, sizes)
 
 
@@ -140,7 +142,8 @@ def letters_of(sample: Sample) -> Letters:
         return Letters((), (), frozenset())
     tensors = (*node.equation.inputs, *node.equation.outputs)
     carried = dict.fromkeys(f for tensor in tensors for axis in tensor for block in axis for f in block)
-    usable = [f for f in carried if f != ANONYMOUS and f not in node.rule.fixed and node.sizes[f] > 1]
+    named = carried.keys() - {ANONYMOUS, *node.rule.fixed, *node.equation.picks}
+    usable = [f for f in carried if f in named and node.sizes[f] > 1]
     free, mixed = (tuple(f for f in usable if (f in node.rule.mix) is wanted) for wanted in (False, True))
     return Letters(free, mixed, node.equation.contracted | node.rule.sums)
 
@@ -158,14 +161,18 @@ class Cut:
         node = stated(sample)
         assert isinstance(node, NodeAxes)
         self.sample, self.node, self.letter = sample, node, letter
-        self.keep = {node.letters[letter]: kept}
-        self.counts = {node.letters[letter]: len(kept)}
+        factor = node.letters[letter]
+        below = {leaf: np.unique(labels(factor, leaf)[kept]) for leaf in leaves(factor)}
+        ranks = {leaf: found[found >= 0] for leaf, found in below.items()}
+        self.keep = {leaf: found if len(found) else np.arange(1) for leaf, found in ranks.items()}
+        self.counts = {leaf: len(found) for leaf, found in self.keep.items()}
         self.rule: AxisRule = node.rule
         self.outputs = [axes for i, axes in enumerate(node.equation.outputs) if i not in sample.absent]
 
     def _indices(self, tensor: Sequence[Axis]) -> tuple[Positions | None, ...]:
+        moved = {self.letter, *(letter for letter, (source, _) in self.node.equation.picks.items() if source == self.letter)}
         return tuple(
-            index(compose(axis, self.node.letters), self.keep) if any(self.letter in block for block in axis) else None
+            index(compose(axis, self.node.letters), self.keep) if any(moved & {*block} for block in axis) else None
             for axis in tensor
         )
 
@@ -202,6 +209,9 @@ class Cut:
                     if axis is not None and axis != ((),):
                         spelled.reshape(-1)[entry] = length(self.node.factor(axis), self.counts)
                 result[position] = spelled
+        lists = {at: value for at, value in enumerate(inputs) if value is not None}
+        for position, listed in self.node.relisted(lists, self.keep).items():
+            result[position] = listed
         return result
 
     def sliced_outputs(self, outputs: Sequence[Array]) -> list[Array]:

@@ -3,6 +3,8 @@ picked positions."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from axes.rules.samples import S, Sample, f32, i64
@@ -122,6 +124,14 @@ ATTENTION = [
         outs=3,
         note="packed",
     ),
+    S(
+        f"{MS}::GroupQueryAttention",
+        *("2 1 32", "2 1 16", "2 1 16", "2 2 3 8", "2 2 3 8", np.array([3, 3], np.int32), np.array(4, np.int32)),
+        num_heads=4,
+        kv_num_heads=2,
+        outs=3,
+        note="past",
+    ),
     S("RotaryEmbedding@23", "2 4 3 8", "2 3 4", "2 3 4"),
     S("RotaryEmbedding@23", "2 3 32", "2 3 4", "2 3 4", num_heads=4, note="3d"),
     S(f"{MS}::RotaryEmbedding", "2 3 32", i64(0), "8 4", "8 4", num_heads=4),
@@ -145,21 +155,6 @@ FUSED = [
     S(f"{MS}::FusedConv", "2 6 5 5", "8 6 3 3", "8", activation="Sigmoid", note="Sigmoid"),
     S(f"{MS}::FusedMatMul", "2 3 5", "5 4", alpha=0.5),
     S(f"{MS}::FusedMatMul", "2 5 3", "2 4 5", transA=1, transB=1, note="transposed"),
-    S(f"{MS}::MatMulNBits", "3 32", "8 2 8:u8", "16:positive", K=32, N=8, bits=4, block_size=16),
-    S(
-        f"{MS}::MatMulNBits",
-        "2 3 32",
-        "8 2 8:u8",
-        "8 2:positive",
-        "8 1:u8",
-        None,
-        "8",
-        K=32,
-        N=8,
-        bits=4,
-        block_size=16,
-        note="2d",
-    ),
 ]
 
 SPATIAL = [
@@ -199,9 +194,43 @@ QUANTIZED = [
     S("QLinearMatMul", "3 5:u8", SCALE, ZERO, "5 4:u8", SCALE, TWO, SCALE, ZERO),
 ]
 
-MORE: list[Sample] = [*PICKED, *RECURRENT, *ATTENTION, *FUSED, *SPATIAL, *QUANTIZED]
+FORMS: list[dict[str, Any]] = [{"bits": bits, "block_size": 16} for bits in (4, 8, 2)]
+FOUR, EIGHT, TWOS = FORMS
+NBITS = f"{MS}::MatMulNBits"
+
+BLOCKS = [
+    S(NBITS, "3 32", "8 2 8:u8", "16:positive", K=32, N=8, **FOUR),
+    S(NBITS, "2 3 32", "8 2 8:u8", "8 2:positive", "8 1:u8", None, "8", K=32, N=8, **FOUR, note="2d"),
+    S(NBITS, "3 96", "5 6 8:u8", "30:positive", "15:u8", K=96, N=5, **FOUR, note="flat"),
+    S(NBITS, "3 80", "5 5 8:u8", "25:positive", "15:u8", K=80, N=5, **FOUR, note="flat-odd"),
+    S(NBITS, "3 80", "5 5 8:u8", "5 5:positive", "5 3:u8", K=80, N=5, **FOUR, note="odd"),
+    S(NBITS, "3 72", "5 5 8:u8", "5 5:positive", "5 3:u8", K=72, N=5, **FOUR, note="short"),
+    S(NBITS, "3 72", "5 5 8:u8", "5 5:positive", K=72, N=5, **FOUR, note="short-symmetric"),
+    S(NBITS, "3 80", "5 5 8:u8", "5 5:positive", "5 5:positive", K=80, N=5, **FOUR, note="float-points"),
+    S(NBITS, "3 64", "5 4 16:u8", "5 4:positive", "5 4:u8", K=64, N=5, **EIGHT, note="bytes"),
+    S(NBITS, "3 48", "5 3 16:u8", "5 3:positive", None, None, "5", K=48, N=5, **EIGHT, note="bytes-symmetric"),
+    S(NBITS, "3 144", "5 9 4:u8", "5 9:positive", "5 3:u8", K=144, N=5, **TWOS, note="two-bits"),
+    S("DequantizeLinear", "6 8:i8", "6 4:positive", "6 4:i8", axis=1, block_size=2, note="blocks"),
+    S("DequantizeLinear", "7 5:u8", "3 5:positive", "3 5:u8", axis=0, block_size=3, note="short-block"),
+    S("DequantizeLinear", "2 9 4:i8", "2 3 4:positive", axis=1, block_size=3, note="inner-blocks"),
+    S("QuantizeLinear", "6 8", "6 4:positive", "6 4:i8 zero", axis=1, block_size=2, note="blocks"),
+]
+
+MORE: list[Sample] = [*PICKED, *RECURRENT, *ATTENTION, *FUSED, *SPATIAL, *QUANTIZED, *BLOCKS]
 
 REFUSED_TOO = [
+    S(
+        NBITS,
+        "3 32",
+        "8 2 8:u8",
+        "8 2:positive",
+        K=32,
+        N=8,
+        **FOUR,
+        weight_prepacked=1,
+        note="prepacked",
+        refused="form of one kernel",
+    ),
     S("LSTM", "5 2 3", "1 24 3", "1 24 6", hidden_size=6, activations=["Sigmoid"] * 3, note="activations", refused="not zero"),
     S("GRU", "5 2 3", "1 18 3", "1 18 6", hidden_size=6, activations=["Tanh", "Sigmoid"], note="activations", refused="not zero"),
     S(

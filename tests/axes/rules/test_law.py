@@ -80,7 +80,7 @@ def breaches(sample: Sample, letter: str) -> Iterator[str]:
     """Every draw, kept subset and set of masked inputs for which the law does not hold."""
     contracted = letter in letters_of(sample).contracted
     for cut in cuts(sample, letter):
-        (kept,) = cut.keep.values()
+        kept = [*cut.keep.values()]
         sliced_node: Runner | None = None
         carriers = frozenset(cut.carriers())
         masks = {carriers}

@@ -325,3 +325,16 @@ def test_weights_in_integers_lose_what_is_dead() -> None:
         {"dead": 1},
     )
     assert found(edited(parse(text), w2=lambda w: (w.__setitem__(slice(None), 7), w.__setitem__(both(4), 0))))[0] == {}
+
+
+def test_channels_that_no_list_names_are_dead_and_copies_are_no_duplicates_of_others() -> None:
+    text = """(float[N,3,4,4] x) => (float[N,2,4,4] y)
+    <float[8,3,1,1] w, int64[6] list = { 6, 0, 2, 0, 4, 5 }, float[2,6,1,1] v> {
+      a = Conv(x, w)
+      p = Gather<axis = 1>(a, list)
+      y = Conv(p, v)
+    }"""
+    found, removal = without_loss(parse(text))
+    assert removal.counts["dead"] == 2  # of 1, 3 and 7, one of which stays for its group
+    assert removal.counts["duplicated"] == 0
+    assert {weight.shape for weight in found.weights.values()} == {(6, 3, 1, 1), (6,), (2, 6, 1, 1)}
