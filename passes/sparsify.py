@@ -6,6 +6,7 @@ the original's outputs, residual sums and rectifiers taken into account.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -97,8 +98,9 @@ class Sparsify(Pass):
         self, analysis: Analysis, layers: Sequence[tuple[Layer, int]], sparser: Sparser, feeds: CalibrationFeeds, tell: Progress
     ) -> Fitted:
         """Masks and weights by what the layers read."""
-        original, result = analysis.model, analysis.model.copy()
-        chosen = {layer.name: (layer, keep) for layer, keep in layers}
+        original, by_size = analysis.model, dataclasses.replace(sparser, method="magnitude")
+        result = self._blind(original, [(layer, keep) for layer, keep in layers if not layer.seen], by_size)
+        chosen = {layer.name: (layer, keep) for layer, keep in layers if layer.seen}
         readers = linear_readers(original, analysis.coupling)
         shrunk = {name for name, (layer, keep) in chosen.items() if keep < layer.size}
         touched = chosen.keys() if self.repair else shrunk

@@ -29,7 +29,7 @@ NET = """(float[N,4,8,8] x) => (float[N,10] y)
 
 def layers(*protect: str) -> tuple[Model, list[Layer]]:
     found = Couple().run(Normalize().run(Model.of(parse(NET))))
-    return found.model, find_layers(found.model, found.coupling, protect)
+    return found.model, find_layers(found.model, found.coupling, protect)[0]
 
 
 X = np.random.default_rng(0).standard_normal((64, 4, 8, 8)).astype(np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from statistics import mean
 from typing import Any
 
@@ -28,6 +29,8 @@ __all__ = ["applied", "inspection", "planned", "pruning", "quantized", "sensitiv
 
 _SHOWN = 40
 """Groups or reasons listed before the rest is counted."""
+_FEW = 8
+"""Matrices that stay dense listed before the rest is counted."""
 _REFUSAL = ("axis", "reason", "node", "why")
 _SPARSE = 0.1
 """Zeros from which `inspect` lists a weight: rounding leaves some in any."""
@@ -244,6 +247,9 @@ def sparse(report: SparseReport, output: str) -> None:
     _say(console, f"requested {report.requested}, obtained a sparsity of {obtained}")
     if report.dense:
         _say(console, f"dense, because no other layer comes before or after: {', '.join(report.dense)}; --ends includes them")
+    for name, why in islice(report.left.items(), _FEW):
+        _say(console, f"dense: {name} {why}")
+    _rest(console, len(report.left), _FEW, "--json", "matrix")
     if report.permuted:
         _say(console, f"channels changed places in {counted(len(report.permuted), 'group')}: proven to compute the same")
     if report.repairs:

@@ -115,6 +115,7 @@ class SparseReport:
         allocation: how the sparsity was shared out; empty where the pattern or a threshold says that.
         layers: those that may be sparse.
         dense: the weights of layers that stay dense because they come first or last.
+        left: other matrices that stay dense, by name, with the reason.
         parameters: floating-point constants of the whole model.
         zeros: how many of them are zero in the layers.
         size: bytes of the original and of what is written.
@@ -138,6 +139,7 @@ class SparseReport:
     zeros: int
     size: tuple[int, int]
     gzip: tuple[int, int]
+    left: Mapping[str, str] = field(default_factory=dict)
     permuted: tuple[str, ...] = ()
     verification: Check | None = None
     repairs: tuple[Repaired, ...] = ()

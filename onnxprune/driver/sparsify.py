@@ -98,12 +98,13 @@ class Sparsifier:
         self._original, self._stages = original, stages
         with stages("analysis", "finding layers"):
             analysis = Couple(allow_inexact=True).run(Normalize().run(original))  # orders may change there
-            self.every = sparse_layers.find_layers(analysis.model, analysis.coupling, recipe.protect)
+            self.every, self.left = sparse_layers.find_layers(analysis.model, analysis.coupling, recipe.protect, recipe.shape)
             self.calibration = None if samples is None else analysis.calibration(samples)
         self._own = {layer.name: share for layer in self.every if (share := self._asked(layer)) is not None}
         self.layers = [layer for layer in self.every if recipe.ends or not layer.end or layer.name in self._own]
         if not self.layers:
-            raise OptionError(f"{analysis.model.name}: only first and last layers are left: pass --ends to make them sparse, too")
+            ends = "only first and last layers are left: pass --ends to make them sparse, too"
+            raise OptionError(f"{analysis.model.name}: {ends}{sparse_layers.few_left(self.left)}")
         self.permuted: dict[str, Positions] = {}
         pattern = recipe.parsed
         if isinstance(pattern, NofM) and recipe.permute:
@@ -146,7 +147,12 @@ class Sparsifier:
         if recipe.allocation != "sensitivity":
             shares: WeightCounts = ALLOCATIONS[recipe.allocation].value(rest, self.analysis.model, total)
             return counts | shares
-        return counts | counts_by_curves(rest, self._curves, total, self._exponent_for(rest, counts, total))
+        counts |= {layer.name: round(layer.size * (1 - sparsity)) for layer in rest if not layer.seen}
+        seen = [layer for layer in rest if layer.seen]
+        if not seen:
+            return counts
+        total = round(sum(layer.size for layer in seen) * (1 - sparsity))
+        return counts | counts_by_curves(seen, self._curves, total, self._exponent_for(seen, counts, total))
 
     def _important(self, model: Model) -> dict[str, Array]:
         """The importance of each weight by gradients; by magnitude where a layer has none.
@@ -170,7 +176,7 @@ class Sparsifier:
         Groups whose new order is not proven keep the old one.
         """
         model, coupling = analysis.model, analysis.coupling
-        found = permute.orders(model, coupling, self.layers, pattern, self.recipe.seed)
+        found = permute.orders(model, coupling, [layer for layer in self.layers if layer.seen], pattern, self.recipe.seed)
 
         def holds(names: Sequence[str]) -> bool:
             changed = permute.permuted(model, coupling, {name: found[name] for name in names})
@@ -193,7 +199,7 @@ class Sparsifier:
     def _curves(self) -> dict[str, dict[int, float]]:
         """What each layer costs, of those without a sparsity of their own."""
         original, recipe, calibration = self.analysis.float32, self.recipe, self._data
-        layers = [layer for layer in self.layers if layer.name not in self._own]
+        layers = [layer for layer in self.layers if layer.name not in self._own and layer.seen]
         with self._stages("sensitivity", "measuring what each layer costs"):
             statistics = collect(original.model, original.coupling, calibration.fit, seed=recipe.seed)
             sparser = Sparser(recipe.parsed, recipe.method, recipe.repair, self.importance)
@@ -337,6 +343,7 @@ def sparsify(
         allocation="" if worker.recipe.allocation == "auto" else worker.recipe.allocation,
         layers=tuple(_described(layer, made) for layer, _ in made.layers),
         dense=tuple(layer.name for layer in worker.every if layer not in worker.layers),
+        left=worker.left,
         parameters=footprint_of_file(original).params,
         zeros=sum(layer.zeros(made.model) for layer, _ in made.layers),
         size=(files.source_bytes(original), files.written_bytes(made.stored)),
@@ -356,6 +363,10 @@ def _notes(worker: Sparsifier, made: Sparsified, samples: Samples | None) -> Ite
         yield samples.notice
     if worker.calibration is None:
         yield "without samples weights go by size and none makes up for them: with --calib far less is lost"
+    by_size = [layer.name for layer in worker.layers if not layer.seen]
+    if by_size and worker.calibration is not None:
+        few = ", ".join(by_size[:3]) + (f" and {len(by_size) - 3} more" if len(by_size) > 3 else "")
+        yield f"in bodies, or shared by layers: samples do not show what reads {few}, whose weights went by size"
     if made.stored is made.model and worker.recipe.goal:
         yield "zeros take as much room as other weights: `onnxprune encode`, or --encoding auto, writes them in fewer bytes"
 

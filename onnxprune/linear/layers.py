@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from onnxprune.axes.node_axes import NodeAxes
     from onnxprune.ir.model import Model
 
-__all__ = ["FLOAT_CONVOLUTIONS", "MATRIX_PRODUCTS", "Reader", "install", "linear_readers", "matrix_of", "outer_consumers"]
+__all__ = [
+    "FLOAT_CONVOLUTIONS",
+    "MATRIX_PRODUCTS",
+    "Reader",
+    "install",
+    "linear_readers",
+    "matrix_of",
+    "outer_consumers",
+    "weight_products",
+]
 
 FLOAT_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 """The convolutions whose weights are floats and that compute nothing else: their weights can be written anew."""
@@ -165,26 +174,47 @@ def linear_readers(model: Model, coupling: Coupling) -> list[Reader]:
     return [reader for reader in found if reader is not None]
 
 
-def _reader(model: Model, node: NodeAxes, consumers: Consumers) -> Reader | None:
+def weight_products(model: Model, coupling: Coupling) -> dict[str, list[Reader]]:
+    """For each constant matrix the nodes that multiply an activation by it, in bodies too, in their order.
+
+    Unlike those of `linear_readers` they may share the matrix. Nothing is known of their biases: `Reader.matrix` is what counts.
+    """
+    found: dict[str, list[Reader]] = {}
+    for node in coupling.nodes:
+        product = _product(model, node)
+        if product is not None:
+            found.setdefault(product.weight, []).append(product)
+    return found
+
+
+def _product(model: Model, node: NodeAxes) -> Reader | None:
+    """A node as the product of an activation and a constant matrix, without a bias."""
     view = node.view
     if view.op not in FLOAT_CONVOLUTIONS | MATRIX_PRODUCTS or len(view.inputs) < 2:
         return None
     data, weight = view.inputs[:2]
     if data in model.weights:
         data, weight = weight, data
-    if data in model.weights or weight not in model.weights or len(consumers[weight]) > 1 or not model.weights[weight].is_float:
+    if data in model.weights or weight not in model.weights or not model.weights[weight].is_float:
         return None
     roles = Roles.find(node, list(view.inputs).index(data), list(view.inputs).index(weight))
     scale = (float(view.attr("alpha", 1.0)), float(view.attr("beta", 1.0)))
     if roles is None or "feature" not in roles.of.values() or 0 in scale:
         return None
-    bias, output, can_add = _bias(model, node, roles, consumers, columns=data == view.inputs[0])
+    return Reader(node, data, weight, "", view.outputs[0], False, roles, scale)
+
+
+def _reader(model: Model, node: NodeAxes, consumers: Consumers) -> Reader | None:
+    found, view = _product(model, node), node.view
+    if found is None or len(consumers[found.weight]) > 1:
+        return None
+    bias, output, can_add = _bias(model, node, found.roles, consumers, columns=found.data == view.inputs[0])
     if bias is None:
         return None
     norm = norm_behind(model, view, bias, consumers) if view.op in FLOAT_CONVOLUTIONS else None
     if norm:
-        return Reader(node, data, weight, norm.shift, norm.output, False, roles, (scale[0], 1.0), norm)
-    return Reader(node, data, weight, bias, output, can_add, roles, scale)
+        return replace(found, bias=norm.shift, output=norm.output, scale=(found.scale[0], 1.0), norm=norm)
+    return replace(found, bias=bias, output=output, can_add_bias=can_add)
 
 
 def _bias(model: Model, node: NodeAxes, roles: Roles, consumers: Consumers, *, columns: bool) -> tuple[str | None, str, bool]:

@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxprune.errors import OptionError
-from onnxprune.ir.node import captured
-from onnxprune.linear.layers import Reader, linear_readers
+from onnxprune.ir.node import captured, is_followed, subgraphs
+from onnxprune.linear.layers import FLOAT_CONVOLUTIONS, MATRIX_PRODUCTS, Reader, linear_readers, weight_products
+from onnxprune.sparse.patterns import Unstructured
 from onnxprune.sparse.selection import split_taps
 
 if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto
+
     from onnxprune.axes.coupling import Coupling
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
     from onnxprune.sparse.patterns import Pattern
 
-__all__ = ["Layer", "find_layers"]
+__all__ = ["Layer", "few_left", "find_layers"]
+
+
+_VIEWS = frozenset({"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+"""Operators through which a layer reads the same weight in another form: zeros stay zeros."""
+_FEW = 3
+"""Matrices that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A reader whose matrix may be sparse.
+    """A constant matrix that may be sparse, with what reads it.
 
     Attributes:
-        reader: the reader.
+        reader: the reader; the first one where several share the matrix.
         size: how many weights it has.
         end: whether no other layer comes before it, or none after it.
+        seen: whether samples show what it reads: where several nodes share the matrix, or a body has it, the weights go by size
+            and none makes up for them.
     """
 
     reader: Reader
     size: int
     end: bool = False
+    seen: bool = True
 
     @property
     def name(self) -> str:
@@ -59,45 +73,114 @@ class Layer:
         return pattern.allows(self.array(model) != 0)
 
 
-def find_layers(model: Model, coupling: Coupling, protect: Sequence[str] = ()) -> list[Layer]:
+def find_layers(
+    model: Model, coupling: Coupling, protect: Sequence[str] = (), pattern: Pattern | None = None
+) -> tuple[list[Layer], dict[str, str]]:
     """The layers that may be sparse: constant matrices of convolutions and products, in the order of the graph.
 
     Args:
         model: a normalised model.
         coupling: its groups.
         protect: globs over names of nodes and weights that stay as they are.
+        pattern: what may be kept; unstructured if none.
+
+    Returns:
+        The layers; and the matrices that are none of them, by name, with the reason.
 
     Raises:
-        OptionError: there is none.
+        OptionError: there is no layer.
     """
-    readers = linear_readers(model, coupling)
-    ends = _ends(model, readers)
-    layers = [Layer(reader, model.weights[reader.weight].size, reader.weight in ends) for reader in readers]
-    found = [layer for layer in layers if not any(layer.called(glob) for glob in protect)]
-    if not found:
-        why = f"all {len(layers)} layers are protected" if layers else "there is no layer with a constant weight of its own"
-        raise OptionError(f"{model.name}: nothing can be sparse: {why}")
+    readers = {reader.weight: reader for reader in linear_readers(model, coupling)}
+    products, consumers = weight_products(model, coupling), model.consumers()
+    left = {name: why for name in _matrices(model) if (why := _left(name, products.get(name, []), consumers, pattern))}
+    ends = _ends(model, products)
+    layers = []
+    for name, found in products.items():
+        if name not in left:
+            reader = readers.get(name)
+            layers.append(Layer(reader or found[0], model.weights[name].size, name in ends, reader is not None))
+    kept = [layer for layer in layers if not any(layer.called(glob) for glob in protect)]
+    if not kept:
+        why = f"all {len(layers)} layers are protected" if layers else "there is no layer with a constant weight"
+        raise OptionError(f"{model.name}: nothing can be sparse: {why}{few_left(left)}")
+    return kept, left
+
+
+def few_left(left: Mapping[str, str]) -> str:
+    """The first matrices that stay dense, with the reasons, to follow a message."""
+    more = f"; and {len(left) - _FEW} more" if len(left) > _FEW else ""
+    return "".join(f"; {name!r} {why}" for name, why in islice(left.items(), _FEW)) + more
+
+
+def _matrices(model: Model) -> list[str]:
+    return [name for name, weight in model.weights.items() if weight.is_float and sum(size > 1 for size in weight.shape) > 1]
+
+
+def _left(
+    name: str, products: Sequence[Reader], consumers: Mapping[str, list[tuple[NodeProto, int]]], pattern: Pattern | None
+) -> str:
+    """Why a matrix stays dense; empty where it may be sparse."""
+    made = {reader.node.view.outputs[0] for reader in products}
+    shared, others = len(products) > 1, set()
+    stack = [name]
+    while stack:
+        for node, position in consumers.get(stack.pop(), ()):
+            if position >= 0 and not made.isdisjoint(node.output):
+                continue
+            shared = True
+            if position == 0 and node.op_type in _VIEWS and products:
+                stack.append(node.output[0])
+            elif node.op_type not in MATRIX_PRODUCTS | FLOAT_CONVOLUTIONS or position < 0:
+                others.add(node.op_type)
+    if others:
+        return f"is read by {', '.join(sorted(others))}, which is no layer"
+    if not products:
+        return "is no matrix of one layer"
+    structured = pattern is not None and not isinstance(pattern, Unstructured)
+    if structured and shared and (len(made) < 2 or not _alike(products)):
+        return f"is shared by layers that see it in different forms, of which {pattern} fits one"
+    return ""
+
+
+def _alike(products: Sequence[Reader]) -> bool:
+    """Whether every reader sees the same element of a matrix in the same place."""
+    first, *others = products
+    shape = first.node.view.shape(list(first.node.view.inputs).index(first.weight))
+    places = np.arange(math.prod(shape)).reshape(shape)
+
+    def seen(reader: Reader) -> Array:
+        return replace(reader, scale=(1.0, 1.0)).matrix(places)
+
+    return all(np.array_equal(seen(first), seen(other)) for other in others)
+
+
+def _ends(model: Model, products: Mapping[str, Sequence[Reader]]) -> frozenset[str]:
+    """The weights all of whose layers read no output of another layer, or have an output that no other layer reads."""
+    weights = {reader.node.view.outputs[0]: name for name, readers in products.items() for reader in readers}
+    ends = _reached(model.graph, weights, set(), first=True) | _reached(model.graph, weights, set(), first=False)
+    return frozenset(name for name, readers in products.items() if all(reader.node.view.outputs[0] in ends for reader in readers))
+
+
+def _reached(graph: GraphProto, layers: Collection[str], reached: set[str], *, first: bool) -> set[str]:
+    """The outputs of layers that the values ``reached`` do not lead to, going down the graph, or up from its end.
+
+    Values behind (or in front of) a layer are added to ``reached``. A body continues the way of the node that it is in.
+    """
+    found = set()
+    for node in graph.node if first else reversed(graph.node):
+        near, far = [*node.input, *captured(node)], list(node.output)
+        if not first:
+            near, far = far, near
+        leads = not reached.isdisjoint(near)
+        for body in subgraphs(node) if is_followed(node) else ():
+            entry, exit_ = (body.input, body.output) if first else (body.output, body.input)
+            if leads:
+                reached.update(value.name for value in entry)
+            found |= _reached(body, layers, reached, first=first)
+            leads |= not reached.isdisjoint(value.name for value in exit_)
+        layer = node.output[0] in layers
+        if layer and not leads:
+            found.add(node.output[0])
+        if layer or leads:
+            reached.update(far)
     return found
-
-
-def _ends(model: Model, readers: Collection[Reader]) -> frozenset[str]:
-    """The weights of layers that read no output of another layer, and of those whose output no other layer reads."""
-    weights = {reader.node.index: reader.weight for reader in readers}
-    nodes = model.graph.node
-    after: set[str] = set()  # values that a layer comes before
-    first = set()
-    for index, node in enumerate(nodes):
-        reads = after.intersection((*node.input, *captured(node)))
-        if index in weights and not reads:
-            first.add(weights[index])
-        if index in weights or reads:
-            after.update(node.output)
-    before: set[str] = set()  # values that a layer comes after
-    last = set()
-    for index, node in reversed(list(enumerate(nodes))):
-        leads = before.intersection(node.output)
-        if index in weights and not leads:
-            last.add(weights[index])
-        if index in weights or leads:
-            before.update((*node.input, *captured(node)))
-    return frozenset(first | last)

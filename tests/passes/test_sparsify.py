@@ -24,7 +24,7 @@ METHODS = ("admm", "obs", "wanda", "magnitude", "random")
 
 
 def sparse(found: Analysis, calibration: Calibration | None, counts: Mapping[str, int], step: Sparsify) -> Model:
-    layers = [(layer, counts.get(layer.name, layer.size)) for layer in find_layers(found.model, found.coupling)]
+    layers = [(layer, counts.get(layer.name, layer.size)) for layer in find_layers(found.model, found.coupling)[0]]
     return step.run(found, layers, None if calibration is None else calibration.every).model
 
 
@@ -53,7 +53,7 @@ def test_masks_survive_to_the_bit(method: str, pattern: str) -> None:
     found, calibration = ready()
     model = found.model
     shape = parse_pattern(pattern)
-    layers = find_layers(model, found.coupling)
+    layers = find_layers(model, found.coupling)[0]
     inner = next(layer for layer in layers if layer.name == "inner")
     keep = shape.most(inner.array(model).shape) if shape.fixed else inner.size // 2
     result = sparse(found, calibration, {"inner": keep}, Sparsify(pattern, method))
@@ -98,7 +98,7 @@ def test_layers_behind_are_refit_though_they_stay_dense() -> None:
 
 def test_layers_that_are_left_out_are_left_alone() -> None:
     found, calibration = ready()
-    layers = [(layer, 60) for layer in find_layers(found.model, found.coupling) if layer.name == "inner"]
+    layers = [(layer, 60) for layer in find_layers(found.model, found.coupling)[0] if layer.name == "inner"]
     result = Sparsify("unstructured", "admm").run(found, layers, calibration.every)
     assert result.model.weights["last"] is found.model.weights["last"]
     assert [repaired.node for repaired in result.repairs] == [layer.reader.name for layer, _ in layers]

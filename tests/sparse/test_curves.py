@@ -18,7 +18,7 @@ from sparse_nets import ready
 
 def curves(sparser: Sparser) -> dict[str, dict[int, float]]:
     found, calibration = ready()
-    layers = find_layers(found.model, found.coupling)
+    layers = find_layers(found.model, found.coupling)[0]
     statistics = collect(found.model, found.coupling, calibration.fit)
     return measure_curves(found.model, layers, statistics, calibration.held, sparser, lambda _: None)
 
