@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from onnx import NodeProto
+from onnx import NodeProto, helper, numpy_helper
 
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import CONTROL_FLOW, domain_of, every_node
@@ -20,6 +20,8 @@ from onnxprune.runtime.session import evaluate
 __all__ = ["Restore"]
 
 _RANDOM = frozenset({"Bernoulli", "Multinomial"})
+_FILLS = 9
+"""The operator set that brought ``ConstantOfShape``."""
 _SMALL = 256
 """Bytes up to which a constant is not worth a node."""
 
@@ -30,7 +32,7 @@ class Restore(Pass):
 
     A matrix of 1 MB that ``ConstantOfShape`` and ``ScatterElements`` make of 30 kB is folded to see its axes; where none of
     them was pruned, it goes back into the file as it came. Constants that differ in one bit, or that are smaller than the nodes
-    and the constants that these read, stay. Computes the same as before.
+    and the constants that these read, stay; those that are cut, and all equal, are filled again. Computes the same as before.
     """
 
     def run(self, model: Model, original: Model) -> Model:
@@ -130,6 +132,7 @@ class _Writer:
             return
         value = self.source.value(weight.origin, chain)
         if value is None or not _same(value, weight.array()):
+            self._fill(weight)
             return
         del self.model.weights[weight.name]
         for name, one in constants.items():
@@ -138,6 +141,18 @@ class _Writer:
         for node in new:
             self._write(node, {weight.origin: weight.name})
         self._read(weight)
+
+    def _fill(self, weight: Weight) -> None:
+        """Make a constant of equal elements by a node that fills it: what nodes filled is that, too, when it is cut."""
+        array = weight.array()
+        first = np.ascontiguousarray(array).reshape(-1)[:1]
+        if self.model.opset < _FILLS or not weight.is_float or not _same(np.broadcast_to(first, array.shape), array):
+            return
+        del self.model.weights[weight.name]
+        shape = self.model.fresh_name(f"{weight.name}__shape")
+        self.model.weights[shape] = Weight(shape, None, np.array(array.shape, np.int64))
+        value = numpy_helper.from_array(first)
+        self.nodes.append(helper.make_node("ConstantOfShape", [shape], [weight.name], weight.name, value=value))
 
     def _has(self, constant: Weight) -> bool:
         """Tell whether a constant of the file is in the model, or was written."""

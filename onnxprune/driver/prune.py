@@ -26,7 +26,6 @@ from onnxprune.options.prune import Recipe
 from onnxprune.options.targets import Target
 from onnxprune.passes import Couple, Normalize
 from onnxprune.passes.analysis import Analysis
-from onnxprune.passes.footprint import footprint
 from onnxprune.pruning.cost import COST_METRICS, Cost, layer_costs
 from onnxprune.verify.drift import measure_drift
 from onnxprune.verify.metrics import Evaluation, parse_drop
@@ -267,8 +266,7 @@ def _report(original: Model, recipe: Recipe, made: _Made) -> Report:
     pruned, exact, search = made.pruned, made.exact, made.search
     plan, coupling = pruned.plan, pruned.analysis.coupling
     before, planned, obtained = price(pruned.analysis, plan)
-    taken = footprint(pruned.model)
-    after = Cost(planned.macs, taken.params, taken.size)
+    after = dataclasses.replace(planned, size=files.written_bytes(pruned.model))
     return Report(
         model=original.name,
         requested="lossless" if recipe.only_exact else str(search.target if search else recipe.target),

@@ -67,6 +67,7 @@ class CostModel:
         batch: int,
         file: Footprint | None = None,
         uncut: Footprint | None = None,
+        made: Collection[str] = (),
     ) -> None:
         """Price a graph.
 
@@ -77,6 +78,7 @@ class CostModel:
             file: what the file takes that the graph was made from, of which targets are fractions; that of the graph if none.
             uncut: what is written of the graph where nothing is cut; all of it if none. The graph may hold what the file does
                 not, such as constants that are made by nodes when it is written.
+            made: names of these constants, which take no bytes.
         """
         free = {group.factor for group in coupling.groups}
         below: dict[Factor, frozenset[Factor]] = {}
@@ -90,7 +92,8 @@ class CostModel:
         counted = parameters(model)
         for weight in model.weights.values():
             factors = coupling.axes.get(weight.name, weight.shape)
-            self._add("size", weight.nbytes / max(weight.size, 1), factors, free, below)
+            if weight.name not in made:
+                self._add("size", weight.nbytes / max(weight.size, 1), factors, free, below)
             if weight.name in counted:
                 self._add("params", counted[weight.name], factors, free, below)
         uncut = uncut or Footprint(round(self.total("params", {})), written_bytes(model))

@@ -142,3 +142,19 @@ def test_nodes_come_back_in_another_operator_set_that_does_not_change_them() -> 
     for opset, comes_back in ((original.opset - 1, True), (8, False)):  # ConstantOfShape came with 9
         dense.proto.opset_import[0].version = opset
         assert (Restore().run(dense, original) is not dense) == comes_back
+
+
+def test_weights_that_nodes_fill_are_filled_when_they_are_cut() -> None:
+    """The light models of the onnx package: a few kilobytes whose weights are filled at load."""
+    source = parse("""(float[N,64] x) => (float[N,64] y) <int64[2] square = {64, 64}, float[64] b> {
+      w = ConstantOfShape<value = float[1] {0.01}>(square)
+      v = ConstantOfShape<value = float[1] {0.02}>(square)
+      a = MatMul(x, w)
+      r = Relu(a)
+      c = MatMul(r, v)
+      y = Add(c, b)
+    }""")
+    result = prune(source, Recipe(target="params=0.5", align="1"), agreement=False)
+    assert result.report.before.params == 2 * 64 * 64 + 64
+    assert 0.45 < result.report.obtained["params"] <= 0.5
+    assert result.model.ByteSize() < source.ByteSize() + 100
