@@ -61,6 +61,7 @@ PROTOBUF = {
 PROTOBUF |= {
     "shapes.binding",
     "verify.float64",
+    "verify.structure",
     "verify.verdicts",
     "driver.int8_layers",
     "driver.int8_result",

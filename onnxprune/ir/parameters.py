@@ -35,7 +35,10 @@ _ZERO_POINTS: Mapping[str, tuple[int, ...]] = {
 
 
 def parameters(model: Model) -> dict[str, int]:
-    """The constants that are parameters, and how many each of their elements holds; those of bodies must have been moved out."""
+    """The constants that are parameters, and how many each of their elements holds.
+
+    Zero points are none. Constants of bodies must have been moved out of them.
+    """
     found = {name: 1 for name, weight in model.weights.items() if weight.dtype in FLOATS or weight.dtype in _NARROW}
     for node in every_node(model.graph):
         position = _BIASES.get(node.op_type, len(node.input))
@@ -44,7 +47,8 @@ def parameters(model: Model) -> dict[str, int]:
         if node.op_type == _IN_BLOCKS and node.input[1] in found:
             bits = next((int(attribute.i) for attribute in node.attribute if attribute.name == "bits"), 4)
             found[node.input[1]] = max(8 // bits, 1)
-    return found
+    points = zero_points(model)
+    return {name: count for name, count in found.items() if name not in points}
 
 
 def zero_points(model: Model) -> set[str]:

@@ -1,7 +1,7 @@
 """Temporary folders: each goes with its context, and what killed processes left of theirs goes when the next one is made.
 
 A folder is locked while its process lives. The system takes the lock of a process that is killed, and an unlocked folder of this
-name is nobody's.
+name and form is nobody's.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from onnxprune.ir.outputs import take_lock
 
 __all__ = ["temporary_folder"]
 
-_PREFIX = "onnxprune-"
+_PREFIX = "onnxprune-temporary-"
 _NAMED = re.compile(rf"{_PREFIX}[0-9a-z_]{{8}}")
 """How `tempfile` names folders with the prefix."""
+_INNER = "files"
+"""All that is in such a folder: what a user keeps under a name like these is not touched."""
 
 
 @contextlib.contextmanager
@@ -38,7 +40,7 @@ def temporary_folder() -> Iterator[Path]:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             if sys.platform == "win32" or _kept(folder, stack):
                 break
-        inner = folder / "files"  # who writes outputs there locks it
+        inner = folder / _INNER  # who writes outputs there locks it
         inner.mkdir()
         yield inner
 
@@ -70,7 +72,7 @@ def _remove_unless_locked(entry: os.DirEntry[str]) -> None:
         return
     number = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        if take_lock(number, wait=False):
+        if take_lock(number, wait=False) and set(os.listdir(number)) <= {_INNER}:
             shutil.rmtree(entry.path, ignore_errors=True)
     finally:
         os.close(number)

@@ -21,7 +21,7 @@ QUANTISED = """(float[N,3,4,4] x) => (float[N,8,4,4] y)
 
 def test_integers_that_stand_for_real_numbers_count_and_sizes_do_not() -> None:
     model = Model.of(parse(QUANTISED))
-    assert parameters(model).keys() == {"q", "s", "z", "b", "bs"}
+    assert parameters(model).keys() == {"q", "s", "b", "bs"}
     assert zero_points(model) == {"z"}
 
 
