@@ -29,4 +29,4 @@ def _parameters(model: Model) -> int:
     gathered = model.copy()
     gather_constants(gathered)
     decode_weights(gathered)
-    return sum(gathered.weights[name].size for name in parameters(gathered))
+    return sum(gathered.weights[name].size * count for name, count in parameters(gathered).items())

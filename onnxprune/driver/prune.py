@@ -19,6 +19,7 @@ from onnxprune.driver.report import GroupReport, Report
 from onnxprune.driver.result import ModelResult, Pruned
 from onnxprune.driver.search import DropSearch, at_latency, within_drop
 from onnxprune.errors import OptionError, TargetError
+from onnxprune.ir.files import written_bytes
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.parameters import parameters
 from onnxprune.ir.unchanged import digest_of, watched
@@ -266,7 +267,7 @@ def _report(original: Model, recipe: Recipe, made: _Made) -> Report:
     pruned, exact, search = made.pruned, made.exact, made.search
     plan, coupling = pruned.plan, pruned.analysis.coupling
     before, planned, obtained = price(pruned.analysis, plan)
-    after = dataclasses.replace(planned, size=files.written_bytes(pruned.model))
+    after = dataclasses.replace(planned, size=written_bytes(pruned.model))
     return Report(
         model=original.name,
         requested="lossless" if recipe.only_exact else str(search.target if search else recipe.target),

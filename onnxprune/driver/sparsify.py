@@ -98,7 +98,7 @@ class Sparsifier:
         self._original, self._stages = original, stages
         with stages("analysis", "finding layers"):
             analysis = Couple(allow_inexact=True).run(Normalize().run(original))  # orders may change there
-            self.every, self.left = sparse_layers.find_layers(analysis.model, analysis.coupling, recipe.protect, recipe.shape)
+            self.every, self.left = sparse_layers.find_layers(analysis.model, analysis.coupling, recipe.protect, recipe.parsed)
             self.calibration = None if samples is None else analysis.calibration(samples)
         self._own = {layer.name: share for layer in self.every if (share := self._asked(layer)) is not None}
         self.layers = [layer for layer in self.every if recipe.ends or not layer.end or layer.name in self._own]

@@ -72,7 +72,7 @@ def _remove_unless_locked(entry: os.DirEntry[str]) -> None:
         return
     number = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        if take_lock(number, wait=False) and set(os.listdir(number)) <= {_INNER}:
+        if take_lock(number, wait=False) and {inside.name for inside in Path(entry.path).iterdir()} <= {_INNER}:
             shutil.rmtree(entry.path, ignore_errors=True)
     finally:
         os.close(number)

@@ -9,7 +9,7 @@ Worked example: a dense convolution between groups of widths *a* and *b* under a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 

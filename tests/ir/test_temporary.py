@@ -82,13 +82,17 @@ def test_outputs_are_written_into_a_folder(place: Path) -> None:
 @posix
 def test_nothing_else_is_taken_for_a_folder_that_was_left(place: Path) -> None:
     (place / "elsewhere").mkdir()
-    (place / "onnxprune-01234567").write_bytes(b"a file")
-    (place / "onnxprune-abcdefgh").symlink_to(place / "elsewhere")
-    (place / "onnxprune-mine").mkdir()
-    (place / "onnxprune-89abcdef").mkdir()
+    (place / "onnxprune-temporary-01234567").write_bytes(b"a file")
+    (place / "onnxprune-temporary-abcdefgh").symlink_to(place / "elsewhere")
+    (place / "onnxprune-temporary-mine").mkdir()
+    (place / "onnxprune-temporary-89abcdef").mkdir()
+    for name in ("onnxprune-examples", "onnxprune-temporary-examples"):  # a user's own
+        (place / name).mkdir()
+        (place / name / "model.onnx").write_bytes(b"a model")
+    before = names(place)
     with temporary_folder():
         pass
-    assert names(place) == {"elsewhere", "onnxprune-01234567", "onnxprune-abcdefgh", "onnxprune-mine"}
+    assert names(place) == before - {"onnxprune-temporary-89abcdef"}
 
 
 @posix
@@ -111,7 +115,7 @@ def test_a_folder_that_was_taken_before_its_lock_is_made_again(place: Path, monk
 @posix
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() != 0, reason="only root can give folders away")
 def test_folders_of_other_users_stay(place: Path) -> None:
-    left = place / "onnxprune-01234567"
+    left = place / "onnxprune-temporary-01234567"
     left.mkdir()
     os.chown(left, 12345, -1)
     with temporary_folder():

@@ -12,7 +12,7 @@ import pytest
 
 from models.test_zoo import ALL, load
 from onnxprune import Recipe, SparseRecipe, decode, encode, prune, quantize, sparsify
-from onnxprune.driver.prune import apply
+from onnxprune.driver.apply import apply
 from onnxprune.driver.result import ModelResult
 from onnxprune.ir import files
 from onnxprune.ir.model import Model

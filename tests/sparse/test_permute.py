@@ -112,5 +112,5 @@ def test_channels_that_a_list_names_stay_in_place() -> None:
       y = Conv(r, c)
     }"""
     found, _ = ready(text)
-    layers = find_layers(found.model, found.coupling)
+    layers, _ = find_layers(found.model, found.coupling)
     assert orders(found.model, found.coupling, layers, NofM(2, 4)).keys() == {"b:0"}
