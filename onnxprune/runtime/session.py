@@ -194,7 +194,7 @@ def evaluate(model: ModelProto, nodes: Sequence[NodeProto], constants: Mapping[s
     if fits is None:
         fits = len(nodes) == 1  # operators that make much of little have a known shape where their inputs are known
     if not fits:
-        return {} if len(nodes) == 1 else _one_by_one(model, nodes, constants)
+        return {} if len(nodes) == 1 else _in_halves(model, nodes, constants)
     read = {name for node in nodes for name in node.input}
     proto = subgraph(model, nodes, [], wanted)
     proto.graph.initializer.extend(
@@ -203,15 +203,22 @@ def evaluate(model: ModelProto, nodes: Sequence[NodeProto], constants: Mapping[s
     try:
         return dict(zip(wanted, _constant_outputs(proto), strict=True))
     except Exception:  # noqa: BLE001 - onnxruntime derives its exceptions from Exception alone
-        return {} if len(nodes) == 1 else _one_by_one(model, nodes, constants)
+        return {} if len(nodes) == 1 else _in_halves(model, nodes, constants)
 
 
-def _one_by_one(model: ModelProto, nodes: Sequence[NodeProto], constants: Mapping[str, Array]) -> dict[str, Array]:
-    """`evaluate`, where some nodes cannot be computed: they must not hide the others."""
+def _in_halves(model: ModelProto, nodes: Sequence[NodeProto], constants: Mapping[str, Array]) -> dict[str, Array]:
+    """`evaluate`, where some nodes cannot be computed: they must not hide the others, of which there may be thousands."""
     known = dict(constants)
-    for node in nodes:
-        if all(name in known for name in node.input if name):
-            known |= evaluate(model, [node], known)
+    half = len(nodes) // 2
+    for part in (nodes[:half], nodes[half:]):
+        ready: list[NodeProto] = []
+        have = set(known)
+        for node in part:
+            if have.issuperset(name for name in node.input if name):
+                ready.append(node)
+                have.update(node.output)
+        if ready:
+            known |= evaluate(model, ready, known)
     return {name: known[name] for node in nodes for name in node.output if name in known}
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,3 +86,22 @@ def test_onnxruntime_keeps_no_telemetry(tmp_path: Path) -> None:
     words = ("prune", digits, "-o", tmp_path / "out.onnx", "--target", "macs=0.5", "--no-benchmark")
     subprocess.run([sys.executable, "-m", "onnxprune", *map(str, words)], check=True, capture_output=True, env=env)
     assert [file.name for file in tmp_path.rglob("*")] == ["out.onnx"]
+
+
+def test_one_node_that_cannot_be_computed_costs_few_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table has fewer rows than asked for; 63 other nodes are computed all the same."""
+    nodes = [helper.make_node("Add", ["one", "one"], [f"v{number}"]) for number in range(63)]
+    nodes.insert(20, helper.make_node("Gather", ["table", "far"], ["bad"]))
+    constants = {"one": np.ones(1, np.int64), "table": np.ones((2, 3), np.int64), "far": np.array(9)}
+    sessions: list[str] = []
+
+    def counted(proto: ModelProto, name: str, *, optimize: bool) -> Any:
+        sessions.append(name)
+        return inference_session(proto, name, optimize=optimize)
+
+    monkeypatch.setattr("onnxprune.runtime.session.inference_session", counted)
+    model = helper.make_model(helper.make_graph([], "g", [], []), opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    found = evaluate(model, nodes, constants)
+    assert len(found) == 63
+    assert "bad" not in found
+    assert len(sessions) < 20
