@@ -202,10 +202,18 @@ def _listed(folder: Path, suffixes: Iterable[str]) -> list[Path]:
 def _classes(folder: Path) -> list[list[Path]]:
     """The images of each class; a folder without any keeps its number."""
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    return [
-        [file for root, _, _ in sorted(os.walk(folder / name, followlinks=True)) for file in _listed(Path(root), IMAGES)]
-        for name in names
-    ]
+    return [[file for place in sorted(_below(folder / name)) for file in _listed(Path(place), IMAGES)] for name in names]
+
+
+def _below(folder: Path) -> Iterator[str]:
+    """A folder and those below it, also by links; none twice, since links may lead in a circle."""
+    seen = set[str]()
+    for place, folders, _ in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield place
 
 
 def _taking_turns(classes: list[list[Path]]) -> list[tuple[Path, int | None]]:

@@ -189,6 +189,17 @@ def test_folders_are_classes_that_take_turns(tmp_path: Path) -> None:
     assert array[:, 0, 0, 0].tolist() == [0, 0, 0, 10, 10, 20]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights")
+def test_links_in_folders_are_followed_once(tmp_path: Path) -> None:
+    picture(tmp_path / "elsewhere" / "0.png", 0)
+    picture(tmp_path / "samples" / "ant" / "1.png", 20)
+    (tmp_path / "samples" / "ant" / "more").symlink_to(tmp_path / "elsewhere")
+    for name in ("all", "again", "here"):  # each visit of one would lead to all of them again
+        (tmp_path / "samples" / "ant" / name).symlink_to(tmp_path / "samples")
+    ((array, _),) = read(tmp_path / "samples", PICTURE, preprocess="none", rows=10)
+    assert sorted(array[:, 0, 0, 0].tolist()) == [0, 20]
+
+
 def test_images_fit_the_input(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", 255, size=9)
     ((array, _),) = read(tmp_path, PICTURE)

@@ -26,10 +26,7 @@ def test_what_the_standard_refuses_is_a_model_error() -> None:
     [
         "r = Range (zero, m, one) y = Cast <to = 1> (r)",
         "r = ConstantOfShape (k) y = Add (r, r)",
-        (
-            "y = If (c) <then_branch = t () => (u) { r = Expand (z, k) u = Cast <to = 1> (r) }, "
-            "else_branch = e () => (v) { v = Neg (x) }>"
-        ),
+        "y = If (c) <then_branch = t () => (u) { u = Tile (k, k) }, else_branch = e () => (v) { v = Tile (k, k) }>",
     ],
 )
 def test_long_vectors_are_not_followed_entry_by_entry(body: str) -> None:
