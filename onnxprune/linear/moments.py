@@ -13,7 +13,7 @@ from onnxprune.axes.graph_axes import BATCHED_PRODUCTS
 from onnxprune.errors import ModelError
 from onnxprune.linear.layers import Reader, linear_readers
 from onnxprune.linear.regression import MOST_FEATURES, with_ones
-from onnxprune.linear.rows import input_rows, pick_rows
+from onnxprune.linear.rows import input_rows, pick_rows, summable
 from onnxprune.runtime.session import Session
 
 if TYPE_CHECKING:
@@ -160,6 +160,8 @@ class _Mean:
 def _rows(reader: Reader, x: Array, kernel: Sequence[int], batches: int, rng: np.random.Generator) -> Array:
     picked = pick_rows(reader, x.shape, kernel, max(1, rows_wanted(reader.features) // batches), rng)
     rows = input_rows(reader, x, picked).astype(np.float32)
+    sound = summable(rows)
+    rows = rows if sound.all() else rows[:, sound]
     return with_ones(rows) if reader.affine else rows
 
 

@@ -19,7 +19,7 @@ from onnxprune.ir.node import captured
 from onnxprune.linear.layers import Reader, outer_consumers
 from onnxprune.linear.moments import rows_wanted
 from onnxprune.linear.regression import Regression, with_ones
-from onnxprune.linear.rows import input_rows, output_rows, pick_rows
+from onnxprune.linear.rows import input_rows, output_rows, pick_rows, summable
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -156,14 +156,14 @@ class NetworkPair:
         whole = Regression(np.concatenate(designs, 1), np.concatenate(targets, 1), offset, *task.bounds, reader.affine)
         judge = np.concatenate(judging)
         judge[_FOURTH - 1 :: _FOURTH] |= not judge.any()
-        whole, judge = _finite(whole, judge)
+        whole, judge = _summable(whole, judge)
         if not judge.any() or judge.all():
             return whole, whole, whole
         return whole, whole.part(np.flatnonzero(~judge)), whole.part(np.flatnonzero(judge))
 
 
-def _finite(whole: Regression, judge: npt.NDArray[np.bool_]) -> tuple[Regression, npt.NDArray[np.bool_]]:
-    """Without the rows in which something is infinite, or not a number."""
+def _summable(whole: Regression, judge: npt.NDArray[np.bool_]) -> tuple[Regression, npt.NDArray[np.bool_]]:
+    """Without the rows that have no sum."""
     arrays = [array for array in (whole.x, whole.y, whole.offset) if array is not None]
-    sound = np.all([np.isfinite(array).all((0, 2)) for array in arrays], 0)
+    sound = summable(*arrays)
     return (whole, judge) if sound.all() else (whole.part(np.flatnonzero(sound)), judge[sound])

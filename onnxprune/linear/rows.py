@@ -19,15 +19,19 @@ from onnxprune.linear.im2col import Geometry
 from onnxprune.linear.roles import TAP, named_letters
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from onnxprune.axes.coupling import Coupling
     from onnxprune.axes.factors import Factor, Positions
     from onnxprune.ir.weights import Array
     from onnxprune.linear.layers import Reader
 
-__all__ = ["PickedRows", "input_rows", "output_rows", "pick_rows", "positions_read"]
+__all__ = ["PickedRows", "input_rows", "output_rows", "pick_rows", "positions_read", "summable"]
 
 _INPUT = ("group", "row", "feature")
 _OUTPUT = ("group", "row", "output")
+_LARGEST = 1e15
+"""Magnitude of an entry below which the squares of 10^8 rows have a sum in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,12 @@ def output_rows(reader: Reader, y: Array, picked: PickedRows) -> Array:
         return reader.roles.arrange(y, spelled, _OUTPUT)[:, picked.places]
     y = y.reshape(*y.shape[:2], -1)[:, :, picked.places]
     return reader.roles.arrange(y, (*spelled[:2], ANONYMOUS), _OUTPUT)
+
+
+def summable(*arrays: Array) -> npt.NDArray[np.bool_]:
+    """Tell for each row of arrays [groups, rows, ...] if its products have sums: it has numbers, and none is too large. [rows]"""
+    found: npt.NDArray[np.bool_] = np.all([(np.abs(array) < _LARGEST).all((0, 2)) for array in arrays], 0)
+    return found
 
 
 def positions_read(reader: Reader, coupling: Coupling, factor: Factor) -> Positions | None:

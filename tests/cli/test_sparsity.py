@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from command import DIGITS, Cli, refused, shell
+from command import DIGITS, Cli, net, refused, shell
 
 
 def test_sparsify_writes_zeros_and_says_where(call: Cli, tmp_path: Path) -> None:
@@ -36,6 +36,14 @@ def test_sparsify_with_samples(call: Cli, model: Path, tmp_path: Path) -> None:
     assert done.status == 0, done.err
     assert "unstructured, by admm, shared out by sensitivity" in done.out
     assert "refit 2 layers" in done.out
+
+
+def test_values_whose_squares_overflow_are_no_fault_and_no_warning(tmp_path: Path) -> None:
+    """In a process of its own: there, no test turns warnings into errors."""
+    onnx.save(net(np.full((32, 3, 3, 3), 1e25, np.float32)), tmp_path / "m.onnx")
+    np.savez(tmp_path / "s.npz", x=np.random.default_rng(0).standard_normal((8, 3, 8, 8), np.float32))
+    done = shell("sparsify", "m.onnx", "-o", "o.onnx", "--sparsity", "0.5", "--calib", "s.npz", "--ends", cwd=tmp_path)
+    assert (done.status, done.err) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 from nets import parse
 from onnxprune.driver.prune import analyze
 from onnxprune.linear.layers import linear_readers
-from onnxprune.linear.rows import input_rows, output_rows, pick_rows, positions_read
+from onnxprune.linear.rows import input_rows, output_rows, pick_rows, positions_read, summable
 
 NET = """(float[N,3,1,5] x) => (float[N,4,1,3] y) <float[2,3,1,1] w, float[4,2,1,3] v> {
   h = Conv(x, w)
@@ -34,3 +34,10 @@ def test_rows_of_a_convolution_are_windows() -> None:
     assert rows[0, 2].tolist() == [1, 2, 3, 6, 7, 8]
     y = np.arange(24.0).reshape(2, 4, 1, 3)
     assert output_rows(reader, y, picked)[0, 2].tolist() == y[0, :, 0, 1].tolist()
+
+
+def test_rows_whose_squares_have_no_sum_are_told() -> None:
+    rows = np.ones((2, 5, 3), np.float32)
+    rows[0, 1, 2], rows[1, 2, 0], rows[0, 3, 1] = np.nan, np.inf, -1e30
+    assert summable(rows).tolist() == [True, False, False, False, True]
+    assert summable(np.ones((2, 5, 1), np.float32), rows[:, ::-1]).tolist() == [True, False, False, False, True]
