@@ -11,6 +11,7 @@ from onnxprune.ir.precision import as_float32, float_types
 from onnxprune.passes.footprint import footprint, footprint_of_file
 from onnxprune.passes.restore import Restore
 from onnxprune.pruning.cost import CostModel, Footprint
+from onnxprune.shapes.run_memory import demand_room
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
@@ -49,8 +50,9 @@ class Normalized:
         """Samples as batches for the float32 copy.
 
         Raises:
-            OptionError: they do not fit the model.
+            OptionError: they do not fit the model, or the memory that is left does not do for one of them.
         """
+        demand_room(self.model, self.shapes.shapes, "calibration", samples=max(self.shapes.batch, 1))
         return Calibration.of(samples, self.shapes, float32=not self.is_float32)
 
 

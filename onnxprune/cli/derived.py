@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 from onnxprune.errors import ContractError, OnnxPruneError
 from onnxprune.ir.unchanged import watched
 from onnxprune.options.fields import Field, fields_of
+from onnxprune.runtime.memory import bound_memory
 from onnxprune.runtime.threads import bound
 
 __all__ = ["COMMANDS", "Parameter", "Some", "command"]
@@ -56,7 +57,7 @@ class Parameter:
     @property
     def last(self) -> tuple[bool, bool]:
         """Sorts what must be given before the rest, and what many commands have behind it."""
-        return self.field.default is not MISSING, self.field.name in {"threads", "custom_ops", "force", "as_json"}
+        return self.field.default is not MISSING, self.field.name in {"threads", "max_memory", "custom_ops", "force", "as_json"}
 
 
 COMMANDS: dict[str, tuple[Callable[..., None], list[Parameter]]] = {}
@@ -78,6 +79,7 @@ def command(app: typer.Typer) -> Callable[[F], F]:
         def run(**given: Any) -> None:
             if function.__name__ != "benchmark":  # its threads are what is measured
                 bound(given.get("threads"))
+                bound_memory(given.get("max_memory"))
             values: dict[str, dict[str, Any]] = {name: {} for name in kinds}
             for one in parameters:
                 value = given[one.field.name]

@@ -27,6 +27,7 @@ from onnxprune.ir.temporary import temporary_folder
 from onnxprune.ir.weights import Weight
 from onnxprune.runtime import session
 from onnxprune.runtime.custom_operators import register_libraries
+from onnxprune.shapes.run_memory import batch_that_fits
 from onnxprune.verify.law import isolate
 
 if TYPE_CHECKING:
@@ -168,7 +169,9 @@ class Workshop:
                     "percentile": settings.percentile,
                 },
             )
-            for batch in samples.batches(_BATCH):  # ranges are merged after every batch, whatever the method: one is in memory
+            for batch in samples.batches(
+                batch_that_fits(self.original, _BATCH)
+            ):  # ranges are merged after every batch, whatever the method: one is in memory
                 calibrator.collect_data(_Feed(batch.feeds))
             self._ranges = calibrator.compute_data()
         found = {name: data.range_value for name, data in self._ranges.items()}

@@ -36,6 +36,7 @@ from onnxprune.ir.unchanged import watched
 from onnxprune.options.quantize import QuantRecipe
 from onnxprune.passes import Decode, FoldMasks, Restore
 from onnxprune.runtime import session
+from onnxprune.shapes.run_memory import batch_that_fits
 from onnxprune.verify.drift import measure_drift
 from onnxprune.verify.metrics import Evaluation
 
@@ -53,6 +54,8 @@ _BLOCK = 4
 _OVERFLOW = 0.05
 """Relative difference to exact arithmetic from which sums have overflown; rounding alone leaves a percent or two."""
 _PREPARED = "prepared for int8"
+_BATCH = 16
+"""Samples of a batch of these, at most."""
 _LOOKED_AT = 64
 """Samples that arithmetic is compared on."""
 
@@ -292,7 +295,7 @@ def _arithmetic(model: Model, samples: Samples) -> float:
     try:
         kernels, exact = (session.Session(model, fuse=fuse, threads=0) for fuse in (True, False))
         taken, squares, gaps = 0, 0.0, 0.0
-        for batch in samples.batches():
+        for batch in samples.batches(batch_that_fits(model, _BATCH)):
             for a, b in zip(kernels.run(batch.feeds), exact.run(batch.feeds), strict=True):
                 if isinstance(b, np.ndarray) and np.issubdtype(b.dtype, np.floating):
                     squares += float(np.square(b, dtype=np.float64).sum())

@@ -10,10 +10,11 @@ import numpy as np
 
 from onnxprune.axes.factors import leaves
 from onnxprune.axes.graph_axes import BATCHED_PRODUCTS
-from onnxprune.errors import ModelError
+from onnxprune.errors import ModelError, OptionError
 from onnxprune.linear.layers import Reader, linear_readers
 from onnxprune.linear.regression import MOST_FEATURES, with_ones
 from onnxprune.linear.rows import input_rows, pick_rows, summable
+from onnxprune.runtime.memory import left, share
 from onnxprune.runtime.session import Session
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _PRODUCTS = 4e10
 """Products of two features that are summed up for one reader, about; fewer rows do for many features,"""
 _EACH = 6
 """but so many for each."""
+_PART = 16
+"""The part of the memory that rows may take; fewer rows do where that is short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,8 @@ def rows_wanted(features: int) -> int:
     """The number of rows for a regression on that many features; where these are too many, a matrix of rows is inverted."""
     if features > MOST_FEATURES:
         return MOST_FEATURES
-    return max(_EACH * features, min(ROWS, int(_PRODUCTS / features**2)))
+    rows = max(_EACH * features, min(ROWS, int(_PRODUCTS / features**2)))
+    return max(features, min(rows, share(_PART, 2**62) // (4 * features)))
 
 
 def meetings(coupling: Coupling) -> Iterator[Meeting]:
@@ -106,10 +110,12 @@ def collect(model: Model, coupling: Coupling, feeds: CalibrationFeeds, *, seed: 
 
     Raises:
         ModelError: what a layer reads is not finite on the samples, or its squares are not.
+        OptionError: the memory that is left does not do for them.
     """
     readers = tuple(linear_readers(model, coupling))
     met = tuple(m for m in meetings(coupling) if model.weights.keys().isdisjoint(m.node.view.inputs))
     places = {(m.node.view.inputs[at], axis) for m in met for at, axis in m.node.equation.carriers[m.letter]}
+    _demand_room(model, readers)
     names = list(dict.fromkeys([*(reader.data for reader in readers), *(name for name, _ in places)]))
     if not names:
         return Statistics((), {}, (), {})
@@ -135,6 +141,18 @@ def collect(model: Model, coupling: Coupling, feeds: CalibrationFeeds, *, seed: 
                 f"(read by {reader.node.view.op} with {reader.weight!r}): look for values in the samples that are far too large"
             )
     return Statistics(readers, found, met, {place: mean.value for place, mean in energies.items()})
+
+
+def _demand_room(model: Model, readers: Sequence[Reader]) -> None:
+    """Nothing happens if the moments of all readers fit into the memory that is left."""
+    features = [(reader.groups, reader.features + reader.affine) for reader in readers]
+    needed = sum(4 * groups * (count * count if count <= MOST_FEATURES else 2 * count) for groups, count in features)
+    have = left()
+    if have is not None and needed > have:
+        raise OptionError(
+            f"{model.name}: statistics of {len(readers)} layers take {needed / 1e9:.2f} GB, and {have / 1e9:.2f} GB are left: "
+            "raise --max-memory, or prune without samples"
+        )
 
 
 class _Mean:

@@ -26,6 +26,7 @@ __all__ = [
 
 _Model = Annotated[Path, Option(argument=True, metavar="MODEL")]
 _Threads = Annotated[int | None, Option(range="[1, inf)", metavar="N")]
+_Memory = Annotated[str | None, Option(metavar="SIZE")]
 _Out = Annotated[Path, Option(flags="-o/--output", metavar="OUT")]
 
 
@@ -60,10 +61,12 @@ class Reads(Prints):
     Attributes:
         model: an .onnx file.
         threads: threads of every library that computes; else as ONNXPRUNE_THREADS says, or the cores that the process may use.
+        max_memory: the memory that it may take, as 2G or 512M; else as ONNXPRUNE_MAX_MEMORY says, or what is free.
     """
 
     model: _Model
     threads: _Threads = None
+    max_memory: _Memory = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +214,7 @@ class Run(Replaces):
         keep: keep the model after every step here; when run again, finished steps are not.
         dry_run: check the recipe and print its steps; compute nothing.
         threads: threads of every library that computes; else as ONNXPRUNE_THREADS says, or the cores that the process may use.
+        max_memory: the memory that it may take, as 2G or 512M; else as ONNXPRUNE_MAX_MEMORY says, or what is free.
     """
 
     recipe: Annotated[Path, Option(argument=True, metavar="RECIPE")]
@@ -218,3 +222,4 @@ class Run(Replaces):
     keep: Annotated[Path | None, Option(metavar="FOLDER")] = None
     dry_run: bool = False
     threads: _Threads = None
+    max_memory: _Memory = None

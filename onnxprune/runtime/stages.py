@@ -12,6 +12,7 @@ import numpy as np
 from onnxprune.ir.node import values_read
 from onnxprune.ir.subgraph import extract
 from onnxprune.ir.temporary import temporary_folder
+from onnxprune.runtime.memory import share
 from onnxprune.runtime.session import Session, value_info
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["StagedRun"]
 
 HELD_BYTES = 1 << 30
-"""Bytes of activations that one run keeps in memory, 1 GiB; the others lie in a temporary folder."""
+"""Bytes of activations that one run keeps in memory, 1 GiB or less where memory is short; others lie in a temporary folder."""
+_PART = 8
+"""The part of the memory which they may take."""
 
 
 class StagedRun:
@@ -39,13 +42,13 @@ class StagedRun:
     """
 
     def __init__(
-        self, model: Model, feeds: Iterable[Mapping[str, Array]], *, keep: Collection[str] = (), memory: int = HELD_BYTES
+        self, model: Model, feeds: Iterable[Mapping[str, Array]], *, keep: Collection[str] = (), memory: int | None = None
     ) -> None:
         """Begin before the first node. Values named in ``keep`` stay until they are released, others until their last reader."""
         self.model, self.done, self.batches = model, 0, 0
         self._kept = set(keep)
         self._readers = _last_readers(model)
-        self._store = _Store(memory)
+        self._store = _Store(share(_PART, HELD_BYTES) if memory is None else memory)
         for feed in feeds:
             for name, array in feed.items():
                 self._store.add(name, self.batches, array)

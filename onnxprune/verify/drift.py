@@ -11,11 +11,12 @@ import numpy as np
 from onnxprune.data.samples import noise_samples
 from onnxprune.errors import ModelError
 from onnxprune.ir.precision import as_float32, feeds_as_float32, float_types
+from onnxprune.runtime.memory import share
 from onnxprune.runtime.partition import Runner
 from onnxprune.runtime.session import first_line
 from onnxprune.shapes.candidates import binding_candidates
 from onnxprune.shapes.probes import shapes_at, starved
-from onnxprune.verify.expense import EXPENSIVE, activation_bytes
+from onnxprune.verify.expense import activation_bytes, expensive
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
@@ -35,6 +36,8 @@ _NOISE = 16
 """Samples of noise."""
 DRIFT_BYTES = 1 << 28
 """Bytes of all activations of one batch whose outputs are compared, about, 256 MiB; one sample may take more."""
+_PART = 8
+"""The part of the memory which they may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +107,8 @@ def _drift_in_any(pruned: Model, original: Model, samples: Samples, count: int, 
         cost: bytes that a sample's activations take.
         batch: one that the models may take no others beside than multiples of.
     """
-    count = max(1, min(count, EXPENSIVE // max(cost, 1)))
-    largest = max(1, min(_DRIFT_BATCHES[0][0], DRIFT_BYTES // max(cost, 1)))
+    count = max(1, min(count, expensive() // max(cost, 1)))
+    largest = max(1, min(_DRIFT_BATCHES[0][0], share(_PART, DRIFT_BYTES) // max(cost, 1)))
     batches = [(largest, 0), *_DRIFT_BATCHES[1:], (batch, batch)]
     try:
         return _drift_of(pruned, original, samples, count, dict, batches)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from onnxprune.runtime.memory import share
 from onnxprune.shapes.probes import shapes_at
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.types import Shape
 
-__all__ = ["EXPENSIVE", "activation_bytes"]
+__all__ = ["EXPENSIVE", "activation_bytes", "expensive"]
 
 _SMALL_SAMPLE = 1 << 14
 """Elements of one sample up to which a run is taken to be cheap: images and videos take long."""
@@ -21,6 +22,13 @@ EXPENSIVE = 1 << 31
 """Bytes of all activations, 2 GiB, from which on a model is run on one sample, and once."""
 _ELEMENT = 4
 """Bytes of an element, about."""
+_PART = 2
+"""The part of the memory which a run may take before it counts as expensive."""
+
+
+def expensive() -> int:
+    """`EXPENSIVE`, or less where memory is short."""
+    return share(_PART, EXPENSIVE)
 
 
 def activation_bytes(model: Model, sizes: Mapping[str, Shape]) -> int:

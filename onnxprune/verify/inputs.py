@@ -19,7 +19,8 @@ from onnxprune.runtime.partition import run_each
 from onnxprune.runtime.session import first_line, random_feeds
 from onnxprune.shapes.candidates import binding_candidates, larger
 from onnxprune.shapes.probes import shapes_at, starved
-from onnxprune.verify.expense import EXPENSIVE, activation_bytes
+from onnxprune.shapes.run_memory import demand_room
+from onnxprune.verify.expense import activation_bytes, expensive
 
 if TYPE_CHECKING:
     from onnxprune.ir.model import Model
@@ -72,9 +73,12 @@ def reference(model: Model, watched: Sequence[str], seed: int, *, large: bool = 
 
     Raises:
         ModelError: it does not run.
+        OptionError: the memory that is left does not do for one run.
     """
     first = next(binding_candidates(model, batches=(1, 2)))
-    alone = activation_bytes(model, first[0]) > EXPENSIVE
+    alone = activation_bytes(model, first[0]) > expensive()
+    if alone:
+        demand_room(model, shapes_at(model, first[0]).shapes, "the proof")
     threads = 0 if alone else 1
     found = _first(model, watched, seed, alone=alone)
     if large:
@@ -110,7 +114,7 @@ def _small(model: Model, taken: Mapping[str, Shape]) -> Iterator[list[dict[str, 
     plain = model.copy()
     plain.sizes = replace(model.sizes, seen={})
     for candidate in itertools.islice(binding_candidates(plain, batches=(1, 2), smaller=True), _SMALL_TRIALS):
-        if candidate[0] != taken and all(activation_bytes(model, one) <= EXPENSIVE // _FEW for one in candidate):
+        if candidate[0] != taken and all(activation_bytes(model, one) <= expensive() // _FEW for one in candidate):
             yield candidate
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.options.functions import guarded, load_named
 from onnxprune.runtime.session import Session
+from onnxprune.shapes.run_memory import batch_that_fits
 from onnxprune.verify.divergence import comparable
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
 
 __all__ = ["QUALITY_METRICS", "Evaluation", "QualityMetric", "check_labels", "find_metric", "parse_drop", "resolve_metric"]
+
+_BATCH = 64
+"""Samples of a batch that is scored, at most."""
 
 QualityMetric = Callable[[Sequence[Any], Sequence[Any], Any], float]
 """From a batch's outputs, the original's, and the labels (``None`` if there are none), to a score; higher is better."""
@@ -198,6 +202,7 @@ class Evaluation:
         self._score, self._samples, self._model = find_metric(self.metric), samples, original
         self._names = [output.name for output in original.graph.output]
         self._session = Session(original, self._names, fuse=True, threads=0)
+        self._size = batch_that_fits(original, _BATCH)
         self.notice = ""
         self.original = self._run(original)
 
@@ -209,7 +214,7 @@ class Evaluation:
         session = Session(model, self._names, fuse=True, threads=0)
         total, self._count = 0.0, 0
         outputs: Sequence[Any] = ()
-        for batch in self._samples.batches(64):
+        for batch in self._samples.batches(self._size):
             outputs = session.run(batch.feeds)
             if self.metric == "top1":
                 check_labels(outputs, batch.labels, self._samples.source, self._count)

@@ -32,7 +32,7 @@ def test_activations_are_counted_without_weights() -> None:
 def test_a_model_whose_run_is_expensive_is_run_at_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = inputs.reference(model(), ["y"], 0, large=True)
     assert ([len(feed["x"]) for feed in plain.feeds], plain.threads) == ([1, 2], 1)
-    monkeypatch.setattr(inputs, "EXPENSIVE", 1)
+    monkeypatch.setattr(expense, "EXPENSIVE", 1)
     dear = inputs.reference(model(), ["y"], 0, large=True)
     assert ([len(feed["x"]) for feed in dear.feeds], dear.threads) == ([1], 0)
     assert dear.notes == ("other sizes were not tested: a run on x[1, 3, 96, 96] takes long",)
@@ -52,6 +52,6 @@ def test_outputs_are_compared_in_batches_and_on_samples_that_fit(monkeypatch: py
     sizes.clear()
     sample = expense.activation_bytes(model(), {"x": (1, 3, 96, 96)})
     monkeypatch.setattr(drift, "DRIFT_BYTES", 2 * sample)
-    monkeypatch.setattr(drift, "EXPENSIVE", 5 * sample)
+    monkeypatch.setattr(expense, "EXPENSIVE", 5 * sample)
     assert drift.measure_drift(model(), model(), None).samples == 4
     assert set(sizes) == {2}

@@ -1,0 +1,40 @@
+"""The memory of a run is what is alive together, and is demanded before the run."""
+
+from __future__ import annotations
+
+import pytest
+
+from nets import parse
+from onnxprune.errors import OptionError
+from onnxprune.ir.model import Model
+from onnxprune.runtime import memory
+from onnxprune.shapes.probes import shapes_at
+from onnxprune.shapes.run_memory import batch_that_fits, demand_room, peak_bytes
+
+NET = "(float[N,64] x) => (float[N,64] y) { a = Relu(x) b = Relu(a) c = Relu(b) d = Add(c, a) y = Relu(d) }"
+
+
+def test_values_count_until_their_last_reader() -> None:
+    model = Model.of(parse(NET))
+    shapes = shapes_at(model, {"x": (10, 64)}).shapes
+    assert peak_bytes(model, shapes) == 4 * 4 * 640 - 4 * 640  # a, and two more; x has gone by then
+    assert peak_bytes(model, shapes_at(model, {"x": (20, 64)}).shapes) == 2 * peak_bytes(model, shapes)
+
+
+def test_a_run_that_does_not_fit_is_refused_with_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model.of(parse(NET))
+    shapes = shapes_at(model, {"x": (10, 64)}).shapes
+    demand_room(model, shapes, "the proof")
+    monkeypatch.setenv(memory.VARIABLE, "1K")
+    with pytest.raises(OptionError, match=r"the proof takes about 0\.00 GB for one sample, .* left: raise --max-memory"):
+        demand_room(model, shapes, "the proof")
+
+
+def test_batches_are_as_large_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model.of(parse(NET.replace("64", "1048576")))  # 12 MiB of each sample
+    monkeypatch.setenv(memory.VARIABLE, "16G")
+    assert batch_that_fits(model, 64) == 64
+    monkeypatch.setenv(memory.VARIABLE, "1G")
+    assert batch_that_fits(model, 64) == 256 // 12
+    monkeypatch.setenv(memory.VARIABLE, "1M")
+    assert batch_that_fits(model, 64) == 64 // 12
