@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from onnxprune.ir.outputs import take_lock
+from onnxprune.ir.unchanged import owned
 
 __all__ = ["temporary_folder"]
 
@@ -42,6 +43,7 @@ def temporary_folder() -> Iterator[Path]:
                 break
         inner = folder / _INNER  # who writes outputs there locks it
         inner.mkdir()
+        stack.enter_context(owned(inner))
         yield inner
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from onnxprune.errors import ChangedError
 
-__all__ = ["check_unchanged", "digest_of", "note", "replaced", "watched"]
+__all__ = ["check_unchanged", "digest_of", "note", "owned", "replaced", "watched"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,8 @@ class _Stamp:
 
 _files: ContextVar[dict[str, _Stamp | None] | None] = ContextVar("files", default=None)
 """The files that were read, with their first stamps."""
+_own: set[str] = set()
+"""Folders that are this process's own."""
 
 
 @contextmanager
@@ -60,6 +62,17 @@ def watched() -> Iterator[None]:
         _files.reset(token)
 
 
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """A context in which the files of a folder may change as this process likes."""
+    name = os.path.realpath(folder) + os.sep
+    _own.add(name)
+    try:
+        yield
+    finally:
+        _own.discard(name)
+
+
 def note(path: str | Path) -> None:
     """A file is about to be read.
 
@@ -70,6 +83,8 @@ def note(path: str | Path) -> None:
     if files is None:
         return
     name = os.path.realpath(path)
+    if name.startswith(tuple(_own)):
+        return
     stamp = _Stamp.of(name)
     if files.setdefault(name, stamp) != stamp:
         raise _changed(name)

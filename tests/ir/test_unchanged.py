@@ -18,6 +18,7 @@ from onnxprune.errors import ChangedError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model
 from onnxprune.ir.outputs import replace_file
+from onnxprune.ir.temporary import temporary_folder
 from onnxprune.ir.unchanged import check_unchanged, digest_of, note, replaced, watched
 
 NET = """<ir_version: 9, opset_import: ["": 18]> net (float[n, 32] x) => (float[n, 32] y) {
@@ -124,6 +125,15 @@ def test_the_digest_is_that_of_what_was_read(path: Path) -> None:
         assert digest_of(path) == before
     write(path, 2, external=False)
     assert digest_of(path) == hashlib.sha256(path.read_bytes()).hexdigest() != before
+
+
+def test_files_of_its_own_folder_may_change() -> None:
+    with watched(), temporary_folder() as folder:
+        write(folder / "m.onnx")
+        Model.of(folder / "m.onnx")
+        write(folder / "m.onnx", 1, external=False)
+        Model.of(folder / "m.onnx")
+    assert not folder.exists()
 
 
 def test_what_is_looked_at_beside_an_output_may_go(path: Path) -> None:
