@@ -36,6 +36,7 @@ _LARGEST = 1 << 22
 """Elements that a longer input has at most."""
 _BATCHES = ((4, 8), (8, 16), (16, 32), (6, 12), (10, 20))
 """Batches of graphs that take multiples alone: several views of a sample, flips, crops."""
+_STATE_RANK = 3
 _RANKS = (0, 2, 3, 4, 1, 5)
 """Ranks that are tried for inputs that have none."""
 _LONG = 1024
@@ -202,11 +203,7 @@ def _too_large(found: Sequence[Mapping[str, Shape]], inputs: Sequence[ValueInfoP
 def _bound(inputs: Sequence[ValueInfoProto], given: GivenSizes, trial: _Trial) -> list[Assignment]:
     """Sizes of open axes by key, once or twice."""
     axes = {value.name: given.axes(value) for value in inputs}
-    homes: dict[str, int] = {}
-    for sizes in axes.values():
-        for axis, key in enumerate(sizes):
-            if isinstance(key, str):
-                homes[key] = min(axis, homes.get(key, axis))
+    homes = _homes(axes)
     formulas = {key: formula(key, homes) for key in homes}
     probes: list[Assignment] = []
     for second in (False, True):
@@ -224,6 +221,21 @@ def _bound(inputs: Sequence[ValueInfoProto], given: GivenSizes, trial: _Trial) -
         if not homes:
             break
     return probes
+
+
+def _homes(axes: Mapping[str, Sequence[int | str]]) -> dict[str, int]:
+    """By key the first axis that has it: those that are alike have one size.
+
+    The batch of a recurrent state [layers, batch, hidden] is on its second axis, that of other inputs on their first.
+    """
+    homes: dict[str, int] = {}
+    batched = any(sizes and isinstance(sizes[0], str) for sizes in axes.values())
+    for sizes in axes.values():
+        state = batched and len(sizes) == _STATE_RANK and [isinstance(size, str) for size in sizes] == [False, True, False]
+        for axis, key in enumerate(sizes):
+            if isinstance(key, str):
+                homes[key] = min(0 if state else axis, homes.get(key, axis))
+    return homes
 
 
 def _with_formulas(found: Assignment, formulas: Mapping[str, Formula | None], pinned: Mapping[str, int]) -> Assignment:
@@ -252,7 +264,7 @@ def larger(model: Model, sizes: Mapping[str, Shape]) -> Iterator[dict[str, Shape
         key: size for name, keys in axes.items() for key, size in zip(keys, sizes[name], strict=True) if isinstance(key, str)
     }
     lone = max(map(len, axes.values()), default=0) == 1  # the only axis is no batch, but a length
-    batches = {keys[0] for keys in axes.values() if keys and isinstance(keys[0], str) and not lone}
+    batches = {key for key, home in _homes(axes).items() if home == 0 and not lone}
     formulas = {key: formula(key, found) for key in found}
     rows = {key: size for key, size in found.items() if key not in {*batches, *given.fixed} and formulas[key] is None}
     spatial = {key for keys in axes.values() if len(keys) >= 4 for key in keys[2:] if isinstance(key, str)}

@@ -157,11 +157,14 @@ def _few_of(tried: Sequence[str]) -> str:
 
 def _way_out(model: Model) -> str:
     """How to give the sizes that a model takes."""
-    for value in model.inputs:
-        axes = model.sizes.axes(value)
-        if any(isinstance(key, str) for key in axes):
-            sizes = "x".join("SIZE" if isinstance(key, str) else str(key) for key in axes)
-            return f"give sizes that it takes with --shape {value.name}={sizes}, or samples of them with --calib"
+    axes = {value.name: model.sizes.axes(value) for value in model.inputs}
+    texts = [
+        f"--shape {name}={'x'.join('SIZE' if isinstance(key, str) else str(key) for key in keys)}"
+        for name, keys in axes.items()
+        if any(isinstance(key, str) for key in keys)
+    ]
+    if texts:
+        return f"give sizes that it takes with {' '.join(texts)}, or samples of them with --calib"
     return "it does not run in ONNX Runtime: export it again"
 
 

@@ -77,6 +77,16 @@ def test_one_name_has_one_size_in_every_trial() -> None:
     assert (2, 512) in {found["x"] for found in tried}
 
 
+def test_the_batch_of_a_recurrent_state() -> None:
+    """Neither has a name."""
+    tried = trials([value("x", None, None), value("state", 2, None, 8)])
+    assert any(first["state"][1] == first["x"][0] and first["x"][1] == 224 for first, *_ in tried)
+    (first, *_) = larger(model_of([value("x", None, None), value("state", 2, None, 8)]), {"x": (1, 24), "state": (2, 1, 8)})
+    assert first == {"x": (1, 1008), "state": (2, 1, 8)}
+    alone = trials([value("x", 1, None, 80)])
+    assert all(first["x"][1] > 4 for first, *_ in alone)
+
+
 def test_a_negative_size_is_open() -> None:
     info = helper.make_tensor_value_info("x", TensorProto.FLOAT, [-1, 3])
     assert bindings([info]) == [{"x": (2, 3)}, {"x": (3, 3)}]
