@@ -138,7 +138,7 @@ def binding_candidates(
     for ranked, base in itertools.product(_ranked(model), trials):
         for assignments in _assignments(ranked, base, smaller=smaller):
             found = _shapes(inputs, ranked.sizes, assignments)
-            if found not in done and not _too_large(found, inputs, ranked.sizes):
+            if found not in done and not (done and _too_large(found, inputs, ranked.sizes)):  # the plain ones are always tried
                 done.append(found)
                 yield found
 

@@ -97,6 +97,10 @@ def test_longer_inputs_have_a_limit() -> None:
     assert all(np.prod(found["x"]) <= 1 << 22 for trial in trials([info]) for found in trial)
 
 
+def test_sizes_that_the_model_fixes_are_tried_however_large_they_are() -> None:
+    assert trials([value("x", "N", 3, 2048, 2048)])[0][0] == {"x": (2, 3, 2048, 2048)}
+
+
 def test_nothing_to_feed() -> None:
     assert bindings([]) == [{}]
 
