@@ -20,16 +20,26 @@ def load_toml(path: str | Path) -> dict[str, Any]:
     """The tables of a TOML file.
 
     Raises:
-        OptionError: no such file, or not TOML.
+        OptionError: no such file, not TOML, or a text in it has a null character, which no path and no name may have.
     """
     try:
-        return tomllib.loads(_text(Path(path)))
+        found = tomllib.loads(_text(Path(path)))
     except OSError as error:
         raise OptionError(f"{path}: cannot be read: {error.strerror}") from error
     except RecursionError as error:
         raise OptionError(f"{path}: not TOML that can be read: {_DEEP}") from error
     except ValueError as error:  # also a number of thousands of digits, and what is not UTF-8
         raise OptionError(f"{path}: not TOML: {error}") from error
+    if _has_null(found):
+        raise OptionError(f"{path}: a text in it has a null character: write it again")
+    return found
+
+
+def _has_null(value: Any) -> bool:
+    """Tell whether a text in a value of TOML has a null character."""
+    if isinstance(value, dict):
+        return any(map(_has_null, value)) or any(map(_has_null, value.values()))
+    return any(map(_has_null, value)) if isinstance(value, list) else isinstance(value, str) and "\0" in value
 
 
 def load_json(path: str | Path) -> Any:

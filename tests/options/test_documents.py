@@ -30,6 +30,8 @@ def test_files(tmp_path: Path) -> None:
         (b"a = " + b"9" * 5000, "digits"),
         (b'a = "\xff"', "utf-8"),
         (b'a = "\x00"', "not TOML"),
+        (b'[a]\nb = [{c = "m\\u0000.onnx"}]', "null character"),
+        (b'"a\\u0000" = 1', "null character"),
     ],
 )
 def test_what_is_no_toml(tmp_path: Path, content: bytes, words: str) -> None:
