@@ -220,7 +220,7 @@ def _copy_or_infer(shapes: Shapes, node: NodeProto, value: Array, moved: Array, 
 
     Where zeros are allowed as sizes, a copy is spelled otherwise: then all entries are spelled so, or none.
     """
-    allowed = next((a for a in node.attribute if a.name == "allowzero" and a.i), None)
+    allowed = next((a for a in node.attribute if a.name == "allowzero" and a.i == 1), None)
     if (spelled == 0).any():
         return
     entries = spelled.copy()

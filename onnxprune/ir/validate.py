@@ -83,7 +83,12 @@ class _Validation:
         for value in self.proto.graph.input:
             self._input(value)
         self._graph(self.proto.graph, None)
+        seen: set[tuple[str, str, str]] = set()
         for function in self.proto.functions:
+            key = _domain(function.domain), function.name, function.overload
+            if key in seen:
+                raise ModelError(f"there are two functions {function.name!r} of domain {function.domain!r}")
+            seen.add(key)
             opsets = {**self.opsets, **{_domain(opset.domain): opset.version for opset in function.opset_import}}
             made = [name for node in function.node for name in node.output if name]
             _once([*function.input, *made], f"function {function.name!r}")

@@ -45,6 +45,12 @@ def node(op: str, inputs: list[str], **attributes: Any) -> Callable[[ModelProto]
     return change
 
 
+def has_one_twice(model: ModelProto) -> None:
+    calls_itself(model)
+    model.functions[0].node[0].CopyFrom(helper.make_node("Neg", ["x"], ["y"]))
+    model.functions.append(onnx.FunctionProto.FromString(model.functions[0].SerializeToString()))
+
+
 def calls_itself(model: ModelProto) -> None:
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("local", 1)]
     call = helper.make_node("F", ["x"], ["y"], domain="local")
@@ -106,6 +112,7 @@ BROKEN: dict[str, tuple[Callable[[ModelProto], object], str]] = {
     ),
     "domain": (set_to(first, "domain", "foo"), "Conv node 'first' is of domain 'foo', which the model does not import"),
     "function": (calls_itself, "function 'F' calls itself"),
+    "function twice": (has_one_twice, "there are two functions 'F' of domain 'local'"),
     "attribute": (attribute(group="x"), "attribute 'group' of Conv node 'first' is not INT"),
     "reference": (set_to(lambda m: first(m).attribute[0], "ref_attr_name", "g"), "refers to a function's attribute"),
     "no input": (lambda m: m.graph.node[1].ClearField("input"), "Relu node 'second' has 0 inputs"),

@@ -35,7 +35,7 @@ def unsqueeze(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
 @op("Reshape", operands=(0,), host=(1,))
 def reshape(node: Node, x: Tensor, shape: Tensor) -> Tensor:
     sizes = ints(shape)
-    if not node.attr("allowzero", 0):
+    if node.attr("allowzero", 0) != 1:  # as ONNX Runtime takes other numbers
         sizes = [x.shape[at] if size == 0 else size for at, size in enumerate(sizes)]
     if x.numel() == 0:  # PyTorch calls -1 ambiguous
         sizes = [max(size, 0) for size in sizes]

@@ -234,6 +234,7 @@ LAYOUT = [
     S("Reshape", "4 6", i64(6, 4), note="misaligned"),
     S("Reshape", "2 6 4", i64(2, 6, 4), note="same"),
     S("Reshape", "2 6 4", i64(2, 6, 4), allowzero=1, note="allowzero"),
+    S("Reshape", "2 6 4", i64(0, 3, 8), allowzero=2**40, note="allowzero that is not 1"),
     S("Flatten", "2 3 4 5"),
     S("Flatten", "2 3 4 5", axis=2, note="2"),
     S("Flatten", "2 3 4 5", axis=-1, note="negative"),
