@@ -44,7 +44,8 @@ class LatencyCache:
             with self._open(self._path) as database:
                 rows = database.execute("SELECT model, ms FROM times WHERE machine = ?", [self._machine]).fetchall()
         except sqlite3.Error as error:
-            if error.sqlite_errorcode & 0xFF in _BROKEN:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # Python itself refuses text that is not UTF-8
+            if code & 0xFF in _BROKEN:
                 with contextlib.suppress(OSError):
                     self._path.unlink()
             return {}

@@ -110,6 +110,17 @@ def test_a_truncated_database_is_replaced(tmp_path: Path, cut: float) -> None:
     assert cache.load() == {"a": 1.0}
 
 
+@pytest.mark.parametrize("change", ["model = CAST(x'ff' AS TEXT)", "ms = CAST(x'ff' AS TEXT)"])
+def test_a_database_with_text_that_is_none_is_replaced(tmp_path: Path, change: str) -> None:
+    cache = LatencyCache(tmp_path / "times.sqlite", "m")
+    cache.store({"a": 1.0})
+    with contextlib.closing(sqlite3.connect(tmp_path / "times.sqlite")) as database, database:
+        database.execute("UPDATE times SET " + change)  # noqa: S608 - of this test
+    assert cache.load() == {}
+    cache.store({"a": 2.0})
+    assert cache.load() == {"a": 2.0}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes")
 def test_a_pipe_is_no_cache(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "times.sqlite")
