@@ -14,7 +14,7 @@ PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test slow fuzz lint format options demo clean
+.PHONY: help test slow fuzz kills lint format options demo clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 10
@@ -27,6 +27,9 @@ slow: $(VENV)/.installed  ## run the slow tests
 
 fuzz: $(VENV)/.installed  ## give every command N broken inputs (SEED=1); findings go to the folder findings
 	$(BIN)/python benchmarks/fuzz.py $(N) --seed $(SEED) --findings findings
+
+kills: $(VENV)/.installed  ## end commands N times at random moments (SEED=1), and look at what is left
+	$(BIN)/python benchmarks/kills.py $(N) --seed $(SEED)
 
 lint: $(VENV)/.installed  ## ruff and mypy --strict
 	$(BIN)/ruff check

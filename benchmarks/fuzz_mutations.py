@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Iterator
@@ -11,12 +12,66 @@ import onnx
 from google.protobuf.message import Message
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-__all__ = ["mutated_bytes", "mutated_json", "mutated_model"]
+__all__ = ["FLOATS", "INTEGERS", "TEXTS", "mutated_bytes", "mutated_data", "mutated_json", "mutated_model", "mutated_toml"]
 
 INTEGERS = (0, 1, -1, 2, 3, 7, 8, -2, 99, 255, 2**15, 2**31 - 1, -(2**31), 2**31, 2**40, 2**62, 2**63 - 1, -(2**63))
 FLOATS = (0.0, -1.0, 1e30, -1e30, 1e-40, float("inf"), float("-inf"), float("nan"), 0.5)
 TEXTS = ("", "x", "y", "a\0b", "\x1b[31mred", "..", "/etc/passwd", "w.bin", "none", "é" * 9, "n" * 3000, "-1", "1e9", "%s{}")
 STANDARD = sorted({schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""})
+VALUES = (
+    *(
+        "0",
+        "-1",
+        "2",
+        "0.5",
+        "1e400",
+        "nan",
+        "-inf",
+        "true",
+        "[]",
+        "{}",
+        '""',
+        '"x"',
+        '"a\\u0000b"',
+        '["x"]',
+        "[[1]]",
+        "{ a = 1 }",
+    ),
+    *("1979-05-27", "9" * 5000, "0x7fffffffffffffff", '"/"', '"."', '"m.onnx"', '"os:getcwd"', '"nosuch:thing"', '"\\u001b[31m"'),
+    *("[" * 300, '"noise"', '"macs=2"'),
+)
+OPTIONS = (
+    *(
+        "align",
+        "allow-inexact",
+        "batch",
+        "calib",
+        "criterion",
+        "epochs",
+        "encoding",
+        "lossless",
+        "max-drop",
+        "method",
+        "mode",
+        "only",
+    ),
+    *(
+        "pattern",
+        "percentile",
+        "preprocess",
+        "protect",
+        "require-proof",
+        "scope",
+        "seed",
+        "sparsity",
+        "target",
+        "data",
+        "teacher",
+    ),
+    *("steps", "log", "layer"),
+)
+TABLES = ("[prune]", "[a.b]", "[[prune]]", "[quantize]", "[benchmark]", "[decode]", '["\\u001b[31m"]', "[run]")
+KEYS = ("model", "output", "eval", "metric", "custom_ops", "do", "", "[", '"\\u001b"')
 Field = Any
 
 
@@ -200,19 +255,58 @@ def mutated_bytes(data: bytes, choices: list[int]) -> bytes:
 
 def mutated_json(text: str, choices: list[int]) -> str:
     """The document with values of other types and sizes in some places."""
-    document = json.loads(text)
+    return json.dumps(mutated_data(json.loads(text), choices))
+
+
+def mutated_data(document: Any, choices: list[int]) -> Any:
+    """Lists and dictionaries with values of other types and sizes in some places."""
     for choice in choices:
         draw = random.Random(choice)
         places = list(_places(document))
+        if not places:
+            break
         holder, key = draw.choice(places)
-        value: Any = draw.choice([*INTEGERS, *FLOATS, *TEXTS, None, True, [], {}, [[[]]], [0] * 9, {"a": 1}])
         if draw.random() < 0.2:
             del holder[key]
+        elif draw.random() < 0.2:
+            other, there = draw.choice(places)
+            holder[key] = copy.deepcopy(other[there])
         else:
-            holder[key] = value
-        if not document:
-            break
-    return json.dumps(document)
+            holder[key] = draw.choice([*INTEGERS, *FLOATS, *TEXTS, None, True, [], {}, [[[]]], [0] * 9, {"a": 1}, 10**4000])
+    return document
+
+
+def mutated_toml(text: str, choices: list[int]) -> str:
+    """The document with other lines, keys and values; or with other bytes."""
+    for choice in choices:
+        draw = random.Random(choice)
+        lines = text.splitlines()
+        at = draw.randrange(len(lines) or 1)
+        action = draw.choice(("value", "value", "value", "option", "key", "table", "drop", "swap", "bytes"))
+        if action == "bytes" or not lines:
+            text = mutated_bytes(text.encode("utf-8", "surrogatepass"), [choice]).decode("utf-8", "surrogateescape")
+            continue
+        key, _, value = lines[at].partition(" = ")
+        if action == "value" and value:
+            lines[at] = f"{key} = {draw.choice(VALUES)}"
+        elif action == "option":
+            lines.insert(at + 1, f"{draw.choice(OPTIONS)} = {draw.choice(VALUES)}")
+        elif action == "key":
+            lines[at] = f"{draw.choice((*OPTIONS, *KEYS))} = {value}"
+        elif action == "table":
+            lines.insert(
+                at,
+                draw.choice(
+                    ("[prune]", "[a.b]", "[[prune]]", "[quantize]", "[benchmark]", "[decode]", '["\\u001b[31m"]', "[run]")
+                ),
+            )
+        elif action == "drop":
+            del lines[at]
+        else:
+            other = draw.randrange(len(lines))
+            lines[at], lines[other] = lines[other], lines[at]
+        text = "\n".join(lines)
+    return text
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
