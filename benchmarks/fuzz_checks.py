@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -58,11 +59,11 @@ def _difference(reference: str) -> str:
     """Run the model, the output and what it is to equal on a few sizes, and say how they differ."""
     from onnxprune.ir.model import Model
     from onnxprune.runtime.session import random_feeds
-    from onnxprune.shapes.probes import binding_candidates
+    from onnxprune.shapes.candidates import binding_candidates
 
-    inputs = Model.of("m.onnx").inputs
-    for sizes in list(binding_candidates(inputs))[:3]:
-        feeds = random_feeds(inputs, sizes[0], seed=1)
+    model = Model.of("m.onnx")
+    for sizes in itertools.islice(binding_candidates(model), 3):
+        feeds = random_feeds(model.inputs, sizes[0], seed=1)
         first, second = _run(reference or "m.onnx", feeds), _run("o.onnx", feeds)
         if isinstance(first, Exception):
             continue
