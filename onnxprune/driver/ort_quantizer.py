@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -128,6 +129,8 @@ class Workshop:
     def quantize(self, settings: Settings, samples: Samples) -> Model:
         """The model with quantised constants, and ``QuantizeLinear`` and ``DequantizeLinear`` around what computes in int8.
 
+        Ranges are measured the first time and kept for the next, where ONNX Runtime can (1.31): only ``exclude`` may change then.
+
         Raises:
             ModelError: the quantizer does not take the model.
             OptionError: the samples do not fit.
@@ -135,9 +138,11 @@ class Workshop:
         from onnxruntime import quantization
 
         path = self._folder / "int8.onnx"
+        static, ranges = quantization.quantize_static, self._folder / "ranges.json"
+        kept = {"calibration_cache_path": str(ranges)} if "calibration_cache_path" in signature(static).parameters else {}
         kind = "QUInt8" if settings.activations == "uint8" else "QInt8"
         with self._quiet(), _told(f"{self.original.name}: ONNX Runtime does not quantise it"):
-            quantization.quantize_static(
+            static(
                 str(self._ready),
                 str(path),
                 _Reader(samples),
@@ -156,6 +161,7 @@ class Workshop:
                     "CalibPercentile": settings.percentile,
                     "CalibStridedMinMax": 1,  # ranges are merged after every batch, whatever the method: one is in memory
                 },
+                **kept,
             )
         return _in_memory(path)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
     from onnxprune.passes.base import Progress
 
-__all__ = ["QuantResult", "quantize"]
+__all__ = ["EXCLUDED", "QuantResult", "Quantized", "Quantizer", "quantize"]
+
+EXCLUDED = "excluded"
+"""Why a node stays in floating point that was named."""
 
 _SIZES = frozenset({"Shape", "Size"})
 """Read floats, and compute nothing of them."""
@@ -88,7 +91,8 @@ def quantize(
     if opened is None:
         raise OptionError("int8 needs the ranges of activations, which samples show: add --calib DATA")
     evaluation = _evaluation(original, recipe, stages)
-    made = _quantized(original, recipe, opened, stages)
+    with Quantizer(original, recipe, opened, stages) as quantizer:
+        made = quantizer.form(recipe.exclude)
     drift, arithmetic = None, 0.0
     if agreement:
         with stages("agreement", "comparing outputs with the original's"):
@@ -135,7 +139,7 @@ class _Zeros:
 
 
 @dataclass(frozen=True, slots=True)
-class _Quantized:
+class Quantized:
     """Attributes:
     model: the int8 model.
     nodes: how many nodes compute in int8, by operator.
@@ -151,36 +155,67 @@ class _Quantized:
     warnings: tuple[str, ...]
 
 
-def _quantized(original: Model, recipe: QuantRecipe, samples: Samples, stages: Stages) -> _Quantized:
-    """The model in int8, by ONNX Runtime's quantizer, and what has become of its nodes and weights.
+class Quantizer:
+    """A model on its way to int8, in any number of forms: it is prepared, and ranges are measured, once; a context.
 
-    Raises:
-        ModelError: the quantizer does not take the model.
-        OptionError: a glob names nothing.
-        TargetError: nothing can be quantised.
-        VerificationError: a zero would not stay zero.
+    Attributes:
+        prepared: the model in floating point that is quantised; there as long as the context.
     """
-    model = Decode().run(FoldMasks().run(original))
-    _check(model)
-    _name(model)
-    with ort_quantizer.Workshop(model) as workshop:
-        with stages("prepare", "folding constants"):
-            prepared = workshop.prepare(opset=ort_quantizer.PER_CHANNEL if recipe.per_channel else ort_quantizer.PER_TENSOR)
-        excluded = _excluded(recipe.exclude, model, prepared)
+
+    def __init__(self, original: Model, recipe: QuantRecipe, samples: Samples, stages: Stages) -> None:
+        """Check the model; nothing runs yet.
+
+        Raises:
+            ModelError: it is in half precision or int8 already.
+        """
+        self._original, self._recipe, self._samples, self._stages = original, recipe, samples, stages
+        self._model = Decode().run(FoldMasks().run(original))
+        _check(self._model)
+        _name(self._model)
+        self._workshop = ort_quantizer.Workshop(self._model)
+
+    def __enter__(self) -> Self:
+        self._workshop.__enter__()
+        try:
+            with self._stages("prepare", "folding constants"):
+                opset = ort_quantizer.PER_CHANNEL if self._recipe.per_channel else ort_quantizer.PER_TENSOR
+                self.prepared = self._workshop.prepare(opset=opset)
+        except BaseException:
+            self._workshop.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._workshop.__exit__()
+
+    def form(self, exclude: Sequence[str]) -> Quantized:
+        """The model in int8, by ONNX Runtime's quantizer, and what has become of its nodes and weights.
+
+        Args:
+            exclude: globs over what stays in floating point.
+
+        Raises:
+            ModelError: the quantizer does not take the model.
+            OptionError: a glob names nothing.
+            TargetError: nothing can be quantised.
+            VerificationError: a zero would not stay zero.
+        """
+        recipe, original, prepared = self._recipe, self._original, self.prepared
+        excluded = _excluded(exclude, self._model, prepared)
         excluded |= {node.name for node in prepared.graph.node if not original.overridable.isdisjoint(node.input)}
         settings = ort_quantizer.Settings(
             recipe.method, recipe.percentile, recipe.per_channel, recipe.activations, recipe.reduced, sorted(excluded)
         )
-        with stages("quantize", "measuring ranges and quantising"):
-            result = workshop.quantize(settings, samples)
+        with self._stages("quantize", "measuring ranges and quantising"):
+            result = self._workshop.quantize(settings, self._samples)
         weights = tuple(_zeros(prepared, result).values())
-    kept = tuple(_kept(result, excluded))
-    nodes = Counter(node.op_type for node in _computing(result)) - Counter(node["op"] for node in kept)
-    _tidy(result, original)
-    result = Restore().run(result, model)
-    if not weights:
-        raise TargetError(f"{model.name}: nothing in it can be quantised: {_why(kept)}")
-    return _Quantized(result, nodes, kept, weights, tuple(workshop.said))
+        kept = tuple(_kept(result, excluded))
+        nodes = Counter(node.op_type for node in _computing(result)) - Counter(node["op"] for node in kept)
+        _tidy(result, original)
+        result = Restore().run(result, self._model)
+        if not weights:
+            raise TargetError(f"{self._model.name}: nothing in it can be quantised: {_why(kept)}")
+        return Quantized(result, nodes, kept, weights, tuple(self._workshop.said))
 
 
 def _check(model: Model) -> None:
@@ -258,7 +293,7 @@ def _kept(model: Model, excluded: set[str]) -> Iterator[dict[str, str]]:
         if not model.overridable.isdisjoint(node.input):
             why = "it reads an input that callers may override"
         elif node.name in excluded:
-            why = "excluded"
+            why = EXCLUDED
         elif node.op_type not in known or domain_of(node):
             why = "ONNX Runtime has no int8 form of it"
         elif all(name in dequantized for name in floats):
@@ -350,7 +385,7 @@ def _arithmetic(model: Model, samples: Samples) -> float:
     return float(np.sqrt(gaps / squares)) if squares else 0.0
 
 
-def _notes(made: _Quantized, recipe: QuantRecipe, arithmetic: float) -> Iterator[str]:
+def _notes(made: Quantized, recipe: QuantRecipe, arithmetic: float) -> Iterator[str]:
     model = made.model
     if arithmetic > _OVERFLOW:
         yield (

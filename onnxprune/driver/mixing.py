@@ -1,0 +1,115 @@
+"""The search over mixtures of levers: what is tried, and in which order. It knows no lever by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnxprune.driver.levers.base import Mixture
+from onnxprune.driver.search import LEAST, approach, least_share
+from onnxprune.driver.trials import Meets, Trial, Trials, Wish
+from onnxprune.errors import TargetError
+
+if TYPE_CHECKING:
+    from onnxprune.driver.levers.base import Lever
+
+__all__ = ["search"]
+
+_FIRST = 2
+"""Rungs of a ladder that are tried in any case: the boldest choice, and the one after it."""
+_START = 0.5
+
+
+def search(trials: Trials, wish: Wish) -> None:
+    """Try each lever alone, and then mixtures of them.
+
+    Exact levers that make the model no slower are part of all that follows. Of a lever with a few choices, these are tried from
+    the boldest on (a ladder, each rung of which loses less and saves less), until one is good enough and the next is no better.
+    A graded lever is then searched with each rung that saves anything: by bisection for the most that may be lost, or by aiming
+    at what is asked for.
+
+    Raises:
+        TimeoutError: the time is over.
+    """
+    start = Mixture()
+    for lever in _offering(trials, exact=True, graded=False):
+        for choice in lever.choices():
+            found = _tried(trials, start.having(lever.name, choice))
+            if found and found.latency <= 1:
+                start = found.mixture
+    rungs = [trials.of(start)]
+    for lever in _offering(trials, exact=False, graded=False):
+        rungs += _climbed(trials, wish, start, lever)
+    useful = [rung for rung in rungs if rung.mixture == start or _saves(wish, rung) < _saves(wish, rungs[0])]
+    for lever in _offering(trials, exact=False, graded=True):
+        share = _START
+        for rung in useful:
+            share = _graded(trials, wish, rung, lever, share)
+
+
+def _offering(trials: Trials, *, exact: bool, graded: bool) -> list[Lever]:
+    return [lever for lever in trials.levers if lever.exact == exact and lever.graded == graded and lever.choices()]
+
+
+def _tried(trials: Trials, mixture: Mixture) -> Trial | None:
+    """A trial; ``None`` if it cannot be made."""
+    try:
+        return trials.of(mixture)
+    except TargetError:
+        return None
+
+
+def _saves(wish: Wish, trial: Trial) -> float:
+    """What remains of what is to be saved."""
+    return wish.of(trial) if isinstance(wish, Meets) else trial.latency
+
+
+def _climbed(trials: Trials, wish: Wish, start: Mixture, lever: Lever) -> list[Trial]:
+    """The rungs of a ladder that a graded lever goes on from, those that save most first.
+
+    For a drop these must hold by themselves. For a target every rung that was tried may: what it lacks is cut.
+    """
+    found: list[Trial] = []
+    for number, choice in enumerate(lever.choices()):
+        trial = _tried(trials, start.having(lever.name, choice))
+        if trial is None:
+            continue
+        better = [one for one in found if wish.holds(one) and wish.rank(one) <= wish.rank(trial)]
+        found.append(trial)
+        late = number + 1 >= _FIRST
+        over = _saves(wish, trial) >= 1 or (isinstance(wish, Meets) and not wish.holds(trial))
+        if late and (better or over):
+            break
+    kept = found if isinstance(wish, Meets) else list(filter(wish.holds, found))
+    return sorted(kept, key=lambda trial: _saves(wish, trial))
+
+
+def _graded(trials: Trials, wish: Wish, rung: Trial, lever: Lever, share: float) -> float:
+    """Search a graded lever on top of a rung, from a share on; returns the share that was found."""
+    if isinstance(wish, Meets):
+        return _aimed(trials, wish, rung, lever)
+
+    def holds(share: float) -> bool:
+        found = _tried(trials, rung.mixture.having(lever.name, lever.at(share)))
+        return found is not None and wish.holds(found)
+
+    return least_share(holds, share, LEAST)
+
+
+def _aimed(trials: Trials, wish: Meets, rung: Trial, lever: Lever) -> float:
+    """Aim at a target with a graded lever; a rung that meets it by itself stays whole."""
+    wanted = wish.target.fraction
+    start = wanted / max(wish.of(rung), wanted)
+    if start >= 1:
+        return 1.0
+
+    def measure(share: float) -> float:
+        found = _tried(trials, rung.mixture.having(lever.name, lever.at(share)))
+        if found is None:
+            raise TargetError(f"{lever.name} has nothing at {share}")
+        return wish.of(found)
+
+    try:
+        tried = approach(measure, wanted, start)
+    except TargetError:
+        return start
+    return min(tried, key=lambda share: abs(tried[share] - wanted))
