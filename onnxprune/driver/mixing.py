@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from onnxprune.driver.levers.base import Mixture
-from onnxprune.driver.search import LEAST, approach, least_share
+from onnxprune.driver.search import approach, least_share
 from onnxprune.driver.trials import Meets, Trial, Trials, Wish
 from onnxprune.errors import TargetError
 
@@ -24,7 +25,7 @@ def search(trials: Trials, wish: Wish) -> None:
 
     Exact levers that make the model no slower are part of all that follows. Of a lever with a few choices, these are tried from
     the boldest on (a ladder, each rung of which loses less and saves less), until one is good enough and the next is no better.
-    A graded lever is then searched with each rung that saves anything: by bisection for the most that may be lost, or by aiming
+    A graded lever is then searched with each rung that saves anything: for the most that may be lost, or by aiming
     at what is asked for.
 
     Raises:
@@ -88,11 +89,11 @@ def _graded(trials: Trials, wish: Wish, rung: Trial, lever: Lever, share: float)
     if isinstance(wish, Meets):
         return _aimed(trials, wish, rung, lever)
 
-    def holds(share: float) -> bool:
+    def lost(share: float) -> float:
         found = _tried(trials, rung.mixture.having(lever.name, lever.at(share)))
-        return found is not None and wish.holds(found)
+        return math.inf if found is None else wish.lost(found)
 
-    return least_share(holds, share, LEAST)
+    return least_share(lost, share)
 
 
 def _aimed(trials: Trials, wish: Meets, rung: Trial, lever: Lever) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from onnxprune.driver.result import Pruned
     from onnxprune.verify.metrics import Evaluation, QualityScore
 
-__all__ = ["LEAST", "ROUNDING", "DropSearch", "approach", "at_latency", "least_share", "within_drop"]
+__all__ = ["LEAST", "ROUNDING", "DropSearch", "approach", "at_latency", "least_share", "lost_share", "within_drop"]
 
 _ROUNDS = 6
 """How often a latency is corrected, at most."""
@@ -23,6 +24,8 @@ _WITHIN = (0.92, 0.99)
 _SECONDS = 2.0
 LEAST, _FINE = 0.05, 0.02
 """The smallest share that is tried, and the distance of shares at which the search ends."""
+_STEP, _SLOW = 0.95 * _FINE, 2
+"""The least step of a share, after which the search may end; and steps in a row that do not halve what remains."""
 ROUNDING = 1e-12
 """By how much a score may be lower because it was rounded."""
 
@@ -90,7 +93,7 @@ def approach(measure: Callable[[float], float], wanted: float, start: float) -> 
 
 
 def within_drop(compiler: Compiler, evaluation: Evaluation, drop: float, start: Target) -> DropSearch:
-    """The model with the least share of a metric whose score is at most ``drop`` below the original's; found by bisection.
+    """The model with the least share of a metric whose score is at most ``drop`` below the original's.
 
     The search begins at ``start``. Quality is taken to fall with size; where it does not quite, what is returned has still been
     measured to hold.
@@ -102,23 +105,23 @@ def within_drop(compiler: Compiler, evaluation: Evaluation, drop: float, start: 
     best: DropSearch | None = None
     narrow: TargetError | None = None
 
-    def holds(share: float) -> bool:
+    def lost(share: float) -> float:
         nonlocal best, narrow
         target = Target(start.metric, share)
         try:
             pruned = compiler.build(target)
         except TargetError as error:
             narrow = error  # narrower than widths go
-            return False
+            return math.inf
         with compiler.stages("evaluation", f"evaluating {target}"):
             score = evaluation.of(pruned.model)
         tried.append((target, score.pruned))
-        held = score.original - score.pruned <= drop + ROUNDING
-        if held:
+        found = lost_share(score.original, score.pruned, drop)
+        if found <= 1:
             best = DropSearch(pruned, score, target, ())
-        return held
+        return found
 
-    least_share(holds, start.fraction)
+    least_share(lost, start.fraction)
     if best is None:
         if narrow and not tried:
             raise narrow
@@ -130,13 +133,39 @@ def within_drop(compiler: Compiler, evaluation: Evaluation, drop: float, start: 
     return replace(best, tried=tuple(tried))
 
 
-def least_share(holds: Callable[[float], bool], start: float, low: float = LEAST) -> float:
-    """The least share above ``low`` that was found to hold, by bisection from ``start`` on; 1 if none was, which is not tried."""
-    high, share = 1.0, start
-    while high - low > _FINE:
-        if holds(round(share, 4)):
-            high = share
+def lost_share(original: float, score: float, drop: float) -> float:
+    """What a score lost, as a share of what it may lose: at most 1 where that holds; infinite where nothing may be lost."""
+    loss = original - score
+    if loss <= drop + ROUNDING:
+        return max(min(loss / drop, 1.0), 0.0) if drop else 0.0
+    return loss / drop if drop else math.inf
+
+
+def least_share(lost: Callable[[float], float], start: float, low: float = LEAST) -> float:
+    """The least share above ``low`` that was found to hold, from ``start`` on; 1 if none was, which is not tried.
+
+    A loss is taken to grow with the square of what is removed: its root is interpolated between the nearest shares that hold and
+    do not. Where that did not halve the interval twice in a row, its middle is tried next.
+
+    Args:
+        lost: what a share loses, as a share of what may be lost; infinite where there is no such model.
+        start: the first share.
+        low: a share that does not hold, or is not wanted.
+    """
+    high, share, slow = 1.0, start, 0
+    above, below = 0.0, math.inf  # what is lost at high and at low
+    while (width := high - low) > _FINE:
+        measured = lost(round(share, 4))
+        if measured <= 1:
+            high, above = share, measured
         else:
-            low = share
+            low, below = share, measured
+        slow = 0 if high - low <= width / 2 else slow + 1
         share = (low + high) / 2
+        root = math.sqrt(above)
+        if slow < _SLOW and math.isfinite(below):
+            share = high - (high - low) * (1 - root) / max(math.sqrt(below) - root, ROUNDING)
+        elif slow < _SLOW and root:
+            share = 1 - (1 - high) / root  # on the line from the original, which loses nothing
+        share = max(min(share, high - _STEP), low + _STEP)
     return high

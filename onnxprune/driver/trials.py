@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxprune.driver.levers.base import Made, Mixture
-from onnxprune.driver.search import ROUNDING
+from onnxprune.driver.search import lost_share
 from onnxprune.errors import OnnxPruneError, TargetError
 from onnxprune.ir.model import Model
 
@@ -59,7 +59,11 @@ class WithinDrop:
 
     def holds(self, trial: Trial) -> bool:
         """Whether a trial may be taken."""
-        return self.original - trial.score <= self.drop + ROUNDING
+        return self.lost(trial) <= 1
+
+    def lost(self, trial: Trial) -> float:
+        """What a trial lost, as a share of what it may."""
+        return lost_share(self.original, trial.score, self.drop)
 
     def rank(self, trial: Trial) -> tuple[float, ...]:
         """Sorts trials that hold, the best first."""
