@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from onnxprune.driver.levers.base import Mixture
@@ -18,6 +19,8 @@ __all__ = ["search"]
 _FIRST = 2
 """Rungs of a ladder that are tried in any case: the boldest choice, and the one after it."""
 _START = 0.5
+_WIDER = 1.2
+"""By how much more remains in the next try where a share is too small."""
 
 
 def search(trials: Trials, wish: Wish) -> None:
@@ -99,18 +102,14 @@ def _graded(trials: Trials, wish: Wish, rung: Trial, lever: Lever, share: float)
 def _aimed(trials: Trials, wish: Meets, rung: Trial, lever: Lever) -> float:
     """Aim at a target with a graded lever; a rung that meets it by itself stays whole."""
     wanted = wish.target.fraction
-    start = wanted / max(wish.of(rung), wanted)
-    if start >= 1:
-        return 1.0
+    share = wanted / max(wish.of(rung), wanted)
 
-    def measure(share: float) -> float:
-        found = _tried(trials, rung.mixture.having(lever.name, lever.at(share)))
-        if found is None:
-            raise TargetError(f"{lever.name} has nothing at {share}")
-        return wish.of(found)
+    def at(share: float) -> Mixture:
+        return rung.mixture.having(lever.name, lever.at(round(share, 4)))
 
-    try:
-        tried = approach(measure, wanted, start)
-    except TargetError:
-        return start
-    return min(tried, key=lambda share: abs(tried[share] - wanted))
+    while share < 1 and _tried(trials, at(share)) is None:
+        share *= _WIDER  # narrower than widths go, as they are predicted
+    if share < 1:
+        with suppress(TargetError):
+            approach(lambda share: wish.of(trials.of(at(share))), wanted, share)
+    return share

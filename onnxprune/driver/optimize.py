@@ -53,10 +53,6 @@ class OptimizeResult(ModelResult):
     report: OptimizeReport
 
 
-def _ratios(original: Model, models: Sequence[Model], seconds_each: float) -> list[float]:
-    return measure_ratios(original, models, seconds=seconds_each)
-
-
 @dataclass(frozen=True, slots=True)
 class Clock:
     """How models are timed.
@@ -66,8 +62,18 @@ class Clock:
         nodes: times each node that ONNX Runtime runs for a model.
     """
 
-    ratios: Ratios = _ratios
-    nodes: Callable[[Model], Sequence[NodeTime]] = node_times
+    ratios: Ratios
+    nodes: Callable[[Model], Sequence[NodeTime]]
+
+    @classmethod
+    def at(cls, samples: Samples) -> Clock:
+        """ONNX Runtime here, on one thread, with one input of the sizes of the first sample."""
+        sample = next(samples.batches(1))
+        shapes = {name: array.shape for name, array in sample.feeds.items()}
+        return cls(
+            lambda original, models, seconds: measure_ratios(original, models, seconds=seconds, shapes=shapes),
+            lambda model: node_times(model, shapes=shapes),
+        )
 
 
 def optimize(
@@ -97,7 +103,7 @@ def optimize(
         TargetError: nothing that was tried is faster within the drop, or meets the target; says what came nearest.
         VerificationError: an output is not tested that must be.
     """
-    recipe, stages, clock = recipe or OptimizeRecipe(), Stages(progress), clock or Clock()
+    recipe, stages = recipe or OptimizeRecipe(), Stages(progress)
     until = time.monotonic() + seconds(recipe.time)
     original = Model.of(source)
     _check(original)
@@ -105,6 +111,7 @@ def optimize(
     if given is None:
         raise OptionError("what a model loses is measured on samples, which repair and int8 need, too: add --calib DATA")
     learnt, judges = _parts(given, recipe, original)
+    clock = clock or Clock.at(judges)
     with stages("evaluation", "taking the original's score"):
         evaluation = Evaluation(original, judges, recipe.metric)
     wish = Meets(recipe.target) if recipe.targeted else WithinDrop(evaluation.original, parse_drop(recipe.max_drop))
@@ -209,7 +216,9 @@ def _nothing(trials: Trials, wish: Wish) -> str:
     if isinstance(wish, Meets):
         near = min(mixtures, key=wish.of)
         told = f"{wish.target.metric}={wish.of(near):.3f}"
-        return f"{name}: target {wish.target} cannot be reached: of {count} mixtures, {near.mixture} comes nearest with {told}"
+        reason = f" ({list(trials.failed.values())[-1]})" if trials.failed else ""
+        nearest = f"{near.mixture} comes nearest of {count} mixtures with {told}"
+        return f"{name}: target {wish.target} cannot be reached: {nearest}{reason}"
     near = min(mixtures, key=lambda trial: trial.latency)
     return (
         f"{name}: nothing of {count} mixtures is faster within a drop of {wish.drop:.2%}: the fastest, {near.mixture}, takes "

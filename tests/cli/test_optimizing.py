@@ -18,7 +18,7 @@ def steady(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch
     """A network and samples in the working directory, and a clock."""
     monkeypatch.chdir(tmp_path)
     steady_table(tmp_path_factory, monkeypatch)
-    monkeypatch.setattr(driver, "Clock", clock)
+    monkeypatch.setattr(driver.Clock, "at", lambda _: clock())
     onnx.save(net(), "net.onnx")
     np.savez("calib.npz", x=X)
 
