@@ -46,7 +46,7 @@ def search(trials: Trials, wish: Wish) -> None:
     useful = [rung for rung in rungs if rung.mixture == start or _saves(wish, rung) < _saves(wish, rungs[0])]
     for lever in _offering(trials, exact=False, graded=True):
         share = _START
-        for rung in useful:
+        for rung in sorted(useful, key=lambda rung: _saves(wish, rung)):  # what saves most first: time may end
             share = _graded(trials, wish, rung, lever, share)
 
 
@@ -60,6 +60,17 @@ def _tried(trials: Trials, mixture: Mixture) -> Trial | None:
         return trials.of(mixture)
     except TargetError:
         return None
+
+
+def _graded_at(trials: Trials, rung: Trial, lever: Lever, share: float) -> Trial | None:
+    """A graded lever on top of a rung. Without the rung it is tried, too: most of that is built already."""
+    choice = lever.at(round(share, 4))
+    found = _tried(trials, rung.mixture.having(lever.name, choice))
+    if found:
+        exact = {one.name for one in trials.levers if one.exact}
+        alone = Mixture(tuple(pair for pair in rung.mixture.choices if pair[0] in exact))
+        _tried(trials, alone.having(lever.name, choice))
+    return found
 
 
 def _saves(wish: Wish, trial: Trial) -> float:
@@ -93,7 +104,7 @@ def _graded(trials: Trials, wish: Wish, rung: Trial, lever: Lever, share: float)
         return _aimed(trials, wish, rung, lever)
 
     def lost(share: float) -> float:
-        found = _tried(trials, rung.mixture.having(lever.name, lever.at(share)))
+        found = _graded_at(trials, rung, lever, share)
         return math.inf if found is None else wish.lost(found)
 
     return least_share(lost, share)
@@ -104,12 +115,15 @@ def _aimed(trials: Trials, wish: Meets, rung: Trial, lever: Lever) -> float:
     wanted = wish.target.fraction
     share = wanted / max(wish.of(rung), wanted)
 
-    def at(share: float) -> Mixture:
-        return rung.mixture.having(lever.name, lever.at(round(share, 4)))
+    def measure(share: float) -> float:
+        found = _graded_at(trials, rung, lever, share)
+        if found is None:
+            raise TargetError(f"{lever.name}: nothing remains at {share}")
+        return wish.of(found)
 
-    while share < 1 and _tried(trials, at(share)) is None:
+    while share < 1 and _graded_at(trials, rung, lever, share) is None:
         share *= _WIDER  # narrower than widths go, as they are predicted
     if share < 1:
         with suppress(TargetError):
-            approach(lambda share: wish.of(trials.of(at(share))), wanted, share)
+            approach(measure, wanted, share)
     return share

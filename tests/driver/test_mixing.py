@@ -136,3 +136,11 @@ def test_the_search_ends_with_the_time() -> None:
     with pytest.raises(TimeoutError):
         search(trials, WithinDrop(FULL, 0.01))
     assert len(trials.tried) == 6
+
+
+def test_what_saves_most_is_searched_first_and_channels_alone_on_the_way() -> None:
+    trials = Imagined()
+    search(trials, WithinDrop(FULL, 0.01))
+    mixed = [mixture for mixture in trials.tried if "channels" in dict(mixture.choices)]
+    assert dict(mixed[0].choices)["precision"] == "all"
+    assert mixed[1] == mixed[0].without("precision")
