@@ -222,8 +222,8 @@ def _nothing(trials: Trials, wish: Wish) -> str:
     near = min(mixtures, key=lambda trial: trial.latency)
     return (
         f"{name}: nothing of {count} mixtures is faster within a drop of {wish.drop:.2%}: the fastest, {near.mixture}, takes "
-        f"{near.latency:.3f} of the original's time and loses {wish.original - near.score:.2%}; allow a larger --max-drop, "
-        "or give more samples"
+        f"{near.latency:.3f} of the original's time and loses {wish.original - near.score:.2%}; "
+        + ("the time was over: give more --time" if trials.over else "allow a larger --max-drop, or give more samples")
     )
 
 

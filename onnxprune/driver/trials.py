@@ -126,6 +126,11 @@ class Trials:
         self.tried = {Mixture(): Trial(Mixture(), 1.0, 1.0, evaluation.original)}
         self.failed: dict[Mixture, str] = {}
 
+    @property
+    def over(self) -> bool:
+        """Whether the time is."""
+        return time.monotonic() > self._until
+
     def of(self, mixture: Mixture) -> Trial:
         """What a mixture comes to.
 
@@ -137,7 +142,7 @@ class Trials:
             return self.tried[mixture]
         if mixture in self.failed:
             raise TargetError(self.failed[mixture])
-        if time.monotonic() > self._until:
+        if self.over:
             raise TimeoutError
         try:
             model = self.made(mixture).model
