@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from onnxprune.axes.plan import Plan
     from onnxprune.driver.apply import Verified, apply, check, check_repaired
     from onnxprune.driver.encode import Stored, decode, encode
+    from onnxprune.driver.optimize import OptimizeResult, optimize
     from onnxprune.driver.prune import Result, analyze, make_plan, prune
     from onnxprune.driver.quantize import QuantResult, quantize
-    from onnxprune.driver.report import QuantReport, Report, SparseReport
+    from onnxprune.driver.report import OptimizeReport, QuantReport, Report, SparseReport
     from onnxprune.driver.sparsify import SparseResult, sparsify
     from onnxprune.errors import (
         ChangedError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from onnxprune.latency.benchmark import benchmark
+    from onnxprune.options.optimize import OptimizeRecipe
     from onnxprune.options.prune import Recipe
     from onnxprune.options.quantize import QuantRecipe
     from onnxprune.options.sparsify import SparseRecipe
@@ -51,6 +53,9 @@ __all__ = [
     "InputError",
     "ModelError",
     "OnnxPruneError",
+    "OptimizeRecipe",
+    "OptimizeReport",
+    "OptimizeResult",
     "OptionError",
     "OutputError",
     "PassError",
@@ -82,6 +87,7 @@ __all__ = [
     "decode",
     "encode",
     "make_plan",
+    "optimize",
     "prune",
     "quantize",
     "run",
@@ -97,8 +103,10 @@ _HOMES = {
     "onnxprune.axes.plan": ("Plan",),
     "onnxprune.options.quantize": ("QuantRecipe",),
     "onnxprune.driver.quantize": ("QuantResult", "quantize"),
+    "onnxprune.options.optimize": ("OptimizeRecipe",),
+    "onnxprune.driver.optimize": ("OptimizeResult", "optimize"),
     "onnxprune.options.prune": ("Recipe",),
-    "onnxprune.driver.report": ("QuantReport", "Report", "SparseReport"),
+    "onnxprune.driver.report": ("OptimizeReport", "QuantReport", "Report", "SparseReport"),
     "onnxprune.options.sparsify": ("SparseRecipe",),
     "onnxprune.driver.sparsify": ("SparseResult", "sparsify"),
     "onnxprune.driver.encode": ("Stored", "decode", "encode"),

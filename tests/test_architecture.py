@@ -84,7 +84,14 @@ PROTOBUF |= {
     "passes.mask_source",
     "passes.restore",
 }
-PROTOBUF |= {"training.augment", "torch.write_back", "torch.program", "torch.tensors", "training.batchnorm"}
+PROTOBUF |= {
+    "driver.levers.rounding",
+    "training.augment",
+    "torch.write_back",
+    "torch.program",
+    "torch.tensors",
+    "training.batchnorm",
+}
 PROTOBUF |= {
     "passes.bodies",
     "passes.constants",
@@ -108,6 +115,7 @@ UNTESTED = {
     "options.shared": "every test of a recipe",
     "pruning.gradient_criteria": "tests/torch/test_importance.py",
     "cli.console": "test_tables",
+    "cli.optimize_tables": "tests/cli/test_optimizing.py",
     "pipeline.steps": "test_pipeline",
     "cli.training_tables": "test_pipeline and tests/cli/test_training.py",
     "ir.node": "test_model and every rule",

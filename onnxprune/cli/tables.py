@@ -25,7 +25,19 @@ from onnxprune.verify.drift import Drift
 from onnxprune.verify.metrics import QualityScore
 from onnxprune.verify.verdicts import Check, Verdict
 
-__all__ = ["applied", "inspection", "planned", "pruning", "quantized", "sensitivities", "sparse", "stored", "timings", "verified"]
+__all__ = [
+    "applied",
+    "inspection",
+    "planned",
+    "pruning",
+    "quantized",
+    "sensitivities",
+    "sparse",
+    "stored",
+    "surgery",
+    "timings",
+    "verified",
+]
 
 _SHOWN = 40
 """Groups or reasons listed before the rest is counted."""
@@ -78,10 +90,10 @@ def _lossless(console: Console, found: Mapping[str, Any]) -> None:
     kept = f", except {found['kept']} that alignment keeps (--align 1 removes them)" if found["kept"] else ""
     _say(console, f"removed without loss: {parts}{kept}")
     if found["check"]:
-        _surgery(console, found["check"], "lossless == original")
+        surgery(console, found["check"], "lossless == original")
 
 
-def _surgery(console: Console, check: Mapping[str, Any], law: str) -> None:
+def surgery(console: Console, check: Mapping[str, Any], law: str) -> None:
     """The verdict on the outputs: how many are equal as ``law`` says; which were not tested, and why."""
     counts = Counter(one["verdict"] for one in check["outputs"])
     known = [f"{counted(counts[verdict], 'output')} {verdict}" for verdict in (Verdict.PROVEN, Verdict.TESTED) if counts[verdict]]
@@ -113,7 +125,7 @@ def verified(check: Check, repaired: Sequence[str] = (), drift: Drift | None = N
 
 def _verified(console: Console, check: Mapping[str, Any], law: str) -> None:
     """A proof of ``law`` that succeeded, and how it was done."""
-    _surgery(console, check, law)
+    surgery(console, check, law)
     for note in check["notes"]:
         _say(console, f"  {note}")
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.types import Shape
     from onnxprune.ir.weights import Array
 
-__all__ = ["Batch", "Samples", "noise_samples", "open_samples", "optional_samples", "sized"]
+__all__ = ["Batch", "Samples", "held_out", "noise_samples", "open_samples", "optional_samples", "sized"]
 
 _VANISHING = 1e-19
 """Absolute values whose squares are zero in float32, about."""
@@ -208,6 +208,44 @@ def _again(samples: Samples, signature: InputSignature) -> SampleSource:
             yield Table(samples.source, columns if batch.labels is None else columns | {signature.label_name: Held(batch.labels)})
 
     return SampleSource(samples.source, tables, samples.count)
+
+
+def held_out(samples: Samples, inputs: Sequence[ValueInfoProto], every: int) -> tuple[Samples, Samples]:
+    """Samples in two parts that share none, always the same ones: each of so many, and before it all the others.
+
+    Where a model takes a fixed number at a time, these are batches.
+
+    Raises:
+        OptionError: there are fewer samples, or batches, than that.
+    """
+    signature = InputSignature.of(inputs)
+    single = signature.size is not None
+
+    def part(held: bool) -> SampleSource:
+        def tables() -> Iterator[Table]:
+            seen = 0
+            for batch in samples.batches():
+                numbers = np.full(batch.size, seen) if single else seen + np.arange(batch.size)
+                seen += 1 if single else batch.size
+                rows = np.flatnonzero((numbers % every == every - 1) == held)
+                if rows.size:
+                    yield _some_of(batch, rows, samples.source, signature)
+
+        return SampleSource(samples.source, tables, fresh=samples.fresh)
+
+    if samples.count is not None and samples.count < every * (signature.size or 1):
+        raise OptionError(f"{samples.source}: has {samples.count} samples, of which none can be held out: give more")
+    others, those = (_Tables(part(held), signature, None) for held in (False, True))
+    return others, those
+
+
+def _some_of(batch: Batch, rows: Array, where: str, signature: InputSignature) -> Table:
+    """Some rows of a batch, as a table."""
+    batched = {spec.name for spec in signature.specs if spec.batched}
+    arrays = {name: array[rows] if name in batched else array for name, array in batch.feeds.items()}
+    if batch.labels is not None:
+        arrays[signature.label_name] = batch.labels[rows]
+    return Table(where, {name: Held(array) for name, array in arrays.items()})
 
 
 def noise_samples(

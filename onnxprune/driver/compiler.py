@@ -150,6 +150,11 @@ class Compiler:
         prepared = self._prepared()
         return prepared.analysis.coupling, prepared.curves
 
+    @property
+    def has_groups(self) -> bool:
+        """Whether there is anything to prune."""
+        return bool(self._prepared().analysis.coupling.groups)
+
     def _prepared(self) -> Prepared:
         """What is known of the model without the groups that failed verification so far."""
         if self._latest is None:

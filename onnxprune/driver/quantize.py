@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -47,7 +47,10 @@ if TYPE_CHECKING:
     from onnxprune.passes.base import Progress
     from onnxprune.verify.verdicts import Check
 
-__all__ = ["QuantResult", "quantize"]
+__all__ = ["EXCLUDED", "QuantResult", "Quantized", "Quantizer", "quantize"]
+
+EXCLUDED = "excluded"
+"""Why a node stays in floating point that was named."""
 
 _BLOCK = 4
 """Channels below which, and between multiples of which, int8 convolutions leave their fast kernels."""
@@ -107,7 +110,8 @@ def quantize(
         raise OptionError("int8 needs the ranges of activations, which samples show: add --calib DATA")
     original = sized(original, opened)
     evaluation = _evaluation(original, recipe, stages)
-    made = _quantized(original, recipe, opened, stages)
+    with Quantizer(original, recipe, opened, stages) as quantizer:
+        made = quantizer.form(recipe.exclude)
     if recipe.require_proof:
         demand(made.check, original.name)
     drift, arithmetic = None, 0.0
@@ -148,7 +152,7 @@ def _evaluation(original: Model, recipe: QuantRecipe, stages: Stages) -> Evaluat
 
 
 @dataclass(frozen=True, slots=True)
-class _Quantized:
+class Quantized:
     """Attributes:
     model: the int8 model.
     nodes: how many nodes compute in int8, by operator.
@@ -168,43 +172,83 @@ class _Quantized:
     check: Check
 
 
-def _quantized(original: Model, recipe: QuantRecipe, samples: Samples, stages: Stages) -> _Quantized:
-    """The model in int8, by ONNX Runtime's quantizer, and what has become of its nodes and weights.
+class Quantizer:
+    """A model on its way to int8, in any number of forms: it is prepared, and ranges are measured, once; a context.
 
-    Raises:
-        ModelError: the quantizer does not take the model.
-        OptionError: a glob names nothing.
-        TargetError: nothing can be quantised.
-        VerificationError: prepared, the model computes something else; or a zero would not stay zero.
+    Attributes:
+        prepared: the model in floating point that is quantised; there as long as the context.
+        check: the proof of it.
     """
-    model = Decode().run(FoldMasks().run(original))
-    _check(model)
-    name_nodes(model)
-    with ort_quantizer.Workshop(model) as workshop:
-        with stages("prepare", "folding constants"):
-            prepared = workshop.prepare(opset=ort_quantizer.PER_CHANNEL if recipe.per_channel else ort_quantizer.PER_TENSOR)
-        with stages("verification", "verifying: prepared == original"):
-            prepared, check = _proven(workshop, prepared, original)
-        excluded = left_alone(prepared, original.overridable) | dict.fromkeys(
-            _excluded(recipe.exclude, model, prepared), "excluded"
-        )
+
+    def __init__(self, original: Model, recipe: QuantRecipe, samples: Samples, stages: Stages) -> None:
+        """Check the model; nothing runs yet.
+
+        Raises:
+            ModelError: it is in half precision or int8 already.
+        """
+        self._unmeasured: dict[str, str] | None = None
+        self._original, self._recipe, self._samples, self._stages = original, recipe, samples, stages
+        self._model = Decode().run(FoldMasks().run(original))
+        _check(self._model)
+        name_nodes(self._model)
+        self._workshop = ort_quantizer.Workshop(self._model)
+
+    def __enter__(self) -> Self:
+        """Prepare the model.
+
+        Raises:
+            ModelError: its operator set is too old and cannot be converted.
+            VerificationError: prepared, it computes something else.
+        """
+        self._workshop.__enter__()
+        try:
+            with self._stages("prepare", "folding constants"):
+                opset = ort_quantizer.PER_CHANNEL if self._recipe.per_channel else ort_quantizer.PER_TENSOR
+                prepared = self._workshop.prepare(opset=opset)
+            with self._stages("verification", "verifying: prepared == original"):
+                self.prepared, self.check = _proven(self._workshop, prepared, self._original)
+        except BaseException:
+            self._workshop.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._workshop.__exit__()
+
+    def form(self, exclude: Sequence[str]) -> Quantized:
+        """The model in int8, by ONNX Runtime's quantizer, and what has become of its nodes and weights.
+
+        Args:
+            exclude: globs over what stays in floating point.
+
+        Raises:
+            ModelError: the quantizer does not take the model.
+            OptionError: a glob names nothing.
+            TargetError: nothing can be quantised.
+            VerificationError: a zero would not stay zero.
+        """
+        recipe, original, prepared = self._recipe, self._original, self.prepared
+        excluded = left_alone(prepared, original.overridable)
+        excluded |= dict.fromkeys(_excluded(exclude, self._model, prepared), EXCLUDED)
         whole = scaled_whole(prepared)
         settings = ort_quantizer.Settings(
             recipe.method, recipe.percentile, recipe.per_channel, recipe.activations, recipe.reduced, whole=whole
         )
-        with stages("quantize", "measuring ranges and quantising"):
-            excluded = workshop.measure(settings, samples) | excluded
-            result, failing = workshop.quantize_most(replace(settings, exclude=sorted(excluded)), samples)
+        with self._stages("quantize", "measuring ranges and quantising"):
+            if self._unmeasured is None:
+                self._unmeasured = self._workshop.measure(settings, self._samples)
+            excluded = self._unmeasured | excluded
+            result, failing = self._workshop.quantize_most(replace(settings, exclude=sorted(excluded)), self._samples)
             excluded |= failing
         weights = tuple(weight_zeros(prepared, result).values())
-    kept = tuple(kept_in_float(result, excluded))
-    nodes = Counter(node.op_type for node in computing(result)) - Counter(node["op"] for node in kept)
-    _tidy(result, original)
-    result = Restore().run(result, with_quantizers(model, result))
-    if not weights:
-        raise TargetError(f"{model.name}: nothing in it can be quantised: {most_frequent_reason(result, kept)}")
-    single = tuple(whole) if recipe.per_channel else ()
-    return _Quantized(result, nodes, kept, weights, single, tuple(workshop.said), check)
+        kept = tuple(kept_in_float(result, excluded))
+        nodes = Counter(node.op_type for node in computing(result)) - Counter(node["op"] for node in kept)
+        _tidy(result, original)
+        result = Restore().run(result, with_quantizers(self._model, result))
+        if not weights:
+            raise TargetError(f"{self._model.name}: nothing in it can be quantised: {most_frequent_reason(result, kept)}")
+        single = tuple(whole) if recipe.per_channel else ()
+        return Quantized(result, nodes, kept, weights, single, tuple(self._workshop.said), self.check)
 
 
 def _proven(workshop: ort_quantizer.Workshop, prepared: Model, original: Model) -> tuple[Model, Check]:
@@ -308,7 +352,7 @@ def _arithmetic(model: Model, samples: Samples) -> float:
     return float(np.sqrt(gaps / squares)) if squares else 0.0
 
 
-def _notes(made: _Quantized, recipe: QuantRecipe, arithmetic: float) -> Iterator[str]:
+def _notes(made: Quantized, recipe: QuantRecipe, arithmetic: float) -> Iterator[str]:
     model = made.model
     if arithmetic > _OVERFLOW:
         yield (

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from onnxprune.verify.metrics import QualityScore
     from onnxprune.verify.verdicts import Check
 
-__all__ = ["GroupReport", "QuantReport", "Report", "SparseLayer", "SparseReport"]
+__all__ = ["GroupReport", "LeverReport", "OptimizeReport", "QuantReport", "Report", "SparseLayer", "SparseReport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +191,75 @@ class QuantReport:
     drift: Drift | None = None
     arithmetic: float = 0.0
     score: QualityScore | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class LeverReport:
+    """What one lever gave.
+
+    Attributes:
+        lever: its name.
+        choice: what was chosen.
+        exact: whether the result equals what it was made of.
+        latency: as a fraction of the original's, when this lever and those before it are pulled.
+        size: likewise.
+        score: likewise the score.
+        drift: outputs against the original's after each thing that it did, by what that was: ``cut``, ``repaired``, ``rounded``.
+        check: the proof of what is exact in it; ``None`` where nothing is.
+        kept: nodes or groups that it left alone, each with its name ``node``, its ``op`` and ``why``.
+    """
+
+    lever: str
+    choice: str
+    exact: bool
+    latency: float
+    size: float
+    score: float
+    drift: Mapping[str, Drift]
+    check: Check | None
+    kept: tuple[Mapping[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizeReport:
+    """What was asked for, what was tried, and what was chosen; an attribute for each key of the JSON document.
+
+    Attributes:
+        model: the input.
+        requested: the target, or the drop.
+        chosen: the choices that were taken, in words.
+        latency: of the result, as a fraction of the original's, measured afresh after the search.
+        size: likewise its bytes.
+        score: how good both are on the samples that judge.
+        levers: what each lever gave, in the order in which they were pulled.
+        tried: every mixture that was built, in order, with its ``latency``, ``size`` and ``score``, whether it ``holds``, and
+            whether it was ``chosen``.
+        failed: mixtures that could not be built, with the reason.
+        nbytes: of the original and the result.
+        judged: which samples judged, and which were learnt from.
+        machine: that latencies hold for.
+        seconds: wall time of each stage.
+        notes: what else the user should know.
+    """
+
+    model: str
+    requested: str
+    chosen: str
+    latency: float
+    size: float
+    score: QualityScore
+    levers: tuple[LeverReport, ...]
+    tried: tuple[Mapping[str, Any], ...]
+    failed: Mapping[str, str]
+    nbytes: tuple[int, int]
+    judged: str
+    machine: Mapping[str, str | int]
     seconds: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

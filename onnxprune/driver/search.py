@@ -1,7 +1,9 @@
-"""Targets that are measured: the smallest model within a loss of quality, and a latency."""
+"""Targets that are measured: the smallest model within a loss of quality, and a latency; and how shares are searched for."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,15 +15,19 @@ if TYPE_CHECKING:
     from onnxprune.driver.result import Pruned
     from onnxprune.verify.metrics import Evaluation, QualityScore
 
-__all__ = ["DropSearch", "at_latency", "within_drop"]
+__all__ = ["LEAST", "ROUNDING", "DropSearch", "approach", "at_latency", "least_share", "lost_share", "within_drop"]
 
 _ROUNDS = 6
 """How often a latency is corrected, at most."""
 _WITHIN = (0.92, 0.99)
 """What a measured latency may be, as a share of the one asked for; the next round aims at the middle."""
 _SECONDS = 2.0
-_LEAST, _FINE = 0.05, 0.02
+LEAST, _FINE = 0.05, 0.02
 """The smallest share that is tried, and the distance of shares at which the search ends."""
+_STEP, _SLOW = 0.95 * _FINE, 2
+"""The least step of a share, after which the search may end; and steps in a row that do not halve what remains."""
+ROUNDING = 1e-12
+"""By how much a score may be lower because it was rounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +55,45 @@ def at_latency(compiler: Compiler, target: Target) -> tuple[Target, float]:
     """
     from onnxprune.latency.timer import measure_ratio
 
-    share, found, least = target.fraction, None, 1.0
-    for round_ in range(_ROUNDS):
-        asked = Target("latency", min(round(share, 4), 1.0))
+    def measure(share: float) -> float:
+        asked = Target("latency", share)
         original, candidate = compiler.draft(asked)
-        with compiler.stages("measuring", f"measuring what {asked} comes to ({round_ + 1})"):
-            measured = measure_ratio(original, candidate, seconds=_SECONDS) / target.fraction
-        least = min(least, measured * target.fraction)
-        if measured <= 1 and (found is None or measured > found[0]):
-            found = measured, asked
-        if _WITHIN[0] <= measured <= _WITHIN[1]:
-            break
-        share = asked.fraction * sum(_WITHIN) / 2 / measured
-    if found is None:
+        with compiler.stages("measuring", f"measuring what {asked} comes to"):
+            return measure_ratio(original, candidate, seconds=_SECONDS)
+
+    tried = approach(measure, target.fraction, target.fraction)
+    met = [(measured, share) for share, measured in tried.items() if measured <= target.fraction]
+    if not met:
+        least = min(1.0, *tried.values())
         raise TargetError(f"target {target} cannot be reached: the fastest model of {_ROUNDS} has latency={least:.3f}, measured")
-    return found[1], found[0] * target.fraction
+    measured, share = max(met)
+    return Target("latency", share), measured
+
+
+def approach(measure: Callable[[float], float], wanted: float, start: float) -> dict[float, float]:
+    """The shares that were tried until one measured what is ``wanted`` or little less, each with what it measured, in order.
+
+    What is measured is taken to be about proportional to the share: what it is off by is made up for in the next round.
+
+    Args:
+        measure: what a share comes to, as a fraction of the original.
+        wanted: that fraction.
+        start: the first share.
+    """
+    tried: dict[float, float] = {}
+    share = start
+    for _ in range(_ROUNDS):
+        asked = min(round(share, 4), 1.0)
+        tried[asked] = measured = measure(asked)
+        off = measured / wanted
+        if _WITHIN[0] <= off <= _WITHIN[1]:
+            break
+        share = asked * sum(_WITHIN) / 2 / off
+    return tried
 
 
 def within_drop(compiler: Compiler, evaluation: Evaluation, drop: float, start: Target) -> DropSearch:
-    """The model with the least share of a metric whose score is at most ``drop`` below the original's; found by bisection.
+    """The model with the least share of a metric whose score is at most ``drop`` below the original's.
 
     The search begins at ``start``. Quality is taken to fall with size; where it does not quite, what is returned has still been
     measured to hold.
@@ -78,23 +104,24 @@ def within_drop(compiler: Compiler, evaluation: Evaluation, drop: float, start: 
     tried: list[tuple[Target, float]] = []
     best: DropSearch | None = None
     narrow: TargetError | None = None
-    low, high, share = _LEAST, 1.0, start.fraction
-    while high - low > _FINE:
-        target = Target(start.metric, round(share, 4))
+
+    def lost(share: float) -> float:
+        nonlocal best, narrow
+        target = Target(start.metric, share)
         try:
             pruned = compiler.build(target)
         except TargetError as error:
-            narrow, low = error, share  # narrower than widths go
-            share = (low + high) / 2
-            continue
+            narrow = error  # narrower than widths go
+            return math.inf
         with compiler.stages("evaluation", f"evaluating {target}"):
             score = evaluation.of(pruned.model)
         tried.append((target, score.pruned))
-        if score.original - score.pruned <= drop + 1e-12:
-            best, high = DropSearch(pruned, score, target, ()), share
-        else:
-            low = share
-        share = (low + high) / 2
+        found = lost_share(score.original, score.pruned, drop)
+        if found <= 1:
+            best = DropSearch(pruned, score, target, ())
+        return found
+
+    least_share(lost, start.fraction)
     if best is None:
         if narrow and not tried:
             raise narrow
@@ -104,3 +131,41 @@ def within_drop(compiler: Compiler, evaluation: Evaluation, drop: float, start: 
             f"{evaluation.original:.4f}; allow a larger drop, or give more calibration samples"
         )
     return replace(best, tried=tuple(tried))
+
+
+def lost_share(original: float, score: float, drop: float) -> float:
+    """What a score lost, as a share of what it may lose: at most 1 where that holds; infinite where nothing may be lost."""
+    loss = original - score
+    if loss <= drop + ROUNDING:
+        return max(min(loss / drop, 1.0), 0.0) if drop else 0.0
+    return loss / drop if drop else math.inf
+
+
+def least_share(lost: Callable[[float], float], start: float, low: float = LEAST) -> float:
+    """The least share above ``low`` that was found to hold, from ``start`` on; 1 if none was, which is not tried.
+
+    A loss is taken to grow with the square of what is removed: its root is interpolated between the nearest shares that hold and
+    do not. Where that did not halve the interval twice in a row, its middle is tried next.
+
+    Args:
+        lost: what a share loses, as a share of what may be lost; infinite where there is no such model.
+        start: the first share.
+        low: a share that does not hold, or is not wanted.
+    """
+    high, share, slow = 1.0, start, 0
+    above, below = 0.0, math.inf  # what is lost at high and at low
+    while (width := high - low) > _FINE:
+        measured = lost(round(share, 4))
+        if measured <= 1:
+            high, above = share, measured
+        else:
+            low, below = share, measured
+        slow = 0 if high - low <= width / 2 else slow + 1
+        share = (low + high) / 2
+        root = math.sqrt(above)
+        if slow < _SLOW and math.isfinite(below):
+            share = high - (high - low) * (1 - root) / max(math.sqrt(below) - root, ROUNDING)
+        elif slow < _SLOW and root:
+            share = 1 - (1 - high) / root  # on the line from the original, which loses nothing
+        share = max(min(share, high - _STEP), low + _STEP)
+    return high

@@ -86,11 +86,14 @@ def error_text(error: BaseException) -> str:
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", lines[0]) if lines else type(error).__name__
 
 
-def open_session(source: str | bytes, *, label: str, provider: str, threads: int, lent: Mapping[str, Any] | None = None) -> Any:
+def open_session(
+    source: str | bytes, *, label: str, provider: str, threads: int, lent: Mapping[str, Any] | None = None, profile: str = ""
+) -> Any:
     """Return a fresh, silent session of the model at path ``source`` (or of these bytes) on ``provider``.
 
     ``lent`` are the weights that these bytes declare as lying in memory, as `onnxprune.runtime.session.lend` returns them; hold
-    them as long as the session.
+    them as long as the session. With ``profile``, the time of each node is recorded until ``end_profiling``, in a file whose path
+    begins so.
 
     ``threads`` is the intra-op thread count; with 1 the model runs on the calling thread. Operators run one after the
     other. With more threads ONNX Runtime's pool spins inside a run as it does by default, but stops when the run
@@ -102,6 +105,8 @@ def open_session(source: str | bytes, *, label: str, provider: str, threads: int
     wanted = EXECUTION_PROVIDERS[provider]
     options = session_options(threads=threads, lent=lent)
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
     if provider != "cpu":
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     offered = [name for name in wanted if name in ort.get_available_providers()]

@@ -25,7 +25,7 @@ from onnxprune.runtime.session import lend
 if TYPE_CHECKING:
     from onnxprune.ir.model import Model
 
-__all__ = ["OrtTimer", "Timer", "measure_ratio", "yardstick"]
+__all__ = ["OrtTimer", "Timer", "loaded", "measure_ratio", "measure_ratios", "yardstick"]
 
 
 Timer = Callable[[Sequence[ModelProto]], list[float | None]]
@@ -141,19 +141,24 @@ def yardstick() -> ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
 
 
-def measure_ratio(
+def measure_ratio(original: Model, candidate: Model, **settings: Any) -> float:
+    """The latency of one candidate; see `measure_ratios`."""
+    return measure_ratios(original, [candidate], **settings)[0]
+
+
+def measure_ratios(
     original: Model,
-    candidate: Model,
+    candidates: Sequence[Model],
     *,
     seconds: float = 2.0,
     provider: str = "cpu",
     threads: int = 1,
     batch: int = 1,
     shapes: Mapping[str, Sequence[int]] | None = None,
-) -> float:
-    """The latency of a candidate as a fraction of the original's: the median over rounds in which they take turns.
+) -> list[float]:
+    """The latency of candidates as a fraction of the original's: the median over rounds in which all take turns.
 
-    ``seconds`` is the time for each of the two; ``batch`` and ``shapes`` set open sizes as in `benchmark`.
+    ``seconds`` is the time for each of them; ``batch`` and ``shapes`` set open sizes as in `benchmark`.
 
     Raises:
         ModelError: ONNX Runtime does not load or run one of them.
@@ -163,21 +168,30 @@ def measure_ratio(
     if threads < 1 or not seconds >= 0:
         raise OptionError(f"threads must be 1 or more and seconds not negative: {threads}, {seconds}")
     require_provider(provider)
-    runs = [_whole(model, provider, threads, batch, shapes or {}) for model in (original, candidate)]
+    runs = [loaded(model, provider, threads, batch, shapes or {})[0] for model in (original, *candidates)]
     clock = _clock(provider, threads)
-    first, second = interleave(runs, clock=clock, seconds=seconds, min_rounds=10, warmup=3)
-    return quartiles([b / a for a, b in zip(first, second, strict=True)]).median
+    first, *others = interleave(runs, clock=clock, seconds=seconds, min_rounds=10, warmup=3)
+    return [quartiles([b / a for a, b in zip(first, other, strict=True)]).median for other in others]
 
 
-def _whole(model: Model, provider: str, threads: int, batch: int, shapes: Mapping[str, Sequence[int]]) -> TimedRun:
+def loaded(
+    model: Model, provider: str, threads: int, batch: int, shapes: Mapping[str, Sequence[int]], profile: str = ""
+) -> tuple[TimedRun, Any]:
+    """A model that has run once, ready to run again, and its session; ``profile`` as `open_session` takes it.
+
+    Raises:
+        ModelError: ONNX Runtime does not load or run it.
+        OptionError: ``shapes`` leaves a size open that has no plausible default.
+    """
     proto = ModelProto()
     proto.CopyFrom(model.proto)
     lent = lend(proto, model.weights.values())
-    session = open_session(proto.SerializeToString(), label=model.name, provider=provider, threads=threads, lent=lent)
+    data = proto.SerializeToString()
+    session = open_session(data, label=model.name, provider=provider, threads=threads, lent=lent, profile=profile)
     inputs = session_inputs(session)
     run = _bound(session, inputs, resolve_shapes(inputs, batch, shapes).shapes, provider, lent)
     try:
         run(1)
     except Exception as error:  # onnxruntime derives its exceptions from Exception alone
         raise ModelError(f"ONNX Runtime cannot run {model.name} on {provider}: {error_text(error)}") from error
-    return run
+    return run, session

@@ -14,6 +14,7 @@ from onnxprune.driver.result import ModelResult
 from onnxprune.errors import OptionError
 from onnxprune.options import fields
 from onnxprune.options.benchmark import BenchmarkRecipe
+from onnxprune.options.optimize import OptimizeRecipe
 from onnxprune.options.prune import Recipe
 from onnxprune.options.quantize import QuantRecipe
 from onnxprune.options.shared import NOISE
@@ -95,6 +96,13 @@ def _quantize(place: StepInput, options: Given) -> Outcome:
     return result, result.report.to_dict()
 
 
+def _optimize(place: StepInput, options: Given) -> Outcome:
+    from onnxprune.driver.optimize import optimize
+
+    result = optimize(place.model, options[OptimizeRecipe], progress=place.tell)
+    return result, result.report.to_dict()
+
+
 def _encode(place: StepInput, options: Given) -> Outcome:
     from onnxprune.driver.encode import encode
 
@@ -149,6 +157,7 @@ STEPS: Mapping[str, StepKind] = {
     "finetune": StepKind((Training, Lesson), _finetune, {"teacher": ORIGINAL}),
     "train": StepKind((Training, Sparse, Lesson), _train),
     "quantize": StepKind((QuantRecipe,), _quantize),
+    "optimize": StepKind((OptimizeRecipe,), _optimize),
     "encode": StepKind((EncodeRecipe,), _encode),
     "benchmark": StepKind((BenchmarkRecipe,), _benchmark),
 }

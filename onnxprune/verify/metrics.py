@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ __all__ = ["QUALITY_METRICS", "Evaluation", "QualityMetric", "check_labels", "fi
 _BATCH = 64
 """Samples of a batch that is scored, at most."""
 
+_KEPT = 1 << 26
+"""Bytes of the original's outputs that are kept, 64 MiB; the others are computed again."""
 QualityMetric = Callable[[Sequence[Any], Sequence[Any], Any], float]
 """From a batch's outputs, the original's, and the labels (``None`` if there are none), to a score; higher is better."""
 
@@ -203,6 +205,8 @@ class Evaluation:
         self._names = [output.name for output in original.graph.output]
         self._session = Session(original, self._names, fuse=True, threads=0)
         self._size = batch_that_fits(original, _BATCH)
+        self._kept: list[Sequence[Any]] = []
+        self._room = 0 if samples.fresh else _KEPT
         self.notice = ""
         self.original = self._run(original)
 
@@ -214,14 +218,25 @@ class Evaluation:
         session = Session(model, self._names, fuse=True, threads=0)
         total, self._count = 0.0, 0
         outputs: Sequence[Any] = ()
-        for batch in self._samples.batches(self._size):
+        for number, batch in enumerate(self._samples.batches(self._size)):
             outputs = session.run(batch.feeds)
             if self.metric == "top1":
                 check_labels(outputs, batch.labels, self._samples.source, self._count)
-            reference = outputs if model is self._model else self._session.run(batch.feeds)
+            reference = outputs if model is self._model else self._reference(number, batch.feeds)
+            if model is self._model:
+                self._keep(number, outputs)
             total += self._score(outputs, reference, batch.labels) * batch.size
             self._count += batch.size
         score = total / max(self._count, 1)
         if model is self._model and self.metric == "top1":
             self.notice = chance_notice(score, outputs, self._count, self._samples.source)
         return score
+
+    def _keep(self, number: int, outputs: Sequence[Any]) -> None:
+        """Keep the original's outputs for a batch, while there is room for all up to it."""
+        self._room -= sum(value.nbytes if isinstance(value, np.ndarray) else _KEPT for value in outputs)
+        if self._room >= 0 and number == len(self._kept):
+            self._kept.append(outputs)
+
+    def _reference(self, number: int, feeds: Mapping[str, Any]) -> Sequence[Any]:
+        return self._kept[number] if number < len(self._kept) else self._session.run(feeds)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from data.test_batching import unknown, value
 from data.test_sources import MODULE
-from onnxprune.data.samples import Batch, Samples, noise_samples, open_samples, optional_samples
+from onnxprune.data.samples import Batch, Samples, held_out, noise_samples, open_samples, optional_samples
 from onnxprune.errors import OptionError
 from onnxprune.ir.weights import Array
 
@@ -351,3 +351,35 @@ def test_bytes_for_an_input_in_floating_point_are_named() -> None:
     x = np.random.default_rng(0).integers(0, 255, (8, 3)).astype(np.uint8)
     assert "'x' holds bytes, 0 to 255, which the model gets as they are" in optional_samples({"x": x}, [X], "").notice  # type: ignore[union-attr]
     assert optional_samples({"x": x.astype(np.float32)}, [X], "").notice == ""  # type: ignore[union-attr]
+
+
+# Held out
+
+
+@pytest.mark.parametrize(("count", "every"), [(10, 4), (64, 4), (65, 4), (9, 3)])
+def test_parts_share_no_sample_and_are_all_samples(count: int, every: int) -> None:
+    inputs = [value("x", "N", 2)]
+    x = np.arange(2 * count, dtype=np.float32).reshape(count, 2)
+    given = open_samples({"x": x, "label": np.arange(count)}, inputs)
+    parts = held_out(given, inputs, every)
+    rows = [np.concatenate([batch.feeds["x"] for batch in part.batches(5)]) for part in parts]
+    labels = [np.concatenate([batch.labels for batch in part.batches(5) if batch.labels is not None]) for part in parts]
+    assert np.array_equal(rows[1], x[every - 1 :: every])
+    assert np.array_equal(labels[1], np.arange(count)[every - 1 :: every])
+    assert np.array_equal(np.sort(np.concatenate(labels)), np.arange(count))
+    assert np.array_equal(rows[0], x[labels[0]])
+    assert all(part.labelled for part in parts)
+
+
+def test_of_a_fixed_batch_whole_batches_are_held_out() -> None:
+    inputs = [value("x", 2, 3)]
+    x = np.arange(48, dtype=np.float32).reshape(16, 3)
+    others, those = held_out(open_samples({"x": x}, inputs), inputs, 4)
+    assert [batch.feeds["x"][0, 0] for batch in those.batches()] == [18.0, 42.0]
+    assert sum(batch.size for batch in others.batches()) == 12
+
+
+def test_too_few_to_hold_any_out() -> None:
+    inputs = [value("x", "N", 2)]
+    with pytest.raises(OptionError, match="has 3 samples, of which none can be held out"):
+        held_out(open_samples({"x": np.eye(3, 2, dtype=np.float32)}, inputs), inputs, 4)

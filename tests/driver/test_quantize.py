@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import subprocess
@@ -17,8 +18,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper, parser
 
 import onnxprune
+from onnxprune.data.samples import open_samples
 from onnxprune.driver import encode, ort_quantizer
-from onnxprune.driver.quantize import QuantResult, quantize
+from onnxprune.driver.progress import Stages
+from onnxprune.driver.quantize import Quantizer, QuantResult, quantize
 from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model
@@ -371,3 +374,28 @@ def test_the_command_writes_scores_and_reports(tmp_path: Path) -> None:
     wrong = subprocess.run([*command[:-1], "Gem"], capture_output=True, text=True, check=False, cwd=ROOT)
     assert wrong.returncode == 2
     assert wrong.stderr.count("\n") == 1
+
+
+# Several forms
+
+
+@pytest.mark.parametrize("method", RANGES)
+def test_forms_of_one_model_are_those_that_quantize_makes_alone(method: str) -> None:
+    """Ranges are measured once, and kept."""
+    model, recipe = Model.of(net()), QuantRecipe(method=method)
+    given = open_samples(samples(), model.inputs)
+    with Quantizer(model, recipe, given, Stages()) as quantizer:
+        forms = [quantizer.form(exclude).model.to_proto() for exclude in ((), ("second",), ())]
+    excluding = dataclasses.replace(recipe, exclude=("second",))
+    alone = [quantize(model, one, samples=samples(), agreement=False).model for one in (recipe, excluding, recipe)]
+    assert forms == alone
+    assert forms[0] != forms[1]
+
+
+def test_the_folder_of_a_quantizer_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    model = Model.of(net())
+    with Quantizer(model, QuantRecipe(), open_samples(samples(), model.inputs), Stages()) as quantizer:
+        quantizer.form(())
+        assert list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())

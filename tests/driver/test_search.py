@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ import onnxprune.latency.timer
 from nets import NETS, parse
 from onnxprune.data.samples import open_samples
 from onnxprune.driver.compiler import Compiler
-from onnxprune.driver.search import at_latency, within_drop
+from onnxprune.driver.search import approach, at_latency, least_share, lost_share, within_drop
 from onnxprune.errors import TargetError
 from onnxprune.ir.model import Model
 from onnxprune.options.prune import Recipe
@@ -84,3 +86,48 @@ def test_a_model_without_groups_has_none_within_a_drop() -> None:
     made = Compiler(model, Recipe(target="macs=0.5"), open_samples({"x": X}, model.inputs))
     with pytest.raises(TargetError, match="the model has no group that can be pruned"):
         within_drop(made, Evaluation(model, open_samples({"x": X}, model.inputs), "cosine"), 0.1, Target("macs", 0.5))
+
+
+# Shares
+
+
+@pytest.mark.parametrize("limit", [0.06, 0.3, 0.77, 0.99])
+@pytest.mark.parametrize("start", [0.5, 0.9])
+@pytest.mark.parametrize("power", [1.0, 2.0, 5.0, math.inf])
+def test_the_least_share_is_found(limit: float, start: float, power: float) -> None:
+    """Losses grow with a power of what is removed, or all at once."""
+    tried: list[float] = []
+
+    def lost(share: float) -> float:
+        tried.append(share)
+        more = (1 - share) / (1 - limit)
+        return 0.5 if power == math.inf and more < 1 else min(more**power, 1e6)
+
+    assert limit - 1e-4 <= least_share(lost, start) <= limit + 0.0201
+    assert tried[0] == start
+    assert len(tried) <= 11
+    if power == 2 and limit > 0.1:
+        assert len(tried) <= 4  # as it is taken to be
+
+
+def test_where_no_share_holds_all_remains() -> None:
+    assert least_share(lambda _: math.inf, 0.5) == 1.0
+
+
+def test_a_search_can_end_at_a_floor() -> None:
+    assert least_share(lambda _: 0.0, 0.7, 0.6) <= 0.62
+
+
+@pytest.mark.parametrize(
+    ("score", "drop", "expected"), [(0.8, 0.2, 0.5), (0.95, 0.2, 0.0), (0.6, 0.2, 1.5), (0.9, 0.0, 0.0), (0.89, 0.0, math.inf)]
+)
+def test_what_is_lost_is_a_share_of_what_may_be(score: float, drop: float, expected: float) -> None:
+    assert lost_share(0.9, score, drop) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("power", [0.7, 1.0, 1.4])
+def test_a_share_is_corrected_by_what_it_measured(power: float) -> None:
+    tried = approach(lambda share: share**power, 0.3, 0.5)
+    *_, last = tried.values()
+    assert 0.92 * 0.3 <= last <= 0.99 * 0.3
+    assert next(iter(tried)) == 0.5

@@ -18,7 +18,7 @@ from onnxprune.errors import ModelError, OptionError, ProviderError
 from onnxprune.ir.model import Model
 from onnxprune.latency import timer
 from onnxprune.latency.interleave import TimedRun
-from onnxprune.latency.timer import OrtTimer, measure_ratio, yardstick
+from onnxprune.latency.timer import OrtTimer, measure_ratio, measure_ratios, yardstick
 
 
 def sum_of(size: int, kind: int = TensorProto.FLOAT, op: str = "Add") -> ModelProto:
@@ -97,6 +97,18 @@ def test_a_ratio_is_the_candidates_time_over_the_originals(monkeypatch: pytest.M
 
     monkeypatch.setattr(timer, "interleave", interleave)
     assert measure_ratio(net(), net()) == 0.5
+
+
+def test_several_candidates_take_turns_with_one_original(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[int] = []
+
+    def interleave(runs: Sequence[TimedRun], **options: Any) -> list[list[float]]:
+        loaded.append(len(runs))
+        return [[2.0, 4.0, 2.0], [1.0, 1.0, 1.0], [4.0, 8.0, 8.0]]
+
+    monkeypatch.setattr(timer, "interleave", interleave)
+    assert measure_ratios(net(), [net(), net()]) == [0.5, 2.0]
+    assert loaded == [3]
 
 
 def test_models_are_really_run() -> None:

@@ -14,6 +14,7 @@ from onnxprune.data.samples import open_samples
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
+from onnxprune.verify import metrics
 from onnxprune.verify.metrics import QUALITY_METRICS, Evaluation, chance_notice, parse_drop
 
 SCORES = "(float[N,4] x) => (float[N,3] y) <float[4,3] w> { y = MatMul(x, w) }"
@@ -131,3 +132,21 @@ def test_mse_is_a_share_of_the_variance() -> None:
 def test_two_deviations_above_guessing_may_be_luck(score: float, guesses: bool) -> None:
     """One of two classes, 64 samples: 1/2 + 2 * sqrt(1/2 * 1/2 / 64) = 0.625."""
     assert bool(chance_notice(score, [np.zeros((64, 2))], 64, "labels.npz")) is guesses
+
+
+@pytest.mark.parametrize("room", [1 << 26, 1000, 0])
+def test_the_originals_outputs_are_kept_while_there_is_room(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of 64, 64 and 22 rows of three floats: 768, 768 and 264 bytes."""
+    monkeypatch.setattr(metrics, "_KEPT", room)
+    model = Model.of(parse(SCORES))
+    evaluation = Evaluation(model, open_samples({"x": X}, model.inputs), "cosine")
+    again: list[int] = []
+    run = evaluation._session.run
+
+    def counted(feeds: Any) -> list[Any]:
+        again.append(len(feeds["x"]))
+        return run(feeds)
+
+    monkeypatch.setattr(evaluation._session, "run", counted)
+    assert evaluation.of(turned(model)).pruned == pytest.approx(-1)
+    assert again == {1 << 26: [], 1000: [64, 22], 0: [64, 64, 22]}[room]

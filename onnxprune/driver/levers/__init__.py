@@ -1,0 +1,23 @@
+"""The ways to make a model cheaper that `optimize` mixes: each is a lever, in a file of its own.
+
+`base` is the form of a lever. `layers` and `rounding` say of each layer what int8 saves and what it loses. `LEVERS` is the order
+in which the choices of a mixture are carried out.
+
+Change here: add a lever, which is a file and its name in `LEVERS`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnxprune.driver.levers.channels import Channels
+from onnxprune.driver.levers.lossless import Lossless
+from onnxprune.driver.levers.precision import Precision
+
+if TYPE_CHECKING:
+    from onnxprune.driver.levers.base import Lever
+
+__all__ = ["LEVERS"]
+
+LEVERS: tuple[type[Lever], ...] = (Lossless, Channels, Precision)
+"""Exact ones first; layers are repaired before they are rounded, so that ranges are those of the repaired model."""

@@ -1,0 +1,136 @@
+"""The form of a lever: which choices it offers on a model, and how one is carried out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from onnxprune.data.samples import Samples
+    from onnxprune.driver.progress import Stages
+    from onnxprune.ir.model import Model
+    from onnxprune.latency.node_times import NodeTime
+    from onnxprune.options.optimize import OptimizeRecipe
+    from onnxprune.verify.verdicts import Check
+
+__all__ = ["Ground", "Lever", "Made", "Mixture", "Step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """A choice of each lever that is pulled: pairs of its name and the choice, sorted. None at all is the original."""
+
+    choices: tuple[tuple[str, str], ...] = ()
+
+    def having(self, lever: str, choice: str) -> Mixture:
+        """The same with another choice of one lever."""
+        return Mixture(tuple(sorted({**dict(self.choices), lever: choice}.items())))
+
+    def without(self, lever: str) -> Mixture:
+        """The same without one lever."""
+        return Mixture(tuple(pair for pair in self.choices if pair[0] != lever))
+
+    def __str__(self) -> str:
+        return " + ".join(choice for _, choice in self.choices) or "original"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one lever did.
+
+    Attributes:
+        lever: its name.
+        choice: the choice that was carried out.
+        models: what came of it, by what was done; the last is the result: ``cut``, ``repaired``.
+        check: the proof of what is exact in it; ``None`` where nothing is.
+        kept: nodes that it left alone, each with its name ``node``, its ``op`` and ``why``.
+        notes: what else the user should know.
+    """
+
+    lever: str
+    choice: str
+    models: Mapping[str, Model]
+    check: Check | None = None
+    kept: tuple[Mapping[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A model that a mixture came to.
+
+    Attributes:
+        mixture: the choices.
+        model: the model.
+        steps: what each lever did, in order.
+    """
+
+    mixture: Mixture
+    model: Model
+    steps: tuple[Step, ...] = ()
+
+    def then(self, step: Step) -> Made:
+        """The result of one more step."""
+        *_, model = step.models.values()
+        return Made(self.mixture.having(step.lever, step.choice), model, (*self.steps, step))
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What levers stand on.
+
+    Attributes:
+        original: the model that is made cheaper.
+        recipe: what is asked for.
+        samples: that levers learn from; others judge.
+        stages: announces and times what is done.
+        times: the time of each node that ONNX Runtime runs for a model.
+        stack: closes what levers open.
+    """
+
+    original: Model
+    recipe: OptimizeRecipe
+    samples: Samples
+    stages: Stages
+    times: Callable[[Model], Sequence[NodeTime]]
+    stack: ExitStack = field(default_factory=ExitStack)
+
+
+class Lever(ABC):
+    """A way to make a model cheaper. It remembers what does not depend on the choice.
+
+    Attributes:
+        name: what reports call it.
+        exact: whether the result equals what it was made of.
+        graded: whether there is a choice for every share of the goal's metric, see `at`.
+        notes: why it offers nothing, or less than it could.
+    """
+
+    name: ClassVar[str]
+    exact: ClassVar[bool] = False
+    graded: ClassVar[bool] = False
+
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
+        self.notes: list[str] = []
+
+    @abstractmethod
+    def choices(self) -> Sequence[str]:
+        """The choices that the original has, the boldest first; of a graded lever any that shows it has some."""
+
+    @abstractmethod
+    def carry_out(self, made: Made, choice: str) -> Made:
+        """The model with a choice carried out.
+
+        Raises:
+            ModelError: the model cannot take it.
+            TargetError: the choice cannot be reached.
+            VerificationError: the proof fails, or the result does not run.
+        """
+
+    def at(self, share: float) -> str:
+        """The choice of a graded lever that leaves about this share of the goal's metric."""
+        raise NotImplementedError(f"{self.name} has no choice for a share of {share}")

@@ -1,0 +1,50 @@
+"""Channels, heads and hidden units: how much of them remains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from onnxprune.driver.compiler import Compiler
+from onnxprune.driver.levers.base import Ground, Lever, Made, Mixture, Step
+from onnxprune.options.prune import Recipe
+from onnxprune.options.targets import Target
+from onnxprune.passes import PruneChannels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Channels"]
+
+
+class Channels(Lever):
+    """Coupling groups are cut, by what each is measured to cost on the samples, and what reads them is repaired."""
+
+    name: ClassVar[str] = "channels"
+    graded: ClassVar[bool] = True
+
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
+        self._compilers: dict[Mixture, Compiler] = {}
+
+    def choices(self) -> Sequence[str]:
+        compiler = self._compiler(Made(Mixture(), self.ground.original))
+        if compiler.has_groups:
+            return (self.at(0.5),)
+        self.notes.append(f"{self.ground.original.name}: has no group that can be pruned; inspect says why")
+        return ()
+
+    def at(self, share: float) -> str:
+        return str(Target("size" if self.ground.recipe.by_size else "latency", share))
+
+    def carry_out(self, made: Made, choice: str) -> Made:
+        pruned = self._compiler(made).build(Target.parse(choice))
+        cut = PruneChannels().run(pruned.analysis, pruned.plan)
+        left = tuple({"node": name, "op": "group", "why": why} for name, why in pruned.frozen.items())
+        return made.then(Step(self.name, choice, {"cut": cut, "repaired": pruned.model}, pruned.check, left))
+
+    def _compiler(self, made: Made) -> Compiler:
+        """The compiler of a model that levers before this one made."""
+        if made.mixture not in self._compilers:
+            recipe = Recipe(protect=self.ground.recipe.protect, seed=self.ground.recipe.seed)
+            self._compilers[made.mixture] = Compiler(made.model, recipe, self.ground.samples, self.ground.stages)
+        return self._compilers[made.mixture]

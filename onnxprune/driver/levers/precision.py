@@ -1,0 +1,138 @@
+"""Integers: which layers compute in int8, and which stay in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
+
+from onnxprune.data.samples import held_out
+from onnxprune.driver.levers.base import Ground, Lever, Made, Mixture, Step
+from onnxprune.driver.levers.layers import Layer, layers_of, slower
+from onnxprune.driver.levers.rounding import rounding_noise
+from onnxprune.driver.quantize import EXCLUDED, Quantizer
+from onnxprune.errors import ModelError, TargetError
+from onnxprune.options.quantize import QuantRecipe
+from onnxprune.runtime.session import first_line
+
+if TYPE_CHECKING:
+    from onnxprune.driver.quantize import Quantized
+    from onnxprune.ir.model import Model
+
+__all__ = ["Precision"]
+
+_WHOLE = "int8"
+_SLOW, _LOSES, _PROTECTED = "slower in int8, with its neighbours", "loses most in int8", "protected"
+_RANGES = 128
+"""Samples that ranges are measured on, about; evenly spread over all."""
+_OPEN = 2
+"""Models that are ready to be quantised in yet another form at a time: each takes its own size on disk, three times."""
+
+
+class Precision(Lever):
+    """Layers compute in int8, by ONNX Runtime's quantizer, except those that are slower there or lose most.
+
+    What each layer takes in both types is read from a profile of ONNX Runtime, with what conversions take at the borders of
+    stretches; what it loses is the noise of its own rounding. Layers that are slower stay in float32 first, then those that lose
+    most: one, two, four, ... up to half of them.
+    """
+
+    name: ClassVar[str] = "precision"
+
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
+        self._quantizers: dict[Mixture, Quantizer] = {}
+        recipe = ground.recipe
+        self._recipe = QuantRecipe(method=recipe.method, reduce_range=recipe.reduce_range)
+        count = ground.samples.count or 0
+        every = count // _RANGES
+        self._samples = held_out(ground.samples, ground.original.inputs, every)[1] if every > 1 else ground.samples
+
+    def choices(self) -> Sequence[str]:
+        return tuple(self._ladder)
+
+    def carry_out(self, made: Made, choice: str) -> Made:
+        why = self._ladder[choice]
+        quantized = self._form(made, why)
+        kept = tuple({**node, "why": self._reason(node, why)} for node in quantized.kept)
+        notes = tuple(f"ONNX Runtime: {text}" for text in quantized.warnings)
+        return made.then(Step(self.name, choice, {"rounded": quantized.model}, None, kept, notes))
+
+    def _form(self, made: Made, why: Mapping[str, str]) -> Quantized:
+        nodes = {node.name for node in made.model.graph.node} | made.model.weights.keys()
+        globs = [_literally(name) for name in why if name in nodes]
+        return self._quantizer(made).form([*globs, *self._protected(made)])
+
+    def _protected(self, made: Made) -> list[str]:
+        """The globs of what stays as it is, as far as they name anything here."""
+        names = {name for node in made.model.graph.node for name in (node.name, *node.input)}
+        return [glob for glob in self.ground.recipe.protect if any(fnmatchcase(name, glob) for name in names)]
+
+    def _quantizer(self, made: Made) -> Quantizer:
+        """What quantises a model: prepared, with its ranges; the latest ones are kept."""
+        found = self._quantizers.pop(made.mixture, None)
+        if found is None:
+            found = Quantizer(made.model, self._recipe, self._samples, self.ground.stages)
+            found.__enter__()
+            self.ground.stack.callback(found.__exit__)
+        self._quantizers[made.mixture] = found
+        while len(self._quantizers) > _OPEN:
+            self._quantizers.pop(next(iter(self._quantizers))).__exit__()
+        return found
+
+    @cached_property
+    def _ladder(self) -> dict[str, dict[str, str]]:
+        """For each choice what stays in float32: names of nodes or weights, with the reason."""
+        ground = self.ground
+        made = Made(Mixture(), ground.original)
+        try:
+            whole = self._form(made, {})
+        except (ModelError, TargetError) as error:
+            self.notes.append(str(error))
+            return {}
+        layers = layers_of(ground.original)
+        with ground.stages("layers", "timing layers in float32 and int8"):
+            slow = self._slower(layers, whole.model)
+        with ground.stages("layers", "measuring what each layer loses in int8"):
+            noisy = [layer for layer in self._noisiest(layers, whole.model, made) if layer not in slow]
+        ladder: dict[str, dict[str, str]] = {_WHOLE: {}}
+        count = 0
+        while len(slow) + count <= max(len(layers) // 2, len(slow)):
+            stay = [*((layer, _SLOW) for layer in slow), *((layer, _LOSES) for layer in noisy[:count])]
+            if stay:
+                ladder[f"{_WHOLE}, {len(stay)} of {len(layers)} layers in float32"] = {
+                    name: why for layer, why in stay for name in layer.nodes
+                }
+            if count >= len(noisy):
+                break
+            count = count * 2 or 1
+        return ladder
+
+    def _slower(self, layers: Sequence[Layer], rounded: Model) -> list[Layer]:
+        """The layers that are slower in int8, in their stretches; none where size is the goal, or all would be."""
+        ground = self.ground
+        if ground.recipe.by_size:
+            return []
+        found = slower(layers, ground.times(ground.original), ground.times(rounded))
+        return found if len(found) < len(layers) else []
+
+    def _noisiest(self, layers: Sequence[Layer], rounded: Model, made: Made) -> list[Layer]:
+        """The layers by what they lose, the most first."""
+        names = {name: layer for layer in layers for name in layer.nodes[:1]}
+        try:
+            noise = rounding_noise(self._quantizer(made).prepared, rounded, list(names), self._samples)
+        except Exception as error:  # noqa: BLE001 - onnxruntime derives its exceptions from Exception alone
+            self.notes.append(f"what each layer loses in int8 was not measured: {first_line(error)}")
+            return []
+        return [names[name] for name in sorted(noise, key=lambda name: -noise[name])]
+
+    @staticmethod
+    def _reason(node: Mapping[str, str], stays: Mapping[str, str]) -> str:
+        """Why a node stays in floating point."""
+        return stays.get(node["node"], _PROTECTED) if node["why"] == EXCLUDED else node["why"]
+
+
+def _literally(name: str) -> str:
+    """A glob that names nothing else."""
+    return "".join(f"[{letter}]" if letter in "[*?" else letter for letter in name)

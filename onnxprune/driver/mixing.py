@@ -1,0 +1,129 @@
+"""The search over mixtures of levers: what is tried, and in which order. It knows no lever by name."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from onnxprune.driver.levers.base import Mixture
+from onnxprune.driver.search import approach, least_share
+from onnxprune.driver.trials import Meets, Trial, Trials, Wish
+from onnxprune.errors import TargetError
+
+if TYPE_CHECKING:
+    from onnxprune.driver.levers.base import Lever
+
+__all__ = ["search"]
+
+_FIRST = 2
+"""Rungs of a ladder that are tried in any case: the boldest choice, and the one after it."""
+_START = 0.5
+_WIDER = 1.2
+"""By how much more remains in the next try where a share is too small."""
+
+
+def search(trials: Trials, wish: Wish) -> None:
+    """Try each lever alone, and then mixtures of them.
+
+    Exact levers that make the model no slower are part of all that follows. Of a lever with a few choices, these are tried from
+    the boldest on (a ladder, each rung of which loses less and saves less), until one is good enough and the next is no better.
+    A graded lever is then searched with each rung that saves anything: for the most that may be lost, or by aiming
+    at what is asked for.
+
+    Raises:
+        TimeoutError: the time is over.
+    """
+    start = Mixture()
+    for lever in _offering(trials, exact=True, graded=False):
+        for choice in lever.choices():
+            found = _tried(trials, start.having(lever.name, choice))
+            if found and found.latency <= 1:
+                start = found.mixture
+    rungs = [trials.of(start)]
+    for lever in _offering(trials, exact=False, graded=False):
+        rungs += _climbed(trials, wish, start, lever)
+    useful = [rung for rung in rungs if rung.mixture == start or _saves(wish, rung) < _saves(wish, rungs[0])]
+    for lever in _offering(trials, exact=False, graded=True):
+        share = _START
+        for rung in sorted(useful, key=lambda rung: _saves(wish, rung)):  # what saves most first: time may end
+            share = _graded(trials, wish, rung, lever, share)
+
+
+def _offering(trials: Trials, *, exact: bool, graded: bool) -> list[Lever]:
+    return [lever for lever in trials.levers if lever.exact == exact and lever.graded == graded and lever.choices()]
+
+
+def _tried(trials: Trials, mixture: Mixture) -> Trial | None:
+    """A trial; ``None`` if it cannot be made."""
+    try:
+        return trials.of(mixture)
+    except TargetError:
+        return None
+
+
+def _graded_at(trials: Trials, rung: Trial, lever: Lever, share: float) -> Trial | None:
+    """A graded lever on top of a rung. Without the rung it is tried, too: most of that is built already."""
+    choice = lever.at(round(share, 4))
+    found = _tried(trials, rung.mixture.having(lever.name, choice))
+    if found:
+        exact = {one.name for one in trials.levers if one.exact}
+        alone = Mixture(tuple(pair for pair in rung.mixture.choices if pair[0] in exact))
+        _tried(trials, alone.having(lever.name, choice))
+    return found
+
+
+def _saves(wish: Wish, trial: Trial) -> float:
+    """What remains of what is to be saved."""
+    return wish.of(trial) if isinstance(wish, Meets) else trial.latency
+
+
+def _climbed(trials: Trials, wish: Wish, start: Mixture, lever: Lever) -> list[Trial]:
+    """The rungs of a ladder that a graded lever goes on from, those that save most first.
+
+    For a drop these must hold by themselves. For a target every rung that was tried may: what it lacks is cut.
+    """
+    found: list[Trial] = []
+    for number, choice in enumerate(lever.choices()):
+        trial = _tried(trials, start.having(lever.name, choice))
+        if trial is None:
+            continue
+        better = [one for one in found if wish.holds(one) and wish.rank(one) <= wish.rank(trial)]
+        found.append(trial)
+        late = number + 1 >= _FIRST
+        over = _saves(wish, trial) >= 1 or (isinstance(wish, Meets) and not wish.holds(trial))
+        if late and (better or over):
+            break
+    kept = found if isinstance(wish, Meets) else list(filter(wish.holds, found))
+    return sorted(kept, key=lambda trial: _saves(wish, trial))
+
+
+def _graded(trials: Trials, wish: Wish, rung: Trial, lever: Lever, share: float) -> float:
+    """Search a graded lever on top of a rung, from a share on; returns the share that was found."""
+    if isinstance(wish, Meets):
+        return _aimed(trials, wish, rung, lever)
+
+    def lost(share: float) -> float:
+        found = _graded_at(trials, rung, lever, share)
+        return math.inf if found is None else wish.lost(found)
+
+    return least_share(lost, share)
+
+
+def _aimed(trials: Trials, wish: Meets, rung: Trial, lever: Lever) -> float:
+    """Aim at a target with a graded lever; a rung that meets it by itself stays whole."""
+    wanted = wish.target.fraction
+    share = wanted / max(wish.of(rung), wanted)
+
+    def measure(share: float) -> float:
+        found = _graded_at(trials, rung, lever, share)
+        if found is None:
+            raise TargetError(f"{lever.name}: nothing remains at {share}")
+        return wish.of(found)
+
+    while share < 1 and _graded_at(trials, rung, lever, share) is None:
+        share *= _WIDER  # narrower than widths go, as they are predicted
+    if share < 1:
+        with suppress(TargetError):
+            approach(measure, wanted, share)
+    return share

@@ -1,0 +1,186 @@
+"""Mixtures of levers, tried: built, timed beside the original, and judged on samples that no lever saw."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxprune.driver.levers.base import Made, Mixture
+from onnxprune.driver.search import lost_share
+from onnxprune.errors import OnnxPruneError, TargetError
+from onnxprune.ir.model import Model
+
+if TYPE_CHECKING:
+    from onnxprune.driver.levers.base import Lever
+    from onnxprune.driver.progress import Stages
+    from onnxprune.options.targets import Target
+    from onnxprune.verify.metrics import Evaluation
+
+__all__ = ["Meets", "Ratios", "Trial", "Trials", "Wish", "WithinDrop"]
+
+Ratios = Callable[[Model, Sequence[Model], float], list[float]]
+"""Times models: their latencies as fractions of the first one's, from measurements of so many seconds each."""
+_SECONDS = 0.7
+"""Of a measurement, for each model."""
+_HELD = 1 << 30
+"""Bytes of models that are kept, 1 GiB; others are made again when they are needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a mixture came to.
+
+    Attributes:
+        mixture: the choices.
+        latency: as a fraction of the original's.
+        size: likewise.
+        score: on the samples that judge.
+    """
+
+    mixture: Mixture
+    latency: float
+    size: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class WithinDrop:
+    """The fastest model is wanted whose score is high enough.
+
+    Attributes:
+        original: the original's score.
+        drop: how far below it a score may be.
+    """
+
+    original: float
+    drop: float
+
+    def holds(self, trial: Trial) -> bool:
+        """Whether a trial may be taken."""
+        return self.lost(trial) <= 1
+
+    def lost(self, trial: Trial) -> float:
+        """What a trial lost, as a share of what it may."""
+        return lost_share(self.original, trial.score, self.drop)
+
+    def rank(self, trial: Trial) -> tuple[float, ...]:
+        """Sorts trials that hold, the best first."""
+        return trial.latency, -trial.score, trial.size
+
+
+@dataclass(frozen=True, slots=True)
+class Meets:
+    """The most accurate model is wanted that is fast, or small, enough.
+
+    Attributes:
+        target: the fraction of the original's latency or size.
+    """
+
+    target: Target
+
+    def of(self, trial: Trial) -> float:
+        """The fraction that a trial obtained."""
+        return trial.size if self.target.metric == "size" else trial.latency
+
+    def holds(self, trial: Trial) -> bool:
+        """Whether a trial may be taken."""
+        return self.of(trial) <= self.target.fraction
+
+    def rank(self, trial: Trial) -> tuple[float, ...]:
+        """Sorts trials that hold, the best first."""
+        return -trial.score, self.of(trial)
+
+
+Wish = WithinDrop | Meets
+
+
+class Trials:
+    """Tries mixtures, each once, until the time is over.
+
+    Attributes:
+        original: what mixtures are made of.
+        levers: in the order in which they are carried out.
+        evaluation: judges them.
+        tried: what came of each mixture, in order.
+        failed: mixtures that could not be made, with the reason.
+    """
+
+    def __init__(
+        self, original: Model, levers: Sequence[Lever], evaluation: Evaluation, ratios: Ratios, stages: Stages, until: float
+    ) -> None:
+        """Nothing is tried but the original.
+
+        Args:
+            original: see the class.
+            levers: see the class.
+            evaluation: judges.
+            ratios: times models.
+            stages: announces and times what is done.
+            until: when the time is over, by `time.monotonic`.
+        """
+        self.original, self.levers, self.evaluation = original, tuple(levers), evaluation
+        self._ratios, self._stages, self._until = ratios, stages, until
+        self._made: dict[Mixture, Made] = {Mixture(): Made(Mixture(), original)}
+        self.tried = {Mixture(): Trial(Mixture(), 1.0, 1.0, evaluation.original)}
+        self.failed: dict[Mixture, str] = {}
+
+    @property
+    def over(self) -> bool:
+        """Whether the time is."""
+        return time.monotonic() > self._until
+
+    def of(self, mixture: Mixture) -> Trial:
+        """What a mixture comes to.
+
+        Raises:
+            TargetError: it cannot be made.
+            TimeoutError: the time is over, and it was not tried yet.
+        """
+        if mixture in self.tried:
+            return self.tried[mixture]
+        if mixture in self.failed:
+            raise TargetError(self.failed[mixture])
+        if self.over:
+            raise TimeoutError
+        try:
+            model = self.made(mixture).model
+            with self._stages("measuring", f"timing {mixture}"):
+                latency = self._ratios(self.original, [model], _SECONDS)[0]
+        except OnnxPruneError as error:
+            self.failed[mixture] = str(error)
+            raise TargetError(str(error)) from error
+        with self._stages("evaluation", f"judging {mixture}"):
+            score = self.evaluation.of(model).pruned
+        found = Trial(mixture, latency, model.nbytes / max(self.original.nbytes, 1), score)
+        self.tried[mixture] = found
+        return found
+
+    def made(self, mixture: Mixture) -> Made:
+        """The model of a mixture.
+
+        Raises:
+            OnnxPruneError: it cannot be made.
+        """
+        if mixture in self._made:
+            return self._made[mixture]
+        last = next(lever for lever in reversed(self.levers) if lever.name in dict(mixture.choices))
+        before = self.made(mixture.without(last.name))
+        found = last.carry_out(before, dict(mixture.choices)[last.name])
+        self._made[mixture] = found
+        self._forget()
+        return found
+
+    def ranked(self, wish: Wish) -> list[Trial]:
+        """The trials that hold, the best first."""
+        return sorted(filter(wish.holds, self.tried.values()), key=wish.rank)
+
+    def _forget(self) -> None:
+        """Let go of the models that were made first, where they take much memory; not of the original, nor of the latest."""
+        *old, _ = [mixture for mixture in self._made if mixture.choices]
+        held = sum(made.model.nbytes for made in self._made.values())
+        for mixture in old:
+            if held <= _HELD:
+                return
+            held -= self._made.pop(mixture).model.nbytes

@@ -1,0 +1,98 @@
+"""Int8 as a lever: which layers stay in float32."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from nets import parse
+from onnxprune.data.samples import open_samples
+from onnxprune.driver.levers.base import Made, Mixture
+from onnxprune.driver.levers.precision import Precision
+from onnxprune.driver.quantize import quantize
+from onnxprune.ir.model import Model
+from onnxprune.options.optimize import OptimizeRecipe
+from onnxprune.options.quantize import QuantRecipe
+from optimizable import X, clock, closed, ground, net
+
+__all__ = ["closed"]
+
+pytestmark = pytest.mark.usefixtures("closed")
+
+
+def floats(model: Model) -> set[str]:
+    """The weights of layers that are in floating point."""
+    return {name for name, weight in model.weights.items() if weight.is_float and len(weight.shape) > 1}
+
+
+def carried(lever: Precision, choice: str) -> Made:
+    return lever.carry_out(Made(Mixture(), lever.ground.original), choice)
+
+
+def test_the_boldest_choice_is_int8_as_quantize_writes_it() -> None:
+    lever = Precision(ground())
+    assert lever.choices()[0] == "int8"
+    model = lever.ground.original
+    alone = quantize(model, QuantRecipe(), samples=open_samples({"x": X[:64]}, model.inputs), agreement=False)
+    assert carried(lever, "int8").model.to_proto() == alone.model
+
+
+def test_milder_choices_keep_more_layers_and_those_of_the_others() -> None:
+    lever = Precision(ground())
+    kept = [floats(carried(lever, choice).model) for choice in lever.choices()]
+    assert [len(names) for names in kept] == [0, 1, 2]
+    assert all(before < after for before, after in itertools.pairwise(kept))
+
+
+def test_slower_layers_stay_first_and_the_report_says_why() -> None:
+    lever = Precision(ground(timed=clock(slow=["third"])))
+    choice = lever.choices()[1]
+    made = carried(lever, choice)
+    assert floats(made.model) == {"w3"}
+    why = {node["node"]: node["why"] for node in made.steps[0].kept}
+    assert why["third"] == "slower in int8, with its neighbours"
+    assert floats(carried(lever, lever.choices()[2]).model) > {"w3"}
+
+
+def test_where_every_layer_is_slower_none_is_singled_out() -> None:
+    lever = Precision(ground(timed=clock(int8=3.0)))
+    assert floats(carried(lever, lever.choices()[1]).model) != {"w1", "w2", "w3", "w4"}
+
+
+def test_where_size_is_wanted_time_does_not_count() -> None:
+    lever = Precision(ground(OptimizeRecipe(target="size=0.3"), clock(slow=["third"])))
+    assert "slower" not in str([node["why"] for node in carried(lever, lever.choices()[1]).steps[0].kept])
+
+
+def test_what_is_protected_stays() -> None:
+    lever = Precision(ground(OptimizeRecipe(protect=("w2", "no such thing"))))
+    made = carried(lever, "int8")
+    assert floats(made.model) == {"w2"}
+    assert {node["node"]: node["why"] for node in made.steps[0].kept}["second"] == "protected"
+
+
+def test_a_name_with_brackets_is_no_pattern() -> None:
+    proto = net()
+    proto.graph.node[0].name = "layer[0]*"
+    lever = Precision(ground(timed=clock(slow=["layer[0]*"]), proto=proto))
+    assert floats(carried(lever, lever.choices()[-1]).model)
+
+
+def test_a_model_that_the_quantizer_does_not_take_has_no_choice() -> None:
+    model = Model.of(parse("(float16[N,3,8,8] x) => (float16[N,3,8,8] y) <float16[3,3,1,1] w> { y = Conv(x, w) }"))
+    samples = open_samples({"x": X.astype(np.float16)}, model.inputs)
+    lever = Precision(dataclasses.replace(ground(), original=model, samples=samples))
+    assert not lever.choices()
+    assert "is in float16, which int8 kernels do not read" in lever.notes[0]
+
+
+@pytest.mark.parametrize("count", [8, 64])
+def test_ranges_are_measured_on_samples_of_all_kinds(count: int) -> None:
+    place = ground()
+    many = np.concatenate([X[:count]] * 40)
+    samples = open_samples({"x": many}, place.original.inputs)
+    lever = Precision(dataclasses.replace(place, samples=samples))  # with the stack of the other
+    assert lever.choices()

@@ -1,0 +1,146 @@
+"""The search over mixtures, with imagined models: what it tries, in which order, and what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from onnxprune.driver.levers.base import Mixture
+from onnxprune.driver.mixing import search
+from onnxprune.driver.trials import Meets, Trial, Trials, WithinDrop
+from onnxprune.errors import TargetError
+from onnxprune.options.targets import Target
+
+FULL = 0.9
+"""The score of the original."""
+
+
+class Lever:
+    """A lever of a certain name and kind."""
+
+    def __init__(self, name: str, choices: Sequence[str], *, exact: bool = False, graded: bool = False) -> None:
+        self.name, self._choices, self.exact, self.graded = name, choices, exact, graded
+
+    def choices(self) -> Sequence[str]:
+        return self._choices
+
+    def at(self, share: float) -> str:
+        return f"{share:g}"
+
+
+class Imagined(Trials):
+    """Trials of models whose latency is a product over levers, and whose loss is a sum."""
+
+    def __init__(self, int8: float = 0.5, loss: float = 0.002, least: float = 0.1, most: int = 1000) -> None:
+        self.int8, self.loss, self.least, self.most = int8, loss, least, most
+        self.levers: tuple[Any, ...] = (
+            Lever("lossless", ["lossless"], exact=True),
+            Lever("channels", ["0.5"], graded=True),
+            Lever("precision", ["all", "most", "half"]),
+        )
+        self.tried = {Mixture(): Trial(Mixture(), 1.0, 1.0, FULL)}
+
+    def of(self, mixture: Mixture) -> Trial:
+        if mixture in self.tried:
+            return self.tried[mixture]
+        if len(self.tried) > self.most:
+            raise TimeoutError
+        chosen = dict(mixture.choices)
+        share = float(chosen.get("channels", "1"))
+        if share < self.least:
+            raise TargetError("narrower than widths go")
+        rungs = {
+            "all": (self.int8, self.loss),
+            "most": (self.int8 * 1.1, self.loss / 2),
+            "half": ((1 + self.int8) / 2, self.loss / 4),
+        }
+        time, loss = rungs.get(chosen.get("precision", ""), (1.0, 0.0))
+        time *= 0.95 if "lossless" in chosen else 1.0
+        score = FULL - loss - 0.04 * (1 - share) ** 2
+        self.tried[mixture] = Trial(mixture, time * share, time * share, score)
+        return self.tried[mixture]
+
+
+def best(trials: Imagined, wish: Any) -> Trial:
+    search(trials, wish)
+    return trials.ranked(wish)[0]
+
+
+def test_every_lever_is_tried_alone() -> None:
+    trials = Imagined()
+    search(trials, WithinDrop(FULL, 0.01))
+    texts = [str(mixture) for mixture in trials.tried]
+    assert texts[:3] == ["original", "lossless", "lossless + all"]
+    assert any(set(dict(mixture.choices)) == {"lossless", "channels"} for mixture in trials.tried)
+
+
+def test_the_mixture_is_faster_than_each_lever_alone_and_within_the_drop() -> None:
+    trials, wish = Imagined(), WithinDrop(FULL, 0.01)
+    found = best(trials, wish)
+    assert wish.holds(found)
+    assert dict(found.mixture.choices).keys() == {"lossless", "channels", "precision"}
+    alone = [trial for trial in trials.tried.values() if len(trial.mixture.choices) <= 2 and wish.holds(trial)]
+    assert found.latency < min(trial.latency for trial in alone)
+    exact = 1 - ((0.01 - 0.002) / 0.04) ** 0.5
+    assert exact <= float(dict(found.mixture.choices)["channels"]) <= exact + 0.02
+
+
+def test_a_milder_rung_is_taken_where_the_boldest_loses_too_much() -> None:
+    found = best(Imagined(loss=0.015), WithinDrop(FULL, 0.01))
+    assert dict(found.mixture.choices)["precision"] == "most"
+
+
+def test_int8_that_is_slower_is_tried_and_not_mixed() -> None:
+    trials = Imagined(int8=1.2)
+    found = best(trials, WithinDrop(FULL, 0.01))
+    assert "precision" not in dict(found.mixture.choices)
+    assert not any({"channels", "precision"} <= set(dict(mixture.choices)) for mixture in trials.tried)
+    assert any("precision" in dict(mixture.choices) for mixture in trials.tried)
+
+
+def test_an_exact_lever_that_makes_it_slower_is_left_out() -> None:
+    class Slower(Imagined):
+        def of(self, mixture: Mixture) -> Trial:
+            found = super().of(mixture)
+            if "lossless" in dict(mixture.choices):
+                self.tried[mixture] = found = Trial(mixture, found.latency * 1.2, found.size, found.score)
+            return found
+
+    assert "lossless" not in dict(best(Slower(), WithinDrop(FULL, 0.01)).mixture.choices)
+
+
+@pytest.mark.parametrize("fraction", [0.7, 0.4, 0.2])
+@pytest.mark.parametrize("metric", ["latency", "size"])
+def test_a_target_is_met_by_the_most_accurate(metric: str, fraction: float) -> None:
+    trials, wish = Imagined(), Meets(Target(metric, fraction))
+    found = best(trials, wish)
+    assert 0.9 * fraction <= wish.of(found) <= fraction or "channels" not in dict(found.mixture.choices)
+    met = [trial.score for trial in trials.tried.values() if wish.holds(trial)]
+    assert found.score == max(met)
+    alone = FULL - 0.04 * (1 - fraction / 0.95) ** 2  # channels alone
+    assert found.score >= alone - 1e-3
+
+
+def test_what_cannot_be_reached_ends_the_search() -> None:
+    trials, wish = Imagined(least=0.5), Meets(Target("latency", 0.01))
+    search(trials, wish)
+    assert not trials.ranked(wish)
+    least = min(trial.latency for trial in trials.tried.values())
+    assert least < 0.5 * 0.5 * 1.2  # what came nearest is known
+
+
+def test_the_search_ends_with_the_time() -> None:
+    trials = Imagined(most=5)
+    with pytest.raises(TimeoutError):
+        search(trials, WithinDrop(FULL, 0.01))
+    assert len(trials.tried) == 6
+
+
+def test_what_saves_most_is_searched_first_and_channels_alone_on_the_way() -> None:
+    trials = Imagined()
+    search(trials, WithinDrop(FULL, 0.01))
+    mixed = [mixture for mixture in trials.tried if "channels" in dict(mixture.choices)]
+    assert dict(mixed[0].choices)["precision"] == "all"
+    assert mixed[1] == mixed[0].without("precision")

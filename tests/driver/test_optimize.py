@@ -1,0 +1,196 @@
+"""The command as a whole, on a small network, by clocks that do not depend on the machine."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import onnxprune
+from nets import parse
+from onnxprune.data.samples import open_samples
+from onnxprune.driver.optimize import Clock, OptimizeResult, optimize
+from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
+from onnxprune.ir.model import Model
+from onnxprune.options.optimize import OptimizeRecipe
+from onnxprune.runtime.session import Session
+from optimizable import X, clock, cost, net, steady_table
+
+DATA = {"x": X}
+
+
+@pytest.fixture(autouse=True)
+def steady(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    steady_table(tmp_path_factory, monkeypatch)
+
+
+def run(timed: Clock | None = None, samples: Any = DATA, source: Any = None, **fields: Any) -> OptimizeResult:
+    return optimize(source or net(), OptimizeRecipe(**fields), samples=samples, clock=timed or clock())
+
+
+def alone(result: OptimizeResult, *levers: str) -> list[Any]:
+    return [row for row in result.report.tried if set(row["choices"]) == set(levers)]
+
+
+def test_the_result_is_within_the_drop_and_no_slower_than_any_lever_alone() -> None:
+    result = run(max_drop="5%", metric="mse")
+    report = result.report
+    assert report.score.original - report.score.pruned <= 0.05
+    holding = [row for row in report.tried if row["holds"]]
+    assert report.latency == pytest.approx(min(row["latency"] for row in holding))
+    assert alone(result, "channels")
+    assert alone(result, "precision")
+    assert report.latency == pytest.approx(cost(result.compiled, 0.5) / cost(Model.of(net()), 0.5))
+    assert [row["mixture"] for row in report.tried if row["chosen"]] == [report.chosen]
+    onnx.checker.check_model(result.model)
+
+
+def test_the_score_is_of_what_is_written_on_samples_that_were_held_out() -> None:
+    result = run(max_drop="5%", metric="mse")
+    held = X[3::4]
+    before, after = (Session(Model.of(proto), fuse=True).run({"x": held})[0] for proto in (net(), result.model))
+    expected = 1 - np.square(after.astype(float) - before).mean() / before.var()
+    assert result.report.score.pruned == pytest.approx(expected, abs=1e-5)
+    assert result.report.score.samples == len(held)
+    assert "each fourth sample" in result.report.judged
+
+
+def test_samples_of_their_own_judge() -> None:
+    result = run(samples=None, calib="optimizable:calib", eval="optimizable:judges", max_drop="5%", metric="mse")
+    assert result.report.score.samples == 24
+    assert "optimizable:judges" in result.report.judged
+
+
+def test_where_int8_is_slow_channels_alone_are_cut() -> None:
+    report = run(clock(int8=3.0), max_drop="5%", metric="mse").report
+    assert "int8" not in report.chosen
+    assert any("int8" in row["mixture"] and row["latency"] > 1 for row in report.tried)
+
+
+@pytest.mark.parametrize("target", ["latency=0.4", "size=0.3"])
+def test_a_target_is_met(target: str) -> None:
+    report = run(target=target, metric="mse").report
+    metric, fraction = target.split("=")
+    assert getattr(report, metric) <= float(fraction)
+    met = [row["score"] for row in report.tried if row["holds"]]
+    assert report.score.pruned == max(met)
+
+
+def test_exact_parts_are_proven_and_drifts_are_listed() -> None:
+    report = run(target="size=0.15", metric="mse", require_proof=True).report
+    assert [lever.lever for lever in report.levers] == ["channels", "precision"]
+    channels, precision = report.levers
+    assert channels.check is not None
+    assert channels.check.ok
+    assert list(channels.drift) == ["cut", "repaired"]
+    assert channels.drift["repaired"].relative < channels.drift["cut"].relative
+    assert list(precision.drift) == ["rounded"]
+    assert precision.size == pytest.approx(report.size)
+    assert channels.size > precision.size
+
+
+def test_the_same_seed_and_times_give_the_same_bytes() -> None:
+    one, other = (run(target="latency=0.4", metric="mse").model.SerializeToString() for _ in range(2))
+    assert one == other
+
+
+def test_the_report_is_plain_data() -> None:
+    document = run(target="size=0.3", metric="mse").report.to_dict()
+    assert json.loads(json.dumps(document)) == json.loads(json.dumps(document))
+    assert {"tried", "levers", "latency", "size", "score", "judged"} <= document.keys()
+
+
+def test_an_input_is_not_changed() -> None:
+    proto = net()
+    before = proto.SerializeToString()
+    run(source=proto, target="size=0.3", metric="mse")
+    assert proto.SerializeToString() == before
+
+
+# What is refused
+
+
+def test_nothing_is_fast_enough_within_the_drop() -> None:
+    same = Clock(lambda _, models, __: [1.0] * len(models), clock().nodes)
+    with pytest.raises(
+        TargetError, match=r"nothing of \d+ mixtures is faster within a drop of 1\.00%: the fastest, .* takes 1\.000"
+    ):
+        run(same, max_drop="1%", metric="mse")
+
+
+def test_what_was_fast_only_once_is_not_taken() -> None:
+    """A model that was timed luckily in the search does not hold afresh; one of the next does."""
+    calls: list[int] = []
+
+    def ratios(original: Model, models: Any, seconds: float) -> list[float]:
+        calls.append(len(models))
+        times = clock().ratios(original, models, seconds)
+        return [0.05] if len(calls) == 1 else times
+
+    report = run(Clock(ratios, clock().nodes), target="latency=0.4", metric="mse").report
+    assert report.latency <= 0.4
+    assert report.tried[1]["latency"] == 0.05
+    assert not report.tried[1]["chosen"]
+
+
+def test_a_target_that_cannot_be_reached() -> None:
+    with pytest.raises(TargetError, match=r"target size=0\.01 cannot be reached: .* comes nearest of \d+ mixtures with size=0\."):
+        run(target="size=0.01", metric="mse")
+
+
+def test_without_time_nothing_is_found() -> None:
+    with pytest.raises(TargetError, match=r"nothing could be tried within the time: "):
+        run(max_drop="1%", time="0.001s")
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ("", "add --calib DATA"),
+        ({"x": X[:8]}, "has 8 samples; each fourth is held out to judge by, so give 16 or more, or others with --eval DATA"),
+    ],
+)
+def test_too_few_samples(samples: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        run(samples=samples)
+
+
+def test_a_model_in_int8_is_refused() -> None:
+    rounded = onnxprune.quantize(net(), samples=DATA).model
+    with pytest.raises(ModelError, match=r"computes in int8 already .*: optimise the model it came from"):
+        run(source=rounded)
+
+
+def test_a_model_without_weights_is_refused() -> None:
+    proto = onnx.parser.parse_model('<ir_version: 8, opset_import: ["": 17]> g (float[N, 4] x) => (float[N, 4] y) { y = Exp(x) }')
+    with pytest.raises(ModelError, match="has no floating-point weights"):
+        run(source=proto)
+
+
+def test_outputs_that_must_be_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise VerificationError("not tested")
+
+    monkeypatch.setattr("onnxprune.driver.optimize.demand", refused)
+    with pytest.raises(VerificationError, match="not tested"):
+        run(target="size=0.15", metric="mse", require_proof=True)
+
+
+def test_few_judges_are_noted() -> None:
+    notes = run(max_drop="5%", metric="mse").report.notes
+    assert any("24 samples judge" in note for note in notes)
+
+
+# The clock
+
+
+def test_models_are_timed_at_the_sizes_of_the_samples() -> None:
+    """The width is open, and nothing else says what it is."""
+    model = Model.of(parse("(float[N, 4, W] x) => (float[N, 6, W] y) <float[6, 4, 1] w> { y = Conv(x, w) }"))
+    timed = Clock.at(open_samples({"x": np.ones((2, 4, 50), np.float32)}, model.inputs))
+    assert [one.output_bytes for one in timed.nodes(model) if one.op == "Conv"] == [4 * 6 * 50]
+    (ratio,) = timed.ratios(model, [model], 0.0)
+    assert ratio > 0
