@@ -156,6 +156,7 @@ from onnxprune.driver import prune as driver  # loads what the command needs bef
 from onnxprune.ir import outputs
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as all that runs under nohup does
 begin, put = outputs.Part.__init__, outputs.Part.put
 
 def stop():
