@@ -12,6 +12,7 @@ learns the outputs of the model that was given, which needs no labels.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -335,7 +336,8 @@ def _after(state: _RunState, model: Model, report: Mapping[str, Any]) -> _RunSta
 
 def _verified(proof: Check | None) -> dict[str, Any]:
     assert proof is not None  # noqa: S101 - the recipes ask for it
-    return dataclasses.asdict(proof)
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(proof)))  # a checkpoint holds no types of this package
+    return plain
 
 
 def _serialized(model: Model) -> bytes:

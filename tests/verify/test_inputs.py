@@ -76,7 +76,7 @@ def test_given_sizes_are_those_of_every_run() -> None:
 
 
 def test_an_expensive_model_is_tested_at_small_sizes_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxprune.verify.inputs.EXPENSIVE", 1 << 20)
+    monkeypatch.setattr("onnxprune.verify.expense.EXPENSIVE", 1 << 20)
     text = "(float[N,3,H,W] x) => (float[N,4,H,W] y) <float[4,3,3,3] w> { y = Conv<pads = [1,1,1,1]>(x, w) }"
     found = reference(Model.of(parse(text), ("H=300", "W=300")), ["y"], 0, large=True)
     assert [feed["x"].shape for feed in found.feeds] == [(1, 3, 300, 300)]
