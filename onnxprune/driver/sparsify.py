@@ -92,6 +92,7 @@ class Sparsifier:
         """Find the layers.
 
         Raises:
+            ModelError: weights of a layer are not finite.
             OptionError: no layer may be sparse, or the recipe needs data that is not there.
         """
         self.recipe = recipe.settled(data=samples is not None)
@@ -105,6 +106,7 @@ class Sparsifier:
         if not self.layers:
             ends = "only first and last layers are left: pass --ends to make them sparse, too"
             raise OptionError(f"{analysis.model.name}: {ends}{sparse_layers.few_left(self.left)}")
+        sparse_layers.check_finite(analysis.model, self.layers)
         self.permuted: dict[str, Positions] = {}
         pattern = recipe.parsed
         if isinstance(pattern, NofM) and recipe.permute:

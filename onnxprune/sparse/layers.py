@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.errors import OptionError
+from onnxprune.errors import ModelError, OptionError
 from onnxprune.ir.node import captured, is_followed, subgraphs
 from onnxprune.linear.layers import FLOAT_CONVOLUTIONS, MATRIX_PRODUCTS, Reader, linear_readers, weight_products
 from onnxprune.sparse.patterns import Unstructured
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
     from onnxprune.sparse.patterns import Pattern
 
-__all__ = ["Layer", "few_left", "find_layers"]
+__all__ = ["Layer", "check_finite", "few_left", "find_layers"]
 
 
 _VIEWS = frozenset({"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
@@ -71,6 +71,20 @@ class Layer:
     def obeys(self, model: Model, pattern: Pattern) -> bool:
         """Say whether its weights have a pattern."""
         return pattern.allows(self.array(model) != 0)
+
+
+def check_finite(model: Model, layers: Sequence[Layer]) -> None:
+    """Nothing happens if every weight of the layers is a finite number: others have no order.
+
+    Raises:
+        ModelError: one is not; names it and what reads it.
+    """
+    for layer in layers:
+        if not np.isfinite(model.weights[layer.name].array()).all():
+            raise ModelError(
+                f"initializer {layer.name!r} of {model.name}, which node {layer.reader.name!r} reads, has NaN or infinite "
+                f"weights: export the model again, or leave it dense with --protect {layer.name!r}"
+            )
 
 
 def find_layers(

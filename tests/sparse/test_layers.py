@@ -7,7 +7,7 @@ import pytest
 
 from nets import parse
 from onnxprune.driver.sparsify import sparsify
-from onnxprune.errors import OptionError
+from onnxprune.errors import ModelError, OptionError
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
 from onnxprune.options.sparsify import SparseRecipe
@@ -33,6 +33,19 @@ def test_a_model_without_layers_says_so() -> None:
     found = Couple().run(Normalize().run(Model.of(parse("(float[N,4] x) => (float[N,4] y) { y = Relu(x) }"))))
     with pytest.raises(OptionError, match="there is no layer with a constant weight"):
         find_layers(found.model, found.coupling)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("data", [True, False])
+def test_weights_that_are_not_finite_are_named(value: float, *, data: bool) -> None:
+    model, _ = layers()
+    array = model.weights["inner"].array().copy()
+    array.flat[3] = value
+    model.weights["inner"] = Weight("inner", None, array)
+    samples = {"x": np.random.default_rng(0).standard_normal((8, 4, 8, 8)).astype(np.float32)} if data else None
+    with pytest.raises(ModelError, match=r"initializer 'inner' of .* has NaN or infinite weights: .* --protect 'inner'"):
+        sparsify(model, SparseRecipe("sparsity=0.5"), samples=samples)
+    assert sparsify(model, SparseRecipe("sparsity=0.5", protect=("inner",)), agreement=False).report.zeros
 
 
 def test_weights_are_seen_by_channel_tap_and_output() -> None:
