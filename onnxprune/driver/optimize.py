@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.data.samples import held_out, open_samples, optional_samples
+from onnxprune.data.samples import held_out, open_samples, optional_samples, sized
 from onnxprune.driver.levers import LEVERS
 from onnxprune.driver.levers.base import Ground, Made, Mixture
 from onnxprune.driver.mixing import search
@@ -105,11 +105,12 @@ def optimize(
     """
     recipe, stages = recipe or OptimizeRecipe(), Stages(progress)
     until = time.monotonic() + seconds(recipe.time)
-    original = Model.of(source)
+    original = Model.of(source, recipe.shape)
     _check(original)
     given = optional_samples(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
     if given is None:
         raise OptionError("what a model loses is measured on samples, which repair and int8 need, too: add --calib DATA")
+    original = sized(original, given)
     learnt, judges = _parts(given, recipe, original)
     clock = clock or Clock.at(judges)
     with stages("evaluation", "taking the original's score"):

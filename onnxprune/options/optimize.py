@@ -10,7 +10,7 @@ from typing import Annotated
 from onnxprune.errors import OptionError
 from onnxprune.options.fields import Option, Options, Parsed
 from onnxprune.options.quantize import RANGES
-from onnxprune.options.shared import Metric, Preprocess, RequireProof, Samples, Seed
+from onnxprune.options.shared import Metric, Preprocess, RequireProof, Samples, Seed, Shape
 from onnxprune.options.targets import Target
 
 __all__ = ["OptimizeRecipe", "seconds"]
@@ -75,6 +75,7 @@ class OptimizeRecipe(Options):
     reduce_range: Annotated[str, Option(names=("auto", "yes", "no"), metavar="WHEN")] = "auto"
     seed: Seed = 0
     require_proof: RequireProof = False
+    shape: Shape = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
