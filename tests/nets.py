@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,11 +17,14 @@ from onnxprune.axes.rules.registry import Reason
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import every_graph
 from onnxprune.ir.weights import Array
+from onnxprune.options.prune import Recipe
 from onnxprune.passes import MaskChannels, PruneChannels
 from onnxprune.passes.analysis import Analysis
 from onnxprune.runtime import session
 from onnxprune.shapes import candidates
 from onnxprune.verify import law
+
+HALF = Recipe(target="channels=0.5", align="1")
 
 
 def parse(text: str, opset: int = 18, *, ir: int = 10, domains: Sequence[str] = ()) -> ModelProto:
@@ -263,3 +267,14 @@ LAYER_NORM = """(float[N,T,8] x) => (float[N,T,4] y)
   n = LayerNormalization(a, g, b)
   y = MatMul(n, w2)
 }"""
+
+
+def residual() -> ModelProto:
+    """The residual net."""
+    return parse(NETS["residual"])
+
+
+def residual_file(folder: Path) -> Path:
+    """The residual net in a file of a folder."""
+    onnx.save(residual(), folder / "net.onnx")
+    return folder / "net.onnx"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["console", "counted", "escaped", "in_bytes", "quantity", "say", "table"]
+__all__ = ["console", "counted", "escaped", "in_bytes", "notes", "quantity", "say", "table"]
 
 _WHOLE = 1000
 """Columns of a pipe or a file: a name is never folded there."""
@@ -41,6 +42,12 @@ def console() -> Console:
 def say(out: Console, text: str) -> None:
     """Print a sentence; the terminal wraps it, so that it is copied in one piece."""
     out.print(text, soft_wrap=True)
+
+
+def notes(out: Console, texts: Iterable[str]) -> None:
+    """Print what else the user should know, a line for each."""
+    for text in texts:
+        say(out, f"note: {text}")
 
 
 def table(title: str, *columns: str, text: tuple[str, ...] = ()) -> Table:

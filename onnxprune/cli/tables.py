@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from statistics import mean
 from typing import Any
@@ -14,11 +14,13 @@ from rich.console import Console
 from onnxprune.cli.console import console as _console
 from onnxprune.cli.console import counted, quantity
 from onnxprune.cli.console import in_bytes as _bytes
+from onnxprune.cli.console import notes as _notes
 from onnxprune.cli.console import say as _say
 from onnxprune.cli.console import table as _table
+from onnxprune.cli.timing_tables import ratio, timings
 from onnxprune.driver.proof import few
 from onnxprune.driver.report import QuantReport, Report, SparseReport
-from onnxprune.latency.benchmark import BenchReport, BenchRow
+from onnxprune.latency.benchmark import BenchRow
 from onnxprune.linear.reconstruction import Repaired
 from onnxprune.pruning.lossless.search import REMOVAL_KINDS
 from onnxprune.verify.drift import Drift
@@ -35,7 +37,6 @@ __all__ = [
     "sparse",
     "stored",
     "surgery",
-    "timings",
     "verified",
 ]
 
@@ -62,7 +63,7 @@ def pruning(report: Report, output: str) -> None:
     if report.benchmark:
         old_row, new_row = report.benchmark.rows[:2]
         name = f"latency, {new_row.provider}, batch {new_row.batch}, {counted(new_row.threads, 'thread')}"
-        table.add_row(name, _milliseconds(old_row), _milliseconds(new_row), _ratio(new_row))
+        table.add_row(name, _milliseconds(old_row), _milliseconds(new_row), ratio(new_row))
     console.print(table)
     metric = report.requested.partition("=")[0]
     if report.lossless:
@@ -107,10 +108,6 @@ def surgery(console: Console, check: Mapping[str, Any], law: str) -> None:
 
 def _milliseconds(row: BenchRow) -> str:
     return f"{row.latency.median_ms:.3g} ms"
-
-
-def _ratio(row: BenchRow) -> str:
-    return "" if row.ratio is None else f"{row.ratio.median:.3f} ({row.ratio.q1:.3f}-{row.ratio.q3:.3f})"
 
 
 def verified(check: Check, repaired: Sequence[str] = (), drift: Drift | None = None) -> None:
@@ -221,11 +218,6 @@ def _rest(console: Console, count: int, shown: int | None, option: str, singular
         _say(console, f"... and {counted(count - shown, f'more {singular}')}; {option} lists all")
 
 
-def _notes(console: Console, notes: Iterable[str]) -> None:
-    for note in notes:
-        _say(console, f"note: {note}")
-
-
 def _change(old: int, new: int) -> str:
     return f"{_bytes(old)} -> {_bytes(new)} ({new / max(old, 1):.3f})"
 
@@ -334,29 +326,6 @@ def _scored(console: Console, score: QualityScore, more: str = "") -> None:
     found = f"{score.metric} on {counted(score.samples, 'sample')} ({score.source})"
     _say(console, f"{found}: {score.original:.4f} -> {score.pruned:.4f}{more}")
     _notes(console, [score.notice] if score.notice else [])
-
-
-def timings(report: BenchReport) -> None:
-    """What `benchmark` measured."""
-    console = _console()
-    _say(console, ", ".join(f"{key} {value}" for key, value in report.machine.items()))
-    memory = any(row.peak_mib is not None for row in report.rows)
-    columns = ["model", "provider", "batch", "latency ms (quartiles)", "ratio to first", "load s", *["peak MiB"] * memory]
-    table = _table("", *columns, text=("provider",))
-    for row in report.rows:
-        timing = row.latency
-        cells = [
-            row.label,
-            row.provider,
-            str(row.batch),
-            f"{timing.median_ms:.3g} ({timing.q1_ms:.3g}-{timing.q3_ms:.3g})",
-            _ratio(row),
-            f"{row.session_s:.3f}",
-        ]
-        peak = "" if row.peak_mib is None else f"{row.peak_mib:.0f}"
-        table.add_row(*cells, *[peak] * memory)
-    console.print(table)
-    _notes(console, dict.fromkeys(note for row in report.rows for note in row.notes))
 
 
 def stored(done: Mapping[str, Any], law: str) -> None:

@@ -12,7 +12,7 @@ from onnxprune.options.commands import Benchmark
 @command(app)
 def benchmark(recipe: BenchmarkRecipe, given: Benchmark) -> None:
     """Time models side by side in ONNX Runtime."""
-    from onnxprune.cli import tables
+    from onnxprune.cli import timing_tables
     from onnxprune.latency.benchmark import benchmark as run
 
     with progress("preparing", quiet=given.as_json) as tell:
@@ -26,4 +26,4 @@ def benchmark(recipe: BenchmarkRecipe, given: Benchmark) -> None:
             shapes=recipe.shape,
             progress=lambda text, step, steps: tell(f"measuring {text} ({step}/{steps})"),
         )
-    show(report.to_dict(), given.as_json, lambda: tables.timings(report))
+    show(report.to_dict(), given.as_json, lambda: timing_tables.timings(report))

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
-from onnxprune.driver.levers.base import Mixture
+from onnxprune.driver.levers.base import GradedLever, Lever, Mixture
 from onnxprune.driver.search import approach, least_share
 from onnxprune.driver.trials import Meets, Trial, Trials, Wish
 from onnxprune.errors import TargetError
-
-if TYPE_CHECKING:
-    from onnxprune.driver.levers.base import Lever
 
 __all__ = ["search"]
 
@@ -35,23 +31,21 @@ def search(trials: Trials, wish: Wish) -> None:
         TimeoutError: the time is over.
     """
     start = Mixture()
-    for lever in _offering(trials, exact=True, graded=False):
+    offering = [lever for lever in trials.levers if lever.choices()]
+    ladders = [lever for lever in offering if not isinstance(lever, GradedLever)]
+    for lever in (lever for lever in ladders if lever.exact):
         for choice in lever.choices():
             found = _tried(trials, start.having(lever.name, choice))
             if found and found.latency <= 1:
                 start = found.mixture
     rungs = [trials.of(start)]
-    for lever in _offering(trials, exact=False, graded=False):
+    for lever in (lever for lever in ladders if not lever.exact):
         rungs += _climbed(trials, wish, start, lever)
     useful = [rung for rung in rungs if rung.mixture == start or _saves(wish, rung) < _saves(wish, rungs[0])]
-    for lever in _offering(trials, exact=False, graded=True):
+    for lever in (lever for lever in offering if isinstance(lever, GradedLever)):
         share = _START
         for rung in sorted(useful, key=lambda rung: _saves(wish, rung)):  # what saves most first: time may end
             share = _graded(trials, wish, rung, lever, share)
-
-
-def _offering(trials: Trials, *, exact: bool, graded: bool) -> list[Lever]:
-    return [lever for lever in trials.levers if lever.exact == exact and lever.graded == graded and lever.choices()]
 
 
 def _tried(trials: Trials, mixture: Mixture) -> Trial | None:
@@ -62,7 +56,7 @@ def _tried(trials: Trials, mixture: Mixture) -> Trial | None:
         return None
 
 
-def _graded_at(trials: Trials, rung: Trial, lever: Lever, share: float) -> Trial | None:
+def _graded_at(trials: Trials, rung: Trial, lever: GradedLever, share: float) -> Trial | None:
     """A graded lever on top of a rung. Without the rung it is tried, too: most of that is built already."""
     choice = lever.at(round(share, 4))
     found = _tried(trials, rung.mixture.having(lever.name, choice))
@@ -98,7 +92,7 @@ def _climbed(trials: Trials, wish: Wish, start: Mixture, lever: Lever) -> list[T
     return sorted(kept, key=lambda trial: _saves(wish, trial))
 
 
-def _graded(trials: Trials, wish: Wish, rung: Trial, lever: Lever, share: float) -> float:
+def _graded(trials: Trials, wish: Wish, rung: Trial, lever: GradedLever, share: float) -> float:
     """Search a graded lever on top of a rung, from a share on; returns the share that was found."""
     if isinstance(wish, Meets):
         return _aimed(trials, wish, rung, lever)
@@ -110,7 +104,7 @@ def _graded(trials: Trials, wish: Wish, rung: Trial, lever: Lever, share: float)
     return least_share(lost, share)
 
 
-def _aimed(trials: Trials, wish: Meets, rung: Trial, lever: Lever) -> float:
+def _aimed(trials: Trials, wish: Meets, rung: Trial, lever: GradedLever) -> float:
     """Aim at a target with a graded lever; a rung that meets it by itself stays whole."""
     wanted = wish.target.fraction
     share = wanted / max(wish.of(rung), wanted)

@@ -17,8 +17,9 @@ from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import demand
 from onnxprune.driver.report import LeverReport, OptimizeReport
 from onnxprune.driver.result import ModelResult
-from onnxprune.driver.trials import Meets, Ratios, Trial, Trials, Wish, WithinDrop
+from onnxprune.driver.trials import Meets, Ratios, Trial, Trials, Wish, WithinDrop, size_share
 from onnxprune.errors import ModelError, OptionError, TargetError
+from onnxprune.ir.files import source_bytes, written_bytes
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.node import QDQ, every_node
 from onnxprune.latency.benchmark import machine_of
@@ -134,7 +135,7 @@ def optimize(
         levers=pulled,
         tried=tuple(_rows(trials, wish, found)),
         failed={str(mixture): why for mixture, why in trials.failed.items()},
-        nbytes=(original.nbytes, made.model.nbytes),
+        nbytes=(source_bytes(original), written_bytes(made.model)),
         judged=_judged(recipe, learnt, judges),
         machine=machine_of(["cpu"], 1),
         seconds=dict(stages.seconds),
@@ -238,7 +239,7 @@ def _pulled(trials: Trials, made: Made, judges: Samples, clock: Clock, stages: S
         with stages("agreement", f"comparing outputs with the original's: {step.choice}"):
             drift = {what: measure_drift(one, trials.original, judges) for what, one in step.models.items()}
             score = trials.evaluation.of(model).pruned
-        size = model.nbytes / max(trials.original.nbytes, 1)
+        size = size_share(model, trials.original)
         yield LeverReport(step.lever, step.choice, exact[step.lever], latency, size, score, drift, step.check, step.kept)
 
 

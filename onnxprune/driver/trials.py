@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from onnxprune.driver.levers.base import Made, Mixture
 from onnxprune.driver.search import lost_share
 from onnxprune.errors import OnnxPruneError, TargetError
+from onnxprune.ir.files import source_bytes, written_bytes
 from onnxprune.ir.model import Model
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from onnxprune.options.targets import Target
     from onnxprune.verify.metrics import Evaluation
 
-__all__ = ["Meets", "Ratios", "Trial", "Trials", "Wish", "WithinDrop"]
+__all__ = ["Meets", "Ratios", "Trial", "Trials", "Wish", "WithinDrop", "size_share"]
 
 Ratios = Callable[[Model, Sequence[Model], float], list[float]]
 """Times models: their latencies as fractions of the first one's, from measurements of so many seconds each."""
@@ -35,7 +36,7 @@ class Trial:
     Attributes:
         mixture: the choices.
         latency: as a fraction of the original's.
-        size: likewise.
+        size: of the file, likewise.
         score: on the samples that judge.
     """
 
@@ -96,6 +97,11 @@ class Meets:
 Wish = WithinDrop | Meets
 
 
+def size_share(model: Model, original: Model) -> float:
+    """The bytes that are written of a model, as a fraction of the original file's."""
+    return written_bytes(model) / max(source_bytes(original), 1)
+
+
 class Trials:
     """Tries mixtures, each once, until the time is over.
 
@@ -153,7 +159,7 @@ class Trials:
             raise TargetError(str(error)) from error
         with self._stages("evaluation", f"judging {mixture}"):
             score = self.evaluation.of(model).pruned
-        found = Trial(mixture, latency, model.nbytes / max(self.original.nbytes, 1), score)
+        found = Trial(mixture, latency, size_share(model, self.original), score)
         self.tried[mixture] = found
         return found
 

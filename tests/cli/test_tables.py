@@ -142,18 +142,6 @@ def bench(**changes: Any) -> BenchReport:
     return BenchReport((row("original"), row("pruned", ratio=Quartiles(0.87, 0.85, 0.88), **changes)), {"cpu": "Some [R] CPU"})
 
 
-def test_timings_fit(width: int, capsys: pytest.CaptureFixture[str]) -> None:
-    tables.timings(bench())
-    out = capsys.readouterr().out
-    assert "0.134 (0.133-0.136)" in out
-    assert "0.870 (0.850-0.880)" in out
-    assert "cpu Some [R] CPU\n" in out
-    assert out.count("note: x[1] was guessed\n") == 1
-    assert "peak MiB" not in out
-    tables.timings(bench(peak_mib=12.3))
-    assert "peak MiB" in capsys.readouterr().out
-
-
 def report(**changes: Any) -> Report:
     plain = Report(
         model=f"{ODD}.onnx",

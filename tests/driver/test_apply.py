@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import ModelProto, numpy_helper
 
-from nets import LAYER_NORM, NETS, parse
+from nets import HALF, LAYER_NORM, NETS, parse, residual, residual_file
 from onnxprune import (
     OptionError,
     Plan,
@@ -31,17 +31,6 @@ from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
 from onnxprune.runtime.session import random_feeds
 from onnxprune.shapes.candidates import bindings
-
-HALF = Recipe(target="channels=0.5", align="1")
-
-
-def net() -> ModelProto:
-    return parse(NETS["residual"])
-
-
-def as_path(folder: Path) -> Path:
-    onnx.save(net(), folder / "net.onnx")
-    return folder / "net.onnx"
 
 
 def samples_for(model: ModelProto) -> dict[str, Any]:
@@ -67,56 +56,56 @@ def scaled(model: ModelProto, name: str) -> ModelProto:
 
 
 def test_a_plan_for_another_file_is_foreign(tmp_path: Path) -> None:
-    path = as_path(tmp_path)
+    path = residual_file(tmp_path)
     plan = make_plan(path, HALF)[0]
     assert foreign(path, plan) == foreign(str(path), plan) == ""
-    assert foreign(net(), plan) == ""  # there is no file to compare
+    assert foreign(residual(), plan) == ""  # there is no file to compare
     other = tmp_path / "other.onnx"
     other.write_bytes(path.read_bytes() + onnx.ModelProto(doc_string="another run").SerializeToString())
     text = foreign(other, plan)
     assert text.startswith(f"{other} is not the file that the plan was made for (net.onnx, sha256 {plan.sha256[:12]}")
-    assert foreign(other, prune(net(), HALF).plan) == ""  # it was made for no file
+    assert foreign(other, prune(residual(), HALF).plan) == ""  # it was made for no file
     apply(other, plan)
 
 
 def test_a_plan_for_another_model() -> None:
-    plan, _ = make_plan(net(), HALF)
+    plan, _ = make_plan(residual(), HALF)
     other = parse(NETS["flatten"])
     with pytest.raises(PlanError, match="no prunable group of this model"):
         apply(other, plan)
 
 
 def test_check_sees_a_wrong_model_and_another_interface() -> None:
-    plan, _ = make_plan(net(), HALF)
-    small = apply(net(), plan).to_proto()
-    assert check(net(), small, plan).ok
+    plan, _ = make_plan(residual(), HALF)
+    small = apply(residual(), plan).to_proto()
+    assert check(residual(), small, plan).ok
     (tensor,) = (tensor for tensor in small.graph.initializer if tensor.name == "w2")
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.01), "w2"))
-    outcome = check(net(), small, plan)
+    outcome = check(residual(), small, plan)
     assert not outcome.ok
     assert "'y' differs" in outcome.text
-    renamed = apply(net(), plan).to_proto()
+    renamed = apply(residual(), plan).to_proto()
     renamed.graph.output[0].name = renamed.graph.node[-1].output[0] = "z"
-    assert check(net(), renamed, plan).text == "graph output 'y' is not the original's"
-    static = apply(net(), plan).to_proto()
+    assert check(residual(), renamed, plan).text == "graph output 'y' is not the original's"
+    static = apply(residual(), plan).to_proto()
     static.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    assert check(net(), static, plan).text == "graph input 'x' is not the original's"
+    assert check(residual(), static, plan).text == "graph input 'x' is not the original's"
     other = Plan({name: np.flip(kept.max() - kept) for name, kept in plan.keep.items()})
-    assert not check(net(), apply(net(), plan), other).ok
+    assert not check(residual(), apply(residual(), plan), other).ok
 
 
 def test_what_is_carried_out_wrongly_is_refused_unless_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan, _ = make_plan(net(), HALF)
+    plan, _ = make_plan(residual(), HALF)
 
     def wrong(self: Compiler, pruned: Any) -> Any:
         raise AssertionError("it was refused before")
 
-    monkeypatch.setattr(Compiler, "_proof", lambda *_: check(net(), net(), plan))
+    monkeypatch.setattr(Compiler, "_proof", lambda *_: check(residual(), residual(), plan))
     monkeypatch.setattr(Compiler, "_finished", wrong)
     with pytest.raises(VerificationError, match=r"<model>: the plan was not carried out: .*; prune leaves such groups whole"):
-        apply(net(), plan)
+        apply(residual(), plan)
     monkeypatch.undo()
-    assert carry_out(net(), plan, Recipe(verify=False)).check is None
+    assert carry_out(residual(), plan, Recipe(verify=False)).check is None
 
 
 # --- Repaired models ------------------------------------------------------------------------------------------------
@@ -181,25 +170,25 @@ def more_constants(model: ModelProto) -> None:
     ],
 )
 def test_a_repaired_model_of_another_structure(change: Any, text: str) -> None:
-    made = repaired(net())
+    made = repaired(residual())
     change(made.model)
-    outcome = check_repaired(net(), made.model, made.plan).check
+    outcome = check_repaired(residual(), made.model, made.plan).check
     assert not outcome.ok
     assert text in outcome.text
 
 
 def test_a_plan_without_samples_takes_nothing_for_repair_unless_it_is_told_to() -> None:
-    plan, _ = make_plan(net(), HALF)
+    plan, _ = make_plan(residual(), HALF)
     assert unrepaired(plan, HALF) == plan.samples == ""
-    samples = open_samples(samples_for(net()), Model.of(net()).inputs)
-    small = carry_out(net(), plan, samples=samples).model.to_proto()
-    outcome = check_repaired(net(), small, plan).check
+    samples = open_samples(samples_for(residual()), Model.of(residual()).inputs)
+    small = carry_out(residual(), plan, samples=samples).model.to_proto()
+    outcome = check_repaired(residual(), small, plan).check
     assert not outcome.ok
     assert "only weights differ that repair may change" in outcome.text
     assert "--repaired takes that for one" in outcome.text
-    assert check_repaired(net(), small, plan, repaired=True).check.ok
+    assert check_repaired(residual(), small, plan, repaired=True).check.ok
     with pytest.raises(OptionError, match="--masked with --calib"):
-        carry_out(net(), plan, masked=True, samples=samples)
+        carry_out(residual(), plan, masked=True, samples=samples)
 
 
 def test_no_run_proves_inexact_groups_but_their_bits_do() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from onnxprune.driver.levers.base import Mixture
+from onnxprune.driver.levers.base import GradedLever, Lever, Made, Mixture
 from onnxprune.driver.mixing import search
 from onnxprune.driver.trials import Meets, Trial, Trials, WithinDrop
 from onnxprune.errors import TargetError
@@ -17,14 +17,22 @@ FULL = 0.9
 """The score of the original."""
 
 
-class Lever:
-    """A lever of a certain name and kind."""
+class Ladder(Lever):
+    """A lever of a certain name with some choices."""
 
-    def __init__(self, name: str, choices: Sequence[str], *, exact: bool = False, graded: bool = False) -> None:
-        self.name, self._choices, self.exact, self.graded = name, choices, exact, graded
+    def __init__(self, name: str, *choices: str, exact: bool = False) -> None:
+        self._choices = choices
+        self.__dict__.update(name=name, exact=exact)
 
     def choices(self) -> Sequence[str]:
         return self._choices
+
+    def carry_out(self, made: Made, choice: str) -> Made:
+        raise AssertionError(choice)
+
+
+class Graded(Ladder, GradedLever):
+    """The same with one for every share."""
 
     def at(self, share: float) -> str:
         return f"{share:g}"
@@ -36,9 +44,9 @@ class Imagined(Trials):
     def __init__(self, int8: float = 0.5, loss: float = 0.002, least: float = 0.1, most: int = 1000) -> None:
         self.int8, self.loss, self.least, self.most = int8, loss, least, most
         self.levers: tuple[Any, ...] = (
-            Lever("lossless", ["lossless"], exact=True),
-            Lever("channels", ["0.5"], graded=True),
-            Lever("precision", ["all", "most", "half"]),
+            Ladder("lossless", "lossless", exact=True),
+            Graded("channels", "0.5"),
+            Ladder("precision", "all", "most", "half"),
         )
         self.tried = {Mixture(): Trial(Mixture(), 1.0, 1.0, FULL)}
 

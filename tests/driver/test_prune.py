@@ -14,7 +14,7 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 import onnxprune
-from nets import GROUPS, NETS, parse
+from nets import GROUPS, HALF, parse, residual, residual_file
 from nets import describe as lines
 from onnxprune import (
     ModelError,
@@ -32,34 +32,23 @@ from onnxprune.driver.prune import describe, sensitivity
 from onnxprune.ir.model import Model
 from onnxprune.verify.law import compare
 
-HALF = Recipe(target="channels=0.5", align="1")
-
-
-def net() -> ModelProto:
-    return parse(NETS["residual"])
-
-
-def as_path(folder: Path) -> Path:
-    onnx.save(net(), folder / "net.onnx")
-    return folder / "net.onnx"
-
 
 def as_external(folder: Path) -> str:
     path = folder / "external.onnx"
-    onnx.save(net(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    onnx.save(residual(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     return str(path)
 
 
 def as_graph(folder: Path) -> gs.Graph:
-    return gs.import_onnx(net())
+    return gs.import_onnx(residual())
 
 
 SOURCES: dict[str, Callable[[Path], Any]] = {
-    "path": as_path,
-    "text": lambda folder: str(as_path(folder)),
+    "path": residual_file,
+    "text": lambda folder: str(residual_file(folder)),
     "external": as_external,
-    "proto": lambda _: net(),
-    "bytes": lambda _: net().SerializeToString(),
+    "proto": lambda _: residual(),
+    "bytes": lambda _: residual().SerializeToString(),
     "graph": as_graph,
 }
 
@@ -80,7 +69,7 @@ def test_every_source_gives_the_same_model_and_stays_as_it_is(kind: str, tmp_pat
     before = state(source, tmp_path)
     result = prune(source, HALF)
     assert state(source, tmp_path) == before
-    expected = prune(net(), HALF)
+    expected = prune(residual(), HALF)
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in result.model.graph.initializer}
     for tensor in expected.model.graph.initializer:
         np.testing.assert_array_equal(weights[tensor.name], numpy_helper.to_array(tensor), tensor.name)
@@ -102,41 +91,41 @@ def test_no_other_function_changes_its_source_either(kind: str, tmp_path: Path) 
 
 
 def test_the_result_is_a_valid_smaller_model() -> None:
-    result = prune(net(), HALF)
+    result = prune(residual(), HALF)
     onnx.checker.check_model(result.model, full_check=True)
     shapes = {tensor.name: list(tensor.dims) for tensor in result.model.graph.initializer}
     assert shapes == {"w0": [4, 3, 1, 1], "w1": [3, 4, 3, 3], "w2": [4, 3, 3, 3], "b2": [4], "w3": [4, 4, 1, 1]}
-    assert result.model.graph.input == net().graph.input
-    assert result.model.graph.output == net().graph.output
+    assert result.model.graph.input == residual().graph.input
+    assert result.model.graph.output == residual().graph.output
     assert lines(result.coupling) == GROUPS["residual"]
 
 
 def test_prune_is_plan_and_apply() -> None:
-    result = prune(net(), HALF)
-    plan, analysis = make_plan(net(), HALF)
+    result = prune(residual(), HALF)
+    plan, analysis = make_plan(residual(), HALF)
     assert lines(analysis.coupling) == GROUPS["residual"]
     assert {n: k.tolist() for n, k in plan.keep.items()} == {n: k.tolist() for n, k in result.plan.keep.items()}
-    applied = apply(net(), plan).to_proto()
+    applied = apply(residual(), plan).to_proto()
     assert applied.SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)
-    assert compare(Model.of(applied), apply(net(), plan, masked=True)).ok
+    assert compare(Model.of(applied), apply(residual(), plan, masked=True)).ok
 
 
 def test_deterministic() -> None:
     recipe = Recipe(target="macs=0.6", align="1", criterion="random", seed=5)
-    one, other = (prune(net(), recipe).model.SerializeToString(deterministic=True) for _ in range(2))
+    one, other = (prune(residual(), recipe).model.SerializeToString(deterministic=True) for _ in range(2))
     assert one == other
 
 
 def test_a_plan_is_signed_with_its_file(tmp_path: Path) -> None:
-    path = as_path(tmp_path)
+    path = residual_file(tmp_path)
     for plan in (prune(path, HALF).plan, make_plan(str(path), HALF)[0]):
         assert plan.file == "net.onnx"
         assert plan.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert prune(net(), HALF).plan.sha256 == ""
+    assert prune(residual(), HALF).plan.sha256 == ""
 
 
 def test_save_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = prune(net(), HALF)
+    result = prune(residual(), HALF)
     path = tmp_path / "small.onnx"
     result.save(path)
     assert onnx.load(path).SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)
@@ -177,7 +166,7 @@ def test_a_model_without_weights() -> None:
 
 
 def test_weights_that_are_not_finite() -> None:
-    model = net()
+    model = residual()
     array = np.full((6, 8, 3, 3), np.nan, np.float32)
     (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == "w1")
     tensor.CopyFrom(numpy_helper.from_array(array, "w1"))
@@ -187,7 +176,7 @@ def test_weights_that_are_not_finite() -> None:
 
 def test_a_target_out_of_reach() -> None:
     with pytest.raises(TargetError, match=r"target macs=0.01 cannot be reached: at least macs=0\.\d+ remains"):
-        prune(net(), Recipe(target="macs=0.01", align="1"))
+        prune(residual(), Recipe(target="macs=0.01", align="1"))
 
 
 @pytest.mark.parametrize("fields", [{"target": "macs=2"}, {"criterion": "best"}, {"scope": "all"}, {"align": "0"}])
@@ -198,11 +187,11 @@ def test_recipes_without_sense(fields: dict[str, Any]) -> None:
 
 def test_protected_layers_stay() -> None:
     with pytest.raises(TargetError, match="no group that can be pruned"):
-        prune(net(), Recipe(target="channels=0.5", align="1", protect=("w1",)))
+        prune(residual(), Recipe(target="channels=0.5", align="1", protect=("w1",)))
 
 
 def test_describe_is_what_inspect_shows() -> None:
-    data = describe(analyze(net()))
+    data = describe(analyze(residual()))
     assert set(data) >= {"model", "opset", "cost", "groups", "refusals", "layers"}
     assert [group["id"] for group in data["groups"]] == ["w0:0", "w1:0"]
     assert sum(layer["macs"] for layer in data["layers"]) == data["cost"]["macs"]

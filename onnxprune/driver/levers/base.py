@@ -105,13 +105,11 @@ class Lever(ABC):
     Attributes:
         name: what reports call it.
         exact: whether the result equals what it was made of.
-        graded: whether there is a choice for every share of the goal's metric, see `at`.
         notes: why it offers nothing, or less than it could.
     """
 
     name: ClassVar[str]
     exact: ClassVar[bool] = False
-    graded: ClassVar[bool] = False
 
     def __init__(self, ground: Ground) -> None:
         self.ground = ground
@@ -119,7 +117,7 @@ class Lever(ABC):
 
     @abstractmethod
     def choices(self) -> Sequence[str]:
-        """The choices that the original has, the boldest first; of a graded lever any that shows it has some."""
+        """The choices that the original has, the boldest first."""
 
     @abstractmethod
     def carry_out(self, made: Made, choice: str) -> Made:
@@ -131,6 +129,10 @@ class Lever(ABC):
             VerificationError: the proof fails, or the result does not run.
         """
 
+
+class GradedLever(Lever):
+    """A lever with a choice for every share of the goal's metric; of its `choices` any will do that shows it has some."""
+
+    @abstractmethod
     def at(self, share: float) -> str:
-        """The choice of a graded lever that leaves about this share of the goal's metric."""
-        raise NotImplementedError(f"{self.name} has no choice for a share of {share}")
+        """The choice that leaves about this share of the goal's metric."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from onnxprune.driver.compiler import Compiler
-from onnxprune.driver.levers.base import Ground, Lever, Made, Mixture, Step
+from onnxprune.driver.levers.base import GradedLever, Ground, Made, Mixture, Step
 from onnxprune.options.prune import Recipe
 from onnxprune.options.targets import Target
 from onnxprune.passes import PruneChannels
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["Channels"]
 
 
-class Channels(Lever):
+class Channels(GradedLever):
     """Coupling groups are cut, by what each is measured to cost on the samples, and what reads them is repaired."""
 
     name: ClassVar[str] = "channels"
-    graded: ClassVar[bool] = True
 
     def __init__(self, ground: Ground) -> None:
         super().__init__(ground)
