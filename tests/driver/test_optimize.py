@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,18 @@ def test_the_score_is_of_what_is_written_on_samples_that_were_held_out() -> None
     assert result.report.score.pruned == pytest.approx(expected, abs=1e-5)
     assert result.report.score.samples == len(held)
     assert "each fourth sample" in result.report.judged
+
+
+def test_sizes_are_those_of_files(tmp_path: Path) -> None:
+    source = net()
+    source.doc_string = "a file is more than its weights " * 2000
+    onnx.save(source, tmp_path / "net.onnx")
+    result = run(source=tmp_path / "net.onnx", target="size=0.6", metric="mse")
+    result.save(tmp_path / "small.onnx")
+    sizes = tuple((tmp_path / name).stat().st_size for name in ("net.onnx", "small.onnx"))
+    assert result.report.nbytes == sizes
+    assert result.report.size == pytest.approx(sizes[1] / sizes[0])
+    assert result.report.size <= 0.6
 
 
 def test_samples_of_their_own_judge() -> None:
