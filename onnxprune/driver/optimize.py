@@ -106,12 +106,7 @@ def optimize(
     """
     recipe, stages = recipe or OptimizeRecipe(), Stages(progress)
     until = time.monotonic() + seconds(recipe.time)
-    original = Model.of(source, recipe.shape)
-    _check(original)
-    given = optional_samples(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
-    if given is None:
-        raise OptionError("what a model loses is measured on samples, which repair and int8 need, too: add --calib DATA")
-    original = sized(original, given)
+    original, given = _opened(source, recipe.calib if samples is None else samples, recipe)
     learnt, judges = _parts(given, recipe, original)
     clock = clock or Clock.at(judges)
     with stages("evaluation", "taking the original's score"):
@@ -142,6 +137,18 @@ def optimize(
         notes=(*notes, *(note for step in made.steps for note in step.notes)),
     )
     return OptimizeResult(report, compiled=made.model)
+
+
+def _opened(
+    source: ModelSource, samples: str | Path | Mapping[str, Any] | Samples, recipe: OptimizeRecipe
+) -> tuple[Model, Samples]:
+    """The model, at the sizes of its samples, and the samples."""
+    original = Model.of(source, recipe.shape)
+    _check(original)
+    given = optional_samples(samples, original.inputs, recipe.preprocess)
+    if given is None:
+        raise OptionError("what a model loses is measured on samples, which repair and int8 need, too: add --calib DATA")
+    return sized(original, given), given
 
 
 def _searched(trials: Trials, wish: Wish, recipe: OptimizeRecipe) -> Iterator[str]:

@@ -37,7 +37,7 @@ from onnxprune.options.quantize import QuantRecipe
 from onnxprune.passes import Decode, FoldMasks, Restore
 from onnxprune.runtime import session
 from onnxprune.shapes.run_memory import batch_that_fits
-from onnxprune.verify.drift import measure_drift
+from onnxprune.verify.drift import Drift, measure_drift
 from onnxprune.verify.metrics import Evaluation
 
 if TYPE_CHECKING:
@@ -105,20 +105,14 @@ def quantize(
     """
     recipe, stages = recipe or QuantRecipe(), Stages(progress)
     original = Model.of(source, recipe.shape)
-    opened = optional_samples(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
-    if opened is None:
-        raise OptionError("int8 needs the ranges of activations, which samples show: add --calib DATA")
+    opened = _opened(recipe.calib if samples is None else samples, original, recipe)
     original = sized(original, opened)
     evaluation = _evaluation(original, recipe, stages)
     with Quantizer(original, recipe, opened, stages) as quantizer:
         made = quantizer.form(recipe.exclude)
     if recipe.require_proof:
         demand(made.check, original.name)
-    drift, arithmetic = None, 0.0
-    if agreement:
-        with stages("agreement", "comparing outputs with the original's"):
-            arithmetic = _arithmetic(made.model, opened)
-            drift = measure_drift(made.model, original, opened)
+    drift, arithmetic = _compared(made.model, original, opened, stages) if agreement else (None, 0.0)
     score = None
     if evaluation:
         with stages("evaluate", "taking the score"):
@@ -140,6 +134,13 @@ def quantize(
         notes=(*([opened.notice] if opened.notice else []), *_notes(made, recipe, arithmetic)),
     )
     return QuantResult(report, compiled=made.model)
+
+
+def _opened(samples: str | Path | Mapping[str, Any] | Samples, original: Model, recipe: QuantRecipe) -> Samples:
+    opened = optional_samples(samples, original.inputs, recipe.preprocess)
+    if opened is None:
+        raise OptionError("int8 needs the ranges of activations, which samples show: add --calib DATA")
+    return opened
 
 
 def _evaluation(original: Model, recipe: QuantRecipe, stages: Stages) -> Evaluation | None:
@@ -328,6 +329,13 @@ def _tidy(model: Model, original: Model) -> None:
     opsets = [one for one in proto.opset_import if one.domain in {"", "ai.onnx"} or one.domain in used]
     del proto.opset_import[:]
     proto.opset_import.extend(opsets)
+
+
+def _compared(model: Model, original: Model, samples: Samples, stages: Stages) -> tuple[Drift, float]:
+    """How far the outputs are from the original's, and from exact arithmetic."""
+    with stages("agreement", "comparing outputs with the original's"):
+        arithmetic = _arithmetic(model, samples)
+        return measure_drift(model, original, samples), arithmetic
 
 
 def _arithmetic(model: Model, samples: Samples) -> float:

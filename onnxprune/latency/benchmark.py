@@ -257,9 +257,18 @@ def machine_of(providers: Sequence[str], threads: int) -> dict[str, str | int]:
 
 
 def _asked_shapes(shapes: Mapping[str, Sequence[int]] | Sequence[str], loaded: Sequence[_Loaded]) -> Mapping[str, Sequence[int]]:
-    """Shapes by input, of mappings and of texts."""
-    inputs = {item.name: item.dims for item in loaded[0].inputs}
-    return shapes if isinstance(shapes, Mapping) else given_shapes(shapes, inputs)
+    """Shapes by input, of mappings and of texts.
+
+    Raises:
+        OptionError: a shape is given for an input that no model has.
+    """
+    asked = shapes if isinstance(shapes, Mapping) else given_shapes(shapes, {item.name: item.dims for item in loaded[0].inputs})
+    inputs = {item.name for one in loaded for item in one.inputs}
+    unknown = asked.keys() - inputs
+    if unknown:
+        have = ", ".join(sorted(inputs))
+        raise OptionError(f"no model has an input {min(unknown)!r} to give a shape to; inputs are: {have}")
+    return asked
 
 
 def benchmark(
@@ -311,12 +320,7 @@ def benchmark(
     for provider in providers:
         step(f"sessions on {provider}")
         loaded = _load(candidates, provider, threads, sessions)
-        inputs = {item.name for one in loaded for item in one.inputs}
         asked = _asked_shapes(settings.shapes, loaded)
-        unknown = asked.keys() - inputs
-        if unknown:
-            have = ", ".join(sorted(inputs))
-            raise OptionError(f"no model has an input {min(unknown)!r} to give a shape to; inputs are: {have}")
         for batch in batches:
             resolved = [resolve_shapes(one.inputs, batch, asked) for one in loaded]
             step(f"{provider}, batch {batch}")

@@ -91,7 +91,10 @@ def infer(
 
 
 class _Inference:
-    """Shapes as far as they are known; ``carried`` are those of values carried around a loop that are not their initial ones."""
+    """Shapes as far as they are known; ``carried`` are those of values carried around a loop that are not their initial ones.
+
+    Its attributes are what one run over the graph has learnt so far, and what it was given; they change together, node by node.
+    """
 
     def __init__(
         self,
