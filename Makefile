@@ -14,7 +14,7 @@ PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test slow fuzz kills lint format options demo clean
+.PHONY: help test slow fuzz kills lint format options docs demo clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 10
@@ -42,6 +42,9 @@ format: $(VENV)/.installed  ## change files to the form that lint checks
 
 options: $(VENV)/.installed  ## write docs/options.md from the options that are declared
 	$(BIN)/python -m onnxprune.cli.reference > docs/options.md
+
+docs: $(VENV)/.installed  ## build the pages as a site in build/site; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 demo: $(VENV)/.installed-demo  ## prune a small digit classifier and measure it; installs no torch
 	$(BIN)/python models/demo.py
