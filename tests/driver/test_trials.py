@@ -71,6 +71,15 @@ def test_a_mixture_is_tried_once(trials: Trials) -> None:
     assert len(trials.tried) == 2
 
 
+def test_a_mixture_is_judged_once(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[Model] = []
+    of = trials.evaluation.of
+    monkeypatch.setattr(trials.evaluation, "of", lambda model: judged.append(model) or of(model))
+    found = trials.of(Mixture().having("scaled", "2"))
+    assert trials.score(found.mixture).pruned == trials.score(found.mixture).pruned == found.score
+    assert len(judged) == 1
+
+
 def test_what_cannot_be_made_is_remembered(trials: Trials) -> None:
     for _ in range(2):
         with pytest.raises(TargetError, match="nothing remains"):
