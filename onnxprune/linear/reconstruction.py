@@ -175,11 +175,12 @@ class NetworkPair:
     ) -> tuple[Regression, Regression, Regression]:
         batches = self._original.batches
         kernel = self._original.model.weights[reader.weight].shape
+        wanted = rows_wanted(reader.features, reader.groups * (reader.features + 2 * reader.roles.size("output")))
         designs, targets, offsets, judging = [], [], [], []
         for batch in range(batches):
             x = self._changed.value(twin.data, batch)
             y = take(self._original.value(task.target, batch), self._kept(task.target))
-            picked = pick_rows(reader, x.shape, kernel, max(1, rows_wanted(reader.features) // batches), rng)
+            picked = pick_rows(reader, x.shape, kernel, max(1, wanted // batches), rng)
             rows = input_rows(reader, x, picked).astype(np.float32)
             designs.append(with_ones(rows) if reader.affine else rows)
             targets.append(output_rows(reader, y, picked).astype(np.float32))

@@ -18,7 +18,7 @@ from onnxprune.errors import ModelError, OptionError, TargetError, VerificationE
 from onnxprune.ir.model import Model
 from onnxprune.options.optimize import OptimizeRecipe
 from onnxprune.runtime.session import Session
-from onnxprune.verify.metrics import Evaluation
+from onnxprune.verify.metrics import Evaluation, QualityScore
 from optimizable import X, clock, cost, net, steady_table
 
 DATA = {"x": X}
@@ -63,9 +63,12 @@ def test_the_score_is_of_what_is_written_on_samples_that_were_held_out() -> None
 def test_every_model_is_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
     judged: list[bytes] = []
     of = Evaluation.of
-    monkeypatch.setattr(
-        Evaluation, "of", lambda self, model: judged.append(model.to_proto().SerializeToString()) or of(self, model)
-    )
+
+    def counted(self: Evaluation, model: Model) -> QualityScore:
+        judged.append(model.to_proto().SerializeToString())
+        return of(self, model)
+
+    monkeypatch.setattr(Evaluation, "of", counted)
     result = run(max_drop="5%", metric="mse")
     assert len(judged) == len(set(judged)) == len(result.report.tried) - 1
 
