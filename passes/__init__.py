@@ -20,6 +20,7 @@ from onnxprune.passes.refill import Refill
 from onnxprune.passes.repair import Repair
 from onnxprune.passes.restore import Restore
 from onnxprune.passes.rotate import Rotate
+from onnxprune.passes.round_weights import RoundWeights
 from onnxprune.passes.score_channels import ScoreChannels
 from onnxprune.passes.sensitivity import Sensitivity
 from onnxprune.passes.sparsify import Sparsify
@@ -41,6 +42,7 @@ __all__ = [
     "Repair",
     "Restore",
     "Rotate",
+    "RoundWeights",
     "ScoreChannels",
     "Sensitivity",
     "Sparsify",

@@ -11,6 +11,7 @@ from onnxprune.axes.plan import Plan
 from onnxprune.options.targets import Align, Target
 from onnxprune.passes.base import Pass
 from onnxprune.pruning.allocation import allocate, allocate_by_curves
+from onnxprune.pruning.layer_widths import shares_of
 
 if TYPE_CHECKING:
     from onnxprune.axes.factors import Positions
@@ -35,6 +36,9 @@ class Allocate(Pass):
     exponent: float = 1.0
     """Of predicted errors before they are added; above 1, many small losses are better than a large one."""
 
+    layers: tuple[tuple[str, float], ...] = ()
+    """Globs over layers with the share of their outputs that remains; the target is shared out among the others."""
+
     def run(
         self,
         analysis: Analysis,
@@ -54,13 +58,17 @@ class Allocate(Pass):
             gone: positions that carry no weight, by group id.
 
         Raises:
+            OptionError: a glob names no layer whose outputs can be pruned.
             TargetError: the target cannot be reached; says what is reachable.
         """
+        own = shares_of(analysis.coupling, self.layers) if self.layers else {}
         target, align = self.target, self.align.suited(timed=self.target.timed)
         prices = analysis.costs.of(target.metric) if latencies is None else latencies
         if self.scope == "sensitivity" and target.metric != "channels":
-            found = allocate_by_curves(analysis.coupling, curves, prices, target, align=align, exponent=self.exponent, gone=gone)
+            found = allocate_by_curves(
+                analysis.coupling, curves, prices, target, align=align, exponent=self.exponent, gone=gone, own=own
+            )
         else:
             scope = "uniform" if self.scope == "sensitivity" else self.scope
-            found = allocate(analysis.coupling, scores, prices, target, scope=scope, align=align, gone=gone)
+            found = allocate(analysis.coupling, scores, prices, target, scope=scope, align=align, gone=gone, own=own)
         return Plan(found.keep)

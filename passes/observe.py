@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxprune.linear import rotation
-from onnxprune.linear.moments import Statistics, collect
+from onnxprune.linear.gather import gather
+from onnxprune.linear.moments import MomentSums, Statistics
+from onnxprune.linear.rotation import BasisSums
 from onnxprune.passes.base import Pass
 
 if TYPE_CHECKING:
@@ -50,5 +51,7 @@ class Observe(Pass):
             calibration: its samples.
         """
         model, coupling = analysis.model, analysis.coupling
-        statistics = collect(model, coupling, calibration.fit, seed=self.seed)
-        return Observed(calibration, statistics, rotation.find_bases(model, coupling, calibration.fit) if self.bases else {})
+        moments = MomentSums(model, coupling, len(calibration.fit), seed=self.seed)
+        turns = BasisSums(model, coupling) if self.bases else None
+        gather(model, calibration.fit, moments, *([turns] if turns else []))
+        return Observed(calibration, moments.statistics(), turns.bases() if turns else {})

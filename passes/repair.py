@@ -22,7 +22,7 @@ from onnxprune.runtime.stages import StagedRun
 
 if TYPE_CHECKING:
     from onnxprune.axes.plan import Plan
-    from onnxprune.data.calibration import CalibrationFeeds
+    from onnxprune.data.calibration import Batches
     from onnxprune.passes.analysis import Analysis
 
 __all__ = ["Repair", "repair_tasks"]
@@ -35,7 +35,7 @@ class Repair(Pass):
     seed: int = 0
     """Of the rows that are drawn where there are many."""
 
-    def run(self, pruned: Model, original: Analysis, plan: Plan, feeds: CalibrationFeeds, tell: Progress = silent) -> Fitted:
+    def run(self, pruned: Model, original: Analysis, plan: Plan, feeds: Batches, tell: Progress = silent) -> Fitted:
         """The pruned model with its readers re-solved.
 
         Args:

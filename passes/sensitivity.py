@@ -40,9 +40,15 @@ if TYPE_CHECKING:
 __all__ = ["Sensitivity"]
 
 WIDTHS = (0.8, 0.6, 0.4, 0.2)
-"""Shares of a group's positions at which the divergence is measured."""
-_WORK = 1e13
-"""Multiply-accumulates, about, up to which more samples measure what groups cost."""
+"""Shares of a group's positions at which the divergence is measured,"""
+FEW_WIDTHS = (0.6, 0.3)
+"""and where that would leave few samples to measure on."""
+_ENOUGH = 16
+"""Samples that are not few."""
+_PASSES = 2
+"""Forward passes over all calibration samples that measuring may take, about,"""
+_WORK = 1e11
+"""or multiply-accumulates, where that is more."""
 _POINTS = 20
 """Widths at which the loss of a group's readers is worked out."""
 
@@ -73,18 +79,24 @@ class Sensitivity(Pass):
         """
         missing = [group for group in analysis.coupling.groups if group.id not in known]
         starts = _starts(analysis.coupling)
-        held = _affordable(analysis, observed.calibration, len(missing) * len(WIDTHS)) if missing else ()
+        levels, held = _affordable(analysis, observed.calibration, len(missing)) if missing else (WIDTHS, ())
         found = dict(known)
         with StagedRun(analysis.model, held) as stages:
             meter = SuffixDivergence(analysis.model, held, stages)
             for count, group in enumerate(sorted(missing, key=lambda group: starts[group.factor])):
                 tell(f"measuring what each group costs ({count + 1} of {len(missing)})")
                 measure = partial(meter.measure, start=starts[group.factor])
-                found[group.id] = self._curve(analysis, group, scores[group.id], observed, measure)
+                found[group.id] = self._curve(analysis, group, scores[group.id], observed, levels, measure)
         return found
 
     def _curve(
-        self, analysis: Analysis, group: CouplingGroup, scores: Scores, observed: Observed, measure: Callable[[Model], float]
+        self,
+        analysis: Analysis,
+        group: CouplingGroup,
+        scores: Scores,
+        observed: Observed,
+        shares: Sequence[float],
+        measure: Callable[[Model], float],
     ) -> Curve:
         order = np.argsort(scores, kind="stable")
         problem = Problem.of(analysis.model, analysis.coupling, group, observed.statistics)
@@ -94,7 +106,7 @@ class Sensitivity(Pass):
             analysis = replace(analysis, model=rotated)
             problem = replace(problem, meetings=tuple(np.diff(basis.lost)[np.argsort(order)] for _ in problem.meetings))
         losses = problem.losses() or [AdditiveLoss(np.square(scores) / max(float(np.square(scores).sum()), 1e-30))]
-        levels = {max(1, min(group.size - 1, round(level * group.size))) for level in WIDTHS}
+        levels = {max(1, min(group.size - 1, round(share * group.size))) for share in shares}
         stops = sorted(levels | set(np.linspace(group.size, 1, _POINTS).round().astype(int).tolist()), reverse=True)
         measured, lost, at = {}, [0.0], group.size
         for stop in stops:
@@ -115,10 +127,17 @@ class Sensitivity(Pass):
         return PruneChannels().run(analysis, Plan({group.id: np.sort(keep)}))
 
 
-def _affordable(analysis: Analysis, calibration: Calibration, times: int) -> Sequence[Mapping[str, Array]]:
-    """As many batches of the held samples as may be run that often within the bound on work, at least one."""
-    work = analysis.costs.cost({}).macs * calibration.size * times
-    return list(islice(calibration.held, max(1, int(_WORK / max(work, 1)))))
+def _affordable(
+    analysis: Analysis, calibration: Calibration, groups: int
+) -> tuple[Sequence[float], Sequence[Mapping[str, Array]]]:
+    """The widths at which so many groups are measured, and the batches of held samples; at least one batch.
+
+    A model that is cut in a group runs from there on: over all groups that is about half of it.
+    """
+    macs = max(analysis.costs.cost({}).macs, 1)
+    runs = max(_PASSES * len(calibration.every) * calibration.size, _WORK / macs) / max(groups / 2, 1)  # of a sample, by group
+    shares = WIDTHS if runs >= _ENOUGH * len(WIDTHS) else FEW_WIDTHS
+    return shares, list(islice(calibration.held, max(1, int(runs / len(shares) / calibration.size))))
 
 
 def _starts(coupling: Coupling) -> dict[Factor, int]:

@@ -107,7 +107,7 @@ class Sparsify(Pass):
         tasks = [task for task in tasks_of(original, readers, analysis.shapes, shrunk) if task.reader.weight in touched]
         done = []
         with StagedRun(original, feeds, keep={task.target for task in tasks}) as large, StagedRun(result, feeds) as small:
-            pair = NetworkPair(large, small, tasks, lambda _: ())
+            pair = NetworkPair(large, small, tasks)
             for count, task in enumerate(tasks):
                 tell(f"making layers sparse ({count + 1} of {len(tasks)})")
                 reader = task.reader

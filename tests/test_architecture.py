@@ -73,6 +73,7 @@ PROTOBUF |= {
     "latency.timer",
     "runtime.stages",
     "passes.repair",
+    "passes.round_weights",
 }
 PROTOBUF |= {
     "sparse.encoding.decoder",

@@ -63,6 +63,10 @@ class Plan:
             found[group.factor] = kept
         return found
 
+    def equals(self, other: Plan) -> bool:
+        """Whether the same positions remain."""
+        return self.keep.keys() == other.keep.keys() and all(np.array_equal(self.keep[n], other.keep[n]) for n in self.keep)
+
     def without(self, groups: set[str]) -> Plan:
         """The same plan with some groups left whole."""
         return replace(self, keep={name: kept for name, kept in self.keep.items() if name not in groups})

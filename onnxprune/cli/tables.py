@@ -309,6 +309,8 @@ def quantized(report: QuantReport, output: str) -> None:
         console,
         f"{counted(report.weights, 'weight')} in {bits}, {scales}; activations {recipe['activations']}, {recipe['method']}",
     )
+    if report.rounded:
+        _say(console, f"{counted(report.rounded, 'weight')} rounded so that layers output what they did on samples")
     _say(console, _change(*report.size))
     before, after = (zeros / max(report.elements, 1) for zeros in report.zeros)
     _say(console, f"zeros: {before:.1%} of the weights before, {after:.1%} after; every zero stayed zero")

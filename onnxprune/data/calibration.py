@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
     from onnxprune.shapes.probes import Shapes
 
-__all__ = ["LABELS", "Calibration", "CalibrationFeeds", "unpadded"]
+__all__ = ["LABELS", "Batches", "Calibration", "CalibrationFeeds", "unpadded"]
 
 BATCH_BYTES = 1 << 28
 """Bytes of all activations of one batch, about, 256 MiB; fewer where memory is short."""
@@ -31,6 +31,10 @@ LABELS = "labels of the batch"
 """The name of labels among the inputs; no input can have a name with spaces like this one."""
 _TOKENS = 8
 """Lengths of sequences that go together differ by less."""
+
+
+Batches = Iterable[Mapping[str, "Array"]]
+"""Batches of inputs that one can iterate over many times."""
 
 
 class CalibrationFeeds:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
     from onnxprune.axes.factors import Positions
     from onnxprune.axes.plan import Plan
-    from onnxprune.data.calibration import CalibrationFeeds
+    from onnxprune.data.calibration import Batches, CalibrationFeeds
     from onnxprune.ir.model import Model
     from onnxprune.linear.rotation import Basis
     from onnxprune.options.prune import Recipe
@@ -37,6 +38,8 @@ __all__ = ["Compiler"]
 
 GROUP_EXPONENTS = (1.0, 1.5)
 """Of what groups are predicted to cost, before it is added; the last one where the model is too large to try."""
+_EACH = 2
+"""Of so many batches one is fitted on where exponents are tried."""
 _NOISE = 128
 """Samples of noise that stand in for data."""
 
@@ -180,15 +183,21 @@ class Compiler:
             return 1.0
         if self._exponent is None:
             original, calibration, seed = prepared.analysis.float32, observed.calibration, self.recipe.seed
+            if not self.recipe.repair or not small_enough(prepared.analysis, calibration):
+                self._exponent = GROUP_EXPONENTS[-1]
+                return self._exponent
+            plans = {exponent: plan(exponent) for exponent in GROUP_EXPONENTS}
+            some = list(islice(calibration.fit, 0, None, _EACH))
 
             def build(exponent: float) -> Model:
-                return _refit(original, plan(exponent), observed.bases, calibration.fit, seed)[0].model
+                return _refit(original, plans[exponent], observed.bases, some, seed)[0].model
 
-            if self.recipe.repair and small_enough(prepared.analysis, calibration):
-                exponents, held = GROUP_EXPONENTS, calibration.held
-                self._exponent = best_exponent(exponents, build, original.model, held, self.stages.tell, "target")
+            first, *others = plans.values()
+            if others and all(first.equals(other) for other in others):
+                self._exponent = GROUP_EXPONENTS[0]
             else:
-                self._exponent = GROUP_EXPONENTS[-1]
+                held, tell = calibration.held, self.stages.tell
+                self._exponent = best_exponent(GROUP_EXPONENTS, build, original.model, held, tell, "target")
         return self._exponent
 
     def _proof(self, analysis: Analysis, plan: Plan, pruned: Model) -> Check:
@@ -232,7 +241,7 @@ class Compiler:
 
 
 def _refit(
-    original: Analysis, plan: Plan, bases: Mapping[str, Basis], feeds: CalibrationFeeds, seed: int, tell: Progress = silent
+    original: Analysis, plan: Plan, bases: Mapping[str, Basis], feeds: Batches, seed: int, tell: Progress = silent
 ) -> tuple[Fitted, set[str]]:
     """A pruned model in float32 with its readers re-solved, and the constants that are not those of the original, cut.
 

@@ -13,7 +13,7 @@ from onnxprune.errors import TargetError
 __all__ = ["search"]
 
 _FIRST = 2
-"""Rungs of a ladder that are tried in any case: the boldest choice, and the one after it."""
+"""Rungs of a ladder that are tried in any case: what is predicted to be fastest, and the boldest choice or the one after it."""
 _START = 0.5
 _WIDER = 1.2
 """By how much more remains in the next try where a share is too small."""
@@ -22,8 +22,9 @@ _WIDER = 1.2
 def search(trials: Trials, wish: Wish) -> None:
     """Try each lever alone, and then mixtures of them.
 
-    Exact levers that make the model no slower are part of all that follows. Of a lever with a few choices, these are tried from
-    the boldest on (a ladder, each rung of which loses less and saves less), until one is good enough and the next is no better.
+    Exact levers that make the model no slower are part of all that follows. A lever with a few choices is a ladder, each
+    rung of which loses less and saves less; what is predicted to be fastest is tried first, until one is good enough and the next
+    is no better.
     A graded lever is then searched with each rung that saves anything: for the most that may be lost, or by aiming
     at what is asked for.
 
@@ -78,7 +79,7 @@ def _climbed(trials: Trials, wish: Wish, start: Mixture, lever: Lever) -> list[T
     For a drop these must hold by themselves. For a target every rung that was tried may: what it lacks is cut.
     """
     found: list[Trial] = []
-    for number, choice in enumerate(lever.choices()):
+    for number, choice in enumerate(_promising(lever)):
         trial = _tried(trials, start.having(lever.name, choice))
         if trial is None:
             continue
@@ -90,6 +91,13 @@ def _climbed(trials: Trials, wish: Wish, start: Mixture, lever: Lever) -> list[T
             break
     kept = found if isinstance(wish, Meets) else list(filter(wish.holds, found))
     return sorted(kept, key=lambda trial: _saves(wish, trial))
+
+
+def _promising(lever: Lever) -> list[str]:
+    """The choices of a lever by the latency that layer times predict, the best first; the boldest is the second at the latest."""
+    boldest, *_ = choices = lever.choices()
+    first, *others = sorted(choices, key=lever.expected)
+    return list(dict.fromkeys([first, boldest, *others]))
 
 
 def _graded(trials: Trials, wish: Wish, rung: Trial, lever: GradedLever, share: float) -> float:

@@ -118,6 +118,7 @@ def optimize(
         notes = [*filter(None, [given.notice]), *_searched(trials, wish, recipe)]
         found, made = _confirmed(trials, wish, clock, stages)
         pulled = tuple(_pulled(trials, made, judges, clock, stages))
+        score = trials.score(made.mixture)
     for check in (lever.check for lever in pulled if lever.check and recipe.require_proof):
         demand(check, original.name)
     report = OptimizeReport(
@@ -126,7 +127,7 @@ def optimize(
         chosen=str(found.mixture),
         latency=found.latency,
         size=found.size,
-        score=evaluation.of(made.model),
+        score=score,
         levers=pulled,
         tried=tuple(_rows(trials, wish, found)),
         failed={str(mixture): why for mixture, why in trials.failed.items()},
@@ -158,7 +159,7 @@ def _searched(trials: Trials, wish: Wish, recipe: OptimizeRecipe) -> Iterator[st
     except TimeoutError:
         yield f"the search ended after --time {recipe.time}: with more time it may find better"
     yield from (note for lever in trials.levers for note in lever.notes)
-    count = trials.evaluation.of(trials.original).samples
+    count = trials.evaluation.count
     if isinstance(wish, WithinDrop) and wish.drop * count < _FEW:
         yield f"{count} samples judge: each is {1 / max(count, 1):.2%} of a score like top1, and the drop {wish.drop:.2%}"
 
@@ -242,10 +243,12 @@ def _pulled(trials: Trials, made: Made, judges: Samples, clock: Clock, stages: S
     with stages("confirming", "timing what each lever gives"):
         latencies = clock.ratios(trials.original, results, _SECONDS / 2)
     exact = {lever.name: lever.exact for lever in trials.levers}
+    mixture = Mixture()
     for step, model, latency in zip(made.steps, results, latencies, strict=True):
+        mixture = mixture.having(step.lever, step.choice)
         with stages("agreement", f"comparing outputs with the original's: {step.choice}"):
             drift = {what: measure_drift(one, trials.original, judges) for what, one in step.models.items()}
-            score = trials.evaluation.of(model).pruned
+            score = trials.score(mixture).pruned
         size = size_share(model, trials.original)
         yield LeverReport(step.lever, step.choice, exact[step.lever], latency, size, score, drift, step.check, step.kept)
 

@@ -68,7 +68,7 @@ class Prepared:
         latencies = self.latencies if target.timed else None
 
         def plan(exponent: float) -> Plan:
-            step = Allocate(target, self.recipe.scope, self.recipe.align, exponent)
+            step = Allocate(target, self.recipe.scope, self.recipe.align, exponent, self.recipe.own)
             return step.run(self.analysis, scores, curves=curves, latencies=latencies, gone=self.gone)
 
         return plan

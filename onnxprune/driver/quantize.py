@@ -23,6 +23,7 @@ from onnxprune.driver.int8_result import (
     weight_zeros,
     with_quantizers,
 )
+from onnxprune.driver.int8_rounding import Rounded, Rounder
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import demand, stored
 from onnxprune.driver.report import QuantReport
@@ -123,6 +124,7 @@ def quantize(
         nodes=dict(made.nodes),
         kept=made.kept,
         weights=len(made.weights),
+        rounded=made.rounded,
         elements=sum(weight.elements for weight in made.weights),
         zeros=(sum(weight.before for weight in made.weights), sum(weight.after for weight in made.weights)),
         size=(files.source_bytes(original), files.written_bytes(made.model)),
@@ -159,8 +161,10 @@ class Quantized:
     nodes: how many nodes compute in int8, by operator.
     kept: nodes that compute in floating point: name, operator, and why.
     weights: those in int8.
+    rounded: those of them whose integers were chosen on samples, for what their layers output.
     whole: those that have one scale, although each channel was to have its own.
     warnings: of the quantizer.
+    notes: what else the user should know.
     check: the proof of what was prepared, before anything was rounded to int8.
     """
 
@@ -168,8 +172,10 @@ class Quantized:
     nodes: Mapping[str, int]
     kept: tuple[Mapping[str, str], ...]
     weights: tuple[WeightZeros, ...]
+    rounded: int
     whole: tuple[str, ...]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
     check: Check
 
 
@@ -208,6 +214,7 @@ class Quantizer:
                 prepared = self._workshop.prepare(opset=opset)
             with self._stages("verification", "verifying: prepared == original"):
                 self.prepared, self.check = _proven(self._workshop, prepared, self._original)
+            self._rounder = Rounder(self.prepared, self._samples, reduced=self._recipe.reduced)
         except BaseException:
             self._workshop.__exit__()
             raise
@@ -216,11 +223,12 @@ class Quantizer:
     def __exit__(self, *_: object) -> None:
         self._workshop.__exit__()
 
-    def form(self, exclude: Sequence[str]) -> Quantized:
+    def form(self, exclude: Sequence[str], *, refit: bool = True) -> Quantized:
         """The model in int8, by ONNX Runtime's quantizer, and what has become of its nodes and weights.
 
         Args:
             exclude: globs over what stays in floating point.
+            refit: whether weights are rounded on samples where the recipe says so; else to the nearest.
 
         Raises:
             ModelError: the quantizer does not take the model.
@@ -241,6 +249,11 @@ class Quantizer:
             excluded = self._unmeasured | excluded
             result, failing = self._workshop.quantize_most(replace(settings, exclude=sorted(excluded)), self._samples)
             excluded |= failing
+        rounded = Rounded(result)
+        if refit and recipe.rounding == "refit":
+            with self._stages("rounding", "rounding weights towards what the original outputs"):
+                rounded = self._rounder.run(result, self._stages.tell)
+            result = rounded.model
         weights = tuple(weight_zeros(prepared, result).values())
         kept = tuple(kept_in_float(result, excluded))
         nodes = Counter(node.op_type for node in computing(result)) - Counter(node["op"] for node in kept)
@@ -249,7 +262,8 @@ class Quantizer:
         if not weights:
             raise TargetError(f"{self._model.name}: nothing in it can be quantised: {most_frequent_reason(result, kept)}")
         single = tuple(whole) if recipe.per_channel else ()
-        return Quantized(result, nodes, kept, weights, single, tuple(self._workshop.said), self.check)
+        said = tuple(self._workshop.said)
+        return Quantized(result, nodes, kept, weights, len(rounded.layers), single, said, rounded.notes, self.check)
 
 
 def _proven(workshop: ort_quantizer.Workshop, prepared: Model, original: Model) -> tuple[Model, Check]:
@@ -374,5 +388,6 @@ def _notes(made: Quantized, recipe: QuantRecipe, arithmetic: float) -> Iterator[
         yield f"convolutions whose width is no multiple of {_BLOCK}, at which int8 is slow: {narrow}; prune with --align 16"
     if made.whole:
         yield f"weights with one scale, because ONNX Runtime takes none for each of their channels: {', '.join(made.whole)}"
+    yield from made.notes
     yield "int8 is not faster on every CPU and for every model, and can be slower: measure it with `onnxprune benchmark`"
     yield from (f"ONNX Runtime: {text}" for text in made.warnings)

@@ -168,6 +168,7 @@ class QuantReport:
         nodes: how many nodes compute in int8, by operator.
         kept: nodes that compute in floating point, each with its name ``node``, its ``op`` and ``why``.
         weights: how many weights are in int8.
+        rounded: for how many of them integers were chosen on samples, so that layers output what they did.
         elements: how many elements they have.
         zeros: how many of these are zero, before and after; every one that was zero is.
         size: bytes of the original and of the result.
@@ -184,6 +185,7 @@ class QuantReport:
     nodes: Mapping[str, int]
     kept: tuple[Mapping[str, str], ...]
     weights: int
+    rounded: int
     elements: int
     zeros: tuple[int, int]
     size: tuple[int, int]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from onnxprune.driver.levers.base import Lever
     from onnxprune.driver.progress import Stages
     from onnxprune.options.targets import Target
-    from onnxprune.verify.metrics import Evaluation
+    from onnxprune.verify.metrics import Evaluation, QualityScore
 
 __all__ = ["Meets", "Ratios", "Trial", "Trials", "Wish", "WithinDrop", "size_share"]
 
@@ -131,6 +131,7 @@ class Trials:
         self._made: dict[Mixture, Made] = {Mixture(): Made(Mixture(), original)}
         self.tried = {Mixture(): Trial(Mixture(), 1.0, 1.0, evaluation.original)}
         self.failed: dict[Mixture, str] = {}
+        self._scores: dict[Mixture, QualityScore] = {}
 
     @property
     def over(self) -> bool:
@@ -157,11 +158,22 @@ class Trials:
         except OnnxPruneError as error:
             self.failed[mixture] = str(error)
             raise TargetError(str(error)) from error
-        with self._stages("evaluation", f"judging {mixture}"):
-            score = self.evaluation.of(model).pruned
+        score = self.score(mixture).pruned
         found = Trial(mixture, latency, size_share(model, self.original), score)
         self.tried[mixture] = found
         return found
+
+    def score(self, mixture: Mixture) -> QualityScore:
+        """The score of a mixture beside the original's; each is judged once.
+
+        Raises:
+            OnnxPruneError: it cannot be made.
+        """
+        if mixture not in self._scores:
+            model = self.made(mixture).model
+            with self._stages("evaluation", f"judging {mixture}"):
+                self._scores[mixture] = self.evaluation.of(model)
+        return self._scores[mixture]
 
     def made(self, mixture: Mixture) -> Made:
         """The model of a mixture.

@@ -11,11 +11,11 @@ import numpy as np
 from onnxprune.axes.factors import leaves
 from onnxprune.axes.graph_axes import BATCHED_PRODUCTS
 from onnxprune.errors import ModelError, OptionError
+from onnxprune.linear.gather import gather
 from onnxprune.linear.layers import Reader, linear_readers
 from onnxprune.linear.regression import MOST_FEATURES, with_ones
 from onnxprune.linear.rows import input_rows, pick_rows, summable
 from onnxprune.runtime.memory import left, share
-from onnxprune.runtime.session import Session
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
 
-__all__ = ["FeatureMoments", "Meeting", "Statistics", "collect", "meetings", "rows_wanted"]
+__all__ = ["FeatureMoments", "Meeting", "MomentSums", "Statistics", "collect", "meetings", "rows_wanted"]
 
 ROWS = 32768
 """Rows of a reader that are taken in where the data has them."""
 _PRODUCTS = 4e10
-"""Products of two features that are summed up for one reader, about; fewer rows do for many features,"""
+"""Products of two features that are summed up for one reader, about; fewer rows do for many features."""
+_ENTRIES = 1 << 26
+"""Numbers in the rows of one reader and their targets, 256 MiB in float32; fewer rows do where one has many,"""
 _EACH = 6
 """but so many for each."""
 _PART = 16
@@ -86,11 +88,15 @@ class Statistics:
     energies: Mapping[tuple[str, int], Array]
 
 
-def rows_wanted(features: int) -> int:
-    """The number of rows for a regression on that many features; where these are too many, a matrix of rows is inverted."""
+def rows_wanted(features: int, entries: int = 1) -> int:
+    """The number of rows for a regression on that many features; where these are too many, a matrix of rows is inverted.
+
+    ``entries`` are the numbers of one row, of all groups, and those of its targets where it has some: a layer of 1,000 groups or
+    of 6,000 classes needs no more rows than one of few, which would fill the memory.
+    """
     if features > MOST_FEATURES:
         return MOST_FEATURES
-    rows = max(_EACH * features, min(ROWS, int(_PRODUCTS / features**2)))
+    rows = max(_EACH * features, min(ROWS, int(_PRODUCTS / features**2), _ENTRIES // entries))
     return max(features, min(rows, share(_PART, 2**62) // (4 * features)))
 
 
@@ -112,35 +118,65 @@ def collect(model: Model, coupling: Coupling, feeds: CalibrationFeeds, *, seed: 
         ModelError: what a layer reads is not finite on the samples, or its squares are not.
         OptionError: the memory that is left does not do for them.
     """
-    readers = tuple(linear_readers(model, coupling))
-    met = tuple(m for m in meetings(coupling) if model.weights.keys().isdisjoint(m.node.view.inputs))
-    places = {(m.node.view.inputs[at], axis) for m in met for at, axis in m.node.equation.carriers[m.letter]}
-    _demand_room(model, readers)
-    names = list(dict.fromkeys([*(reader.data for reader in readers), *(name for name, _ in places)]))
-    if not names:
-        return Statistics((), {}, (), {})
-    moments: dict[str, _Mean] = {reader.weight: _Mean() for reader in readers}
-    energies: dict[tuple[str, int], _Mean] = {place: _Mean() for place in places}
-    session = Session(model, names, threads=0)
-    rng = np.random.default_rng(seed)
-    for feed in feeds:
-        got = dict(zip(names, session.run(feed), strict=True))
-        for reader in readers:
-            rows = _rows(reader, got[reader.data], model.weights[reader.weight].shape, len(feeds), rng)
-            with np.errstate(over="ignore", invalid="ignore"):  # said below, with the name of the node
-                moments[reader.weight].add(_second_moments(rows, full=not _too_many(reader)), rows.shape[1])
-        for name, axis in places:
-            array = got[name].astype(np.float32)
+    sums = MomentSums(model, coupling, len(feeds), seed=seed)
+    gather(model, feeds, sums)
+    return sums.statistics()
+
+
+class MomentSums:
+    """Adds up the moments of what the readers of a graph read.
+
+    Attributes:
+        names: the values that are looked at.
+    """
+
+    def __init__(self, model: Model, coupling: Coupling, batches: int, *, seed: int = 0) -> None:
+        """Nothing is added yet.
+
+        Args:
+            model: the network, in float32.
+            coupling: its groups.
+            batches: how many there will be.
+            seed: draws rows where there are many.
+
+        Raises:
+            OptionError: the memory that is left does not do for them.
+        """
+        self._model, self._batches, self._rng = model, batches, np.random.default_rng(seed)
+        self._readers = tuple(linear_readers(model, coupling))
+        self._met = tuple(m for m in meetings(coupling) if model.weights.keys().isdisjoint(m.node.view.inputs))
+        places = {(m.node.view.inputs[at], axis) for m in self._met for at, axis in m.node.equation.carriers[m.letter]}
+        _demand_room(model, self._readers)
+        self.names = list(dict.fromkeys([*(reader.data for reader in self._readers), *(name for name, _ in places)]))
+        self._moments = {reader.weight: _Mean() for reader in self._readers}
+        self._energies = {place: _Mean() for place in places}
+
+    def add(self, values: Mapping[str, Array]) -> None:
+        """Take in one batch, by name."""
+        for reader in self._readers:
+            kernel = self._model.weights[reader.weight].shape
+            rows = _rows(reader, values[reader.data], kernel, self._batches, self._rng)
+            with np.errstate(over="ignore", invalid="ignore"):  # said at the end, with the name of the node
+                self._moments[reader.weight].add(_second_moments(rows, full=not _too_many(reader)), rows.shape[1])
+        for (name, axis), mean in self._energies.items():
+            array = values[name].astype(np.float32)
             others = tuple(at for at in range(array.ndim) if at != axis)
-            energies[name, axis].add(np.square(array).sum(others), array.size // array.shape[axis])
-    found = {reader.weight: FeatureMoments(moments[reader.weight].value, not _too_many(reader)) for reader in readers}
-    for reader in readers:
-        if not np.isfinite(found[reader.weight].squares).all():
-            raise ModelError(
-                f"{model.name}: the squares of {reader.data!r} on the samples are not finite in float32 "
-                f"(read by {reader.node.view.op} with {reader.weight!r}): look for values in the samples that are far too large"
-            )
-    return Statistics(readers, found, met, {place: mean.value for place, mean in energies.items()})
+            mean.add(np.square(array).sum(others), array.size // array.shape[axis])
+
+    def statistics(self) -> Statistics:
+        """What was added up.
+
+        Raises:
+            ModelError: what a layer reads is not finite on the samples, or its squares are not.
+        """
+        found = {r.weight: FeatureMoments(self._moments[r.weight].value, not _too_many(r)) for r in self._readers}
+        for reader in self._readers:
+            if not np.isfinite(found[reader.weight].squares).all():
+                raise ModelError(
+                    f"{self._model.name}: the squares of {reader.data!r} on the samples are not finite in float32 (read by "
+                    f"{reader.node.view.op} with {reader.weight!r}): look for values in the samples that are far too large"
+                )
+        return Statistics(self._readers, found, self._met, {place: mean.value for place, mean in self._energies.items()})
 
 
 def _demand_room(model: Model, readers: Sequence[Reader]) -> None:
@@ -176,7 +212,8 @@ class _Mean:
 
 
 def _rows(reader: Reader, x: Array, kernel: Sequence[int], batches: int, rng: np.random.Generator) -> Array:
-    picked = pick_rows(reader, x.shape, kernel, max(1, rows_wanted(reader.features) // batches), rng)
+    wanted = rows_wanted(reader.features, reader.groups * reader.features)
+    picked = pick_rows(reader, x.shape, kernel, max(1, wanted // batches), rng)
     rows = input_rows(reader, x, picked).astype(np.float32)
     sound = summable(rows)
     rows = rows if sound.all() else rows[:, sound]

@@ -7,8 +7,9 @@ only a rectifier reads that, the part that it cuts off need not be matched.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from onnxprune.runtime.stages import StagedRun
     from onnxprune.shapes.probes import Shapes
 
-__all__ = ["NetworkPair", "Repaired", "Task", "tasks_of"]
+__all__ = ["NetworkPair", "Repaired", "Task", "Twin", "tasks_of"]
 
 _FOURTH = 4
 """Every fourth batch judges what was fitted on the others."""
@@ -62,6 +63,21 @@ class Task:
     stop: int
     bounds: tuple[float, float]
     fed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A reader in the changed network.
+
+    Attributes:
+        index: of the node.
+        data: the value that it reads.
+        others: what is added to its output.
+    """
+
+    index: int
+    data: str
+    others: tuple[str, ...] = ()
 
 
 def tasks_of(original: Model, readers: Sequence[Reader], shapes: Shapes, constants: Iterable[str]) -> list[Task]:
@@ -115,8 +131,24 @@ def _clipped(model: Model, node: NodeProto) -> tuple[float, float]:
 class NetworkPair:
     """Both networks, run side by side as far as the next reader needs it."""
 
-    def __init__(self, original: StagedRun, changed: StagedRun, tasks: Sequence[Task], kept: Callable[[str], Indices]) -> None:
-        self._original, self._changed, self._kept = original, changed, kept
+    def __init__(
+        self,
+        original: StagedRun,
+        changed: StagedRun,
+        tasks: Sequence[Task],
+        kept: Callable[[str], Indices] = lambda _: (),
+        twins: Mapping[str, Twin] = MappingProxyType({}),
+    ) -> None:
+        """Nothing runs yet.
+
+        Args:
+            original: the original, before its first node.
+            changed: the changed network, likewise.
+            tasks: what will be asked for.
+            kept: the positions of a value of the original that the changed network has.
+            twins: by the weights of readers their nodes in a changed network that has other nodes and values.
+        """
+        self._original, self._changed, self._kept, self._twins = original, changed, kept, twins
         self._open = Counter(task.target for task in tasks)
 
     @property
@@ -129,27 +161,31 @@ class NetworkPair:
 
         All rows; those of three of four batches, or rows where there are fewer batches; and those of the fourth.
         """
+        twin = self._twins.get(reader.weight) or Twin(reader.node.index, reader.data, task.others)
         self._original.advance(task.stop)
-        self._changed.advance(reader.node.index)
-        found = self._regressions(task, reader, rng)
+        self._changed.advance(twin.index)
+        found = self._regressions(task, reader, twin, rng)
         self._open[task.target] -= 1
         if not self._open[task.target]:
             self._original.release(task.target)
         return found
 
-    def _regressions(self, task: Task, reader: Reader, rng: np.random.Generator) -> tuple[Regression, Regression, Regression]:
+    def _regressions(
+        self, task: Task, reader: Reader, twin: Twin, rng: np.random.Generator
+    ) -> tuple[Regression, Regression, Regression]:
         batches = self._original.batches
-        kernel = self._changed.model.weights[reader.weight].shape
+        kernel = self._original.model.weights[reader.weight].shape
+        wanted = rows_wanted(reader.features, reader.groups * (reader.features + 2 * reader.roles.size("output")))
         designs, targets, offsets, judging = [], [], [], []
         for batch in range(batches):
-            x = self._changed.value(reader.data, batch)
+            x = self._changed.value(twin.data, batch)
             y = take(self._original.value(task.target, batch), self._kept(task.target))
-            picked = pick_rows(reader, x.shape, kernel, max(1, rows_wanted(reader.features) // batches), rng)
+            picked = pick_rows(reader, x.shape, kernel, max(1, wanted // batches), rng)
             rows = input_rows(reader, x, picked).astype(np.float32)
             designs.append(with_ones(rows) if reader.affine else rows)
             targets.append(output_rows(reader, y, picked).astype(np.float32))
-            if task.others:
-                added = sum((self._changed.value(other, batch) for other in task.others), np.zeros((), y.dtype))
+            if twin.others:
+                added = sum((self._changed.value(other, batch) for other in twin.others), np.zeros((), y.dtype))
                 offsets.append(output_rows(reader, np.broadcast_to(added, y.shape), picked).astype(np.float32))
             judging.append(np.full(rows.shape[1], batch % _FOURTH == _FOURTH - 1))
         offset = np.concatenate(offsets, 1) if offsets else None

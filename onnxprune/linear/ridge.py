@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from onnxprune.linear.regression import Regression
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from onnxprune.ir.weights import Array
 
 __all__ = ["Refit", "refit"]
@@ -43,7 +45,7 @@ def refit(whole: Regression, fit: Regression, judge: Regression, start: Array) -
     if not judge.y.size:
         return Refit(None, 0.0, 0.0)
     linear = (_FromRows if fit.dual else _FromMoments)(whole, fit, judge, start)
-    damping = min(RIDGES, key=linear.error)
+    damping = _best_ridge(linear.error)
     trial = linear.fitted(damping)
     before, after, rounds = judge.error(start), judge.error(trial), 0
     if fit.rectified:
@@ -63,17 +65,35 @@ def refit(whole: Regression, fit: Regression, judge: Regression, start: Array) -
     return Refit(solver.solve(trial, start, rectified=True), before / scale, after / scale)
 
 
+def _best_ridge(error: Callable[[float], float]) -> float:
+    """The ridge from which both neighbours are worse, from the middle on: each that is tried is a system to solve."""
+    known: dict[int, float] = {}
+
+    def at(place: int) -> float:
+        if place not in known:
+            known[place] = error(RIDGES[place])
+        return known[place]
+
+    place = len(RIDGES) // 2
+    while place > 0 and at(place - 1) < at(place):
+        place -= 1
+    while place + 1 < len(RIDGES) and at(place + 1) < at(place):
+        place += 1
+    return RIDGES[place]
+
+
 class _FromMoments:
     """Linear solutions from second moments: rows are gone through once for all ridges."""
 
     def __init__(self, whole: Regression, fit: Regression, judge: Regression, start: Array) -> None:
         self._start, self._judge = start, judge.moments(start)
-        seen = fit.moments(start)
-        self._all = seen + self._judge
-        self._steps = {damping: seen.step(damping) for damping in RIDGES}
+        self._seen = fit.moments(start)
+        self._all = self._seen + self._judge
+        self._steps: dict[float, Array] = {}
         self.gram: Array | None = self._all.gram
 
     def error(self, damping: float) -> float:
+        self._steps[damping] = self._seen.step(damping)
         return self._judge.error(self._steps[damping])
 
     def fitted(self, damping: float) -> Array:
@@ -91,10 +111,11 @@ class _FromRows:
     gram: Array | None = None
 
     def __init__(self, whole: Regression, fit: Regression, judge: Regression, start: Array) -> None:
-        self._whole, self._judge, self._start = whole, judge, start
-        self._fitted = {damping: fit.solver(damping).solve(start, start) for damping in RIDGES}
+        self._whole, self._fit, self._judge, self._start = whole, fit, judge, start
+        self._fitted: dict[float, Array] = {}
 
     def error(self, damping: float) -> float:
+        self._fitted[damping] = self._fit.solver(damping).solve(self._start, self._start)
         return self._judge.error(self._fitted[damping])
 
     def fitted(self, damping: float) -> Array:

@@ -11,7 +11,6 @@ each index of what goes along with the group everywhere, as heads do with their 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,17 +19,15 @@ import numpy as np
 
 from onnxprune.ir.weights import Array, Weight
 from onnxprune.linear.linear_groups import LinearGroup, linear_groups
-from onnxprune.runtime.session import Session
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
     from onnxprune.axes.factors import Positions
-    from onnxprune.data.calibration import CalibrationFeeds
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Floats
     from onnxprune.linear.strands import Strand, StrandView
 
-__all__ = ["Basis", "find_bases"]
+__all__ = ["Basis", "BasisSums"]
 
 ROTATION_DAMPING = 1e-4
 """Added to the diagonal of second moments, relative to its mean, so that the root has an inverse where positions depend on
@@ -67,32 +64,40 @@ class Basis:
             model.weights[name] = Weight(name, None, seen.put(array, blocks))
 
 
-def find_bases(model: Model, coupling: Coupling, feeds: CalibrationFeeds) -> dict[str, Basis]:
-    """Find the bases of all groups that have one, from one pass over the samples; by group id.
+class BasisSums:
+    """Adds up what the bases of all groups that have one follow from.
 
-    Args:
-        model: the normalised original.
-        coupling: its groups.
-        feeds: batches of samples.
+    Attributes:
+        names: the values that are looked at.
     """
-    groups = linear_groups(model, coupling)
-    moments = {
-        (found.group.id, strand): _ProductSums(found.seen[strand])
-        for found in groups
-        for some in found.sums
-        for strand in (some.first, some.second)
-    }
-    names = list(dict.fromkeys(name for _, (name, _) in moments if name not in model.weights))
-    if not names:
-        return {}
-    session = Session(model, names, threads=0)
-    constants = {name: model.weights[name].array() for _, (name, _) in moments if name in model.weights}
-    for feed in itertools.chain([None], feeds):
-        got = constants if feed is None else dict(zip(names, session.run(feed), strict=True))
-        for (_, (name, _)), total in moments.items():
-            if name in got:
-                total.add(got[name])
-    return {found.group.id: _basis(found, moments) for found in groups}
+
+    def __init__(self, model: Model, coupling: Coupling) -> None:
+        """Nothing is added yet but constants.
+
+        Args:
+            model: the normalised original.
+            coupling: its groups.
+        """
+        self._groups = linear_groups(model, coupling)
+        self._moments = {
+            (found.group.id, strand): _ProductSums(found.seen[strand])
+            for found in self._groups
+            for some in found.sums
+            for strand in (some.first, some.second)
+        }
+        read = list(dict.fromkeys(name for _, (name, _) in self._moments))
+        self.names = [name for name in read if name not in model.weights]
+        self.add({name: model.weights[name].array() for name in read if name in model.weights})
+
+    def add(self, values: Mapping[str, Array]) -> None:
+        """Take in one batch, by name."""
+        for (_, (name, _)), total in self._moments.items():
+            if name in values:
+                total.add(values[name])
+
+    def bases(self) -> dict[str, Basis]:
+        """The bases, by group id; none where no value was looked at."""
+        return {found.group.id: _basis(found, self._moments) for found in self._groups} if self.names else {}
 
 
 class _ProductSums:

@@ -13,7 +13,7 @@ from onnxprune.options.fields import Option, Options, Parsed
 from onnxprune.options.registries import CRITERIA
 from onnxprune.options.registry import SAMPLES
 from onnxprune.options.shared import NOISE, Calib, Criterion, Metric, Preprocess, RequireProof, Scope, Seed, Shape
-from onnxprune.options.targets import Align, Target
+from onnxprune.options.targets import Align, Target, by_layer
 
 __all__ = ["KINDS", "Recipe"]
 
@@ -46,6 +46,8 @@ class Recipe(Options):
         eval: samples that the score of --max-drop is taken on, which calibration should not see; forms as ``calib``.
         lossless: first remove dead, constant and duplicated channels, exactly; the rest takes over what they did. Without a
             target, nothing else.
+        layers: the share that remains of the outputs of layers whose nodes or weights have this name; the target is met by the
+            others; the first that fits counts; may be repeated.
 
     Raises:
         OptionError: a field has no sensible value.
@@ -67,6 +69,7 @@ class Recipe(Options):
     eval: Annotated[str, Option(metavar="DATA")] = ""
     metric: Metric = "auto"
     lossless: bool = False
+    layers: Annotated[tuple[str, ...], Option(flags="--layer", metavar="GLOB=F")] = ()
     require_proof: RequireProof = False
     shape: Shape = ()
 
@@ -80,6 +83,14 @@ class Recipe(Options):
             raise OptionError(f"--max-drop {self.max_drop} needs samples to judge by: add --eval DATA, other than --calib")
         if self.eval and not self.max_drop:
             raise OptionError(f"--eval {self.eval} is for --max-drop: add that, as 1%")
+
+        _ = self.own
+
+    @property
+    def own(self) -> tuple[tuple[str, float], ...]:
+        """Globs with the share that remains of what the layers they name output."""
+        says = "GLOB=FRACTION, as '*conv1*=0.5', the fraction that remains, above 0 and at most 1"
+        return by_layer(self.layers, says, lambda value: 0 < value <= 1)
 
     @property
     def blind(self) -> bool:

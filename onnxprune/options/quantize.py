@@ -8,10 +8,12 @@ from typing import Annotated
 from onnxprune.options.fields import Option, Options
 from onnxprune.options.shared import Metric, Preprocess, RequireProof, Samples, Shape
 
-__all__ = ["RANGES", "QuantRecipe"]
+__all__ = ["RANGES", "ROUNDINGS", "QuantRecipe"]
 
 RANGES = ("minmax", "entropy", "percentile")
 """How the range of an activation follows from what was measured."""
+ROUNDINGS = ("refit", "nearest")
+"""How weights become integers."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class QuantRecipe(Options):
         activations: ``uint8``, what CPUs compute fastest, or ``int8``, symmetric, as TensorRT wants them.
         reduce_range: whether weights take 7 bits, ``yes`` or ``no``: x86 CPUs without VNNI add products of 8 bits in 16, which
             overflow. ``auto`` is ``yes`` with ``uint8`` and ``no`` with ``int8``.
+        rounding: how weights become integers: ``refit``, layer by layer, so that each outputs what the original did from what the
+            int8 model feeds it, or ``nearest``.
         exclude: leave nodes and weights of this name, and operators, in floating point; may be repeated.
         eval: samples that the score before and after is taken on; forms as ``calib``.
 
@@ -42,6 +46,7 @@ class QuantRecipe(Options):
     per_channel: Annotated[bool, Option(flags="--per-channel/--per-tensor")] = True
     activations: Annotated[str, Option(names=("uint8", "int8"), metavar="TYPE")] = "uint8"
     reduce_range: Annotated[str, Option(names=("auto", "yes", "no"), metavar="WHEN")] = "auto"
+    rounding: Annotated[str, Option(names=ROUNDINGS, metavar="NAME")] = "refit"
     exclude: Annotated[tuple[str, ...], Option(metavar="GLOB")] = ()
     eval: Annotated[str, Option(metavar="DATA")] = ""
     metric: Metric = "auto"

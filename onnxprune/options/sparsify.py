@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import InitVar, dataclass
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ from onnxprune.options.fields import Option, Options, Parsed
 from onnxprune.options.registries import ALLOCATIONS, ENCODINGS, METHODS, PATTERNS
 from onnxprune.options.registry import SAMPLES
 from onnxprune.options.shared import Calib, Preprocess, RequireProof, Seed, Shape
-from onnxprune.options.targets import Goal, number
+from onnxprune.options.targets import Goal, by_layer, number
 
 __all__ = ["MODES", "EncodeRecipe", "SparseRecipe", "read_pattern"]
 
@@ -118,17 +117,7 @@ class SparseRecipe(Options):
     @property
     def own(self) -> tuple[tuple[str, float], ...]:
         """Globs with the sparsity of the layers they name."""
-        found = []
-        for text in self.layers:
-            glob, equals, share = text.rpartition("=")
-            try:
-                value = float(share)
-            except ValueError:
-                value = math.nan
-            if not glob or not equals or not 0 <= value < 1:
-                raise OptionError(f"--layer {text!r}: write GLOB=SPARSITY, as '*conv1*=0.5', at least 0 and below 1")
-            found.append((glob, value))
-        return tuple(found)
+        return by_layer(self.layers, "GLOB=SPARSITY, as '*conv1*=0.5', at least 0 and below 1", lambda value: 0 <= value < 1)
 
     def settled(self, *, data: bool) -> SparseRecipe:
         """The same recipe with every ``auto`` decided, by whether there is calibration data.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from onnxprune.errors import OptionError
 
-__all__ = ["BLOCKS", "METRICS", "Align", "Goal", "Target", "number"]
+__all__ = ["BLOCKS", "METRICS", "Align", "Goal", "Target", "by_layer", "number"]
 
 METRICS = ("latency", "macs", "params", "size", "channels")
 """What a `Target` is a fraction of."""
@@ -22,6 +23,30 @@ def number(value: float) -> str:
     """A number in as few digits as give it back exactly."""
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
+
+
+def by_layer(texts: Iterable[str], says: str, holds: Callable[[float], bool]) -> tuple[tuple[str, float], ...]:
+    """Read ``GLOB=0.5`` of each text.
+
+    Args:
+        texts: what is given for ``--layer``.
+        says: what to write.
+        holds: tells if a number has sense.
+
+    Raises:
+        OptionError: one is no glob with such a number.
+    """
+    found = []
+    for text in texts:
+        glob, equals, share = text.rpartition("=")
+        try:
+            value = float(share)
+        except ValueError:
+            value = math.nan
+        if not glob or not equals or not holds(value):
+            raise OptionError(f"--layer {text!r}: write {says}")
+        found.append((glob, value))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

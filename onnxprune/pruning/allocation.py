@@ -73,19 +73,21 @@ def allocate(
     scope: str,
     align: Align,
     gone: Mapping[str, Positions] = MappingProxyType({}),
+    own: Mapping[str, float] = MappingProxyType({}),
 ) -> Allocation:
     """Choose the positions to keep so that the target holds and the least score is lost.
 
     ``uniform`` removes the same share of every group, ``global`` what scores least anywhere, ``isomorphic`` what scores least
     among groups of the same structure (Fang et al. 2024, "Isomorphic Pruning"). No group keeps less than a tenth, or less than
     one aligned block. Widths are aligned before they are priced. ``gone`` are positions that carry no weight: they stay for
-    alignment alone, and where the target is met without them nothing else goes.
+    alignment alone, and where the target is met without them nothing else goes. ``own`` are the shares of groups, by id, that
+    have one of their own: the allowed width that is nearest.
 
     Raises:
         OptionError: the model has nothing of what the target is a fraction of.
         TargetError: even the least widths cost more; says what is reachable.
     """
-    groups, allowed, spared = _choices(coupling, target, align, gone)
+    groups, allowed, spared = _choices(coupling, target, align, gone, own)
     if target.metric == "channels":
         counts, obtained = _same_share(groups, allowed, target.fraction)
     else:
@@ -112,16 +114,17 @@ def allocate_by_curves(
     align: Align,
     exponent: float = 1.0,
     gone: Mapping[str, Positions] = MappingProxyType({}),
+    own: Mapping[str, float] = MappingProxyType({}),
 ) -> Allocation:
     """Choose the widths that meet the target at the least sum of predicted errors (`onnxprune.pruning.knapsack`).
 
-    Errors are raised to ``exponent`` before they are added; ``gone`` are positions that carry no weight.
+    Errors are raised to ``exponent`` before they are added; ``gone`` and ``own`` are as in `allocate`.
 
     Raises:
         OptionError: the model has nothing of what the target is a fraction of.
         TargetError: even the least widths cost more; says what is reachable.
     """
-    groups, allowed, spared = _choices(coupling, target, align, gone)
+    groups, allowed, spared = _choices(coupling, target, align, gone, own)
     allowed = {name: [width for width in choices if width <= spared[name]] for name, choices in allowed.items()}
     whole = _whole(prices, target)
     curves = {name: replace(curve, error=curve.error**exponent) for name, curve in curves.items()}
@@ -134,7 +137,7 @@ def allocate_by_curves(
 
 
 def _choices(
-    coupling: Coupling, target: Target, align: Align, gone: Mapping[str, Positions]
+    coupling: Coupling, target: Target, align: Align, gone: Mapping[str, Positions], own: Mapping[str, float]
 ) -> tuple[dict[str, CouplingGroup], dict[str, list[int]], dict[str, int]]:
     """The groups by id, their allowed widths, and the least of these that keeps all positions that carry weight."""
     if not coupling.groups and target.fraction < 1:
@@ -147,6 +150,10 @@ def _choices(
     allowed = {name: widths(group, coupling, align) for name, group in groups.items()}
     useful = {name: group.size - len(gone.get(name, ())) for name, group in groups.items()}
     spared = {name: next(width for width in allowed[name] if width >= useful[name]) for name in groups}
+    for name, share in own.items():
+        choices = widths(groups[name], coupling, align, min(share, FLOOR))
+        spared[name] = nearest(choices, share * groups[name].size)
+        allowed[name] = [spared[name]]
     return groups, allowed, spared
 
 

@@ -191,6 +191,7 @@ class Evaluation:
     Attributes:
         metric: its name.
         original: the original's score.
+        count: how many samples there are.
         notice: what makes that score doubtful; empty if nothing does.
     """
 
@@ -212,24 +213,24 @@ class Evaluation:
 
     def of(self, model: Model) -> QualityScore:
         """The score of a model beside the original's."""
-        return QualityScore(self.metric, self.original, self._run(model), self._count, self._samples.source, self.notice)
+        return QualityScore(self.metric, self.original, self._run(model), self.count, self._samples.source, self.notice)
 
     def _run(self, model: Model) -> float:
         session = Session(model, self._names, fuse=True, threads=0)
-        total, self._count = 0.0, 0
+        total, self.count = 0.0, 0
         outputs: Sequence[Any] = ()
         for number, batch in enumerate(self._samples.batches(self._size)):
             outputs = session.run(batch.feeds)
             if self.metric == "top1":
-                check_labels(outputs, batch.labels, self._samples.source, self._count)
+                check_labels(outputs, batch.labels, self._samples.source, self.count)
             reference = outputs if model is self._model else self._reference(number, batch.feeds)
             if model is self._model:
                 self._keep(number, outputs)
             total += self._score(outputs, reference, batch.labels) * batch.size
-            self._count += batch.size
-        score = total / max(self._count, 1)
+            self.count += batch.size
+        score = total / max(self.count, 1)
         if model is self._model and self.metric == "top1":
-            self.notice = chance_notice(score, outputs, self._count, self._samples.source)
+            self.notice = chance_notice(score, outputs, self.count, self._samples.source)
         return score
 
     def _keep(self, number: int, outputs: Sequence[Any]) -> None:

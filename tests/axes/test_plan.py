@@ -185,3 +185,12 @@ def test_plan_files(tmp_path: Path) -> None:
         Plan.load(path)
     path.write_text(json.dumps(GOOD), "utf-8")
     assert Plan.load(path).keep["a"].tolist() == [1]
+
+
+def test_plans_are_equal_where_the_same_positions_remain() -> None:
+    one = Plan({"a": np.array([0, 2])})
+    assert one.equals(Plan({"a": np.array([0, 2])}, file="other"))
+    assert not one.equals(Plan({"a": np.array([0, 1])}))
+    assert not one.equals(Plan({"a": np.array([0])}))
+    assert not one.equals(Plan({"b": np.array([0, 2])}))
+    assert not one.equals(Plan())

@@ -133,6 +133,13 @@ def test_the_way_to_add_errors_whose_model_is_nearest_is_taken(monkeypatch: pyte
     assert shapes(built((0.1, 4.0))) == shapes(even), "too large to try"
 
 
+def test_where_both_ways_come_to_one_plan_none_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxprune.driver.compiler.best_exponent", lambda *_: pytest.fail("models were built"))
+    made = compiler("chain", verify=False)
+    made.build(Target("macs", 0.999))
+    assert made._exponent == GROUP_EXPONENTS[0]
+
+
 def test_the_same_seed_gives_the_same_bytes() -> None:
     first, again = (compiler(seed=3).build(HALF).model.to_proto().SerializeToString() for _ in range(2))
     assert first == again

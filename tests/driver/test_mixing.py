@@ -100,6 +100,15 @@ def test_a_milder_rung_is_taken_where_the_boldest_loses_too_much() -> None:
     assert dict(found.mixture.choices)["precision"] == "most"
 
 
+def test_what_is_predicted_to_be_fastest_is_tried_first_and_the_boldest_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {"all": 1.1, "most": 0.9, "half": 0.8}
+    monkeypatch.setattr(Ladder, "expected", lambda _, choice: times.get(choice, 1.0))
+    trials = Imagined(loss=0.03)
+    search(trials, WithinDrop(FULL, 0.001))
+    tried = [dict(mixture.choices)["precision"] for mixture in trials.tried if "precision" in dict(mixture.choices)]
+    assert tried == ["half", "all", "most"]
+
+
 def test_int8_that_is_slower_is_tried_and_not_mixed() -> None:
     trials = Imagined(int8=1.2)
     found = best(trials, WithinDrop(FULL, 0.01))

@@ -18,6 +18,7 @@ from onnxprune.errors import ModelError, OptionError, TargetError, VerificationE
 from onnxprune.ir.model import Model
 from onnxprune.options.optimize import OptimizeRecipe
 from onnxprune.runtime.session import Session
+from onnxprune.verify.metrics import Evaluation, QualityScore
 from optimizable import X, clock, cost, net, steady_table
 
 DATA = {"x": X}
@@ -57,6 +58,19 @@ def test_the_score_is_of_what_is_written_on_samples_that_were_held_out() -> None
     assert result.report.score.pruned == pytest.approx(expected, abs=1e-5)
     assert result.report.score.samples == len(held)
     assert "each fourth sample" in result.report.judged
+
+
+def test_every_model_is_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[bytes] = []
+    of = Evaluation.of
+
+    def counted(self: Evaluation, model: Model) -> QualityScore:
+        judged.append(model.to_proto().SerializeToString())
+        return of(self, model)
+
+    monkeypatch.setattr(Evaluation, "of", counted)
+    result = run(max_drop="5%", metric="mse")
+    assert len(judged) == len(set(judged)) == len(result.report.tried) - 1
 
 
 def test_sizes_are_those_of_files(tmp_path: Path) -> None:

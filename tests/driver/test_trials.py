@@ -16,7 +16,7 @@ from onnxprune.driver.trials import Meets, Trial, Trials, WithinDrop
 from onnxprune.errors import TargetError
 from onnxprune.ir.model import Model
 from onnxprune.options.targets import Target
-from onnxprune.verify.metrics import Evaluation
+from onnxprune.verify.metrics import Evaluation, QualityScore
 from optimizable import X, clock, ground
 
 
@@ -69,6 +69,20 @@ def test_a_mixture_is_built_in_the_order_of_the_levers_and_judged(trials: Trials
 def test_a_mixture_is_tried_once(trials: Trials) -> None:
     assert trials.of(Mixture().having("scaled", "2")) is trials.of(Mixture().having("scaled", "2"))
     assert len(trials.tried) == 2
+
+
+def test_a_mixture_is_judged_once(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[Model] = []
+    of = trials.evaluation.of
+
+    def counted(model: Model) -> QualityScore:
+        judged.append(model)
+        return of(model)
+
+    monkeypatch.setattr(trials.evaluation, "of", counted)
+    found = trials.of(Mixture().having("scaled", "2"))
+    assert trials.score(found.mixture).pruned == trials.score(found.mixture).pruned == found.score
+    assert len(judged) == 1
 
 
 def test_what_cannot_be_made_is_remembered(trials: Trials) -> None:

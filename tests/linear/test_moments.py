@@ -100,7 +100,7 @@ def arrays(seed: int = 0) -> dict[str, Array]:
 
 def test_some_rows_are_drawn_where_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = arrays()
-    monkeypatch.setattr(moments, "rows_wanted", lambda _: 150)  # of 640
+    monkeypatch.setattr(moments, "rows_wanted", lambda *_: 150)  # of 640
     one, same, other = (arrays(seed) for seed in (0, 0, 1))
     for name, gram in whole.items():
         np.testing.assert_array_equal(one[name], same[name])
@@ -111,7 +111,7 @@ def test_some_rows_are_drawn_where_there_are_many(monkeypatch: pytest.MonkeyPatc
 
 def test_many_features_leave_squares_and_means(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moments, "MOST_FEATURES", 50)
-    monkeypatch.setattr(moments, "rows_wanted", lambda _: 10**6)
+    monkeypatch.setattr(moments, "rows_wanted", lambda *_: 10**6)
     found, values, _ = collected(parse(NETS["chain"]))
     assert {name: one.array.shape for name, one in found.moments.items()} == {
         "w1": (1, 28, 28),
@@ -127,6 +127,13 @@ def test_rows_are_as_many_as_features_need_but_where_rows_are_inverted() -> None
     assert [rows_wanted(features) for features in (1, 577, 2305, 4609)] == [32768, 32768, 6 * 2305, 6 * 4609]
     assert 6 * 1153 < rows_wanted(1153) < 32768  # as many products as there may be
     assert rows_wanted(4701) == rows_wanted(10_000) == 4700
+
+
+def test_rows_with_many_numbers_are_fewer_but_as_many_as_features_need() -> None:
+    assert rows_wanted(9, 9 * 960) == 2**26 // (9 * 960)
+    assert rows_wanted(120, 120 + 6625) == 2**26 // (120 + 6625)
+    assert rows_wanted(577, 577 + 64) == 32768
+    assert rows_wanted(2305, 10**6) == 6 * 2305
 
 
 def test_a_model_without_readers() -> None:

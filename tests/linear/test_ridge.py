@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from onnxprune.ir.weights import Array
 from onnxprune.linear import regression
-from onnxprune.linear.regression import Regression, with_ones
-from onnxprune.linear.ridge import refit
+from onnxprune.linear.regression import Moments, Regression, with_ones
+from onnxprune.linear.ridge import RIDGES, refit
 
 INF = np.inf
 
@@ -86,3 +86,21 @@ def test_more_features_than_fit_are_refitted_by_rows(monkeypatch: pytest.MonkeyP
     found = refit(*parts(whole), start)
     assert found.weights is not None
     np.testing.assert_allclose(found.weights, true, atol=1e-2)
+
+
+@pytest.mark.parametrize("noise", [0.01, 1.0, 10.0])
+def test_the_ridge_is_the_best_and_not_every_one_is_tried(monkeypatch: pytest.MonkeyPatch, noise: float) -> None:
+    whole, _, start = problem(3, noise=noise, rows=60)
+    _, fit, judge = parts(whole)
+    errors = {damping: judge.error(start + fit.moments(start).step(damping)) for damping in RIDGES}
+    tried: list[float] = []
+    step = Moments.step
+
+    def counted(self: Moments, damping: float) -> Array:
+        tried.append(damping)
+        return step(self, damping)
+
+    monkeypatch.setattr(Moments, "step", counted)
+    found = refit(whole, fit, judge, start)
+    assert found.after == pytest.approx(min(*errors.values(), judge.error(start)) / judge.y.var(), rel=1e-4)
+    assert len(tried) <= 5  # one of them is the last, on all rows

@@ -14,7 +14,8 @@ from onnxprune.axes.plan import Plan
 from onnxprune.data.calibration import Calibration
 from onnxprune.data.samples import open_samples
 from onnxprune.driver.prune import analyze
-from onnxprune.linear.rotation import Basis, find_bases
+from onnxprune.linear.gather import gather
+from onnxprune.linear.rotation import Basis, BasisSums
 from onnxprune.passes import PruneChannels
 from onnxprune.passes.analysis import Analysis
 
@@ -56,7 +57,9 @@ def bases(text: str) -> tuple[Analysis, dict[str, Basis]]:
     name, dims = found.model.inputs[0].name, found.model.inputs[0].type.tensor_type.shape.dim
     shape = [64, *(dim.dim_value or 5 for dim in list(dims)[1:])]
     samples = open_samples({name: rng.normal(size=shape).astype(np.float32)}, found.model.inputs)
-    return found, find_bases(found.model, found.coupling, Calibration.of(samples, found.shapes).every)
+    sums = BasisSums(found.model, found.coupling)
+    gather(found.model, Calibration.of(samples, found.shapes).every, sums)
+    return found, sums.bases()
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ OTHER = Recipe(
     eval="others",
     metric="top1",
     lossless=True,
+    layers=("stem.*=0.5", "*=1"),
     require_proof=True,
     shape=("height=224",),
 )
@@ -126,3 +127,13 @@ def test_a_number_is_read_as_its_text_is() -> None:
     assert Recipe(align=16).align == Recipe(align="16").align == Align(16)
     with pytest.raises(OptionError, match="align '0': write auto, 1 or a number of channels"):
         Recipe(align=0)
+
+
+def test_layers_have_a_share_that_remains() -> None:
+    assert Recipe(layers=("*conv1*=0.5", "a=b=1")).own == (("*conv1*", 0.5), ("a=b", 1.0))
+
+
+@pytest.mark.parametrize("text", ["conv1", "=0.5", "conv1=", "conv1=0", "conv1=1.5", "conv1=half", "conv1=nan"])
+def test_layers_that_have_no_sense(text: str) -> None:
+    with pytest.raises(OptionError, match="write GLOB=FRACTION"):
+        Recipe(layers=(text,))

@@ -11,6 +11,7 @@ from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir.model import Model
 from onnxprune.options.targets import Align, Target
 from onnxprune.passes import Allocate, Couple, Normalize, ScoreChannels
+from onnxprune.pruning.knapsack import Curve
 
 ANALYSIS = Couple().run(Normalize().run(Model.of(parse(NETS["residual"]))))
 SCORES = ScoreChannels().run(ANALYSIS)
@@ -47,3 +48,24 @@ def test_the_scope_reaches_the_search() -> None:
 def test_options_without_sense(target: str, align: str) -> None:
     with pytest.raises(OptionError):
         planned(target, align=align)
+
+
+@pytest.mark.parametrize("target", ["macs=0.4", "channels=0.9", "channels=1"])
+@pytest.mark.parametrize("scope", ["global", "uniform", "sensitivity"])
+def test_layers_keep_the_share_that_they_are_given(target: str, scope: str) -> None:
+    curves = {group.id: Curve(np.arange(group.size), np.arange(group.size + 1.0), {}) for group in ANALYSIS.coupling.groups}
+    plan = Allocate(Target.parse(target), scope, Align(1), layers=(("w1", 0.5),)).run(ANALYSIS, SCORES, curves=curves)
+    assert len(plan.keep["w1:0"]) == 3
+    assert (len(plan.keep.get("w0:0", range(8))) < 8) == (target != "channels=1")
+
+
+def test_a_layer_that_stays_whole_leaves_the_target_to_the_others() -> None:
+    keep = Allocate(Target.parse("macs=0.7"), align=Align(1), layers=(("w0", 1.0),)).run(ANALYSIS, SCORES).keep
+    assert keep.keys() == {"w1:0"}
+    with pytest.raises(TargetError, match="cannot be reached"):
+        Allocate(Target.parse("macs=0.7"), align=Align(1), layers=(("*", 1.0),)).run(ANALYSIS, SCORES)
+
+
+def test_a_share_below_the_floor_of_others_and_an_aligned_one() -> None:
+    assert len(Allocate(Target("channels", 1), align=Align(1), layers=(("w0", 0.01),)).run(ANALYSIS, SCORES).keep["w0:0"]) == 1
+    assert len(Allocate(Target("channels", 1), align=Align(4), layers=(("w0", 0.3),)).run(ANALYSIS, SCORES).keep["w0:0"]) == 4

@@ -16,6 +16,7 @@ from onnxprune.ir.model import Model
 from onnxprune.passes import Couple, Normalize, Observe, PruneChannels, ScoreChannels, Sensitivity
 from onnxprune.passes.analysis import Analysis
 from onnxprune.passes.observe import Observed
+from onnxprune.passes.sensitivity import FEW_WIDTHS, WIDTHS
 from onnxprune.pruning.criteria import Scores
 from onnxprune.pruning.knapsack import Curve
 from onnxprune.runtime.session import Session
@@ -76,19 +77,27 @@ def test_repair_makes_groups_cheaper() -> None:
     assert costs[1] < 0.8 * costs[0]
 
 
-def test_a_model_that_is_too_much_work_is_measured_on_fewer_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("work", "passes", "held", "shares"),
+    [(1e11, 0.0, 2, WIDTHS), (1.0, 1000.0, 2, WIDTHS), (1.0, 1.0, 2, FEW_WIDTHS), (1.0, 0.1, 1, FEW_WIDTHS)],
+)
+def test_large_models_are_measured_on_fewer_batches_and_at_fewer_widths(
+    monkeypatch: pytest.MonkeyPatch, work: float, passes: float, held: int, shares: Sequence[float]
+) -> None:
     found = measured(NETS["chain"])
-    assert len(found.observed.calibration.held) > 1
     batches: list[int] = []
 
     def meter(_original: Model, held: Sequence[object], _stages: object) -> Fixed:
         batches.append(len(held))
         return Fixed()
 
-    monkeypatch.setattr("onnxprune.passes.sensitivity._WORK", 1.0)
+    monkeypatch.setattr("onnxprune.passes.sensitivity._WORK", work)
+    monkeypatch.setattr("onnxprune.passes.sensitivity._PASSES", passes)
     monkeypatch.setattr("onnxprune.passes.sensitivity.SuffixDivergence", meter)
-    Sensitivity().run(found.analysis, found.scores, found.observed)
-    assert batches == [1]
+    curves = Sensitivity().run(found.analysis, found.scores, found.observed)
+    assert batches == [held]
+    for group in found.analysis.coupling.groups:
+        assert set(curves[group.id].measured) == {round(share * group.size) for share in shares}
 
 
 class Fixed:

@@ -119,6 +119,10 @@ class Lever(ABC):
     def choices(self) -> Sequence[str]:
         """The choices that the original has, the boldest first."""
 
+    def expected(self, choice: str) -> float:
+        """The latency of a choice as a fraction of the original's, as layer times predict it before anything is built; else 1."""
+        return 1.0
+
     @abstractmethod
     def carry_out(self, made: Made, choice: str) -> Made:
         """The model with a choice carried out.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.latency.node_times import NodeTime
 
-__all__ = ["Layer", "layers_of", "slower"]
+__all__ = ["Layer", "layers_of", "predicted", "slower"]
 
 _LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators whose products int8 makes cheaper; each begins a layer."""
@@ -79,6 +79,20 @@ def slower(layers: Sequence[Layer], whole: Sequence[NodeTime], rounded: Sequence
     final = cost * written[-1] if layers else 0.0
     types = min(best[0], (best[1][0] + final, best[1][1]))[1]
     return [layer for layer, kind in zip(layers, types, strict=True) if kind == 0]
+
+
+def predicted(layers: Sequence[Layer], whole: Sequence[NodeTime], rounded: Sequence[NodeTime], floats: Collection[str]) -> float:
+    """The time where some layers, by name, compute in floating point and the others in int8, over that where all are floats."""
+    in_floats, in_ints = (_per_layer(layers, times) for times in (whole, rounded))
+    written, cost = _written(layers, whole), _per_byte(rounded)
+    total, last = 0.0, True
+    for number, layer in enumerate(layers):
+        is_float = layer.name in floats
+        total += in_floats[number] if is_float else in_ints[number]
+        total += cost * written[max(number - 1, 0)] if is_float != last else 0.0
+        last = is_float
+    total += 0.0 if last or not layers else cost * written[-1]
+    return total / max(sum(in_floats), 1e-30)
 
 
 def _per_layer(layers: Sequence[Layer], times: Sequence[NodeTime]) -> list[float]:

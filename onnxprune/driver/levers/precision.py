@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from onnxprune.data.samples import held_out
 from onnxprune.driver.levers.base import Ground, Lever, Made, Mixture, Step
-from onnxprune.driver.levers.layers import Layer, layers_of, slower
+from onnxprune.driver.levers.layers import Layer, layers_of, predicted, slower
 from onnxprune.driver.levers.rounding import rounding_noise
 from onnxprune.driver.quantize import EXCLUDED, Quantizer
 from onnxprune.errors import ModelError, TargetError
@@ -19,6 +19,7 @@ from onnxprune.runtime.session import first_line
 if TYPE_CHECKING:
     from onnxprune.driver.quantize import Quantized
     from onnxprune.ir.model import Model
+    from onnxprune.latency.node_times import NodeTime
 
 __all__ = ["Precision"]
 
@@ -44,6 +45,7 @@ class Precision(Lever):
         super().__init__(ground)
         self._quantizers: dict[Mixture, Quantizer] = {}
         recipe = ground.recipe
+        self._expected: dict[str, float] = {}
         self._recipe = QuantRecipe(method=recipe.method, reduce_range=recipe.reduce_range)
         count = ground.samples.count or 0
         every = count // _RANGES
@@ -51,6 +53,9 @@ class Precision(Lever):
 
     def choices(self) -> Sequence[str]:
         return tuple(self._ladder)
+
+    def expected(self, choice: str) -> float:
+        return self._expected.get(choice, 1.0)
 
     def carry_out(self, made: Made, choice: str) -> Made:
         why = self._ladder[choice]
@@ -87,35 +92,41 @@ class Precision(Lever):
         ground = self.ground
         made = Made(Mixture(), ground.original)
         try:
-            whole = self._form(made, {})
+            whole = self._quantizer(made).form(self._protected(made), refit=False)
         except (ModelError, TargetError) as error:
             self.notes.append(str(error))
             return {}
         layers = layers_of(ground.original)
         with ground.stages("layers", "timing layers in float32 and int8"):
-            slow = self._slower(layers, whole.model)
+            timed = [] if ground.recipe.by_size else [ground.original, whole.model]
+            times = [ground.times(model) for model in timed]
+            slow = self._slower(layers, times)
         with ground.stages("layers", "measuring what each layer loses in int8"):
             noisy = [layer for layer in self._noisiest(layers, whole.model, made) if layer not in slow]
         ladder: dict[str, dict[str, str]] = {_WHOLE: {}}
+        self._expect(_WHOLE, layers, times, [])
         count = 0
         while len(slow) + count <= max(len(layers) // 2, len(slow)):
             stay = [*((layer, _SLOW) for layer in slow), *((layer, _LOSES) for layer in noisy[:count])]
             if stay:
-                ladder[f"{_WHOLE}, {len(stay)} of {len(layers)} layers in float32"] = {
-                    name: why for layer, why in stay for name in layer.nodes
-                }
+                choice = f"{_WHOLE}, {len(stay)} of {len(layers)} layers in float32"
+                ladder[choice] = {name: why for layer, why in stay for name in layer.nodes}
+                self._expect(choice, layers, times, [layer.name for layer, _ in stay])
             if count >= len(noisy):
                 break
             count = count * 2 or 1
         return ladder
 
-    def _slower(self, layers: Sequence[Layer], rounded: Model) -> list[Layer]:
+    @staticmethod
+    def _slower(layers: Sequence[Layer], times: Sequence[Sequence[NodeTime]]) -> list[Layer]:
         """The layers that are slower in int8, in their stretches; none where size is the goal, or all would be."""
-        ground = self.ground
-        if ground.recipe.by_size:
-            return []
-        found = slower(layers, ground.times(ground.original), ground.times(rounded))
+        found = slower(layers, times[0], times[1]) if times else []
         return found if len(found) < len(layers) else []
+
+    def _expect(self, choice: str, layers: Sequence[Layer], times: Sequence[Sequence[NodeTime]], floats: Collection[str]) -> None:
+        """Keep what the times of layers, in floating point and in int8, predict for a choice."""
+        if times:
+            self._expected[choice] = predicted(layers, times[0], times[1], floats)
 
     def _noisiest(self, layers: Sequence[Layer], rounded: Model, made: Made) -> list[Layer]:
         """The layers by what they lose, the most first."""

@@ -57,6 +57,20 @@ def test_slower_layers_stay_first_and_the_report_says_why() -> None:
     assert floats(carried(lever, lever.choices()[2]).model) > {"w3"}
 
 
+def test_latencies_are_predicted_from_the_times_of_layers() -> None:
+    lever = Precision(ground(timed=clock(int8=0.5, slow=["third"])))
+    whole, kept, *_ = lever.choices()
+    # four layers of 1 ms: three take 0.5 in int8, the third 2; borders of 0.01 ms for 4000 bytes, twice more around a float layer
+    assert lever.expected(whole) == pytest.approx((3 * 0.5 + 2) / 4, abs=0.02)
+    assert lever.expected(kept) == pytest.approx((3 * 0.5 + 1) / 4, abs=0.04)
+    assert lever.expected(kept) < lever.expected(whole)
+
+
+def test_where_size_is_the_goal_nothing_is_predicted() -> None:
+    lever = Precision(ground(OptimizeRecipe(target="size=0.3")))
+    assert {lever.expected(choice) for choice in lever.choices()} == {1.0}
+
+
 def test_where_every_layer_is_slower_none_is_singled_out() -> None:
     lever = Precision(ground(timed=clock(int8=3.0)))
     assert floats(carried(lever, lever.choices()[1]).model) != {"w1", "w2", "w3", "w4"}
