@@ -7,7 +7,7 @@ byte of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -276,11 +276,11 @@ class Model:
 
     def list_constants(self, proto: ModelProto) -> None:
         """List the initializers as inputs of a protobuf of this model, if its version of the format demands it."""
-        proto.graph.input.extend(self.listed_constants())
+        proto.graph.input.extend(self.listed(self.weights.values()))
 
-    def listed_constants(self) -> Iterator[ValueInfoProto]:
-        """The inputs that a file of this model's version of the format lists its initializers as; none from version 4 on."""
-        for weight in self.weights.values() if self.proto.ir_version < _DEFAULTS else ():
+    def listed(self, weights: Iterable[Weight]) -> Iterator[ValueInfoProto]:
+        """The inputs that a file of this model's version of the format lists initializers as; none from version 4 on."""
+        for weight in weights if self.proto.ir_version < _DEFAULTS else ():
             yield helper.make_tensor_value_info(weight.name, weight.dtype, weight.shape)
 
     def skeleton(self, *, keep_below: int = 1024) -> ModelProto:
