@@ -14,7 +14,8 @@ from onnxprune.ir.node import is_followed
 from onnxprune.passes import MaskChannels, MaskSource, PruneChannels
 from onnxprune.passes.prune_channels import removed
 from onnxprune.verify.law import compare, isolate, unchanged
-from onnxprune.verify.verdicts import Check, best, weights_that_count
+from onnxprune.verify.shaking import weights_that_count
+from onnxprune.verify.verdicts import Check, best
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling

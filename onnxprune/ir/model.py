@@ -27,6 +27,8 @@ __all__ = ["Model", "ModelSource", "data_files", "load_proto", "pinned_sizes"]
 
 _DEFAULTS = 4
 """The version of the file format from which an initializer need not be an input, and one that is gives a default."""
+_MAY_HOLD = frozenset({"Constant", "ConstantOfShape"})
+"""Operators that may make floating-point weights of nothing else than what they hold."""
 
 ModelSource = Any
 """A path, a ``ModelProto``, its bytes, or an ``onnx_graphsurgeon.Graph``."""
@@ -233,7 +235,7 @@ class Model:
         if any(weight.is_float for weight in self.weights.values()):
             return True
         inside = (tensor for body in every_body(self.graph) for tensor in body.initializer)
-        return any(node.op_type == "Constant" for node in every_node(self.graph)) or any(t.data_type in FLOATS for t in inside)
+        return any(node.op_type in _MAY_HOLD for node in every_node(self.graph)) or any(t.data_type in FLOATS for t in inside)
 
     def consumers(self) -> dict[str, list[tuple[NodeProto, int]]]:
         """For each value the nodes that read it, in bodies too, with the input position; -1 for a body that is not followed."""
