@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import NodeProto, helper
 
 from onnxprune.axes.factors import Indices, mask_outside
 from onnxprune.ir.model import Model
-from onnxprune.ir.node import domain_of, every_graph, every_node, is_followed, subgraphs
+from onnxprune.ir.node import captured, domain_of, every_graph, every_node, is_followed, subgraphs
 from onnxprune.ir.weights import Array, Weight, constant_of, densify
 from onnxprune.passes.base import Pass
 from onnxprune.passes.bodies import replace_all, unique_names
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto
 
     from onnxprune.axes.plan import Plan
+    from onnxprune.ir.types import Shape
     from onnxprune.passes.analysis import Analysis
 
 __all__ = ["FillSource", "MaskSource", "MaskedSource"]
@@ -54,7 +56,7 @@ class MaskSource(Pass):
     value of the same name. What that node reads in the file is zeroed for it alone, because others may read the same constant
     and lose nothing. A constant is replaced by a copy with zeros. A value that nodes compute of constants (a transposed weight,
     a product with a mask) goes through ``Where``. So no value is taken from the normalised model: whatever a pass did to
-    a constant, the file does not have it.
+    a constant, the file does not have it. Where nothing reads a constant any more, what took its place has its name.
     """
 
     def run(self, source: Model, analysis: Analysis, plan: Plan) -> MaskedSource:
@@ -84,6 +86,7 @@ class MaskSource(Pass):
                     twins = [twin for twin in edges.twins(node) if edges.mask(twin, position, zeros)]
                     missing |= {} if twins else {name: None}
         edges.insert()
+        edges.rename()
         return MaskedSource(masked, tuple(edges.computed), tuple(missing))
 
 
@@ -113,6 +116,7 @@ class FillSource(Pass):
                 if new is not None and new is not old:
                     twins = [twin for twin in edges.twins(node) if edges.fill(twin, position, old, new)]
                     missing |= {} if twins else {name: None}
+        edges.rename()
         return MaskedSource(filled, (), tuple(missing))
 
 
@@ -129,6 +133,13 @@ class _Zeros:
     weight: Weight
     indices: Indices
     point: Array | None
+
+    def are_in(self, constant: Weight) -> bool:
+        """Tell whether a vector has them already, as the zero biases that exporters share between layers do."""
+        if len(constant.shape) > 1:
+            return False
+        array = constant.array()
+        return bool(np.array_equal(mask_outside(array, self.indices, self.point), array))
 
 
 @dataclass
@@ -151,6 +162,7 @@ class _Edges:
             self._constants |= _constants(graph)
         self._copies: dict[tuple[str, str], str] = {}
         self._before: dict[str, list[NodeProto]] = {}
+        self._added: dict[tuple[bytes, Shape, str], str] = {}
 
     def twins(self, node: NodeProto) -> list[NodeProto]:
         """The nodes of the file that a node of the normalised model comes from: one, or one in each branch of an ``If``."""
@@ -171,9 +183,11 @@ class _Edges:
         name = node.input[position] if position < len(node.input) else ""
         if not name:
             return False
-        key = name, zeros.weight.name
         constant = self._constant(name)
+        key = name, zeros.weight.name
         if constant is not None and (constant.shape, constant.dtype) == (zeros.weight.shape, zeros.weight.dtype):
+            if zeros.are_in(constant):
+                return True
             if key not in self._copies:
                 self._copies[key] = self._add(name, constant, zeros)
         elif not zeros.weight.is_float or zeros.point is not None or self.model.opset < _WHERE:
@@ -196,7 +210,8 @@ class _Edges:
             return False
         key = name, new.name
         if key not in self._copies:
-            self._copies[key] = self._own(f"{new.name}__filled", new.array())
+            self._copies[key] = self.model.fresh_name(f"{new.name}__filled")
+            self.model.weights[self._copies[key]] = new.renamed(self._copies[key])
         node.input[position] = self._copies[key]
         return True
 
@@ -214,23 +229,24 @@ class _Edges:
 
     def _zeroed(self, name: str, reader: str, zeros: _Zeros) -> str:
         """A computed value with zeros, made where its first reader stands."""
-        dtype = helper.tensor_dtype_to_np_dtype(zeros.weight.dtype)
-        zero = self._own(f"{name}__zero", np.zeros((), dtype))
+        zero = self._own("zero", np.zeros((), helper.tensor_dtype_to_np_dtype(zeros.weight.dtype)))
         for axis, positions in enumerate(zeros.indices):
             if positions is None:
                 continue
             stays = np.zeros([size if at == axis else 1 for at, size in enumerate(zeros.weight.shape)], np.bool_)
             stays.reshape(-1)[positions] = True
             made = self.model.fresh_name(f"{name}__masked")
-            node = helper.make_node("Where", [self._own(f"{name}__stays", stays), name, zero], [made], name=made)
-            self._before.setdefault(reader, []).append(node)
+            self._before.setdefault(reader, []).append(helper.make_node("Where", [self._own("stays", stays), name, zero], [made]))
             name = made
         return name
 
     def _own(self, stem: str, value: Array) -> str:
-        name = self.model.fresh_name(stem)
-        self.model.weights[name] = Weight(name, None, value)
-        return name
+        """A constant of this value, which all that need one share."""
+        key = value.tobytes(), value.shape, value.dtype.str
+        if key not in self._added:
+            name = self._added[key] = self.model.fresh_name(stem)
+            self.model.weights[name] = Weight(name, None, value)
+        return self._added[key]
 
     def insert(self) -> None:
         """Put the nodes that zero computed values in front of their readers."""
@@ -238,6 +254,65 @@ class _Edges:
             nodes = [new for node in graph.node for new in (*self._before.get(next(iter(node.output), ""), ()), node)]
             if len(nodes) > len(graph.node):
                 replace_all(graph.node, nodes)
+
+    def rename(self) -> None:
+        """Drop the constants that nothing reads any more, and give their names and places to what is read instead."""
+        read = Counter(name for graph in every_graph(self.model.graph) for name in _read(graph))
+        gone = {name for one, _ in self._copies for name in self._unread(one, read)} - self.model.overridable
+        taken = ({*self.model.weights, *self._makers, *self._constants} | {""}) - gone
+        names: dict[str, str] = {}
+        for (name, reader), copy in self._copies.items():
+            free = next((one for one in (name, reader) if one not in taken and copy in self.model.weights), None)
+            if free is not None:
+                names[copy] = free
+                taken.add(free)
+        weights = self.model.weights
+        new = {name: weights[copy].renamed(name) for copy, name in names.items()}
+        left = {name: new.get(name, weight) for name, weight in weights.items() if name not in names.keys() | gone - new.keys()}
+        self.model.weights = left | new
+        for graph in every_graph(self.model.graph):
+            _drop(graph, gone, gone - new.keys())
+            for node in graph.node:
+                for at, name in enumerate(node.input):
+                    if name in names:
+                        node.input[at] = names[name]
+
+    def _unread(self, name: str, read: Counter[str]) -> Iterator[str]:
+        """The constants, and copies of them, that only serve to make a value that nothing reads."""
+        while not read[name]:
+            maker = self._makers.get(name)
+            if maker is None or maker.op_type != "Identity" or domain_of(maker):
+                if name in self._constants:
+                    yield name
+                return
+            yield name
+            name = maker.input[0]
+            read[name] -= 1
+
+
+def _read(graph: GraphProto) -> Iterator[str]:
+    """The values that a graph reads and outputs, one for each reader; those that only its bodies read are theirs."""
+    yield from (value.name for value in graph.output)
+    for node in graph.node:
+        yield from node.input
+        if not is_followed(node):
+            yield from captured(node)
+
+
+def _drop(graph: GraphProto, gone: set[str], unknown: set[str]) -> None:
+    """Take constants out of a graph, and what is recorded of those that have no successor of their name (``unknown``)."""
+    _leave(graph.node, lambda node: gone.isdisjoint(node.output))
+    _leave(graph.initializer, lambda tensor: tensor.name not in gone)
+    _leave(graph.sparse_initializer, lambda sparse: sparse.values.name not in gone)
+    _leave(graph.input, lambda value: value.name not in gone)  # old files list constants of bodies there, too
+    _leave(graph.value_info, lambda value: value.name not in unknown)
+
+
+def _leave(field: Any, stays: Callable[[Any], bool]) -> None:
+    """Take out of a repeated protobuf field all but what stays."""
+    left = [one for one in field if stays(one)]
+    if len(left) < len(field):
+        replace_all(field, left)
 
 
 def _same(one: Weight, other: Weight) -> bool:

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import NodeProto, helper, numpy_helper
 
+from onnxprune.ir.files import constant_bytes
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import CONTROL_FLOW, domain_of, every_node
 from onnxprune.ir.plain import same_operator
-from onnxprune.ir.weights import Array, Weight
+from onnxprune.ir.weights import Array, Weight, field_bytes
 from onnxprune.passes.base import Pass
 from onnxprune.passes.bodies import replace_all
 from onnxprune.passes.constants import gather_constants
 from onnxprune.runtime.session import evaluate
+
+if TYPE_CHECKING:
+    from onnxprune.ir.types import Shape
 
 __all__ = ["Restore"]
 
 _RANDOM = frozenset({"Bernoulli", "Multinomial"})
 _FILLS = 9
 """The operator set that brought ``ConstantOfShape``."""
-_SMALL = 256
-"""Bytes up to which a constant is not worth a node."""
+_SMALL = 96
+"""Bytes up to which a constant is not worth a node, with the names in it."""
 
 
 @dataclass(frozen=True)
@@ -115,44 +120,66 @@ class _Writer:
         model: the model.
         nodes: what was written.
         names: for each value of the file that was written its name in the model.
+        shapes: the constants that spell shapes of what is filled.
     """
 
     source: _Source
     model: Model
     nodes: list[NodeProto] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
+    shapes: dict[Shape, str] = field(default_factory=dict)
 
     def restore(self, weight: Weight) -> None:
         """Make a constant of the model by nodes, if these make the same and take fewer bytes."""
-        chain = self.source.chain(weight.origin)
+        if weight.name in self.model.overridable:
+            return
+        chain, room = self.source.chain(weight.origin), constant_bytes(self.model, weight)
         new = [node for node in chain if self.names.keys().isdisjoint(node.output)]
         constants = {name: one for name, one in self.source.constants(new).items() if not self._has(one)}
-        taken = sum(node.ByteSize() for node in new) + sum(one.nbytes for one in constants.values())
-        if taken >= weight.nbytes or weight.name in self.model.overridable:
-            return
-        value = self.source.value(weight.origin, chain)
-        if value is None or not _same(value, weight.array()):
-            self._fill(weight)
-            return
-        del self.model.weights[weight.name]
-        for name, one in constants.items():
-            self.names[name] = self.model.fresh_name(name)
-            self.model.weights[self.names[name]] = one.renamed(self.names[name])
-        for node in new:
-            self._write(node, {weight.origin: weight.name})
-        self._read(weight)
+        if self._bytes(new, constants.values()) < room and self._makes(chain, weight):
+            del self.model.weights[weight.name]
+            for name, one in constants.items():
+                self.names[name] = self.model.fresh_name(name)
+                self.model.weights[self.names[name]] = one.renamed(self.names[name])
+            for node in new:
+                self._write(node, {weight.origin: weight.name})
+            self._read(weight)
+        else:
+            self._fill(weight, room)
 
-    def _fill(self, weight: Weight) -> None:
-        """Make a constant of equal elements by a node that fills it: what nodes filled is that, too, when it is cut."""
+    def _bytes(self, nodes: Iterable[NodeProto], constants: Iterable[Weight]) -> int:
+        """What nodes and constants take in the file."""
+        of_nodes = sum(field_bytes(node.ByteSize()) for node in nodes)
+        return of_nodes + sum(constant_bytes(self.model, one) for one in constants)
+
+    def _makes(self, chain: Sequence[NodeProto], weight: Weight) -> bool:
+        value = self.source.value(weight.origin, chain)
+        return value is not None and _same(value, weight.array())
+
+    def _fill(self, weight: Weight, room: int) -> None:
+        """Make a constant of equal elements by a node that fills it, if that takes fewer bytes than ``room``.
+
+        What nodes filled is filled, too, when it is cut. Constants of one shape share the constant that spells it.
+        """
         array = weight.array()
         first = np.ascontiguousarray(array).reshape(-1)[:1]
         if self.model.opset < _FILLS or not weight.is_float or not _same(np.broadcast_to(first, array.shape), array):
             return
+        maker = self.source.nodes[self.source.makers[weight.origin]]
+        filled = maker.op_type == "ConstantOfShape"
+        name = self.shapes.get(weight.shape)
+        new = (
+            [] if name else [Weight(maker.input[0] if filled else f"{weight.name}__shape", None, np.array(array.shape, np.int64))]
+        )
+        node = helper.make_node("ConstantOfShape", [name or new[0].name], [weight.name], value=numpy_helper.from_array(first))
+        node.name = maker.name if filled else ""
+        if self._bytes([node], new) >= room:
+            return
         del self.model.weights[weight.name]
-        shape = self.model.fresh_name(f"{weight.name}__shape")
-        self.model.weights[shape] = Weight(shape, None, np.array(array.shape, np.int64))
-        value = numpy_helper.from_array(first)
-        self.nodes.append(helper.make_node("ConstantOfShape", [shape], [weight.name], weight.name, value=value))
+        for one in new:
+            node.input[0] = self.shapes[weight.shape] = self.model.fresh_name(one.name)
+            self.model.weights[node.input[0]] = one.renamed(node.input[0])
+        self.nodes.append(node)
 
     def _has(self, constant: Weight) -> bool:
         """Tell whether a constant of the file is in the model, or was written."""

@@ -62,7 +62,7 @@ PROTOBUF |= {
     "shapes.binding",
     "verify.float64",
     "verify.structure",
-    "verify.verdicts",
+    "verify.shaking",
     "driver.int8_layers",
     "driver.int8_result",
     "driver.ort_quantizer",

@@ -16,10 +16,11 @@ from onnxprune.driver.proof import Judge, exact, few
 from onnxprune.driver.prune import analyze, samples_of
 from onnxprune.driver.result import Pruned
 from onnxprune.errors import OptionError
+from onnxprune.ir import files
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.unchanged import digest_of, watched
 from onnxprune.options.prune import Recipe
-from onnxprune.passes import MaskChannels, PruneChannels, Refill, Restore
+from onnxprune.passes import MaskChannels, MaskSource, PruneChannels, Refill, Restore
 from onnxprune.verify.drift import Drift, measure_drift
 from onnxprune.verify.structure import first_difference
 from onnxprune.verify.verdicts import Check
@@ -111,9 +112,11 @@ def carry_out(
     if opened or recipe.blind:
         raise OptionError("--masked with --calib: a model with zeros is not repaired; leave one out")
     found = analyze(original, allow_inexact=True)
-    result = Restore().run(MaskChannels().run(found, chosen), original)
-    judge = Judge(original, found.model, recipe.seed)
-    proof = exact(judge.prove(found, chosen, result, masked=True), original.name) if recipe.verify else None
+    zeroed, file = MaskChannels().run(found, chosen), MaskSource().run(original, found, chosen)
+    dense = Restore().run(zeroed, original)
+    result = dense if file.missing else min(file.model, dense, key=files.written_bytes)
+    judge, other = Judge(original, found.model, recipe.seed), dense if result is dense else zeroed
+    proof = exact(judge.prove(found, chosen, other, masked=True), original.name) if recipe.verify else None
     return Pruned(found, chosen, result, proof)
 
 

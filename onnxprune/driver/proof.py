@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING
 from onnxprune.axes.factors import Indices, Keeper
 from onnxprune.errors import VerificationError
 from onnxprune.ir.node import is_followed
-from onnxprune.passes import FillSource, MaskChannels, MaskSource, PruneChannels
+from onnxprune.passes import MaskChannels, MaskSource, PruneChannels
 from onnxprune.passes.prune_channels import removed
 from onnxprune.verify.law import compare, isolate, unchanged
-from onnxprune.verify.verdicts import Check, best, weights_that_count
+from onnxprune.verify.shaking import weights_that_count
+from onnxprune.verify.verdicts import Check, best
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
     from onnxprune.axes.plan import Plan
     from onnxprune.ir.model import Model
     from onnxprune.passes.analysis import Analysis
+    from onnxprune.passes.mask_source import MaskedSource
 
 __all__ = ["Judge", "broken", "demand", "exact", "few", "judged", "kept_by", "stored"]
 
@@ -91,25 +93,28 @@ class Judge:
             return dataclasses.replace(normal, runs=max(outcome.runs, normal.runs), outputs=verdicts)
         return outcome
 
-    def filled(self, changed: Model, result: Model) -> Check:
+    def filled(self, changed: Model, file: MaskedSource, result: Model) -> Check:
         """The proof that a model with other weights is the file with the same weights in its own constants.
 
         Where the file has other constants there, what was prepared must equal the file, and the result what was prepared.
 
         Args:
             changed: what was prepared, with other weights.
-            result: the same as it is written, perhaps encoded.
+            file: the file with these weights.
+            result: what is written of the file, or of ``changed`` where the file lacks constants; perhaps encoded.
 
         Raises:
             VerificationError: it computes something else; names the output and the sizes.
         """
-        file = FillSource().run(self.source, self.prepared, changed)
-        if not file.missing:
-            return stored(result, file.model, "with the new weights", self.seed)
-        written = stored(result, changed, "written", self.seed) if result is not changed else None
-        outputs = best([self.preparation.outputs, written.outputs]) if written else self.preparation.outputs
-        note = f"compared where it was normalised, which equals the file: there nothing has the values of {few(file.missing)}"
-        return _noted(dataclasses.replace(self.preparation, outputs=outputs), note)
+        if file.missing:
+            note = f"compared where it was normalised, which equals the file: there nothing has the values of {few(file.missing)}"
+            check, judge = _noted(self.preparation, note), changed
+        else:
+            check, judge = stored(changed, file.model, "with the new weights", self.seed), file.model
+        if result is judge:
+            return check
+        written = stored(result, judge, "written", self.seed)
+        return dataclasses.replace(check, outputs=best([check.outputs, written.outputs]))
 
     @cached_property
     def preparation(self) -> Check:

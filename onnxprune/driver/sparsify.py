@@ -28,7 +28,7 @@ from onnxprune.options.registries import ALLOCATIONS, METHODS
 from onnxprune.options.registry import TORCH
 from onnxprune.options.sparsify import SparseRecipe
 from onnxprune.options.targets import Goal
-from onnxprune.passes import Couple, Decode, Encode, Normalize, Restore, Sparsify
+from onnxprune.passes import Couple, Decode, Encode, FillSource, Normalize, Restore, Sparsify
 from onnxprune.passes.base import Fitted, Progress, silent
 from onnxprune.passes.footprint import footprint_of_file
 from onnxprune.sparse import layers as sparse_layers
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
     from onnxprune.linear.reconstruction import Repaired
     from onnxprune.passes.analysis import Analysis
+    from onnxprune.passes.mask_source import MaskedSource
     from onnxprune.sparse.layers import Layer
 
 __all__ = ["SparseResult", "Sparsified", "Sparsifier", "gzipped", "sparsify"]
@@ -67,13 +68,15 @@ class Sparsified:
     """Attributes:
     original: the normalised model.
     model: the sparse one, with dense initializers.
-    stored: the same as it is written: with its weights encoded, if that was asked for.
+    file: the file as it was given, with the new weights in its own constants, where it has such.
+    stored: what is written: the file, or ``model`` where it lacks some; with its weights encoded, if that was asked for.
     layers: those that may be sparse, with how many weights of each stay.
     repairs: the layers that were refit, with their errors.
     """
 
     original: Model
     model: Model
+    file: MaskedSource
     stored: Model
     layers: tuple[tuple[Layer, int], ...]
     repairs: tuple[Repaired, ...]
@@ -241,22 +244,28 @@ class Sparsifier:
             feeds = None if self.calibration is None else self.calibration.every
             result = self._sparse(self.analysis, counts, feeds, self._stages.tell)
         with self._stages("encode", "encoding"):
-            stored = self._encode(result.model)
+            file = self._filled(result.model)
+            stored = self._encode(result.model, file)
         chosen = tuple((layer, counts[layer.name]) for layer in self.layers)
-        return Sparsified(self.analysis.model, result.model, stored, chosen, result.repairs)
+        return Sparsified(self.analysis.model, result.model, file, stored, chosen, result.repairs)
 
-    def _encode(self, model: Model) -> Model:
+    def _filled(self, model: Model) -> MaskedSource:
+        """The file with the weights of a model: no constant is stored for each of its readers, and no size is spelled out."""
+        return FillSource().run(self._original, self.analysis.model, model)
+
+    def _encode(self, model: Model, file: MaskedSource) -> Model:
         """What is written of a model with zeros."""
-        model = Restore().run(model, Decode().run(self._original))
+        whole = Restore().run(model, Decode().run(self._original)) if file.missing else file.model
         if self.recipe.encoding == "dense":
-            return model
-        return Encode(self.recipe.encoding).run(model, self._stages.tell).model
+            return whole
+        return Encode(self.recipe.encoding).run(whole, self._stages.tell).model
 
     def _sized(self, goal: Goal) -> Sparsified:
         """The least sparse model whose size is not above the one asked for, found by false position."""
         bytes_of, file = (gzipped, gzipped) if goal.metric == "gzip" else (files.written_bytes, files.source_bytes)
         wanted = goal.value * file(self._original) if goal.value < 1 else goal.value
-        low, high = (0.0, float(bytes_of(self._encode(self.analysis.model)))), (1.0, 0.0)
+        dense = self.analysis.model
+        low, high = (0.0, float(bytes_of(self._encode(dense, self._filled(dense))))), (1.0, 0.0)
         best, share = None, min(max(1 - wanted / low[1], 0.0), 0.99)
         for _ in range(_STEPS):
             made = self._made(self.shares(share))
@@ -330,7 +339,7 @@ def sparsify(
     worker = Sparsifier(original, recipe, opened, stages)
     made = worker.run()
     with stages("verification", "verifying: sparse == original with these weights"):
-        check = Judge(original, made.original, recipe.seed).filled(made.model, made.stored)
+        check = Judge(original, made.original, recipe.seed).filled(made.model, made.file, made.stored)
     if recipe.require_proof:
         demand(check, original.name)
     drift = None
@@ -369,7 +378,7 @@ def _notes(worker: Sparsifier, made: Sparsified, samples: Samples | None) -> Ite
     if by_size and worker.calibration is not None:
         few = ", ".join(by_size[:3]) + (f" and {len(by_size) - 3} more" if len(by_size) > 3 else "")
         yield f"in bodies, or shared by layers: samples do not show what reads {few}, whose weights went by size"
-    if made.stored is made.model and worker.recipe.goal:
+    if worker.recipe.encoding == "dense" and worker.recipe.goal:
         yield "zeros take as much room as other weights: `onnxprune encode`, or --encoding auto, writes them in fewer bytes"
 
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from onnxprune.ir.model import Model
+    from onnxprune.ir.weights import Weight
 
-__all__ = ["check_output", "model_files", "save", "sha256", "size_on_disk", "source_bytes", "written_bytes"]
+__all__ = ["check_output", "constant_bytes", "model_files", "save", "sha256", "size_on_disk", "source_bytes", "written_bytes"]
 
 LARGE = 2**26
 """Bytes from which a model that came with external data gets a data file again: then no copy of it is ever in memory."""
@@ -80,15 +81,19 @@ def size_on_disk(path: Path) -> int:
 def written_bytes(model: Model) -> int:
     """Bytes that `save` writes of a model, to the byte where it is one file; no data is read or copied."""
     whole, graph = int(model.proto.ByteSize()), int(model.graph.ByteSize())
-    listed = sum(field_bytes(value.ByteSize()) for value in model.listed_constants())
     weights = model.weights.values()
     if _is_one_file(model):
-        tensors = sum(field_bytes(weight.message_bytes) for weight in weights)
-        return whole - field_bytes(graph) + field_bytes(graph + listed + tensors)
+        return whole - field_bytes(graph) + field_bytes(graph + sum(constant_bytes(model, weight) for weight in weights))
+    listed = sum(field_bytes(value.ByteSize()) for value in model.listed(weights))
     inside = [weight for weight in weights if weight.nbytes <= _INLINE]
     outside = [weight for weight in weights if weight.nbytes > _INLINE]
     heads = sum(field_bytes(weight.message_bytes) for weight in inside) + _HEAD * len(outside)
     return whole + listed + heads + sum(-(-weight.nbytes // _PAGE) * _PAGE for weight in outside)
+
+
+def constant_bytes(model: Model, weight: Weight) -> int:
+    """Bytes of a constant in a file that holds its data, in a model of this version of the format."""
+    return field_bytes(weight.message_bytes) + sum(field_bytes(value.ByteSize()) for value in model.listed([weight]))
 
 
 def source_bytes(model: Model) -> int:

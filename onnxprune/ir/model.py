@@ -7,7 +7,7 @@ byte of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ __all__ = ["Model", "ModelSource", "data_files", "load_proto", "pinned_sizes"]
 
 _DEFAULTS = 4
 """The version of the file format from which an initializer need not be an input, and one that is gives a default."""
+_MAY_HOLD = frozenset({"Constant", "ConstantOfShape"})
+"""Operators that may make floating-point weights of nothing else than what they hold."""
 
 ModelSource = Any
 """A path, a ``ModelProto``, its bytes, or an ``onnx_graphsurgeon.Graph``."""
@@ -233,7 +235,7 @@ class Model:
         if any(weight.is_float for weight in self.weights.values()):
             return True
         inside = (tensor for body in every_body(self.graph) for tensor in body.initializer)
-        return any(node.op_type == "Constant" for node in every_node(self.graph)) or any(t.data_type in FLOATS for t in inside)
+        return any(node.op_type in _MAY_HOLD for node in every_node(self.graph)) or any(t.data_type in FLOATS for t in inside)
 
     def consumers(self) -> dict[str, list[tuple[NodeProto, int]]]:
         """For each value the nodes that read it, in bodies too, with the input position; -1 for a body that is not followed."""
@@ -276,11 +278,11 @@ class Model:
 
     def list_constants(self, proto: ModelProto) -> None:
         """List the initializers as inputs of a protobuf of this model, if its version of the format demands it."""
-        proto.graph.input.extend(self.listed_constants())
+        proto.graph.input.extend(self.listed(self.weights.values()))
 
-    def listed_constants(self) -> Iterator[ValueInfoProto]:
-        """The inputs that a file of this model's version of the format lists its initializers as; none from version 4 on."""
-        for weight in self.weights.values() if self.proto.ir_version < _DEFAULTS else ():
+    def listed(self, weights: Iterable[Weight]) -> Iterator[ValueInfoProto]:
+        """The inputs that a file of this model's version of the format lists initializers as; none from version 4 on."""
+        for weight in weights if self.proto.ir_version < _DEFAULTS else ():
             yield helper.make_tensor_value_info(weight.name, weight.dtype, weight.shape)
 
     def skeleton(self, *, keep_below: int = 1024) -> ModelProto:

@@ -15,17 +15,8 @@ from onnxprune.ir.node import defined
 from onnxprune.runtime.partition import run_each, split
 from onnxprune.runtime.session import first_line
 from onnxprune.verify.inputs import DRAWS, redrawn, reference, told
-from onnxprune.verify.verdicts import (
-    Check,
-    OutputVerdict,
-    Verdict,
-    ancestors,
-    front,
-    reached,
-    shaken,
-    silence,
-    weights_that_count,
-)
+from onnxprune.verify.shaking import shaken, weights_that_count
+from onnxprune.verify.verdicts import Check, OutputVerdict, Verdict, ancestors, front, reached, silence
 
 if TYPE_CHECKING:
     from onnxprune.ir.model import Model

@@ -8,16 +8,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import numpy_helper
 
 from onnxprune.ir.node import subgraphs, values_read
-from onnxprune.ir.weights import FLOATS
+from onnxprune.verify.shaking import sparse_weights
 
 if TYPE_CHECKING:
-    from onnx import NodeProto, SparseTensorProto
+    from onnx import NodeProto
 
     from onnxprune.ir.model import Model
-    from onnxprune.ir.weights import Array
 
 __all__ = [
     "Check",
@@ -27,15 +25,8 @@ __all__ = [
     "best",
     "front",
     "reached",
-    "shaken",
     "silence",
-    "weights_that_count",
 ]
-
-_PERIOD = 8191
-"""Length of the factors that weights are shaken by; a prime, so that no axis of a tensor has it."""
-_LEAST, _MOST = 0.5, 1.5
-"""Their range."""
 
 
 class Verdict(StrEnum):
@@ -99,39 +90,6 @@ def best(ways: Sequence[tuple[OutputVerdict, ...]]) -> tuple[OutputVerdict, ...]
     return tuple(others.get(one.output, one) if one.verdict is Verdict.NOT_TESTED else one for one in first)
 
 
-def shaken(model: Model, names: Collection[str]) -> Model:
-    """The model with some of its floating-point weights multiplied by factors around one, which no symmetry hides."""
-    result = model.copy()
-    for name in names:
-        weight = result.weights.get(name)
-        if weight is not None and weight.is_float:
-            result.weights[name] = weight.derived(weight.shape, _shaken)
-    for name, sparse in _sparse(result).items():
-        if name in names and sparse.values.data_type in FLOATS:
-            sparse.values.CopyFrom(numpy_helper.from_array(_shaken(numpy_helper.to_array(sparse.values)), name))
-    return result
-
-
-def _sparse(model: Model) -> dict[str, SparseTensorProto]:
-    """The weights that are written as sparse tensors, by name."""
-    return {sparse.values.name: sparse for sparse in model.graph.sparse_initializer}
-
-
-def _shaken(array: Array) -> Array:
-    factors = np.random.default_rng(0).uniform(_LEAST, _MOST, min(_PERIOD, array.size)).astype(np.float32)
-    moved: Array = array * np.resize(factors, array.shape).astype(array.dtype)
-    return moved
-
-
-def weights_that_count(model: Model) -> set[str]:
-    """The weights that an output must move with to be tested where nothing was cut: matrices and kernels, else all vectors."""
-    shapes = {name: weight.shape for name, weight in model.weights.items() if weight.is_float}
-    shapes |= {name: tuple(one.dims) for name, one in _sparse(model).items() if one.values.data_type in FLOATS}
-    some = {name for name, shape in shapes.items() if any(size > 1 for size in shape)}
-    large = {name for name in some if sum(size > 1 for size in shapes[name]) > 1}
-    return large or some
-
-
 def reached(model: Model, names: Collection[str]) -> set[str]:
     """The values of the main graph that depend on constants named in ``names``; its nodes are in order."""
     found = set(names)
@@ -186,7 +144,7 @@ def front(model: Model, output: str, moving: Collection[str], heard: Callable[[s
         moving: the weights that matter.
         heard: whether a value says something; ``None`` where that is not known.
     """
-    makers, matter, weights = _makers(model), reached(model, moving), {*model.weights, *_sparse(model)}
+    makers, matter, weights = _makers(model), reached(model, moving), {*model.weights, *sparse_weights(model)}
     found: set[str] = set()
     seen, left = {output}, [output]
     while left:

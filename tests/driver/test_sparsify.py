@@ -244,5 +244,5 @@ def test_the_result_is_the_file_with_the_same_weights(samples: dict[str, Array] 
         return found
 
     monkeypatch.setattr(Encode, "run", wrong)
-    with pytest.raises(VerificationError, match="with the new weights, it computes something else than the file"):
+    with pytest.raises(VerificationError, match="written, it computes something else than the file"):
         sparsify(parse(NET), recipe, samples=samples, agreement=False)

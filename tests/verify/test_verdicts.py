@@ -7,7 +7,7 @@ import pytest
 
 from nets import parse
 from onnxprune.ir.model import Model
-from onnxprune.verify.verdicts import OutputVerdict, Verdict, ancestors, best, front, reached, shaken, silence, weights_that_count
+from onnxprune.verify.verdicts import OutputVerdict, Verdict, ancestors, best, front, reached, silence
 
 MODEL = Model.of(
     parse("""(float[N,8] x) => (float[N,4] y, float[N,8] z) <float[8,8] w, float[8,4] v, float[8] b> {
@@ -20,20 +20,6 @@ MODEL = Model.of(
       y = Mul(s, s)
     }""")
 )
-
-
-def test_shaken_weights_are_other_ones_and_no_multiple() -> None:
-    weights = shaken(MODEL, {"w", "x", "nowhere"}).weights
-    ratio = weights["w"].array() / MODEL.weights["w"].array()
-    assert 0.5 <= ratio.min() < 0.7
-    assert 1.3 < ratio.max() <= 1.5
-    assert len(np.unique(ratio)) > 32
-    assert weights["v"] is MODEL.weights["v"]
-
-
-def test_matrices_count_where_there_are_any() -> None:
-    assert weights_that_count(MODEL) == {"w", "v"}
-    assert weights_that_count(Model.of(parse("(float[N,8] x) => (float[N,8] y) <float[8] b> { y = Add(x, b) }"))) == {"b"}
 
 
 def test_what_depends_on_weights() -> None:
