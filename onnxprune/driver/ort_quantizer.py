@@ -9,6 +9,7 @@ import contextlib
 import io
 import logging
 import re
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -255,7 +256,10 @@ class Workshop:
 
     @contextlib.contextmanager
     def _quiet(self) -> Iterator[None]:
-        """Nothing is printed; what the quantizer warns of is kept; its sessions have the custom operators."""
+        """Nothing is printed; what the quantizer warns of is kept; its sessions have the custom operators.
+
+        Its temporary files lie in the folder of this object, which goes even if the process is killed.
+        """
         import onnxruntime as ort
 
         def with_libraries() -> Any:
@@ -263,7 +267,8 @@ class Workshop:
             register_libraries(options)
             return options
 
-        root, plain = logging.getLogger(), ort.SessionOptions
+        root, plain, place = logging.getLogger(), ort.SessionOptions, tempfile.tempdir
+        tempfile.tempdir = str(self._folder)
         ort.SessionOptions = with_libraries  # the quantizer lets nobody say with which options it runs a model
         handlers, root.handlers = root.handlers, [_Keeper(self.said)]
         ort.set_default_logger_severity(4)
@@ -272,7 +277,7 @@ class Workshop:
                 warnings.simplefilter("ignore")
                 yield
         finally:
-            ort.SessionOptions = plain
+            ort.SessionOptions, tempfile.tempdir = plain, place
             root.handlers = handlers
             ort.set_default_logger_severity(2)  # what it is unless told; it cannot be asked
 

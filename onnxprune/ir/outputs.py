@@ -22,6 +22,7 @@ from types import FrameType, TracebackType
 from typing import IO, Self
 
 from onnxprune.errors import OnnxPruneError, OutputError
+from onnxprune.ir.sudden_end import clean_before_end, whole
 from onnxprune.ir.unchanged import check_unchanged, replaced
 
 if sys.platform != "win32":
@@ -84,6 +85,7 @@ class Part:
         self.file: IO[bytes] = os.fdopen(number, "wb")
         if mode is not None:
             self.place.chmod(mode)
+        self._withdraw = clean_before_end(self._remove)
 
     def sync(self) -> None:
         """Everything that was written is then on disk."""
@@ -99,11 +101,15 @@ class Part:
 
     def close(self) -> None:
         """Nothing is left of it, unless it was renamed."""
-        if self.reserved:
-            self.path.unlink(missing_ok=True)
-        self.place.unlink(missing_ok=True)  # before the lock goes
+        self._remove()  # before the lock goes
+        self._withdraw()
         with contextlib.suppress(OSError):  # what a full disk did not take was reported before
             self.file.close()
+
+    def _remove(self) -> None:
+        if self.reserved:
+            self.path.unlink(missing_ok=True)
+        self.place.unlink(missing_ok=True)
 
 
 def _plain() -> AbstractContextManager[None]:
@@ -163,9 +169,9 @@ class Outputs:
                 with _telling(part):
                     part.sync()
             check_unchanged()
-            stack.enter_context(_undisturbed())
             for folder in sorted({part.path.parent for part in self._parts}):
                 stack.enter_context(exclusive(folder))
+            stack.enter_context(_undisturbed())
             for number, part in enumerate(self._parts):
                 with _telling(part):
                     part.put()
@@ -249,6 +255,12 @@ def exclusive(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
     """INT, TERM and HUP have their effect at the end of the context: they come before all renames, or after all."""
+    with whole, _signals_held():
+        yield
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # which is where signals are handled
         yield
         return

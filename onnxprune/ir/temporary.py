@@ -13,9 +13,11 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from onnxprune.ir.outputs import take_lock
+from onnxprune.ir.sudden_end import clean_before_end
 from onnxprune.ir.unchanged import owned
 
 __all__ = ["temporary_folder"]
@@ -38,6 +40,7 @@ def temporary_folder() -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         while True:
             folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            stack.callback(clean_before_end(partial(shutil.rmtree, folder, ignore_errors=True)))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             if sys.platform == "win32" or _kept(folder, stack):
                 break

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from onnxprune.ir.temporary import temporary_folder
 from onnxprune.latency.timer import loaded
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def node_times(
         ModelError: ONNX Runtime does not load or run it.
         OptionError: ``shapes`` leaves a size open that has no plausible default.
     """
-    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
-        run, session = loaded(model, provider, threads, batch, shapes or {}, str(Path(folder) / "profile"))
+    with temporary_folder() as folder:
+        run, session = loaded(model, provider, threads, batch, shapes or {}, str(folder / "profile"))
         start = time.perf_counter()
         run(1)
         run(min(max(_LEAST, int(_SECONDS / max(time.perf_counter() - start, 1e-6))), _MOST))

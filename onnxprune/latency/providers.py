@@ -12,6 +12,7 @@ from typing import Any
 from onnxprune.errors import ModelError, OptionError, ProviderError
 from onnxprune.latency.inputs import SessionInput
 from onnxprune.runtime.session import session_options
+from onnxprune.runtime.stopping import run_options
 
 __all__ = [
     "EXECUTION_PROVIDERS",
@@ -163,8 +164,10 @@ def bind_session(session: Any, inputs: Sequence[SessionInput], feeds: Mapping[st
     for output in session.get_outputs():
         binding.bind_output(output.name, device, 0)
 
+    options = run_options()
+
     def run(times: int) -> None:
         for _ in range(times):
-            session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding, options)
 
     return run

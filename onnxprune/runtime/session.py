@@ -15,6 +15,7 @@ from onnxprune.ir.node import every_body
 from onnxprune.ir.subgraph import subgraph
 from onnxprune.runtime.affordable import affordable
 from onnxprune.runtime.custom_operators import register_libraries
+from onnxprune.runtime.stopping import run_options
 from onnxprune.runtime.threads import threads as default_threads
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Session:
 
     def run(self, feeds: Mapping[str, Any]) -> list[Any]:
         """The outputs for some inputs; raises what ONNX Runtime raises."""
-        results: list[Any] = self._session.run(None, dict(feeds))
+        results: list[Any] = self._session.run(None, dict(feeds), run_options())
         return results
 
 
@@ -232,7 +233,8 @@ def _constant_outputs(proto: ModelProto) -> list[Array]:
             helper.make_attribute("to", TensorProto.FLOAT)
         )
         output.name = f"{output.name}__float32"
-    results: list[Array] = (inference_session(proto, "<constants>", optimize=False) if halves else running).run(None, {})
+    running = inference_session(proto, "<constants>", optimize=False) if halves else running
+    results: list[Array] = running.run(None, {}, run_options())
     for at in halves:
         results[at] = results[at].astype(helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16))
     return results
