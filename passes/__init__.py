@@ -23,6 +23,7 @@ from onnxprune.passes.rotate import Rotate
 from onnxprune.passes.score_channels import ScoreChannels
 from onnxprune.passes.sensitivity import Sensitivity
 from onnxprune.passes.sparsify import Sparsify
+from onnxprune.passes.use_kernels import UseKernels
 
 __all__ = [
     "Allocate",
@@ -44,4 +45,5 @@ __all__ = [
     "ScoreChannels",
     "Sensitivity",
     "Sparsify",
+    "UseKernels",
 ]
