@@ -24,6 +24,7 @@ from onnxprune.passes.round_weights import RoundWeights
 from onnxprune.passes.score_channels import ScoreChannels
 from onnxprune.passes.sensitivity import Sensitivity
 from onnxprune.passes.sparsify import Sparsify
+from onnxprune.passes.use_kernels import UseKernels
 
 __all__ = [
     "Allocate",
@@ -46,4 +47,5 @@ __all__ = [
     "ScoreChannels",
     "Sensitivity",
     "Sparsify",
+    "UseKernels",
 ]

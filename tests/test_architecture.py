@@ -21,6 +21,7 @@ ROOMS = [
     "errors",
     "options",
     "ir",
+    "kernels",
     "runtime",
     "shapes",
     "axes",
@@ -84,6 +85,8 @@ PROTOBUF |= {
     "passes.fold_masks",
     "passes.mask_source",
     "passes.restore",
+    "passes.use_kernels",
+    "sparse.kernel_nodes",
 }
 PROTOBUF |= {
     "driver.levers.rounding",

@@ -7,11 +7,14 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from onnxprune.kernels.build import SOURCES, compiler, file_name
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "onnx", "onnxruntime", "onnx_graphsurgeon", "sklearn", "scipy", "PIL"}
@@ -58,14 +61,32 @@ def test_wheel_has_one_package_with_the_passes_inside(tmp_path: Path) -> None:
     tree.mkdir()
     for name in ("onnxprune", "passes", "tests"):
         shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     python(f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})", cwd=tree)
 
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
+    kernels = {path.name for path in SOURCES.iterdir()}
+    assert {name.rpartition("/")[2] for name in names if name.startswith("onnxprune/kernels/src/")} == kernels
+    assert (f"onnxprune/kernels/{file_name()}" in names) == bool(compiler())
+    assert ("-py3-none-any" in wheel.name) != bool(compiler())
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"onnxprune"}
     sources = {f"onnxprune/{path.relative_to(tree / 'onnxprune')}" for path in (tree / "onnxprune").rglob("*.py")}
     sources |= {f"onnxprune/{path.relative_to(tree)}" for path in (tree / "passes").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == sources
     assert "onnxprune/py.typed" in names
+
+
+@pytest.mark.parametrize(("path", "needs"), [("", ["ziglang"]), ("compilers", [])])
+def test_a_build_without_a_compiler_asks_for_one(tmp_path: Path, path: str, needs: list[str]) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(
+        ROOT, tree, symlinks=True, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "tests", "docs", "models")
+    )
+    (tmp_path / "compilers").mkdir()
+    (tmp_path / "compilers" / "cc").symlink_to(sys.executable)
+    asked = f"import os; os.environ['PATH'] = {str(tmp_path / path) if path else ''!r}; os.environ.pop('CC', None)"
+    hidden = "import sys; sys.modules['ziglang'] = None" if find_spec("ziglang") else ""
+    code = f"{asked}\n{hidden}\nfrom setuptools import build_meta\nprint(build_meta.get_requires_for_build_wheel())"
+    assert [name for name in ("ziglang",) if name in python(code, cwd=tree).splitlines()[-1]] == needs

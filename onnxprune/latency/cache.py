@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import sqlite3
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from onnxprune.ir.caches import user_cache
 
 __all__ = ["LatencyCache", "default_cache"]
 
@@ -20,9 +20,8 @@ _WAIT = 30.0
 
 
 def default_cache() -> Path:
-    """The file in the user's folder for caches: ``$XDG_CACHE_HOME``, ``%LOCALAPPDATA%`` or ``~/.cache``."""
-    home = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if sys.platform == "win32" else None)
-    return (Path(home) if home else Path.home() / ".cache") / "onnxprune" / "latency.sqlite"
+    """The file in the user's folder for caches."""
+    return user_cache() / "latency.sqlite"
 
 
 class LatencyCache:

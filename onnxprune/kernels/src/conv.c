@@ -1,0 +1,163 @@
+/* Convolutions: a band of output rows at a time, whose inputs are laid out so that the positions of every column of weights lie
+ * one after the other. */
+#include "kernels.h"
+
+#include <string.h>
+
+enum {
+    BAND_BYTES = 256 << 10, /* of laid-out inputs: they stay in the L2 cache */
+    MOST_SIZE = 1 << 30,    /* of any number that is read from a file */
+    UNITS = 16,             /* units of work that a convolution is at least cut in, for threads */
+    FEW_ROWS = 256,         /* that a unit has at least */
+};
+
+int measure_window(Window *window) {
+    int64_t size[2] = {window->height, window->width};
+    if (window->batch < 0 || window->channels < 1 || window->outputs < 1 || window->groups < 1) return 0;
+    if (window->channels % window->groups || window->outputs % window->groups) return 0;
+    for (int axis = 0; axis < 2; axis++) {
+        int64_t before = window->pad[axis], after = window->pad[axis + 2];
+        int64_t numbers[] = {size[axis], window->kernel[axis], window->stride[axis], window->dilation[axis]};
+        for (size_t i = 0; i < 4; i++)
+            if (numbers[i] < 1 || numbers[i] > MOST_SIZE) return 0;
+        if (before < 0 || after < 0 || before > MOST_SIZE || after > MOST_SIZE) return 0;
+        int64_t reach = (window->kernel[axis] - 1) * window->dilation[axis] + 1;
+        int64_t room = size[axis] + before + after - reach;
+        if (room < 0) return 0;
+        window->out[axis] = room / window->stride[axis] + 1;
+    }
+    return 1;
+}
+
+/* The inputs of a band: planes [kernel column, channel, phase], each of rows as wide as the output. A kernel row reads every
+ * stride-th row of the input: those rows lie one after the other in the plane of their phase. */
+typedef struct {
+    const Window *window;
+    int64_t phases, rows; /* of the vertical stride; rows of a plane */
+} Layout;
+
+static Layout layout_of(const Window *window, int64_t band) {
+    int64_t stride = window->stride[0], reach = (window->kernel[0] - 1) * window->dilation[0];
+    int64_t phases = reach < stride ? reach + 1 : stride;
+    return (Layout){window, phases, band + reach / stride};
+}
+
+/* Where each column of weights begins in the planes. [channels of a group * kernel] */
+static void list_offsets(const Layout *layout, size_t *offsets) {
+    const Window *window = layout->window;
+    int64_t channels = window->channels / window->groups;
+    for (int64_t channel = 0; channel < channels; channel++)
+        for (int64_t ky = 0; ky < window->kernel[0]; ky++)
+            for (int64_t kx = 0; kx < window->kernel[1]; kx++) {
+                int64_t down = ky * window->dilation[0];
+                int64_t plane = (kx * channels + channel) * layout->phases + down % window->stride[0];
+                *offsets++ = (size_t)((plane * layout->rows + down / window->stride[0]) * window->out[1]);
+            }
+}
+
+/* One row of a plane: every stride-th input from a column on, zeros outside. */
+static void lay_row(const Window *window, const float *row, int64_t column, float *to) {
+    int64_t stride = window->stride[1], out = window->out[1];
+    int64_t first = column < 0 ? (-column + stride - 1) / stride : 0;
+    int64_t end = window->width > column ? (window->width - column + stride - 1) / stride : 0;
+    if (!row || first > out) first = out;
+    if (!row || end > out) end = out;
+    if (end < first) end = first;
+    memset(to, 0, first * sizeof *to);
+    if (stride == 1)
+        memcpy(to + first, row + (row ? column + first : 0), (end - first) * sizeof *to);
+    else
+        for (int64_t x = first; x < end; x++) to[x] = row[column + x * stride];
+    memset(to + end, 0, (out - end) * sizeof *to);
+}
+
+static void lay_band(const Layout *layout, const float *x, int64_t top, float *to) {
+    const Window *window = layout->window;
+    static const float nothing[1];
+    for (int64_t kx = 0; kx < window->kernel[1]; kx++)
+        for (int64_t channel = 0; channel < window->channels / window->groups; channel++)
+            for (int64_t phase = 0; phase < layout->phases; phase++)
+                for (int64_t r = 0; r < layout->rows; r++, to += window->out[1]) {
+                    int64_t y = (top + r) * window->stride[0] + phase - window->pad[0];
+                    const float *row = x + (channel * window->height + y) * window->width;
+                    int64_t column = kx * window->dilation[1] - window->pad[1];
+                    if (y < 0 || y >= window->height) /* as far away as the right edge: zeros alone */
+                        lay_row(window, nothing, window->width, to);
+                    else
+                        lay_row(window, row, column, to);
+                }
+}
+
+/* What all units of a convolution share. */
+typedef struct {
+    const Loops *loops;
+    Packed *const *packed;
+    const Finish *finish;
+    const Window *window;
+    const float *x, *residual;
+    float *y;
+    const Threads *threads;
+    int64_t band, bands;  /* output rows of a unit; units of an image */
+    size_t parts;         /* in which panels are cut */
+    int direct;           /* whether planes of inputs are used as they are */
+    volatile int failed;
+} Work;
+
+static void convolve_unit(void *argument, size_t unit) {
+    Work *work = argument;
+    const Window *window = work->window;
+    size_t part = unit % work->parts, rest = unit / work->parts;
+    int64_t band = (int64_t)rest % work->bands, group = (int64_t)rest / work->bands % window->groups;
+    int64_t image = (int64_t)rest / work->bands / window->groups, top = band * work->band;
+    int64_t rows = window->out[0] - top < work->band ? window->out[0] - top : work->band;
+    int64_t inputs = window->channels / window->groups, outputs = window->outputs / window->groups;
+    size_t plane = (size_t)(window->out[0] * window->out[1]);
+    const Packed *packed = work->packed[group];
+    const float *x = work->x + (image * window->channels + group * inputs) * window->height * window->width;
+    size_t at = (size_t)(image * window->outputs + group * outputs) * plane + top * window->out[1];
+    size_t from = packed->panels * part / work->parts, to = packed->panels * (part + 1) / work->parts;
+    Finish finish = *work->finish;
+    if (finish.bias) finish.bias += group * outputs;
+
+    /* One piece of memory: a tile, offsets, and the inputs of the band where they are laid out anew. */
+    Layout layout = layout_of(window, rows);
+    size_t floats = work->direct ? 0 : (size_t)(window->kernel[1] * inputs * layout.phases * layout.rows * window->out[1]);
+    void *memory = borrow(work->threads, LINE + TILE_BYTES + packed->columns * sizeof(size_t) + floats * sizeof(float));
+    if (!memory) {
+        work->failed = 1;
+        return;
+    }
+    float *room = (float *)(((uintptr_t)memory + LINE - 1) / LINE * LINE), *laid;
+    size_t *offsets = (size_t *)(room + TILE_FLOATS);
+    laid = (float *)(offsets + packed->columns);
+    if (work->direct) {
+        for (size_t c = 0; c < packed->columns; c++) offsets[c] = c * (size_t)(window->height * window->width);
+    } else {
+        list_offsets(&layout, offsets);
+        lay_band(&layout, x, top, laid);
+    }
+    Source source = {work->direct ? x + top * window->width : laid, offsets};
+    multiply(work->loops, packed, &finish, &source, from, to, (size_t)(rows * window->out[1]), work->y + at, plane,
+             work->residual ? work->residual + at : NULL, room);
+    give_back(work->threads, memory);
+}
+
+int convolve(const Loops *loops, Packed *const *packed, const Finish *finish, const Window *window, const float *x,
+             const float *residual, float *y, const Threads *threads) {
+    Work work = {loops, packed, finish, window, x, residual, y, threads};
+    const int64_t *pad = window->pad, *kernel = window->kernel, *stride = window->stride;
+    work.direct = kernel[0] == 1 && kernel[1] == 1 && stride[0] == 1 && stride[1] == 1 && !(pad[0] | pad[1] | pad[2] | pad[3]);
+    int64_t row = kernel[1] * (window->channels / window->groups) * stride[0] * window->out[1] * 4; /* bytes */
+    int64_t widest = (int64_t)(loops->vectors * loops->lanes);
+    work.band = BAND_BYTES / row;
+    if (work.direct || work.band * window->out[1] < 4 * widest) work.band = 4 * widest / window->out[1] + 1;
+    if (work.band > window->out[0]) work.band = window->out[0];
+    work.bands = (window->out[0] + work.band - 1) / work.band;
+    work.band = (window->out[0] + work.bands - 1) / work.bands; /* of about the same height */
+    work.bands = (window->out[0] + work.band - 1) / work.band;
+    size_t units = (size_t)(window->batch * window->groups * work.bands), rows = (size_t)(window->outputs / window->groups);
+    work.parts = units && units < UNITS ? UNITS / units : 1;
+    if (work.parts > rows / FEW_ROWS) work.parts = rows / FEW_ROWS ? rows / FEW_ROWS : 1;
+    run_units(threads, convolve_unit, units * work.parts, &work);
+    return work.failed ? -1 : 0;
+}

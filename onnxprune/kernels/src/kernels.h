@@ -1,0 +1,123 @@
+/* Sparse products over tiles of positions: what the parts of the library know of each other.
+ *
+ * A convolution and a matrix product are one thing here: a matrix of weights [rows, columns], most of which are zero, times a
+ * matrix of inputs [columns, positions]. A row is an output channel. A column is an input channel at one place of the window.
+ * A position is a pixel of the output, or a token.
+ */
+#ifndef ONNXPRUNE_KERNELS_H
+#define ONNXPRUNE_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifndef TILE_KIB
+#define TILE_KIB 48
+#endif
+enum {
+    MOST_VECTORS = 8,      /* vectors of positions in a tile */
+    MOST_LANES = 16,       /* floats in a vector of the widest instruction set */
+    MOST_ROWS = 16,        /* rows of a panel */
+    TILE_BYTES = TILE_KIB << 10, /* of inputs that are packed at a time: they must stay close to the processor */
+    TILE_FLOATS = TILE_BYTES / 4,
+    LINE = 64,             /* bytes of a line of the cache */
+};
+
+/* Rows that share their columns: R x 1 blocks, one below the other in memory. */
+typedef struct {
+    uint32_t row;  /* the first */
+    uint32_t rows; /* R: 1, 2, 4, 8 or 16 */
+} Panel;
+
+/* The weights of a layer in the order in which they are read: block of columns, panel, column, row.
+ *
+ * A block has so many columns that a tile of their inputs stays in the L1 cache. Columns that only have zeros are in no block.
+ */
+typedef struct {
+    size_t rows, columns;  /* of the dense matrix */
+    size_t panels, blocks; /* counts */
+    size_t most;           /* columns in a block, at most */
+    Panel *panel;          /* [panels] */
+    uint32_t *used;        /* the columns of all blocks, in ascending order */
+    uint32_t *first;       /* where each block begins in `used`; [blocks + 1] */
+    uint32_t *start;       /* where a panel begins in `at`, block by block; [blocks * panels + 1] */
+    uint32_t *value;        /* where its weights begin in `values`; [blocks * panels + 1] */
+    uint16_t *at;          /* of each entry: its column, counted in the block */
+    float *values;         /* R weights of each entry */
+    size_t stored;         /* weights that are stored */
+} Packed;
+
+/* What a product is done with afterwards: bias, residual, and bounds of the activation. */
+typedef struct {
+    const float *bias; /* [rows], or null */
+    float low, high;   /* -inf and inf where there are none */
+} Finish;
+
+/* One tile of outputs while a block of columns is added to it. */
+typedef struct {
+    const float *inputs;   /* [columns of the block, width], aligned */
+    size_t width;          /* vectors * lanes */
+    int vectors;           /* 1 to MOST_VECTORS */
+    int tail;              /* floats that the last vector really has, 1 to lanes */
+    float *outputs;        /* of row 0 at the first position */
+    size_t stride;         /* floats from a row of outputs to the next */
+    const float *residual; /* as outputs, or null */
+    int begins, ends;      /* whether this is the first block, the last one */
+} Tile;
+
+/* Inputs of a tile: column c at positions 0 .. is source + offsets[c]. */
+typedef struct {
+    const float *inputs;
+    const size_t *offsets;
+} Source;
+
+/* The loops that are compiled once for each instruction set. */
+typedef struct {
+    const char *name;
+    size_t lanes;   /* floats in a vector */
+    size_t vectors; /* of positions in a tile: many, so that few weights are loaded; few, so that many columns fit */
+    /* Copy inputs so that they lie close together, begin at vectors, and end with zeros. [count, vectors * lanes] */
+    void (*gather)(const Source *source, const uint32_t *columns, size_t count, size_t position, int vectors, int tail, float *to);
+    /* Add the entries of a panel to a tile. */
+    void (*product)(const Tile *tile, const Finish *finish, Panel panel, const uint16_t *at, const float *values, size_t entries);
+    /* Add the entries of a panel to one column of outputs: the product of one position. */
+    void (*dot)(const float *inputs, float *outputs, uint32_t rows, const uint16_t *at, const float *values, size_t entries);
+} Loops;
+
+/* The fastest loops of this processor, or those that ONNXPRUNE_KERNELS_ISA names. */
+const Loops *best_loops(void);
+
+/* Pack a dense matrix whose element (row, column) is at weights[row * row_step + column * column_step], for these loops.
+ * Null where memory is short. */
+Packed *pack(const Loops *loops, const float *weights, size_t rows, size_t columns, size_t row_step, size_t column_step);
+void free_packed(Packed *packed);
+
+/* Runs `work` for 0 .. units - 1, on the threads of the session. */
+typedef struct Threads Threads;
+void run_units(const Threads *threads, void (*work)(void *, size_t), size_t units, void *argument);
+
+/* The outputs of the panels [from, to) at `positions` consecutive positions, tile after tile.
+ * room: TILE_FLOATS floats, aligned to a line of the cache. */
+void multiply(const Loops *loops, const Packed *packed, const Finish *finish, const Source *source, size_t from, size_t to,
+              size_t positions, float *outputs, size_t stride, const float *residual, float *room);
+
+/* Numbers about a convolution over two axes; one over one axis has height 1. */
+typedef struct {
+    int64_t batch, channels, height, width, outputs, groups;
+    int64_t kernel[2], stride[2], dilation[2], pad[4]; /* pads: top, left, bottom, right */
+    int64_t out[2];
+} Window;
+
+/* The sizes of the output; false where a number makes no sense. */
+int measure_window(Window *window);
+
+/* Memory for a unit of work while it runs. */
+void *borrow(const Threads *threads, size_t bytes);
+void give_back(const Threads *threads, void *memory);
+
+/* Both return 0, or -1 where memory is short. packed: one for each group. */
+int convolve(const Loops *loops, Packed *const *packed, const Finish *finish, const Window *window, const float *x,
+             const float *residual, float *y, const Threads *threads);
+int matrix_product(const Loops *loops, const Packed *packed, const Finish *finish, const float *x, size_t tokens, float *y,
+                   const Threads *threads);
+
+#endif

@@ -1,0 +1,108 @@
+/* Matrix products: tokens are positions, or, where there are few, one after the other. */
+#include "kernels.h"
+
+#include <string.h>
+
+enum {
+    FEW_TOKENS = 4,      /* below it each token is multiplied by itself */
+    UNIT_ROWS = 128,     /* rows of outputs of a unit of work, whose tile is kept on the stack */
+    UNIT_TOKENS = 64,    /* and its tokens */
+    UNIT_WEIGHTS = 1 << 15, /* weights that a unit has at least where there are few tokens */
+};
+
+typedef struct {
+    const Loops *loops;
+    const Packed *packed;
+    const Finish *finish;
+    const float *x;
+    size_t tokens, bands, parts;
+    float *y;
+    const Threads *threads;
+    volatile int failed;
+} Work;
+
+static inline float bounded(float x, const Finish *finish) {
+    x = x < finish->low ? finish->low : x;
+    return x > finish->high ? finish->high : x;
+}
+
+/* The panels of a part: whole panels, cut so that no part has more than UNIT_ROWS rows. */
+static void panels_of_part(const Work *work, size_t part, size_t *from, size_t *to) {
+    *from = work->packed->panels * part / work->parts;
+    *to = work->packed->panels * (part + 1) / work->parts;
+}
+
+static size_t row_of(const Packed *packed, size_t panel) {
+    return panel < packed->panels ? packed->panel[panel].row : packed->rows;
+}
+
+/* Many tokens: inputs are transposed, multiplied, and transposed back. */
+static void many_tokens(void *argument, size_t unit) {
+    Work *work = argument;
+    const Packed *packed = work->packed;
+    size_t from, to, token = unit / work->parts * UNIT_TOKENS;
+    size_t tokens = work->tokens - token < UNIT_TOKENS ? work->tokens - token : UNIT_TOKENS;
+    panels_of_part(work, unit % work->parts, &from, &to);
+    size_t row = row_of(packed, from), rows = row_of(packed, to) - row;
+    /* One piece of memory: a tile, offsets, inputs and outputs. */
+    size_t floats = (packed->columns + rows) * tokens;
+    void *memory = borrow(work->threads, LINE + TILE_BYTES + packed->columns * sizeof(size_t) + floats * sizeof(float));
+    if (!memory) {
+        work->failed = 1;
+        return;
+    }
+    float *room = (float *)(((uintptr_t)memory + LINE - 1) / LINE * LINE);
+    size_t *offsets = (size_t *)(room + TILE_FLOATS);
+    float *transposed = (float *)(offsets + packed->columns), *outputs = transposed + packed->columns * tokens;
+    for (size_t c = 0; c < packed->columns; c++) offsets[c] = c * tokens;
+    for (size_t c = 0; c < packed->columns; c += 16) /* sixteen at a time: a line of the cache */
+        for (size_t t = 0; t < tokens; t++)
+            for (size_t i = c; i < c + 16 && i < packed->columns; i++)
+                transposed[i * tokens + t] = work->x[(token + t) * packed->columns + i];
+    Source source = {transposed, offsets};
+    multiply(work->loops, packed, work->finish, &source, from, to, tokens, outputs - row * tokens, tokens, NULL, room);
+    for (size_t r = 0; r < rows; r += 16)
+        for (size_t t = 0; t < tokens; t++)
+            for (size_t i = r; i < r + 16 && i < rows; i++)
+                work->y[(token + t) * packed->rows + row + i] = outputs[i * tokens + t];
+    give_back(work->threads, memory);
+}
+
+/* One token: the weights are read once, in their order. */
+static void one_token(void *argument, size_t unit) {
+    Work *work = argument;
+    const Packed *packed = work->packed;
+    const Finish *finish = work->finish;
+    float inputs[TILE_FLOATS]; /* of a block */
+    size_t from, to, token = unit / work->parts;
+    panels_of_part(work, unit % work->parts, &from, &to);
+    const float *x = work->x + token * packed->columns;
+    float *y = work->y + token * packed->rows;
+    size_t first = row_of(packed, from), end = row_of(packed, to);
+    for (size_t r = first; r < end; r++) y[r] = finish->bias ? finish->bias[r] : 0;
+    for (size_t b = 0; b < packed->blocks; b++) {
+        for (uint32_t u = packed->first[b]; u < packed->first[b + 1]; u++) inputs[u - packed->first[b]] = x[packed->used[u]];
+        for (size_t p = from; p < to; p++) {
+            size_t n = b * packed->panels + p, start = packed->start[n];
+            work->loops->dot(inputs, y + packed->panel[p].row, packed->panel[p].rows, packed->at + start,
+                             packed->values + packed->value[n], packed->start[n + 1] - start);
+        }
+    }
+    for (size_t r = first; r < end; r++) y[r] = bounded(y[r], finish);
+}
+
+int matrix_product(const Loops *loops, const Packed *packed, const Finish *finish, const float *x, size_t tokens, float *y,
+                   const Threads *threads) {
+    Work work = {loops, packed, finish, x, tokens, 0, 1, y, threads};
+    if (tokens < FEW_TOKENS) {
+        work.parts = packed->stored / UNIT_WEIGHTS + 1;
+        if (work.parts > packed->panels) work.parts = packed->panels;
+        run_units(threads, one_token, tokens * work.parts, &work);
+        return 0;
+    }
+    work.bands = (tokens + UNIT_TOKENS - 1) / UNIT_TOKENS;
+    work.parts = (packed->rows + UNIT_ROWS - 1) / UNIT_ROWS;
+    if (work.parts > packed->panels) work.parts = packed->panels;
+    run_units(threads, many_tokens, work.bands * work.parts, &work);
+    return work.failed ? -1 : 0;
+}

@@ -1,0 +1,133 @@
+"""Layers that become nodes with sparse kernels: which, with what behind them, and that the file computes the same both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto, numpy_helper
+
+from nets import parse
+from onnxprune.ir.model import Model
+from onnxprune.kernels import build, register
+from onnxprune.passes import Encode, UseKernels
+
+NET = """(float[N,16,9,9] x) => (float[N,24] y) <
+    float[32,16,3,3] one, float[32] one_bias, float[32,32,1,1] two, float[32,32,3,3] three, float[32] three_bias,
+    float[24,32] last, float[24] last_bias, float low = {0.0}, float high = {6.0}
+> {
+  a = Conv<pads = [1,1,1,1], kernel_shape = [3,3]>(x, one, one_bias)
+  b = Relu(a)
+  c = Conv(b, two)
+  d = Conv<pads = [1,1,1,1]>(b, three, three_bias)
+  e = Add(d, c)
+  f = Clip(e, low, high)
+  g = GlobalAveragePool(f)
+  h = Flatten(g)
+  y = Gemm<transB = 1>(h, last, last_bias)
+}"""
+
+
+def sparse(text: str, density: float = 0.2, height: int = 1, opset: int = 18) -> ModelProto:
+    """A net whose weights have blocks of zeros."""
+    model = parse(text, opset=opset)
+    rng = np.random.default_rng(0)
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.ndim > 1:
+            rows = array.reshape(len(array), -1)
+            kept = np.repeat(rng.random((-(-len(rows) // height), rows.shape[1])) < density, height, axis=0)[: len(rows)]
+            tensor.CopyFrom(numpy_helper.from_array((rows * kept).reshape(array.shape), tensor.name))
+    return model
+
+
+def operators(model: Model) -> list[str]:
+    return [node.op_type for node in model.graph.node]
+
+
+def outputs(model: ModelProto, feeds: Mapping[str, NDArray[Any]], *, kernels: bool) -> NDArray[Any]:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC  # what is fused beyond depends on the order
+    if kernels:
+        register(options)
+    result: NDArray[Any] = ort.InferenceSession(model.SerializeToString(), options).run(None, dict(feeds))[0]
+    return result
+
+
+def test_a_layer_takes_bias_residual_and_activation_along() -> None:
+    found = UseKernels().run(Model.of(sparse(NET)))
+    assert operators(found.model) == [
+        "SparseConvRelu",
+        "SparseConv",
+        "SparseConvAddClip",
+        "GlobalAveragePool",
+        "Flatten",
+        "SparseGemm",
+    ]
+    # The first of two convolutions that are added has the sum, which waits for the other.
+    one, two, three = (layer.operator for layer in found.layers[:3])
+    assert (one, two, three) == ("SparseConvRelu", "SparseConvAddClip", "SparseConv")
+
+
+@pytest.mark.skipif(not build.compiler(), reason="no C compiler")
+@pytest.mark.parametrize("opset", [11, 13, 18])
+@pytest.mark.parametrize("height", [1, 2, 4, 8])
+def test_both_lives_compute_the_same(height: int, opset: int) -> None:
+    source = sparse(NET, height=height, opset=opset)
+    found = UseKernels().run(Model.of(source))
+    assert {layer.pattern for layer in found.layers} == {"unstructured" if height == 1 else f"{height}x1"}
+    feeds = {"x": np.random.default_rng(1).standard_normal((2, 16, 9, 9)).astype(np.float32)}
+    expected = outputs(source, feeds, kernels=False)
+    for model in (found.model, Encode().run(found.model).model):
+        proto = model.to_proto()
+        onnx.checker.check_model(proto)
+        np.testing.assert_array_equal(outputs(proto, feeds, kernels=False), expected)
+        np.testing.assert_allclose(outputs(proto, feeds, kernels=True), expected, atol=1e-5)
+
+
+def test_who_reads_the_file_has_the_old_graph_back() -> None:
+    source = Model.of(sparse(NET))
+    again = Model.of(UseKernels().run(source).model.to_proto())
+    assert sorted(operators(again)) == sorted(operators(source))
+    assert not again.proto.functions
+    assert again.weights.keys() == source.weights.keys()
+
+
+def test_few_zeros_few_channels_and_depthwise_layers_stay() -> None:
+    dense = Model.of(sparse(NET, density=0.9))
+    assert UseKernels().run(dense).model is dense
+    narrow = Model.of(sparse("(float[N,8,9,9] x) => (float[N,32,9,9] y) <float[32,8,1,1] w> { y = Conv(x, w) }"))
+    assert UseKernels().run(narrow).layers == ()
+    depthwise = "(float[N,32,9,9] x) => (float[N,32,9,9] y) <float[32,1,1,1] w> { y = Conv<group = 32>(x, w) }"
+    assert UseKernels().run(Model.of(sparse(depthwise))).layers == ()
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        'y = Conv<auto_pad = "SAME_UPPER">(x, w)',
+        "a = Conv(x, w) y = Relu(a) z = Sigmoid(a)",
+        "y = Conv(x, w) z = Relu(y)",
+    ],
+)
+def test_what_follows_is_only_taken_where_nothing_else_reads_it(node: str) -> None:
+    outputs = "(float[N,32,9,9] y, float[N,32,9,9] z)" if "z =" in node else "(float[N,32,9,9] y)"
+    found = UseKernels().run(Model.of(sparse(f"(float[N,16,9,9] x) => {outputs} <float[32,16,1,1] w> {{ {node} }}")))
+    assert [layer.operator for layer in found.layers] == ([] if "auto_pad" in node else ["SparseConv"])
+
+
+def test_a_sum_that_broadcasts_stays() -> None:
+    text = "(float[N,16,9,9] x, float[N,32,1,1] s) => (float[N,32,9,9] y) <float[32,16,1,1] w> { a = Conv(x, w) y = Add(a, s) }"
+    assert operators(UseKernels().run(Model.of(sparse(text))).model) == ["SparseConv", "Add"]
+
+
+def test_products_take_their_bias() -> None:
+    text = "(float[N,7,32] x) => (float[N,7,48] y) <float[32,48] w, float[48] b> { a = MatMul(x, w) c = Add(b, a) y = Relu(c) }"
+    found = UseKernels().run(Model.of(sparse(text)))
+    assert operators(found.model) == ["SparseMatMulAddRelu"]
+    assert list(found.model.graph.node[0].input) == ["x", "w", "b"]
