@@ -118,7 +118,6 @@ def optimize(
         notes = [*filter(None, [given.notice]), *_searched(trials, wish, recipe)]
         found, made = _confirmed(trials, wish, clock, stages)
         pulled = tuple(_pulled(trials, made, judges, clock, stages))
-        score = trials.score(made.mixture)
     for check in (lever.check for lever in pulled if lever.check and recipe.require_proof):
         demand(check, original.name)
     report = OptimizeReport(
@@ -127,7 +126,7 @@ def optimize(
         chosen=str(found.mixture),
         latency=found.latency,
         size=found.size,
-        score=score,
+        score=trials.score(made.mixture),
         levers=pulled,
         tried=tuple(_rows(trials, wish, found)),
         failed={str(mixture): why for mixture, why in trials.failed.items()},
