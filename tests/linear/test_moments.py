@@ -134,6 +134,7 @@ def test_rows_with_many_numbers_are_fewer_but_as_many_as_features_need() -> None
     assert rows_wanted(120, 120 + 6625) == 2**26 // (120 + 6625)
     assert rows_wanted(577, 577 + 64) == 32768
     assert rows_wanted(2305, 10**6) == 6 * 2305
+    assert [rows_wanted(features, most=8192) for features in (9, 577, 2305)] == [8192, 8192, 6 * 2305]
 
 
 def test_a_model_without_readers() -> None:
