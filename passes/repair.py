@@ -15,6 +15,7 @@ import numpy as np
 from onnxprune.axes.factors import Keeper
 from onnxprune.ir.model import Model
 from onnxprune.linear.layers import install, linear_readers, matrix_of
+from onnxprune.linear.moments import ROWS
 from onnxprune.linear.reconstruction import NetworkPair, Repaired, Task, tasks_of
 from onnxprune.linear.ridge import refit
 from onnxprune.passes.base import Fitted, Pass, Progress, silent
@@ -34,6 +35,8 @@ class Repair(Pass):
 
     seed: int = 0
     """Of the rows that are drawn where there are many."""
+    rows: int = ROWS
+    """That are enough for a reader, unless its features need more."""
 
     def run(self, pruned: Model, original: Analysis, plan: Plan, feeds: Batches, tell: Progress = silent) -> Fitted:
         """The pruned model with its readers re-solved.
@@ -52,7 +55,7 @@ class Repair(Pass):
         repaired = pruned.copy()
         done = []
         with StagedRun(original.model, feeds, keep={task.target for task in tasks}) as large, StagedRun(repaired, feeds) as small:
-            pair = NetworkPair(large, small, tasks, lambda value: kept(coupling.axes.get(value, ())))
+            pair = NetworkPair(large, small, tasks, lambda value: kept(coupling.axes.get(value, ())), most=self.rows)
             for count, task in enumerate(tasks):
                 tell(f"repairing ({count + 1} of {len(tasks)})")
                 rng = np.random.default_rng([self.seed, task.reader.node.index])

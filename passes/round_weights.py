@@ -34,6 +34,8 @@ __all__ = ["RoundWeights"]
 _BIASED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 """Operators that add a bias themselves."""
 _LARGEST_BIAS = 2**31 - 1
+_ROWS = 8192
+"""Rows that are enough for a layer: what is rounded is far nearer to the original than what is cut."""
 _UNBOUNDED = (-np.inf, np.inf)
 
 
@@ -87,7 +89,7 @@ class RoundWeights(Pass):
         tasks = [task for task, _ in matched]
         twins = {task.reader.weight: layer.twin for task, layer in matched}
         with StagedRun(original.model, feeds, keep={task.target for task in tasks}) as large, StagedRun(twin, feeds) as small:
-            pair = NetworkPair(large, small, tasks, twins=twins)
+            pair = NetworkPair(large, small, tasks, twins=twins, most=_ROWS)
             for count, (task, layer) in enumerate(matched):
                 tell(f"rounding weights ({count + 1} of {len(tasks)})")
                 reader = task.reader

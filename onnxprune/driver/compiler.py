@@ -39,7 +39,9 @@ __all__ = ["Compiler"]
 GROUP_EXPONENTS = (1.0, 1.5)
 """Of what groups are predicted to cost, before it is added; the last one where the model is too large to try."""
 _EACH = 2
-"""Of so many batches one is fitted on where exponents are tried."""
+"""Of so many batches one is fitted on where exponents are tried,"""
+_ROWS = 8192
+"""with so many rows for each reader."""
 _NOISE = 128
 """Samples of noise that stand in for data."""
 
@@ -190,7 +192,7 @@ class Compiler:
             some = list(islice(calibration.fit, 0, None, _EACH))
 
             def build(exponent: float) -> Model:
-                return _refit(original, plans[exponent], observed.bases, some, seed)[0].model
+                return _refit(original, plans[exponent], observed.bases, some, Repair(seed, _ROWS))[0].model
 
             first, *others = plans.values()
             if others and all(first.equals(other) for other in others):
@@ -217,7 +219,8 @@ class Compiler:
         """The pruned model with its readers re-solved, in float32, and written in the types they had."""
         observed = self._prepared().observed
         bases = {} if observed is None else observed.bases
-        fitted, moved = _refit(pruned.analysis.float32, pruned.plan, bases, feeds, self.recipe.seed, self.stages.tell)
+        repair = Repair(self.recipe.seed)
+        fitted, moved = _refit(pruned.analysis.float32, pruned.plan, bases, feeds, repair, self.stages.tell)
         return replace(pruned, model=with_fitted_weights(pruned.model, fitted.model, moved), repairs=fitted.repairs)
 
     def _blindly(self, pruned: Pruned) -> Pruned:
@@ -241,7 +244,7 @@ class Compiler:
 
 
 def _refit(
-    original: Analysis, plan: Plan, bases: Mapping[str, Basis], feeds: Batches, seed: int, tell: Progress = silent
+    original: Analysis, plan: Plan, bases: Mapping[str, Basis], feeds: Batches, repair: Repair, tell: Progress = silent
 ) -> tuple[Fitted, set[str]]:
     """A pruned model in float32 with its readers re-solved, and the constants that are not those of the original, cut.
 
@@ -250,12 +253,12 @@ def _refit(
         plan: what remains.
         bases: in which groups are cut, by group id.
         feeds: what is fitted on.
-        seed: of the rows that are drawn.
+        repair: how it is fitted.
         tell: is told which reader is solved.
     """
     rotated = replace(original, model=Rotate().run(original.model, bases, plan))
     cut = PruneChannels().run(rotated, plan)
-    fitted = Repair(seed).run(cut, rotated, plan, feeds, tell)
+    fitted = repair.run(cut, rotated, plan, feeds, tell)
     return fitted, differing_weights(rotated.model, original.model) | differing_weights(fitted.model, cut)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
 
-__all__ = ["FeatureMoments", "Meeting", "MomentSums", "Statistics", "collect", "meetings", "rows_wanted"]
+__all__ = ["ROWS", "FeatureMoments", "Meeting", "MomentSums", "Statistics", "collect", "meetings", "rows_wanted"]
 
 ROWS = 32768
 """Rows of a reader that are taken in where the data has them."""
@@ -88,15 +88,15 @@ class Statistics:
     energies: Mapping[tuple[str, int], Array]
 
 
-def rows_wanted(features: int, entries: int = 1) -> int:
+def rows_wanted(features: int, entries: int = 1, most: int = ROWS) -> int:
     """The number of rows for a regression on that many features; where these are too many, a matrix of rows is inverted.
 
     ``entries`` are the numbers of one row, of all groups, and those of its targets where it has some: a layer of 1,000 groups or
-    of 6,000 classes needs no more rows than one of few, which would fill the memory.
+    of 6,000 classes needs no more rows than one of few, which would fill the memory. ``most`` do unless features need more.
     """
     if features > MOST_FEATURES:
         return MOST_FEATURES
-    rows = max(_EACH * features, min(ROWS, int(_PRODUCTS / features**2), _ENTRIES // entries))
+    rows = max(_EACH * features, min(most, int(_PRODUCTS / features**2), _ENTRIES // entries))
     return max(features, min(rows, share(_PART, 2**62) // (4 * features)))
 
 

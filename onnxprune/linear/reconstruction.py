@@ -18,7 +18,7 @@ import numpy.typing as npt
 from onnxprune.axes.factors import Indices, take
 from onnxprune.ir.node import captured
 from onnxprune.linear.layers import Reader, outer_consumers
-from onnxprune.linear.moments import rows_wanted
+from onnxprune.linear.moments import ROWS, rows_wanted
 from onnxprune.linear.regression import Regression, with_ones
 from onnxprune.linear.rows import input_rows, output_rows, pick_rows, summable
 
@@ -138,6 +138,7 @@ class NetworkPair:
         tasks: Sequence[Task],
         kept: Callable[[str], Indices] = lambda _: (),
         twins: Mapping[str, Twin] = MappingProxyType({}),
+        most: int = ROWS,
     ) -> None:
         """Nothing runs yet.
 
@@ -147,7 +148,9 @@ class NetworkPair:
             tasks: what will be asked for.
             kept: the positions of a value of the original that the changed network has.
             twins: by the weights of readers their nodes in a changed network that has other nodes and values.
+            most: rows that are enough for a reader, unless its features need more.
         """
+        self._most = most
         self._original, self._changed, self._kept, self._twins = original, changed, kept, twins
         self._open = Counter(task.target for task in tasks)
 
@@ -175,7 +178,7 @@ class NetworkPair:
     ) -> tuple[Regression, Regression, Regression]:
         batches = self._original.batches
         kernel = self._original.model.weights[reader.weight].shape
-        wanted = rows_wanted(reader.features, reader.groups * (reader.features + 2 * reader.roles.size("output")))
+        wanted = rows_wanted(reader.features, reader.groups * (reader.features + 2 * reader.roles.size("output")), self._most)
         designs, targets, offsets, judging = [], [], [], []
         for batch in range(batches):
             x = self._changed.value(twin.data, batch)

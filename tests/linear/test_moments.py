@@ -12,7 +12,8 @@ from onnxprune.data.samples import open_samples
 from onnxprune.driver.prune import analyze
 from onnxprune.ir.weights import Array
 from onnxprune.linear import moments
-from onnxprune.linear.moments import Statistics, collect, rows_wanted
+from onnxprune.linear.gather import gather
+from onnxprune.linear.moments import MomentSums, Statistics, collect, rows_wanted
 from onnxprune.passes.analysis import Analysis
 from onnxprune.runtime import session
 
@@ -134,8 +135,27 @@ def test_rows_with_many_numbers_are_fewer_but_as_many_as_features_need() -> None
     assert rows_wanted(120, 120 + 6625) == 2**26 // (120 + 6625)
     assert rows_wanted(577, 577 + 64) == 32768
     assert rows_wanted(2305, 10**6) == 6 * 2305
+    assert [rows_wanted(features, most=8192) for features in (9, 577, 2305)] == [8192, 8192, 6 * 2305]
 
 
 def test_a_model_without_readers() -> None:
     found, _, _ = collected(parse("(float[N,4] x) => (float[N,4] y) <float[4] s> { y = Mul(x, s) }"))
     assert (found.readers, found.moments, found.meetings, found.energies) == ((), {}, (), {})
+
+
+def test_float32_is_enough_over_many_batches_of_values_far_from_zero() -> None:
+    text = (
+        "(float[N,6] x) => (float[N,3] y) <float[6,5] w1, float[5] b1, float[5,3] w2> { a = Gemm(x, w1, b1) y = MatMul(a, w2) }"
+    )
+    found = analyze(parse(text))
+    x = (100 + np.random.default_rng(0).standard_normal((4096, 6))).astype(np.float32)
+    samples = open_samples({"x": x}, found.model.inputs)
+    sums = MomentSums(found.model, found.coupling, 2048)
+    gather(found.model, CalibrationFeeds(samples, 2), sums)
+    wide = np.concatenate([x.astype(np.float64), np.ones((4096, 1))], 1)
+    exact = wide.T @ wide / len(wide)
+    found32 = sums.statistics().moments["w1"].array[0]
+    np.testing.assert_allclose(found32, exact, rtol=2e-6)
+    # what is left without the mean, a ten-thousandth of it, is right to some percent
+    spread = [one[:6, :6] - np.outer(one[:6, 6], one[:6, 6]) for one in (found32.astype(np.float64), exact)]
+    np.testing.assert_allclose(np.diag(spread[0]), np.diag(spread[1]), rtol=0.05)
