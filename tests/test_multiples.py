@@ -86,6 +86,15 @@ def test_the_smallest_multiple_is_found(count: int) -> None:
     assert not any(size % count for size in sizes)
 
 
+def test_a_graph_that_does_not_take_one_sample_takes_three() -> None:
+    text = """(float[n,4] x) => (float[2,m] y) <float[2,4] w> {
+      a = Squeeze(x)
+      b = Transpose<perm = [1, 0]>(a)
+      y = MatMul(w, b)
+    }"""
+    assert batch_multiple(Model.of(parse(text))) == 1
+
+
 def test_a_fixed_batch_needs_no_multiple() -> None:
     model = Model.of(views(4, "8"))
     samples = open_samples({"x": X[:31]}, model.inputs)

@@ -104,11 +104,13 @@ def batch_multiple(model: Model) -> int:
     """
     known = replace(model.sizes, fixed={**model.sizes.seen, **model.sizes.fixed})
     constants = small_constants(model)
-    for batch in _MULTIPLES:
+
+    def taken(batch: int) -> bool:
         sizes = bindings(model.inputs, (batch, 2 * batch), known)[0]
-        if not infer(model, sizes, constants, _STAND_INS[0]).stuck:
-            return batch
-    return 1
+        return not infer(model, sizes, constants, _STAND_INS[0]).stuck
+
+    found = next(filter(taken, _MULTIPLES), 1)
+    return 1 if found == 1 or taken(found + 1) else found  # one sample alone may be what it does not take
 
 
 def _differ(value: Array, moved: Array) -> Array:
