@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from onnxprune.driver.optimize import OptimizeResult, optimize
     from onnxprune.driver.prune import Result, analyze, make_plan, prune
     from onnxprune.driver.quantize import QuantResult, quantize
+    from onnxprune.driver.release import Released, release
     from onnxprune.driver.report import OptimizeReport, QuantReport, Report, SparseReport
     from onnxprune.driver.sparsify import SparseResult, sparsify
     from onnxprune.errors import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from onnxprune.options.optimize import OptimizeRecipe
     from onnxprune.options.prune import Recipe
     from onnxprune.options.quantize import QuantRecipe
+    from onnxprune.options.release import ReleaseRecipe
     from onnxprune.options.sparsify import SparseRecipe
     from onnxprune.passes.analysis import Analysis
     from onnxprune.pipeline.run import Build, run
@@ -66,6 +68,8 @@ __all__ = [
     "QuantReport",
     "QuantResult",
     "Recipe",
+    "ReleaseRecipe",
+    "Released",
     "Report",
     "ReportError",
     "RequirementError",
@@ -90,6 +94,7 @@ __all__ = [
     "optimize",
     "prune",
     "quantize",
+    "release",
     "run",
     "sparsify",
 ]
@@ -106,6 +111,8 @@ _HOMES = {
     "onnxprune.options.optimize": ("OptimizeRecipe",),
     "onnxprune.driver.optimize": ("OptimizeResult", "optimize"),
     "onnxprune.options.prune": ("Recipe",),
+    "onnxprune.driver.release": ("Released", "release"),
+    "onnxprune.options.release": ("ReleaseRecipe",),
     "onnxprune.driver.report": ("OptimizeReport", "QuantReport", "Report", "SparseReport"),
     "onnxprune.options.sparsify": ("SparseRecipe",),
     "onnxprune.driver.sparsify": ("SparseResult", "sparsify"),

@@ -17,6 +17,7 @@ from onnxprune.passes.normalize import Normalize
 from onnxprune.passes.observe import Observe
 from onnxprune.passes.prune_channels import MaskChannels, PruneChannels
 from onnxprune.passes.refill import Refill
+from onnxprune.passes.release import Release
 from onnxprune.passes.repair import Repair
 from onnxprune.passes.restore import Restore
 from onnxprune.passes.rotate import Rotate
@@ -40,6 +41,7 @@ __all__ = [
     "Observe",
     "PruneChannels",
     "Refill",
+    "Release",
     "Repair",
     "Restore",
     "Rotate",

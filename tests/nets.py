@@ -40,6 +40,14 @@ def parse(text: str, opset: int = 18, *, ir: int = 10, domains: Sequence[str] = 
     return model
 
 
+def with_defaults(model: ModelProto, *names: str) -> ModelProto:
+    """The model with these of its weights as inputs, too, which callers may override."""
+    for tensor in model.graph.initializer:
+        if tensor.name in names:
+            model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return model
+
+
 def fill(graph: GraphProto) -> None:
     """Declared values that no node computes become weights."""
     computed = {name for node in graph.node for name in node.output}

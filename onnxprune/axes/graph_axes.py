@@ -211,7 +211,7 @@ class GraphAxes:
             for value in values:
                 self._fix_values([value.name], Why(Reason.INTERFACE, value.name, f"graph {kind}: the interface is a contract"))
         for name in self.model.overridable:
-            remedy = "if nobody overrides it, take it out of the inputs of the graph"
+            remedy = "if nobody overrides it, `onnxprune release` makes it a constant"
             text = "an input that has a default, which callers may override: the interface is a contract"
             self._fix_values([name], Why(Reason.INTERFACE, name, text, remedy))
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import sys
 
-from onnxprune.cli import building, optimizing, pruning, quantizing, sparsity, timing, training
+from onnxprune.cli import building, optimizing, pruning, quantizing, releasing, sparsity, timing, training
 from onnxprune.cli.app import app
 from onnxprune.cli.output import fail
 from onnxprune.cli.process import prepare_streams, stoppable
 from onnxprune.errors import OnnxPruneError
 
-__all__ = ["app", "building", "main", "optimizing", "pruning", "quantizing", "sparsity", "timing", "training"]
+__all__ = ["app", "building", "main", "optimizing", "pruning", "quantizing", "releasing", "sparsity", "timing", "training"]
 
 
 def main() -> None:

@@ -351,6 +351,14 @@ def stored(done: Mapping[str, Any], law: str) -> None:
         timings(done["benchmark"])
 
 
+def released(done: Mapping[str, Any]) -> None:
+    """What `release` wrote."""
+    console = _console()
+    gone = done["released"]
+    _say(console, f"{done['output']}: {_bytes(done['bytes'])}, {counted(len(gone), 'input')} released: {_and_more(gone)}")
+    _verified(console, done["verification"], "released == original, where nobody overrides")
+
+
 def _sparsities(console: Console, found: Mapping[str, Any], *, every: bool) -> None:
     """Weights with zeros."""
     rows = [row for row in found["weights"] if row["sparsity"] >= _SPARSE or row["encoding"] != "dense"]

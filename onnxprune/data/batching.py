@@ -200,16 +200,15 @@ def take_samples(blocks: Iterable[SampleBlock], limit: int) -> Iterator[SampleBl
             return
 
 
-def assemble(blocks: Iterable[SampleBlock], size: int, *, exact: bool) -> Iterator[Batch]:
+def assemble(blocks: Iterable[SampleBlock], size: int, multiple: int = 1) -> Iterator[Batch]:
     """Batches of ``size``, in order. Samples that cannot be in one batch begin another one.
 
-    An incomplete batch is smaller, or left out if sizes must be ``exact``.
+    An incomplete batch is smaller: a multiple of so many samples; what is left over is left out.
     """
     held: list[SampleBlock] = []
     for block in blocks:
         if held and not held[0].joins(block):
-            if not exact:
-                yield _join(held).batch()
+            yield from _incomplete(held, multiple)
             held = []
         held.append(block)
         if sum(part.size for part in held) < size:
@@ -219,8 +218,13 @@ def assemble(blocks: Iterable[SampleBlock], size: int, *, exact: bool) -> Iterat
         for start in range(0, whole, size):
             yield joined.cut(start, start + size).batch()
         held = [joined.cut(whole, joined.size)] if joined.size > whole else []
-    if held and not exact:
-        yield _join(held).batch()
+    yield from _incomplete(held, multiple)
+
+
+def _incomplete(held: list[SampleBlock], multiple: int) -> Iterator[Batch]:
+    size = sum(part.size for part in held) // multiple * multiple
+    if size:
+        yield _join(held).cut(0, size).batch()
 
 
 @dataclass(frozen=True, slots=True)

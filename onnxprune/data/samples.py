@@ -16,6 +16,7 @@ from onnxprune.data.sources import SampleSource, array_source, find_source
 from onnxprune.errors import OptionError
 from onnxprune.runtime.session import random_feeds
 from onnxprune.shapes.candidates import bindings
+from onnxprune.shapes.probes import batch_multiple
 
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.types import Shape
     from onnxprune.ir.weights import Array
 
-__all__ = ["Batch", "Samples", "held_out", "noise_samples", "open_samples", "optional_samples", "sized"]
+__all__ = ["Batch", "Samples", "held_out", "in_multiples", "noise_samples", "open_samples", "optional_samples", "sized"]
 
 _VANISHING = 1e-19
 """Absolute values whose squares are zero in float32, about."""
@@ -42,6 +43,7 @@ class Samples(ABC):
         fresh: whether another pass may give other samples, as a function's.
         bounded: whether no value can be far from the others, as in images.
         notice: what their user should know, for a report.
+        multiple: of how many samples a batch is a multiple; see `in_multiples`.
     """
 
     source: str
@@ -50,12 +52,14 @@ class Samples(ABC):
     fresh: bool = False
     bounded: bool = False
     notice: str = ""
+    multiple: int = 1
 
     @abstractmethod
     def batches(self, size: int = 16) -> Iterator[Batch]:
-        """The samples, ``size`` at a time, or as many as the model takes where that is fixed.
+        """The samples, ``size`` at a time, or as many as the model takes where that is fixed, or a multiple of these.
 
-        The last batch may be smaller; of a fixed size it is left out. A model whose inputs have no batch takes one sample.
+        The last batch may be smaller; what the model does not take is left out. A model whose inputs have no batch takes one
+        sample.
 
         Raises:
             OptionError: an array does not fit the model, cannot be read, or there are too few for one batch.
@@ -110,7 +114,10 @@ def open_samples(
         found = find_source(source, option, signature, preprocess)
     if preprocess and not found.images:
         raise OptionError(f"--preprocess {preprocess}: is for a folder of images, which {found.text} is not")
-    return _Tables(found, signature, limit)
+    opened = _Tables(found, signature, limit)
+    if isinstance(source, Samples):
+        opened.multiple = source.multiple
+    return opened
 
 
 def optional_samples(
@@ -144,7 +151,22 @@ def sized(model: Model, samples: Samples | None) -> Model:
     shapes = {name: array.shape for name, array in batch.feeds.items()}
     sizes = {name: (None, *shape[1:]) if name in batched else shape for name, shape in shapes.items()}
     result.sizes = model.sizes.with_samples(sizes, model.inputs, samples.source)
+    in_multiples(result, samples)
     return result
+
+
+def in_multiples(model: Model, samples: Samples) -> None:
+    """Give samples in batches that a model takes, where it takes multiples of some number of them alone.
+
+    Raises:
+        OptionError: there are fewer.
+    """
+    if InputSignature.of(model.inputs).size is None:
+        samples.multiple = batch_multiple(model)
+        if samples.count is not None and samples.count < samples.multiple:
+            raise OptionError(
+                f"{samples.source}: has {samples.count} samples, the model takes multiples of {samples.multiple}: give more"
+            )
 
 
 def _variety(samples: Samples) -> str:
@@ -308,7 +330,7 @@ class _Tables(Samples):
             )
 
     def batches(self, size: int = 16) -> Iterator[Batch]:
-        rows = self.signature.size or size
+        rows = self.signature.size or max(size - size % self.multiple, self.multiple)
         seen = 0
 
         def blocks() -> Iterator[SampleBlock]:
@@ -322,7 +344,7 @@ class _Tables(Samples):
 
         taken = blocks() if self._limit is None else take_samples(blocks(), self._limit)
         batch = None
-        for batch in assemble(taken, rows, exact=self.signature.size is not None):
+        for batch in assemble(taken, rows, self.signature.size or self.multiple):
             yield batch
         if batch is None and seen == 0:
             raise OptionError(f"{self.source}: has no samples the second time: what it yields must begin anew")

@@ -170,7 +170,7 @@ def left_alone(model: Model, given: Collection[str]) -> dict[str, str]:
 def _overridable(model: Model, given: Collection[str]) -> Iterator[tuple[str, str]]:
     for node in model.graph.node:
         if any(name in given for name in node.input):
-            yield node.name, "it reads an input that callers may override"
+            yield node.name, "it reads an input that callers may override, unless `onnxprune release` makes it a constant"
 
 
 def _not_finite(model: Model) -> Iterator[tuple[str, str]]:

@@ -17,6 +17,7 @@ from onnxprune.options.benchmark import BenchmarkRecipe
 from onnxprune.options.optimize import OptimizeRecipe
 from onnxprune.options.prune import Recipe
 from onnxprune.options.quantize import QuantRecipe
+from onnxprune.options.release import ReleaseRecipe
 from onnxprune.options.shared import NOISE
 from onnxprune.options.sparsify import EncodeRecipe, SparseRecipe
 from onnxprune.options.train import Lesson, Sparse, Training
@@ -119,6 +120,13 @@ def _encode(place: StepInput, options: Given) -> Outcome:
     return result, result.to_dict()
 
 
+def _release(place: StepInput, options: Given) -> Outcome:
+    from onnxprune.driver.release import release
+
+    result = release(place.model, options[ReleaseRecipe])
+    return result, result.to_dict()
+
+
 def _benchmark(place: StepInput, options: Given) -> Outcome:
     from onnxprune.latency.benchmark import benchmark
 
@@ -159,6 +167,7 @@ STEPS: Mapping[str, StepKind] = {
     "quantize": StepKind((QuantRecipe,), _quantize),
     "optimize": StepKind((OptimizeRecipe,), _optimize),
     "encode": StepKind((EncodeRecipe,), _encode),
+    "release": StepKind((ReleaseRecipe,), _release),
     "benchmark": StepKind((BenchmarkRecipe,), _benchmark),
 }
 """By what a table of a recipe file is called."""

@@ -9,7 +9,7 @@ where inference has no answer (custom operators, a few standard ones) the model 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ from onnxprune.ir.control_flow import walk
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import domain_of, every_node
 from onnxprune.ir.weights import Array
-from onnxprune.shapes.candidates import binding_candidates
+from onnxprune.shapes.candidates import binding_candidates, bindings
 from onnxprune.shapes.dependence import WINDOWS, Dependence
 from onnxprune.shapes.inference import Inferred, infer
 from onnxprune.shapes.size_arithmetic import small_constants
@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 
     from onnxprune.ir.types import Shape
 
-__all__ = ["Shapes", "probe", "shapes_at", "starved"]
+__all__ = ["Shapes", "batch_multiple", "probe", "shapes_at", "starved"]
 
 _STAND_INS = (13, 17)
 """Sizes, in the two probes, of what depends on data."""
+_MULTIPLES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
+"""Batches that are tried where a graph does not take every one: several views of a sample, flips, crops."""
 _SECOND_SIZES = 8
 """How many second sizes are tried where the first ones are right."""
 
@@ -93,6 +95,22 @@ def probe(model: Model) -> Shapes:
     depends = Dependence(shapes, values, dynamic, {name: _differ(values[name], moved) for name, moved in moving.items()})
     depends.follow(step for _, step in walk(model.graph, model.opset))
     return Shapes(shapes, depends.axes, values, moving, depends.entries, batch)
+
+
+def batch_multiple(model: Model) -> int:
+    """Of how many samples a batch is a multiple: the smallest one that does not contradict the graph; 1 where every one does.
+
+    The other sizes are those that are known: from the user, and from samples.
+    """
+    known = replace(model.sizes, fixed={**model.sizes.seen, **model.sizes.fixed})
+    constants = small_constants(model)
+
+    def taken(batch: int) -> bool:
+        sizes = bindings(model.inputs, (batch, 2 * batch), known)[0]
+        return not infer(model, sizes, constants, _STAND_INS[0]).stuck
+
+    found = next(filter(taken, _MULTIPLES), 1)
+    return 1 if found == 1 or taken(found + 1) else found  # one sample alone may be what it does not take
 
 
 def _differ(value: Array, moved: Array) -> Array:

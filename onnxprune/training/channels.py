@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.data.batching import Batch
-from onnxprune.data.samples import Samples, open_samples
+from onnxprune.data.samples import Samples, open_samples, sized
 from onnxprune.driver.apply import carry_out
 from onnxprune.driver.proof import judged
 from onnxprune.driver.prune import analyze, make_plan, price, prune
@@ -143,6 +143,7 @@ class _ChannelRun:
         self._inputs = dataclasses.replace(inputs, teacher=teacher)
         self._devices = find_devices(options.device, options.precision)
         self._data = inputs.open_data(self._source, options, self._devices)
+        self._source = sized(self._source, self._data.samples)
         self._options = options.settled(teacher=True, labelled=self._data.labelled)
         self._evaluation: Evaluation | None = None
         if inputs.evaluation is not None and not self._devices.rank:
@@ -346,7 +347,7 @@ def _serialized(model: Model) -> bytes:
 
 def _deserialized(held: bytes, like: Model) -> Model:
     model = Model.of(held)
-    model.name, model.external = like.name, like.external
+    model.name, model.external, model.sizes = like.name, like.external, like.sizes
     return model
 
 

@@ -50,6 +50,7 @@ class TrainingData:
         source: where they come from, for messages.
         labelled: there are labels.
         size: samples of a batch, at most.
+        samples: the samples, in their order.
         steps: batches that each process has in an epoch.
     """
 
@@ -70,7 +71,7 @@ class TrainingData:
         Args:
             source: in any form of `open_samples`.
             inputs: of the model.
-            batch: samples at a time, unless the model's batch is static.
+            batch: samples at a time, unless the model's batch is static; rounded to what the samples know the model to take.
             steps: batches of an epoch, at most; 0 for all. Needed where a function yields without end.
             seed: of the order.
             shard: the number of this process, and that of all; of so many batches in a row each process takes one.
@@ -82,8 +83,9 @@ class TrainingData:
         """
         samples = open_samples(source, inputs, option="--data", preprocess=preprocess, label=label)
         self.source, self.labelled = samples.source, samples.labelled
-        self._samples, self._signature = samples, InputSignature.of(inputs, label)
-        self.size = self._signature.size or batch
+        self.samples, self._signature = samples, InputSignature.of(inputs, label)
+        self._multiple = self._signature.size or samples.multiple
+        self.size = self._signature.size or max(batch - batch % self._multiple, self._multiple)
         self._seed, self._shard = seed, shard
         self._tables = None if samples.fresh else self._stored()
         self._limit = steps or None
@@ -103,7 +105,7 @@ class TrainingData:
         rank, world = self._shard
         if self._tables is None:
             seed_all(self._seed, number)
-            batches: Iterator[Batch] = itertools.islice(self._samples.batches(self.size), self._limit)
+            batches: Iterator[Batch] = itertools.islice(self.samples.batches(self.size), self._limit)
         else:
             batches = itertools.starmap(self._batch, self._cuts(number)[: self._limit])
         # Of as many in a row as there are processes each takes one; those left over at the end are dropped.
@@ -112,15 +114,15 @@ class TrainingData:
         return (row[rank] for row in itertools.islice(rows, self.steps - skip))
 
     def _cuts(self, number: int) -> list[tuple[Table, Array]]:
-        """The batches of an epoch, each as a table and rows of it. Their sizes differ by one at most."""
+        """The batches of an epoch, each as a table and rows of it. Their sizes differ by one, or one multiple, at most."""
         rng = np.random.default_rng([self._seed, number])
         found = []
         for table in self._tables or ():
             order = rng.permutation(self._signature.count(table))
-            exact = self._signature.size is not None
-            parts = len(order) // self.size if exact else -(-len(order) // self.size)
-            order = order[: parts * self.size] if exact else order
-            found += [(table, rows) for rows in np.array_split(order, parts)] if parts else []
+            units = len(order) // self._multiple
+            parts = -(-units * self._multiple // self.size)
+            shares = [len(share) * self._multiple for share in np.array_split(np.arange(units), parts)] if parts else []
+            found += [(table, rows) for rows in np.split(order[: sum(shares)], np.cumsum(shares[:-1]))] if parts else []
         return [found[at] for at in rng.permutation(len(found))] if self._tables and len(self._tables) > 1 else found
 
     def _batch(self, table: Table, rows: Array) -> Batch:
@@ -134,14 +136,14 @@ class TrainingData:
 
     def _stored(self) -> list[Table]:
         """Tables whose samples can be read in any order; samples of one shape are in one table."""
-        still = self._samples.still()
+        still = self.samples.still()
         if still is not None:
             for _ in self._signature.blocks(still, _SPOOL):  # their values are checked in order, which names the sample at fault
                 pass
             return [still]
         spools: dict[tuple[Any, ...], _Spool] = {}
         batched = {spec.name for spec in self._signature.specs if spec.batched}
-        for batch in self._samples.batches(_SPOOL):
+        for batch in self.samples.batches(_SPOOL):
             arrays = {name: array for name, array in batch.feeds.items() if name in batched}
             if batch.labels is not None:
                 arrays[self._signature.label_name] = batch.labels

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from onnxprune.data.samples import in_multiples
 from onnxprune.ir.weights import Array
 from onnxprune.torch.module import GraphModule
 from onnxprune.verify import metrics
@@ -41,6 +42,7 @@ class ModuleEvaluator:
         Raises:
             OptionError: there is no such metric, or it needs labels that the samples do not have.
         """
+        in_multiples(model, samples)
         self.metric = metrics.resolve_metric(metric, model, samples)
         self._score, self._samples, self._reference = metrics.find_metric(self.metric), samples, reference
         self._expected: list[list[Array]] = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxprune.data.samples import Samples
+from onnxprune.data.samples import Samples, open_samples, sized
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.options.train import Training
 from onnxprune.training.checkpoint import Checkpoint
@@ -50,15 +50,11 @@ class TrainingInputs:
         Raises:
             OptionError: they cannot be read, or do not fit the model.
         """
-        return TrainingData(
-            self.data,
-            trainable_form(model).inputs,
-            batch=options.batch,
-            steps=options.steps,
-            seed=options.seed,
-            shard=(devices.rank, devices.world),
-            preprocess=self.preprocess or None,
-        )
+        inputs, preprocess = trainable_form(model).inputs, self.preprocess or None
+        samples = open_samples(self.data, inputs, option="--data", preprocess=preprocess)
+        sized(model, samples)
+        shard = devices.rank, devices.world
+        return TrainingData(samples, inputs, batch=options.batch, steps=options.steps, seed=options.seed, shard=shard)
 
     def open_checkpoint(self, options: Training, run: str, model: Model, teacher: Model, data: str) -> Checkpoint | None:
         """The checkpoint of a run, if it has one.

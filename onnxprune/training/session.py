@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from onnxprune.data.samples import Samples, open_samples
+from onnxprune.data.samples import Samples, open_samples, sized
 from onnxprune.driver.result import ModelResult
 from onnxprune.errors import OptionError, VerificationError
 from onnxprune.ir.model import Model, ModelSource
@@ -165,6 +165,7 @@ class TrainingSession:
         model = Model.of(source, options.shape)
         self.devices = find_devices(options.device, options.precision)
         self.data = data or inputs.open_data(model, options, self.devices)
+        model = sized(model, self.data.samples)
         self.student = Student.of(model, self.data, self.devices, restore=options.restore_norms, sparse=sparse)
         self._original = _Original.of(model, inputs, options, itself, labelled=self.data.labelled)
         teacher = self._original.teacher

@@ -192,13 +192,24 @@ class _Sides:
         return Check(ok=True, error=worst, runs=len(runs))
 
     def silent(self, watched: Sequence[str], runs: Sequence[_Run]) -> dict[str, str]:
-        """The values that say nothing of the weights that count, each with the reason."""
-        moved = self._moved(watched, runs[0])
+        """The values that say nothing of the weights that count, each with the reason.
+
+        Those that do not move in the first run may do so in the last one, which is larger.
+        """
+        found = self._silent_in(runs[0], watched, runs)
+        if found and len(runs) > 1:
+            last = self._silent_in(runs[-1], watched, runs)
+            found = {name: why for name, why in found.items() if name in last}
+        return found
+
+    def _silent_in(self, one: _Run, watched: Sequence[str], runs: Sequence[_Run]) -> dict[str, str]:
+        """The values that say nothing, where weights are shaken in one run alone."""
+        moved = self._moved(watched, one)
         found = {}
         for at, name in enumerate(watched):
             if name in self.skip:
                 continue
-            moves = partial(self._moves, name, at, moved, runs[0])
+            moves = partial(self._moves, name, at, moved, one)
             why = silence([run.expected[at] for run in runs], moves)
             if why:
                 found[name] = why

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxprune.data.samples import in_multiples
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.options.functions import guarded, load_named
 from onnxprune.runtime.session import Session
@@ -201,6 +202,7 @@ class Evaluation:
         Raises:
             OptionError: there is no such metric, it needs labels that the samples lack, or labels are no classes of the model.
         """
+        in_multiples(original, samples)
         self.metric = resolve_metric(metric, original, samples)
         self._score, self._samples, self._model = find_metric(self.metric), samples, original
         self._names = [output.name for output in original.graph.output]

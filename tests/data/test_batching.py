@@ -33,7 +33,7 @@ def table(single: bool = False, **arrays: Any) -> Table:
 
 def batches(signature: InputSignature, *tables: Table, size: int = 4) -> list[Batch]:
     rows = signature.size or size
-    return list(assemble((b for t in tables for b in signature.blocks(t, rows)), rows, exact=signature.size is not None))
+    return list(assemble((b for t in tables for b in signature.blocks(t, rows)), rows, signature.size or 1))
 
 
 def marks(batch: Batch) -> Array:
@@ -110,12 +110,18 @@ def test_however_samples_are_cut_the_batches_are_the_same(cuts: list[int], size:
     tables = [table(x=x[a:b], labels=x[a:b].astype(int)) for a, b in pairwise(starts)]
 
     blocks = take_samples((block for t in tables for block in signature.blocks(t, size)), limit)
-    found = list(assemble(blocks, size, exact=exact))
+    found = list(assemble(blocks, size, size if exact else 1))
     whole, rest = divmod(len(taken), size)
     assert sizes(found) == [size] * whole + ([] if exact or not rest else [rest])
     got = np.concatenate([batch.feeds["x"] for batch in found]) if found else x[:0]
     np.testing.assert_array_equal(got, taken[: len(got)])
     assert all(np.array_equal(marks(batch), batch.feeds["x"]) for batch in found)
+
+
+@pytest.mark.parametrize(("multiple", "expected"), [(1, [8, 3]), (2, [8, 2]), (4, [8]), (8, [8])])
+def test_an_incomplete_batch_is_cut_to_a_multiple(multiple: int, expected: list[int]) -> None:
+    blocks = InputSignature.of([value("x", "N")]).blocks(table(x=np.arange(11, dtype=np.float32)), 8)
+    assert sizes(list(assemble(blocks, 8, multiple))) == expected
 
 
 def test_samples_of_another_shape_begin_a_batch() -> None:
@@ -141,7 +147,7 @@ def test_only_as_much_is_read_as_is_taken() -> None:
             read.append(start)
             yield SampleBlock({"x": np.zeros(4)}, {}, None, 4)
 
-    assert sizes(list(assemble(take_samples(blocks(), 10), 4, exact=False))) == [4, 4, 2]
+    assert sizes(list(assemble(take_samples(blocks(), 10), 4))) == [4, 4, 2]
     assert read == [0, 4, 8]
 
 

@@ -29,7 +29,7 @@ def read(name: object, *inputs: ValueInfoProto, preprocess: str | None = None, r
     signature = InputSignature.of(inputs)
     source = find_source(str(name), "--calib", signature, preprocess)
     blocks = (block for table in source.tables() for block in signature.blocks(table, rows))
-    return [(b.feeds[inputs[0].name], b.labels) for b in assemble(blocks, rows, exact=signature.size is not None)]
+    return [(b.feeds[inputs[0].name], b.labels) for b in assemble(blocks, rows, signature.size or 1)]
 
 
 def refused(name: object, words: str, *inputs: ValueInfoProto) -> None:

@@ -11,7 +11,7 @@ from onnxprune.axes.plan import Plan
 from onnxprune.driver.prune import analyze
 from onnxprune.errors import PlanError
 from onnxprune.ir.model import Model
-from onnxprune.passes import PruneChannels
+from onnxprune.passes import MaskChannels, PruneChannels
 from onnxprune.verify.law import compare
 
 
@@ -176,3 +176,23 @@ def test_a_list_of_channels_is_renumbered() -> None:
     before = parse(text.format(a=8, n=5, list="7, 0, -5, 2, 6"))
     expected = parse(text.format(a=4, n=3, list="0, 1, 3"))
     check(before, {"w:0.0": [2], "w:0.1": [0, 2, 3]}, expected)  # 5 of 1, 4, 5, which the list has not; 0, 3, 6 of the others
+
+
+@pytest.mark.parametrize(("end", "first"), [(12, 0), (2**31 - 1, 0), (-1, 0), (2**31 - 1, 1)])
+def test_what_a_step_leaves_goes_with_what_it_takes(end: int, first: int) -> None:
+    """Of gates and rotary embeddings whose halves alternate, each position goes with its neighbour."""
+    model = parse(f"""(float[N,8] x) => (float[N,4] y)
+    <float[8,12] w, int64[1] first = {{{first}}}, int64[1] one = {{1}}, int64[1] two = {{2}}, int64[1] end = {{{end}}},
+     float[6,4] v> {{
+      h = MatMul(x, w)
+      p = Slice(h, first, end, one, two)
+      y = MatMul(p, v)
+    }}""")
+    analysis = analyze(model)
+    (group,) = analysis.coupling.groups
+    assert group.size == 6
+    plan = Plan({group.id: np.array([0, 2, 5])})
+    pruned = PruneChannels().run(analysis, plan)
+    assert pruned.weights["w"].shape == (8, 6)
+    assert pruned.weights["v"].shape == (3, 4)
+    assert compare(pruned, MaskChannels().run(analysis, plan)).ok

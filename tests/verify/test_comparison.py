@@ -152,3 +152,15 @@ def test_the_whole_command_tests_every_output(text: str) -> None:
     check = prune(parse(text), Recipe(target="channels=0.5", align="1")).report.verification
     assert check is not None
     assert not check.untested
+
+
+def test_what_moves_in_the_last_run_alone_is_tested() -> None:
+    """Of one sample nothing is left; of two there is."""
+    text = f"""(float[N,8] x) => (float[M,4] y)
+    {WEIGHTS[:-1]}, int64[1] one = {{1}}, int64[1] end = {{99}}, int64[1] axis = {{0}}> {{
+      {NET} y = Slice(l, one, end, axis)
+    }}"""
+    model = Model.of(parse(text))
+    check = unchanged(model, model)
+    assert [one.verdict for one in check.outputs] == [Verdict.PROVEN]
+    assert not unchanged(sevens(model), model).ok

@@ -162,7 +162,10 @@ def split(node: NodeView) -> AxisRule:
 
 @rule("Slice")
 def cut(node: NodeView) -> AxisRule | Refused:
-    """``(p+q+r) -> q`` with starts = p and ends = p+q; a step other than 1 has an order."""
+    """``(p+q+r) -> q`` with starts = p and ends = p+q; ``(q s) -> q`` with a step s.
+
+    A step that does not divide the axis, or begins behind the first one, has an order.
+    """
     shape, out = node.shape(), node.out()
     starts, ends = node.ints("starts", 1), node.ints("ends", 2)
     if starts is None or ends is None or (node.has(3) and node.const(3) is None):
@@ -174,21 +177,30 @@ def cut(node: NodeView) -> AxisRule | Refused:
     right = list(left)
     first: list[str | None] = [None] * len(starts)
     last = list(first)
+    whole: list[str] = []
     for entry, axis in enumerate(chosen):
         size, begin = shape[axis], min(max(starts[entry] + (starts[entry] < 0) * shape[axis], 0), shape[axis])
         if steps[entry] == 1 and out[axis] == size and (ends[entry] >= _END or node.is_dynamic(axis)):
             continue
-        if steps[entry] != 1 or node.is_dynamic(axis) or node.makes_dynamic(axis):
+        dynamic = node.is_dynamic(axis) or node.makes_dynamic(axis)
+        p, q, r, s = (f"{letter}{axis}" for letter in "pqrs")
+        if steps[entry] > 1 and 0 <= starts[entry] < steps[entry] and out[axis] * steps[entry] == size and not dynamic:
+            # x[1::2] of [a b c d e f] is [b d f]: one of each run of two, which go together
+            sizes |= {q: out[axis], s: steps[entry]}
+            left[axis], right[axis] = f"({q} {s})", q
+            last[entry] = None if ends[entry] >= size else f"({q} {s})"
+            whole.append(s)
+            continue
+        if steps[entry] != 1 or dynamic:
             left[axis] = right[axis] = "_"
             continue
-        p, q, r = (f"{letter}{axis}" for letter in "pqr")
         sizes |= {p: begin, q: out[axis], r: size - begin - out[axis]}
         left[axis], right[axis] = f"({p}+{q}+{r})", q
         first[entry], last[entry] = p, f"({p}+{q})"
     text = f"{' '.join(left)} -> {' '.join(right)}"
     if node.opset < 10:
         return axes(text, attrs={"starts": _or_literal(first, starts), "ends": _or_literal(last, ends)}, sizes=sizes)
-    return axes(text, sizes_at={1: first, 2: last}, sizes=sizes)
+    return axes(text, sizes_at={1: first, 2: last}, sizes=sizes, fixed=" ".join(whole))
 
 
 def _or_literal(entries: list[str | None], values: list[int]) -> list[str | int]:

@@ -1,0 +1,25 @@
+"""The command that makes constants of inputs."""
+
+from __future__ import annotations
+
+from onnxprune.cli.app import app
+from onnxprune.cli.derived import command
+from onnxprune.cli.output import progress, show
+from onnxprune.options.commands import Writes
+from onnxprune.options.release import ReleaseRecipe
+
+
+@command(app)
+def release(recipe: ReleaseRecipe, given: Writes) -> None:
+    """Make constants of inputs that have defaults, so that other commands may change them."""
+    from onnxprune.cli import tables
+    from onnxprune.driver.release import release as run
+    from onnxprune.ir import files
+
+    out = files.check_output(given.output, inputs=(given.model,), force=given.force)
+    with progress("releasing", quiet=given.as_json) as tell:
+        result = run(given.model, recipe)
+        tell("writing")
+        result.save(out, force=given.force)
+    done = {**result.to_dict(), "output": str(out), "bytes": files.size_on_disk(out)}
+    show(done, given.as_json, lambda: tables.released(done))

@@ -1,0 +1,24 @@
+"""Options of `release`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from onnxprune.options.fields import Option, Options
+from onnxprune.options.shared import RequireProof, Shape
+
+__all__ = ["ReleaseRecipe"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseRecipe(Options):
+    """Which inputs become constants; see `onnxprune.driver.release.release`.
+
+    Attributes:
+        inputs: release inputs of this name alone, not all that have a default; may be repeated.
+    """
+
+    inputs: Annotated[tuple[str, ...], Option(flags="--input", metavar="GLOB")] = ()
+    require_proof: RequireProof = False
+    shape: Shape = ()
