@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from onnxprune.passes.analysis import Analysis
     from onnxprune.pipeline.run import Build, run
     from onnxprune.runtime.custom_operators import custom_operators
+    from onnxprune.runtime.memory import max_memory
 
 __all__ = [
     "Analysis",
@@ -87,6 +88,7 @@ __all__ = [
     "decode",
     "encode",
     "make_plan",
+    "max_memory",
     "optimize",
     "prune",
     "quantize",
@@ -111,6 +113,7 @@ _HOMES = {
     "onnxprune.driver.sparsify": ("SparseResult", "sparsify"),
     "onnxprune.driver.encode": ("Stored", "decode", "encode"),
     "onnxprune.runtime.custom_operators": ("custom_operators",),
+    "onnxprune.runtime.memory": ("max_memory",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

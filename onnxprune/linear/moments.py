@@ -12,9 +12,11 @@ from onnxprune.axes.factors import leaves
 from onnxprune.axes.graph_axes import BATCHED_PRODUCTS
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.linear.layers import Reader, linear_readers
+from onnxprune.linear.products import gram
 from onnxprune.linear.regression import MOST_FEATURES, with_ones
 from onnxprune.linear.rows import input_rows, pick_rows, summable
 from onnxprune.runtime.memory import left, share
+from onnxprune.runtime.parallel import at_once, map_ordered
 from onnxprune.runtime.session import Session
 
 if TYPE_CHECKING:
@@ -121,10 +123,10 @@ def collect(model: Model, coupling: Coupling, feeds: CalibrationFeeds, *, seed: 
         return Statistics((), {}, (), {})
     moments: dict[str, _Mean] = {reader.weight: _Mean() for reader in readers}
     energies: dict[tuple[str, int], _Mean] = {place: _Mean() for place in places}
-    session = Session(model, names, threads=0)
+    session = Session(model, names)
     rng = np.random.default_rng(seed)
-    for feed in feeds:
-        got = dict(zip(names, session.run(feed), strict=True))
+    for results in map_ordered(session.run, feeds, at_once()):
+        got = dict(zip(names, results, strict=True))
         for reader in readers:
             rows = _rows(reader, got[reader.data], model.weights[reader.weight].shape, len(feeds), rng)
             with np.errstate(over="ignore", invalid="ignore"):  # said below, with the name of the node
@@ -191,5 +193,4 @@ def _second_moments(rows: Array, *, full: bool) -> Array:
     """Sums over rows of the products of features ``X^T X``; or of their squares, and of themselves."""
     if not full:
         return np.stack([np.square(rows).sum(1), rows.sum(1)], 1)
-    moments: Array = np.matmul(rows.transpose(0, 2, 1), rows)
-    return moments
+    return gram(rows)

@@ -20,6 +20,7 @@ import numpy as np
 
 from onnxprune.ir.weights import Array, Weight
 from onnxprune.linear.linear_groups import LinearGroup, linear_groups
+from onnxprune.runtime.parallel import at_once, map_ordered
 from onnxprune.runtime.session import Session
 
 if TYPE_CHECKING:
@@ -85,10 +86,10 @@ def find_bases(model: Model, coupling: Coupling, feeds: CalibrationFeeds) -> dic
     names = list(dict.fromkeys(name for _, (name, _) in moments if name not in model.weights))
     if not names:
         return {}
-    session = Session(model, names, threads=0)
+    session = Session(model, names)
     constants = {name: model.weights[name].array() for _, (name, _) in moments if name in model.weights}
-    for feed in itertools.chain([None], feeds):
-        got = constants if feed is None else dict(zip(names, session.run(feed), strict=True))
+    runs = (dict(zip(names, results, strict=True)) for results in map_ordered(session.run, feeds, at_once()))
+    for got in itertools.chain([constants], runs):
         for (_, (name, _)), total in moments.items():
             if name in got:
                 total.add(got[name])
