@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from onnxprune.passes.analysis import Analysis
     from onnxprune.pipeline.run import Build, run
     from onnxprune.runtime.custom_operators import custom_operators
+    from onnxprune.runtime.memory import max_memory
 
 __all__ = [
     "Analysis",
@@ -91,6 +92,7 @@ __all__ = [
     "decode",
     "encode",
     "make_plan",
+    "max_memory",
     "optimize",
     "prune",
     "quantize",
@@ -118,6 +120,7 @@ _HOMES = {
     "onnxprune.driver.sparsify": ("SparseResult", "sparsify"),
     "onnxprune.driver.encode": ("Stored", "decode", "encode"),
     "onnxprune.runtime.custom_operators": ("custom_operators",),
+    "onnxprune.runtime.memory": ("max_memory",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

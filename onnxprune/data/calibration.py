@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxprune.data.samples import Samples
 from onnxprune.ir.precision import feeds_as_float32
-from onnxprune.runtime.memory import share
+from onnxprune.runtime.memory import batch_bytes
 
 if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LABELS", "Batches", "Calibration", "CalibrationFeeds", "unpadded"]
 
-BATCH_BYTES = 1 << 28
-"""Bytes of all activations of one batch, about, 256 MiB; fewer where memory is short."""
-_PART = 8
-"""The part of the memory which they may take."""
 LARGEST_BATCH = 64
 """Largest number of samples in a batch."""
 _FOURTH = 4
@@ -123,7 +119,7 @@ class Calibration:
             OptionError: as `Samples.batches`.
         """
         elements = sum(math.prod(shape) for shape in shapes.shapes.values() if shape is not None) / max(shapes.batch, 1)
-        size = max(1, min(LARGEST_BATCH, int(share(_PART, BATCH_BYTES) / max(4 * elements, 1))))
+        size = max(1, min(LARGEST_BATCH, int(batch_bytes() / max(4 * elements, 1))))
         if samples.count is not None:
             size = max(1, min(size, samples.count // (2 * _FOURTH)))
         size = size if shapes.batch > 1 else 1

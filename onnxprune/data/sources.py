@@ -189,6 +189,10 @@ def _folder(path: Path, option: str, where: str, signature: InputSignature, prep
     return _images([(file, None) for file in images] or _taking_turns(classes), option, where, signature, preprocess)
 
 
+_MOST_FOLDERS = 100_000
+"""Folders of one class, at most: more are no samples, but where a link leads to by mistake."""
+
+
 def _natural(name: str) -> list[int | str]:
     """Sorts 2 before 10."""
     return [int(part) if at % 2 else part for at, part in enumerate(re.split(r"(\d+)", name))]
@@ -202,17 +206,27 @@ def _listed(folder: Path, suffixes: Iterable[str]) -> list[Path]:
 def _classes(folder: Path) -> list[list[Path]]:
     """The images of each class; a folder without any keeps its number."""
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    return [[file for place in sorted(_below(folder / name)) for file in _listed(Path(place), IMAGES)] for name in names]
+    return [[file for place in sorted(_below(folder, name)) for file in _listed(Path(place), IMAGES)] for name in names]
 
 
-def _below(folder: Path) -> Iterator[str]:
-    """A folder and those below it, also by links; none twice, since links may lead in a circle."""
-    seen = set[str]()
-    for place, folders, _ in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:
+def _below(samples: Path, name: str) -> Iterator[str]:
+    """A folder in that of the samples, and those below it, also by links; none twice, since links may lead in a circle.
+
+    A link to the folder of the samples, or to one that this lies in, as ``/``, is not followed.
+
+    Raises:
+        OptionError: there are too many.
+    """
+    real = samples.resolve()
+    seen = {str(above) for above in (real, *real.parents)}
+    outside = len(seen)
+    for place, folders, _ in os.walk(samples / name, followlinks=True):
+        if (target := os.path.realpath(place)) in seen:
             folders.clear()
             continue
-        seen.add(real)
+        seen.add(target)
+        if len(seen) - outside > _MOST_FOLDERS:
+            raise OptionError(f"{samples / name}: has more than {_MOST_FOLDERS} folders in it: give that of the samples")
         yield place
 
 

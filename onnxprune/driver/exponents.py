@@ -7,11 +7,12 @@ are added, and which one is tried on samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxprune.runtime.parallel import at_once, map_ordered
 from onnxprune.runtime.session import Session
 from onnxprune.verify.divergence import divergence
 
@@ -60,5 +61,9 @@ def best_exponent(
 def drifted(changed: Model, original: Model, feeds: CalibrationFeeds) -> float:
     """The mean divergence of a model's outputs from another's."""
     names = [output.name for output in original.graph.output]
-    small, large = (Session(model, names, threads=0) for model in (changed, original))
-    return float(np.mean([divergence(small.run(feed), large.run(feed)) for feed in feeds]))
+    small, large = (Session(model, names) for model in (changed, original))
+
+    def gap(feed: Mapping[str, Any]) -> float:
+        return divergence(small.run(feed), large.run(feed))
+
+    return float(np.mean(list(map_ordered(gap, feeds, at_once()))))

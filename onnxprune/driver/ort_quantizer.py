@@ -11,7 +11,7 @@ import logging
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -28,10 +28,13 @@ from onnxprune.ir.temporary import temporary_folder
 from onnxprune.ir.weights import Weight
 from onnxprune.runtime import session
 from onnxprune.runtime.custom_operators import register_libraries
-from onnxprune.shapes.run_memory import batch_that_fits
+from onnxprune.runtime.parallel import at_once, map_ordered
+from onnxprune.runtime.stopping import run_options
+from onnxprune.shapes.run_memory import runs_that_fit
 from onnxprune.verify.law import isolate
 
 if TYPE_CHECKING:
+    from onnxprune.data.batching import Batch
     from onnxprune.data.samples import Samples
 
 __all__ = ["BYTES", "PER_CHANNEL", "PER_TENSOR", "Settings", "Workshop", "operators"]
@@ -170,10 +173,17 @@ class Workshop:
                     "percentile": settings.percentile,
                 },
             )
-            for batch in samples.batches(
-                batch_that_fits(self.original, _BATCH)
-            ):  # ranges are merged after every batch, whatever the method: one is in memory
-                calibrator.collect_data(_Feed(batch.feeds))
+            running = calibrator.infer_session
+            size, needed = runs_that_fit(self.original, _BATCH)
+
+            def run(batch: Batch) -> list[Any]:
+                results: list[Any] = running.run(None, batch.feeds, run_options())
+                return results
+
+            count = at_once(needed) if settings.method == "minmax" else 1  # other methods get all that the model computes
+            for results in map_ordered(run, samples.batches(size), count):
+                calibrator.infer_session = _Run(running, results)
+                calibrator.collect_data(_Feed())  # ranges are merged after every batch, whatever the method
             self._ranges = calibrator.compute_data()
         found = {name: data.range_value for name, data in self._ranges.items()}
         without = {name for name, ends in found.items() if not all(np.isfinite(end).all() for end in ends)}
@@ -264,6 +274,7 @@ class Workshop:
 
         def with_libraries() -> Any:
             options = plain()
+            options.intra_op_num_threads = 1  # so that ranges do not depend on it: batches are run side by side
             register_libraries(options)
             return options
 
@@ -316,13 +327,27 @@ class _Keeper(logging.Handler):
         self._known.add(kind)
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A session that has run on one batch, as the quantizer asks it."""
+
+    session: Any
+    results: Sequence[Any]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.session, name)
+
+    def run(self, *_: object) -> Sequence[Any]:
+        return self.results
+
+
 class _Feed:
-    """One batch, as the quantizer reads it."""
+    """The batch of a `_Run`, as the quantizer reads it."""
 
-    def __init__(self, feeds: Mapping[str, Any]) -> None:
-        self._left = [dict(feeds)]
+    def __init__(self) -> None:
+        self._left = [True]
 
-    def get_next(self) -> dict[str, Any] | None:
+    def get_next(self) -> bool | None:
         return self._left.pop() if self._left else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from onnxprune.runtime.parallel import at_once, map_ordered
 from onnxprune.runtime.session import Session
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def gather(model: Model, feeds: CalibrationFeeds, *sums: Sums) -> None:
     names = list(dict.fromkeys(name for some in sums for name in some.names))
     if not names:
         return
-    session = Session(model, names, threads=0)
-    for feed in feeds:
-        values = dict(zip(names, session.run(feed), strict=True))
+    session = Session(model, names)
+    for results in map_ordered(session.run, feeds, at_once()):
+        values = dict(zip(names, results, strict=True))
         for some in sums:
             some.add(values)

@@ -13,6 +13,7 @@ from onnxprune.axes.graph_axes import BATCHED_PRODUCTS
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.linear.gather import gather
 from onnxprune.linear.layers import Reader, linear_readers
+from onnxprune.linear.products import gram
 from onnxprune.linear.regression import MOST_FEATURES, with_ones
 from onnxprune.linear.rows import input_rows, pick_rows, summable
 from onnxprune.runtime.memory import left, share
@@ -228,5 +229,4 @@ def _second_moments(rows: Array, *, full: bool) -> Array:
     """Sums over rows of the products of features ``X^T X``; or of their squares, and of themselves."""
     if not full:
         return np.stack([np.square(rows).sum(1), rows.sum(1)], 1)
-    moments: Array = np.matmul(rows.transpose(0, 2, 1), rows)
-    return moments
+    return gram(rows)

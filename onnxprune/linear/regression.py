@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxprune.linear.products import gram
+
 if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
 
@@ -61,8 +63,7 @@ class Regression:
     @cached_property
     def gram(self) -> Array:
         """Products of features, summed over rows; in dual form products of rows, summed over features."""
-        turned = self.x.transpose(0, 2, 1)
-        return self.x @ turned if self.dual else turned @ self.x
+        return gram(self.x.transpose(0, 2, 1) if self.dual else self.x)
 
     def moments(self, start: Array) -> Moments:
         """The moments that a least squares step away from some weights depends on, where features are not too many."""

@@ -61,7 +61,7 @@ class Reads(Prints):
     Attributes:
         model: an .onnx file.
         threads: threads of every library that computes; else as ONNXPRUNE_THREADS says, or the cores that the process may use.
-        max_memory: the memory that it may take, as 2G or 512M; else as ONNXPRUNE_MAX_MEMORY says, or what is free.
+        max_memory: the memory that it may take, as 2G or 512M; else as ONNXPRUNE_MAX_MEMORY says, or what the machine has.
     """
 
     model: _Model
@@ -214,7 +214,7 @@ class Run(Replaces):
         keep: keep the model after every step here; when run again, finished steps are not.
         dry_run: check the recipe and print its steps; compute nothing.
         threads: threads of every library that computes; else as ONNXPRUNE_THREADS says, or the cores that the process may use.
-        max_memory: the memory that it may take, as 2G or 512M; else as ONNXPRUNE_MAX_MEMORY says, or what is free.
+        max_memory: the memory that it may take, as 2G or 512M; else as ONNXPRUNE_MAX_MEMORY says, or what the machine has.
     """
 
     recipe: Annotated[Path, Option(argument=True, metavar="RECIPE")]

@@ -25,11 +25,12 @@ from onnxprune.options.fields import meant
 from onnxprune.options.functions import NAMED, source_file
 from onnxprune.pipeline.steps import STEPS, Given, StepInput, located, read
 from onnxprune.runtime.custom_operators import custom_operators, libraries
+from onnxprune.runtime.memory import max_memory, read_bytes
 from onnxprune.verify.metrics import Evaluation
 
 __all__ = ["Build", "Step", "run"]
 
-_OWN = ("model", "output", "eval", "metric", "preprocess", "shape", "custom_ops")
+_OWN = ("model", "output", "eval", "metric", "preprocess", "shape", "custom_ops", "max_memory")
 """Keys above the first table."""
 _LISTS = ("shape", "custom_ops")
 """Those that are lists of texts."""
@@ -66,6 +67,7 @@ class Build:
         preprocess: how the images of ``eval`` become arrays.
         shape: sizes of inputs, for every step that does not say its own.
         custom_ops: shared libraries of custom operators of ONNX Runtime, for every step.
+        max_memory: what every step may take, as 2G or 512M; empty for no bound of its own.
     """
 
     path: Path
@@ -77,6 +79,7 @@ class Build:
     preprocess: str = ""
     shape: tuple[str, ...] = ()
     custom_ops: tuple[Path, ...] = ()
+    max_memory: str = ""
 
     @classmethod
     def load(cls, path: str | Path) -> Build:
@@ -108,6 +111,8 @@ class Build:
         folder = path.parent
         try:
             judged = located("eval", own.get("eval", ""), folder)
+            if "max_memory" in own:
+                read_bytes(own["max_memory"], "max_memory =")
         except OptionError as error:
             raise OptionError(f"{path}: {error}") from error
         shape = tuple(own.get("shape", ()))
@@ -122,6 +127,7 @@ class Build:
             own.get("preprocess", ""),
             shape,
             tuple(folder / library for library in own.get("custom_ops", ())),
+            own.get("max_memory", ""),
         )
 
     @property
@@ -178,6 +184,8 @@ def run(
     original = Model.of(build.model, build.shape)
     found: list[dict[str, Any]] = []
     with custom_operators(*build.custom_ops), contextlib.ExitStack() as stack:
+        if build.max_memory:
+            stack.enter_context(max_memory(build.max_memory))
         folder = _folder(keep) if keep else stack.enter_context(temporary_folder())
         if build.names_functions:
             stack.enter_context(_importable(build.path.parent))

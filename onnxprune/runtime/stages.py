@@ -12,7 +12,8 @@ import numpy as np
 from onnxprune.ir.node import values_read
 from onnxprune.ir.subgraph import extract
 from onnxprune.ir.temporary import temporary_folder
-from onnxprune.runtime.memory import share
+from onnxprune.runtime.memory import spare
+from onnxprune.runtime.parallel import at_once, map_ordered
 from onnxprune.runtime.session import Session, value_info
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class StagedRun:
         self.model, self.done, self.batches = model, 0, 0
         self._kept = set(keep)
         self._readers = _last_readers(model)
-        self._store = _Store(share(_PART, HELD_BYTES) if memory is None else memory)
+        self._store = _Store(spare(_PART, HELD_BYTES) if memory is None else memory)
         for feed in feeds:
             for name, array in feed.items():
                 self._store.add(name, self.batches, array)
@@ -83,9 +84,12 @@ class StagedRun:
         if after:
             inside = extract(self.model, nodes, after, self.info)
             reads = [value.name for value in inside.graph.input]
-            session = Session(inside, threads=0)
-            for batch in range(self.batches):
-                results = session.run({name: self._store.get(name, batch) for name in reads})
+            session = Session(inside)
+
+            def run(batch: int) -> list[Any]:
+                return session.run({name: self._store.get(name, batch) for name in reads})
+
+            for batch, results in enumerate(map_ordered(run, range(self.batches), at_once())):
                 for name, array in zip(after, results, strict=True):
                     self._store.add(name, batch, array)
         self.done = stop

@@ -1,4 +1,8 @@
-"""How many threads the compiler takes: one number for ONNX Runtime, BLAS and PyTorch."""
+"""How many threads the compiler takes: one number for ONNX Runtime, PyTorch, and products of matrices.
+
+BLAS itself has one thread. With more, it cuts its sums elsewhere for each number of them, and the last bits differ; the compiler
+gives it pieces that are always the same, several at a time (`onnxprune.runtime.parallel`).
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,10 @@ from onnxprune.errors import OptionError
 __all__ = ["VARIABLE", "available", "bound", "threads"]
 
 VARIABLE = "ONNXPRUNE_THREADS"
-_LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""What BLAS and PyTorch read when they are imported."""
+_PYTORCH = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""What PyTorch reads when it is imported."""
+_BLAS = ("OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+"""What the BLAS of numpy reads when it is imported."""
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -49,6 +55,8 @@ def bound(count: int | None = None) -> None:
     """
     if count is not None:
         os.environ[VARIABLE] = str(count)
-    for name in _LIBRARIES:
+    for name in _PYTORCH:
         if count is not None or name not in os.environ:
             os.environ[name] = str(threads())
+    for name in _BLAS:
+        os.environ.setdefault(name, "1")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.types import Shape
 
-__all__ = ["batch_that_fits", "demand_room", "peak_bytes"]
+__all__ = ["batch_that_fits", "demand_room", "peak_bytes", "runs_that_fit"]
 
 _ELEMENT = 4
 """Bytes of an element, about."""
@@ -51,10 +51,17 @@ def peak_bytes(model: Model, shapes: Mapping[str, Shape | None]) -> int:
 
 
 def batch_that_fits(model: Model, most: int) -> int:
-    """The number of samples, ``most`` or fewer but at least one, whose run takes a fourth of the memory that is left."""
+    """The number of samples, ``most`` or fewer but at least one, whose run takes a fourth of the memory."""
+    return runs_that_fit(model, most)[0]
+
+
+def runs_that_fit(model: Model, most: int) -> tuple[int, int]:
+    """`batch_that_fits`, and the bytes that the run of such a batch takes."""
     sizes = next(binding_candidates(model))[0]
     one = {name: (1, *shape[1:]) for name, shape in sizes.items()}
-    return max(1, min(most, share(_PART, 2**62) // max(peak_bytes(model, shapes_at(model, one).shapes), 1)))
+    needed = max(peak_bytes(model, shapes_at(model, one).shapes), 1)
+    size = max(1, min(most, share(_PART, 2**62) // needed))
+    return size, size * needed
 
 
 def demand_room(model: Model, shapes: Mapping[str, Shape | None], what: str, *, samples: int = 1) -> None:

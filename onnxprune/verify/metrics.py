@@ -12,11 +12,13 @@ import numpy as np
 from onnxprune.data.samples import in_multiples
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.options.functions import guarded, load_named
+from onnxprune.runtime.parallel import at_once, map_ordered
 from onnxprune.runtime.session import Session
-from onnxprune.shapes.run_memory import batch_that_fits
+from onnxprune.shapes.run_memory import runs_that_fit
 from onnxprune.verify.divergence import comparable
 
 if TYPE_CHECKING:
+    from onnxprune.data.batching import Batch
     from onnxprune.data.samples import Samples
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
@@ -206,8 +208,8 @@ class Evaluation:
         self.metric = resolve_metric(metric, original, samples)
         self._score, self._samples, self._model = find_metric(self.metric), samples, original
         self._names = [output.name for output in original.graph.output]
-        self._session = Session(original, self._names, fuse=True, threads=0)
-        self._size = batch_that_fits(original, _BATCH)
+        self._session = Session(original, self._names, fuse=True)
+        self._size, self._needed = runs_that_fit(original, _BATCH)
         self._kept: list[Sequence[Any]] = []
         self._room = 0 if samples.fresh else _KEPT
         self.notice = ""
@@ -218,14 +220,19 @@ class Evaluation:
         return QualityScore(self.metric, self.original, self._run(model), self.count, self._samples.source, self.notice)
 
     def _run(self, model: Model) -> float:
-        session = Session(model, self._names, fuse=True, threads=0)
+        session = Session(model, self._names, fuse=True)
         total, self.count = 0.0, 0
         outputs: Sequence[Any] = ()
-        for number, batch in enumerate(self._samples.batches(self._size)):
+
+        def run(numbered: tuple[int, Batch]) -> tuple[Batch, Sequence[Any], Sequence[Any]]:
+            number, batch = numbered
             outputs = session.run(batch.feeds)
+            return batch, outputs, outputs if model is self._model else self._reference(number, batch.feeds)
+
+        batches = enumerate(self._samples.batches(self._size))
+        for number, (batch, outputs, reference) in enumerate(map_ordered(run, batches, at_once(self._needed))):
             if self.metric == "top1":
                 check_labels(outputs, batch.labels, self._samples.source, self.count)
-            reference = outputs if model is self._model else self._reference(number, batch.feeds)
             if model is self._model:
                 self._keep(number, outputs)
             total += self._score(outputs, reference, batch.labels) * batch.size

@@ -58,7 +58,7 @@ def test_a_static_batch_stays() -> None:
 
 
 def test_activations_of_a_batch_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "BATCH_BYTES", 100)  # two values of four bytes each: x and y
+    monkeypatch.setattr(calibration, "batch_bytes", lambda: 100)  # two values of four bytes each: x and y
     assert opened(1000)[0].size == 12
 
 

@@ -14,6 +14,7 @@ from onnx import ValueInfoProto
 from PIL import Image
 
 from data.test_batching import value
+from onnxprune.data import sources
 from onnxprune.data.batching import InputSignature, Table, assemble
 from onnxprune.data.sources import find_source
 from onnxprune.errors import OptionError
@@ -198,6 +199,21 @@ def test_links_in_folders_are_followed_once(tmp_path: Path) -> None:
         (tmp_path / "samples" / "ant" / name).symlink_to(tmp_path / "samples")
     ((array, _),) = read(tmp_path / "samples", PICTURE, preprocess="none", rows=10)
     assert sorted(array[:, 0, 0, 0].tolist()) == [0, 20]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights")
+def test_links_to_folders_above_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "0.png", 0)
+    picture(tmp_path / "samples" / "ant" / "1.png", 20)
+    for name, target in (("root", Path("/")), ("up", tmp_path), ("ant/root", Path("/"))):
+        (tmp_path / "samples" / name).symlink_to(target)
+    ((array, labels),) = read(tmp_path / "samples", PICTURE, preprocess="none", rows=10)
+    assert (array[:, 0, 0, 0].tolist(), labels.tolist()) == ([20], [0])
+    (tmp_path / "usr" / "bin" / "x11").mkdir(parents=True)
+    (tmp_path / "samples" / "usr").symlink_to(tmp_path / "usr")
+    monkeypatch.setattr(sources, "_MOST_FOLDERS", 2)
+    with pytest.raises(OptionError, match="samples/usr: has more than 2 folders in it: give that of the samples"):
+        read(tmp_path / "samples", PICTURE, preprocess="none", rows=10)
 
 
 def test_images_fit_the_input(tmp_path: Path) -> None:

@@ -27,12 +27,14 @@ from onnxprune.options.sparsify import SparseRecipe
 from onnxprune.options.train import Lesson, Sparse, Training
 from onnxprune.pipeline.run import Build, run
 from onnxprune.pipeline.steps import STEPS, StepInput
+from onnxprune.runtime import memory
 from onnxprune.verify.metrics import Evaluation
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "models" / "digits.onnx"
 HEAD = f'model = "{DIGITS.as_posix()}"\noutput = "small.onnx"\n'
 Write = Callable[..., Path]
+of = Model.of
 
 
 @pytest.fixture
@@ -136,6 +138,7 @@ def test_every_option_of_the_command_is_an_option_of_the_step(do: str) -> None:
         (HEAD, "[encode]\nencoding = 'zip'", r"\[encode\] --encoding 'zip': there are auto"),
         (HEAD, "[benchmark]\nbatch = 0", r"\[benchmark\] --batch '0': write positive numbers, comma-separated, as 1,8"),
         (HEAD + 'eval = "gone.npz"\n', "[prune]", "eval = 'gone.npz': there is no"),
+        (HEAD + 'max_memory = "much"\n', "[prune]", "max_memory = 'much': write a number of bytes, as 2G or 512M"),
         ("model", "", "not TOML"),
     ],
 )
@@ -243,6 +246,20 @@ def test_a_step_that_fails_leaves_no_output(recipe: Write, tmp_path: Path) -> No
     with pytest.raises(OptionError, match="add --calib DATA"):
         run(recipe("[prune]\nalign = 4\n[quantize]\n"))
     assert set(tmp_path.iterdir()) - before == {tmp_path / "recipe.toml"}
+
+
+def test_the_memory_is_bounded_while_steps_are_done(recipe: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(memory.VARIABLE, "64G")
+    seen: list[int] = []
+
+    def noted(*given: Any) -> Model:
+        seen.append(memory.share(1, 2**60))
+        return of(*given)
+
+    monkeypatch.setattr(Model, "of", noted)
+    run(recipe("[prune]\nalign = 4\n", HEAD + 'max_memory = "8G"\n'))
+    assert set(seen[1:]) == {2**33}
+    assert memory.share(1, 2**60) == 2**36
 
 
 def test_functions_may_lie_beside_the_recipe(recipe: Write, tmp_path: Path) -> None:

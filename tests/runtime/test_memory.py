@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,20 @@ def test_the_bound_is_that_of_the_option_or_of_the_environment(monkeypatch: pyte
         memory.bound_memory(None)
 
 
+def test_a_context_bounds_it_and_the_least_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(memory.VARIABLE, raising=False)
+    with memory.max_memory("8G"):
+        assert memory.share(1, 2**60) == 2**33
+        with memory.max_memory(2**40):
+            assert memory.share(1, 2**60) == 2**33
+        with memory.max_memory(2**32):
+            assert memory.share(1, 2**60) == 2**32
+        assert memory.share(1, 2**60) == 2**33
+    assert not os.environ[memory.VARIABLE]
+    with pytest.raises(OptionError, match=r"^max_memory 'much': write"), memory.max_memory("much"):
+        pass
+
+
 def test_what_is_free_is_the_least_of_system_and_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(memory.VARIABLE, raising=False)
     system = tmp_path / "meminfo"
@@ -54,6 +69,28 @@ def test_what_is_free_is_the_least_of_system_and_group(monkeypatch: pytest.Monke
     assert memory.left() == 50 * 1024
     system.unlink()
     assert memory.left() is None
+    _forget()
+    assert memory.share(8, 2**40) == memory.spare(8, 2**40) == 2**40
+    _forget()
+
+
+def _forget() -> None:
     memory._free_at_first.cache_clear()
-    assert memory.share(8, 2**40) == 2**40
-    memory._free_at_first.cache_clear()
+    memory._in_machine.cache_clear()
+
+
+def test_results_do_not_depend_on_what_is_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(memory.VARIABLE, raising=False)
+    monkeypatch.setattr(memory, "_SYSTEM", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "_GROUP", tmp_path)
+    found = set()
+    for free in (2**30, 2**34):
+        (tmp_path / "meminfo").write_text(f"MemTotal: {2**34 // 1024} kB\nMemAvailable: {free // 1024} kB\n")
+        _forget()
+        found.add((memory.share(8, 2**40), memory.batch_bytes()))
+        assert memory.spare(8, 2**40) == free // 8
+    assert found == {(2**31, 2**28)}
+    (tmp_path / "memory.max").write_text(f"{2**30}\n")
+    _forget()
+    assert memory.share(8, 2**40) == memory.batch_bytes() == 2**27
+    _forget()

@@ -10,12 +10,13 @@ from onnxprune.runtime import threads as module
 from onnxprune.runtime.session import session_options
 from onnxprune.runtime.threads import VARIABLE, available, bound, threads
 
-BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+PYTORCH = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+BLAS = "OPENBLAS_NUM_THREADS"
 
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (VARIABLE, *BLAS):
+    for name in (VARIABLE, *PYTORCH, BLAS):
         monkeypatch.setenv(name, "")  # put back at the end, whatever the test sets
         monkeypatch.delenv(name)
 
@@ -31,13 +32,16 @@ def test_a_quota_bounds_the_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 def test_one_number_bounds_every_library() -> None:
     bound(3)
-    assert {os.environ[name] for name in BLAS} == {"3"}
+    assert {os.environ[name] for name in PYTORCH} == {"3"}
+    assert os.environ[BLAS] == "1"  # it gets pieces
     assert threads() == session_options().intra_op_num_threads == 3
 
 
 def test_what_the_environment_says_of_a_library_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv(BLAS, "2")
     bound()
+    assert os.environ[BLAS] == "2"
     assert os.environ["OMP_NUM_THREADS"] == "1"
     assert os.environ["MKL_NUM_THREADS"] == str(available())
 

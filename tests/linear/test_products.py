@@ -1,0 +1,22 @@
+"""Gram matrices in pieces."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxprune.linear import products
+from onnxprune.linear.products import gram
+
+
+@pytest.mark.parametrize("features", [1, 7, 8, 9, 30])
+def test_pieces_make_the_whole(monkeypatch: pytest.MonkeyPatch, features: int) -> None:
+    monkeypatch.setattr(products, "_SIDE", 8)
+    x = np.random.default_rng(0).standard_normal((2, 50, features))
+    found = []
+    for count in ("1", "3"):
+        monkeypatch.setenv("ONNXPRUNE_THREADS", count)
+        found.append(gram(x))
+    np.testing.assert_allclose(found[0], np.einsum("grf,grh->gfh", x, x), rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(found[0], found[0].transpose(0, 2, 1))
+    np.testing.assert_array_equal(found[0], found[1])
