@@ -43,7 +43,7 @@ format: $(VENV)/.installed  ## change files to the form that lint checks
 options: $(VENV)/.installed  ## write docs/options.md from the options that are declared
 	$(BIN)/python -m onnxprune.cli.reference > docs/options.md
 
-demo: $(VENV)/.installed-demo  ## prune a small digit classifier and measure it; installs no torch
+demo: $(VENV)/.installed-demo  ## prune a small digit classifier with its samples, and time it; installs no torch
 	$(BIN)/python models/demo.py
 
 clean:  ## remove the environment and everything that was built

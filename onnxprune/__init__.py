@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         PassError,
         PlanError,
         ProviderError,
+        QualityError,
         ReportError,
         RequirementError,
         RuleError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from onnxprune.latency.benchmark import benchmark
+    from onnxprune.options.gates import Gates
     from onnxprune.options.optimize import OptimizeRecipe
     from onnxprune.options.prune import Recipe
     from onnxprune.options.quantize import QuantRecipe
@@ -50,6 +52,7 @@ __all__ = [
     "Build",
     "ChangedError",
     "ContractError",
+    "Gates",
     "InputError",
     "ModelError",
     "OnnxPruneError",
@@ -62,6 +65,7 @@ __all__ = [
     "Plan",
     "PlanError",
     "ProviderError",
+    "QualityError",
     "QuantRecipe",
     "QuantReport",
     "QuantResult",
@@ -102,6 +106,7 @@ _HOMES = {
     "onnxprune.pipeline.run": ("Build", "run"),
     "onnxprune.axes.plan": ("Plan",),
     "onnxprune.options.quantize": ("QuantRecipe",),
+    "onnxprune.options.gates": ("Gates",),
     "onnxprune.driver.quantize": ("QuantResult", "quantize"),
     "onnxprune.options.optimize": ("OptimizeRecipe",),
     "onnxprune.driver.optimize": ("OptimizeResult", "optimize"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from onnxprune.options.fields import Option, Options
-from onnxprune.options.shared import Metric, Preprocess, RequireProof, Samples, Shape
+from onnxprune.options.fields import Option
+from onnxprune.options.gates import Gates
+from onnxprune.options.shared import Preprocess, RequireProof, Samples, Shape
 
 __all__ = ["RANGES", "QuantRecipe"]
 
@@ -15,8 +16,10 @@ RANGES = ("minmax", "entropy", "percentile")
 
 
 @dataclass(frozen=True)
-class QuantRecipe(Options):
-    """How to quantise a model. Fields without a text here are described in `onnxprune.options.shared`.
+class QuantRecipe(Gates):
+    """How to quantise a model.
+
+    Fields without a text here are described in `onnxprune.options.shared` and `onnxprune.options.gates`.
 
     Attributes:
         method: how a range follows from what was measured: ``minmax`` (all of it), ``percentile`` (all but outliers) or
@@ -27,7 +30,6 @@ class QuantRecipe(Options):
         reduce_range: whether weights take 7 bits, ``yes`` or ``no``: x86 CPUs without VNNI add products of 8 bits in 16, which
             overflow. ``auto`` is ``yes`` with ``uint8`` and ``no`` with ``int8``.
         exclude: leave nodes and weights of this name, and operators, in floating point; may be repeated.
-        eval: samples that the score before and after is taken on; forms as ``calib``.
 
     Raises:
         OptionError: a field has no sensible value.
@@ -43,8 +45,6 @@ class QuantRecipe(Options):
     activations: Annotated[str, Option(names=("uint8", "int8"), metavar="TYPE")] = "uint8"
     reduce_range: Annotated[str, Option(names=("auto", "yes", "no"), metavar="WHEN")] = "auto"
     exclude: Annotated[tuple[str, ...], Option(metavar="GLOB")] = ()
-    eval: Annotated[str, Option(metavar="DATA")] = ""
-    metric: Metric = "auto"
     require_proof: RequireProof = False
     shape: Shape = ()
 

@@ -32,6 +32,8 @@ OTHER = Recipe(
     lossless=True,
     require_proof=True,
     shape=("height=224",),
+    min_score="90%",
+    min_agreement="95%",
 )
 
 
