@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ def demo(given: Demo) -> None:
         made: dict[str, Result] = {}
         for name in RECIPES:
             tell(Phase(f"pruning: {name}", name))
-            made[name] = _made(_recipe(name, folder), folder)
+            made[name] = _made(_recipe(name, folder), folder, lambda text, name=name: tell(f"{name}: {text}"))  # type: ignore[misc]
             made[name].save(folder / f"{name}.onnx", force=True)
         tell(Phase("timing all models side by side", "timing"))
         timed = benchmark([folder / "digits.onnx", *(folder / f"{name}.onnx" for name in RECIPES)], seconds=given.seconds)
@@ -82,10 +82,10 @@ def _recipe(name: str, folder: Path) -> Recipe:
     return Recipe(**options, eval=str(folder / "test.npz"))
 
 
-def _made(recipe: Recipe, folder: Path) -> Result:
+def _made(recipe: Recipe, folder: Path, tell: Callable[[str], None]) -> Result:
     from onnxprune.driver.prune import prune
 
-    return prune(folder / "digits.onnx", recipe)
+    return prune(folder / "digits.onnx", recipe, progress=tell)
 
 
 def _rows(made: Mapping[str, Result], timed: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -46,6 +46,8 @@ def _state(path: Path) -> tuple[int, int, int] | None:
 
 
 def _told(path: Path, before: tuple[int, int, int] | None) -> str:
+    if path.is_dir():
+        return f"{path} has the files that were finished, whole"
     if _state(path) != before:
         return f"{path} was written, whole"
     return f"{path} was not written" if before is None else f"{path} is as it was"

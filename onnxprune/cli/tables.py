@@ -91,7 +91,7 @@ def sparse(report: SparseReport, output: str, *, remedy: str = "", commands: Seq
     most_changed(
         out, "layer, weights that are not zero", [(one.weight, one.size, one.kept) for one in report.layers], every=every
     )
-    ends = [(name, "dense, because no other layer comes before or after; --ends includes it") for name in report.dense]
+    ends = [(name, "dense, because no other layer comes before or after; --ends includes them") for name in report.dense]
     by_reason(out, [*ends, *((name, f"dense: {why}") for name, why in report.left.items())], every=every)
     closing(out, commands)
 

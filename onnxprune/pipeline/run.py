@@ -198,7 +198,7 @@ def run(
             found.append(report)
         result = Model.of(model)
         tell("comparing outputs with the original's")
-        judged = jury.judge(result, compare=jury.judges is not None, evaluation=score.evaluation if score else None)
+        judged = jury.judge(result, evaluation=score.evaluation if score else None)
         tell("writing")
         files.save(result, out)
     scored = {"score": before} if score else {}

@@ -61,6 +61,11 @@ def test_what_was_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
     assert err == f"onnxprune: interrupted: {out} was written, whole; {plan} was not written\n"
 
 
+def test_a_folder_has_what_was_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    err = interrupted({"output": tmp_path}, capsys)
+    assert err == f"onnxprune: interrupted: {tmp_path} has the files that were finished, whole\n"
+
+
 def test_other_ends_are_not_interrupts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit), accounted({"output": tmp_path / "o.onnx"}):
         sys.exit(2)
