@@ -42,9 +42,10 @@ def check_globs(
 
 
 def _hint(glob: str, names: list[str]) -> str:
-    """Names that come near, whole or up to a dot, slash or colon; else some that there are."""
+    """Names that come near, whole, or up to a dot, slash or colon with a star; else some that there are."""
     parts = dict.fromkeys(name[: cut.start()] for name in names for cut in re.finditer(r"(?<=.)[./:]", name))
     found = difflib.get_close_matches(glob.strip("*?"), [name for name in (*names, *parts) if name], _SHOWN, _NEAR)
     if found:
-        return f"; did you mean {' or '.join(map(repr, found))}?"
+        near = [name if name in names else f"{name}*" for name in found]
+        return f"; did you mean {' or '.join(map(repr, near))}?"
     return f"; there are {', '.join(map(repr, [name for name in names if name][:_SHOWN]))}, ..." if names else ""

@@ -18,9 +18,9 @@ def test_globs_that_name_something_pass(globs: list[str]) -> None:
 @pytest.mark.parametrize(
     ("glob", "near"),
     [
-        ("stemm*", "did you mean 'stem'"),
+        ("stemm*", "did you mean 'stem*'"),
         ("stem.0.weight:0", "did you mean 'stem.0.weight'"),
-        ("*atention*", "'/layers/attention'"),
+        ("*atention*", "'/layers/attention*'"),
         ("zzzzz", "there are 'stem.0.weight', 'stem.0.bias'"),
     ],
 )
