@@ -46,7 +46,7 @@ options: $(VENV)/.installed  ## write docs/options.md from the options that are 
 docs: $(VENV)/.installed  ## build the pages as a site in build/site; a link that leads nowhere is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-demo: $(VENV)/.installed-demo  ## prune a small digit classifier and measure it; installs no torch
+demo: $(VENV)/.installed-demo  ## prune a small digit classifier with its samples, and time it; installs no torch
 	$(BIN)/python models/demo.py
 
 clean:  ## remove the environment and everything that was built

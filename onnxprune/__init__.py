@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         PassError,
         PlanError,
         ProviderError,
+        QualityError,
         ReportError,
         RequirementError,
         RuleError,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from onnxprune.latency.benchmark import benchmark
+    from onnxprune.options.gates import Gates
     from onnxprune.options.optimize import OptimizeRecipe
     from onnxprune.options.prune import Recipe
     from onnxprune.options.quantize import QuantRecipe
@@ -53,6 +55,7 @@ __all__ = [
     "Build",
     "ChangedError",
     "ContractError",
+    "Gates",
     "InputError",
     "ModelError",
     "OnnxPruneError",
@@ -65,6 +68,7 @@ __all__ = [
     "Plan",
     "PlanError",
     "ProviderError",
+    "QualityError",
     "QuantRecipe",
     "QuantReport",
     "QuantResult",
@@ -109,6 +113,7 @@ _HOMES = {
     "onnxprune.pipeline.run": ("Build", "run"),
     "onnxprune.axes.plan": ("Plan",),
     "onnxprune.options.quantize": ("QuantRecipe",),
+    "onnxprune.options.gates": ("Gates",),
     "onnxprune.driver.quantize": ("QuantResult", "quantize"),
     "onnxprune.options.optimize": ("OptimizeRecipe",),
     "onnxprune.driver.optimize": ("OptimizeResult", "optimize"),

@@ -9,6 +9,7 @@
     │   ├── OutputError                  an output path that cannot or must not be written
     │   └── ProviderError                an execution provider that this machine does not have
     ├── RequirementError (RuntimeError)  a requirement was not met: exit status 1, nothing written
+    │   ├── QualityError                 the result is not as good as a gate asks
     │   ├── TargetError                  no plan reaches the target; says what is reachable
     │   └── VerificationError            the pruned model is not the masked model
     ├── ReportError (OSError)            stdout takes no report: exit status 74, the output files are written
@@ -32,6 +33,7 @@ __all__ = [
     "PassError",
     "PlanError",
     "ProviderError",
+    "QualityError",
     "ReportError",
     "RequirementError",
     "RuleError",
@@ -78,6 +80,10 @@ class ProviderError(InputError):
 
 class RequirementError(OnnxPruneError, RuntimeError):
     """What was asked for could not be met."""
+
+
+class QualityError(RequirementError):
+    """The result is not as good as a gate asks (``--min-score``, ``--max-drop``, ``--min-agreement``)."""
 
 
 class TargetError(RequirementError):

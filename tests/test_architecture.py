@@ -65,6 +65,7 @@ PROTOBUF |= {
     "verify.structure",
     "verify.shaking",
     "driver.int8_layers",
+    "driver.interface",
     "driver.int8_result",
     "driver.ort_quantizer",
     "ir.discontinuities",
@@ -109,6 +110,7 @@ PROTOBUF |= {
 UNTESTED = {
     "__main__": "tests/cli/test_app.py runs it",
     "cli.building": "test_pipeline",
+    "cli.demo_tables": "tests/cli/test_demo.py",
     "cli.quantizing": "test_quantizer",
     "latency.model": "tests/latency/test_profiler.py",
     "shapes.binding": "test_inference",

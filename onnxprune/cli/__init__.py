@@ -9,14 +9,33 @@ Change here: what a command prints, or add a command. Options of one command are
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-from onnxprune.cli import building, optimizing, pruning, quantizing, releasing, sparsity, timing, training
+import typer
+
+from onnxprune.cli import building, demo, optimizing, pruning, quantizing, releasing, sparsity, timing, training
 from onnxprune.cli.app import app
-from onnxprune.cli.output import fail
+from onnxprune.cli.output import fail, told
 from onnxprune.cli.process import prepare_streams, stoppable
 from onnxprune.errors import OnnxPruneError
 
-__all__ = ["app", "building", "main", "optimizing", "pruning", "quantizing", "releasing", "sparsity", "timing", "training"]
+__all__ = [
+    "app",
+    "building",
+    "demo",
+    "main",
+    "optimizing",
+    "pruning",
+    "quantizing",
+    "releasing",
+    "sparsity",
+    "timing",
+    "training",
+]
+
+
+_UNREADABLE: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+"""What a command line that cannot be read raises, of click: typer has one of its own in some versions."""
 
 
 def main() -> None:
@@ -28,10 +47,15 @@ def main() -> None:
 
 def _run() -> None:
     try:
-        app()
+        status = app(standalone_mode=False)
+    except _UNREADABLE as error:
+        error.show()
+        told(error.format_message(), error.exit_code, "UsageError")
+        sys.exit(error.exit_code)
     except OnnxPruneError as error:
-        fail(str(error), error.exit_status)
+        fail(str(error), error.exit_status, type(error).__name__)
     except BrokenPipeError:  # the reader of our output went away
         sys.exit(0)
     except OSError as error:
-        fail(str(error), 2)
+        fail(str(error), 2, type(error).__name__)
+    sys.exit(status or 0)

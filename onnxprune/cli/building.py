@@ -14,6 +14,7 @@ def run(given: Run) -> None:
     import dataclasses
 
     from onnxprune.cli import training_tables
+    from onnxprune.cli.suggestions import Suggestions
     from onnxprune.pipeline import run as pipeline
 
     build = pipeline.Build.load(given.recipe)
@@ -25,4 +26,6 @@ def run(given: Run) -> None:
         return
     with progress("reading", quiet=given.as_json) as tell:
         report = pipeline.run(build, keep=given.keep, force=given.force, progress=tell)
+    nexts = Suggestions(build.model, build.output, shape=build.shape).benchmark().add("inspect", build.output).commands
+    report = {**report, "next": nexts}
     show(report, given.as_json, lambda: training_tables.built(report))

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["console", "counted", "escaped", "in_bytes", "notes", "quantity", "say", "table"]
+__all__ = ["bar", "console", "counted", "escaped", "in_bytes", "notes", "quantity", "say", "table"]
 
 _WHOLE = 1000
 """Columns of a pipe or a file: a name is never folded there."""
@@ -39,9 +39,9 @@ def console() -> Console:
     return _Console(width=width, markup=False, highlight=False, emoji=False)
 
 
-def say(out: Console, text: str) -> None:
-    """Print a sentence; the terminal wraps it, so that it is copied in one piece."""
-    out.print(text, soft_wrap=True)
+def say(out: Console, text: str, style: str | None = None) -> None:
+    """Print a sentence; on a terminal it is wrapped between words, elsewhere never."""
+    out.print(text, soft_wrap=not out.is_terminal, style=style)
 
 
 def notes(out: Console, texts: Iterable[str]) -> None:
@@ -56,6 +56,11 @@ def table(title: str, *columns: str, text: tuple[str, ...] = ()) -> Table:
     for number, column in enumerate(columns):
         made.add_column(column, justify="left" if number == 0 or column in text else "right", overflow="fold")
     return made
+
+
+def bar(share: float, out: Console, width: int = 12) -> str:
+    """A bar for a share from 0 to 1; of signs that the terminal has."""
+    return ("#" if out.options.ascii_only else "█") * round(width * min(max(share, 0.0), 1.0))
 
 
 def counted(count: int, singular: str, plural: str = "") -> str:

@@ -13,9 +13,11 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import typer
 from typer.core import TyperCommand
 
+from onnxprune.cli.interrupts import accounted
 from onnxprune.errors import ContractError, OnnxPruneError
 from onnxprune.ir.unchanged import watched
 from onnxprune.options.fields import Field, fields_of
+from onnxprune.options.gates import Gates
 from onnxprune.runtime.memory import bound_memory
 from onnxprune.runtime.threads import bound
 
@@ -55,10 +57,13 @@ class Parameter:
     kind: type
 
     @property
-    def last(self) -> tuple[bool, bool]:
-        """Sorts what must be given before the rest, and what many commands have behind it."""
-        return self.field.default is not MISSING, self.field.name in {"threads", "max_memory", "custom_ops", "force", "as_json"}
+    def last(self) -> tuple[bool, int]:
+        """Sorts what must be given before the rest, and what many commands have behind it, gates first."""
+        return self.field.default is not MISSING, self.field.name in _GATES or 2 * (self.field.name in _COMMON)
 
+
+_GATES = {field.name for field in fields_of(Gates)}
+_COMMON = {"every", "threads", "max_memory", "custom_ops", "force", "as_json"}
 
 COMMANDS: dict[str, tuple[Callable[..., None], list[Parameter]]] = {}
 """Every command by name, with its options in order."""
@@ -67,12 +72,14 @@ COMMANDS: dict[str, tuple[Callable[..., None], list[Parameter]]] = {}
 def command(app: typer.Typer) -> Callable[[F], F]:
     """Register a function as a command; each of its parameters is a dataclass, whose fields are the options.
 
-    A field that is a tuple may be repeated; one that is true unless told otherwise has ``--no-`` before it to say so.
+    A field that is a tuple may be repeated; one that is true unless told otherwise has ``--no-`` before it to say so. A field
+    that several of the dataclasses have is one option.
     """
 
     def decorate(function: F) -> F:
         parameters = sorted(_parameters(function), key=lambda one: one.last)
-        COMMANDS[function.__name__] = function, parameters
+        shown = list({one.field.name: one for one in reversed(parameters)}.values())[::-1]
+        COMMANDS[function.__name__] = function, shown
         kinds = {name: get_args(hint)[0] if get_origin(hint) is Annotated else hint for name, hint in _hints(function).items()}
 
         @functools.wraps(function)
@@ -85,12 +92,12 @@ def command(app: typer.Typer) -> Callable[[F], F]:
                 value = given[one.field.name]
                 values[one.owner][one.field.name] = tuple(value or ()) if one.field.type is tuple else value
             made = {name: kind(**values[name]) for name, kind in kinds.items()}
-            with _libraries(given.get("custom_ops") or ()), _faults(given), watched():
+            with accounted(given), _libraries(given.get("custom_ops") or ()), _faults(given), watched():
                 function(**made)
 
-        shown = [_shown(one.field) for one in parameters]
-        run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
-        run.__annotations__ = {one.name: one.annotation for one in shown} | {"return": None}
+        read = [_shown(one.field) for one in shown]
+        run.__signature__ = inspect.Signature(read)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in read} | {"return": None}
         del run.__wrapped__  # typer reads through it
         app.command(cls=_Command)(run)
         return function

@@ -7,11 +7,15 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from onnxprune.cli.console import console, counted, in_bytes, say, table
+from onnxprune.cli.summary import change, closing, summary
 from onnxprune.cli.tables import surgery
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
+    from onnxprune.driver.judgement import Judgement
     from onnxprune.driver.report import LeverReport, OptimizeReport
 
 __all__ = ["optimized"]
@@ -20,10 +24,15 @@ _LAWS = {"lossless": "lossless == original", "channels": "pruned == masked"}
 """What is proven of what a lever does."""
 
 
-def optimized(report: OptimizeReport, output: str) -> None:
-    """What `optimize` tried, chose and wrote."""
+def optimized(report: OptimizeReport, output: str, judged: Judgement, *, commands: Sequence[str] = ()) -> None:
+    """What `optimize` tried, chose and wrote; how good that is, and what to do next."""
     out = console()
-    tried = table(f"{report.model} -> {output}", "tried", "latency", "size", report.score.metric, "")
+    rows = [("latency", "1.000", f"{report.latency:.3f}", f"{report.latency:.3f}"), change("file on disk", *report.nbytes)]
+    summary(out, f"{report.model} -> {output}", judged.to_dict(), rows, "Allow less with --max-drop, or give more samples")
+    for lever in report.levers:
+        if lever.check:
+            surgery(out, dataclasses.asdict(lever.check), _LAWS.get(lever.lever, lever.lever))
+    tried = table("", "tried", "latency", "size", report.score.metric, "")
     for row in report.tried:
         mark = "chosen" if row["chosen"] else "" if row["holds"] else "not enough"
         tried.add_row(row["mixture"], f"{row['latency']:.3f}", f"{row['size']:.3f}", f"{row['score']:.4f}", mark)
@@ -35,8 +44,6 @@ def optimized(report: OptimizeReport, output: str) -> None:
         gave.add_row(lever.lever, lever.choice, *cells, _outputs(lever))
     out.print(gave)
     for lever in report.levers:
-        if lever.check:
-            surgery(out, dataclasses.asdict(lever.check), _LAWS.get(lever.lever, lever.lever))
         _kept(out, lever)
     score = report.score
     say(
@@ -51,6 +58,7 @@ def optimized(report: OptimizeReport, output: str) -> None:
         mixture, why = list(report.failed.items())[-1]
         more = f" and {len(report.failed) - 1} more" if len(report.failed) > 1 else ""
         say(out, f"not built: {mixture}{more}: {why}")
+    closing(out, commands)
 
 
 def _outputs(lever: LeverReport) -> str:

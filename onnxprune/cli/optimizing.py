@@ -6,20 +6,33 @@ from onnxprune.cli.app import app
 from onnxprune.cli.derived import command
 from onnxprune.cli.output import progress, show
 from onnxprune.options.commands import Writes
+from onnxprune.options.gates import Gates
 from onnxprune.options.optimize import OptimizeRecipe
 
 
 @command(app)
-def optimize(recipe: OptimizeRecipe, given: Writes) -> None:
+def optimize(recipe: OptimizeRecipe, gates: Gates, given: Writes) -> None:
     """Make a model as fast as it can be within a drop of its score: by channels and int8, as measured here."""
     from onnxprune.cli import optimize_tables
+    from onnxprune.cli.suggestions import Suggestions
+    from onnxprune.driver.judgement import judge_optimized
     from onnxprune.driver.optimize import optimize as run
     from onnxprune.ir import files
 
     out = files.check_output(given.output, inputs=(given.model,), force=given.force)
     with progress("reading", quiet=given.as_json) as tell:
         result = run(given.model, recipe, progress=tell)
+        tell("comparing outputs with the original's")
+        judged = judge_optimized(given.model, recipe, gates, result.compiled, result.report.score)
         tell("writing")
         result.save(out, force=given.force)
-    report = {**result.report.to_dict(), "output": str(out), "bytes": files.size_on_disk(out)}
-    show(report, given.as_json, lambda: optimize_tables.optimized(result.report, str(out)))
+    found = Suggestions(given.model, out, calib=recipe.calib, shape=recipe.shape)
+    nexts, told = found.benchmark().finetune().commands, result.report
+    report = {
+        **told.to_dict(),
+        "judgement": judged.to_dict(),
+        "output": str(out),
+        "bytes": files.size_on_disk(out),
+        "next": nexts,
+    }
+    show(report, given.as_json, lambda: optimize_tables.optimized(told, str(out), judged, commands=nexts))

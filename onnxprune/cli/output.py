@@ -6,8 +6,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import typer
@@ -15,7 +15,10 @@ import typer
 from onnxprune.errors import ReportError
 from onnxprune.runtime.threads import threads
 
-__all__ = ["as_json_file", "fail", "progress", "show", "strict", "warn"]
+__all__ = ["SCHEMA", "as_json_file", "envelope", "fail", "progress", "show", "strict", "told", "warn"]
+
+SCHEMA = "onnxprune/1"
+"""The version of what `--json` prints: `docs/report.schema.json`. Keys may be added within a version, and none changes."""
 
 
 def as_json_file(document: dict[str, Any]) -> bytes:
@@ -40,7 +43,7 @@ def show(document: dict[str, Any], as_json: bool, draw: Callable[[], None]) -> N
     """
     try:
         if as_json:
-            typer.echo(json.dumps({"threads": threads(), **strict(document)}, allow_nan=False))
+            typer.echo(json.dumps({**envelope(), "threads": threads(), **strict(document)}, allow_nan=False))
         else:
             draw()
         sys.stdout.flush()
@@ -52,18 +55,21 @@ def show(document: dict[str, Any], as_json: bool, draw: Callable[[], None]) -> N
 
 
 @contextmanager
-def progress(text: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """A spinner with what is being done; nothing where nobody watches."""
-    if quiet or not sys.stderr.isatty():
+def progress(text: str, *, quiet: bool, phases: Sequence[str] = ()) -> Iterator[Callable[[str], None]]:
+    """Where a command is, see `onnxprune.cli.following`; nothing for machines.
+
+    Args:
+        text: what is done first.
+        quiet: whether nothing is shown.
+        phases: the names of the phases, in order; empty where that is not known.
+    """
+    if quiet:
         yield lambda _: None
         return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from onnxprune.cli.following import Follower
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(text, total=None)
-        yield lambda description: bar.update(task, description=description)
+    with Follower(text, phases) as follower:
+        yield follower.tell
 
 
 def warn(text: str) -> list[str]:
@@ -73,10 +79,38 @@ def warn(text: str) -> list[str]:
     return [text] if text else []
 
 
-def fail(text: str, status: int) -> NoReturn:
-    """Say in one line what went wrong, and exit."""
+def fail(text: str, status: int, kind: str) -> NoReturn:
+    """Say in one line what went wrong, for machines in a document too, and exit.
+
+    Args:
+        text: what went wrong.
+        status: to exit with.
+        kind: the name of the exception.
+    """
     typer.echo(f"onnxprune: {_line(text)}", err=True)
+    told(text, status, kind)
     sys.exit(status)
+
+
+def told(text: str, status: int, kind: str) -> None:
+    """Print an error as a document, if the command line asks for one."""
+    if "--json" in sys.argv[1:]:
+        failure = {"type": kind, "message": _line(text), "exit_status": status}
+        with suppress(OSError, ValueError):  # stdout may be what failed
+            typer.echo(json.dumps({**envelope(), "failure": failure}))
+            sys.stdout.flush()
+
+
+def envelope() -> dict[str, str]:
+    """What every document begins with: the version of its schema, the command, and the version of the program."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        number = version("onnxprune")
+    except PackageNotFoundError:  # run from a checkout
+        number = "unknown"
+    named = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    return {"schema": SCHEMA, "command": named, "version": number}
 
 
 def _line(text: str) -> str:

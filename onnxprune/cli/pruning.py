@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from onnxprune.cli.app import app
 from onnxprune.cli.derived import Some, command
 from onnxprune.cli.output import as_json_file, progress, show, warn
 from onnxprune.errors import OnnxPruneError, OptionError, VerificationError
 from onnxprune.options.commands import Apply, Inspect, Prune, Sensitivity, Verify, Writes
+from onnxprune.options.gates import Gates
 from onnxprune.options.prune import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from onnxprune.axes.plan import Plan
     from onnxprune.driver.prune import Result
+    from onnxprune.driver.result import Pruned
 
 
 @command(app)
 def inspect(recipe: Annotated[Recipe, Some("protect allow_inexact shape")], given: Inspect) -> None:
     """What can be pruned, what cannot, and why; which weights are sparse."""
-    from onnxprune.cli import tables
+    from onnxprune.cli import inspection_tables
     from onnxprune.driver import encode
     from onnxprune.driver import prune as api
 
@@ -31,7 +34,7 @@ def inspect(recipe: Annotated[Recipe, Some("protect allow_inexact shape")], give
         )
         tell("counting zeros")
         found["sparsity"] = encode.describe(given.model)
-    show(found, given.as_json, lambda: tables.inspection(found, layers=given.layers, every=given.every))
+    show(found, given.as_json, lambda: inspection_tables.inspection(found, layers=given.layers, every=given.every))
 
 
 @command(app)
@@ -39,8 +42,10 @@ def prune(recipe: Recipe, given: Prune) -> None:
     """Write a physically smaller model that meets a target."""
     import dataclasses
 
-    from onnxprune.cli import tables
+    from onnxprune.cli import phases, pruning_tables
+    from onnxprune.cli.suggestions import keep_more
     from onnxprune.driver import prune as api
+    from onnxprune.driver.progress import Phase
     from onnxprune.ir import files
     from onnxprune.ir.outputs import Outputs
 
@@ -49,19 +54,42 @@ def prune(recipe: Recipe, given: Prune) -> None:
     model, force = given.model, given.force
     out = files.check_output(given.output, inputs=(model,), force=force)
     plan_path = files.check_output(given.plan_out, inputs=(model, given.output), force=force) if given.plan_out else None
-    with progress("reading", quiet=given.as_json) as tell:
+    expected = phases.pruning(recipe, timed=given.benchmark)
+    with progress("reading", quiet=given.as_json, phases=expected) as tell:
         result = api.prune(model, recipe, agreement=recipe.verify, progress=tell)
         if given.benchmark:
-            tell("measuring latency")
+            tell(Phase("measuring latency", phases.LATENCY))
             result = with_benchmark(model, result, recipe.shape)
-        tell("writing")
+        tell(Phase("writing", phases.WRITING))
         with Outputs() as outputs:
             digest = files.save(result.compiled, files.check_output(out, force=force), outputs)
             if plan_path:
                 plan = dataclasses.replace(result.plan, pruned=digest)
                 outputs.open(plan_path).file.write(as_json_file(plan.to_dict(result.coupling)))
-    report = {**result.report.to_dict(), "output": str(out)}
-    show(report, given.as_json, lambda: tables.pruning(result.report, str(out)))
+    nexts = _after(recipe, given, result, out)
+    remedy = keep_more(recipe.calib, "a larger --target, or --max-drop 1% --eval DATA", compared=recipe.verify)
+    report = {**result.report.to_dict(), "output": str(out), "next": nexts}
+    told = result.report
+    show(
+        report,
+        given.as_json,
+        lambda: pruning_tables.pruning(told, str(out), remedy=remedy, commands=nexts, every=given.every),
+    )
+
+
+def _after(recipe: Recipe, given: Prune, result: Result, out: Path) -> list[str]:
+    """What to do next: make up for what was lost, or go on."""
+    from onnxprune.cli.suggestions import Suggestions
+
+    found = Suggestions(given.model, out, calib=recipe.calib, shape=recipe.shape)
+    judged = result.report.judgement
+    if not recipe.calib and not recipe.only_exact:
+        found.samples(result.compiled, noise=True)
+    elif judged and judged.level == "collapsed":
+        if recipe.target.fraction < 1:
+            found.again("--target", f"{recipe.target.metric}={(1 + recipe.target.fraction) / 2:g}", without=("--target",))
+        found.finetune()
+    return found.quantize().finetune().benchmark().commands
 
 
 @command(app)
@@ -70,19 +98,25 @@ def plan(
     given: Writes,
 ) -> None:
     """Decide what to remove, and write it down for review."""
-    from onnxprune.cli import tables
+    from onnxprune.cli import phases, pruning_tables
+    from onnxprune.cli.suggestions import Suggestions
     from onnxprune.driver import prune as api
     from onnxprune.ir import files
     from onnxprune.ir.outputs import replace_file
 
     out = files.check_output(given.output, inputs=(given.model,), force=given.force)
-    with progress("finding coupling groups", quiet=given.as_json) as tell:
+    with progress("reading", quiet=given.as_json, phases=phases.planning(recipe)) as tell:
         chosen, analysis = api.make_plan(given.model, recipe, progress=tell)
         obtained = api.price(analysis, chosen)[2]
     document = chosen.to_dict(analysis.coupling)
     with replace_file(out) as file:
         file.write(as_json_file(document))
-    show(document, given.as_json, lambda: tables.planned(document, str(out), obtained))
+    found = Suggestions(given.model, out, shape=recipe.shape)
+    repair = ("--calib", recipe.calib, *(("--preprocess", recipe.preprocess) if recipe.preprocess else ()))
+    small = out.with_name(f"{given.model.stem}-pruned{given.model.suffix}")
+    nexts = found.add("apply", given.model, out, "-o", small, *(repair if recipe.calib else ())).commands
+    told = {**document, "output": str(out), "obtained": obtained, "next": nexts}
+    show(told, given.as_json, lambda: pruning_tables.planned(document, str(out), obtained, commands=nexts, every=given.every))
 
 
 @command(app)
@@ -91,47 +125,78 @@ def sensitivity(
     given: Sensitivity,
 ) -> None:
     """What each group costs: the error of the outputs when it alone is cut, and repaired."""
-    from onnxprune.cli import tables
+    from onnxprune.cli import phases, pruning_tables
     from onnxprune.driver import prune as api
     from onnxprune.ir import files
     from onnxprune.ir.outputs import replace_file
 
     picture = files.check_output(given.plot, inputs=(given.model,), force=given.force) if given.plot else None
-    with progress("finding coupling groups", quiet=given.as_json) as tell:
+    with progress("reading", quiet=given.as_json, phases=phases.sensing()) as tell:
         found = api.sensitivity(given.model, recipe.calib, recipe, progress=tell)
         if picture:
             from onnxprune.cli.plots import curves
 
             with replace_file(picture) as file:
                 curves(found, file, picture.suffix)
-    show(found, given.as_json, lambda: tables.sensitivities(found))
+    show(found, given.as_json, lambda: pruning_tables.sensitivities(found))
 
 
 @command(app)
-def apply(recipe: Annotated[Recipe, Some("calib preprocess seed shape")], given: Apply) -> None:
+def apply(recipe: Annotated[Recipe, Some("calib preprocess seed shape")], gates: Gates, given: Apply) -> None:
     """Carry out a plan; with samples, repair what it cuts as `prune` does."""
-    import dataclasses
-
     from onnxprune.axes.plan import Plan
-    from onnxprune.cli import tables
+    from onnxprune.cli import phases, pruning_tables
+    from onnxprune.cli.suggestions import Suggestions, keep_more
     from onnxprune.driver import apply as api
+    from onnxprune.driver.progress import Phase
     from onnxprune.driver.proof import demand
     from onnxprune.ir import files
 
     masked = given.masked
     out = files.check_output(given.output, inputs=(given.model, given.plan), force=given.force)
-    with progress("cutting" if not masked else "masking", quiet=given.as_json) as tell:
+    expected = phases.applying(recipe, masked=masked)
+    with progress("reading" if not masked else "masking", quiet=given.as_json, phases=expected) as tell:
         chosen = Plan.load(given.plan)
         notes = warn(api.foreign(given.model, chosen)) + warn("" if masked else api.unrepaired(chosen, recipe))
-        result = api.carry_out(given.model, chosen, recipe, masked=masked, progress=tell)
+        result = api.carry_out(given.model, chosen, recipe, masked=masked, gates=gates, progress=tell)
         if given.require_proof:
             demand(result.check, str(given.model))
-        tell("writing")
+        tell(Phase("writing", phases.WRITING))
         files.save(result.model, out)
-    done = {"output": str(out), "masked": masked, "groups": len(chosen.keep), "bytes": out.stat().st_size, "notes": notes}
-    done["verification"] = None if result.check is None else dataclasses.asdict(result.check)
-    done["repairs"] = [dataclasses.asdict(one) for one in result.repairs]
-    show(done, given.as_json, lambda: tables.applied(done, result.repairs))
+    done = {**_applied(result, chosen, masked=masked), "model": str(given.model), "output": str(out), "notes": notes}
+    done["bytes"] = done["after"]["size"] = files.size_on_disk(out)
+    found = Suggestions(given.model, out, calib=recipe.calib, shape=recipe.shape)
+    if not masked:
+        found.add("verify", given.model, out, "--plan", given.plan)
+    done["next"] = found.benchmark().quantize().commands
+    remedy = "" if masked else keep_more(recipe.calib, "another plan")
+    show(
+        done,
+        given.as_json,
+        lambda: pruning_tables.applied(done, result.repairs, remedy=remedy, commands=done["next"], every=given.every),
+    )
+
+
+def _applied(result: Pruned, chosen: Plan, *, masked: bool) -> dict[str, Any]:
+    """What came of a plan, as plain data."""
+    import dataclasses
+
+    from onnxprune.driver.prune import price
+
+    before, after, _ = price(result.analysis, chosen)
+    kept = {
+        group.id: (group.size, len(chosen.keep[group.id])) for group in result.analysis.coupling.groups if group.id in chosen.keep
+    }
+    return {
+        "masked": masked,
+        "groups": len(chosen.keep),
+        "before": dataclasses.asdict(before),
+        "after": dataclasses.asdict(before if masked else after),
+        "widths": [(name, size, left) for name, (size, left) in kept.items()],
+        "judgement": result.judgement.to_dict() if result.judgement else None,
+        "verification": None if result.check is None else dataclasses.asdict(result.check),
+        "repairs": [dataclasses.asdict(one) for one in result.repairs],
+    }
 
 
 @command(app)
@@ -140,7 +205,7 @@ def verify(given: Verify) -> None:
     import dataclasses
 
     from onnxprune.axes.plan import Plan
-    from onnxprune.cli import tables
+    from onnxprune.cli import pruning_tables
     from onnxprune.driver import apply as api
     from onnxprune.driver.proof import demand
 
@@ -160,7 +225,7 @@ def verify(given: Verify) -> None:
         outcome = dataclasses.replace(found.check, notes=(*found.check.notes, *notes))
         found = dataclasses.replace(found, check=outcome)
     if given.as_json or outcome.ok:
-        show(found.to_dict(), given.as_json, lambda: tables.verified(outcome, found.repaired, found.drift))
+        show(found.to_dict(), given.as_json, lambda: pruning_tables.verified(outcome, found.repaired, found.drift))
     if not outcome.ok:
         raise VerificationError(f"{given.pruned}: {outcome.text}")
     if given.require_proof:

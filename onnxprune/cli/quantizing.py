@@ -8,18 +8,24 @@ from onnxprune.cli.output import progress, show
 from onnxprune.options.commands import Compares
 from onnxprune.options.quantize import QuantRecipe
 
+_REMEDY = "Leave what loses most in floating point with --exclude GLOB, try --method percentile, or give more samples"
+
 
 @command(app)
 def quantize(recipe: QuantRecipe, given: Compares) -> None:
     """Make a model compute in int8, pruned or sparse ones too: every zero stays zero."""
-    from onnxprune.cli import tables
+    from onnxprune.cli import phases, tables
+    from onnxprune.cli.suggestions import Suggestions
+    from onnxprune.driver.progress import Phase
     from onnxprune.driver.quantize import quantize as run
     from onnxprune.ir import files
 
     out = files.check_output(given.output, inputs=(given.model,), force=given.force)
-    with progress("reading", quiet=given.as_json) as tell:
+    with progress("reading", quiet=given.as_json, phases=phases.QUANTIZING) as tell:
         result = run(given.model, recipe, agreement=given.compare, progress=tell)
-        tell("writing")
+        tell(Phase("writing", phases.WRITING))
         result.save(out, force=given.force)
-    report = {**result.report.to_dict(), "output": str(out), "bytes": files.size_on_disk(out)}
-    show(report, given.as_json, lambda: tables.quantized(result.report, str(out)))
+    nexts = Suggestions(given.model, out, shape=recipe.shape).benchmark().commands
+    report = {**result.report.to_dict(), "output": str(out), "bytes": files.size_on_disk(out), "next": nexts}
+    told = result.report
+    show(report, given.as_json, lambda: tables.quantized(told, str(out), remedy=_REMEDY, commands=nexts, every=given.every))

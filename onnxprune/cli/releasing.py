@@ -13,6 +13,7 @@ from onnxprune.options.release import ReleaseRecipe
 def release(recipe: ReleaseRecipe, given: Writes) -> None:
     """Make constants of inputs that have defaults, so that other commands may change them."""
     from onnxprune.cli import tables
+    from onnxprune.cli.suggestions import Suggestions
     from onnxprune.driver.release import release as run
     from onnxprune.ir import files
 
@@ -21,5 +22,7 @@ def release(recipe: ReleaseRecipe, given: Writes) -> None:
         result = run(given.model, recipe)
         tell("writing")
         result.save(out, force=given.force)
-    done = {**result.to_dict(), "output": str(out), "bytes": files.size_on_disk(out)}
-    show(done, given.as_json, lambda: tables.released(done))
+    sizes = {"before_bytes": files.size_on_disk(given.model), "bytes": files.size_on_disk(out)}
+    nexts = Suggestions(given.model, out, shape=recipe.shape).add("inspect", out).commands
+    done = {**result.to_dict(), "source": str(given.model), "output": str(out), **sizes, "next": nexts}
+    show(done, given.as_json, lambda: tables.released(done, commands=nexts, every=given.every))

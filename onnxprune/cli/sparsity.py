@@ -4,35 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxprune.cli.app import app
 from onnxprune.cli.derived import command
 from onnxprune.cli.output import progress, show
-from onnxprune.options.commands import Compares, Decode, Encode
+from onnxprune.options.commands import Compares, Decode, Encode, Writes
+from onnxprune.options.gates import Gates
 from onnxprune.options.sparsify import EncodeRecipe, SparseRecipe
+
+if TYPE_CHECKING:
+    from onnxprune.driver.encode import Stored
 
 
 @command(app)
 def sparsify(recipe: SparseRecipe, given: Compares) -> None:
     """Write zeros into weights, and let the others make up for them: for smaller files, and for 2:4 hardware."""
-    from onnxprune.cli import tables
+    from onnxprune.cli import phases, tables
+    from onnxprune.cli.suggestions import Suggestions, keep_more
+    from onnxprune.driver.progress import Phase
     from onnxprune.driver.sparsify import sparsify as run
     from onnxprune.ir import files
 
     out = files.check_output(given.output, inputs=(given.model,), force=given.force)
-    with progress("reading", quiet=given.as_json) as tell:
+    with progress("reading", quiet=given.as_json, phases=phases.sparsifying(recipe)) as tell:
         result = run(given.model, recipe, agreement=given.compare, progress=tell)
-        tell("writing")
+        tell(Phase("writing", phases.WRITING))
         result.save(out, force=given.force)
-    report = {**result.report.to_dict(), "output": str(out)}
-    show(report, given.as_json, lambda: tables.sparse(result.report, str(out)))
+    found = Suggestions(given.model, out, calib=recipe.calib, shape=recipe.shape)
+    if not recipe.calib:
+        found.samples(result.compiled)
+    if recipe.encoding == "dense":
+        found.add("encode", out, "-o", found.fresh("encoded"))
+    nexts = found.finetune().quantize().benchmark().commands
+    remedy = keep_more(recipe.calib, "a lower --sparsity", compared=given.compare)
+    report = {**result.report.to_dict(), "output": str(out), "next": nexts}
+    told = result.report
+    show(report, given.as_json, lambda: tables.sparse(told, str(out), remedy=remedy, commands=nexts, every=given.every))
 
 
 @command(app)
 def encode(recipe: EncodeRecipe, given: Encode) -> None:
     """Store sparse weights in few bytes, in a file that any runtime reads."""
     from onnxprune.cli import tables
+    from onnxprune.cli.suggestions import Suggestions
     from onnxprune.driver import encode as storage
     from onnxprune.ir import files
 
@@ -45,31 +60,44 @@ def encode(recipe: EncodeRecipe, given: Encode) -> None:
             negative_zeros=recipe.keep_negative_zeros,
             require_proof=recipe.require_proof,
             shape=recipe.shape,
+            gates=recipe.gates,
             progress=tell,
         )
         tell("writing")
         result.save(out, force=given.force)
-        done = {**result.to_dict(), "output": str(out), "bytes": files.size_on_disk(out)}
+        done = _stored(result, given, out)
         if given.measure:
             done |= _measured(given.model, out, tell, recipe.shape)
-    report = {**done, **({"benchmark": done["benchmark"].to_dict()} if given.measure else {})}
-    show(report, given.as_json, lambda: tables.stored(done, "encoded == original"))
+    nexts = Suggestions(given.model, out, shape=recipe.shape).benchmark().commands
+    report = {**done, **({"benchmark": done["benchmark"].to_dict()} if given.measure else {}), "next": nexts}
+    show(report, given.as_json, lambda: tables.stored(done, "encoded == original", commands=nexts, every=given.every))
 
 
 @command(app)
-def decode(given: Decode) -> None:
+def decode(gates: Gates, given: Decode) -> None:
     """Write the weights of an encoded model as they were, bit for bit."""
     from onnxprune.cli import tables
+    from onnxprune.cli.suggestions import Suggestions
     from onnxprune.driver import encode as storage
     from onnxprune.ir import files
 
     out = files.check_output(given.output, inputs=(given.model,), force=given.force)
     with progress("decoding", quiet=given.as_json) as tell:
-        result = storage.decode(given.model, require_proof=given.require_proof, shape=given.shape)
+        result = storage.decode(given.model, require_proof=given.require_proof, shape=given.shape, gates=gates)
         tell("writing")
         result.save(out, force=given.force)
-    done = {**result.to_dict(), "output": str(out), "bytes": files.size_on_disk(out)}
-    show(done, given.as_json, lambda: tables.stored(done, "decoded == original"))
+    done = _stored(result, given, out)
+    nexts = Suggestions(given.model, out, shape=given.shape).benchmark().add("inspect", out).commands
+    told = {**done, "next": nexts}
+    show(told, given.as_json, lambda: tables.stored(done, "decoded == original", commands=nexts, every=given.every))
+
+
+def _stored(result: Stored, given: Writes, out: Path) -> dict[str, Any]:
+    """What was stored in another way, as plain data."""
+    from onnxprune.ir import files
+
+    sizes = {"before_bytes": files.size_on_disk(given.model), "bytes": files.size_on_disk(out)}
+    return {**result.to_dict(), "source": str(given.model), "output": str(out), **sizes}
 
 
 def _measured(model: Path, out: Path, tell: Any, shape: Sequence[str]) -> dict[str, Any]:

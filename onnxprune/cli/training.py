@@ -10,6 +10,7 @@ from onnxprune.cli.app import app
 from onnxprune.cli.derived import command
 from onnxprune.cli.output import progress, show
 from onnxprune.options.commands import Train
+from onnxprune.options.gates import Gates
 from onnxprune.options.train import Lesson, Sparse, Training
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @command(app)
-def finetune(training: Training, lesson: Lesson, given: Train) -> None:
+def finetune(training: Training, lesson: Lesson, gates: Gates, given: Train) -> None:
     """Train a model, pruned or sparse, by labels or to do what the original does; zeros stay zeros."""
 
     def run(material: TrainingInputs, tell: Tell) -> TrainedModel:
@@ -27,11 +28,11 @@ def finetune(training: Training, lesson: Lesson, given: Train) -> None:
 
         return tune(given.model, material, training, progress=tell)
 
-    _carry_out(lesson, given, run)
+    _carry_out(lesson, gates, given, run)
 
 
 @command(app)
-def train(recipe: Sparse, training: Training, lesson: Lesson, given: Train) -> None:
+def train(recipe: Sparse, training: Training, lesson: Lesson, gates: Gates, given: Train) -> None:
     """Make a model sparse, or with --target smaller, while it is trained, by one of the recipes of the literature."""
 
     def run(material: TrainingInputs, tell: Tell) -> TrainedModel:
@@ -39,12 +40,13 @@ def train(recipe: Sparse, training: Training, lesson: Lesson, given: Train) -> N
 
         return tune(given.model, material, recipe, training, progress=tell)
 
-    _carry_out(lesson, given, run)
+    _carry_out(lesson, gates, given, run)
 
 
-def _carry_out(lesson: Lesson, given: Train, run: Callable[[TrainingInputs, Tell], TrainedModel]) -> None:
+def _carry_out(lesson: Lesson, gates: Gates, given: Train, run: Callable[[TrainingInputs, Tell], TrainedModel]) -> None:
     """Check what would be written before PyTorch is loaded, train, write, and report."""
     from onnxprune.cli import training_tables
+    from onnxprune.cli.suggestions import Suggestions
     from onnxprune.ir import files
 
     inputs = (given.model, *([Path(lesson.model)] if lesson.model else []))
@@ -55,10 +57,12 @@ def _carry_out(lesson: Lesson, given: Train, run: Callable[[TrainingInputs, Tell
         from onnxprune.training.inputs import TrainingInputs
 
         teacher, log = Path(lesson.model) if lesson.model else None, Path(lesson.log) if lesson.log else None
-        material = TrainingInputs(lesson.data, teacher, lesson.eval or None, lesson.preprocess, given.resume, log)
+        material = TrainingInputs(lesson.data, teacher, lesson.eval or None, lesson.preprocess, given.resume, log, gates=gates)
         result = run(material, tell)
         result.save(out, force=given.force)
     if not result.first:
         return
-    report = {**result.report, "output": str(out), "bytes": out.stat().st_size}
-    show(report, given.as_json, lambda: training_tables.trained(report))
+    nexts = Suggestions(given.model, out).benchmark().add("inspect", out).commands
+    sizes = {"before_bytes": files.size_on_disk(given.model), "bytes": files.size_on_disk(out)}
+    report = {**result.report, "output": str(out), **sizes, "next": nexts}
+    show(report, given.as_json, lambda: training_tables.trained(report, every=given.every))

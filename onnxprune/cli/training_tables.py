@@ -10,10 +10,13 @@ from typing import Any
 from rich.console import Console
 
 from onnxprune.cli.console import console, counted, in_bytes, quantity, say, table
+from onnxprune.cli.suggestions import TEACH
+from onnxprune.cli.summary import change, closing, counts, summary
 from onnxprune.verify.verdicts import Verdict
 
 __all__ = ["built", "steps", "trained"]
 
+_WATCHED = 'Name samples above the first table, eval = "eval.npz", and a gate, max_drop = "1%": then nothing worse is written'
 _SHOWN = 40
 """Epochs that are listed: the last ones."""
 
@@ -22,8 +25,10 @@ def built(report: Mapping[str, Any]) -> None:
     """What `run` did."""
     out = console()
     scored, start = report.get("score"), report["bytes"][0]
+    title = f"{report['model']} -> {report['output']}"
+    summary(out, title, report["judgement"], [change("file on disk", *report["bytes"])], _WATCHED)
     metric = [scored["metric"]] if scored else []
-    listed = table(f"{report['model']} -> {report['output']}", "step", *metric, "size", "ratio", "surgery", "s")
+    listed = table("", "step", *metric, "size", "ratio", "surgery", "s")
     listed.add_row("original", *([f"{scored['value']:.4f}"] if scored else []), in_bytes(start), "1.000", "", "")
     for step in report["steps"]:
         score = [f"{step['score']['value']:.4f}"] if scored else []
@@ -38,6 +43,11 @@ def built(report: Mapping[str, Any]) -> None:
     for step in report["steps"]:
         for note in step["report"].get("notes") or ():
             say(out, f"note: {step['name']}: {note}")
+    for step in report["steps"]:
+        judged = step["report"].get("judgement")
+        if judged and judged["level"] == "collapsed":
+            say(out, f"{step['name']}: {judged['text']}", style="bold red")
+    closing(out, report.get("next", ()))
 
 
 def steps(planned: Mapping[str, Any]) -> None:
@@ -50,11 +60,16 @@ def steps(planned: Mapping[str, Any]) -> None:
     out.print(listed)
 
 
-def trained(report: Mapping[str, Any]) -> None:
+def trained(report: Mapping[str, Any], *, every: bool = False) -> None:
     """What `finetune` and `train` did."""
     out = console()
-    listed = table(f"{report['model']} -> {report['output']}", "epoch", "loss", "score", "learning rate", "s")
-    for epoch in report["epochs"][-_SHOWN:]:
+    rows = [change("file on disk", report["before_bytes"], report["bytes"])]
+    if "stages" in report:
+        ends = report["stages"][0], report["stages"][-1]
+        rows += [counts(name, *(one[key] for one in ends)) for name, key in (("MACs", "macs"), ("parameters", "params"))]
+    summary(out, f"{report['model']} -> {report['output']}", report["judgement"], rows, TEACH)
+    listed = table("", "epoch", "loss", "score", "learning rate", "s")
+    for epoch in report["epochs"][0 if every else -_SHOWN :]:
         loss = "" if math.isnan(epoch["loss"]) else f"{epoch['loss']:.4f}"
         cells = (loss, _score(epoch), f"{epoch['rate']:.2e}", f"{epoch['seconds']:.1f}")
         listed.add_row(f"{epoch['phase']} {epoch['number']}", *cells)
@@ -70,6 +85,7 @@ def trained(report: Mapping[str, Any]) -> None:
     say(out, f"{report['sparsity']:.1%} of the weights are zero; {in_bytes(report['bytes'])}; {report['seconds']:.1f} s")
     for note in report["notes"]:
         say(out, f"note: {note}")
+    closing(out, report["next"])
 
 
 def _stages(out: Console, report: Mapping[str, Any]) -> None:

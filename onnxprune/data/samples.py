@@ -253,10 +253,13 @@ def held_out(samples: Samples, inputs: Sequence[ValueInfoProto], every: int) -> 
                 if rows.size:
                     yield _some_of(batch, rows, samples.source, signature)
 
-        return SampleSource(samples.source, tables, fresh=samples.fresh)
+        return SampleSource(samples.source, tables, counts[held], samples.bounded, samples.fresh)
 
     if samples.count is not None and samples.count < every * (signature.size or 1):
         raise OptionError(f"{samples.source}: has {samples.count} samples, of which none can be held out: give more")
+    each = signature.size or 1
+    those_of = None if samples.count is None else samples.count // each // every * each
+    counts = (None, None) if samples.count is None or those_of is None else (samples.count - those_of, those_of)
     others, those = (_Tables(part(held), signature, None) for held in (False, True))
     return others, those
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from onnxprune.axes.plan import Plan
 from onnxprune.data.samples import Samples, optional_samples, sized
 from onnxprune.driver.compiler import Compiler
+from onnxprune.driver.judgement import Jury
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import Judge, exact, few
 from onnxprune.driver.prune import analyze, samples_of
@@ -19,6 +20,7 @@ from onnxprune.errors import OptionError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.unchanged import digest_of, watched
+from onnxprune.options.gates import Gates
 from onnxprune.options.prune import Recipe
 from onnxprune.passes import MaskChannels, MaskSource, PruneChannels, Refill, Restore
 from onnxprune.verify.drift import Drift, measure_drift
@@ -59,7 +61,15 @@ def unrepaired(chosen: Plan, recipe: Recipe) -> str:
     return f"the plan was made with samples ({chosen.samples}), and nothing was repaired: --calib DATA repairs as prune does"
 
 
-def apply(source: ModelSource, chosen: Plan, *, masked: bool = False, verify: bool = True, shape: Sequence[str] = ()) -> Model:
+def apply(
+    source: ModelSource,
+    chosen: Plan,
+    *,
+    masked: bool = False,
+    verify: bool = True,
+    shape: Sequence[str] = (),
+    gates: Gates | None = None,
+) -> Model:
     """Carry out a plan: the pruned model, or the original with zeros at the removed positions; see also `carry_out`.
 
     Args:
@@ -68,13 +78,16 @@ def apply(source: ModelSource, chosen: Plan, *, masked: bool = False, verify: bo
         masked: keep every shape; write zeros instead of cutting.
         verify: whether to prove that the result computes what the masked original computes; without, nothing is tested.
         shape: sizes of inputs, as ``image=?x3x224x224``.
+        gates: what the result must be as good as.
 
     Raises:
         ModelError: the source is not a model that can be read.
+        OptionError: a gate needs samples, and there are none.
         PlanError: the plan is for another model.
+        QualityError: the result is not as good as a gate asks.
         VerificationError: the result computes something else.
     """
-    return carry_out(source, chosen, Recipe(verify=verify, shape=tuple(shape)), masked=masked).model
+    return carry_out(source, chosen, Recipe(verify=verify, shape=tuple(shape)), masked=masked, gates=gates, compare=False).model
 
 
 @watched()
@@ -85,6 +98,8 @@ def carry_out(
     *,
     masked: bool = False,
     samples: Samples | None = None,
+    gates: Gates | None = None,
+    compare: bool = True,
     progress: Progress | None = None,
 ) -> Pruned:
     """A plan carried out, with the proof that the surgery is exact; with samples repaired as by `prune`.
@@ -95,22 +110,35 @@ def carry_out(
         recipe: whether to verify and to repair, on which samples, sizes of inputs, and the seed; the rest is decided by the plan.
         masked: keep every shape; write zeros instead of cutting.
         samples: calibration data; the recipe's if there is none here.
+        gates: what the result must be as good as.
+        compare: whether to compare outputs with the original's where no gate asks for it.
         progress: told what begins.
 
     Raises:
         ModelError: the source is not a model that can be read.
-        OptionError: the samples do not fit, or there are some and nothing is cut.
+        OptionError: the samples do not fit, or there are some and nothing is cut; or a gate needs some.
         PlanError: the plan is for another model.
+        QualityError: the result is not as good as a gate asks.
         VerificationError: the result computes something else than the masked original.
     """
     recipe = dataclasses.replace(recipe or Recipe(), allow_inexact=True)
     original = Model.of(source, recipe.shape)
     opened = samples or samples_of(recipe, original)
     original = sized(original, opened)
-    if not masked:
-        return Compiler(original, recipe, opened, Stages(progress)).carry_out(chosen)
-    if opened or recipe.blind:
-        raise OptionError("--masked with --calib: a model with zeros is not repaired; leave one out")
+    stages = Stages(progress)
+    jury = Jury.of(gates or Gates(), original, opened, recipe.preprocess)
+    if masked:
+        if opened or recipe.blind:
+            raise OptionError("--masked with --calib: a model with zeros is not repaired; leave one out")
+        made = _masked(original, chosen, recipe)
+    else:
+        made = Compiler(original, recipe, jury.learnt, stages).carry_out(chosen)
+    with stages("agreement", "comparing outputs with the original's"):
+        judged = jury.judge(made.model, compare=compare and recipe.verify, seed=recipe.seed)
+    return dataclasses.replace(made, judgement=judged)
+
+
+def _masked(original: Model, chosen: Plan, recipe: Recipe) -> Pruned:
     found = analyze(original, allow_inexact=True)
     zeroed, file = MaskChannels().run(found, chosen), MaskSource().run(original, found, chosen)
     dense = Restore().run(zeroed, original)

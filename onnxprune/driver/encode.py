@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from onnxprune.driver.judgement import Judgement, Jury
 from onnxprune.driver.proof import demand, stored
 from onnxprune.driver.result import ModelResult
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.parameters import zero_points
 from onnxprune.ir.unchanged import watched
+from onnxprune.options.gates import Gates
 from onnxprune.passes import Decode, Encode, FoldMasks
 from onnxprune.passes.base import Progress, silent
 from onnxprune.passes.constants import gather_constants
@@ -31,12 +33,14 @@ class Stored(ModelResult):
         weights: how each is stored now.
         rest: bytes of the graph without decoders, and of constants that are no weights.
         verification: the proof that the model computes what the file does.
+        judgement: how good the model is beside the original, whose outputs it has.
         notes: what else the user should know.
     """
 
     weights: tuple[Encoded, ...]
     rest: int
     verification: Check
+    judgement: Judgement
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -47,6 +51,8 @@ class Stored(ModelResult):
             **totals(self.weights),
             "rest_bytes": self.rest,
             "verification": proof,
+            "judgement": self.judgement.to_dict(),
+            "score": asdict(self.judgement.score) if self.judgement.score else None,
             "notes": list(self.notes),
         }
 
@@ -60,6 +66,7 @@ def encode(
     negative_zeros: bool = False,
     require_proof: bool = False,
     shape: Sequence[str] = (),
+    gates: Gates | None = None,
     progress: Progress | None = None,
 ) -> Stored:
     """Store sparse weights in few bytes, as nodes of standard operators that make them; runtimes compute those once, at load.
@@ -73,14 +80,17 @@ def encode(
         negative_zeros: keep negative zeros, which masks make of negative weights; otherwise they become zeros.
         require_proof: whether every output must be proven or tested.
         shape: sizes of inputs, as ``image=?x3x224x224`` or ``height=224``.
+        gates: what the result must be as good as.
         progress: told what is being done.
 
     Raises:
         ModelError: the source is not a model that can be read, or its operator set is too old.
-        OptionError: no such encoding or mode, or sizes that do not fit the inputs.
+        OptionError: no such encoding or mode, sizes that do not fit the inputs, or a gate without samples.
+        QualityError: the result is not as good as a gate asks.
         VerificationError: the result computes something else than the file; or an output is not tested that must be.
     """
     original, tell = Model.of(source, shape), progress or silent
+    jury = Jury.of(gates or Gates(), original, None)
     folded = Decode().run(FoldMasks().run(original))
     encoded = Encode(encoding, mode, negative_zeros).run(folded, tell)
     tell("verifying: encoded == original")
@@ -92,7 +102,7 @@ def encode(
     if large:
         names = ", ".join(large[:3]) + (f" and {len(large) - 3} more" if len(large) > 3 else "")
         notes.append(f"over 1 GiB, which ONNX Runtime does not fold but decode at every run: {names}")
-    return Stored(rows, rest, check, tuple(notes), compiled=encoded.model)
+    return Stored(rows, rest, check, jury.judge(encoded.model, compare=False, exact=True), tuple(notes), compiled=encoded.model)
 
 
 def _proven(result: Model, original: Model, how: str, *, require_proof: bool) -> Check:
@@ -104,18 +114,22 @@ def _proven(result: Model, original: Model, how: str, *, require_proof: bool) ->
 
 
 @watched()
-def decode(source: ModelSource, *, require_proof: bool = False, shape: Sequence[str] = ()) -> Stored:
+def decode(source: ModelSource, *, require_proof: bool = False, shape: Sequence[str] = (), gates: Gates | None = None) -> Stored:
     """Weights as constants again, bit for bit; what other tools left of our decoders is enough.
 
     Raises:
         ModelError: the source is not a model that can be read.
+        OptionError: a gate needs samples, and there are none.
+        QualityError: the result is not as good as a gate asks.
         VerificationError: the result computes something else than the file; or, with ``require_proof``, an output is not tested.
     """
     original = Model.of(source, shape)
+    jury = Jury.of(gates or Gates(), original, None)
     model = Decode().run(original)
     check = _proven(model, original, "decoded", require_proof=require_proof)
     rows = survey(model)
-    return Stored(rows, model.nbytes - sum(row.dense for row in rows), check, compiled=model)
+    judged = jury.judge(model, compare=False, exact=True)
+    return Stored(rows, model.nbytes - sum(row.dense for row in rows), check, judged, compiled=model)
 
 
 def describe(source: ModelSource) -> dict[str, Any]:
@@ -145,4 +159,23 @@ def survey(source: ModelSource) -> tuple[Encoded, ...]:
             array = weight.array()
             row = Encoded.of(name, array, most_frequent(array))
             rows.append(replace(row, encoding=made.families.get(name, "coo" if name in coo else row.encoding)))
-    return tuple(rows)
+    taken = _taken(rows, made, model)
+    return tuple(replace(row, stored=taken.get(row.name, row.stored)) for row in rows)
+
+
+def _taken(rows: Sequence[Encoded], made: Decoders, model: Model) -> dict[str, int]:
+    """The bytes of the constants that encoded weights are made of, by the name of the weight.
+
+    One decoder may make many weights. Values, and gaps between them, are then divided by how many values each weight has, and
+    masks by how many elements.
+    """
+    known = {row.name: row for row in rows if row.name in made.families}
+    found = dict.fromkeys(known, 0.0)
+    for source in made.stored:
+        constant, readers = model.weights[source], [row for name, row in known.items() if source in made.sources[name]]
+        by_values = {row.name: row.elements * (1 - row.sparsity) for row in readers}
+        same = constant.is_float or any(row.encoding == "delta" for row in readers)
+        parts = by_values if same and any(by_values.values()) else {row.name: float(row.elements) for row in readers}
+        for name, part in parts.items():
+            found[name] += constant.nbytes * part / sum(parts.values())
+    return {name: round(taken) for name, taken in found.items()}

@@ -13,6 +13,7 @@ from onnxprune.data.samples import held_out, open_samples, optional_samples, siz
 from onnxprune.driver.levers import LEVERS
 from onnxprune.driver.levers.base import Ground, Made, Mixture
 from onnxprune.driver.mixing import search
+from onnxprune.driver.named import check_protected
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import demand
 from onnxprune.driver.report import LeverReport, OptimizeReport
@@ -25,9 +26,10 @@ from onnxprune.ir.node import QDQ, every_node
 from onnxprune.latency.benchmark import machine_of
 from onnxprune.latency.node_times import NodeTime, node_times
 from onnxprune.latency.timer import measure_ratios
+from onnxprune.options.gates import parse_drop
 from onnxprune.options.optimize import OptimizeRecipe, seconds
 from onnxprune.verify.drift import measure_drift
-from onnxprune.verify.metrics import Evaluation, parse_drop
+from onnxprune.verify.metrics import Evaluation
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
@@ -145,6 +147,7 @@ def _opened(
     """The model, at the sizes of its samples, and the samples."""
     original = Model.of(source, recipe.shape)
     _check(original)
+    check_protected(recipe.protect, original)
     given = optional_samples(samples, original.inputs, recipe.preprocess)
     if given is None:
         raise OptionError("what a model loses is measured on samples, which repair and int8 need, too: add --calib DATA")

@@ -118,4 +118,4 @@ class Prepared:
             return profiler.profile({group.factor: widths(group, coupling, align) for group in coupling.groups})
 
     def _timing(self, what: str, done: int, steps: int) -> None:
-        self.stages.tell(f"timing {what} ({done} of {steps})")
+        self.stages.tell(f"{what} ({done} of {steps})" if steps else what)

@@ -5,10 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Self
 
 from onnxprune.passes.base import Progress, silent
 
-__all__ = ["Stages"]
+__all__ = ["Phase", "Stages"]
+
+
+class Phase(str):
+    """What is being done from now on, as text, with the name of the phase that it begins: for callers who show more than text."""
+
+    __slots__ = ("name",)
+    name: str
+
+    def __new__(cls, text: str, name: str) -> Self:
+        """The text of the phase with a name."""
+        made = super().__new__(cls, text)
+        made.name = name
+        return made
 
 
 class Stages:
@@ -25,7 +39,7 @@ class Stages:
 
     @contextmanager
     def __call__(self, name: str, text: str) -> Iterator[None]:
-        self.tell(text)
+        self.tell(Phase(text, name))
         start = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

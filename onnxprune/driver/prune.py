@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune.axes.coupling import Coupling
 from onnxprune.axes.plan import Plan
-from onnxprune.data.samples import open_samples, optional_samples, sized
+from onnxprune.data.samples import optional_samples, sized
 from onnxprune.driver.compiler import Compiler
+from onnxprune.driver.interface import interface
+from onnxprune.driver.judgement import Judgement, Jury
 from onnxprune.driver.lossless import Exact, remove
+from onnxprune.driver.named import check_protected
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import demand
 from onnxprune.driver.report import GroupReport, Report
@@ -23,13 +26,13 @@ from onnxprune.ir.files import written_bytes
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.parameters import parameters
 from onnxprune.ir.unchanged import digest_of, watched
+from onnxprune.options.gates import Gates, parse_drop
 from onnxprune.options.prune import Recipe
 from onnxprune.options.targets import Target
 from onnxprune.passes import Couple, Normalize
 from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning.cost import COST_METRICS, Cost, layer_costs
-from onnxprune.verify.drift import measure_drift
-from onnxprune.verify.metrics import Evaluation, parse_drop
+from onnxprune.verify.metrics import Evaluation
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Result",
     "analyze",
+    "analyzed",
     "describe",
     "make_plan",
     "price",
@@ -75,9 +79,16 @@ def analyze(
 
     Raises:
         ModelError: the source is not a model that can be read.
-        OptionError: sizes do not fit the inputs.
+        OptionError: sizes do not fit the inputs, or a glob names nothing.
     """
-    return Couple(tuple(protect), allow_inexact).run(Normalize().run(Model.of(source, shape)))
+    model = Model.of(source, shape)
+    check_protected(protect, model)
+    return analyzed(model, protect, allow_inexact=allow_inexact)
+
+
+def analyzed(model: ModelSource, protect: Sequence[str] = (), *, allow_inexact: bool = False) -> Analysis:
+    """As `analyze`, of a model in the making, in which what globs name may be gone."""
+    return Couple(tuple(protect), allow_inexact).run(Normalize().run(Model.of(model)))
 
 
 @watched()
@@ -93,8 +104,10 @@ def make_plan(source: ModelSource, recipe: Recipe | None = None, *, progress: Pr
     original = Model.of(source, recipe.shape)
     if recipe.lossless:
         raise OptionError("lossless: a plan does not say what takes over removed positions; use prune")
+    check_protected(recipe.protect, original)
     opened = samples_of(recipe, original)
-    compiler = Compiler(sized(original, opened), recipe, opened, Stages(progress))
+    original = sized(original, opened)
+    compiler = Compiler(original, recipe, Jury.of(Gates(), original, opened).learnt, Stages(progress))
     analysis, plan = compiler.planned(recipe.target)
     return _signed(plan, source, recipe, opened), analysis
 
@@ -115,7 +128,7 @@ def prune(
         recipe: target, criterion, scope, alignment, ...
         samples: calibration data, in any form of `open_samples`; the recipe's if there is none here. Without any, outputs are
             compared on seeded noise and nothing is repaired.
-        agreement: whether to compare outputs with the original's at all.
+        agreement: whether to compare outputs with the original's where no gate asks for it.
         progress: told what begins.
 
     Raises:
@@ -125,21 +138,23 @@ def prune(
     """
     recipe, stages = recipe or Recipe(), Stages(progress)
     original = Model.of(source, recipe.shape)
+    check_protected(recipe.protect, original)
     if isinstance(samples, str):
         recipe, samples = dataclasses.replace(recipe, calib=samples), None
     opened = samples_of(recipe, original) if samples is None else optional_samples(samples, original.inputs, recipe.preprocess)
-    original = sized(original, opened or _evaluated(recipe, original))
-    made = _made(original, recipe, opened, stages)
+    jury = Jury.of(recipe.gates, original, opened, recipe.preprocess).sized()
+    original = jury.original
+    made = _made(recipe, jury, stages)
     if recipe.require_proof:
         for proof in (made.pruned, *([made.exact.pruned] if made.exact else [])):
             demand(proof.check, original.name)
-    drift = None
-    if agreement:
-        with stages("agreement", "comparing outputs with the original's"):
-            drift = measure_drift(made.pruned.model, original, opened, seed=recipe.seed)
-    report = _report(original, recipe, made)
-    notes = (*report.notes, *([opened.notice] if opened and opened.notice else []))
-    report = dataclasses.replace(report, drift=drift, notes=notes, seconds=dict(stages.seconds))
+    with stages("agreement", "comparing outputs with the original's"):
+        exact = recipe.only_exact and made.pruned.check is not None
+        score = made.search.score if made.search else None
+        judged = jury.judge(made.pruned.model, compare=agreement, seed=recipe.seed, score=score, exact=exact)
+    report = _report(original, recipe, made, judged)
+    notes = (*report.notes, *filter(None, [opened.notice if opened else "", judged.note]))
+    report = dataclasses.replace(report, notes=notes, seconds=dict(stages.seconds))
     plan = _signed(made.pruned.plan, source, recipe, opened)
     return Result(report, plan, made.pruned.analysis.coupling, compiled=made.pruned.model)
 
@@ -161,25 +176,25 @@ class _Made:
     measured: Mapping[str, float] = field(default_factory=dict)
 
 
-def _made(original: Model, recipe: Recipe, samples: Samples | None, stages: Stages) -> _Made:
+def _made(recipe: Recipe, jury: Jury, stages: Stages) -> _Made:
     """The model that the recipe comes to, after what goes without loss."""
+    original, samples = jury.original, jury.learnt
     if not recipe.lossless:
-        return _reduced(original, recipe, Compiler(original, recipe, samples, stages))
+        return _reduced(recipe, jury, Compiler(original, recipe, samples, stages))
     with stages("lossless", "looking for what is dead, constant or duplicated"):
         exact = remove(original, recipe)
     if recipe.only_exact:
         return _Made(exact.pruned, exact)
     compiler = Compiler(exact.pruned.analysis.model, recipe, samples, stages, exact.removal.gone, original)
-    return dataclasses.replace(_reduced(original, recipe, compiler), exact=exact)
+    return dataclasses.replace(_reduced(recipe, jury, compiler), exact=exact)
 
 
-def _reduced(original: Model, recipe: Recipe, compiler: Compiler) -> _Made:
+def _reduced(recipe: Recipe, jury: Jury, compiler: Compiler) -> _Made:
     """The model that meets a target, or the smallest one that is good enough."""
     target = recipe.target
     if recipe.max_drop:
-        judged = _evaluated(recipe, original)
-        assert judged is not None  # noqa: S101 - the recipe names samples where it names a drop
-        evaluation = Evaluation(original, judged, recipe.metric)
+        assert jury.judges is not None  # noqa: S101 - the recipe names samples where it names a drop
+        evaluation = Evaluation(jury.original, jury.judges, recipe.metric)
         found = within_drop(compiler, evaluation, parse_drop(recipe.max_drop), target)
         return _Made(found.pruned, search=found)
     if target.timed:
@@ -205,6 +220,7 @@ def sensitivity(
     """
     recipe = dataclasses.replace(recipe or Recipe(), scope="sensitivity", target=Target("macs", 1.0))
     original = Model.of(source, recipe.shape)
+    check_protected(recipe.protect, original)
     opened = optional_samples(samples, original.inputs, recipe.preprocess)
     coupling, curves = Compiler(sized(original, opened), recipe, opened, Stages(progress)).curves()
     if not coupling.groups:
@@ -246,13 +262,6 @@ def samples_of(recipe: Recipe, model: Model) -> Samples | None:
     return optional_samples("" if recipe.blind else recipe.calib, model.inputs, recipe.preprocess)
 
 
-def _evaluated(recipe: Recipe, model: Model) -> Samples | None:
-    """The samples that a score is taken on; ``None`` where none is."""
-    if not recipe.max_drop:
-        return None
-    return open_samples(recipe.eval, model.inputs, option="--eval", preprocess=recipe.preprocess)
-
-
 def _signed(chosen: Plan, source: ModelSource, recipe: Recipe, samples: Samples | None) -> Plan:
     """The plan, with the file and the samples that it was made for."""
     made_with = "" if samples is None and not recipe.blind else Path(recipe.calib).name or "samples in memory"
@@ -262,7 +271,7 @@ def _signed(chosen: Plan, source: ModelSource, recipe: Recipe, samples: Samples 
     return dataclasses.replace(chosen, file=Path(source).name, sha256=digest_of(source))
 
 
-def _report(original: Model, recipe: Recipe, made: _Made) -> Report:
+def _report(original: Model, recipe: Recipe, made: _Made, judged: Judgement) -> Report:
     """The report, except for what is measured on the result."""
     pruned, exact, search = made.pruned, made.exact, made.search
     plan, coupling = pruned.plan, pruned.analysis.coupling
@@ -271,7 +280,10 @@ def _report(original: Model, recipe: Recipe, made: _Made) -> Report:
     return Report(
         model=original.name,
         requested="lossless" if recipe.only_exact else str(search.target if search else recipe.target),
-        score=search.score if search else None,
+        judgement=judged,
+        max_drop=recipe.max_drop,
+        score=judged.score,
+        drift=judged.drift,
         tried=search.tried if search else (),
         obtained={**obtained, **_fractions(before, after), **made.measured},
         before=before,
@@ -324,7 +336,7 @@ def describe(analysis: Analysis) -> dict[str, Any]:
     cost = analysis.costs.original()
     return {
         "model": analysis.model.name,
-        "opset": analysis.model.opset,
+        **interface(analysis.source),
         "cost": dataclasses.asdict(cost),
         "groups": groups,
         "refusals": [refusal.to_dict() for refusal in coupling.refusals],

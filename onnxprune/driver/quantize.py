@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from onnxprune.data.samples import open_samples, optional_samples, sized
+from onnxprune.data.samples import optional_samples, sized
 from onnxprune.driver import ort_quantizer
 from onnxprune.driver.int8_layers import left_alone, name_nodes, scaled_whole
 from onnxprune.driver.int8_result import (
@@ -24,6 +23,7 @@ from onnxprune.driver.int8_result import (
     with_quantizers,
 )
 from onnxprune.driver.int8_rounding import Rounded, Rounder
+from onnxprune.driver.judgement import Jury
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import demand, stored
 from onnxprune.driver.report import QuantReport
@@ -34,11 +34,11 @@ from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.node import QDQ, domain_of, every_node
 from onnxprune.ir.precision import float_types
 from onnxprune.ir.unchanged import watched
+from onnxprune.options.globs import check_globs
 from onnxprune.options.quantize import QuantRecipe
 from onnxprune.passes import Decode, FoldMasks, Restore
 from onnxprune.runtime import session
 from onnxprune.shapes.run_memory import batch_that_fits
-from onnxprune.verify.drift import Drift, measure_drift
 from onnxprune.verify.metrics import Evaluation
 
 if TYPE_CHECKING:
@@ -108,16 +108,15 @@ def quantize(
     original = Model.of(source, recipe.shape)
     opened = _opened(recipe.calib if samples is None else samples, original, recipe)
     original = sized(original, opened)
-    evaluation = _evaluation(original, recipe, stages)
-    with Quantizer(original, recipe, opened, stages) as quantizer:
+    jury = Jury.of(recipe.gates, original, opened, recipe.preprocess)
+    evaluation = _evaluation(jury, original, stages) if recipe.scored else None
+    with Quantizer(original, recipe, jury.learnt or opened, stages) as quantizer:
         made = quantizer.form(recipe.exclude)
     if recipe.require_proof:
         demand(made.check, original.name)
-    drift, arithmetic = _compared(made.model, original, opened, stages) if agreement else (None, 0.0)
-    score = None
-    if evaluation:
-        with stages("evaluate", "taking the score"):
-            score = evaluation.of(made.model)
+    with stages("agreement", "comparing outputs with the original's"):
+        arithmetic = _arithmetic(made.model, opened) if agreement else 0.0
+        judged = jury.judge(made.model, compare=agreement, evaluation=evaluation)
     report = QuantReport(
         model=original.name,
         recipe=recipe.to_dict() | {"reduce_range": "yes" if recipe.reduced else "no"},
@@ -129,11 +128,12 @@ def quantize(
         zeros=(sum(weight.before for weight in made.weights), sum(weight.after for weight in made.weights)),
         size=(files.source_bytes(original), files.written_bytes(made.model)),
         verification=made.check,
-        drift=drift,
+        drift=judged.drift,
         arithmetic=arithmetic,
-        score=score,
+        score=judged.score,
+        judgement=judged,
         seconds=dict(stages.seconds),
-        notes=(*([opened.notice] if opened.notice else []), *_notes(made, recipe, arithmetic)),
+        notes=(*filter(None, [opened.notice, judged.note]), *_notes(made, recipe, arithmetic)),
     )
     return QuantResult(report, compiled=made.model)
 
@@ -145,13 +145,11 @@ def _opened(samples: str | Path | Mapping[str, Any] | Samples, original: Model, 
     return opened
 
 
-def _evaluation(original: Model, recipe: QuantRecipe, stages: Stages) -> Evaluation | None:
-    """What the original scores on evaluation samples; ``None`` if there are none."""
-    if not recipe.eval:
-        return None
-    judged = open_samples(recipe.eval, original.inputs, option="--eval", preprocess=recipe.preprocess or None)
+def _evaluation(jury: Jury, original: Model, stages: Stages) -> Evaluation:
+    """The original's score, which samples must give before anything is computed."""
+    assert jury.judges is not None  # noqa: S101 - there are samples
     with stages("evaluate", "taking the original's score"):
-        return Evaluation(original, judged, recipe.metric)
+        return Evaluation(original, jury.judges, jury.gates.metric)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,15 +297,11 @@ def _excluded(globs: Sequence[str], model: Model, prepared: Model) -> set[str]:
 
     Folding may rename a node; it is known by what it reads and outputs, too.
     """
+    known = sorted({name for node in model.graph.node for name in _called(node, model)})
+    check_globs(globs, known, "--exclude", f"node, weight or operator of {model.name}")
     nodes: list[NodeProto] = []
     for glob in globs:
-        found = [node for node in model.graph.node if any(fnmatchcase(name, glob) for name in _called(node, model))]
-        if not found:
-            known = sorted({name for node in model.graph.node for name in _called(node, model)})
-            near = difflib.get_close_matches(glob, known, 1, 0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise OptionError(f"--exclude {glob!r}: no node, weight or operator of {model.name} is called like that{hint}")
-        nodes += found
+        nodes += [node for node in model.graph.node if any(fnmatchcase(name, glob) for name in _called(node, model))]
     names = {node.name for node in nodes}
     made = {name for node in nodes for name in node.output}
     read = {name for node in nodes for name in node.input if name in model.weights}
@@ -343,13 +337,6 @@ def _tidy(model: Model, original: Model) -> None:
     opsets = [one for one in proto.opset_import if one.domain in {"", "ai.onnx"} or one.domain in used]
     del proto.opset_import[:]
     proto.opset_import.extend(opsets)
-
-
-def _compared(model: Model, original: Model, samples: Samples, stages: Stages) -> tuple[Drift, float]:
-    """How far the outputs are from the original's, and from exact arithmetic."""
-    with stages("agreement", "comparing outputs with the original's"):
-        arithmetic = _arithmetic(model, samples)
-        return measure_drift(model, original, samples), arithmetic
 
 
 def _arithmetic(model: Model, samples: Samples) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from onnxprune.driver.judgement import Judgement, Jury
 from onnxprune.driver.proof import demand, stored
 from onnxprune.driver.result import ModelResult
 from onnxprune.ir.model import Model, ModelSource
@@ -23,14 +24,17 @@ class Released(ModelResult):
     Attributes:
         inputs: those that are gone.
         verification: the proof that the model computes what the file does for callers that do not override them.
+        judgement: how good the model is beside the original, whose outputs it has.
     """
 
     inputs: tuple[str, ...]
     verification: Check
+    judgement: Judgement
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {"model": self.compiled.name, "released": list(self.inputs), "verification": asdict(self.verification)}
+        found = {"model": self.compiled.name, "released": list(self.inputs), "verification": asdict(self.verification)}
+        return {**found, "judgement": self.judgement.to_dict()}
 
 
 @watched()
@@ -47,12 +51,15 @@ def release(source: ModelSource, recipe: ReleaseRecipe | None = None) -> Release
     Raises:
         ModelError: the source is not a model that can be read.
         OptionError: no input has a default, or none is called so.
+        QualityError: it is not as good as a gate asks.
         VerificationError: an output is not tested that must be.
     """
     recipe = recipe or ReleaseRecipe()
     original = Model.of(source, recipe.shape)
+    jury = Jury.of(recipe.gates, original, None)
     released = Release(recipe.inputs).run(original)
     check = stored(released, original, "released", exact=True)
     if recipe.require_proof:
         demand(check, original.name)
-    return Released(tuple(sorted(original.overridable - released.overridable)), check, compiled=released)
+    judged = jury.judge(released, compare=False, exact=True)
+    return Released(tuple(sorted(original.overridable - released.overridable)), check, judged, compiled=released)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onnxprune.driver.judgement import Judgement
     from onnxprune.latency.benchmark import BenchReport
     from onnxprune.linear.reconstruction import Repaired
     from onnxprune.options.targets import Target
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from onnxprune.verify.verdicts import Check
 
 __all__ = ["GroupReport", "LeverReport", "OptimizeReport", "QuantReport", "Report", "SparseLayer", "SparseReport"]
+
+
+def _plain(report: Any, judgement: Judgement | None) -> dict[str, Any]:
+    """A report as plain data."""
+    return {**dataclasses.asdict(report), "judgement": judgement.to_dict() if judgement else None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,7 @@ class Report:
         verification: pruned against masked, or against the original where nothing but the lossless was asked for; ``None``
             when it was switched off.
         repairs: the readers that were repaired since, with their errors before and after.
-        score: how good the model is on evaluation samples; ``None`` if there were none.
+        score: how good the model is on samples with labels, or on those of ``--eval``; ``None`` if there were none.
         tried: the targets that were tried to find it, with the score of each.
         frozen: groups that were left whole because the verifier found them wrong, with the reason.
         drift: outputs of the pruned model against the original's; ``None`` when it was switched off.
@@ -57,6 +63,8 @@ class Report:
         notes: what else the user should know.
         lossless: how many positions went without loss for each reason, and the proof that the outputs are the original's;
             ``None`` where that was not asked for.
+        judgement: how good the model is beside the original.
+        max_drop: what the score might lose, as the user wrote it; empty where the target was not searched for.
     """
 
     model: str
@@ -76,10 +84,12 @@ class Report:
     seconds: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     lossless: Mapping[str, Any] | None = None
+    judgement: Judgement | None = None
+    max_drop: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return dataclasses.asdict(self)
+        return _plain(self, self.judgement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +136,8 @@ class SparseReport:
         drift: outputs against the original's; ``None`` when it was switched off.
         seconds: wall time of each stage.
         notes: what else the user should know.
+        score: how good the model is on samples with labels, or on those of ``--eval``; ``None`` if there were none.
+        judgement: how good the model is beside the original.
     """
 
     model: str
@@ -146,6 +158,8 @@ class SparseReport:
     drift: Drift | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    score: QualityScore | None = None
+    judgement: Judgement | None = None
 
     @property
     def sparsity(self) -> float:
@@ -155,7 +169,7 @@ class SparseReport:
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         overall = self.zeros / max(self.parameters, 1)
-        return {**dataclasses.asdict(self), "sparsity": self.sparsity, "overall": overall}
+        return {**_plain(self, self.judgement), "sparsity": self.sparsity, "overall": overall}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +189,11 @@ class QuantReport:
         verification: what was quantised (decoded, folded) against the original; not the rounding to int8, which nothing proves.
         drift: outputs against the original's, in exact arithmetic; ``None`` when it was switched off.
         arithmetic: how far outputs of int8 kernels, here, are from exact arithmetic: the relative difference.
-        score: how good both are on evaluation samples, computed by int8 kernels, here; ``None`` if there were none.
+        score: how good both are on samples with labels, or on those of ``--eval``, computed by int8 kernels, here; ``None`` if
+            there were none.
         seconds: wall time of each stage.
         notes: what else the user should know.
+        judgement: how good the model is beside the original.
     """
 
     model: str
@@ -195,10 +211,11 @@ class QuantReport:
     score: QualityScore | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    judgement: Judgement | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return dataclasses.asdict(self)
+        return _plain(self, self.judgement)
 
 
 @dataclass(frozen=True, slots=True)

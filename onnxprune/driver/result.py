@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from onnxprune.axes.plan import Plan
+    from onnxprune.driver.judgement import Judgement
     from onnxprune.linear.reconstruction import Repaired
     from onnxprune.passes.analysis import Analysis
     from onnxprune.verify.verdicts import Check
@@ -57,6 +58,7 @@ class Pruned:
         check: the proof of the surgery, before any repair; ``None`` if it was not asked for.
         repairs: the readers that were repaired since, with their errors before and after.
         frozen: groups that were left whole because they break the proof, by id, with the reason.
+        judgement: how good it is beside the original; ``None`` if that was not asked for.
     """
 
     analysis: Analysis
@@ -65,3 +67,4 @@ class Pruned:
     check: Check | None = None
     repairs: tuple[Repaired, ...] = ()
     frozen: Mapping[str, str] = field(default_factory=dict)
+    judgement: Judgement | None = None

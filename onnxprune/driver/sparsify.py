@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.data.samples import optional_samples, sized
+from onnxprune.data.samples import optional_samples
 from onnxprune.driver.exponents import best_exponent, small_enough
+from onnxprune.driver.judgement import Jury
+from onnxprune.driver.named import check_protected
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import Judge, demand
 from onnxprune.driver.report import SparseLayer, SparseReport
@@ -24,6 +26,7 @@ from onnxprune.ir import files
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.unchanged import watched
 from onnxprune.linear.moments import collect
+from onnxprune.options.globs import check_globs
 from onnxprune.options.registries import ALLOCATIONS, METHODS
 from onnxprune.options.registry import TORCH
 from onnxprune.options.sparsify import SparseRecipe
@@ -38,7 +41,6 @@ from onnxprune.sparse.curves import KEPT_SHARES, measure_curves
 from onnxprune.sparse.patterns import NofM
 from onnxprune.sparse.solve import Sparser
 from onnxprune.verify import law
-from onnxprune.verify.drift import measure_drift
 
 if TYPE_CHECKING:
     from onnxprune.axes.factors import Positions
@@ -104,6 +106,8 @@ class Sparsifier:
             analysis = Couple(allow_inexact=True).run(Normalize().run(original))  # orders may change there
             self.every, self.left = sparse_layers.find_layers(analysis.model, analysis.coupling, recipe.protect, recipe.parsed)
             self.calibration = None if samples is None else analysis.calibration(samples)
+        names = (name for layer in self.every for name in (layer.reader.name, layer.name))
+        check_globs((glob for glob, _ in recipe.own), names, "--layer", f"layer of {analysis.model.name} that may be sparse")
         self._own = {layer.name: share for layer in self.every if (share := self._asked(layer)) is not None}
         self.layers = [layer for layer in self.every if recipe.ends or not layer.end or layer.name in self._own]
         if not self.layers:
@@ -321,8 +325,7 @@ def sparsify(
     Args:
         source: a path, a ``ModelProto``, bytes, or an ``onnx_graphsurgeon.Graph``; it is not changed.
         recipe: target, pattern, method, allocation, ...
-        samples: calibration data, in any form of `open_samples`; the recipe's if there is none here. Without any, weights are
-            chosen by magnitude and nothing is refit.
+        samples: calibration data, as `open_samples` takes it; the recipe's if there is none. Without, weights go by magnitude.
         agreement: whether to compare outputs with the original's.
         progress: told what begins.
 
@@ -334,18 +337,18 @@ def sparsify(
     """
     recipe, stages = recipe or SparseRecipe(), Stages(progress)
     original = Model.of(source, recipe.shape)
+    check_protected(recipe.protect, original)
     opened = optional_samples(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
-    original = sized(original, opened)
-    worker = Sparsifier(original, recipe, opened, stages)
+    jury = Jury.of(recipe.gates, original, opened, recipe.preprocess).sized()
+    original = jury.original
+    worker = Sparsifier(original, recipe, jury.learnt, stages)
     made = worker.run()
     with stages("verification", "verifying: sparse == original with these weights"):
         check = Judge(original, made.original, recipe.seed).filled(made.model, made.file, made.stored)
     if recipe.require_proof:
         demand(check, original.name)
-    drift = None
-    if agreement:
-        with stages("agreement", "comparing outputs with the original's"):
-            drift = measure_drift(made.stored, original, opened, seed=recipe.seed)
+    with stages("agreement", "comparing outputs with the original's"):
+        judged = jury.judge(made.stored, compare=agreement, seed=recipe.seed)
     report = SparseReport(
         model=original.name,
         requested=str(recipe.goal or recipe.parsed),
@@ -362,9 +365,11 @@ def sparsify(
         permuted=tuple(worker.permuted),
         verification=check,
         repairs=made.repairs,
-        drift=drift,
+        drift=judged.drift,
+        score=judged.score,
+        judgement=judged,
         seconds=dict(stages.seconds),
-        notes=tuple(_notes(worker, made, opened)),
+        notes=(*_notes(worker, made, opened), *filter(None, [judged.note])),
     )
     return SparseResult(report, compiled=made.stored)
 

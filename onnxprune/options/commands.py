@@ -14,6 +14,7 @@ __all__ = [
     "Benchmark",
     "Compares",
     "Decode",
+    "Demo",
     "Encode",
     "Inspect",
     "Prune",
@@ -75,9 +76,11 @@ class Writes(Reads, Replaces):
 
     Attributes:
         output: where to write.
+        every: list every layer, and every reason, in the report.
     """
 
     output: _Out
+    every: Annotated[bool, Option(flags="--all")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +205,21 @@ class Benchmark(Prints):
     """
 
     models: Annotated[tuple[Path, ...], Option(argument=True, metavar="MODEL...")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(Replaces):
+    """`demo`.
+
+    Attributes:
+        output: the folder to write to.
+        seconds: time for measuring each model.
+        threads: threads of every library that computes; else as ONNXPRUNE_THREADS says, or the cores that the process may use.
+    """
+
+    output: Annotated[Path, Option(flags="-o/--output", metavar="FOLDER")] = Path("onnxprune-demo")
+    seconds: Annotated[float, Option(range="[0.01, inf)", metavar="S")] = 1.0
+    threads: _Threads = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -207,7 +207,8 @@ def fields_of(kind: Any) -> tuple[Field, ...]:
     hints = get_type_hints(kind, include_extras=True)
     said = {name: text for base in reversed(kind.__mro__) for name, text in _helps(base).items()}
     found = []
-    for name, field in kind.__dataclass_fields__.items():  # dataclasses.fields() leaves InitVar out
+    fields = kind.__dataclass_fields__  # dataclasses.fields() leaves InitVar out
+    for name, field in sorted(fields.items(), key=lambda one: one[1].kw_only is True):  # what many have comes last
         hint = hints[name].type if isinstance(hints[name], InitVar) else hints[name]
         option = Option()
         if get_origin(hint) is Annotated:

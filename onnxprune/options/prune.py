@@ -9,10 +9,11 @@ from typing import Annotated, Self
 
 from onnxprune.errors import OptionError
 from onnxprune.options.documents import load_toml
-from onnxprune.options.fields import Option, Options, Parsed
+from onnxprune.options.fields import Option, Parsed
+from onnxprune.options.gates import Gates
 from onnxprune.options.registries import CRITERIA
 from onnxprune.options.registry import SAMPLES
-from onnxprune.options.shared import NOISE, Calib, Criterion, Metric, Preprocess, RequireProof, Scope, Seed, Shape
+from onnxprune.options.shared import NOISE, Calib, Criterion, Preprocess, RequireProof, Scope, Seed, Shape
 from onnxprune.options.targets import Align, Target, by_layer
 
 __all__ = ["KINDS", "Recipe"]
@@ -28,10 +29,10 @@ def _target(text: str) -> Target:
 
 
 @dataclass(frozen=True)
-class Recipe(Options):
+class Recipe(Gates):
     """How to prune a model. One attribute for each option.
 
-    Fields without a text here are described in `onnxprune.options.shared`.
+    Fields without a text here are described in `onnxprune.options.shared` and `onnxprune.options.gates`.
 
     Attributes:
         target: what remains, as a fraction of the original: ``macs=0.5``, ``params=0.4``, ``size=0.25``, ``channels=0.5``, or
@@ -43,7 +44,6 @@ class Recipe(Options):
         verify: prove that pruned equals masked, and compare outputs; without, the model is never run.
         repair: re-solve what reads pruned channels, where there are samples; without, the weights that remain stay as they are.
         max_drop: search the smallest model whose score is at most this much below the original's, as 1%, from ``target`` on.
-        eval: samples that the score of --max-drop is taken on, which calibration should not see; forms as ``calib``.
         lossless: first remove dead, constant and duplicated channels, exactly; the rest takes over what they did. Without a
             target, nothing else.
         layers: the share that remains of the outputs of layers whose nodes or weights have this name; the target is met by the
@@ -65,9 +65,6 @@ class Recipe(Options):
     repair: bool = True
     calib: Calib = ""
     preprocess: Preprocess = ""
-    max_drop: Annotated[str, Option(metavar="D")] = ""
-    eval: Annotated[str, Option(metavar="DATA")] = ""
-    metric: Metric = "auto"
     lossless: bool = False
     layers: Annotated[tuple[str, ...], Option(flags="--layer", metavar="GLOB=F")] = ()
     require_proof: RequireProof = False
@@ -81,8 +78,6 @@ class Recipe(Options):
             raise OptionError("only 'residual': a normalisation runs over those groups; add --allow-inexact")
         if self.max_drop and not self.eval:
             raise OptionError(f"--max-drop {self.max_drop} needs samples to judge by: add --eval DATA, other than --calib")
-        if self.eval and not self.max_drop:
-            raise OptionError(f"--eval {self.eval} is for --max-drop: add that, as 1%")
 
         _ = self.own
 

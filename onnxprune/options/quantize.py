@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from onnxprune.options.fields import Option, Options
-from onnxprune.options.shared import Metric, Preprocess, RequireProof, Samples, Shape
+from onnxprune.options.fields import Option
+from onnxprune.options.gates import Gates
+from onnxprune.options.shared import Preprocess, RequireProof, Samples, Shape
 
 __all__ = ["RANGES", "ROUNDINGS", "QuantRecipe"]
 
@@ -17,8 +18,10 @@ ROUNDINGS = ("refit", "nearest")
 
 
 @dataclass(frozen=True)
-class QuantRecipe(Options):
-    """How to quantise a model. Fields without a text here are described in `onnxprune.options.shared`.
+class QuantRecipe(Gates):
+    """How to quantise a model.
+
+    Fields without a text here are described in `onnxprune.options.shared` and `onnxprune.options.gates`.
 
     Attributes:
         method: how a range follows from what was measured: ``minmax`` (all of it), ``percentile`` (all but outliers) or
@@ -31,7 +34,6 @@ class QuantRecipe(Options):
         rounding: how weights become integers: ``refit``, layer by layer, so that each outputs what the original did from what the
             int8 model feeds it, or ``nearest``.
         exclude: leave nodes and weights of this name, and operators, in floating point; may be repeated.
-        eval: samples that the score before and after is taken on; forms as ``calib``.
 
     Raises:
         OptionError: a field has no sensible value.
@@ -48,8 +50,6 @@ class QuantRecipe(Options):
     reduce_range: Annotated[str, Option(names=("auto", "yes", "no"), metavar="WHEN")] = "auto"
     rounding: Annotated[str, Option(names=ROUNDINGS, metavar="NAME")] = "refit"
     exclude: Annotated[tuple[str, ...], Option(metavar="GLOB")] = ()
-    eval: Annotated[str, Option(metavar="DATA")] = ""
-    metric: Metric = "auto"
     require_proof: RequireProof = False
     shape: Shape = ()
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from onnxprune.options.fields import Option, Options
+from onnxprune.options.fields import Option
+from onnxprune.options.gates import Gates
 from onnxprune.options.shared import RequireProof, Shape
 
 __all__ = ["ReleaseRecipe"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReleaseRecipe(Options):
+class ReleaseRecipe(Gates):
     """Which inputs become constants; see `onnxprune.driver.release.release`.
 
     Attributes:

@@ -7,10 +7,11 @@ from dataclasses import InitVar, dataclass
 from typing import Annotated, Any
 
 from onnxprune.errors import OptionError
-from onnxprune.options.fields import Option, Options, Parsed
+from onnxprune.options.fields import Option, Parsed
+from onnxprune.options.gates import Gates
 from onnxprune.options.registries import ALLOCATIONS, ENCODINGS, METHODS, PATTERNS
 from onnxprune.options.registry import SAMPLES
-from onnxprune.options.shared import Calib, Preprocess, RequireProof, Seed, Shape
+from onnxprune.options.shared import Preprocess, RequireProof, Samples, Seed, Shape
 from onnxprune.options.targets import Goal, by_layer, number
 
 __all__ = ["MODES", "EncodeRecipe", "SparseRecipe", "read_pattern"]
@@ -37,10 +38,10 @@ def _goal(text: str) -> Goal | None:
 
 
 @dataclass(frozen=True)
-class SparseRecipe(Options):
+class SparseRecipe(Gates):
     """How to make a model sparse. One attribute for each option.
 
-    Fields without a text here are described in `onnxprune.options.shared`.
+    Fields without a text here are described in `onnxprune.options.shared` and `onnxprune.options.gates`.
 
     Attributes:
         target: ``sparsity=0.8``; ``threshold=1.5`` (standard deviations of each layer); ``size=2MB`` or ``size=0.3``;
@@ -73,7 +74,7 @@ class SparseRecipe(Options):
     repair: bool = True
     permute: bool = True
     encoding: Annotated[str, Option(names=("dense", "auto", ENCODINGS), noun="encoding", metavar="NAME")] = "dense"
-    calib: Calib = ""
+    calib: Samples = ""
     preprocess: Preprocess = ""
     seed: Seed = 0
     require_proof: RequireProof = False
@@ -136,7 +137,7 @@ class SparseRecipe(Options):
 
 
 @dataclass(frozen=True)
-class EncodeRecipe(Options):
+class EncodeRecipe(Gates):
     """How zeros are stored; see `onnxprune.driver.encode.encode`.
 
     Attributes:

@@ -9,11 +9,12 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onnxprune.data import samples
+from onnxprune.data.samples import optional_samples
+from onnxprune.driver.judgement import Jury
 from onnxprune.errors import OptionError, OutputError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model
@@ -21,8 +22,10 @@ from onnxprune.ir.outputs import replace_file
 from onnxprune.ir.temporary import temporary_folder
 from onnxprune.ir.unchanged import watched
 from onnxprune.options.documents import load_json, load_toml
-from onnxprune.options.fields import meant
+from onnxprune.options.fields import fields_of, meant
 from onnxprune.options.functions import NAMED, source_file
+from onnxprune.options.gates import Gates
+from onnxprune.options.shared import NOISE
 from onnxprune.pipeline.steps import STEPS, Given, StepInput, located, read
 from onnxprune.runtime.custom_operators import custom_operators, libraries
 from onnxprune.runtime.memory import max_memory, read_bytes
@@ -30,7 +33,8 @@ from onnxprune.verify.metrics import Evaluation
 
 __all__ = ["Build", "Step", "run"]
 
-_OWN = ("model", "output", "eval", "metric", "preprocess", "shape", "custom_ops", "max_memory")
+_GATES = tuple(field.name for field in fields_of(Gates))
+_OWN = ("model", "output", *_GATES, "preprocess", "shape", "custom_ops", "max_memory")
 """Keys above the first table."""
 _LISTS = ("shape", "custom_ops")
 """Those that are lists of texts."""
@@ -62,8 +66,7 @@ class Build:
         model: what it begins with.
         output: what is written.
         steps: in the order of the file.
-        eval: samples that the model is scored on after every step; empty for none.
-        metric: the score.
+        gates: what comes of it must be as good as this, and the samples that it is scored on after every step.
         preprocess: how the images of ``eval`` become arrays.
         shape: sizes of inputs, for every step that does not say its own.
         custom_ops: shared libraries of custom operators of ONNX Runtime, for every step.
@@ -74,8 +77,7 @@ class Build:
     model: Path
     output: Path
     steps: tuple[Step, ...]
-    eval: str = ""
-    metric: str = "auto"
+    gates: Gates = field(default_factory=Gates)
     preprocess: str = ""
     shape: tuple[str, ...] = ()
     custom_ops: tuple[Path, ...] = ()
@@ -113,6 +115,7 @@ class Build:
             judged = located("eval", own.get("eval", ""), folder)
             if "max_memory" in own:
                 read_bytes(own["max_memory"], "max_memory =")
+            gates = Gates.from_dict({**{name: own[name] for name in _GATES if name in own}, "eval": judged})
         except OptionError as error:
             raise OptionError(f"{path}: {error}") from error
         shape = tuple(own.get("shape", ()))
@@ -122,8 +125,7 @@ class Build:
             folder / own["model"],
             folder / own["output"],
             steps,
-            judged,
-            own.get("metric", "auto"),
+            gates,
             own.get("preprocess", ""),
             shape,
             tuple(folder / library for library in own.get("custom_ops", ())),
@@ -133,7 +135,7 @@ class Build:
     @property
     def names_functions(self) -> bool:
         """Whether a function of a user's is named anywhere."""
-        texts = [self.eval, self.metric, *(text for step in self.steps for text in _texts(step))]
+        texts = [self.gates.eval, self.gates.metric, *(text for step in self.steps for text in _texts(step))]
         return any(NAMED.search(text) for text in texts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -189,7 +191,10 @@ def run(
         folder = _folder(keep) if keep else stack.enter_context(temporary_folder())
         if build.names_functions:
             stack.enter_context(_importable(build.path.parent))
-        score = _scorer(build, original)
+        score: _Scorer | None = None
+        jury = _jury(build, original)
+        if build.gates.eval and jury.judges:
+            score = _Scorer(Evaluation(original, jury.judges, build.gates.metric))
         before = score(original) if score else None
         model = build.model
         for number, step in enumerate(build.steps, 1):
@@ -199,10 +204,14 @@ def run(
             if score and "score" not in report:
                 report["score"] = score(Model.of(model))
             found.append(report)
+        result = Model.of(model)
+        tell("comparing outputs with the original's")
+        judged = jury.judge(result, evaluation=score.evaluation if score else None)
         tell("writing")
-        files.save(Model.of(model), out)
+        files.save(result, out)
     scored = {"score": before} if score else {}
-    return {**build.to_dict(), **scored, "bytes": [files.size_on_disk(build.model), files.size_on_disk(out)], "steps": found}
+    sizes = [files.size_on_disk(build.model), files.size_on_disk(out)]
+    return {**build.to_dict(), **scored, "judgement": judged.to_dict(), "bytes": sizes, "steps": found}
 
 
 def _titled(tell: Callable[[str], None], title: str) -> Callable[[str], None]:
@@ -284,17 +293,25 @@ def _digest(path: Path) -> str:
     return " ".join(files.sha256(part) for part in files.model_files(path)) if path.is_file() else ""
 
 
-def _scorer(build: Build, original: Model) -> Callable[[Model], dict[str, Any]] | None:
-    if not build.eval:
-        return None
-    judged = samples.open_samples(build.eval, original.inputs, option="eval", preprocess=build.preprocess or None)
-    evaluation = Evaluation(original, judged, build.metric)
+def _jury(build: Build, original: Model) -> Jury:
+    """What judges the result in the end: the samples of ``eval``, else what the steps' ``calib`` hold out."""
+    named = [(one.calib, one.preprocess) for step in build.steps for one in step.options.values() if getattr(one, "calib", "")]
+    calib, preprocess = next((pair for pair in named if pair[0] != NOISE), ("", ""))
+    if build.gates.eval:
+        calib, preprocess = "", build.preprocess
+    given = optional_samples(calib, original.inputs, preprocess if calib else "")
+    return Jury.of(build.gates, original, given, preprocess)
 
-    def score(model: Model) -> dict[str, Any]:
-        found = evaluation.of(model)
+
+@dataclass(frozen=True, slots=True)
+class _Scorer:
+    """Scores models after each step."""
+
+    evaluation: Evaluation
+
+    def __call__(self, model: Model) -> dict[str, Any]:
+        found = self.evaluation.of(model)
         return {"metric": found.metric, "value": found.pruned, "samples": found.samples, "notice": found.notice}
-
-    return score
 
 
 def _folder(keep: str | Path) -> Path:

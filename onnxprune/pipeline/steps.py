@@ -14,6 +14,7 @@ from onnxprune.driver.result import ModelResult
 from onnxprune.errors import OptionError
 from onnxprune.options import fields
 from onnxprune.options.benchmark import BenchmarkRecipe
+from onnxprune.options.gates import Gates
 from onnxprune.options.optimize import OptimizeRecipe
 from onnxprune.options.prune import Recipe
 from onnxprune.options.quantize import QuantRecipe
@@ -71,7 +72,7 @@ def _sparsify(place: StepInput, options: Given) -> Outcome:
 def _finetune(place: StepInput, options: Given) -> Outcome:
     from onnxprune.training.finetune import finetune
 
-    result = finetune(place.model, _material(place, options[Lesson]), options[Training], progress=place.tell)
+    result = finetune(place.model, _material(place, options[Lesson], options[Gates]), options[Training], progress=place.tell)
     return result, result.report
 
 
@@ -79,15 +80,16 @@ def _train(place: StepInput, options: Given) -> Outcome:
     from onnxprune.training.train import train
 
     given = (options[Sparse], options[Training])
-    result = train(place.model, _material(place, options[Lesson]), *given, progress=place.tell)
+    result = train(place.model, _material(place, options[Lesson], options[Gates]), *given, progress=place.tell)
     return result, result.report
 
 
-def _material(place: StepInput, lesson: Lesson) -> Any:
+def _material(place: StepInput, lesson: Lesson, gates: Gates) -> Any:
     from onnxprune.training.inputs import TrainingInputs
 
     teacher = place.original if lesson.teacher == ORIGINAL else lesson.model
-    return TrainingInputs(lesson.data, teacher, lesson.eval or None, lesson.preprocess, place.checkpoint, lesson.log or None)
+    files = (place.checkpoint, lesson.log or None)
+    return TrainingInputs(lesson.data, teacher, lesson.eval or None, lesson.preprocess, *files, gates=gates)
 
 
 def _quantize(place: StepInput, options: Given) -> Outcome:
@@ -98,10 +100,12 @@ def _quantize(place: StepInput, options: Given) -> Outcome:
 
 
 def _optimize(place: StepInput, options: Given) -> Outcome:
+    from onnxprune.driver.judgement import judge_optimized
     from onnxprune.driver.optimize import optimize
 
     result = optimize(place.model, options[OptimizeRecipe], progress=place.tell)
-    return result, result.report.to_dict()
+    found = judge_optimized(place.model, options[OptimizeRecipe], options[Gates], result.compiled, result.report.score)
+    return result, {**result.report.to_dict(), "judgement": found.to_dict()}
 
 
 def _encode(place: StepInput, options: Given) -> Outcome:
@@ -115,6 +119,7 @@ def _encode(place: StepInput, options: Given) -> Outcome:
         negative_zeros=given.keep_negative_zeros,
         require_proof=given.require_proof,
         shape=given.shape,
+        gates=given.gates,
         progress=place.tell,
     )
     return result, result.to_dict()
@@ -162,10 +167,10 @@ class StepKind:
 STEPS: Mapping[str, StepKind] = {
     "prune": StepKind((Recipe,), _prune),
     "sparsify": StepKind((SparseRecipe,), _sparsify),
-    "finetune": StepKind((Training, Lesson), _finetune, {"teacher": ORIGINAL}),
-    "train": StepKind((Training, Sparse, Lesson), _train),
+    "finetune": StepKind((Training, Lesson, Gates), _finetune, {"teacher": ORIGINAL}),
+    "train": StepKind((Training, Sparse, Lesson, Gates), _train),
     "quantize": StepKind((QuantRecipe,), _quantize),
-    "optimize": StepKind((OptimizeRecipe,), _optimize),
+    "optimize": StepKind((OptimizeRecipe, Gates), _optimize),
     "encode": StepKind((EncodeRecipe,), _encode),
     "release": StepKind((ReleaseRecipe,), _release),
     "benchmark": StepKind((BenchmarkRecipe,), _benchmark),

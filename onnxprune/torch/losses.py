@@ -14,6 +14,7 @@ from torch import Tensor
 
 from onnxprune.errors import OptionError
 from onnxprune.options.functions import guarded, load_named
+from onnxprune.options.globs import check_globs
 from onnxprune.torch.module import GraphModule
 
 __all__ = ["LossFunction", "Objective", "cross_entropy", "distill", "matched", "mse_loss", "parse_loss", "relative_mse"]
@@ -146,15 +147,8 @@ def matched(student: GraphModule, teacher: GraphModule, globs: Sequence[str]) ->
     """
     sides = [{name for step in module.program.steps for name in step.outputs if name} for module in (student, teacher)]
     common = sorted(sides[0] & sides[1])
-    found = []
-    for glob in globs:
-        names = [name for name in common if fnmatchcase(name, glob)]
-        if not names:
-            raise OptionError(
-                f"--match {glob}: no value of that name in both graphs; {student.title} has {', '.join(common[:5])}..."
-            )
-        found += names
-    return tuple(dict.fromkeys(found))
+    check_globs(globs, common, "--match", "value that both graphs compute")
+    return tuple(dict.fromkeys(name for glob in globs for name in common if fnmatchcase(name, glob)))
 
 
 @dataclass(frozen=True)

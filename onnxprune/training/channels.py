@@ -25,8 +25,9 @@ import numpy as np
 from onnxprune.data.batching import Batch
 from onnxprune.data.samples import Samples, open_samples, sized
 from onnxprune.driver.apply import carry_out
+from onnxprune.driver.named import standing
 from onnxprune.driver.proof import judged
-from onnxprune.driver.prune import analyze, make_plan, price, prune
+from onnxprune.driver.prune import analyzed, make_plan, price, prune
 from onnxprune.errors import OptionError
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.options.prune import Recipe
@@ -150,7 +151,7 @@ class _ChannelRun:
             preprocess = inputs.preprocess or None
             judged = open_samples(inputs.evaluation, self._source.inputs, option="--eval", preprocess=preprocess)
             self._evaluation = Evaluation(teacher, judged, options.metric)
-        self._pruning_recipe(self._target.fraction)  # says what is wrong with it before anything is trained
+        self._pruning_recipe(self._target.fraction, self._source)  # says what is wrong with it before anything is trained
         if not self._target.timed:  # which would have to be measured
             tell("checking the target")
             asked = Recipe(target=self._target, criterion="l2", scope="global", align=recipe.align, protect=recipe.protect)
@@ -178,7 +179,7 @@ class _ChannelRun:
         return TrainedModel(self._report(state, model), self._devices.rank == 0, compiled=model)
 
     def _first(self) -> _RunState:
-        found = analyze(self._source, protect=self._recipe.protect)
+        found = analyzed(self._source, self._recipe.protect)
         cost = dataclasses.asdict(found.costs.original())
         row = self._row("original", self._source, cost)
         row["verification"] = _verified(judged(found.model, self._source, self._options.seed))  # what the first stage begins with
@@ -215,7 +216,7 @@ class _ChannelRun:
         session = TrainingSession(model, inputs, options, tell=self._tell, data=self._data, checkpoint=self._checkpoint)
         phase = Phase(stage.name, self._options.epochs)
         if learn:
-            norms = GroupNorms(session.module, analyze(model, protect=self._recipe.protect).coupling)
+            norms = GroupNorms(session.module, analyzed(model, self._recipe.protect).coupling)
 
             def shrink(step: int, steps: int) -> None:
                 # As much in a long training as in a short one; with the learning rate, so that what matters can be learnt back.
@@ -238,9 +239,9 @@ class _ChannelRun:
             VerificationError: cutting it out changes what the model computes.
         """
         recipe, options = self._recipe, with_rate(self._recipe, self._options)
-        pruning = self._pruning_recipe(stage.fraction)
+        pruning = self._pruning_recipe(stage.fraction, model)
         proven = prune(model, pruning, agreement=False, progress=self._tell)  # groups that cannot be cut stay whole
-        found = analyze(model, protect=recipe.protect)
+        found = analyzed(model, recipe.protect)
         session = TrainingSession(
             model, self._inputs, options, sparse=True, tell=self._tell, data=self._data, checkpoint=self._checkpoint
         )
@@ -258,7 +259,7 @@ class _ChannelRun:
         trained = session.train(TRAININGS[recipe.method].value.phases(run))
         plan = selection.plan({name: session.module.value_of(name) for name in run.layers})
         self._tell("cutting out what is masked")
-        cut = carry_out(trained.compiled, plan, Recipe(seed=options.seed))
+        cut = carry_out(trained.compiled, plan, Recipe(seed=options.seed), compare=False)
         cost = dataclasses.asdict(price(found, plan)[1])
         row = {**self._row(stage.name, cut.model, cost), "verification": _verified(cut.check)}
         return _after(state, cut.model, trained.report), row
@@ -266,7 +267,7 @@ class _ChannelRun:
     def _prune(self, stage: _Stage, model: Model, state: _RunState) -> tuple[_RunState, dict[str, Any]]:
         """Prune the model to the stage's fraction of the original, of which ``state.remaining`` is left."""
         fraction = min(stage.fraction / state.remaining, 1.0)
-        recipe = self._pruning_recipe(fraction)
+        recipe = self._pruning_recipe(fraction, model)
         result = prune(model, recipe, samples=_TrainingSamples(self._data), agreement=False, progress=self._tell)
         remaining = state.remaining * float(result.report.obtained.get(self._target.metric, fraction))
         row = self._row(stage.name, result.compiled, dataclasses.asdict(result.report.after))
@@ -278,15 +279,15 @@ class _ChannelRun:
         score = None if self._evaluation is None else float(self._evaluation.of(model).pruned)
         return {"stage": name, **{metric: cost[metric] for metric in COST_METRICS}, "score": score}
 
-    def _pruning_recipe(self, fraction: float) -> Recipe:
-        """The options for pruning to a fraction of the target's metric."""
+    def _pruning_recipe(self, fraction: float, model: Model) -> Recipe:
+        """The options for pruning a model in the making to a fraction of the target's metric."""
         asked = self._recipe
         return Recipe(
             target=Target(self._target.metric, max(math.floor(fraction * 1e6), 1) / 1e6),  # never above what is asked for
             criterion=asked.criterion,
             scope=asked.scope,
             align=asked.align,
-            protect=asked.protect,
+            protect=standing(asked.protect, model),
             seed=self._options.seed,
         )
 

@@ -6,6 +6,7 @@ from onnxprune.ir.model import ModelSource
 from onnxprune.ir.unchanged import watched
 from onnxprune.options.train import Training
 from onnxprune.training.inputs import TrainingInputs
+from onnxprune.training.judging import check_gates, judged
 from onnxprune.training.phase import Phase
 from onnxprune.training.progress import Tell
 from onnxprune.training.session import TrainedModel, TrainingSession
@@ -27,8 +28,10 @@ def finetune(
 
     Raises:
         ModelError: a model cannot be read, or cannot be computed in PyTorch.
-        OptionError: samples do not fit, or options do not go together.
+        OptionError: samples do not fit, options do not go together, or a gate has no samples.
+        QualityError: the result is not as good as a gate asks.
         RequirementError: training diverged.
     """
+    check_gates(inputs)
     session = TrainingSession(source, inputs, options or Training(), tell=progress)
-    return session.train([Phase("finetune", session.options.epochs)])
+    return judged(session.train([Phase("finetune", session.options.epochs)]), source, inputs)

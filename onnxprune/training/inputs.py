@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from onnxprune.data.samples import Samples, open_samples, sized
 from onnxprune.ir.model import Model, ModelSource
+from onnxprune.options.gates import Gates
 from onnxprune.options.train import Training
 from onnxprune.training.checkpoint import Checkpoint
 from onnxprune.training.data import TrainingData
@@ -34,6 +35,7 @@ class TrainingInputs:
         resume: the file of a checkpoint. It is written while training goes on; where it exists, training goes on from it.
         log: a folder for TensorBoard.
         every: seconds between checkpoints within an epoch.
+        gates: what the result must be as good as; its samples and metric are those of this class and of the training.
     """
 
     data: str | Path | Mapping[str, Any] | Samples
@@ -43,6 +45,7 @@ class TrainingInputs:
     resume: str | Path | None = None
     log: str | Path | None = None
     every: float = 30.0
+    gates: Gates = field(default_factory=Gates)
 
     def open_data(self, model: Model, options: Training, devices: Devices) -> TrainingData:
         """The samples that this process trains the model on.

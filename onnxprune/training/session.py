@@ -159,9 +159,8 @@ class TrainingSession:
             ModelError: a model cannot be read, or cannot be computed in PyTorch.
             OptionError: samples do not fit, or options do not go together.
         """
-        tell = tell or (lambda _: None)
-        tell("reading")
-        self._begun, self._tell, self._stack = time.monotonic(), tell, ExitStack()
+        self._begun, self._tell, self._stack = time.monotonic(), tell or (lambda _: None), ExitStack()
+        self._tell("reading")
         model = Model.of(source, options.shape)
         self.devices = find_devices(options.device, options.precision)
         self.data = data or inputs.open_data(model, options, self.devices)
@@ -176,7 +175,7 @@ class TrainingSession:
         augment = Augment.of(options.augment, model.inputs, taught=not self.options.by_labels, seed=options.seed)
         checkpoint = checkpoint or inputs.open_checkpoint(self.options, run, model, self._original.model, self.data.source)
         score = self._validation.evaluator if self._validation else None
-        callbacks = Callbacks(score, self.student.update_statistics, tell, self._open_log(inputs.log))
+        callbacks = Callbacks(score, self.student.update_statistics, self._tell, self._open_log(inputs.log))
         self.trainer = Trainer(
             self.student.module,
             self.data,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from onnxprune.ir.model import ModelSource
+from onnxprune.driver.named import check_protected
+from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.unchanged import watched
 from onnxprune.options.train import Sparse, Training
 from onnxprune.training.channels import train_channels
 from onnxprune.training.inputs import TrainingInputs
+from onnxprune.training.judging import check_gates, judged
 from onnxprune.training.progress import Tell
 from onnxprune.training.session import TrainedModel
 from onnxprune.training.weights import train_weights
@@ -34,9 +36,12 @@ def train(
 
     Raises:
         ModelError: a model cannot be read, or cannot be computed in PyTorch.
-        OptionError: samples do not fit, or options do not go together.
+        OptionError: samples do not fit, options do not go together, or a gate has no samples.
+        QualityError: the result is not as good as a gate asks.
         TargetError: the target cannot be reached; says what is reachable.
         RequirementError: training diverged.
     """
+    check_gates(inputs)
+    check_protected(recipe.protect, Model.of(source, (options or Training()).shape))
     method = train_channels if recipe.target else train_weights
-    return method(source, inputs, recipe, options, progress=progress)
+    return judged(method(source, inputs, recipe, options, progress=progress), source, inputs)

@@ -36,6 +36,8 @@ _NOISE = 16
 """Samples of noise."""
 DRIFT_BYTES = 1 << 28
 """Bytes of all activations of one batch whose outputs are compared, about, 256 MiB; one sample may take more."""
+_SCORED_AXES = (2, 3)
+"""Axes of outputs whose last one may be classes: [samples, classes] or [samples, tokens, classes]."""
 _PART = 8
 """The part of the memory which they may take."""
 
@@ -50,6 +52,8 @@ class Drift:
         agreement: share of samples whose largest entry of the last axis is at the same place.
         samples: how many samples.
         source: where they came from.
+        classes: entries of the last axis of the first output, where each is the score of a class, as it may be with two or three
+            axes; 0 elsewhere, where agreement says little.
     """
 
     cosine: float
@@ -57,6 +61,12 @@ class Drift:
     agreement: float
     samples: int
     source: str
+    classes: int = 0
+
+    @property
+    def alike(self) -> float:
+        """The share of answers that are the original's; where there are no classes, the cosine."""
+        return self.agreement if self.classes else self.cosine
 
 
 def measure_drift(pruned: Model, original: Model, samples: Samples | None, *, seed: int = 0, count: int = 64) -> Drift:
@@ -137,7 +147,7 @@ def _drift_of(
 
 
 def _drift(small: Runner, large: Runner, samples: Samples, count: int, size: int, feeds: FeedConversion) -> Drift:
-    taken = vectors = choices = 0
+    taken = vectors = choices = classes = 0
     cosines = agreements = squares = gaps = 0.0
     names, reshaped = [output.name for output in large.model.graph.output], set[str]()
     for batch in samples.batches(size):
@@ -161,6 +171,8 @@ def _drift(small: Runner, large: Runner, samples: Samples, count: int, size: int
             same = a.argmax(-1) == b.argmax(-1)
             cosines += float(np.where(norms > 0, (x * y).sum(1) / np.maximum(norms, 1e-300), 1.0).sum())
             agreements += float(same.sum())
+            if not vectors and a.ndim in _SCORED_AXES and a.shape[-1] > 1:
+                classes = a.shape[-1]
             vectors += len(x)
             choices += same.size
             squares += float((y**2).sum())
@@ -169,7 +181,7 @@ def _drift(small: Runner, large: Runner, samples: Samples, count: int, size: int
         return Drift(1.0, 0.0, 1.0, taken, _NOTHING)
     relative = float(np.sqrt(gaps / squares)) if squares else 0.0
     shapes = "".join(f", {name!r} has another shape" for name in sorted(reshaped))
-    return Drift(cosines / vectors, relative, agreements / choices, taken, f"{samples.source}{shapes}")
+    return Drift(cosines / vectors, relative, agreements / choices, taken, f"{samples.source}{shapes}", classes)
 
 
 def _run(runner: Runner, feeds: Mapping[str, Any], text: str) -> list[Any]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
 
-__all__ = ["QUALITY_METRICS", "Evaluation", "QualityMetric", "check_labels", "find_metric", "parse_drop", "resolve_metric"]
+__all__ = ["QUALITY_METRICS", "Evaluation", "QualityMetric", "check_labels", "find_metric", "resolve_metric"]
 
 _BATCH = 64
 """Samples of a batch that is scored, at most."""
@@ -80,22 +80,6 @@ def _pairs(outputs: Sequence[Any], reference: Sequence[Any]) -> list[tuple[Array
     if not pairs:
         raise ModelError("the model has no floating-point output to compare: use --metric package.module:function")
     return pairs
-
-
-def parse_drop(text: str) -> float:
-    """Read ``1%`` or ``0.01``.
-
-    Raises:
-        OptionError: neither.
-    """
-    number, percent = (text[:-1], 0.01) if text.endswith("%") else (text, 1.0)
-    try:
-        value = float(number) * percent
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < 1:
-        raise OptionError(f"--max-drop {text!r}: write what the score may lose, as 1% or 0.01")
-    return value
 
 
 def resolve_metric(metric: str, model: Model, samples: Samples) -> str:
@@ -178,6 +162,7 @@ class QualityScore:
     samples: how many samples.
     source: where they came from.
     notice: what makes the score doubtful; empty if nothing does.
+    chance: what guessing scores, on average; 0 where that is not known.
     """
 
     metric: str
@@ -186,6 +171,7 @@ class QualityScore:
     samples: int
     source: str
     notice: str = ""
+    chance: float = 0.0
 
 
 class Evaluation:
@@ -212,12 +198,13 @@ class Evaluation:
         self._size, self._needed = runs_that_fit(original, _BATCH)
         self._kept: list[Sequence[Any]] = []
         self._room = 0 if samples.fresh else _KEPT
-        self.notice = ""
+        self.notice, self._chance = "", 0.0
         self.original = self._run(original)
 
     def of(self, model: Model) -> QualityScore:
         """The score of a model beside the original's."""
-        return QualityScore(self.metric, self.original, self._run(model), self.count, self._samples.source, self.notice)
+        score = self._run(model)
+        return QualityScore(self.metric, self.original, score, self.count, self._samples.source, self.notice, self._chance)
 
     def _run(self, model: Model) -> float:
         session = Session(model, self._names, fuse=True)
@@ -239,6 +226,7 @@ class Evaluation:
             self.count += batch.size
         score = total / max(self.count, 1)
         if model is self._model and self.metric == "top1":
+            self._chance = 1 / max(_scores(outputs).shape[-1], 1)
             self.notice = chance_notice(score, outputs, self.count, self._samples.source)
         return score
 

@@ -160,7 +160,7 @@ def test_images_are_preprocessed(call: Cli, model: Path) -> None:
     arguments = ("prune", model, "-o", model.parent / "out.onnx", "--no-benchmark", "--json", "--calib", model.parent)
     drift = call(*arguments, "--preprocess", "imagenet,std=1").json()["drift"]
     told = "resize=9,crop=8,mean=0.485/0.456/0.406,scale=255"
-    assert (drift["samples"], drift["source"]) == (3, f"--calib {model.parent} ({told})")
+    assert (drift["samples"], drift["source"]) == (3, f"--calib {model.parent} ({told}), too few to hold any out")
     refused(call(*arguments, "--force", "--preprocess", "imagnet"), 2, "--preprocess imagnet: there is no 'imagnet'")
 
 
@@ -179,4 +179,4 @@ def test_a_function_of_the_working_directory(model: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENV, cwd=model.parent, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     drift = json.loads(done.stdout)["drift"]
-    assert (drift["samples"], drift["source"]) == (5, "--calib mine:data")
+    assert (drift["samples"], drift["source"]) == (5, "--calib mine:data, too few to hold any out")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from command import DIGITS, ENV
+from command import DIGITS, ENV, PHASES
 from onnxprune.cli.console import console, escaped
 from onnxprune.cli.process import stoppable
 
@@ -18,7 +18,9 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="streams and signals 
 
 
 def shell(words: str, folder: Path, **env: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(["/bin/sh", "-c", words], capture_output=True, check=False, cwd=folder, env={**ENV, **env})
+    done = subprocess.run(["/bin/sh", "-c", words], capture_output=True, check=False, cwd=folder, env={**ENV, **env})
+    done.stderr = PHASES.sub("", done.stderr.decode()).encode()
+    return done
 
 
 @posix

@@ -13,7 +13,7 @@ from onnx import numpy_helper, parser
 
 import onnxprune
 from codec import planted, same
-from command import names, refused, shell, within
+from command import complaints, names, refused, shell, within
 from nets import parse
 from onnxprune.driver import encode
 from onnxprune.errors import OptionError, VerificationError
@@ -83,7 +83,7 @@ def test_a_bad_name_is_refused(model: Path) -> None:
 
 def test_commands(model: Path, tmp_path: Path) -> None:
     done = shell("encode", model, "-o", tmp_path / "small.onnx")
-    assert (done.status, done.err) == (0, "")
+    assert (done.status, complaints(done)) == (0, "")
     assert "encoded" in done.out
     assert "entropy bound" in done.out
     back = within("decode", "small.onnx", "-o", "dense.onnx", "--json", cwd=tmp_path)
@@ -201,3 +201,18 @@ def test_an_output_that_does_not_move_with_encoded_weights_is_not_tested(encodin
     assert verdicts == {"y": Verdict.PROVEN, "z": Verdict.NOT_TESTED}
     with pytest.raises(VerificationError, match="output 'z' was not tested"):
         onnxprune.encode(proto, encoding, require_proof=True)
+
+
+def test_a_survey_of_an_encoded_file_says_the_bytes_that_its_weights_take() -> None:
+    """As encode said them, up to the masks' last bytes; all together they are those of the constants."""
+    rng = np.random.default_rng(0)
+    model = parse("(float[N,64] x) => (float[N,8] z) <float[64,96] u, float[96,8] v> { y = MatMul(x, u) z = MatMul(y, v) }")
+    for weight in model.graph.initializer:
+        array = numpy_helper.to_array(weight).copy()
+        array[rng.random(array.shape) < 0.8] = 0
+        weight.CopyFrom(numpy_helper.from_array(array, weight.name))
+    done = encode.encode(model, "bitmask")
+    said = {row.name: row.stored for row in done.weights}
+    for row in encode.survey(done.model):
+        assert row.encoding == "bitmask"
+        assert row.stored == pytest.approx(said[row.name], rel=0.1)

@@ -33,6 +33,8 @@ OTHER = Recipe(
     layers=("stem.*=0.5", "*=1"),
     require_proof=True,
     shape=("height=224",),
+    min_score="90%",
+    min_agreement="95%",
 )
 
 

@@ -94,5 +94,5 @@ def test_values_inside_are_matched() -> None:
     values[inner] = values[inner][:, :1]
     with pytest.raises(OptionError, match="match values whose channels all remain"):
         objective(values, given, None)
-    with pytest.raises(OptionError, match="--match zzz: no value of that name"):
+    with pytest.raises(OptionError, match="--match 'zzz': no value that both graphs compute is called like that"):
         Objective.of("distill", student, teacher, ("zzz",), 2.0, 2)

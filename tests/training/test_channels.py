@@ -68,9 +68,9 @@ def test_every_recipe_of_sparsity_removes_channels(method: str, monkeypatch: pyt
     """What was trained under masks is what is left when they are cut out."""
     masked: list[Model] = []
 
-    def carried_out(source: Model, chosen: Plan, recipe: Recipe) -> Pruned:
+    def carried_out(source: Model, chosen: Plan, recipe: Recipe, *, compare: bool) -> Pruned:
         masked.append(source)
-        return carry_out(source, chosen, recipe)
+        return carry_out(source, chosen, recipe, compare=compare)
 
     monkeypatch.setattr(channels, "carry_out", carried_out)
     rounds = 2 if "rewinding" in method or method == "lottery" else 0

@@ -14,8 +14,9 @@ from onnxprune.data.samples import open_samples
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
+from onnxprune.options.gates import parse_drop
 from onnxprune.verify import metrics
-from onnxprune.verify.metrics import QUALITY_METRICS, Evaluation, chance_notice, parse_drop
+from onnxprune.verify.metrics import QUALITY_METRICS, Evaluation, chance_notice
 
 SCORES = "(float[N,4] x) => (float[N,3] y) <float[4,3] w> { y = MatMul(x, w) }"
 IMAGES = "(float[N,4,2,2] x) => (float[N,3,2,2] y) <float[3,4,1,1] w> { y = Conv(x, w) }"

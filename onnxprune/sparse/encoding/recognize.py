@@ -42,7 +42,7 @@ class Decoders:
         families: how each is encoded.
         nodes: outputs of the nodes that nothing but these weights needs, or nothing at all.
         stored: the constants that they read.
-        sources: the constants that each is made of, tables that decoders share left out.
+        sources: the constants that each is made of, those included that several weights are made of.
     """
 
     def __init__(self, model: Model) -> None:
@@ -71,7 +71,8 @@ class Decoders:
         made = [name for name in self._makers if name in marked and name in read]
         self.weights = {name: self._weight(name) for name in made}
         self.families = {name: self._family(name) for name in made}
-        self.stored = {source for name in made for source in self._sources(name)}
+        self.sources = {name: self._sources(name) for name in made}
+        self.stored = {source for sources in self.sources.values() for source in sources}
         self.nodes = self._needed(marked) - self._needed((read & self._makers.keys()) - marked)
 
     def _read(self, model: Model) -> set[str]:

@@ -1,0 +1,73 @@
+"""What a file is: its inputs and outputs, who made it, and the lines of Python that make samples for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from onnx import TensorProto
+
+from onnxprune.data.batching import InputSignature
+from onnxprune.errors import OptionError
+from onnxprune.ir.files import source_bytes
+
+if TYPE_CHECKING:
+    from onnx import ValueInfoProto
+
+    from onnxprune.ir.model import Model
+
+__all__ = ["interface", "snippet"]
+
+_SAMPLES, _OPEN = 256, 64
+"""Samples that the snippet makes, about, and the size that it gives an open axis."""
+
+
+def interface(model: Model) -> dict[str, Any]:
+    """Inputs and outputs with types and shapes, the file's bytes, operator set, format version and producer, and a snippet."""
+    proto = model.proto
+    producer = " ".join(filter(None, (proto.producer_name, proto.producer_version)))
+    return {
+        "opset": model.opset,
+        "ir_version": proto.ir_version,
+        "producer": producer,
+        "bytes": source_bytes(model),
+        "inputs": [_told(value) for value in model.inputs],
+        "outputs": [_told(value) for value in model.graph.output],
+        "snippet": snippet(model),
+    }
+
+
+def _told(value: ValueInfoProto) -> dict[str, Any]:
+    kind = value.type.WhichOneof("value") or "tensor_type"
+    if kind != "tensor_type":
+        return {"name": value.name, "type": kind.removesuffix("_type"), "shape": None}
+    tensor = value.type.tensor_type
+    shape = None
+    if tensor.HasField("shape"):
+        shape = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim]
+    return {"name": value.name, "type": TensorProto.DataType.Name(tensor.elem_type).lower(), "shape": shape}
+
+
+def snippet(model: Model) -> list[str]:
+    """Three lines of Python that write ``calib.npz`` with an array for each input, of noise to be replaced by samples; empty
+    where an input is no tensor, or has no known number of axes.
+    """
+    try:
+        signature = InputSignature.of(model.inputs)
+    except OptionError:
+        return []
+    batch = signature.size or 1
+    count, arrays = _SAMPLES // batch * batch or batch, []
+    for spec in signature.specs:
+        if spec.sizes is None:
+            return []
+        sizes = [_OPEN if size is None else size for size in spec.sizes]
+        if spec.batched:
+            sizes[0] = count
+        floats = spec.dtype.kind == "f"
+        drawn = f"rng.random({sizes})" if floats else f"rng.integers(0, 2, {sizes})"
+        arrays.append(f"{spec.name!r}: {drawn}.astype({str(spec.dtype)!r})")
+    return [
+        "import numpy as np; rng = np.random.default_rng(0)",
+        f"samples = {{{', '.join(arrays)}}}  # put your inputs here, as the model gets them, in place of noise",
+        'np.savez("calib.npz", **samples)',
+    ]

@@ -1,0 +1,137 @@
+"""Results are judged on samples that nothing was learnt from, and gates stop what is not good enough."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nets import parse
+from onnxprune import Gates, OptionError, QualityError, Recipe, prune
+from onnxprune.data.samples import open_samples
+from onnxprune.driver.apply import carry_out
+from onnxprune.driver.judgement import Judgement, Jury, Level
+from onnxprune.driver.prune import make_plan
+from onnxprune.ir.model import Model
+from onnxprune.verify.drift import Drift
+from onnxprune.verify.metrics import QualityScore
+
+BODY = """(float[N,16] x) => (float[N,4] y) <float[16,64] u, float[64,4] v>
+  { h = MatMul(x, u) a = Relu(h) y = MatMul(a, v) }"""
+
+
+def data(count: int, *, labels: bool = False) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    named: dict[str, Any] = {"x": rng.standard_normal((count, 16)).astype(np.float32)}
+    return named | ({"label": rng.integers(0, 4, count)} if labels else {})
+
+
+def jury(count: int, **gates: str) -> Jury:
+    model = Model.of(parse(BODY))
+    return Jury.of(Gates(**gates), model, open_samples(data(count), model.inputs))
+
+
+@pytest.mark.parametrize(("count", "held"), [(32, 4), (240, 30), (512, 64), (4096, 64)])
+def test_each_eighth_sample_is_held_out_and_few_of_many(count: int, held: int) -> None:
+    found = jury(count)
+    assert found.apart
+    assert found.judges is not None
+    assert found.learnt is not None
+    assert (found.judges.count, found.learnt.count) == (held, count - held)
+    seen = {row.tobytes() for batch in found.learnt.batches() for row in batch.feeds["x"]}
+    judged = {row.tobytes() for batch in found.judges.batches() for row in batch.feeds["x"]}
+    assert (len(seen), len(judged)) == (count - held, held)
+    assert not seen & judged
+
+
+def test_few_samples_are_all_learnt_from_and_the_report_says_so() -> None:
+    found = jury(31)
+    assert found.judges is found.learnt
+    report = prune(parse(BODY), Recipe(target="macs=0.5", align="1"), samples=data(31)).report
+    assert report.drift is not None
+    assert report.drift.source == "samples, too few to hold any out"
+
+
+def test_a_report_says_how_many_samples_judged_and_whose() -> None:
+    report = prune(parse(BODY), Recipe(target="macs=0.5", align="1"), samples=data(64)).report
+    assert report.drift is not None
+    assert (report.drift.samples, report.drift.source) == (8, "samples, held out")
+    assert report.score is None
+    labelled = prune(parse(BODY), Recipe(target="macs=0.5", align="1"), samples=data(64, labels=True)).report
+    assert labelled.score is not None
+    assert (labelled.score.metric, labelled.score.samples, labelled.score.chance) == ("top1", 8, 0.25)
+
+
+def test_repair_does_not_see_what_judges() -> None:
+    """Other samples in the held-out eighth change the agreement, and not a byte of the model."""
+    recipe, mine, other = Recipe(target="macs=0.5", align="1"), data(64), data(64)
+    other["x"][7::8] *= -1
+    first, second = (prune(parse(BODY), recipe, samples=samples) for samples in (mine, other))
+    assert first.model.SerializeToString() == second.model.SerializeToString()
+    assert first.report.drift != second.report.drift
+    other["x"][0] *= -1
+    assert prune(parse(BODY), recipe, samples=other).model.SerializeToString() != first.model.SerializeToString()
+
+
+def test_a_plan_carried_out_learns_from_the_same_samples() -> None:
+    recipe, samples = Recipe(target="macs=0.5", align="1"), data(64)
+    model = Model.of(parse(BODY))
+    result = prune(parse(BODY), recipe, samples=samples)
+    again = carry_out(parse(BODY), result.plan, samples=open_samples(samples, model.inputs))
+    assert again.model.to_proto().graph.initializer == result.model.graph.initializer
+    assert again.judgement is not None
+    assert again.judgement.drift == result.report.drift
+    assert make_plan(parse(BODY), recipe)[0].keep
+
+
+@pytest.mark.parametrize("gate", [{"min_score": "0.9"}, {"max_drop": "1%"}, {"min_agreement": "0.9"}])
+def test_gates_need_samples(gate: dict[str, str]) -> None:
+    with pytest.raises(OptionError, match="needs samples to judge by: add --eval DATA"):
+        Jury.of(Gates(**gate), Model.of(parse(BODY)), None)
+
+
+@pytest.mark.parametrize(
+    ("gate", "words"),
+    [
+        ({"min_agreement": "99%"}, r"of 8 samples \(samples, held out\) have the original's answer, below --min-agreement 99%"),
+        ({"min_score": "0.99"}, r"agreement is 0\.\d+ on 8 samples \(samples, held out\), below --min-score 0\.99"),
+    ],
+)
+def test_a_result_that_is_not_good_enough_is_an_error(gate: dict[str, Any], words: str) -> None:
+    asked = Recipe(target="macs=0.2", align="1")
+    with pytest.raises(QualityError, match=words):
+        prune(parse(BODY), dataclasses.replace(asked, **gate), samples=data(64))
+    none: dict[str, Any] = dict.fromkeys(gate, "0")
+    assert prune(parse(BODY), dataclasses.replace(asked, **none), samples=data(64)).report.judgement
+
+
+def drift(agreement: float, classes: int = 10, cosine: float = 1.0) -> Drift:
+    return Drift(cosine, 0.1, agreement, 16, "some", classes)
+
+
+def score(original: float, pruned: float, chance: float = 0.1) -> QualityScore:
+    return QualityScore("top1", original, pruned, 100, "others", chance=chance)
+
+
+@pytest.mark.parametrize(
+    ("found", "level"),
+    [
+        (Judgement(None, drift(0.99), sampled=True), Level.GOOD),
+        (Judgement(None, drift(0.9), sampled=True), Level.WORSE),
+        (Judgement(None, drift(0.49), sampled=True), Level.COLLAPSED),
+        (Judgement(None, drift(0.99), sampled=False), Level.UNKNOWN),
+        (Judgement(None, drift(0.1), sampled=False), Level.COLLAPSED),
+        (Judgement(None, drift(0.1, classes=0), sampled=True), Level.GOOD),
+        (Judgement(None, drift(1.0, classes=0, cosine=0.3), sampled=True), Level.COLLAPSED),
+        (Judgement(score(0.99, 0.11), drift(0.99), sampled=True), Level.COLLAPSED),
+        (Judgement(score(0.99, 0.98), drift(0.3), sampled=True), Level.GOOD),
+        (Judgement(score(0.05, 0.05), drift(0.99), sampled=True), Level.GOOD),
+        (Judgement(None, None, exact=True), Level.GOOD),
+        (Judgement(), Level.UNKNOWN),
+    ],
+)
+def test_the_level_follows_from_the_score_else_from_the_answers(found: Judgement, level: Level) -> None:
+    assert found.level is level
+    assert found.to_dict()["level"] == level.value
