@@ -201,10 +201,7 @@ def take_samples(blocks: Iterable[SampleBlock], limit: int) -> Iterator[SampleBl
 
 
 def assemble(blocks: Iterable[SampleBlock], size: int, multiple: int = 1) -> Iterator[Batch]:
-    """Batches of ``size``, in order. Samples that cannot be in one batch begin another one.
-
-    An incomplete batch is smaller: a multiple of so many samples; what is left over is left out.
-    """
+    """Batches of ``size``, in order; an incomplete one is a multiple. Samples that cannot be in one batch begin another one."""
     held: list[SampleBlock] = []
     for block in blocks:
         if held and not held[0].joins(block):
