@@ -25,8 +25,8 @@ from onnxprune import cli
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = str(ROOT / "models" / "digits.onnx")
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
-PHASES = re.compile(r"^onnxprune: phase \d+( of \d+)?: .* s\n", re.MULTILINE)
-"""Lines about phases that are over."""
+PHASES = re.compile(r"^onnxprune: phase \d+( of \d+)?: .* s( so far| left)?\n", re.MULTILINE)
+"""Lines about phases that are over, and about those that go on, as they do on a slow machine."""
 PATIENCE = 1800
 """Seconds after which a command is taken to hang: far more than one takes on a slow and busy machine."""
 

@@ -76,6 +76,7 @@ def test_wheel_has_one_package_with_the_passes_inside(tmp_path: Path) -> None:
     sources |= {f"onnxprune/{path.relative_to(tree)}" for path in (tree / "passes").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == sources
     assert "onnxprune/py.typed" in names
+    assert {f"onnxprune/cli/digits/{name}" for name in ("digits.onnx", "calib.npz", "test.npz")} <= set(names)  # of the demo
 
 
 @pytest.mark.parametrize(("path", "needs"), [("", ["ziglang"]), ("compilers", [])])

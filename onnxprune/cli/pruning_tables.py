@@ -115,7 +115,8 @@ def sensitivities(found: dict[str, Any]) -> None:
     groups = sorted(found["groups"], key=lambda group: -max((m["divergence"] for m in group["measured"]), default=0.0))
     most = max((m["divergence"] for group in groups for m in group["measured"]), default=1.0) or 1.0
     how = "cut and repaired" if found["repaired"] else "cut"
-    listed = table(f"{found['model']}: divergence of the outputs when one group is {how}", "group", "size")
+    say(out, f"{found['model']}: divergence of the outputs when one group is {how}", style="bold")
+    listed = table("", "group", "size")
     columns = max((len(group["measured"]) for group in groups), default=0)
     for at in range(columns):
         shares = {round(group["measured"][at]["kept"] / group["size"], 1) for group in groups if at < len(group["measured"])}
@@ -139,7 +140,8 @@ def planned(
 ) -> None:
     """What `plan` decided."""
     out = console()
-    listed = table(f"plan -> {output}", "group", "positions", "keeps", "share")
+    say(out, f"plan -> {output}", style="bold")
+    listed = table("", "group", "positions", "keeps", "share")
     shown = None if every else _SHOWN
     for group in document["groups"][:shown]:
         kept = len(group["keep"])

@@ -53,7 +53,8 @@ def built(report: Mapping[str, Any]) -> None:
 def steps(planned: Mapping[str, Any]) -> None:
     """What `run` would do."""
     out = console()
-    listed = table(f"{planned['model']} -> {planned['output']}", "", "step", "does", "options", text=("step", "does", "options"))
+    say(out, f"{planned['model']} -> {planned['output']}", style="bold")
+    listed = table("", "", "step", "does", "options", text=("step", "does", "options"))
     for number, step in enumerate(planned["steps"], 1):
         options = ", ".join(f"{name} = {json.dumps(value)}" for name, value in step["options"].items())
         listed.add_row(str(number), step["name"], step["do"], options)
