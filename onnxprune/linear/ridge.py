@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxprune.linear.regression import Regression
+from onnxprune.runtime.parallel import at_once, map_ordered
 
 if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
@@ -14,6 +15,8 @@ __all__ = ["Refit", "refit"]
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Ridges that are tried, relative to the mean diagonal: from next to none, for many rows, to as strong as the data."""
+_COPIES = 3
+"""Gram matrices in double precision that one ridge takes while it is solved."""
 _ROUNDS = 3
 """Steps towards the least error behind a rectifier, at most."""
 
@@ -70,7 +73,8 @@ class _FromMoments:
         self._start, self._judge = start, judge.moments(start)
         seen = fit.moments(start)
         self._all = seen + self._judge
-        self._steps = {damping: seen.step(damping) for damping in RIDGES}
+        solved = map_ordered(seen.step, RIDGES, at_once(_COPIES * 8 * seen.gram.size))
+        self._steps = dict(zip(RIDGES, solved, strict=True))
         self.gram: Array | None = self._all.gram
 
     def error(self, damping: float) -> float:
