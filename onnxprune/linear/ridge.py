@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxprune.linear.regression import Regression
+from onnxprune.runtime.parallel import at_once, map_ordered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +17,10 @@ __all__ = ["Refit", "refit"]
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Ridges that are tried, relative to the mean diagonal: from next to none, for many rows, to as strong as the data."""
+_FIRST = RIDGES[1:-1]
+"""Those that are tried in any case, side by side: from the middle one its neighbours are looked at."""
+_COPIES = 3
+"""Gram matrices in double precision that one ridge takes while it is solved."""
 _ROUNDS = 3
 """Steps towards the least error behind a rectifier, at most."""
 
@@ -74,7 +79,7 @@ def _best_ridge(error: Callable[[float], float]) -> float:
             known[place] = error(RIDGES[place])
         return known[place]
 
-    place = len(RIDGES) // 2
+    place = len(RIDGES) // 2  # in the middle of `_FIRST`
     while place > 0 and at(place - 1) < at(place):
         place -= 1
     while place + 1 < len(RIDGES) and at(place + 1) < at(place):
@@ -89,11 +94,13 @@ class _FromMoments:
         self._start, self._judge = start, judge.moments(start)
         self._seen = fit.moments(start)
         self._all = self._seen + self._judge
-        self._steps: dict[float, Array] = {}
+        solved = map_ordered(self._seen.step, _FIRST, at_once(_COPIES * 8 * self._seen.gram.size))
+        self._steps = dict(zip(_FIRST, solved, strict=True))
         self.gram: Array | None = self._all.gram
 
     def error(self, damping: float) -> float:
-        self._steps[damping] = self._seen.step(damping)
+        if damping not in self._steps:
+            self._steps[damping] = self._seen.step(damping)
         return self._judge.error(self._steps[damping])
 
     def fitted(self, damping: float) -> Array:

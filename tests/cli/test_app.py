@@ -190,11 +190,11 @@ for line in sys.stdin:
     share = float(line)
     child = os.fork()
     if not child:
+        print(os.getpid(), flush=True)
         try:
             cli.main()
         except SystemExit as end:  # at once: what this process inherited is not its own to close
             os._exit(end.code or 0)
-    print(child, flush=True)
     print("ended", os.waitpid(child, 0)[1], flush=True)
 """
 

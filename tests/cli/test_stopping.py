@@ -63,8 +63,8 @@ def command(args, deaf, place):
 for line in sys.stdin:
     child = os.fork()
     if not child:
+        print(os.getpid(), flush=True)
         command(*json.loads(line))
-    print(child, flush=True)
     print("ended", os.waitpid(child, 0)[1], flush=True)
 """
 
