@@ -43,6 +43,7 @@ def encode(recipe: EncodeRecipe, given: Encode) -> None:
             recipe.encoding,
             mode=recipe.mode,
             negative_zeros=recipe.keep_negative_zeros,
+            kernels=recipe.kernels,
             require_proof=recipe.require_proof,
             shape=recipe.shape,
             progress=tell,

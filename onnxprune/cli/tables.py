@@ -258,6 +258,7 @@ def sparse(report: SparseReport, output: str) -> None:
         _say(console, f"channels changed places in {counted(len(report.permuted), 'group')}: proven to compute the same")
     if report.repairs:
         _repairs(console, "refit", report.repairs)
+    _kernels(console, [layer.to_dict() for layer in report.kernels])
     if report.verification:
         _verified(console, dataclasses.asdict(report.verification), "sparse == original with the same weights")
     if report.drift:
@@ -341,6 +342,7 @@ def stored(done: Mapping[str, Any], law: str) -> None:
         f"{done['output']}: {_bytes(size)}, {size / dense:.3f} of dense ({_bytes(dense)}); "
         f"{done['sparsity']:.1%} of {quantity(done['elements'])} elements are zero, entropy bound {bound / dense:.3f}",
     )
+    _kernels(console, done["kernels"])
     _verified(console, done["verification"], law)
     for kind, sizes in done.get("compressed", {}).items():
         _say(console, f"{kind}: {_bytes(sizes['output'])}; of the dense file {_bytes(sizes['dense'])}")
@@ -357,6 +359,21 @@ def _sparsities(console: Console, found: Mapping[str, Any], *, every: bool) -> N
             f"{counted(len(rows), 'weight')} with zeros; {found['sparsity']:.1%} of all {quantity(found['elements'])} weights are"
         )
         _weights(console, rows, title, "--all", None if every else _SHOWN)
+    _kernels(console, found["kernels"], "--all", None if every else _SHOWN)
+
+
+def _kernels(console: Console, rows: Sequence[Mapping[str, Any]], option: str = "--json", shown: int | None = _SHOWN) -> None:
+    """Layers with sparse kernels."""
+    if not rows:
+        return
+    title = f"{counted(len(rows), 'layer')} with sparse kernels"
+    table = _table(title, "weight", "shape", "kernel", "pattern", "density", "time", text=("shape", "kernel", "pattern"))
+    for row in rows[:shown]:
+        shape = "x".join(map(str, row["shape"]))
+        time = "" if row["ratio"] is None else f"{row['ratio']:.2f} ×"
+        table.add_row(row["weight"], shape, row["operator"], row["pattern"], f"{row['stored']:.1%}", time)
+    console.print(table)
+    _rest(console, len(rows), shown, option, "layer")
 
 
 def _weights(console: Console, rows: Sequence[Mapping[str, Any]], title: str, option: str, shown: int | None = _SHOWN) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onnxprune.linear.reconstruction import Repaired
     from onnxprune.options.targets import Target
     from onnxprune.pruning.cost import Cost
+    from onnxprune.sparse.kernel_nodes import KernelLayer
     from onnxprune.verify.drift import Drift
     from onnxprune.verify.metrics import QualityScore
     from onnxprune.verify.verdicts import Check
@@ -125,6 +126,7 @@ class SparseReport:
         repairs: the readers that were refit, with their errors: weights only cut, and refit.
         drift: outputs against the original's; ``None`` when it was switched off.
         seconds: wall time of each stage.
+        kernels: the layers that have sparse kernels.
         notes: what else the user should know.
     """
 
@@ -145,6 +147,7 @@ class SparseReport:
     repairs: tuple[Repaired, ...] = ()
     drift: Drift | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    kernels: tuple[KernelLayer, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -155,7 +158,8 @@ class SparseReport:
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         overall = self.zeros / max(self.parameters, 1)
-        return {**dataclasses.asdict(self), "sparsity": self.sparsity, "overall": overall}
+        kernels = [layer.to_dict() for layer in self.kernels]
+        return {**dataclasses.asdict(self), "kernels": kernels, "sparsity": self.sparsity, "overall": overall}
 
 
 @dataclass(frozen=True, slots=True)

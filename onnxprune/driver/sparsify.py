@@ -15,6 +15,7 @@ import numpy as np
 
 from onnxprune.data.samples import optional_samples, sized
 from onnxprune.driver.exponents import best_exponent, small_enough
+from onnxprune.driver.kernels import inlined, proven_with_kernels
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import Judge, demand
 from onnxprune.driver.report import SparseLayer, SparseReport
@@ -23,12 +24,14 @@ from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.unchanged import watched
+from onnxprune.kernels.loading import library
+from onnxprune.latency.timer import OrtTimer
 from onnxprune.linear.moments import collect
 from onnxprune.options.registries import ALLOCATIONS, METHODS
 from onnxprune.options.registry import TORCH
 from onnxprune.options.sparsify import SparseRecipe
 from onnxprune.options.targets import Goal
-from onnxprune.passes import Couple, Decode, Encode, Normalize, Restore, Sparsify
+from onnxprune.passes import Couple, Decode, Encode, Normalize, Restore, Sparsify, UseKernels
 from onnxprune.passes.base import Fitted, Progress, silent
 from onnxprune.passes.footprint import footprint_of_file
 from onnxprune.sparse import layers as sparse_layers
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
     from onnxprune.linear.reconstruction import Repaired
     from onnxprune.passes.analysis import Analysis
+    from onnxprune.sparse.kernel_nodes import KernelLayer
     from onnxprune.sparse.layers import Layer
 
 __all__ = ["SparseResult", "Sparsified", "Sparsifier", "gzipped", "sparsify"]
@@ -101,6 +105,7 @@ class Sparsifier:
             analysis = Couple(allow_inexact=True).run(Normalize().run(original))  # orders may change there
             self.every, self.left = sparse_layers.find_layers(analysis.model, analysis.coupling, recipe.protect, recipe.parsed)
             self.calibration = None if samples is None else analysis.calibration(samples)
+        self.kernels: tuple[KernelLayer, ...] = ()
         self._own = {layer.name: share for layer in self.every if (share := self._asked(layer)) is not None}
         self.layers = [layer for layer in self.every if recipe.ends or not layer.end or layer.name in self._own]
         if not self.layers:
@@ -248,6 +253,9 @@ class Sparsifier:
     def _encode(self, model: Model) -> Model:
         """What is written of a model with zeros."""
         model = Restore().run(model, Decode().run(self._original))
+        if self.recipe.kernels:
+            found = UseKernels(OrtTimer()).run(model, self._stages.tell)
+            model, self.kernels = found.model, found.layers
         if self.recipe.encoding == "dense":
             return model
         return Encode(self.recipe.encoding).run(model, self._stages.tell).model
@@ -324,13 +332,17 @@ def sparsify(
         VerificationError: the result is not the file with the same weights; or an output is not tested that must be.
     """
     recipe, stages = recipe or SparseRecipe(), Stages(progress)
+    if recipe.kernels:
+        library()  # says at once where it cannot be built
     original = Model.of(source, recipe.shape)
     opened = optional_samples(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
     original = sized(original, opened)
     worker = Sparsifier(original, recipe, opened, stages)
     made = worker.run()
     with stages("verification", "verifying: sparse == original with these weights"):
-        check = Judge(original, made.original, recipe.seed).filled(made.model, made.stored)
+        check = Judge(original, made.original, recipe.seed).filled(made.model, inlined(made.stored))
+        if worker.kernels:
+            check = proven_with_kernels(made.stored, check, recipe.seed)
     if recipe.require_proof:
         demand(check, original.name)
     drift = None
@@ -355,6 +367,7 @@ def sparsify(
         repairs=made.repairs,
         drift=drift,
         seconds=dict(stages.seconds),
+        kernels=worker.kernels,
         notes=tuple(_notes(worker, made, opened)),
     )
     return SparseResult(report, compiled=made.stored)
@@ -369,7 +382,9 @@ def _notes(worker: Sparsifier, made: Sparsified, samples: Samples | None) -> Ite
     if by_size and worker.calibration is not None:
         few = ", ".join(by_size[:3]) + (f" and {len(by_size) - 3} more" if len(by_size) > 3 else "")
         yield f"in bodies, or shared by layers: samples do not show what reads {few}, whose weights went by size"
-    if made.stored is made.model and worker.recipe.goal:
+    if worker.recipe.kernels and not worker.kernels:
+        yield "no layer has a sparse kernel: none would be faster, by its zeros and by measurement"
+    if worker.recipe.encoding == "dense" and worker.recipe.goal:
         yield "zeros take as much room as other weights: `onnxprune encode`, or --encoding auto, writes them in fewer bytes"
 
 

@@ -58,6 +58,7 @@ class SparseRecipe(Options):
         repair: let weights that stay make up for those that go, where there are samples; without, they stay as they are.
         permute: under N:M, let channels change places where that keeps larger weights; the model computes the same.
         encoding: how weights with zeros are written: ``dense`` as they are, ``auto`` the smallest.
+        kernels: let ONNX Runtime compute layers by sparse kernels where these are faster; see `onnxprune.kernels`.
 
     Raises:
         OptionError: a field has no sensible value.
@@ -74,6 +75,7 @@ class SparseRecipe(Options):
     repair: bool = True
     permute: bool = True
     encoding: Annotated[str, Option(names=("dense", "auto", ENCODINGS), noun="encoding", metavar="NAME")] = "dense"
+    kernels: bool = False
     calib: Calib = ""
     preprocess: Preprocess = ""
     seed: Seed = 0
@@ -154,6 +156,7 @@ class EncodeRecipe(Options):
         encoding: ``auto`` is the smallest for each weight, ``dense`` leaves weights as they are.
         mode: ``smallest``, or ``fast``: what is quick to decode at load.
         keep_negative_zeros: store negative zeros, which masks leave behind, as they are.
+        kernels: let ONNX Runtime compute layers by sparse kernels where these are faster; see `onnxprune.kernels`.
 
     Raises:
         OptionError: no such encoding or mode.
@@ -162,5 +165,6 @@ class EncodeRecipe(Options):
     encoding: Annotated[str, Option(names=("auto", ENCODINGS, "dense"), says="there are", metavar="NAME")] = "auto"
     mode: Annotated[str, Option(names=MODES, says="there are", metavar="MODE")] = "smallest"
     keep_negative_zeros: bool = False
+    kernels: bool = False
     require_proof: RequireProof = False
     shape: Shape = ()
