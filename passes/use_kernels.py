@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from onnx import NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from onnxprune.ir.inferred import infer_shapes, typed_values
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import domain_of
+from onnxprune.latency.timer import Timer
 from onnxprune.passes.base import Pass, Progress, silent
 from onnxprune.passes.bodies import replace_all
 from onnxprune.sparse.kernel_nodes import (
@@ -17,14 +18,16 @@ from onnxprune.sparse.kernel_nodes import (
     HEIGHTS,
     VERSION,
     Fusion,
+    KernelLayer,
     block_height,
     functions,
     is_plain,
+    is_transposed,
     node_for,
     rows_of,
 )
 
-__all__ = ["Kernelled", "UseKernels", "WithKernels"]
+__all__ = ["UseKernels", "WithKernels"]
 
 _FUNCTIONS = 8
 """The first version of the file format with functions."""
@@ -37,27 +40,6 @@ _NARROW = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Kernelled:
-    """A layer with a sparse kernel.
-
-    Attributes:
-        node: its first node.
-        weight: the name of its weight.
-        shape: of the weight.
-        operator: in our domain.
-        pattern: blocks of outputs x inputs, as ``4x1``; ``unstructured`` for 1x1.
-        stored: the share of the weight that the kernel reads.
-    """
-
-    node: str
-    weight: str
-    shape: tuple[int, ...]
-    operator: str
-    pattern: str
-    stored: float
-
-
-@dataclass(frozen=True, slots=True)
 class WithKernels:
     """Attributes:
     model: with nodes of our domain, and functions for them.
@@ -65,7 +47,7 @@ class WithKernels:
     """
 
     model: Model
-    layers: tuple[Kernelled, ...]
+    layers: tuple[KernelLayer, ...]
 
 
 @dataclass(frozen=True)
@@ -74,15 +56,21 @@ class UseKernels(Pass):
 
     Layers in bodies, with few channels, or with few zeros stay as they are. The model has a function for each kind of node, with
     what was there before. Weights stay where they are; encode them afterwards.
+
+    Attributes:
+        timer: times each distinct layer with its kernel and without, alone, at batch 1; one that is not faster stays as it is.
+            ``None`` leaves it to the zeros.
     """
+
+    timer: Timer | None = None
 
     def run(self, model: Model, tell: Progress = silent) -> WithKernels:
         """The model with such nodes; ``model`` itself where no layer gets one."""
-        fuser = _Fuser(model.copy())
-        found: list[Kernelled] = []
+        fuser = _Fuser(model.copy(), self.timer)
+        found: list[KernelLayer] = []
         for node in fuser.nodes:
             if is_plain(node) and node.input[1] in fuser.weights:
-                tell(f"looking for blocks of zeros in {node.input[1]}")
+                tell(f"looking at the zeros of {node.input[1]}")
                 found += fuser.replaced(node)
         if not found:
             return WithKernels(model, ())
@@ -92,8 +80,8 @@ class UseKernels(Pass):
 class _Fuser:
     """Replaces nodes of a graph one after the other."""
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, timer: Timer | None) -> None:
+        self.model, self._timer = model, timer
         self._readers = model.consumers()
         self._kept = {value.name for value in model.graph.output}
         self.weights = {
@@ -106,24 +94,56 @@ class _Fuser:
         self._own = {id(node): node for node in model.graph.node}
         self._nodes: dict[int, NodeProto | None] = {}
         self._used: list[Fusion] = []
+        self._ratios: dict[str, float] = {}
 
-    def replaced(self, node: NodeProto) -> Iterator[Kernelled]:
+    def replaced(self, node: NodeProto) -> Iterator[KernelLayer]:
         """The layer of a node, if a kernel pays for it; the node becomes one of our domain."""
         weight = self.weights[node.input[1]]
-        transposed = any(one.name == "transB" and one.i for one in node.attribute)
         if len(weight.shape) not in ((3, 4) if node.op_type == "Conv" else (2,)) or not self._is_biased(node):
             return
-        rows = rows_of(weight.array(), node.op_type, transposed=transposed)
+        rows = rows_of(weight.array(), node.op_type, transposed=is_transposed(node))
         if min(len(rows), weight.shape[1 if node.op_type == "Conv" else 0]) < _NARROW:
             return
         height, stored = block_height(rows)
         if stored * HEIGHTS[height] > _PAYS:
             return
-        last, fusion, inputs = self._chain(node)
-        self._nodes |= {id(node): None, id(last): node_for(fusion, node, inputs, last.output[0])}
+        behind, fusion, inputs = self._chain(node)
+        made = node_for(fusion, node, inputs, behind[-1].output[0])
+        key = (fusion, weight.shape, made.attribute, self._sizes(node.input[0]), height, round(stored, 1))
+        ratio = self._ratio(str(key), behind, made, fusion)
+        if ratio is not None and ratio >= 1:
+            return
+        self._nodes |= {**dict.fromkeys(map(id, behind)), id(behind[-1]): made}
         self._used.append(fusion)
-        pattern = "unstructured" if height == 1 else f"{height}x1"
-        yield Kernelled(node.name or node.output[0], weight.name, tuple(weight.shape), fusion.name, pattern, stored)
+        yield KernelLayer(node.name or node.output[0], weight.name, tuple(weight.shape), fusion.name, height, stored, ratio)
+
+    def _ratio(self, key: str, nodes: Sequence[NodeProto], made: NodeProto, fusion: Fusion) -> float | None:
+        """The time of a layer with its kernel over that without; ``None`` where it is not known."""
+        if self._timer is None or key in self._ratios:
+            return self._ratios.get(key)
+        dense, fast = self._alone(nodes), self._alone([made])
+        fast.functions.extend(functions([fusion], fast))
+        fast.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
+        if any(self._sizes(value.name) is None for value in dense.graph.input):
+            return None
+        before, after = self._timer([dense, fast])
+        if before and after:
+            self._ratios[key] = after / before
+        return self._ratios.get(key)
+
+    def _alone(self, nodes: Sequence[NodeProto]) -> ModelProto:
+        """Nodes that follow each other as a model, its open sizes 1."""
+        made = {name for node in nodes for name in node.output}
+        read = dict.fromkeys(name for node in nodes for name in node.input if name and name not in made)
+        fed = [name for name in read if name not in self.model.weights]
+        inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, self._sizes(name)) for name in fed]
+        output = helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)
+        graph = helper.make_graph(nodes, "layer", inputs, [output])
+        for name in read:
+            if name in self.model.weights:
+                self.model.weights[name].append_to(graph.initializer)
+        opsets = [opset for opset in self.model.proto.opset_import if not opset.domain]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=_FUNCTIONS)
 
     @property
     def nodes(self) -> list[NodeProto]:
@@ -149,23 +169,25 @@ class _Fuser:
         name = node.input[2] if len(node.input) > 2 else ""
         return not name or len(self._shape(name)) == 1
 
-    def _chain(self, node: NodeProto) -> tuple[NodeProto, Fusion, list[str]]:
-        """The last node of a layer, what the layer is, and what it reads."""
-        fusion, last = Fusion(node.op_type), node
-        inputs = [*node.input, ""][: len(fusion.inputs)] if len(node.input) < len(fusion.inputs) else list(node.input)
-        after = self._next(last)
-        other = self._added(after, last.output[0], node)
+    def _chain(self, node: NodeProto) -> tuple[list[NodeProto], Fusion, list[str]]:
+        """The nodes of a layer, what the layer is, and what it reads."""
+        fusion, nodes = Fusion(node.op_type), [node]
+        inputs = [*node.input, *[""] * (len(fusion.inputs) - len(node.input))]
+        after = self._next(node)
+        other = self._added(after, node.output[0], node)
         if after is not None and other:
-            fusion, last = Fusion(fusion.operator, adds=True), after
+            fusion = Fusion(fusion.operator, adds=True)
+            nodes.append(after)
             inputs.append(other)
-            self._nodes[id(after)] = None
-            after = self._next(last)
+            after = self._next(after)
         if after is not None and after.op_type == "Relu":
-            fusion, last = Fusion(fusion.operator, fusion.adds, "Relu"), after
+            fusion = Fusion(fusion.operator, fusion.adds, "Relu")
+            nodes.append(after)
         elif after is not None and after.op_type == "Clip" and fusion.operator == "Conv" and self.model.opset >= _CLIP_INPUTS:
-            fusion, last = Fusion(fusion.operator, fusion.adds, "Clip"), after
+            fusion = Fusion(fusion.operator, fusion.adds, "Clip")
+            nodes.append(after)
             inputs += [*after.input[1:], "", ""][:2]
-        return last, fusion, inputs
+        return nodes, fusion, inputs
 
     def _next(self, node: NodeProto) -> NodeProto | None:
         """The one node that reads a value, if it is in the graph itself, as its first input or an addend, and not replaced."""
@@ -187,6 +209,11 @@ class _Fuser:
             return other if other in self.weights and self.weights[other].shape == (outputs,) else ""
         shape = self._shape(value)
         return other if shape and None not in shape and shape == self._shape(other) else ""
+
+    def _sizes(self, name: str) -> list[int] | None:
+        """The sizes of a value at batch 1; ``None`` where its rank is not known."""
+        shape = self._shape(name)
+        return [size if isinstance(size, int) and size > 0 else 1 for size in shape] if shape else None
 
     def _shape(self, name: str) -> list[int | str | None]:
         """The sizes of a value, symbols for those that are open; empty where nothing is known."""

@@ -68,6 +68,7 @@ class Case:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4
+        options.enable_cpu_mem_arena = False  # each tensor has memory of its own, which a sanitizer watches
         options.register_custom_ops_library(str(library))
         result: Array = ort.InferenceSession(self.model(self.operator, self.order), options).run(None, dict(self.feeds))[0]
         return result

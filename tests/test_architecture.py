@@ -90,6 +90,7 @@ PROTOBUF |= {
     "sparse.kernel_nodes",
 }
 PROTOBUF |= {
+    "driver.kernels",
     "driver.levers.rounding",
     "training.augment",
     "torch.write_back",

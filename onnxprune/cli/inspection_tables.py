@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.cli.console import bar, console, counted, in_bytes, quantity, say, table
-from onnxprune.cli.tables import rest, weights
+from onnxprune.cli.tables import kernels, rest, weights
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -127,3 +127,4 @@ def _sparsities(out: Console, found: Mapping[str, Any], *, every: bool) -> None:
             f"{counted(len(rows), 'weight')} with zeros; {found['sparsity']:.1%} of all {quantity(found['elements'])} weights are"
         )
         weights(out, rows, title, None if every else _SHOWN)
+    kernels(out, found["kernels"], every=every)

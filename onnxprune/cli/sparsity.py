@@ -58,6 +58,7 @@ def encode(recipe: EncodeRecipe, given: Encode) -> None:
             recipe.encoding,
             mode=recipe.mode,
             negative_zeros=recipe.keep_negative_zeros,
+            kernels=recipe.kernels,
             require_proof=recipe.require_proof,
             shape=recipe.shape,
             gates=recipe.gates,

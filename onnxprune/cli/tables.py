@@ -21,7 +21,19 @@ if TYPE_CHECKING:
     from onnxprune.linear.reconstruction import Repaired
     from onnxprune.verify.drift import Drift
 
-__all__ = ["agreement", "quantized", "released", "rest", "restored", "sparse", "stored", "surgery", "verdict", "weights"]
+__all__ = [
+    "agreement",
+    "kernels",
+    "quantized",
+    "released",
+    "rest",
+    "restored",
+    "sparse",
+    "stored",
+    "surgery",
+    "verdict",
+    "weights",
+]
 
 _SHOWN = 40
 """Weights listed before the rest is counted."""
@@ -88,6 +100,7 @@ def sparse(report: SparseReport, output: str, *, remedy: str = "", commands: Seq
     if report.drift:
         agreement(out, report.drift)
     notes(out, report.notes)
+    kernels(out, [layer.to_dict() for layer in report.kernels], every=every)
     most_changed(
         out, "layer, weights that are not zero", [(one.weight, one.size, one.kept) for one in report.layers], every=every
     )
@@ -143,6 +156,7 @@ def stored(done: Mapping[str, Any], law: str, *, commands: Sequence[str] = (), e
     encoded = [row for row in done["weights"] if row["encoding"] != "dense"]
     if encoded:
         weights(out, encoded, f"{counted(len(encoded), 'weight')} encoded", None if every else _SHOWN)
+    kernels(out, done["kernels"], every=every)
     closing(out, commands)
 
 
@@ -156,6 +170,21 @@ def released(done: Mapping[str, Any], *, commands: Sequence[str] = (), every: bo
     say(out, f"{counted(len(gone), 'input')} released: {named}")
     rest(out, len(gone), None if every else _SHOWN, "--all", "input")
     closing(out, commands)
+
+
+def kernels(out: Console, rows: Sequence[Mapping[str, Any]], *, every: bool) -> None:
+    """List layers with sparse kernels."""
+    if not rows:
+        return
+    shown = None if every else _SHOWN
+    title = f"{counted(len(rows), 'layer')} with sparse kernels"
+    listed = table(title, "weight", "shape", "kernel", "pattern", "density", "time", text=("shape", "kernel", "pattern"))
+    for row in rows[:shown]:
+        shape = "x".join(map(str, row["shape"]))
+        time = "" if row["ratio"] is None else f"{row['ratio']:.2f} ×"
+        listed.add_row(row["weight"], shape, row["operator"], row["pattern"], f"{row['stored']:.1%}", time)
+    out.print(listed)
+    rest(out, len(rows), shown, "--all", "layer")
 
 
 def weights(out: Console, rows: Sequence[Mapping[str, Any]], title: str, shown: int | None = _SHOWN) -> None:

@@ -12,6 +12,7 @@ from onnxprune.axes.plan import Plan
 from onnxprune.data.samples import Samples, optional_samples, sized
 from onnxprune.driver.compiler import Compiler
 from onnxprune.driver.judgement import Jury
+from onnxprune.driver.kernels import checked_with_kernels
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import Judge, exact, few
 from onnxprune.driver.prune import analyze, samples_of
@@ -158,7 +159,7 @@ def check(original: ModelSource, pruned: ModelSource, chosen: Plan, *, seed: int
         PlanError: the plan is for another model.
     """
     file = Model.of(original, shape)
-    return _check(file, analyze(file, allow_inexact=True), Model.of(pruned), chosen, seed)
+    return checked_with_kernels(pruned, _check(file, analyze(file, allow_inexact=True), Model.of(pruned), chosen, seed), seed)
 
 
 def _check(file: Model, found: Analysis, small: Model, chosen: Plan, seed: int) -> Check:
@@ -226,7 +227,7 @@ def check_repaired(
     opened = optional_samples(samples or "", file.inputs, preprocess)
     file = sized(file, opened)
     found = analyze(file, allow_inexact=True)
-    strict = _check(file, found, small, chosen, seed)
+    strict = checked_with_kernels(pruned, _check(file, found, small, chosen, seed), seed)
     if strict.ok and all(group.exact for group in found.coupling.groups if group.id in chosen.keep):
         return Verified(strict)
     why = strict.text or "no run proves what is inexact"
@@ -240,6 +241,6 @@ def check_repaired(
     if not (repaired or chosen.samples):
         text = f"{why}; only weights differ that repair may change ({few(again.repaired)}): --repaired takes that for one"
         return Verified(dataclasses.replace(strict, ok=False, text=text))
-    proof = Judge(file, found.model, seed).prove(found, chosen, Restore().run(cut, file))
+    proof = checked_with_kernels(pruned, Judge(file, found.model, seed).prove(found, chosen, Restore().run(cut, file)), seed)
     drift = measure_drift(small, file, opened, seed=seed) if proof.ok else None
     return Verified(proof, again.repaired, drift)

@@ -7,19 +7,24 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from onnxprune.driver.judgement import Judgement, Jury
+from onnxprune.driver.kernels import inlined, layers_in, proven_with_kernels
 from onnxprune.driver.proof import demand, stored
 from onnxprune.driver.result import ModelResult
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.parameters import zero_points
 from onnxprune.ir.unchanged import watched
+from onnxprune.kernels.loading import library
+from onnxprune.latency.timer import OrtTimer
 from onnxprune.options.gates import Gates
-from onnxprune.passes import Decode, Encode, FoldMasks
+from onnxprune.passes import Decode, Encode, FoldMasks, UseKernels
 from onnxprune.passes.base import Progress, silent
 from onnxprune.passes.constants import gather_constants
 from onnxprune.passes.encode import FOLDED, TYPES
+from onnxprune.passes.use_kernels import WithKernels
 from onnxprune.sparse.encoding.accounting import Encoded, totals
 from onnxprune.sparse.encoding.flat import most_frequent
 from onnxprune.sparse.encoding.recognize import Decoders
+from onnxprune.sparse.kernel_nodes import KernelLayer
 from onnxprune.verify.verdicts import Check
 
 __all__ = ["Stored", "decode", "describe", "encode", "survey"]
@@ -35,6 +40,7 @@ class Stored(ModelResult):
         verification: the proof that the model computes what the file does.
         judgement: how good the model is beside the original, whose outputs it has.
         notes: what else the user should know.
+        kernels: the layers that have sparse kernels.
     """
 
     weights: tuple[Encoded, ...]
@@ -42,6 +48,7 @@ class Stored(ModelResult):
     verification: Check
     judgement: Judgement
     notes: tuple[str, ...] = ()
+    kernels: tuple[KernelLayer, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data: the weights one by one and all together."""
@@ -54,6 +61,7 @@ class Stored(ModelResult):
             "judgement": self.judgement.to_dict(),
             "score": asdict(self.judgement.score) if self.judgement.score else None,
             "notes": list(self.notes),
+            "kernels": [layer.to_dict() for layer in self.kernels],
         }
 
 
@@ -64,6 +72,7 @@ def encode(
     *,
     mode: str = "smallest",
     negative_zeros: bool = False,
+    kernels: bool = False,
     require_proof: bool = False,
     shape: Sequence[str] = (),
     gates: Gates | None = None,
@@ -78,6 +87,7 @@ def encode(
         encoding: ``auto``, the smallest for each weight; ``bitmask``, ``delta``, ``nm``, ``coo`` or ``dense`` for all.
         mode: ``smallest``, or ``fast`` for encodings that are quick to decode.
         negative_zeros: keep negative zeros, which masks make of negative weights; otherwise they become zeros.
+        kernels: give layers that sparse kernels compute faster the nodes for these; see `onnxprune.kernels`.
         require_proof: whether every output must be proven or tested.
         shape: sizes of inputs, as ``image=?x3x224x224`` or ``height=224``.
         gates: what the result must be as good as.
@@ -85,16 +95,23 @@ def encode(
 
     Raises:
         ModelError: the source is not a model that can be read, or its operator set is too old.
-        OptionError: no such encoding or mode, sizes that do not fit the inputs, or a gate without samples.
+        OptionError: no such encoding or mode, sizes that do not fit the inputs, a gate without samples, or kernels cannot be built.
         QualityError: the result is not as good as a gate asks.
         VerificationError: the result computes something else than the file; or an output is not tested that must be.
     """
     original, tell = Model.of(source, shape), progress or silent
     jury = Jury.of(gates or Gates(), original, None)
     folded = Decode().run(FoldMasks().run(original))
-    encoded = Encode(encoding, mode, negative_zeros).run(folded, tell)
+    if kernels:
+        tell("building the sparse kernels")
+        library()
+    found = UseKernels(OrtTimer()).run(folded, tell) if kernels else WithKernels(folded, ())
+    encoded = Encode(encoding, mode, negative_zeros).run(found.model, tell)
     tell("verifying: encoded == original")
-    check = _proven(encoded.model, original, "encoded", require_proof=require_proof)
+    check = _proven(inlined(encoded.model), original, "encoded", require_proof=require_proof)
+    if found.layers:
+        tell("verifying: with kernels == without")
+        check = proven_with_kernels(encoded.model, check)
     rows = encoded.weights
     rest = folded.nbytes - sum(row.dense for row in rows)
     notes = []
@@ -102,7 +119,10 @@ def encode(
     if large:
         names = ", ".join(large[:3]) + (f" and {len(large) - 3} more" if len(large) > 3 else "")
         notes.append(f"over 1 GiB, which ONNX Runtime does not fold but decode at every run: {names}")
-    return Stored(rows, rest, check, jury.judge(encoded.model, compare=False, exact=True), tuple(notes), compiled=encoded.model)
+    if kernels and not found.layers:
+        notes.append("no layer has a sparse kernel: none would be faster, by its zeros and by measurement")
+    judged = jury.judge(encoded.model, compare=False, exact=True)
+    return Stored(rows, rest, check, judged, tuple(notes), found.layers, compiled=encoded.model)
 
 
 def _proven(result: Model, original: Model, how: str, *, require_proof: bool) -> Check:
@@ -133,12 +153,12 @@ def decode(source: ModelSource, *, require_proof: bool = False, shape: Sequence[
 
 
 def describe(source: ModelSource) -> dict[str, Any]:
-    """Sparsity, pattern and storage of the weights, as data: what `inspect` shows.
+    """Sparsity, pattern and storage of the weights, and what has sparse kernels, as data: what `inspect` shows.
 
     Raises:
         ModelError: the source is not a model that can be read.
     """
-    return totals(survey(source))
+    return {**totals(survey(source)), "kernels": [layer.to_dict() for layer in layers_in(source)]}
 
 
 def survey(source: ModelSource) -> tuple[Encoded, ...]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from onnxprune.passes.analysis import Analysis
     from onnxprune.passes.mask_source import MaskedSource
 
-__all__ = ["Judge", "broken", "demand", "exact", "few", "judged", "kept_by", "stored"]
+__all__ = ["Judge", "broken", "demand", "exact", "few", "held", "judged", "kept_by", "stored"]
 
 _NAMED = 3
 """Weights that a note names."""
@@ -132,7 +132,7 @@ def judged(prepared: Model, source: Model, seed: int = 0) -> Check:
     Raises:
         VerificationError: it does not; names the output and the sizes.
     """
-    return _held(unchanged(prepared, source, seed=seed), source, "prepared")
+    return held(unchanged(prepared, source, seed=seed), source, "prepared")
 
 
 def stored(result: Model, source: Model, how: str, seed: int = 0, *, exact: bool = False) -> Check:
@@ -149,10 +149,15 @@ def stored(result: Model, source: Model, how: str, seed: int = 0, *, exact: bool
         VerificationError: it computes something else; names the output and the sizes.
     """
     new = {name for name, weight in result.weights.items() if weight.is_float and weight.size > 1 and name not in source.weights}
-    return _held(unchanged(result, source, seed=seed, moving=new | weights_that_count(result), exact=exact), source, how)
+    return held(unchanged(result, source, seed=seed, moving=new | weights_that_count(result), exact=exact), source, how)
 
 
-def _held(outcome: Check, source: Model, how: str) -> Check:
+def held(outcome: Check, source: Model, how: str) -> Check:
+    """The proof, where it holds.
+
+    Raises:
+        VerificationError: it does not.
+    """
     if not outcome.ok:
         raise VerificationError(f"{source.name}: {how}, it computes something else than the file: {outcome.text}")
     return outcome

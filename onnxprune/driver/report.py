@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from onnxprune.linear.reconstruction import Repaired
     from onnxprune.options.targets import Target
     from onnxprune.pruning.cost import Cost
+    from onnxprune.sparse.kernel_nodes import KernelLayer
     from onnxprune.verify.drift import Drift
     from onnxprune.verify.metrics import QualityScore
     from onnxprune.verify.verdicts import Check
@@ -135,6 +136,7 @@ class SparseReport:
         repairs: the readers that were refit, with their errors: weights only cut, and refit.
         drift: outputs against the original's; ``None`` when it was switched off.
         seconds: wall time of each stage.
+        kernels: the layers that have sparse kernels.
         notes: what else the user should know.
         score: how good the model is on samples with labels, or on those of ``--eval``; ``None`` if there were none.
         judgement: how good the model is beside the original.
@@ -157,6 +159,7 @@ class SparseReport:
     repairs: tuple[Repaired, ...] = ()
     drift: Drift | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    kernels: tuple[KernelLayer, ...] = ()
     notes: tuple[str, ...] = ()
     score: QualityScore | None = None
     judgement: Judgement | None = None
@@ -169,7 +172,8 @@ class SparseReport:
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         overall = self.zeros / max(self.parameters, 1)
-        return {**_plain(self, self.judgement), "sparsity": self.sparsity, "overall": overall}
+        kernels = [layer.to_dict() for layer in self.kernels]
+        return {**_plain(self, self.judgement), "kernels": kernels, "sparsity": self.sparsity, "overall": overall}
 
 
 @dataclass(frozen=True, slots=True)

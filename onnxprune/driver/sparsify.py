@@ -16,6 +16,7 @@ import numpy as np
 from onnxprune.data.samples import optional_samples
 from onnxprune.driver.exponents import best_exponent, small_enough
 from onnxprune.driver.judgement import Jury
+from onnxprune.driver.kernels import inlined, proven_with_kernels
 from onnxprune.driver.named import check_protected
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import Judge, demand
@@ -25,13 +26,15 @@ from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.unchanged import watched
+from onnxprune.kernels.loading import library
+from onnxprune.latency.timer import OrtTimer
 from onnxprune.linear.moments import collect
 from onnxprune.options.globs import check_globs
 from onnxprune.options.registries import ALLOCATIONS, METHODS
 from onnxprune.options.registry import TORCH
 from onnxprune.options.sparsify import SparseRecipe
 from onnxprune.options.targets import Goal
-from onnxprune.passes import Couple, Decode, Encode, FillSource, Normalize, Restore, Sparsify
+from onnxprune.passes import Couple, Decode, Encode, FillSource, Normalize, Restore, Sparsify, UseKernels
 from onnxprune.passes.base import Fitted, Progress, silent
 from onnxprune.passes.footprint import footprint_of_file
 from onnxprune.sparse import layers as sparse_layers
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from onnxprune.linear.reconstruction import Repaired
     from onnxprune.passes.analysis import Analysis
     from onnxprune.passes.mask_source import MaskedSource
+    from onnxprune.sparse.kernel_nodes import KernelLayer
     from onnxprune.sparse.layers import Layer
 
 __all__ = ["SparseResult", "Sparsified", "Sparsifier", "gzipped", "sparsify"]
@@ -108,6 +112,7 @@ class Sparsifier:
             self.calibration = None if samples is None else analysis.calibration(samples)
         names = (name for layer in self.every for name in (layer.reader.name, layer.name))
         check_globs((glob for glob, _ in recipe.own), names, "--layer", f"layer of {analysis.model.name} that may be sparse")
+        self.kernels: tuple[KernelLayer, ...] = ()
         self._own = {layer.name: share for layer in self.every if (share := self._asked(layer)) is not None}
         self.layers = [layer for layer in self.every if recipe.ends or not layer.end or layer.name in self._own]
         if not self.layers:
@@ -260,6 +265,9 @@ class Sparsifier:
     def _encode(self, model: Model, file: MaskedSource) -> Model:
         """What is written of a model with zeros."""
         whole = Restore().run(model, Decode().run(self._original)) if file.missing else file.model
+        if self.recipe.kernels:
+            found = UseKernels(OrtTimer()).run(whole, self._stages.tell)
+            whole, self.kernels = found.model, found.layers
         if self.recipe.encoding == "dense":
             return whole
         return Encode(self.recipe.encoding).run(whole, self._stages.tell).model
@@ -336,6 +344,8 @@ def sparsify(
         VerificationError: the result is not the file with the same weights; or an output is not tested that must be.
     """
     recipe, stages = recipe or SparseRecipe(), Stages(progress)
+    if recipe.kernels:
+        library()  # says at once where it cannot be built
     original = Model.of(source, recipe.shape)
     check_protected(recipe.protect, original)
     opened = optional_samples(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
@@ -344,7 +354,9 @@ def sparsify(
     worker = Sparsifier(original, recipe, jury.learnt, stages)
     made = worker.run()
     with stages("verification", "verifying: sparse == original with these weights"):
-        check = Judge(original, made.original, recipe.seed).filled(made.model, made.file, made.stored)
+        check = Judge(original, made.original, recipe.seed).filled(made.model, made.file, inlined(made.stored))
+        if worker.kernels:
+            check = proven_with_kernels(made.stored, check, recipe.seed)
     if recipe.require_proof:
         demand(check, original.name)
     with stages("agreement", "comparing outputs with the original's"):
@@ -369,6 +381,7 @@ def sparsify(
         score=judged.score,
         judgement=judged,
         seconds=dict(stages.seconds),
+        kernels=worker.kernels,
         notes=(*_notes(worker, made, opened), *filter(None, [judged.note])),
     )
     return SparseResult(report, compiled=made.stored)
@@ -383,6 +396,8 @@ def _notes(worker: Sparsifier, made: Sparsified, samples: Samples | None) -> Ite
     if by_size and worker.calibration is not None:
         few = ", ".join(by_size[:3]) + (f" and {len(by_size) - 3} more" if len(by_size) > 3 else "")
         yield f"in bodies, or shared by layers: samples do not show what reads {few}, whose weights went by size"
+    if worker.recipe.kernels and not worker.kernels:
+        yield "no layer has a sparse kernel: none would be faster, by its zeros and by measurement"
     if worker.recipe.encoding == "dense" and worker.recipe.goal:
         yield "zeros take as much room as other weights: `onnxprune encode`, or --encoding auto, writes them in fewer bytes"
 

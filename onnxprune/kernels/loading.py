@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,10 @@ from onnxprune.kernels.build import SOURCES, compile_library, digest, file_name
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["instruction_set", "library", "register"]
+__all__ = ["has_kernels", "instruction_set", "library", "register"]
+
+_MARK = b"\x09onnxprune"
+"""The name of the domain, with its length before it, as protobuf spells it."""
 
 
 def library() -> Path:
@@ -34,6 +38,17 @@ def library() -> Path:
         return compile_library(kept)
     except OSError as error:
         raise OptionError(f"the sparse kernels are not built: {kept.parent}: {error.strerror}") from error
+
+
+def has_kernels(source: str | Path | bytes) -> bool:
+    """Whether a file, or its bytes, may have nodes with sparse kernels: whether it names our domain."""
+    if isinstance(source, bytes):
+        return _MARK in source
+    try:
+        with Path(source).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return data.find(_MARK) >= 0
+    except (OSError, ValueError):  # no file, or an empty one: ONNX Runtime says so
+        return False
 
 
 def register(options: onnxruntime.SessionOptions) -> None:

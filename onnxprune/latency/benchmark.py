@@ -25,7 +25,15 @@ from onnxprune.ir.sizes import given_shapes
 from onnxprune.latency.inputs import ResolvedShapes, SessionInput, make_feeds, resolve_shapes, session_inputs
 from onnxprune.latency.interleave import Quartiles, TimedRun, interleave, quartiles
 from onnxprune.latency.peak_memory import PeakMemory, peak_memory
-from onnxprune.latency.providers import bind_session, error_text, fallback_note, onnxruntime, open_session, require_provider
+from onnxprune.latency.providers import (
+    bind_session,
+    error_text,
+    fallback_note,
+    kernels_note,
+    onnxruntime,
+    open_session,
+    require_provider,
+)
 
 __all__ = ["BenchReport", "BenchRow", "LatencyStats", "benchmark", "machine_of"]
 
@@ -162,9 +170,9 @@ def _load(candidates: Sequence[tuple[str, str | bytes]], provider: str, threads:
         order.reverse()
     loaded = []
     for (label, source), session, taken in zip(candidates, opened, times, strict=True):
-        note = fallback_note(session, label=label, provider=provider)
+        notes = (fallback_note(session, label=label, provider=provider), kernels_note(source, provider=provider))
         inputs = session_inputs(session)
-        loaded.append(_Loaded(label, source, session, inputs, quartiles(taken).median, (note,) if note else ()))
+        loaded.append(_Loaded(label, source, session, inputs, quartiles(taken).median, tuple(filter(None, notes))))
     return loaded
 
 

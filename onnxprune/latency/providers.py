@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import re
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from onnxprune.errors import ModelError, OptionError, ProviderError
+from onnxprune.kernels.loading import has_kernels, instruction_set, register
 from onnxprune.latency.inputs import SessionInput
 from onnxprune.runtime.session import session_options
 from onnxprune.runtime.stopping import run_options
@@ -19,6 +21,7 @@ __all__ = [
     "bind_session",
     "error_text",
     "fallback_note",
+    "kernels_note",
     "onnxruntime",
     "open_session",
     "require_provider",
@@ -106,6 +109,9 @@ def open_session(
     wanted = EXECUTION_PROVIDERS[provider]
     options = session_options(threads=threads, lent=lent)
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if provider == "cpu" and has_kernels(source):
+        with contextlib.suppress(OptionError):  # `kernels_note` says it
+            register(options)
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
     if provider != "cpu":
@@ -123,6 +129,16 @@ def open_session(
     if session.get_providers()[0] != wanted[0]:
         raise ProviderError(f"provider {provider!r} did not start and ONNX Runtime fell back to the CPU: {_way_out(provider)}")
     return session
+
+
+def kernels_note(source: str | bytes, *, provider: str) -> str | None:
+    """Return how the sparse kernels that a model has are run; None where it has none."""
+    if provider != "cpu" or not has_kernels(source):
+        return None
+    try:
+        return f"by sparse kernels ({instruction_set()})"
+    except OptionError as error:
+        return f"without its sparse kernels: {error}"
 
 
 def fallback_note(session: Any, *, label: str, provider: str) -> str | None:

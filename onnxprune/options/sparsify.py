@@ -58,6 +58,7 @@ class SparseRecipe(Gates):
         repair: let weights that stay make up for those that go, where there are samples; without, they stay as they are.
         permute: under N:M, let channels change places where that keeps larger weights; the model computes the same.
         encoding: how weights with zeros are written: ``dense`` as they are, ``auto`` the smallest.
+        kernels: let ONNX Runtime compute layers by sparse kernels where these are faster; see `onnxprune.kernels`.
 
     Raises:
         OptionError: a field has no sensible value.
@@ -74,6 +75,7 @@ class SparseRecipe(Gates):
     repair: bool = True
     permute: bool = True
     encoding: Annotated[str, Option(names=("dense", "auto", ENCODINGS), noun="encoding", metavar="NAME")] = "dense"
+    kernels: bool = False
     calib: Samples = ""
     preprocess: Preprocess = ""
     seed: Seed = 0
@@ -144,6 +146,7 @@ class EncodeRecipe(Gates):
         encoding: ``auto`` is the smallest for each weight, ``dense`` leaves weights as they are.
         mode: ``smallest``, or ``fast``: what is quick to decode at load.
         keep_negative_zeros: store negative zeros, which masks leave behind, as they are.
+        kernels: let ONNX Runtime compute layers by sparse kernels where these are faster; see `onnxprune.kernels`.
 
     Raises:
         OptionError: no such encoding or mode.
@@ -152,5 +155,6 @@ class EncodeRecipe(Gates):
     encoding: Annotated[str, Option(names=("auto", ENCODINGS, "dense"), says="there are", metavar="NAME")] = "auto"
     mode: Annotated[str, Option(names=MODES, says="there are", metavar="MODE")] = "smallest"
     keep_negative_zeros: bool = False
+    kernels: bool = False
     require_proof: RequireProof = False
     shape: Shape = ()

@@ -117,6 +117,7 @@ def _encode(place: StepInput, options: Given) -> Outcome:
         given.encoding,
         mode=given.mode,
         negative_zeros=given.keep_negative_zeros,
+        kernels=given.kernels,
         require_proof=given.require_proof,
         shape=given.shape,
         gates=given.gates,

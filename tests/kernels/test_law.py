@@ -83,9 +83,11 @@ def test_vectors_and_registers_of_other_processors(
 def test_no_access_outside_of_memory(tmp_path: Path) -> None:
     """Under AddressSanitizer: the law, and nodes with other numbers than theirs, which are refused or computed."""
     path = build.compile_library(tmp_path / build.file_name(), ["-fsanitize=address", "-g"])
-    command = [*build.compiler(), "-print-file-name=libasan.so"]
-    sanitizer = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    env = {**os.environ, "LD_PRELOAD": sanitizer, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONPATH": os.pathsep.join(sys.path)}
+    named = (f"-print-file-name={name}" for name in ("libasan.so", "libstdc++.so"))  # which is not there yet when it is asked for
+    found = [
+        subprocess.run([*build.compiler(), name], capture_output=True, text=True, check=True).stdout.strip() for name in named
+    ]
+    env = {**os.environ, "LD_PRELOAD": " ".join(found), "ASAN_OPTIONS": "detect_leaks=0", "PYTHONPATH": os.pathsep.join(sys.path)}
     script = Path(__file__).with_name("mutations.py")
     run = subprocess.run([sys.executable, script, path, "10000"], env=env, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-4000:]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,40 +10,13 @@ import onnx
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto
 
-from nets import parse
+from kernel_nets import NET, sparse
 from onnxprune.ir.model import Model
 from onnxprune.kernels import build, register
+from onnxprune.latency.timer import OrtTimer
 from onnxprune.passes import Encode, UseKernels
-
-NET = """(float[N,16,9,9] x) => (float[N,24] y) <
-    float[32,16,3,3] one, float[32] one_bias, float[32,32,1,1] two, float[32,32,3,3] three, float[32] three_bias,
-    float[24,32] last, float[24] last_bias, float low = {0.0}, float high = {6.0}
-> {
-  a = Conv<pads = [1,1,1,1], kernel_shape = [3,3]>(x, one, one_bias)
-  b = Relu(a)
-  c = Conv(b, two)
-  d = Conv<pads = [1,1,1,1]>(b, three, three_bias)
-  e = Add(d, c)
-  f = Clip(e, low, high)
-  g = GlobalAveragePool(f)
-  h = Flatten(g)
-  y = Gemm<transB = 1>(h, last, last_bias)
-}"""
-
-
-def sparse(text: str, density: float = 0.2, height: int = 1, opset: int = 18) -> ModelProto:
-    """A net whose weights have blocks of zeros."""
-    model = parse(text, opset=opset)
-    rng = np.random.default_rng(0)
-    for tensor in model.graph.initializer:
-        array = numpy_helper.to_array(tensor)
-        if array.ndim > 1:
-            rows = array.reshape(len(array), -1)
-            kept = np.repeat(rng.random((-(-len(rows) // height), rows.shape[1])) < density, height, axis=0)[: len(rows)]
-            tensor.CopyFrom(numpy_helper.from_array((rows * kept).reshape(array.shape), tensor.name))
-    return model
 
 
 def operators(model: Model) -> list[str]:
@@ -131,3 +104,26 @@ def test_products_take_their_bias() -> None:
     found = UseKernels().run(Model.of(sparse(text)))
     assert operators(found.model) == ["SparseMatMulAddRelu"]
     assert list(found.model.graph.node[0].input) == ["x", "w", "b"]
+
+
+def test_a_layer_that_is_measured_to_be_slower_stays() -> None:
+    asked: list[list[str]] = []
+
+    def timer(models: Sequence[ModelProto]) -> list[float | None]:
+        dense, fast = models
+        asked.append([node.op_type for node in (*dense.graph.node, *fast.graph.node)])
+        assert [function.name for function in fast.functions] == [fast.graph.node[0].op_type]
+        slower = "Gemm" in asked[-1]
+        return [1.0, 2.0 if slower else 0.25]
+
+    found = UseKernels(timer).run(Model.of(sparse(NET)))
+    assert asked[0] == ["Conv", "Relu", "SparseConvRelu"]
+    assert ["Conv", "Add", "Clip", "SparseConvAddClip"] in asked
+    assert operators(found.model)[-1] == "Gemm"
+    assert [layer.ratio for layer in found.layers] == [0.25] * 3
+
+
+@pytest.mark.skipif(not build.compiler(), reason="no C compiler")
+def test_layers_are_timed_with_their_kernels() -> None:
+    found = UseKernels(OrtTimer()).run(Model.of(sparse(NET)))
+    assert all(layer.ratio is not None and 0 < layer.ratio < 1 for layer in found.layers)

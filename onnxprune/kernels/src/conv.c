@@ -55,37 +55,62 @@ static void list_offsets(const Layout *layout, size_t *offsets) {
             }
 }
 
-/* One row of a plane: every stride-th input from a column on, zeros outside. */
+/* One row of a plane: every stride-th input from a column on, zeros outside; all zeros where there is no such row. */
 static void lay_row(const Window *window, const float *row, int64_t column, float *to) {
     int64_t stride = window->stride[1], out = window->out[1];
     int64_t first = column < 0 ? (-column + stride - 1) / stride : 0;
     int64_t end = window->width > column ? (window->width - column + stride - 1) / stride : 0;
     if (!row || first > out) first = out;
-    if (!row || end > out) end = out;
+    if (end > out) end = out;
     if (end < first) end = first;
     memset(to, 0, first * sizeof *to);
-    if (stride == 1)
-        memcpy(to + first, row + (row ? column + first : 0), (end - first) * sizeof *to);
-    else
-        for (int64_t x = first; x < end; x++) to[x] = row[column + x * stride];
+    for (int64_t x = first; x < end; x++) to[x] = row[column + x * stride];
     memset(to + end, 0, (out - end) * sizeof *to);
+}
+
+/* A plane where nothing is skipped and rows are as wide as those of the input: it is the input, some columns further. */
+static void lay_plane(const Layout *layout, const float *channel, int64_t top, int64_t shift, float *to) {
+    const Window *window = layout->window;
+    int64_t width = window->width, above = window->pad[0] - top; /* rows of zeros above the input */
+    int64_t first = above > 0 ? above : 0, end = window->height + above;
+    if (end > layout->rows) end = layout->rows;
+    if (end <= first || shift >= width || -shift >= width) {
+        memset(to, 0, layout->rows * width * sizeof *to);
+        return;
+    }
+    memset(to, 0, first * width * sizeof *to);
+    memset(to + end * width, 0, (layout->rows - end) * width * sizeof *to);
+    int64_t left = shift < 0 ? -shift : 0, right = shift > 0 ? shift : 0; /* columns of zeros */
+    const float *from = channel + (first - above) * width;
+    memcpy(to + first * width + left, from + left + shift, ((end - first) * width - left - right) * sizeof *to);
+    for (int64_t r = first; r < end; r++) {
+        for (int64_t x = 0; x < left; x++) to[r * width + x] = 0;
+        for (int64_t x = width - right; x < width; x++) to[r * width + x] = 0;
+    }
+}
+
+/* A plane of any kind, row by row. */
+static void lay_rows(const Layout *layout, const float *channel, int64_t top, int64_t phase, int64_t column, float *to) {
+    const Window *window = layout->window;
+    for (int64_t r = 0; r < layout->rows; r++, to += window->out[1]) {
+        int64_t y = (top + r) * window->stride[0] + phase - window->pad[0];
+        lay_row(window, y < 0 || y >= window->height ? NULL : channel + y * window->width, column, to);
+    }
 }
 
 static void lay_band(const Layout *layout, const float *x, int64_t top, float *to) {
     const Window *window = layout->window;
-    static const float nothing[1];
+    int plain = window->stride[0] == 1 && window->stride[1] == 1 && window->out[1] == window->width;
     for (int64_t kx = 0; kx < window->kernel[1]; kx++)
         for (int64_t channel = 0; channel < window->channels / window->groups; channel++)
-            for (int64_t phase = 0; phase < layout->phases; phase++)
-                for (int64_t r = 0; r < layout->rows; r++, to += window->out[1]) {
-                    int64_t y = (top + r) * window->stride[0] + phase - window->pad[0];
-                    const float *row = x + (channel * window->height + y) * window->width;
-                    int64_t column = kx * window->dilation[1] - window->pad[1];
-                    if (y < 0 || y >= window->height) /* as far away as the right edge: zeros alone */
-                        lay_row(window, nothing, window->width, to);
-                    else
-                        lay_row(window, row, column, to);
-                }
+            for (int64_t phase = 0; phase < layout->phases; phase++, to += layout->rows * window->out[1]) {
+                const float *from = x + channel * window->height * window->width;
+                int64_t column = kx * window->dilation[1] - window->pad[1];
+                if (plain)
+                    lay_plane(layout, from, top, column, to);
+                else
+                    lay_rows(layout, from, top, phase, column, to);
+            }
 }
 
 /* What all units of a convolution share. */
@@ -147,9 +172,9 @@ int convolve(const Loops *loops, Packed *const *packed, const Finish *finish, co
     Work work = {loops, packed, finish, window, x, residual, y, threads};
     const int64_t *pad = window->pad, *kernel = window->kernel, *stride = window->stride;
     work.direct = kernel[0] == 1 && kernel[1] == 1 && stride[0] == 1 && stride[1] == 1 && !(pad[0] | pad[1] | pad[2] | pad[3]);
-    int64_t row = kernel[1] * (window->channels / window->groups) * stride[0] * window->out[1] * 4; /* bytes */
+    double row = 4.0 * (double)(kernel[1] * (window->channels / window->groups)) * (double)stride[0] * (double)window->out[1];
     int64_t widest = (int64_t)(loops->vectors * loops->lanes);
-    work.band = BAND_BYTES / row;
+    work.band = (int64_t)(BAND_BYTES / row); /* bytes of a row of outputs' inputs: no overflow, however odd the numbers are */
     if (work.direct || work.band * window->out[1] < 4 * widest) work.band = 4 * widest / window->out[1] + 1;
     if (work.band > window->out[0]) work.band = window->out[0];
     work.bands = (window->out[0] + work.band - 1) / work.band;

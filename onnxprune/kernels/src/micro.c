@@ -2,6 +2,10 @@
  * the compiler's own vector types become its registers. */
 #include "kernels.h"
 
+#ifdef __SSE__
+#include <immintrin.h>
+#endif
+
 #define LANES (VECTOR_BYTES / 4)
 #ifndef WIDTH
 #define WIDTH 7
@@ -14,20 +18,24 @@
 
 typedef float Vec __attribute__((vector_size(VECTOR_BYTES), may_alias));
 typedef float Loose __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias)); /* at any address */
-typedef int32_t Bits __attribute__((vector_size(VECTOR_BYTES)));
-
 static inline Vec spread(float value) { return value - (Vec){0}; }
 
-/* NaN stays NaN, as in numpy. */
-static inline Vec at_least(Vec x, float low) {
-    Bits below = x < spread(low);
-    return (Vec)((below & (Bits)spread(low)) | (~below & (Bits)x));
-}
-
-static inline Vec at_most(Vec x, float high) {
-    Bits above = x > spread(high);
-    return (Vec)((above & (Bits)spread(high)) | (~above & (Bits)x));
-}
+/* The larger and the smaller of two. NaN in the second stays NaN, as in numpy. */
+#if defined(__AVX512F__) && VECTOR_BYTES == 64
+#define LARGER(A, B) (Vec) _mm512_max_ps((__m512)(A), (__m512)(B))
+#define SMALLER(A, B) (Vec) _mm512_min_ps((__m512)(A), (__m512)(B))
+#elif defined(__AVX__) && VECTOR_BYTES == 32
+#define LARGER(A, B) (Vec) _mm256_max_ps((__m256)(A), (__m256)(B))
+#define SMALLER(A, B) (Vec) _mm256_min_ps((__m256)(A), (__m256)(B))
+#elif defined(__SSE__) && VECTOR_BYTES == 16
+#define LARGER(A, B) (Vec) _mm_max_ps((__m128)(A), (__m128)(B))
+#define SMALLER(A, B) (Vec) _mm_min_ps((__m128)(A), (__m128)(B))
+#else /* GCC knows no choice between vectors in C */
+typedef int32_t Bits __attribute__((vector_size(VECTOR_BYTES)));
+static inline Vec chosen(Bits first, Vec a, Vec b) { return (Vec)((first & (Bits)a) | (~first & (Bits)b)); }
+#define LARGER(A, B) chosen((A) > (B), A, B)
+#define SMALLER(A, B) chosen((A) < (B), A, B)
+#endif
 
 /* The floats of a vector; where it is not whole, only some of them are there. */
 static inline Vec load(const float *from, int whole, int count) {
@@ -84,7 +92,7 @@ static inline __attribute__((always_inline)) void product_of(const int R, const 
         EACH(int r = 0; r < R; r++) EACH(int v = 0; v < V; v++) {
             if (tile->residual)
                 sum[r][v] += load(tile->residual + (y - tile->outputs) + r * stride + v * LANES, v < V - 1 || whole, tail);
-            sum[r][v] = at_most(at_least(sum[r][v], finish->low), finish->high);
+            sum[r][v] = SMALLER(spread(finish->high), LARGER(spread(finish->low), sum[r][v]));
         }
     EACH(int r = 0; r < R; r++) EACH(int v = 0; v < V; v++)
         store(y + r * stride + v * LANES, sum[r][v], v < V - 1 || whole, tail);
@@ -133,6 +141,8 @@ static void product(const Tile *tile, const Finish *finish, Panel panel, const u
 static void gather(const Source *source, const uint32_t *columns, size_t count, size_t position, int vectors, int tail, float *to) {
     for (size_t c = 0; c < count; c++) {
         const float *from = source->inputs + source->offsets[columns[c]] + position;
+        for (int v = 0; v < vectors; v += LINE / VECTOR_BYTES) /* of the next tile: each column is elsewhere, nothing guesses it */
+            __builtin_prefetch(from + (vectors + v) * LANES, 0, 2);
         for (int v = 0; v < vectors; v++, from += LANES, to += LANES)
             *(Vec *)to = load(from, v < vectors - 1 || tail == LANES, tail);
     }
