@@ -128,6 +128,7 @@ UNTESTED = {
     "ir.node": "test_model and every rule",
     "ir.weights": "test_model",
     "driver.result": "test_prune and test_encode",
+    "driver.sparsifier": "tests/driver/test_sparsify.py",
     "axes.refusals": "test_coupling",
     "axes.node_axes": "test_coupling, and every rule",
     "ir.types": "nothing runs",

@@ -95,7 +95,7 @@ def encode(
 
     Raises:
         ModelError: the source is not a model that can be read, or its operator set is too old.
-        OptionError: no such encoding or mode, sizes that do not fit the inputs, a gate without samples, or kernels cannot be built.
+        OptionError: no such encoding or mode, sizes that do not fit, a gate without samples, or no compiler for kernels.
         QualityError: the result is not as good as a gate asks.
         VerificationError: the result computes something else than the file; or an output is not tested that must be.
     """

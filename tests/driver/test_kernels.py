@@ -14,7 +14,7 @@ import onnxprune
 from kernel_nets import NET, sparse
 from onnxprune.driver import encode as storage
 from onnxprune.driver import kernels
-from onnxprune.driver import sparsify as driver_sparsify
+from onnxprune.driver import sparsifier
 from onnxprune.errors import OptionError, VerificationError
 from onnxprune.ir.model import Model
 from onnxprune.kernels import build, instruction_set, loading
@@ -26,7 +26,7 @@ needs_compiler = pytest.mark.skipif(not build.compiler(), reason="no C compiler"
 @pytest.fixture(autouse=True)
 def _always_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test depends on what is faster here."""
-    for module in (storage, driver_sparsify):
+    for module in (storage, sparsifier):
         monkeypatch.setattr(module, "OrtTimer", lambda: lambda models: [4.0, 1.0][: len(models)])
 
 

@@ -16,7 +16,7 @@ from onnxprune import SparseRecipe, sparsify
 from onnxprune.data.calibration import Calibration
 from onnxprune.data.samples import open_samples
 from onnxprune.driver.prune import analyze
-from onnxprune.driver.sparsify import gzipped
+from onnxprune.driver.sparsifier import gzipped
 from onnxprune.errors import OptionError, TargetError, VerificationError
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Array, Weight
