@@ -35,6 +35,7 @@ ROOMS = [
     "driver",
     "training",
     "pipeline",
+    "pages",
     "cli",
     "__main__",
 ]
