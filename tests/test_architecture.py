@@ -36,6 +36,7 @@ ROOMS = [
     "driver",
     "training",
     "pipeline",
+    "pages",
     "cli",
     "__main__",
 ]

@@ -66,7 +66,7 @@ def test_the_way_to_add_errors_whose_model_is_nearest_is_taken(monkeypatch: pyte
             assert sum(len(feed["x"]) for feed in feeds) <= len(X) // 4, "repair has not seen what it is judged by"
             return next(left)
 
-        monkeypatch.setattr("onnxprune.driver.sparsify.LAYER_EXPONENTS", exponents)
+        monkeypatch.setattr("onnxprune.driver.sparsifier.LAYER_EXPONENTS", exponents)
         monkeypatch.setattr("onnxprune.driver.exponents.drifted", drifted)
         recipe = SparseRecipe(target="sparsity=0.7", method="magnitude")
         return Model.of(sparsify(parse(NET), recipe, samples={"x": X}, agreement=False).model)

@@ -1,0 +1,103 @@
+"""The pictures of a page, as Vega-Lite: data with rules of drawing, which the page draws where it is opened.
+
+Needs Altair, which is an extra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from onnxprune.pages.contents import Layer, Tried
+
+__all__ = ["library", "network", "search", "sensitivity"]
+
+_WIDE = 40
+"""Layers from which names no longer fit below the bars."""
+_ROW = 22
+"""Height of a row of names, in pixels."""
+_MARK = "#2f7fd1"
+_GREY = "#9aa3af"
+
+
+def library() -> str:
+    """The programs that draw: Vega, Vega-Lite and Vega-Embed, as JavaScript; about 0.9 MB."""
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
+def network(layers: Sequence[Layer]) -> dict[str, Any]:
+    """A bar for each layer in the order of the graph: what it had as an outline, what it has as a filled bar."""
+    rows = [{"place": place, "share": layer.after / max(layer.before, 1), **asdict(layer)} for place, layer in enumerate(layers)]
+    few = len(layers) <= _WIDE
+    named = alt.Axis(labelAngle=-60, labelLimit=110, title=None)
+    name = named if few else alt.Axis(labels=False, ticks=False, title=f"{len(layers)} layers")
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
+        x=alt.X("name:N", sort=None, axis=name),
+        tooltip=[
+            alt.Tooltip("name:N"),
+            alt.Tooltip("kind:N"),
+            alt.Tooltip("before:Q", title="was"),
+            alt.Tooltip("after:Q", title="is"),
+            alt.Tooltip("share:Q", format=".1%", title="left"),
+            alt.Tooltip("note:N", title="also"),
+        ],
+    )
+    was = base.mark_bar(fillOpacity=0.08, fill=_GREY, stroke=_GREY).encode(y=alt.Y("before:Q", title="width"))
+    now = base.mark_bar(color=_MARK).encode(y="after:Q")
+    return _finished(alt.layer(was, now), "Each layer in graph order: what it had as an outline, what is left filled.")
+
+
+def search(points: Sequence[Tried]) -> dict[str, Any]:
+    """Everything that was tried: its cost against its score; the chosen one is ringed."""
+    base = alt.Chart(alt.InlineData(values=[asdict(point) for point in points])).encode(
+        x=alt.X("cost:Q", title="latency, as a fraction of the original's", scale=alt.Scale(zero=False, padding=14)),
+        y=alt.Y("score:Q", title="score", scale=alt.Scale(zero=False, padding=14)),
+        tooltip=[
+            alt.Tooltip("name:N", title="tried"),
+            alt.Tooltip("cost:Q", format=".3f", title="latency"),
+            alt.Tooltip("score:Q", format=".4f"),
+            alt.Tooltip("holds:N", title="as asked for"),
+        ],
+    )
+    dots = base.mark_circle(size=70).encode(
+        color=alt.Color("holds:N", title="as asked for", scale=alt.Scale(domain=[True, False], range=[_MARK, _GREY]))
+    )
+    ring = base.transform_filter("datum.chosen").mark_point(size=260, strokeWidth=2, color="#d9822b")
+    return _finished(alt.layer(dots, ring), "Latency against score of every model that was tried; the chosen one is ringed.")
+
+
+def sensitivity(curves: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How far the outputs move when a group keeps less: a row for each group, a column for each share that was measured.
+
+    Args:
+        curves: groups as `sensitivity` prints them, with ``id``, ``size`` and ``measured``.
+    """
+    rows = [
+        {"group": group["id"], "kept": f"{share:.0%}", "share": share, "divergence": one["divergence"]}
+        for group in curves
+        for one in group["measured"]
+        for share in [one["kept"] / group["size"]]
+    ]
+    chart = (
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_rect()
+        .encode(
+            x=alt.X("kept:O", title="positions kept", sort=alt.SortField("share", "descending")),
+            y=alt.Y("group:N", sort=None, title=None, axis=alt.Axis(labelLimit=320)),
+            color=alt.Color("divergence:Q", title="divergence", scale=alt.Scale(type="symlog", scheme="blues")),
+            tooltip=[alt.Tooltip("group:N"), alt.Tooltip("kept:N"), alt.Tooltip("divergence:Q", format=".4g")],
+        )
+    )
+    return _finished(chart, "Divergence of the outputs by group and share of positions kept.", height=_ROW * len(curves))
+
+
+def _finished(chart: alt.Chart | alt.LayerChart | alt.FacetChart, said: str, height: int = 260) -> dict[str, Any]:
+    """The whole, as wide as the page, with a description for those who do not see it."""
+    made = chart.properties(description=said, width="container", height=height).configure(
+        background="transparent", font="system-ui"
+    )
+    return dict(made.to_dict())

@@ -1,0 +1,103 @@
+"""Fill the templates: one file that has its pictures, its style and its programs inside."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from onnxprune.errors import OptionError
+from onnxprune.pages import contents
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from onnxprune.pages.contents import Document
+
+__all__ = ["page", "summary"]
+
+_LINES = 2000
+"""Marks from which a picture is drawn in dots, because lines would be slow to move through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture of a page: its title, what it shows in Vega-Lite, and how many marks it has."""
+
+    title: str
+    spec: Mapping[str, Any]
+    marks: int
+
+    @property
+    def renderer(self) -> str:
+        """How it is drawn: in lines, which print well, or in dots."""
+        return "svg" if self.marks <= _LINES else "canvas"
+
+
+def page(document: Document, command: str = "") -> str:
+    """A report as one HTML page, which loads nothing from elsewhere.
+
+    Args:
+        document: what the command prints with ``--json``.
+        command: the command that made it, to copy; empty where there was none.
+
+    Raises:
+        OptionError: Jinja or Altair is not installed.
+    """
+    pictures = list(_pictures(document))
+    template = _templates().get_template("report.html")
+    return template.render(**_told(document), pictures=pictures, command=command, library=_library() if pictures else "")
+
+
+def summary(document: Document) -> str:
+    """The verdict and the numbers that matter, as a part of a page: for notebooks.
+
+    Raises:
+        OptionError: Jinja is not installed.
+    """
+    return _templates().get_template("summary.html").render(**_told(document))
+
+
+def _told(document: Document) -> dict[str, Any]:
+    return {
+        "document": document,
+        "verdict": contents.verdict(document),
+        "cards": list(contents.cards(document)),
+        "layers": contents.layers(document),
+        "outputs": contents.outputs(document),
+        "version": importlib.metadata.version("onnxprune"),
+    }
+
+
+def _pictures(document: Document) -> Iterator[Picture]:
+    try:
+        from onnxprune.pages import charts
+    except ImportError as error:
+        raise OptionError('--report needs Altair: run pip install "onnxprune[report]"') from error
+    if layers := contents.layers(document):
+        yield Picture("The network", charts.network(layers), len(layers))
+    if tried := contents.tried(document):
+        yield Picture("What was tried", charts.search(tried), len(tried))
+    if curves := [group for group in document.get("groups") or () if group.get("measured")]:
+        yield Picture("Sensitivity", charts.sensitivity(curves), sum(len(group["measured"]) for group in curves))
+
+
+@functools.cache
+def _library() -> str:
+    """What draws pictures; made once, because it takes seconds."""
+    from onnxprune.pages.charts import library
+
+    return library()
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    try:
+        import jinja2
+    except ImportError as error:
+        raise OptionError('a report needs Jinja: run pip install "onnxprune[report]"') from error
+    loader = jinja2.PackageLoader("onnxprune.pages")
+    forgiving = jinja2.ChainableUndefined  # commands find different things
+    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=forgiving)

@@ -1,0 +1,44 @@
+"""Pictures: what is drawn is what was found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import documents
+from onnxprune.pages.contents import layers, tried
+
+charts = pytest.importorskip("onnxprune.pages.charts", reason="Altair is an extra")
+
+
+def rows_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    (rows,) = spec["datasets"].values()
+    return list(rows)
+
+
+def test_the_network_has_a_bar_for_each_layer() -> None:
+    spec = charts.network(layers(documents.pruned()))
+    assert [row["after"] for row in rows_of(spec)] == [24, 23, 22]
+    assert [layer["encoding"]["y"]["field"] for layer in spec["layer"]] == ["before", "after"]
+
+
+def test_a_large_network_has_no_names_below_its_bars() -> None:
+    many = layers(
+        documents.pruned(groups=[{"id": str(i), "size": 8, "kept": 4, "exact": True, "members": 1} for i in range(100)])
+    )
+    axis = charts.network(many)["layer"][0]["encoding"]["x"]["axis"]
+    assert not axis["labels"]
+    assert axis["title"] == "100 layers"
+
+
+def test_what_was_tried_is_drawn_and_the_chosen_one_ringed() -> None:
+    spec = charts.search(tried(documents.searched()))
+    assert len(rows_of(spec)) == 4
+    assert spec["layer"][1]["transform"] == [{"filter": "datum.chosen"}]
+
+
+def test_sensitivity_is_a_row_for_each_group() -> None:
+    spec = charts.sensitivity(documents.curves()["groups"])
+    assert {row["group"] for row in rows_of(spec)} == {f"conv{i}.weight:0" for i in range(4)}
+    assert {row["kept"] for row in rows_of(spec)} == {"25%", "50%", "75%"}

@@ -1,0 +1,58 @@
+"""What a page tells: the verdict, the cards, the layers."""
+
+from __future__ import annotations
+
+import pytest
+
+import documents
+from onnxprune.pages.contents import Card, cards, layers, outputs, tried, verdict
+
+
+@pytest.mark.parametrize(("level", "colour"), [("good", "good"), ("worse", "warn"), ("unknown", "warn"), ("collapsed", "bad")])
+def test_the_band_has_the_colour_of_the_accuracy(level: str, colour: str) -> None:
+    found = verdict(documents.pruned(judgement=documents.judgement(level, "said")))
+    assert (found.level, found.accuracy) == (colour, "said")
+    assert found.surgery == "exact: 1 of 1 outputs tested on 3 input sizes, largest difference 3.0e-07"
+
+
+def test_a_wrong_surgery_is_bad_whatever_the_accuracy() -> None:
+    check = documents.pruned()["verification"] | {"ok": False, "text": "logits differs"}
+    found = verdict(documents.pruned(verification=check))
+    assert (found.level, found.surgery) == ("bad", "WRONG: logits differs")
+
+
+def test_without_samples_accuracy_is_said_to_be_unknown() -> None:
+    found = verdict(documents.pruned(judgement=None, verification=None))
+    assert (found.level, found.accuracy, found.surgery) == ("warn", "accuracy was not measured", "")
+
+
+def test_cards_have_costs_with_units_and_ratios() -> None:
+    found = {card.name: card for card in cards(documents.pruned())}
+    assert list(found) == ["latency", "file", "MACs", "parameters"]
+    assert found["file"] == Card("file", "6 MB", "3 MB", 0.5)
+    assert found["parameters"] == Card("parameters", "1.5 M", "750 k", 0.5)
+    assert found["latency"] == Card("latency", "0.2 ms", "0.1 ms", 0.5, "0.45 to 0.55 in half of 200 rounds")
+
+
+def test_accuracy_is_the_score_and_else_the_agreement() -> None:
+    score = {"metric": "top1", "original": 0.99, "pruned": 0.985, "samples": 599}
+    drift = {"cosine": 0.9, "agreement": 0.97, "samples": 64, "source": "--calib calib.npz"}
+    first = next(cards(documents.pruned(judgement=documents.judgement("good", "") | {"score": score, "drift": drift})))
+    assert first == Card("accuracy", "99.0%", "98.5%", note="top1, 599 samples")
+    first = next(cards(documents.pruned(judgement=documents.judgement("good", "") | {"drift": drift})))
+    assert first == Card("same answer as the original", "100%", "97.0%", note="64 samples, --calib calib.npz")
+
+
+def test_what_optimize_found_has_its_latency_its_size_and_its_proof() -> None:
+    found = documents.searched()
+    assert [card.name for card in cards(found)] == ["latency", "file"]
+    assert verdict(found).surgery.startswith("exact")
+    assert [one["output"] for one in outputs(found)] == ["logits"]
+    assert [one.name for one in tried(found) if one.chosen] == ["channels 0.5"]
+
+
+def test_layers_are_groups_or_sparse_weights() -> None:
+    assert [(one.before, one.after) for one in layers(documents.pruned())] == [(32, 24), (32, 23), (32, 22)]
+    sparse = {"layers": [{"node": "n", "weight": "w", "shape": [8, 8], "size": 64, "kept": 16, "energy": 0.9}]}
+    (one,) = layers(sparse)
+    assert (one.name, one.before, one.after, one.note) == ("w", 64, 16, "75.0% zeros")

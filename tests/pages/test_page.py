@@ -1,0 +1,108 @@
+"""Pages, as text and in a real browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import documents
+from onnxprune.pages.page import page, summary
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def test_what_users_named_is_text_and_not_html() -> None:
+    evil = "<script>alert(1)</script>"
+    made = page(
+        documents.pruned(model=evil, notes=[evil], groups=[{"id": evil, "size": 2, "kept": 1, "exact": True, "members": 1}])
+    )
+    assert evil not in made
+
+
+def test_a_part_of_a_page_for_notebooks_changes_nothing_around_it() -> None:
+    made = summary(documents.pruned())
+    assert "99.0% -&gt; 98.5%" in made
+    rules = re.findall(r"^([^\s{}][^{}]*)\{", made.partition("</style>")[0].removeprefix("<style>"), re.MULTILINE)
+    assert all(".onnxprune" in rule or rule.startswith(("@media", "body.page")) for rule in rules), rules
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    with sync.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Opened:
+    """A page that was opened, with what it asked for and what it complained of."""
+
+    def __init__(self, browser: Browser, file: Path, **options: Any) -> None:
+        self.page: Page = browser.new_page(**options)
+        self.asked: list[str] = []
+        self.complaints: list[str] = []
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("console", lambda said: self.complaints.append(said.text) if said.type in {"error", "warning"} else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(file.as_uri())
+
+
+def opened(browser: Browser, folder: Path, document: dict[str, Any], **options: Any) -> Opened:
+    file = folder / "report.html"
+    file.write_text(page(document, "onnxprune prune net.onnx"), "utf-8")
+    return Opened(browser, file, **options)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_opens_without_a_network_and_without_a_complaint(browser: Browser, tmp_path: Path, scheme: str) -> None:
+    for found in (documents.pruned(), documents.searched(), documents.curves()):
+        one = opened(browser, tmp_path, found, color_scheme=scheme)
+        one.page.wait_for_selector("#picture-1 svg")
+        assert one.asked == [(tmp_path / "report.html").as_uri()]
+        assert not one.complaints
+        assert one.page.title() == found.get("output", "net.onnx")
+        one.page.close()
+
+
+def test_pointing_at_a_layer_shows_it(browser: Browser, tmp_path: Path) -> None:
+    one = opened(browser, tmp_path, documents.pruned())
+    one.page.wait_for_selector("#picture-1 svg")
+    one.page.locator("#picture-1 svg path[aria-roledescription=bar]").last.hover()
+    one.page.wait_for_selector(".vg-tooltip.visible, #vg-tooltip-element.visible")
+    assert "conv2.weight:0" in one.page.locator("#vg-tooltip-element").inner_text()
+
+
+def test_tables_sort_by_keyboard(browser: Browser, tmp_path: Path) -> None:
+    one = opened(browser, tmp_path, documents.pruned())
+    one.page.locator("details summary").first.click()
+    first = one.page.locator("table.sortable tbody tr td").first
+    assert first.inner_text() == "conv0.weight:0"
+    button = one.page.get_by_role("button", name="is", exact=True)
+    button.focus()
+    one.page.keyboard.press("Enter")
+    assert first.inner_text() == "conv2.weight:0"
+    assert one.page.locator("th[aria-sort=ascending]").inner_text() == "is"
+
+
+def test_ten_thousand_layers_are_drawn(browser: Browser, tmp_path: Path) -> None:
+    groups = [{"id": f"layer{i}", "size": 64, "kept": i % 64, "exact": True, "members": 2} for i in range(10_000)]
+    one = opened(browser, tmp_path, documents.pruned(groups=groups))
+    one.page.wait_for_selector("#picture-1 canvas", timeout=120_000)
+    assert not one.complaints
+
+
+def test_it_is_readable_on_a_small_screen(browser: Browser, tmp_path: Path) -> None:
+    one = opened(browser, tmp_path, documents.pruned(), viewport={"width": 360, "height": 640})
+    one.page.wait_for_selector("#picture-1 svg")
+    assert one.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
