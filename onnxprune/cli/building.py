@@ -22,10 +22,10 @@ def run(given: Run) -> None:
         build = dataclasses.replace(build, output=given.output)
     if given.dry_run:
         planned = build.to_dict()
-        show(planned, given.as_json, lambda: training_tables.steps(planned))
+        show(planned, given, lambda: training_tables.steps(planned))
         return
     with progress("reading", quiet=given.as_json) as tell:
         report = pipeline.run(build, keep=given.keep, force=given.force, progress=tell)
     nexts = Suggestions(build.model, build.output, shape=build.shape).benchmark().add("inspect", build.output).commands
     report = {**report, "next": nexts}
-    show(report, given.as_json, lambda: training_tables.built(report))
+    show(report, given, lambda: training_tables.built(report))

@@ -50,7 +50,7 @@ def demo(given: Demo) -> None:
     good = [row for row in rows if row["score"] >= float(FLOOR.rstrip("%")) / 100 and row["ratio"] < 1]
     best = min(good, key=lambda row: row["ratio"])["name"] if good else ""
     report = {"folder": str(folder), "machine": dict(timed.machine), "models": rows, "best": best, "commands": _commands(folder)}
-    show(report, given.as_json, lambda: demo_tables.shown(report))
+    show(report, given, lambda: demo_tables.shown(report))
     if not best:
         text = f"no model is faster here and has {FLOOR} of the digits right: the machine may be busy, repeat"
         raise QualityError(f"{folder}: {text}")

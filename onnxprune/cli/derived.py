@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from onnxprune.cli.interrupts import accounted
+from onnxprune.cli.output import check_page
 from onnxprune.errors import ContractError, OnnxPruneError
 from onnxprune.ir.unchanged import watched
 from onnxprune.options.fields import Field, fields_of
@@ -63,7 +64,7 @@ class Parameter:
 
 
 _GATES = {field.name for field in fields_of(Gates)}
-_COMMON = {"every", "threads", "max_memory", "custom_ops", "force", "as_json"}
+_COMMON = {"report", "every", "threads", "max_memory", "custom_ops", "force", "as_json"}
 
 COMMANDS: dict[str, tuple[Callable[..., None], list[Parameter]]] = {}
 """Every command by name, with its options in order."""
@@ -92,6 +93,8 @@ def command(app: typer.Typer) -> Callable[[F], F]:
                 value = given[one.field.name]
                 values[one.owner][one.field.name] = tuple(value or ()) if one.field.type is tuple else value
             made = {name: kind(**values[name]) for name, kind in kinds.items()}
+            if given.get("report"):
+                check_page(given["report"], force=given["force"])
             with accounted(given), _libraries(given.get("custom_ops") or ()), _faults(given), watched():
                 function(**made)
 

@@ -35,4 +35,4 @@ def optimize(recipe: OptimizeRecipe, gates: Gates, given: Writes) -> None:
         "bytes": files.size_on_disk(out),
         "next": nexts,
     }
-    show(report, given.as_json, lambda: optimize_tables.optimized(told, str(out), judged, commands=nexts))
+    show(report, given, lambda: optimize_tables.optimized(told, str(out), judged, commands=nexts))

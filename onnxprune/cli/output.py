@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
 
 from onnxprune.errors import ReportError
+from onnxprune.options.commands import Prints, Replaces
 from onnxprune.runtime.threads import threads
 
-__all__ = ["SCHEMA", "as_json_file", "envelope", "fail", "progress", "show", "strict", "told", "warn"]
+__all__ = ["SCHEMA", "as_json_file", "check_page", "envelope", "fail", "progress", "show", "strict", "told", "warn"]
 
 SCHEMA = "onnxprune/1"
 """The version of what `--json` prints: `docs/report.schema.json`. Keys may be added within a version, and none changes."""
@@ -35,15 +38,19 @@ def strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def show(document: dict[str, Any], as_json: bool, draw: Callable[[], None]) -> None:
-    """Print for machines or for people; machines are told with how many threads it was computed, too.
+def show(document: dict[str, Any], given: Prints, draw: Callable[[], None]) -> None:
+    """Print for machines or for people, and write the page that was asked for; machines are told the number of threads, too.
 
     Raises:
+        OutputError: the page cannot be written.
         ReportError: stdout takes nothing more.
     """
+    whole = {**envelope(), "threads": threads(), **strict(document)}
+    if isinstance(given, Replaces) and given.report:
+        _write_page(whole, given.report)
     try:
-        if as_json:
-            typer.echo(json.dumps({**envelope(), "threads": threads(), **strict(document)}, allow_nan=False))
+        if given.as_json:
+            typer.echo(json.dumps(whole, allow_nan=False))
         else:
             draw()
         sys.stdout.flush()
@@ -52,6 +59,29 @@ def show(document: dict[str, Any], as_json: bool, draw: Callable[[], None]) -> N
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer goes there when Python ends
         raise ReportError(f"the report cannot be printed: {error.strerror}; files that were asked for are written") from error
+
+
+def check_page(file: Path, *, force: bool) -> None:
+    """Nothing happens if a page can be written to a file.
+
+    Raises:
+        OptionError: a package for pages is not installed.
+        OutputError: the file is there, or its folder is not.
+    """
+    from onnxprune.ir.files import check_output
+    from onnxprune.pages.page import check_installed
+
+    check_installed()
+    check_output(file, force=force)
+
+
+def _write_page(document: dict[str, Any], file: Path) -> None:
+    from onnxprune.ir.outputs import replace_file
+    from onnxprune.pages.page import page
+
+    command = shlex.join(["onnxprune", *sys.argv[1:]])
+    with replace_file(file) as out:
+        out.write(page(document, command).encode())
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def inspect(recipe: Annotated[Recipe, Some("protect allow_inexact shape")], give
         )
         tell("counting zeros")
         found["sparsity"] = encode.describe(given.model)
-    show(found, given.as_json, lambda: inspection_tables.inspection(found, layers=given.layers, every=given.every))
+    show(found, given, lambda: inspection_tables.inspection(found, layers=given.layers, every=given.every))
 
 
 @command(app)
@@ -72,7 +72,7 @@ def prune(recipe: Recipe, given: Prune) -> None:
     told = result.report
     show(
         report,
-        given.as_json,
+        given,
         lambda: pruning_tables.pruning(told, str(out), remedy=remedy, commands=nexts, every=given.every),
     )
 
@@ -116,7 +116,7 @@ def plan(
     small = out.with_name(f"{given.model.stem}-pruned{given.model.suffix}")
     nexts = found.add("apply", given.model, out, "-o", small, *(repair if recipe.calib else ())).commands
     told = {**document, "output": str(out), "obtained": obtained, "next": nexts}
-    show(told, given.as_json, lambda: pruning_tables.planned(document, str(out), obtained, commands=nexts, every=given.every))
+    show(told, given, lambda: pruning_tables.planned(document, str(out), obtained, commands=nexts, every=given.every))
 
 
 @command(app)
@@ -138,7 +138,7 @@ def sensitivity(
 
             with replace_file(picture) as file:
                 curves(found, file, picture.suffix)
-    show(found, given.as_json, lambda: pruning_tables.sensitivities(found))
+    show(found, given, lambda: pruning_tables.sensitivities(found))
 
 
 @command(app)
@@ -172,7 +172,7 @@ def apply(recipe: Annotated[Recipe, Some("calib preprocess seed shape")], gates:
     remedy = "" if masked else keep_more(recipe.calib, "another plan")
     show(
         done,
-        given.as_json,
+        given,
         lambda: pruning_tables.applied(done, result.repairs, remedy=remedy, commands=done["next"], every=given.every),
     )
 
@@ -225,7 +225,7 @@ def verify(given: Verify) -> None:
         outcome = dataclasses.replace(found.check, notes=(*found.check.notes, *notes))
         found = dataclasses.replace(found, check=outcome)
     if given.as_json or outcome.ok:
-        show(found.to_dict(), given.as_json, lambda: pruning_tables.verified(outcome, found.repaired, found.drift))
+        show(found.to_dict(), given, lambda: pruning_tables.verified(outcome, found.repaired, found.drift))
     if not outcome.ok:
         raise VerificationError(f"{given.pruned}: {outcome.text}")
     if given.require_proof:

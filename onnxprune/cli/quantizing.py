@@ -28,4 +28,4 @@ def quantize(recipe: QuantRecipe, given: Compares) -> None:
     nexts = Suggestions(given.model, out, shape=recipe.shape).benchmark().commands
     report = {**result.report.to_dict(), "output": str(out), "bytes": files.size_on_disk(out), "next": nexts}
     told = result.report
-    show(report, given.as_json, lambda: tables.quantized(told, str(out), remedy=_REMEDY, commands=nexts, every=given.every))
+    show(report, given, lambda: tables.quantized(told, str(out), remedy=_REMEDY, commands=nexts, every=given.every))

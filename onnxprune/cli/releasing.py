@@ -25,4 +25,4 @@ def release(recipe: ReleaseRecipe, given: Writes) -> None:
     sizes = {"before_bytes": files.size_on_disk(given.model), "bytes": files.size_on_disk(out)}
     nexts = Suggestions(given.model, out, shape=recipe.shape).add("inspect", out).commands
     done = {**result.to_dict(), "source": str(given.model), "output": str(out), **sizes, "next": nexts}
-    show(done, given.as_json, lambda: tables.released(done, commands=nexts, every=given.every))
+    show(done, given, lambda: tables.released(done, commands=nexts, every=given.every))

@@ -40,7 +40,7 @@ def sparsify(recipe: SparseRecipe, given: Compares) -> None:
     remedy = keep_more(recipe.calib, "a lower --sparsity", compared=given.compare)
     report = {**result.report.to_dict(), "output": str(out), "next": nexts}
     told = result.report
-    show(report, given.as_json, lambda: tables.sparse(told, str(out), remedy=remedy, commands=nexts, every=given.every))
+    show(report, given, lambda: tables.sparse(told, str(out), remedy=remedy, commands=nexts, every=given.every))
 
 
 @command(app)
@@ -71,7 +71,7 @@ def encode(recipe: EncodeRecipe, given: Encode) -> None:
             done |= _measured(given.model, out, tell, recipe.shape)
     nexts = Suggestions(given.model, out, shape=recipe.shape).benchmark().commands
     report = {**done, **({"benchmark": done["benchmark"].to_dict()} if given.measure else {}), "next": nexts}
-    show(report, given.as_json, lambda: tables.stored(done, "encoded == original", commands=nexts, every=given.every))
+    show(report, given, lambda: tables.stored(done, "encoded == original", commands=nexts, every=given.every))
 
 
 @command(app)
@@ -90,7 +90,7 @@ def decode(gates: Gates, given: Decode) -> None:
     done = _stored(result, given, out)
     nexts = Suggestions(given.model, out, shape=given.shape).benchmark().add("inspect", out).commands
     told = {**done, "next": nexts}
-    show(told, given.as_json, lambda: tables.stored(done, "decoded == original", commands=nexts, every=given.every))
+    show(told, given, lambda: tables.stored(done, "decoded == original", commands=nexts, every=given.every))
 
 
 def _stored(result: Stored, given: Writes, out: Path) -> dict[str, Any]:

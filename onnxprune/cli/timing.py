@@ -26,4 +26,4 @@ def benchmark(recipe: BenchmarkRecipe, given: Benchmark) -> None:
             shapes=recipe.shape,
             progress=lambda text, step, steps: tell(f"measuring {text} ({step}/{steps})"),
         )
-    show(report.to_dict(), given.as_json, lambda: timing_tables.timings(report))
+    show(report.to_dict(), given, lambda: timing_tables.timings(report))

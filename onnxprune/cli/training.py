@@ -65,4 +65,4 @@ def _carry_out(lesson: Lesson, gates: Gates, given: Train, run: Callable[[Traini
     nexts = Suggestions(given.model, out).benchmark().add("inspect", out).commands
     sizes = {"before_bytes": files.size_on_disk(given.model), "bytes": files.size_on_disk(out)}
     report = {**result.report, "output": str(out), **sizes, "next": nexts}
-    show(report, given.as_json, lambda: training_tables.trained(report, every=given.every))
+    show(report, given, lambda: training_tables.trained(report, every=given.every))

@@ -49,9 +49,11 @@ class Replaces(Prints):
     """A command that writes a file.
 
     Attributes:
+        report: also write the report as one HTML page.
         force: replace an existing output.
     """
 
+    report: Annotated[Path | None, Option(metavar="FILE")] = None
     force: bool = False
 
 

@@ -107,7 +107,10 @@ def cards(document: Document) -> Iterator[Card]:
         yield Card("accuracy", f"{score['original']:.1%}", f"{score['pruned']:.1%}", note=unit)
     elif drift := judged.get("drift") or document.get("drift"):
         where = f"{drift['samples']} samples, {drift['source']}"
-        yield Card("same answer as the original", "100%", f"{drift['agreement']:.1%}", note=where)
+        if drift["classes"]:
+            yield Card("same answer as the original", "100%", f"{drift['agreement']:.1%}", note=where)
+        else:
+            yield Card("cosine with the original", "1", f"{drift['cosine']:.3f}", note=where)
     costs = dict(_costs(document))
     yield from (costs[key] for key in _COSTS if key in costs)
 

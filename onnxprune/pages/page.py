@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import OptionError
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from onnxprune.pages.contents import Document
 
-__all__ = ["page", "summary"]
+__all__ = ["check_installed", "page", "summary"]
 
 _LINES = 2000
 """Marks from which a picture is drawn in dots, because lines would be slow to move through."""
@@ -36,15 +37,23 @@ class Picture:
         return "svg" if self.marks <= _LINES else "canvas"
 
 
+def check_installed() -> None:
+    """Nothing happens if what pages need is installed.
+
+    Raises:
+        OptionError: Jinja or Altair is not.
+    """
+    missing = [name for name in ("jinja2", "altair", "vl_convert") if find_spec(name) is None]
+    if missing:
+        raise OptionError(f'--report needs {" and ".join(missing)}: run pip install "onnxprune[report]"')
+
+
 def page(document: Document, command: str = "") -> str:
     """A report as one HTML page, which loads nothing from elsewhere.
 
     Args:
         document: what the command prints with ``--json``.
         command: the command that made it, to copy; empty where there was none.
-
-    Raises:
-        OptionError: Jinja or Altair is not installed.
     """
     pictures = list(_pictures(document))
     template = _templates().get_template("report.html")
@@ -52,11 +61,7 @@ def page(document: Document, command: str = "") -> str:
 
 
 def summary(document: Document) -> str:
-    """The verdict and the numbers that matter, as a part of a page: for notebooks.
-
-    Raises:
-        OptionError: Jinja is not installed.
-    """
+    """The verdict and the numbers that matter, as a part of a page: for notebooks."""
     return _templates().get_template("summary.html").render(**_told(document))
 
 
@@ -72,10 +77,8 @@ def _told(document: Document) -> dict[str, Any]:
 
 
 def _pictures(document: Document) -> Iterator[Picture]:
-    try:
-        from onnxprune.pages import charts
-    except ImportError as error:
-        raise OptionError('--report needs Altair: run pip install "onnxprune[report]"') from error
+    from onnxprune.pages import charts
+
     if layers := contents.layers(document):
         yield Picture("The network", charts.network(layers), len(layers))
     if tried := contents.tried(document):
@@ -94,10 +97,8 @@ def _library() -> str:
 
 @functools.cache
 def _templates() -> jinja2.Environment:
-    try:
-        import jinja2
-    except ImportError as error:
-        raise OptionError('a report needs Jinja: run pip install "onnxprune[report]"') from error
+    import jinja2
+
     loader = jinja2.PackageLoader("onnxprune.pages")
     forgiving = jinja2.ChainableUndefined  # commands find different things
     return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=forgiving)

@@ -13,8 +13,7 @@ from onnx import ModelProto, numpy_helper
 import onnxprune
 from kernel_nets import NET, sparse
 from onnxprune.driver import encode as storage
-from onnxprune.driver import kernels
-from onnxprune.driver import sparsifier
+from onnxprune.driver import kernels, sparsifier
 from onnxprune.errors import OptionError, VerificationError
 from onnxprune.ir.model import Model
 from onnxprune.kernels import build, instruction_set, loading

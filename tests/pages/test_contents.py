@@ -36,11 +36,14 @@ def test_cards_have_costs_with_units_and_ratios() -> None:
 
 def test_accuracy_is_the_score_and_else_the_agreement() -> None:
     score = {"metric": "top1", "original": 0.99, "pruned": 0.985, "samples": 599}
-    drift = {"cosine": 0.9, "agreement": 0.97, "samples": 64, "source": "--calib calib.npz"}
+    drift = {"cosine": 0.9, "agreement": 0.97, "classes": 10, "samples": 64, "source": "--calib calib.npz"}
     first = next(cards(documents.pruned(judgement=documents.judgement("good", "") | {"score": score, "drift": drift})))
     assert first == Card("accuracy", "99.0%", "98.5%", note="top1, 599 samples")
     first = next(cards(documents.pruned(judgement=documents.judgement("good", "") | {"drift": drift})))
     assert first == Card("same answer as the original", "100%", "97.0%", note="64 samples, --calib calib.npz")
+    drift["classes"] = 0
+    first = next(cards(documents.pruned(judgement=documents.judgement("good", "") | {"drift": drift})))
+    assert first == Card("cosine with the original", "1", "0.900", note="64 samples, --calib calib.npz")
 
 
 def test_what_optimize_found_has_its_latency_its_size_and_its_proof() -> None:
