@@ -73,7 +73,7 @@ static void one_token(void *argument, size_t unit) {
     Work *work = argument;
     const Packed *packed = work->packed;
     const Finish *finish = work->finish;
-    float inputs[TILE_FLOATS]; /* of a block */
+    float inputs[MOST_COLUMNS];
     size_t from, to, token = unit / work->parts;
     panels_of_part(work, unit % work->parts, &from, &to);
     const float *x = work->x + token * packed->columns;
