@@ -30,6 +30,7 @@ from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
 from onnxprune.kernels import instruction_set
 from onnxprune.latency.benchmark import benchmark
+from onnxprune.latency.timer import OrtTimer
 from onnxprune.passes import UseKernels
 from onnxprune.sparse.kernel_nodes import KernelLayer, is_plain, is_transposed, rows_of
 
@@ -75,7 +76,7 @@ def timed(model: Model, threads: int, batch: int, seconds: float) -> tuple[list[
         files.save(model, paths[0])
         for pattern, height in PATTERNS.items():
             for sparsity in SPARSITIES:
-                found = UseKernels().run(sparse(model, height, sparsity))
+                found = UseKernels(OrtTimer()).run(sparse(model, height, sparsity))
                 layers = found.layers
                 paths.append(Path(folder, f"{pattern} {sparsity}.onnx"))
                 files.save(found.model, paths[-1])

@@ -11,14 +11,16 @@
 #include <stdint.h>
 
 #ifndef TILE_KIB
-#define TILE_KIB 48
+#define TILE_KIB 96
 #endif
 enum {
     MOST_VECTORS = 8,      /* vectors of positions in a tile */
     MOST_LANES = 16,       /* floats in a vector of the widest instruction set */
     MOST_ROWS = 16,        /* rows of a panel */
-    TILE_BYTES = TILE_KIB << 10, /* of inputs that are packed at a time: they must stay close to the processor */
+    TILE_BYTES = TILE_KIB << 10, /* of inputs that are packed at a time, at most: they must stay close to the processor */
     TILE_FLOATS = TILE_BYTES / 4,
+    MOST_COLUMNS = TILE_FLOATS / 16, /* of a block: no tile is narrower than 16 floats */
+    ENTRIES = 32,          /* that a panel has in a block, about: with fewer, sums are loaded and stored too often */
     LINE = 64,             /* bytes of a line of the cache */
 };
 

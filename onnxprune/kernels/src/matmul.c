@@ -5,7 +5,7 @@
 
 enum {
     FEW_TOKENS = 4,      /* below it each token is multiplied by itself */
-    UNIT_ROWS = 128,     /* rows of outputs of a unit of work, whose tile is kept on the stack */
+    UNIT_ROWS = 512,     /* rows of outputs of a unit of work, which transposes its inputs itself */
     UNIT_TOKENS = 64,    /* and its tokens */
     UNIT_WEIGHTS = 1 << 15, /* weights that a unit has at least where there are few tokens */
 };
@@ -73,7 +73,7 @@ static void one_token(void *argument, size_t unit) {
     Work *work = argument;
     const Packed *packed = work->packed;
     const Finish *finish = work->finish;
-    float inputs[TILE_FLOATS]; /* of a block */
+    float inputs[MOST_COLUMNS];
     size_t from, to, token = unit / work->parts;
     panels_of_part(work, unit % work->parts, &from, &to);
     const float *x = work->x + token * packed->columns;

@@ -50,7 +50,7 @@ static const struct {
 } HEIGHTS[] = {{1, 1.25}, {2, 1.08}, {4, 1.0}, {8, 0.98}, {16, 0.97}};
 
 /* The height of panels for which the stored blocks, their zeros included, take the least time. */
-static size_t best_height(const Dense *dense) {
+static size_t best_height(const Dense *dense, size_t *stored) {
     size_t best = 1;
     double least = 0;
     for (size_t i = 0; i < sizeof HEIGHTS / sizeof *HEIGHTS; i++) {
@@ -61,7 +61,7 @@ static size_t best_height(const Dense *dense) {
             for (size_t c = 0; c < dense->columns; c++) weights += is_stored(dense, panel.row, panel.rows, c) ? panel.rows : 0;
         }
         double cost = HEIGHTS[i].cost * (double)weights;
-        if (i == 0 || cost < least) best = height, least = cost;
+        if (i == 0 || cost < least) best = height, least = cost, *stored = weights;
     }
     return best;
 }
@@ -101,7 +101,9 @@ static void fill(Packed *packed, const Dense *dense) {
 
 /* Fill what is allocated as far as sizes are known; false where memory is short. */
 static int pack_dense(Packed *packed, const Dense *dense) {
-    size_t height = best_height(dense);
+    size_t stored = 0, height = best_height(dense, &stored);
+    /* Half of the room, and all of it where a panel would have few entries in a block. */
+    if (stored * packed->most / 2 >= dense->rows * dense->columns * ENTRIES) packed->most /= 2;
     packed->panels = panels_of(dense->rows, height);
     packed->panel = malloc((packed->panels + 1) * sizeof *packed->panel);
     packed->used = malloc((dense->columns + 1) * sizeof *packed->used);
