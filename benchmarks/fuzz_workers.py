@@ -23,6 +23,10 @@ MEGABYTES = 1024
 STATUSES = frozenset({0, 1, 2})
 
 
+_ASIDE = ("onnxprune: warning: ", "onnxprune: phase ")
+"""Lines on stderr beside the one of a refusal."""
+
+
 @dataclass
 class Outcome:
     """What came of a command.
@@ -54,7 +58,7 @@ class Outcome:
             return "traceback"
         if self.status not in STATUSES:
             return f"exit {self.status}"
-        if self.status == 2 and sum(not line.startswith("onnxprune: warning: ") for line in self.err.splitlines()) != 1:
+        if self.status == 2 and sum(not line.startswith(_ASIDE) for line in self.err.splitlines()) != 1:
             return "lines of a refusal"
         if "\x1b" in self.out + self.err:
             return "escape"

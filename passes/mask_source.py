@@ -161,6 +161,7 @@ class _Edges:
         for graph in graphs:
             self._constants |= _constants(graph)
         self._copies: dict[tuple[str, str], str] = {}
+        self._filled: dict[str, str] = {}
         self._before: dict[str, list[NodeProto]] = {}
         self._added: dict[tuple[bytes, Shape, str], str] = {}
 
@@ -208,11 +209,10 @@ class _Edges:
             node.input.append("")
         elif (constant := self._constant(name)) is None or not _same(constant, old):
             return False
-        key = name, new.name
-        if key not in self._copies:
-            self._copies[key] = self.model.fresh_name(f"{new.name}__filled")
-            self.model.weights[self._copies[key]] = new.renamed(self._copies[key])
-        node.input[position] = self._copies[key]
+        if new.name not in self._filled:
+            self._filled[new.name] = self.model.fresh_name(f"{new.name}__filled")
+            self.model.weights[self._filled[new.name]] = new.renamed(self._filled[new.name])
+        node.input[position] = self._copies[name, new.name] = self._filled[new.name]
         return True
 
     def _constant(self, name: str) -> Weight | None:
@@ -263,7 +263,7 @@ class _Edges:
         names: dict[str, str] = {}
         for (name, reader), copy in self._copies.items():
             free = next((one for one in (name, reader) if one not in taken and copy in self.model.weights), None)
-            if free is not None:
+            if free is not None and copy not in names:
                 names[copy] = free
                 taken.add(free)
         weights = self.model.weights

@@ -18,7 +18,20 @@ from onnxprune.errors import ReportError
 from onnxprune.options.commands import Prints, Replaces
 from onnxprune.runtime.threads import threads
 
-__all__ = ["SCHEMA", "as_json_file", "check_page", "envelope", "fail", "progress", "show", "strict", "told", "warn"]
+__all__ = [
+    "SCHEMA",
+    "as_json_file",
+    "check_page",
+    "complain",
+    "envelope",
+    "fail",
+    "failure",
+    "progress",
+    "show",
+    "strict",
+    "told",
+    "warn",
+]
 
 SCHEMA = "onnxprune/1"
 """The version of what `--json` prints: `docs/report.schema.json`. Keys may be added within a version, and none changes."""
@@ -117,17 +130,26 @@ def fail(text: str, status: int, kind: str) -> NoReturn:
         status: to exit with.
         kind: the name of the exception.
     """
-    typer.echo(f"onnxprune: {_line(text)}", err=True)
+    complain(text)
     told(text, status, kind)
     sys.exit(status)
+
+
+def complain(text: str) -> None:
+    """Say in one line what went wrong."""
+    typer.echo(f"onnxprune: {_line(text)}", err=True)
+
+
+def failure(text: str, status: int, kind: str) -> dict[str, Any]:
+    """What went wrong, as a part of a document."""
+    return {"type": kind, "message": _line(text), "exit_status": status}
 
 
 def told(text: str, status: int, kind: str) -> None:
     """Print an error as a document, if the command line asks for one."""
     if "--json" in sys.argv[1:]:
-        failure = {"type": kind, "message": _line(text), "exit_status": status}
         with suppress(OSError, ValueError):  # stdout may be what failed
-            typer.echo(json.dumps({**envelope(), "failure": failure}))
+            typer.echo(json.dumps({**envelope(), "failure": failure(text, status, kind)}))
             sys.stdout.flush()
 
 

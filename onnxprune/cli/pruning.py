@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from onnxprune.cli.app import app
 from onnxprune.cli.derived import Some, command
-from onnxprune.cli.output import as_json_file, progress, show, warn
+from onnxprune.cli.output import as_json_file, complain, failure, progress, show, warn
 from onnxprune.errors import OnnxPruneError, OptionError, VerificationError
 from onnxprune.options.commands import Apply, Inspect, Prune, Sensitivity, Verify, Writes
 from onnxprune.options.gates import Gates
@@ -224,12 +225,17 @@ def verify(given: Verify) -> None:
         notes = (*warn(api.foreign(given.model, chosen)), *warn(api.unpaired(given.pruned, chosen)))
         outcome = dataclasses.replace(found.check, notes=(*found.check.notes, *notes))
         found = dataclasses.replace(found, check=outcome)
-    if given.as_json or outcome.ok:
-        show(found.to_dict(), given, lambda: pruning_tables.verified(outcome, found.repaired, found.drift))
-    if not outcome.ok:
-        raise VerificationError(f"{given.pruned}: {outcome.text}")
-    if given.require_proof:
+    if given.require_proof and outcome.ok:
         demand(outcome, str(given.pruned))
+    if outcome.ok:
+        show(found.to_dict(), given, lambda: pruning_tables.verified(outcome, found.repaired, found.drift))
+        return
+    error = VerificationError(f"{given.pruned}: {outcome.text}")
+    if not given.as_json:
+        raise error
+    show({**found.to_dict(), "failure": failure(str(error), error.exit_status, type(error).__name__)}, given, lambda: None)
+    complain(str(error))
+    sys.exit(error.exit_status)
 
 
 def with_benchmark(model: Path, result: Result, shape: Sequence[str] = ()) -> Result:

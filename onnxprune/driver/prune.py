@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,7 +149,7 @@ def prune(
     if recipe.require_proof:
         for proof in (made.pruned, *([made.exact.pruned] if made.exact else [])):
             demand(proof.check, original.name)
-    with stages("agreement", "comparing outputs with the original's"):
+    with stages("agreement", "comparing outputs with the original's") if agreement or jury.gates.asked else nullcontext():
         exact = recipe.only_exact and made.pruned.check is not None
         score = made.search.score if made.search else None
         judged = jury.judge(made.pruned.model, compare=agreement, seed=recipe.seed, score=score, exact=exact)

@@ -157,8 +157,8 @@ def test_images_are_preprocessed(call: Cli, model: Path) -> None:
     for number in range(3):
         pixels = np.random.default_rng(number).integers(0, 256, (12, 16, 3), np.uint8)
         Image.fromarray(pixels).save(model.parent / f"{number}.png")
-    arguments = ("prune", model, "-o", model.parent / "out.onnx", "--no-benchmark", "--json", "--calib", model.parent)
-    drift = call(*arguments, "--preprocess", "imagenet,std=1").json()["drift"]
+    arguments = ("prune", model, "-o", model.parent / "out.onnx", "--no-benchmark", "--calib", model.parent)
+    drift = call(*arguments, "--json", "--preprocess", "imagenet,std=1").json()["drift"]
     told = "resize=9,crop=8,mean=0.485/0.456/0.406,scale=255"
     assert (drift["samples"], drift["source"]) == (3, f"--calib {model.parent} ({told}), too few to hold any out")
     refused(call(*arguments, "--force", "--preprocess", "imagnet"), 2, "--preprocess imagnet: there is no 'imagnet'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -194,21 +195,28 @@ def test_apply_is_proven_and_writes_nothing_that_is_wrong(
 ) -> None:
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Weight
-    from onnxprune.passes import Restore
+    from onnxprune.passes import MaskSource, Restore
 
     path, out = model.parent / "plan.json", model.parent / "out.onnx"
     assert call("plan", model, "-o", path, "--target", "channels=0.5", "--align", "1").status == 0
     done = call("apply", model, path, "-o", out, "--json", "--require-proof", *options)
     assert [one["verdict"] for one in done.json()["verification"]["outputs"]] in (["tested"], ["proven"])
     out.unlink()
-    right = Restore.run
+    restore, mask = Restore.run, MaskSource.run
 
-    def wrong(self: Any, model: Model, original: Model) -> Model:
-        found = right(self, model, original).copy()
+    def spoilt(model: Model) -> Model:
+        found = model.copy()
         found.weights["w1"] = Weight("w1", None, found.weights["w1"].array() * np.float32(1.01))
         return found
 
-    monkeypatch.setattr(Restore, "run", wrong)
+    monkeypatch.setattr(Restore, "run", lambda *given: spoilt(restore(*given)))
+    if options:
+
+        def masked(*given: Any) -> Any:
+            found = mask(*given)
+            return dataclasses.replace(found, model=spoilt(found.model))
+
+        monkeypatch.setattr(MaskSource, "run", masked)
     refused(call("apply", model, path, "-o", out, *options), 1, "the plan was not carried out: 'y' differs from the masked")
     assert not out.exists()
 

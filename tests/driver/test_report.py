@@ -78,7 +78,7 @@ def test_drift_is_measured_on_the_samples() -> None:
     x = np.random.default_rng(0).standard_normal((5, 3, 8, 8), np.float32)
     drift = prune(parse(NETS["residual"]), Recipe(target="channels=0.5", align="1"), samples={"x": x}).report.drift
     assert drift is not None
-    assert (drift.samples, drift.source) == (5, "samples")
+    assert (drift.samples, drift.source) == (5, "samples, too few to hold any out")
     assert drift.relative > 0
     assert -1 <= drift.cosine < 1
 
@@ -88,7 +88,7 @@ def test_a_recipe_names_its_samples(tmp_path: Path) -> None:
     recipe = Recipe(target="channels=0.5", align="1", calib=str(tmp_path / "x.npy"))
     drift = prune(parse(NETS["residual"]), recipe).report.drift
     assert drift is not None
-    assert (drift.samples, drift.source) == (5, f"--calib {tmp_path / 'x.npy'}")
+    assert (drift.samples, drift.source) == (5, f"--calib {tmp_path / 'x.npy'}, too few to hold any out")
     with pytest.raises(OptionError, match=r"^--preprocess unit: is for a folder of images"):
         prune(parse(NETS["residual"]), dataclasses.replace(recipe, preprocess="unit"))
     with pytest.raises(OptionError, match=r"^--preprocess unit: is for the images of --calib"):

@@ -96,7 +96,7 @@ def test_options_become_those_of_the_api_and_paths_are_relative_to_the_file(reci
 
 
 ELSEWHERE = {"model", "output", "force", "as_json", "preprocess", "help", "plan_out", "benchmark", "compare", "measure"}
-ELSEWHERE |= {"every", "resume", "models", "custom_ops", "threads", "max_memory"}
+ELSEWHERE |= {"every", "resume", "models", "custom_ops", "threads", "max_memory", "report"}
 """Options of commands that are about files of the command itself, about its process, or about what it prints."""
 
 

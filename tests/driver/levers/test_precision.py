@@ -10,10 +10,12 @@ import pytest
 
 from nets import parse
 from onnxprune.data.samples import open_samples
+from onnxprune.driver.judgement import Jury
 from onnxprune.driver.levers.base import Made, Mixture
 from onnxprune.driver.levers.precision import Precision
 from onnxprune.driver.quantize import quantize
 from onnxprune.ir.model import Model
+from onnxprune.options.gates import Gates
 from onnxprune.options.optimize import OptimizeRecipe
 from onnxprune.options.quantize import QuantRecipe
 from optimizable import X, clock, closed, ground, net
@@ -33,10 +35,13 @@ def carried(lever: Precision, choice: str) -> Made:
 
 
 def test_the_boldest_choice_is_int8_as_quantize_writes_it() -> None:
-    lever = Precision(ground())
+    given = ground()
+    samples = open_samples({"x": X[:64]}, given.original.inputs)
+    learnt = Jury.of(Gates(), given.original, samples).learnt  # `quantize` holds samples out, as `optimize` has done before
+    assert learnt
+    lever = Precision(dataclasses.replace(given, samples=learnt))
     assert lever.choices()[0] == "int8"
-    model = lever.ground.original
-    alone = quantize(model, QuantRecipe(), samples=open_samples({"x": X[:64]}, model.inputs), agreement=False)
+    alone = quantize(given.original, QuantRecipe(), samples=samples, agreement=False)
     assert carried(lever, "int8").model.to_proto() == alone.model
 
 
