@@ -132,6 +132,10 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 def __getattr__(name: str) -> Any:
     """Public names come from their modules when they are first used, so that importing the package costs nothing."""
+    if name == "__version__":
+        from onnxprune.options.version import version
+
+        return version()
     if name not in __all__:
         msg = f"module 'onnxprune' has no attribute {name!r}"
         raise AttributeError(msg)

@@ -33,10 +33,10 @@ ROOMS = [
     "sparse",
     "torch",
     "passes",
+    "pages",
     "driver",
     "training",
     "pipeline",
-    "pages",
     "cli",
     "__main__",
 ]

@@ -16,6 +16,7 @@ import typer
 
 from onnxprune.errors import ReportError
 from onnxprune.options.commands import Prints, Replaces
+from onnxprune.options.version import version
 from onnxprune.runtime.threads import threads
 
 __all__ = [
@@ -155,14 +156,8 @@ def told(text: str, status: int, kind: str) -> None:
 
 def envelope() -> dict[str, str]:
     """What every document begins with: the version of its schema, the command, and the version of the program."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        number = version("onnxprune")
-    except PackageNotFoundError:  # run from a checkout
-        number = "unknown"
     named = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    return {"schema": SCHEMA, "command": named, "version": number}
+    return {"schema": SCHEMA, "command": named, "version": version()}
 
 
 def _line(text: str) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnxprune.ir import files
 from onnxprune.ir.model import Model
@@ -37,6 +38,15 @@ class ModelResult:
     def model(self) -> ModelProto:
         """The model, as a protobuf; one over 2 GB can only be saved."""
         return self.compiled.to_proto()
+
+    def _repr_html_(self) -> str | None:
+        """What notebooks show: accuracy, costs and the proof; nothing of that where Jinja is not installed."""
+        if find_spec("jinja2") is None:
+            return None
+        from onnxprune.pages.page import summary
+
+        told: Any = getattr(self, "report", self)
+        return summary(told.to_dict())
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the model: whole or not at all.

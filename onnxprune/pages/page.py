@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import OptionError
+from onnxprune.options.version import version
 from onnxprune.pages import contents
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _told(document: Document) -> dict[str, Any]:
         "cards": list(contents.cards(document)),
         "layers": contents.layers(document),
         "outputs": contents.outputs(document),
-        "version": importlib.metadata.version("onnxprune"),
+        "version": version(),
     }
 
 

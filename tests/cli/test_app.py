@@ -14,6 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+import onnxprune
 from command import DIGITS, ENV, PHASES, Cli, external, names, net, one_node, refused
 
 
@@ -21,6 +22,11 @@ def test_help_names_every_command(call: Cli) -> None:
     done = call("--help")
     assert done.status == 0
     assert all(name in done.out for name in ("inspect", "prune", "plan", "apply", "verify", "benchmark"))
+
+
+def test_it_says_its_version(call: Cli) -> None:
+    done = call("--version")
+    assert (done.status, done.out) == (0, f"onnxprune {onnxprune.__version__}\n")
 
 
 def test_the_command_line_is_there_before_numpy() -> None:

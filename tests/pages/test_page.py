@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import documents
+import onnxprune
+from nets import NETS, parse
 from onnxprune.pages.page import page, summary
 
 if TYPE_CHECKING:
@@ -32,6 +34,16 @@ def test_a_part_of_a_page_for_notebooks_changes_nothing_around_it() -> None:
     assert "99.0% -&gt; 98.5%" in made
     rules = re.findall(r"^([^\s{}][^{}]*)\{", made.partition("</style>")[0].removeprefix("<style>"), re.MULTILINE)
     assert all(".onnxprune" in rule or rule.startswith(("@media", "body.page")) for rule in rules), rules
+
+
+def test_results_show_themselves_in_notebooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = onnxprune.prune(parse(NETS["chain"]), onnxprune.Recipe(target="channels=0.5", align="1"))
+    shown = result._repr_html_()
+    assert shown
+    assert "surgery exact" in shown
+    assert "parameters" in shown
+    monkeypatch.setattr("onnxprune.driver.result.find_spec", lambda _: None)
+    assert result._repr_html_() is None
 
 
 @pytest.fixture(scope="module")
