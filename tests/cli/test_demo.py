@@ -58,6 +58,15 @@ def test_it_shows_what_samples_are_for(tmp_path: Path, monkeypatch: pytest.Monke
     assert (folder / "my-cut-alone.onnx").read_bytes() == (folder / "cut-alone.onnx").read_bytes()
 
 
+def test_a_latency_out_of_reach_is_said_and_the_others_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "RECIPES", {**CUT, "by-latency": {"target": "macs=0.001"}})
+    monkeypatch.setattr("onnxprune.latency.benchmark.benchmark", timed(0.8, 0.7))
+    done = within("demo", "--json", cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert "target macs=0.001 cannot be reached" in done.json()["missed"]["by-latency"]
+    assert [row["name"] for row in done.json()["models"]] == ["original", *CUT]
+
+
 def test_what_is_slower_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = run(tmp_path, monkeypatch, 0.8, 1.1, json=False)
     assert done.status == 1
