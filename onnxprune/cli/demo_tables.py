@@ -20,9 +20,7 @@ _TOLD = {
 def shown(report: Mapping[str, Any]) -> None:
     """Print the models side by side, what is to be learnt, and the commands."""
     out = console()
-    rows = table(
-        "a classifier of handwritten digits; accuracy on 599 images", "", "accuracy", "latency", "ratio", "bytes", "MACs"
-    )
+    rows = table("handwritten digits; accuracy on 599 images", "", "accuracy", "latency", "ratio", "bytes", "MACs")
     for row in report["models"]:
         cells = (
             f"{row['score']:.1%}",
