@@ -11,7 +11,7 @@ import typer
 
 __all__ = ["accounted"]
 
-_OUTPUTS = ("output", "plan_out", "plot")
+_OUTPUTS = ("output", "plan_out", "plot", "report")
 """Options that name files which a command writes."""
 _SIGNALLED = 128
 """The status of a command that a signal ends is this and the number of the signal."""

@@ -20,6 +20,7 @@ from onnxprune.driver import prune as api
 def interrupted(*given, **options):
     signal.raise_signal(getattr(signal, {name!r}))
 api.prune = interrupted
+signal.signal(getattr(signal, {name!r}), signal.SIG_DFL)  # a shell's background jobs ignore INT, and what runs under nohup HUP
 sys.argv = ["onnxprune", *{args!r}]
 main()
 """
