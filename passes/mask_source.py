@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -110,12 +111,15 @@ class FillSource(Pass):
             unique_names(filled)
         edges = _Edges(filled)
         missing: dict[str, None] = {}
+        reads = {next(filter(None, node.output), ""): node.input for node in every_node(before.graph)}
         for node in every_node(after.graph):
-            for position, name in enumerate(node.input):
-                new, old = after.weights.get(name), before.weights.get(name)
-                if new is not None and new is not old:
-                    twins = [twin for twin in edges.twins(node) if edges.fill(twin, position, old, new)]
-                    missing |= {} if twins else {name: None}
+            read = reads.get(next(filter(None, node.output), ""), ())  # under another name, where a shared constant was copied
+            for position, (name, was) in enumerate(itertools.zip_longest(node.input, read, fillvalue="")):
+                new, old = after.weights.get(name), before.weights.get(was)
+                if new is None or new is old or (old is not None and _same(new, old)):
+                    continue
+                twins = [twin for twin in edges.twins(node) if edges.fill(twin, position, old, new)]
+                missing |= {} if twins else {name: None}
         edges.rename()
         return MaskedSource(filled, (), tuple(missing))
 

@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 from command import Cli, net, within
+from onnxprune.cli import console
 
 
 @pytest.fixture
@@ -20,3 +21,12 @@ def model(tmp_path: Path) -> Path:
     path = tmp_path / "net.onnx"
     onnx.save(net(), path)
     return path
+
+
+@pytest.fixture(params=[0, 80, 100, 140])
+def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Columns to print in; 0 is a pipe."""
+    columns = int(request.param)
+    if columns:
+        monkeypatch.setattr(console, "_WHOLE", columns)
+    return columns

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from onnxprune.cli import console, inspection_tables
+from onnxprune.cli import inspection_tables
 
 ODD = "/model/[bold]layer.0[/red]/:smile:/conv"
 LONG = "/encoder/layers.11/" + "self_attention/" * 6 + "MatMul"
@@ -38,15 +38,6 @@ def found(groups: list[str], refusals: list[str], layers: int = 1) -> dict[str, 
         "refusals": [refusal(name) for name in refusals],
         "layers": [{"node": ODD, "op": "Conv", "macs": 10, "params": 3, "axes": "n (g i) _ _ -> n (g o) _ _"}] * layers,
     }
-
-
-@pytest.fixture(params=[0, 80, 100, 140])
-def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Columns to print in; 0 is a pipe."""
-    columns = int(request.param)
-    if columns:
-        monkeypatch.setattr(console, "_WHOLE", columns)
-    return columns
 
 
 def test_names_come_out_whole_and_unchanged(width: int, capsys: pytest.CaptureFixture[str]) -> None:

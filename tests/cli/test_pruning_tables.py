@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from onnxprune.cli import console, pruning_tables
+from onnxprune.cli import pruning_tables
 from onnxprune.driver.judgement import Judgement
 from onnxprune.driver.report import GroupReport, Report
 from onnxprune.latency.benchmark import BenchReport, BenchRow, LatencyStats
@@ -17,15 +17,6 @@ from onnxprune.verify.drift import Drift
 from onnxprune.verify.verdicts import Check, OutputVerdict, Verdict
 
 ODD = "/model/[bold]layer.0[/red]/:smile:/conv"
-
-
-@pytest.fixture(params=[0, 80, 100, 140])
-def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Columns to print in; 0 is a pipe."""
-    columns = int(request.param)
-    if columns:
-        monkeypatch.setattr(console, "_WHOLE", columns)
-    return columns
 
 
 def row(label: str, **changes: Any) -> BenchRow:

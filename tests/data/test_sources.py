@@ -184,8 +184,7 @@ def test_folders_are_classes_that_take_turns(tmp_path: Path) -> None:
             picture(tmp_path / name / f"{one}.png", 10 * one)
     (tmp_path / "bat").mkdir()
     (tmp_path / ".cache").mkdir()
-    found = read(tmp_path, PICTURE, preprocess="none", rows=10)
-    ((array, labels),) = found
+    ((array, labels),) = read(tmp_path, PICTURE, preprocess="none", rows=10)
     assert labels.tolist() == [0, 2, 3, 0, 3, 0]  # "bat", empty, has number 1
     assert array[:, 0, 0, 0].tolist() == [0, 0, 0, 10, 10, 20]
 

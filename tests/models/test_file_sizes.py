@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from models.test_zoo import ALL, load
 from onnxprune import Recipe, SparseRecipe, decode, encode, prune, quantize, sparsify
@@ -81,6 +82,21 @@ def check(source: Any, command: str, taken: int, folder: Path) -> None:
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
 def test_models(path: Path, command: str, tmp_path: Path) -> None:
     check(path, command, files.size_on_disk(path), tmp_path)
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_refitted_layers_add_their_own_biases_and_nothing_else(path: Path, tmp_path: Path) -> None:
+    """Exporters let layers share a vector of zeros; each layer that is refitted gets a bias of its own."""
+    recipe = SparseRecipe(target="sparsity=0.8", pattern="4x1")
+    sparsify(path, recipe, samples=noise(path, 64), agreement=False).save(tmp_path / "out.onnx")
+    was, now = (
+        {one.name: numpy_helper.to_array(one) for one in onnx.load(at).graph.initializer} for at in (path, tmp_path / "out.onnx")
+    )
+    added = [array for name, array in now.items() if name not in was]
+    assert was.keys() <= now.keys()
+    assert all(array.ndim == 1 for array in added)
+    assert len({array.tobytes() for array in added}) == len(added)
+    assert files.size_on_disk(tmp_path / "out.onnx") <= files.size_on_disk(path) + sum(array.nbytes + 64 for array in added)
 
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
