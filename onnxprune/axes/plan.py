@@ -24,7 +24,7 @@ _LARGEST = 2**63 - 1
 """Positions that a tensor may have."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     """The positions that remain.
 
@@ -43,6 +43,11 @@ class Plan:
     sizes: Mapping[str, int] = field(default_factory=dict)
     pruned: str = ""
     samples: str = ""
+
+    def __repr__(self) -> str:
+        """How much remains."""
+        of = f" of {self.file}" if self.file else ""
+        return f"<Plan{of}: {sum(map(len, self.keep.values()))} positions remain of {len(self.keep)} groups that lose some>"
 
     def positions(self, coupling: Coupling) -> dict[Factor, Positions]:
         """The kept positions by factor, for index maps.

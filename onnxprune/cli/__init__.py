@@ -41,6 +41,7 @@ _UNREADABLE: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__na
 def main() -> None:
     """Run the command line; what onnxprune raises on purpose, and what the system refuses, becomes one line and a status."""
     prepare_streams()
+    OnnxPruneError.wording = str  # flags, also where a function of the user's uses onnxprune
     with stoppable():
         _run()
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.axes.plan import Plan
-from onnxprune.data.samples import Samples, optional_samples, sized
+from onnxprune.data.samples import Samples, SamplesLike, optional_samples, sized
 from onnxprune.driver.compiler import Compiler
 from onnxprune.driver.judgement import Jury
 from onnxprune.driver.kernels import checked_with_kernels
@@ -198,7 +198,7 @@ def check_repaired(
     chosen: Plan,
     *,
     repaired: bool = False,
-    samples: str | Path | Mapping[str, Any] | Samples | None = None,
+    samples: SamplesLike | None = None,
     preprocess: str = "",
     seed: int = 0,
     shape: Sequence[str] = (),

@@ -30,7 +30,7 @@ from onnxprune.verify.verdicts import Check
 __all__ = ["Stored", "decode", "describe", "encode", "survey"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Stored(ModelResult):
     """A model whose weights are stored in another way.
 

@@ -36,7 +36,7 @@ from onnxprune.pruning.cost import COST_METRICS, Cost, layer_costs
 from onnxprune.verify.metrics import Evaluation
 
 if TYPE_CHECKING:
-    from onnxprune.data.samples import Samples
+    from onnxprune.data.samples import Samples, SamplesLike
     from onnxprune.passes.base import Progress
 
 __all__ = [
@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result(ModelResult):
     """A pruned model.
 
@@ -74,7 +74,7 @@ def analyze(
 
     Args:
         source: a path, a ``ModelProto``, bytes, or an ``onnx_graphsurgeon.Graph``.
-        protect: globs over node and tensor names that stay as they are.
+        protect: globs over node and tensor names that stay as they are; a text is one.
         allow_inexact: offer groups that a normalisation or statistic runs over.
         shape: sizes of inputs, as ``image=?x3x224x224`` or ``height=224``.
 
@@ -83,6 +83,7 @@ def analyze(
         OptionError: sizes do not fit the inputs, or a glob names nothing.
     """
     model = Model.of(source, shape)
+    protect = (protect,) if isinstance(protect, str) else protect
     check_protected(protect, model)
     return analyzed(model, protect, allow_inexact=allow_inexact)
 
@@ -93,7 +94,9 @@ def analyzed(model: ModelSource, protect: Sequence[str] = (), *, allow_inexact: 
 
 
 @watched()
-def make_plan(source: ModelSource, recipe: Recipe | None = None, *, progress: Progress | None = None) -> tuple[Plan, Analysis]:
+def make_plan(
+    source: ModelSource, recipe: Recipe | str | None = None, *, progress: Progress | None = None
+) -> tuple[Plan, Analysis]:
     """Decide what to remove, without removing it.
 
     Raises:
@@ -101,7 +104,7 @@ def make_plan(source: ModelSource, recipe: Recipe | None = None, *, progress: Pr
         OptionError: the recipe is lossless: a plan says what goes, not what takes over.
         TargetError: the target cannot be reached.
     """
-    recipe = recipe or Recipe()
+    recipe = Recipe.of(recipe)
     original = Model.of(source, recipe.shape)
     if recipe.lossless:
         raise OptionError("lossless: a plan does not say what takes over removed positions; use prune")
@@ -116,9 +119,9 @@ def make_plan(source: ModelSource, recipe: Recipe | None = None, *, progress: Pr
 @watched()
 def prune(
     source: ModelSource,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | None = None,
     *,
-    samples: str | Path | Mapping[str, Any] | Samples | None = None,
+    samples: SamplesLike | None = None,
     agreement: bool = True,
     progress: Progress | None = None,
 ) -> Result:
@@ -126,7 +129,7 @@ def prune(
 
     Args:
         source: a path, a ``ModelProto``, bytes, or an ``onnx_graphsurgeon.Graph``; it is not changed.
-        recipe: target, criterion, scope, alignment, ...
+        recipe: target, criterion, scope, alignment, ...; a text is the target.
         samples: calibration data, in any form of `open_samples`; the recipe's if there is none here. Without any, outputs are
             compared on seeded noise and nothing is repaired.
         agreement: whether to compare outputs with the original's where no gate asks for it.
@@ -137,7 +140,7 @@ def prune(
         TargetError: the target cannot be reached; says what is reachable. Or nothing can go without loss.
         VerificationError: the model cannot be run, so that nothing can be verified; or an output is not tested that must be.
     """
-    recipe, stages = recipe or Recipe(), Stages(progress)
+    recipe, stages = Recipe.of(recipe), Stages(progress)
     original = Model.of(source, recipe.shape)
     check_protected(recipe.protect, original)
     if isinstance(samples, str):
@@ -207,7 +210,7 @@ def _reduced(recipe: Recipe, jury: Jury, compiler: Compiler) -> _Made:
 @watched()
 def sensitivity(
     source: ModelSource,
-    samples: str | Path | Mapping[str, Any] | Samples,
+    samples: SamplesLike,
     recipe: Recipe | None = None,
     *,
     progress: Progress | None = None,

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -45,7 +44,7 @@ from onnxprune.verify.metrics import Evaluation
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-    from onnxprune.data.samples import Samples
+    from onnxprune.data.samples import Samples, SamplesLike
     from onnxprune.passes.base import Progress
     from onnxprune.verify.verdicts import Check
 
@@ -65,7 +64,7 @@ _LOOKED_AT = 64
 """Samples that arithmetic is compared on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class QuantResult(ModelResult):
     """A quantised model.
 
@@ -81,7 +80,7 @@ def quantize(
     source: ModelSource,
     recipe: QuantRecipe | None = None,
     *,
-    samples: str | Path | Mapping[str, Any] | Samples | None = None,
+    samples: SamplesLike | None = None,
     agreement: bool = True,
     progress: Progress | None = None,
 ) -> QuantResult:
@@ -139,7 +138,7 @@ def quantize(
     return QuantResult(report, compiled=made.model)
 
 
-def _opened(samples: str | Path | Mapping[str, Any] | Samples, original: Model, recipe: QuantRecipe) -> Samples:
+def _opened(samples: SamplesLike, original: Model, recipe: QuantRecipe) -> Samples:
     opened = optional_samples(samples, original.inputs, recipe.preprocess)
     if opened is None:
         raise OptionError("int8 needs the ranges of activations, which samples show: add --calib DATA")

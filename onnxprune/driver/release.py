@@ -17,7 +17,7 @@ from onnxprune.verify.verdicts import Check
 __all__ = ["Released", "release"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Released(ModelResult):
     """A model with fewer inputs.
 
