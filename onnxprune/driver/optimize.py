@@ -20,6 +20,7 @@ from onnxprune.driver.result import ModelResult
 from onnxprune.driver.trials import Meets, Ratios, Trial, Trials, Wish, WithinDrop, size_share
 from onnxprune.errors import ModelError, OptionError, TargetError
 from onnxprune.ir.files import source_bytes, written_bytes
+from onnxprune.ir.history import begin, recipe_text
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.node import QDQ, every_node
 from onnxprune.latency.benchmark import machine_of
@@ -142,7 +143,7 @@ def optimize(
 
 def _opened(source: ModelSource, samples: SamplesLike, recipe: OptimizeRecipe) -> tuple[Model, Samples]:
     """The model, at the sizes of its samples, and the samples."""
-    original = Model.of(source, recipe.shape)
+    original = begin(Model.of(source, recipe.shape), source, recipe_text("optimize", recipe))
     _check(original)
     check_protected(recipe.protect, original)
     given = optional_samples(samples, original.inputs, recipe.preprocess)

@@ -24,6 +24,7 @@ from onnxprune.driver.result import ModelResult, Pruned
 from onnxprune.driver.search import DropSearch, at_latency, within_drop
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir.files import written_bytes
+from onnxprune.ir.history import begin, planned, recipe_text
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.parameters import parameters
 from onnxprune.ir.unchanged import digest_of, watched
@@ -141,14 +142,14 @@ def prune(
         VerificationError: the model cannot be run, so that nothing can be verified; or an output is not tested that must be.
     """
     recipe, stages = Recipe.of(recipe), Stages(progress)
-    original = Model.of(source, recipe.shape)
-    check_protected(recipe.protect, original)
     if isinstance(samples, str):
         recipe, samples = dataclasses.replace(recipe, calib=samples), None
+    original = begin(Model.of(source, recipe.shape), source, _told(recipe))
+    check_protected(recipe.protect, original)
     opened = samples_of(recipe, original) if samples is None else optional_samples(samples, original.inputs, recipe.preprocess)
     jury = Jury.of(recipe.gates, original, opened, recipe.preprocess).sized()
     original = jury.original
-    made = _made(recipe, jury, stages)
+    made = _made(recipe, jury, stages).remembered()
     if recipe.require_proof:
         for proof in (made.pruned, *([made.exact.pruned] if made.exact else [])):
             demand(proof.check, original.name)
@@ -178,6 +179,13 @@ class _Made:
     exact: Exact | None = None
     search: DropSearch | None = None
     measured: Mapping[str, float] = field(default_factory=dict)
+
+    def remembered(self) -> _Made:
+        """The same, with a model that remembers the plan, if there is one."""
+        if not self.pruned.plan.keep:
+            return self
+        model = planned(self.pruned.model, self.pruned.plan.digest)
+        return dataclasses.replace(self, pruned=dataclasses.replace(self.pruned, model=model))
 
 
 def _made(recipe: Recipe, jury: Jury, stages: Stages) -> _Made:
@@ -266,10 +274,22 @@ def samples_of(recipe: Recipe, model: Model) -> Samples | None:
     return optional_samples("" if recipe.blind else recipe.calib, model.inputs, recipe.preprocess)
 
 
+_DECIDING = frozenset({
+    "target", "criterion", "scope", "align", "protect", "only", "allow_inexact", "layers", "lossless", "max_drop", "calib",
+    "preprocess", "repair", "seed", "shape",
+})  # fmt: skip
+"""Options that decide what is cut, and how it is repaired: `plan` has most of them, too."""
+
+
+def _told(recipe: Recipe) -> str:
+    """How a model is pruned, in its history: a plan says the same, so that whoever carries it out writes the same file."""
+    return recipe_text("prune", recipe, only=_DECIDING)
+
+
 def _signed(chosen: Plan, source: ModelSource, recipe: Recipe, samples: Samples | None) -> Plan:
     """The plan, with the file and the samples that it was made for."""
     made_with = "" if samples is None and not recipe.blind else Path(recipe.calib).name or "samples in memory"
-    chosen = dataclasses.replace(chosen, samples=made_with)
+    chosen = dataclasses.replace(chosen, samples=made_with, recipe=_told(recipe))
     if not isinstance(source, str | Path):
         return chosen
     return dataclasses.replace(chosen, file=Path(source).name, sha256=digest_of(source))

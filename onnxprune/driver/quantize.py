@@ -30,6 +30,7 @@ from onnxprune.driver.report import QuantReport
 from onnxprune.driver.result import ModelResult
 from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
 from onnxprune.ir import files
+from onnxprune.ir.history import begin, recipe_text
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.node import QDQ, domain_of, every_node
 from onnxprune.ir.precision import float_types
@@ -105,7 +106,7 @@ def quantize(
             would not stay zero; or the result does not run.
     """
     recipe, stages = recipe or QuantRecipe(), Stages(progress)
-    original = Model.of(source, recipe.shape)
+    original = begin(Model.of(source, recipe.shape), source, recipe_text("quantize", recipe))
     opened = _opened(recipe.calib if samples is None else samples, original, recipe)
     original = sized(original, opened)
     jury = Jury.of(recipe.gates, original, opened, recipe.preprocess)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.ir import files
+from onnxprune.ir.history import made
 from onnxprune.ir.model import Model
 from onnxprune.pages.brief import brief
 
@@ -43,7 +44,7 @@ class ModelResult:
     def to_dict(self) -> dict[str, Any]:
         """What the command prints with ``--json``."""
         report: Any = getattr(self, "report", {})
-        return dict(report) if isinstance(report, Mapping) else report.to_dict()
+        return {**(report if isinstance(report, Mapping) else report.to_dict()), **made(self.compiled)}
 
     def __repr__(self) -> str:
         """Accuracy, costs and the proof."""

@@ -19,6 +19,7 @@ from onnxprune.driver.report import SparseLayer, SparseReport
 from onnxprune.driver.result import ModelResult
 from onnxprune.driver.sparsifier import Sparsified, Sparsifier, gzipped
 from onnxprune.ir import files
+from onnxprune.ir.history import begin, recipe_text
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.unchanged import watched
 from onnxprune.kernels.loading import library
@@ -72,7 +73,7 @@ def sparsify(
     recipe, stages = SparseRecipe.of(recipe), Stages(progress)
     if recipe.kernels:
         library()  # says at once where it cannot be built
-    original = Model.of(source, recipe.shape)
+    original = begin(Model.of(source, recipe.shape), source, recipe_text("sparsify", recipe))
     check_protected(recipe.protect, original)
     opened = optional_samples(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
     jury = Jury.of(recipe.gates, original, opened, recipe.preprocess).sized()

@@ -35,5 +35,6 @@ def finetune(
     """
     inputs = TrainingInputs.of(inputs)
     check_gates(inputs)
-    session = TrainingSession(source, inputs, options or Training(), tell=progress)
-    return judged(session.train([Phase("finetune", session.options.epochs)]), source, inputs)
+    options = options or Training()
+    session = TrainingSession(source, inputs, options, tell=progress)
+    return judged(session.train([Phase("finetune", session.options.epochs)]), source, inputs, "finetune", options)

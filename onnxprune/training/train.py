@@ -46,4 +46,5 @@ def train(
     check_gates(inputs)
     check_protected(recipe.protect, Model.of(source, (options or Training()).shape))
     method = train_channels if recipe.target else train_weights
-    return judged(method(source, inputs, recipe, options, progress=progress), source, inputs)
+    trained = method(source, inputs, recipe, options, progress=progress)
+    return judged(trained, source, inputs, "train", recipe, options or Training())
