@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["has_kernels", "instruction_set", "library", "register"]
 
 _MARK = b"\x0a\x09onnxprune"
-"""The name of the domain as protobuf spells it in an `opset_import`: field 1, length, text. The producer, field 2, has it, too."""
+"""The name of the domain as protobuf spells it in an `opset_import`: field 1, length, text. Field 2 of a model, the producer, is
+the same text."""
 
 
 def library() -> Path:
