@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from onnxprune.driver.apply import Verified, apply, check, check_repaired
     from onnxprune.driver.encode import Stored, decode, encode
     from onnxprune.driver.optimize import OptimizeResult, optimize
-    from onnxprune.driver.prune import Result, analyze, make_plan, prune
+    from onnxprune.driver.prune import Result, analyze, make_plan, prune, sensitivity
     from onnxprune.driver.quantize import QuantResult, quantize
     from onnxprune.driver.release import Released, release
     from onnxprune.driver.report import OptimizeReport, QuantReport, Report, SparseReport
@@ -45,10 +45,15 @@ if TYPE_CHECKING:
     from onnxprune.options.quantize import QuantRecipe
     from onnxprune.options.release import ReleaseRecipe
     from onnxprune.options.sparsify import SparseRecipe
+    from onnxprune.options.train import Sparse, Training
     from onnxprune.passes.analysis import Analysis
     from onnxprune.pipeline.run import Build, run
     from onnxprune.runtime.custom_operators import custom_operators
     from onnxprune.runtime.memory import max_memory
+    from onnxprune.training.finetune import finetune
+    from onnxprune.training.inputs import TrainingInputs
+    from onnxprune.training.session import TrainedModel
+    from onnxprune.training.train import train
 
 __all__ = [
     "Analysis",
@@ -80,11 +85,15 @@ __all__ = [
     "RequirementError",
     "Result",
     "RuleError",
+    "Sparse",
     "SparseRecipe",
     "SparseReport",
     "SparseResult",
     "Stored",
     "TargetError",
+    "TrainedModel",
+    "Training",
+    "TrainingInputs",
     "VerificationError",
     "Verified",
     "analyze",
@@ -95,6 +104,7 @@ __all__ = [
     "custom_operators",
     "decode",
     "encode",
+    "finetune",
     "make_plan",
     "max_memory",
     "optimize",
@@ -102,12 +112,14 @@ __all__ = [
     "quantize",
     "release",
     "run",
+    "sensitivity",
     "sparsify",
+    "train",
 ]
 
 _HOMES = {
     "onnxprune.driver.apply": ("Verified", "apply", "check", "check_repaired"),
-    "onnxprune.driver.prune": ("Result", "analyze", "make_plan", "prune"),
+    "onnxprune.driver.prune": ("Result", "analyze", "make_plan", "prune", "sensitivity"),
     "onnxprune.latency.benchmark": ("benchmark",),
     "onnxprune.passes.analysis": ("Analysis",),
     "onnxprune.pipeline.run": ("Build", "run"),
@@ -126,6 +138,11 @@ _HOMES = {
     "onnxprune.driver.encode": ("Stored", "decode", "encode"),
     "onnxprune.runtime.custom_operators": ("custom_operators",),
     "onnxprune.runtime.memory": ("max_memory",),
+    "onnxprune.options.train": ("Sparse", "Training"),
+    "onnxprune.training.finetune": ("finetune",),
+    "onnxprune.training.inputs": ("TrainingInputs",),
+    "onnxprune.training.session": ("TrainedModel",),
+    "onnxprune.training.train": ("train",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -140,8 +157,17 @@ def __getattr__(name: str) -> Any:
         msg = f"module 'onnxprune' has no attribute {name!r}"
         raise AttributeError(msg)
     value = getattr(importlib.import_module(_HOME.get(name, "onnxprune.errors")), name)
+    _spell_arguments()
     globals()[name] = value
     return value
+
+
+def _spell_arguments() -> None:
+    """In programs, messages name arguments; the command line has said before that they name flags."""
+    from onnxprune.errors import OnnxPruneError
+    from onnxprune.options.arguments import as_arguments
+
+    OnnxPruneError.wording = OnnxPruneError.wording or as_arguments
 
 
 def __dir__() -> list[str]:

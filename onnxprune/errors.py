@@ -22,6 +22,12 @@ A message names the file, node, axis or option at fault and the way out, in one 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import ClassVar
+
 __all__ = [
     "ChangedError",
     "ContractError",
@@ -43,9 +49,20 @@ __all__ = [
 
 
 class OnnxPruneError(Exception):
-    """Root of everything onnxprune raises on purpose; ``exit_status`` is what the command line returns for it."""
+    """Root of everything onnxprune raises on purpose.
+
+    Attributes:
+        exit_status: what the command line returns for it.
+        wording: how a message is told; ``None`` as it is, with options as the command line spells them.
+    """
 
     exit_status = 1
+    wording: ClassVar[Callable[[str], str] | None] = None
+
+    def __str__(self) -> str:
+        """The message."""
+        text = super().__str__()
+        return text if OnnxPruneError.wording is None else OnnxPruneError.wording(text)
 
 
 class InputError(OnnxPruneError, ValueError):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Analysis", "Normalized"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Normalized:
     """A model in one spelling.
 
@@ -56,7 +56,7 @@ class Normalized:
         return Calibration.of(samples, self.shapes, float32=not self.is_float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Analysis(Normalized):
     """A normalised model and what may be pruned in it.
 
@@ -65,6 +65,10 @@ class Analysis(Normalized):
     """
 
     coupling: Coupling
+
+    def __repr__(self) -> str:
+        """How much may go."""
+        return f"<Analysis of {self.source.name}: {self.coupling!r}>"
 
     @cached_property
     def costs(self) -> CostModel:

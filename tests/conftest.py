@@ -17,12 +17,15 @@ import onnxruntime as ort
 import pytest
 from hypothesis import settings
 
+from onnxprune.errors import OnnxPruneError
 from onnxprune.runtime.custom_operators import custom_operators
 
 ROOT = Path(__file__).resolve().parent.parent
 
 settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
 settings.load_profile("ci")
+
+OnnxPruneError.wording = str  # messages name flags, whichever test comes first
 
 
 def _one_thread(init: Callable[..., None]) -> Callable[..., None]:

@@ -74,7 +74,7 @@ class CouplingGroup:
         return self.factor.size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Coupling:
     """The groups of a graph that may be pruned, and the refusals.
 
@@ -89,6 +89,11 @@ class Coupling:
     refusals: tuple[Refusal, ...]
     axes: Mapping[str, tuple[Factor, ...]]
     nodes: tuple[NodeAxes, ...]
+
+    def __repr__(self) -> str:
+        """How much may go."""
+        positions = sum(group.size for group in self.groups)
+        return f"{len(self.groups)} groups with {positions} positions, {len(self.refusals)} axes that stay"
 
 
 def couple(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +26,7 @@ _LARGEST = 2**63 - 1
 """Positions that a tensor may have."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     """The positions that remain.
 
@@ -35,6 +37,7 @@ class Plan:
         sizes: how many positions each group had; empty when it was made in memory.
         pruned: the SHA-256 of the pruned model that was written with it; empty for none. As with ``sha256``, of one file.
         samples: the name of the calibration samples that it was made with; empty for none.
+        recipe: the options that it was made with, as `onnxprune.ir.history.recipe_text` spells them; empty where nobody knows.
     """
 
     keep: Mapping[str, Positions] = field(default_factory=dict)
@@ -43,6 +46,12 @@ class Plan:
     sizes: Mapping[str, int] = field(default_factory=dict)
     pruned: str = ""
     samples: str = ""
+    recipe: str = ""
+
+    def __repr__(self) -> str:
+        """How much remains."""
+        of = f" of {self.file}" if self.file else ""
+        return f"<Plan{of}: {sum(map(len, self.keep.values()))} positions remain of {len(self.keep)} groups that lose some>"
 
     def positions(self, coupling: Coupling) -> dict[Factor, Positions]:
         """The kept positions by factor, for index maps.
@@ -62,6 +71,14 @@ class Plan:
                 raise PlanError(f"the plan's positions for {name!r} are not ascending positions below {group.size}")
             found[group.factor] = kept
         return found
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of what remains."""
+        found = hashlib.sha256()
+        for name, kept in sorted(self.keep.items()):
+            found.update(f"{name}\0{len(kept)}\0".encode() + np.asarray(kept, "<i8").tobytes())
+        return found.hexdigest()
 
     def equals(self, other: Plan) -> bool:
         """Whether the same positions remain."""
@@ -98,7 +115,8 @@ class Plan:
         refusals = [refusal.to_dict() for refusal in coupling.refusals]
         pruned = {"pruned": {"sha256": self.pruned}} if self.pruned else {}
         samples = {"samples": self.samples} if self.samples else {}
-        return {"format": PLAN_FORMAT, "model": model, **pruned, **samples, "groups": groups, "refusals": refusals}
+        recipe = {"recipe": json.loads(self.recipe)} if self.recipe else {}
+        return {"format": PLAN_FORMAT, "model": model, **pruned, **samples, **recipe, "groups": groups, "refusals": refusals}
 
     @classmethod
     def from_dict(cls, data: Any) -> Plan:
@@ -124,6 +142,7 @@ class Plan:
             {name: size for name, (_, size) in groups.items()},
             pruned,
             _read(data, "samples", str) if "samples" in data else "",
+            json.dumps(_read(data, "recipe", dict), separators=(",", ":"), sort_keys=True) if "recipe" in data else "",
         )
 
     @classmethod

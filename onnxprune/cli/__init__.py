@@ -13,7 +13,19 @@ from typing import Any
 
 import typer
 
-from onnxprune.cli import building, demo, optimizing, pruning, quantizing, releasing, sparsity, timing, training
+from onnxprune.cli import (
+    building,
+    comparing,
+    demo,
+    histories,
+    optimizing,
+    pruning,
+    quantizing,
+    releasing,
+    sparsity,
+    timing,
+    training,
+)
 from onnxprune.cli.app import app
 from onnxprune.cli.output import fail, told
 from onnxprune.cli.process import prepare_streams, stoppable
@@ -22,7 +34,9 @@ from onnxprune.errors import OnnxPruneError
 __all__ = [
     "app",
     "building",
+    "comparing",
     "demo",
+    "histories",
     "main",
     "optimizing",
     "pruning",
@@ -41,6 +55,7 @@ _UNREADABLE: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__na
 def main() -> None:
     """Run the command line; what onnxprune raises on purpose, and what the system refuses, becomes one line and a status."""
     prepare_streams()
+    OnnxPruneError.wording = str  # flags, also where a function of the user's uses onnxprune
     with stoppable():
         _run()
 

@@ -29,7 +29,7 @@ def optimize(recipe: OptimizeRecipe, gates: Gates, given: Writes) -> None:
     found = Suggestions(given.model, out, calib=recipe.calib, shape=recipe.shape)
     nexts, told = found.benchmark().finetune().commands, result.report
     report = {
-        **told.to_dict(),
+        **result.to_dict(),
         "judgement": judged.to_dict(),
         "output": str(out),
         "bytes": files.size_on_disk(out),

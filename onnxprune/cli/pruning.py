@@ -69,7 +69,7 @@ def prune(recipe: Recipe, given: Prune) -> None:
                 outputs.open(plan_path).file.write(as_json_file(plan.to_dict(result.coupling)))
     nexts = _after(recipe, given, result, out)
     remedy = keep_more(recipe.calib, "a larger --target, or --max-drop 1% --eval DATA", compared=recipe.verify)
-    report = {**result.report.to_dict(), "output": str(out), "next": nexts}
+    report = {**result.to_dict(), "output": str(out), "next": nexts}
     told = result.report
     show(
         report,
@@ -183,6 +183,7 @@ def _applied(result: Pruned, chosen: Plan, *, masked: bool) -> dict[str, Any]:
     import dataclasses
 
     from onnxprune.driver.prune import price
+    from onnxprune.ir.history import made
 
     before, after, _ = price(result.analysis, chosen)
     kept = {
@@ -197,6 +198,7 @@ def _applied(result: Pruned, chosen: Plan, *, masked: bool) -> dict[str, Any]:
         "judgement": result.judgement.to_dict() if result.judgement else None,
         "verification": None if result.check is None else dataclasses.asdict(result.check),
         "repairs": [dataclasses.asdict(one) for one in result.repairs],
+        **made(result.model),
     }
 
 

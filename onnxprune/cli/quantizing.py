@@ -26,6 +26,6 @@ def quantize(recipe: QuantRecipe, given: Compares) -> None:
         tell(Phase("writing", phases.WRITING))
         result.save(out, force=given.force)
     nexts = Suggestions(given.model, out, shape=recipe.shape).benchmark().commands
-    report = {**result.report.to_dict(), "output": str(out), "bytes": files.size_on_disk(out), "next": nexts}
+    report = {**result.to_dict(), "output": str(out), "bytes": files.size_on_disk(out), "next": nexts}
     told = result.report
     show(report, given, lambda: tables.quantized(told, str(out), remedy=_REMEDY, commands=nexts, every=given.every))

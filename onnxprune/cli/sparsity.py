@@ -38,7 +38,7 @@ def sparsify(recipe: SparseRecipe, given: Compares) -> None:
         found.add("encode", out, "-o", found.fresh("encoded"))
     nexts = found.finetune().quantize().benchmark().commands
     remedy = keep_more(recipe.calib, "a lower --sparsity", compared=given.compare)
-    report = {**result.report.to_dict(), "output": str(out), "next": nexts}
+    report = {**result.to_dict(), "output": str(out), "next": nexts}
     told = result.report
     show(report, given, lambda: tables.sparse(told, str(out), remedy=remedy, commands=nexts, every=given.every))
 

@@ -64,5 +64,5 @@ def _carry_out(lesson: Lesson, gates: Gates, given: Train, run: Callable[[Traini
         return
     nexts = Suggestions(given.model, out).benchmark().add("inspect", out).commands
     sizes = {"before_bytes": files.size_on_disk(given.model), "bytes": files.size_on_disk(out)}
-    report = {**result.report, "output": str(out), **sizes, "next": nexts}
+    report = {**result.to_dict(), "output": str(out), **sizes, "next": nexts}
     show(report, given, lambda: training_tables.trained(report, every=given.every))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from onnxprune.data.batching import Batch, Held, InputSignature, SampleBlock, Table, assemble, take_samples
+from onnxprune.data.memory import memory_source
 from onnxprune.data.noise import coloured
-from onnxprune.data.sources import SampleSource, array_source, find_source
+from onnxprune.data.sources import SampleSource, find_source
 from onnxprune.errors import OptionError
 from onnxprune.runtime.session import random_feeds
 from onnxprune.shapes.candidates import bindings
@@ -25,7 +26,17 @@ if TYPE_CHECKING:
     from onnxprune.ir.types import Shape
     from onnxprune.ir.weights import Array
 
-__all__ = ["Batch", "Samples", "held_out", "in_multiples", "noise_samples", "open_samples", "optional_samples", "sized"]
+__all__ = [
+    "Batch",
+    "Samples",
+    "SamplesLike",
+    "held_out",
+    "in_multiples",
+    "noise_samples",
+    "open_samples",
+    "optional_samples",
+    "sized",
+]
 
 _VANISHING = 1e-19
 """Absolute values whose squares are zero in float32, about."""
@@ -70,8 +81,12 @@ class Samples(ABC):
         return None
 
 
+SamplesLike: TypeAlias = str | Path | Iterable[Any] | Samples
+"""What `open_samples` takes; an array, a mapping and a ``DataLoader`` are iterable."""
+
+
 def open_samples(
-    source: str | Path | Mapping[str, Any] | Samples,
+    source: SamplesLike,
     inputs: Sequence[ValueInfoProto],
     *,
     option: str = "--calib",
@@ -91,7 +106,8 @@ def open_samples(
             - a folder of ``.npz`` files, in natural order, each a batch, or one sample whose arrays lack the first axis.
             - ``package.module:function``, called without arguments for every pass, whose items are batches or samples: a
               mapping by input name, or an array for a model with one input, or a pair of that and labels.
-            - arrays by name, in memory, or other samples.
+            - other samples, or what a program holds, as `onnxprune.data.memory.memory_source` takes it: an array, arrays by name,
+              a list, a generator, a ``DataLoader``, ...
         inputs: of the model.
         option: what the user wrote ``source`` behind, for messages.
         preprocess: how images become arrays; see `preprocess.Preprocess`.
@@ -108,10 +124,10 @@ def open_samples(
         return source
     if isinstance(source, Samples):
         found = _again(source, signature)
-    elif isinstance(source, Mapping):
-        found = array_source({name: Held(np.asarray(array)) for name, array in source.items()}, "samples", signature)
-    else:
+    elif isinstance(source, str | Path):
         found = find_source(source, option, signature, preprocess)
+    else:
+        found = memory_source(source, signature)
     if preprocess and not found.images:
         raise OptionError(f"--preprocess {preprocess}: is for a folder of images, which {found.text} is not")
     opened = _Tables(found, signature, limit)
@@ -120,9 +136,7 @@ def open_samples(
     return opened
 
 
-def optional_samples(
-    source: str | Path | Mapping[str, Any] | Samples, inputs: Sequence[ValueInfoProto], preprocess: str
-) -> Samples | None:
+def optional_samples(source: SamplesLike, inputs: Sequence[ValueInfoProto], preprocess: str) -> Samples | None:
     """Samples as `open_samples` opens them, ``None`` for an empty text.
 
     Raises:

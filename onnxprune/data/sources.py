@@ -1,4 +1,4 @@
-"""Reads samples from files, folders, functions and arrays: each becomes tables, which are read again for every pass."""
+"""Reads samples from files, folders and functions: each becomes tables, which are read again for every pass."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +25,7 @@ from onnxprune.ir.unchanged import note
 from onnxprune.ir.weights import Array
 from onnxprune.options.functions import NAMED, load_named, users_code
 
-__all__ = ["FORMS", "SampleSource", "array_source", "find_source"]
+__all__ = ["FORMS", "SampleSource", "array_source", "find_source", "held", "item_tables"]
 
 FORMS = "an .npz, an .npy, a folder of images or of .npz files, or package.module:function"
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
@@ -272,27 +272,58 @@ def _function(name: str, where: str, signature: InputSignature) -> SampleSource:
 
     def tables() -> Iterator[Table]:
         with users_code(where):
-            items = iter(found() if callable(found) else found)
-        for number in itertools.count():
-            with users_code(where):
-                item = next(items, _END)
-            if item is _END:
-                return
-            yield _item(item, f"{where}, item {number}", signature)
+            items = found() if callable(found) else found
+        return item_tables(items, where, signature)
 
     return SampleSource(where, tables, fresh=True)
 
 
-def _item(item: Any, where: str, signature: InputSignature) -> Table:
-    """A mapping by input name or an array, or one of these and labels."""
-    parts = item if isinstance(item, tuple | list) else (item,)
-    if not 1 <= len(parts) <= 2:
-        raise OptionError(f"{where}: is of {len(parts)} parts: yield feeds, or (feeds, labels); feeds of many inputs by name")
-    feeds = parts[0] if isinstance(parts[0], Mapping) else {"array": parts[0]}
-    given = {str(name): array for name, array in feeds.items()}
-    if len(parts) == 2:
-        given[signature.label_name] = parts[1]
+def item_tables(items: Iterable[Any], where: str, signature: InputSignature) -> Iterator[Table]:
+    """A table for each of a user's items: a batch, or one sample; see `held`.
+
+    Raises:
+        OptionError: the user's code raises, or an item is of another form.
+    """
+    with users_code(where):
+        found = iter(items)
+    for number in itertools.count():
+        with users_code(where):
+            item = next(found, _END)
+        if item is _END:
+            return
+        parts = item if isinstance(item, tuple | list) else (item,)
+        yield Table(f"{where}, item {number}", held(parts, f"{where}, item {number}", signature, copy=True), single=True)
+
+
+def held(parts: Sequence[Any], where: str, signature: InputSignature, *, copy: bool = False) -> dict[str, Column]:
+    """Arrays in memory: by input name, or one for each input in their order; then, maybe, labels.
+
+    Arrays by name that neither an input nor labels have are left out, so that records may have more than a model takes.
+
+    Args:
+        parts: of a user's.
+        where: how messages begin.
+        signature: the inputs.
+        copy: whether the user may write into an array later.
+
+    Raises:
+        OptionError: there are too few or too many, or one is no array.
+    """
+    inputs = [spec.name for spec in signature.specs]
+    if parts and isinstance(parts[0], Mapping):
+        given, labels = {str(name): array for name, array in parts[0].items()}, parts[1:]
+        if set(inputs) <= given.keys():
+            wanted = {*inputs, signature.label, f"{signature.label}s"}
+            given = {name: array for name, array in given.items() if name in wanted}
+    else:
+        names = inputs if len(inputs) > 1 else ["array"]
+        given, labels = dict(zip(names, parts, strict=False)), parts[len(inputs) :]
+    if len(labels) > 1 or not given or (not isinstance(parts[0], Mapping) and len(parts) < len(inputs)):
+        takes = "one array" if len(inputs) == 1 else f"{len(inputs)} arrays, for {', '.join(inputs)},"
+        raise OptionError(f"{where}: is of {len(parts)} parts: give {takes} and maybe labels, or (arrays by name, labels)")
+    if labels:
+        given[signature.label_name] = labels[0]
     try:
-        return Table(where, {name: Held(np.asarray(array).copy()) for name, array in given.items()}, single=True)
+        return {name: Held(np.asarray(array).copy() if copy else np.asarray(array)) for name, array in given.items()}
     except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors of a device
         raise OptionError(f"{where}: cannot be made an array: {error}") from error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.axes.plan import Plan
-from onnxprune.data.samples import Samples, optional_samples, sized
+from onnxprune.data.samples import Samples, SamplesLike, optional_samples, sized
 from onnxprune.driver.compiler import Compiler
 from onnxprune.driver.judgement import Jury
 from onnxprune.driver.kernels import checked_with_kernels
@@ -19,6 +20,7 @@ from onnxprune.driver.prune import analyze, samples_of
 from onnxprune.driver.result import Pruned
 from onnxprune.errors import OptionError
 from onnxprune.ir import files
+from onnxprune.ir.history import begin, planned, recipe_text
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.unchanged import digest_of, watched
 from onnxprune.options.gates import Gates
@@ -122,8 +124,9 @@ def carry_out(
         QualityError: the result is not as good as a gate asks.
         VerificationError: the result computes something else than the masked original.
     """
-    recipe = dataclasses.replace(recipe or Recipe(), allow_inexact=True)
-    original = Model.of(source, recipe.shape)
+    recipe = recipe or Recipe()
+    original = planned(begin(Model.of(source, recipe.shape), source, _told(chosen, recipe, masked=masked)), chosen.digest)
+    recipe = dataclasses.replace(recipe, allow_inexact=True)
     opened = samples or samples_of(recipe, original)
     original = sized(original, opened)
     stages = Stages(progress)
@@ -137,6 +140,15 @@ def carry_out(
     with stages("agreement", "comparing outputs with the original's"):
         judged = jury.judge(made.model, compare=compare and recipe.verify, seed=recipe.seed)
     return dataclasses.replace(made, judgement=judged)
+
+
+def _told(chosen: Plan, recipe: Recipe, *, masked: bool) -> str:
+    """How the plan was made, with the samples that it is carried out with: as `prune` tells it."""
+    if masked or not chosen.recipe:
+        return recipe_text("apply", masked=masked, calib=Path(recipe.calib).name)
+    told = {name: value for name, value in json.loads(chosen.recipe).items() if name not in {"calib", "preprocess", "repair"}}
+    mine = json.loads(recipe_text("prune", recipe, only=("calib", "preprocess", "repair")))
+    return json.dumps({**told, **mine}, separators=(",", ":"), sort_keys=True)
 
 
 def _masked(original: Model, chosen: Plan, recipe: Recipe) -> Pruned:
@@ -198,7 +210,7 @@ def check_repaired(
     chosen: Plan,
     *,
     repaired: bool = False,
-    samples: str | Path | Mapping[str, Any] | Samples | None = None,
+    samples: SamplesLike | None = None,
     preprocess: str = "",
     seed: int = 0,
     shape: Sequence[str] = (),

@@ -10,6 +10,7 @@ from onnxprune.driver.judgement import Judgement, Jury
 from onnxprune.driver.kernels import inlined, layers_in, proven_with_kernels
 from onnxprune.driver.proof import demand, stored
 from onnxprune.driver.result import ModelResult
+from onnxprune.ir.history import begin, made, recipe_text
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.parameters import zero_points
 from onnxprune.ir.unchanged import watched
@@ -30,7 +31,7 @@ from onnxprune.verify.verdicts import Check
 __all__ = ["Stored", "decode", "describe", "encode", "survey"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Stored(ModelResult):
     """A model whose weights are stored in another way.
 
@@ -62,6 +63,7 @@ class Stored(ModelResult):
             "score": asdict(self.judgement.score) if self.judgement.score else None,
             "notes": list(self.notes),
             "kernels": [layer.to_dict() for layer in self.kernels],
+            **made(self.compiled),
         }
 
 
@@ -99,7 +101,9 @@ def encode(
         QualityError: the result is not as good as a gate asks.
         VerificationError: the result computes something else than the file; or an output is not tested that must be.
     """
-    original, tell = Model.of(source, shape), progress or silent
+    tell = progress or silent
+    options: dict[str, Any] = {"encoding": encoding, "mode": mode, "negative_zeros": negative_zeros, "kernels": kernels}
+    original = begin(Model.of(source, shape), source, recipe_text("encode", **options))
     jury = Jury.of(gates or Gates(), original, None)
     folded = Decode().run(FoldMasks().run(original))
     if kernels:
@@ -143,7 +147,7 @@ def decode(source: ModelSource, *, require_proof: bool = False, shape: Sequence[
         QualityError: the result is not as good as a gate asks.
         VerificationError: the result computes something else than the file; or, with ``require_proof``, an output is not tested.
     """
-    original = Model.of(source, shape)
+    original = begin(Model.of(source, shape), source, recipe_text("decode"))
     jury = Jury.of(gates or Gates(), original, None)
     model = Decode().run(original)
     check = _proven(model, original, "decoded", require_proof=require_proof)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.data.samples import held_out, open_samples, optional_samples, sized
@@ -21,6 +20,7 @@ from onnxprune.driver.result import ModelResult
 from onnxprune.driver.trials import Meets, Ratios, Trial, Trials, Wish, WithinDrop, size_share
 from onnxprune.errors import ModelError, OptionError, TargetError
 from onnxprune.ir.files import source_bytes, written_bytes
+from onnxprune.ir.history import begin, recipe_text
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.node import QDQ, every_node
 from onnxprune.latency.benchmark import machine_of
@@ -32,7 +32,7 @@ from onnxprune.verify.drift import measure_drift
 from onnxprune.verify.metrics import Evaluation
 
 if TYPE_CHECKING:
-    from onnxprune.data.samples import Samples
+    from onnxprune.data.samples import Samples, SamplesLike
     from onnxprune.passes.base import Progress
 
 __all__ = ["Clock", "OptimizeResult", "optimize"]
@@ -45,7 +45,7 @@ _FEW = 4
 """Samples that a drop is without a note, at least."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OptimizeResult(ModelResult):
     """A model that was made faster, or smaller.
 
@@ -81,9 +81,9 @@ class Clock:
 
 def optimize(
     source: ModelSource,
-    recipe: OptimizeRecipe | None = None,
+    recipe: OptimizeRecipe | str | None = None,
     *,
-    samples: str | Path | Mapping[str, Any] | Samples | None = None,
+    samples: SamplesLike | None = None,
     progress: Progress | None = None,
     clock: Clock | None = None,
 ) -> OptimizeResult:
@@ -95,7 +95,7 @@ def optimize(
 
     Args:
         source: a path, a ``ModelProto``, bytes, or an ``onnx_graphsurgeon.Graph``; it is not changed.
-        recipe: the drop or the target, the samples, how long to search.
+        recipe: the drop or the target, the samples, how long to search; a text is the target.
         samples: calibration data, in any form of `open_samples`; the recipe's if there is none here.
         progress: told what begins.
         clock: how models are timed, if not by ONNX Runtime here.
@@ -106,7 +106,7 @@ def optimize(
         TargetError: nothing that was tried is faster within the drop, or meets the target; says what came nearest.
         VerificationError: an output is not tested that must be.
     """
-    recipe, stages = recipe or OptimizeRecipe(), Stages(progress)
+    recipe, stages = OptimizeRecipe.of(recipe), Stages(progress)
     until = time.monotonic() + seconds(recipe.time)
     original, given = _opened(source, recipe.calib if samples is None else samples, recipe)
     learnt, judges = _parts(given, recipe, original)
@@ -141,11 +141,9 @@ def optimize(
     return OptimizeResult(report, compiled=made.model)
 
 
-def _opened(
-    source: ModelSource, samples: str | Path | Mapping[str, Any] | Samples, recipe: OptimizeRecipe
-) -> tuple[Model, Samples]:
+def _opened(source: ModelSource, samples: SamplesLike, recipe: OptimizeRecipe) -> tuple[Model, Samples]:
     """The model, at the sizes of its samples, and the samples."""
-    original = Model.of(source, recipe.shape)
+    original = begin(Model.of(source, recipe.shape), source, recipe_text("optimize", recipe))
     _check(original)
     check_protected(recipe.protect, original)
     given = optional_samples(samples, original.inputs, recipe.preprocess)

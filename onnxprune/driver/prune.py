@@ -24,6 +24,7 @@ from onnxprune.driver.result import ModelResult, Pruned
 from onnxprune.driver.search import DropSearch, at_latency, within_drop
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir.files import written_bytes
+from onnxprune.ir.history import begin, planned, recipe_text
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.parameters import parameters
 from onnxprune.ir.unchanged import digest_of, watched
@@ -36,7 +37,7 @@ from onnxprune.pruning.cost import COST_METRICS, Cost, layer_costs
 from onnxprune.verify.metrics import Evaluation
 
 if TYPE_CHECKING:
-    from onnxprune.data.samples import Samples
+    from onnxprune.data.samples import Samples, SamplesLike
     from onnxprune.passes.base import Progress
 
 __all__ = [
@@ -52,7 +53,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result(ModelResult):
     """A pruned model.
 
@@ -74,7 +75,7 @@ def analyze(
 
     Args:
         source: a path, a ``ModelProto``, bytes, or an ``onnx_graphsurgeon.Graph``.
-        protect: globs over node and tensor names that stay as they are.
+        protect: globs over node and tensor names that stay as they are; a text is one.
         allow_inexact: offer groups that a normalisation or statistic runs over.
         shape: sizes of inputs, as ``image=?x3x224x224`` or ``height=224``.
 
@@ -83,6 +84,7 @@ def analyze(
         OptionError: sizes do not fit the inputs, or a glob names nothing.
     """
     model = Model.of(source, shape)
+    protect = (protect,) if isinstance(protect, str) else protect
     check_protected(protect, model)
     return analyzed(model, protect, allow_inexact=allow_inexact)
 
@@ -93,7 +95,9 @@ def analyzed(model: ModelSource, protect: Sequence[str] = (), *, allow_inexact: 
 
 
 @watched()
-def make_plan(source: ModelSource, recipe: Recipe | None = None, *, progress: Progress | None = None) -> tuple[Plan, Analysis]:
+def make_plan(
+    source: ModelSource, recipe: Recipe | str | None = None, *, progress: Progress | None = None
+) -> tuple[Plan, Analysis]:
     """Decide what to remove, without removing it.
 
     Raises:
@@ -101,7 +105,7 @@ def make_plan(source: ModelSource, recipe: Recipe | None = None, *, progress: Pr
         OptionError: the recipe is lossless: a plan says what goes, not what takes over.
         TargetError: the target cannot be reached.
     """
-    recipe = recipe or Recipe()
+    recipe = Recipe.of(recipe)
     original = Model.of(source, recipe.shape)
     if recipe.lossless:
         raise OptionError("lossless: a plan does not say what takes over removed positions; use prune")
@@ -116,9 +120,9 @@ def make_plan(source: ModelSource, recipe: Recipe | None = None, *, progress: Pr
 @watched()
 def prune(
     source: ModelSource,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | None = None,
     *,
-    samples: str | Path | Mapping[str, Any] | Samples | None = None,
+    samples: SamplesLike | None = None,
     agreement: bool = True,
     progress: Progress | None = None,
 ) -> Result:
@@ -126,7 +130,7 @@ def prune(
 
     Args:
         source: a path, a ``ModelProto``, bytes, or an ``onnx_graphsurgeon.Graph``; it is not changed.
-        recipe: target, criterion, scope, alignment, ...
+        recipe: target, criterion, scope, alignment, ...; a text is the target.
         samples: calibration data, in any form of `open_samples`; the recipe's if there is none here. Without any, outputs are
             compared on seeded noise and nothing is repaired.
         agreement: whether to compare outputs with the original's where no gate asks for it.
@@ -137,15 +141,15 @@ def prune(
         TargetError: the target cannot be reached; says what is reachable. Or nothing can go without loss.
         VerificationError: the model cannot be run, so that nothing can be verified; or an output is not tested that must be.
     """
-    recipe, stages = recipe or Recipe(), Stages(progress)
-    original = Model.of(source, recipe.shape)
-    check_protected(recipe.protect, original)
+    recipe, stages = Recipe.of(recipe), Stages(progress)
     if isinstance(samples, str):
         recipe, samples = dataclasses.replace(recipe, calib=samples), None
+    original = begin(Model.of(source, recipe.shape), source, _told(recipe))
+    check_protected(recipe.protect, original)
     opened = samples_of(recipe, original) if samples is None else optional_samples(samples, original.inputs, recipe.preprocess)
     jury = Jury.of(recipe.gates, original, opened, recipe.preprocess).sized()
     original = jury.original
-    made = _made(recipe, jury, stages)
+    made = _made(recipe, jury, stages).remembered()
     if recipe.require_proof:
         for proof in (made.pruned, *([made.exact.pruned] if made.exact else [])):
             demand(proof.check, original.name)
@@ -175,6 +179,13 @@ class _Made:
     exact: Exact | None = None
     search: DropSearch | None = None
     measured: Mapping[str, float] = field(default_factory=dict)
+
+    def remembered(self) -> _Made:
+        """The same, with a model that remembers the plan, if there is one."""
+        if not self.pruned.plan.keep:
+            return self
+        model = planned(self.pruned.model, self.pruned.plan.digest)
+        return dataclasses.replace(self, pruned=dataclasses.replace(self.pruned, model=model))
 
 
 def _made(recipe: Recipe, jury: Jury, stages: Stages) -> _Made:
@@ -207,7 +218,7 @@ def _reduced(recipe: Recipe, jury: Jury, compiler: Compiler) -> _Made:
 @watched()
 def sensitivity(
     source: ModelSource,
-    samples: str | Path | Mapping[str, Any] | Samples,
+    samples: SamplesLike,
     recipe: Recipe | None = None,
     *,
     progress: Progress | None = None,
@@ -263,10 +274,22 @@ def samples_of(recipe: Recipe, model: Model) -> Samples | None:
     return optional_samples("" if recipe.blind else recipe.calib, model.inputs, recipe.preprocess)
 
 
+_DECIDING = frozenset({
+    "target", "criterion", "scope", "align", "protect", "only", "allow_inexact", "layers", "lossless", "max_drop", "calib",
+    "preprocess", "repair", "seed", "shape",
+})  # fmt: skip
+"""Options that decide what is cut, and how it is repaired: `plan` has most of them, too."""
+
+
+def _told(recipe: Recipe) -> str:
+    """How a model is pruned, in its history: a plan says the same, so that whoever carries it out writes the same file."""
+    return recipe_text("prune", recipe, only=_DECIDING)
+
+
 def _signed(chosen: Plan, source: ModelSource, recipe: Recipe, samples: Samples | None) -> Plan:
     """The plan, with the file and the samples that it was made for."""
     made_with = "" if samples is None and not recipe.blind else Path(recipe.calib).name or "samples in memory"
-    chosen = dataclasses.replace(chosen, samples=made_with)
+    chosen = dataclasses.replace(chosen, samples=made_with, recipe=_told(recipe))
     if not isinstance(source, str | Path):
         return chosen
     return dataclasses.replace(chosen, file=Path(source).name, sha256=digest_of(source))

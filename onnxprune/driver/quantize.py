@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -31,6 +30,7 @@ from onnxprune.driver.report import QuantReport
 from onnxprune.driver.result import ModelResult
 from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
 from onnxprune.ir import files
+from onnxprune.ir.history import begin, recipe_text
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.node import QDQ, domain_of, every_node
 from onnxprune.ir.precision import float_types
@@ -45,7 +45,7 @@ from onnxprune.verify.metrics import Evaluation
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-    from onnxprune.data.samples import Samples
+    from onnxprune.data.samples import Samples, SamplesLike
     from onnxprune.passes.base import Progress
     from onnxprune.verify.verdicts import Check
 
@@ -65,7 +65,7 @@ _LOOKED_AT = 64
 """Samples that arithmetic is compared on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class QuantResult(ModelResult):
     """A quantised model.
 
@@ -81,7 +81,7 @@ def quantize(
     source: ModelSource,
     recipe: QuantRecipe | None = None,
     *,
-    samples: str | Path | Mapping[str, Any] | Samples | None = None,
+    samples: SamplesLike | None = None,
     agreement: bool = True,
     progress: Progress | None = None,
 ) -> QuantResult:
@@ -106,7 +106,7 @@ def quantize(
             would not stay zero; or the result does not run.
     """
     recipe, stages = recipe or QuantRecipe(), Stages(progress)
-    original = Model.of(source, recipe.shape)
+    original = begin(Model.of(source, recipe.shape), source, recipe_text("quantize", recipe))
     opened = _opened(recipe.calib if samples is None else samples, original, recipe)
     original = sized(original, opened)
     jury = Jury.of(recipe.gates, original, opened, recipe.preprocess)
@@ -139,7 +139,7 @@ def quantize(
     return QuantResult(report, compiled=made.model)
 
 
-def _opened(samples: str | Path | Mapping[str, Any] | Samples, original: Model, recipe: QuantRecipe) -> Samples:
+def _opened(samples: SamplesLike, original: Model, recipe: QuantRecipe) -> Samples:
     opened = optional_samples(samples, original.inputs, recipe.preprocess)
     if opened is None:
         raise OptionError("int8 needs the ranges of activations, which samples show: add --calib DATA")

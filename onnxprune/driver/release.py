@@ -8,6 +8,7 @@ from typing import Any
 from onnxprune.driver.judgement import Judgement, Jury
 from onnxprune.driver.proof import demand, stored
 from onnxprune.driver.result import ModelResult
+from onnxprune.ir.history import begin, made, recipe_text
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.unchanged import watched
 from onnxprune.options.release import ReleaseRecipe
@@ -17,7 +18,7 @@ from onnxprune.verify.verdicts import Check
 __all__ = ["Released", "release"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Released(ModelResult):
     """A model with fewer inputs.
 
@@ -34,7 +35,7 @@ class Released(ModelResult):
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         found = {"model": self.compiled.name, "released": list(self.inputs), "verification": asdict(self.verification)}
-        return {**found, "judgement": self.judgement.to_dict()}
+        return {**found, "judgement": self.judgement.to_dict(), **made(self.compiled)}
 
 
 @watched()
@@ -55,7 +56,7 @@ def release(source: ModelSource, recipe: ReleaseRecipe | None = None) -> Release
         VerificationError: an output is not tested that must be.
     """
     recipe = recipe or ReleaseRecipe()
-    original = Model.of(source, recipe.shape)
+    original = begin(Model.of(source, recipe.shape), source, recipe_text("release", recipe))
     jury = Jury.of(recipe.gates, original, None)
     released = Release(recipe.inputs).run(original)
     check = stored(released, original, "released", exact=True)

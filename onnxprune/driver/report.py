@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from onnxprune.pages.brief import brief
+
 if TYPE_CHECKING:
     from onnxprune.driver.judgement import Judgement
     from onnxprune.latency.benchmark import BenchReport
@@ -22,6 +24,20 @@ if TYPE_CHECKING:
     from onnxprune.verify.verdicts import Check
 
 __all__ = ["GroupReport", "LeverReport", "OptimizeReport", "QuantReport", "Report", "SparseLayer", "SparseReport"]
+
+
+class _Told:
+    """A report that Python shows on a few lines."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """Accuracy, costs and the proof."""
+        return brief(type(self).__name__, self.to_dict())
 
 
 def _plain(report: Any, judgement: Judgement | None) -> dict[str, Any]:
@@ -40,8 +56,8 @@ class GroupReport:
     members: int
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+@dataclass(frozen=True, slots=True, repr=False)
+class Report(_Told):
     """What was asked for, what came of it, and what it cost; an attribute for each key of the JSON document.
 
     Attributes:
@@ -114,8 +130,8 @@ class SparseLayer:
     energy: float
 
 
-@dataclass(frozen=True, slots=True)
-class SparseReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class SparseReport(_Told):
     """What was asked for, and what came of it; an attribute for each key of the JSON document.
 
     Attributes:
@@ -176,8 +192,8 @@ class SparseReport:
         return {**_plain(self, self.judgement), "kernels": kernels, "sparsity": self.sparsity, "overall": overall}
 
 
-@dataclass(frozen=True, slots=True)
-class QuantReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class QuantReport(_Told):
     """What was quantised, and what came of it; an attribute for each key of the JSON document.
 
     Attributes:
@@ -249,8 +265,8 @@ class LeverReport:
     kept: tuple[Mapping[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class OptimizeReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class OptimizeReport(_Told):
     """What was asked for, what was tried, and what was chosen; an attribute for each key of the JSON document.
 
     Attributes:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.ir import files
+from onnxprune.ir.history import made
 from onnxprune.ir.model import Model
+from onnxprune.pages.brief import brief
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["ModelResult", "Pruned"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelResult:
     """A model that was made, and what is known of it.
 
@@ -39,14 +41,22 @@ class ModelResult:
         """The model, as a protobuf; one over 2 GB can only be saved."""
         return self.compiled.to_proto()
 
+    def to_dict(self) -> dict[str, Any]:
+        """What the command prints with ``--json``."""
+        report: Any = getattr(self, "report", {})
+        return {**(report if isinstance(report, Mapping) else report.to_dict()), **made(self.compiled)}
+
+    def __repr__(self) -> str:
+        """Accuracy, costs and the proof."""
+        return brief(type(self).__name__, self.to_dict())
+
     def _repr_html_(self) -> str | None:
         """What notebooks show: accuracy, costs and the proof; nothing of that where Jinja is not installed."""
         if find_spec("jinja2") is None:
             return None
         from onnxprune.pages.page import summary
 
-        told: Any = getattr(self, "report", self)
-        return summary(told.to_dict())
+        return summary(self.to_dict())
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the model: whole or not at all.

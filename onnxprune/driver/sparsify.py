@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from onnxprune.driver.report import SparseLayer, SparseReport
 from onnxprune.driver.result import ModelResult
 from onnxprune.driver.sparsifier import Sparsified, Sparsifier, gzipped
 from onnxprune.ir import files
+from onnxprune.ir.history import begin, recipe_text
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.unchanged import watched
 from onnxprune.kernels.loading import library
@@ -28,14 +28,14 @@ from onnxprune.passes.base import Progress
 from onnxprune.passes.footprint import footprint_of_file
 
 if TYPE_CHECKING:
-    from onnxprune.data.samples import Samples
+    from onnxprune.data.samples import Samples, SamplesLike
     from onnxprune.sparse.layers import Layer
     from onnxprune.verify.verdicts import Check
 
 __all__ = ["SparseResult", "sparsify"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SparseResult(ModelResult):
     """A sparse model.
 
@@ -49,9 +49,9 @@ class SparseResult(ModelResult):
 @watched()
 def sparsify(
     source: ModelSource,
-    recipe: SparseRecipe | None = None,
+    recipe: SparseRecipe | str | None = None,
     *,
-    samples: str | Path | Mapping[str, Any] | Samples | None = None,
+    samples: SamplesLike | None = None,
     agreement: bool = True,
     progress: Progress | None = None,
 ) -> SparseResult:
@@ -59,7 +59,7 @@ def sparsify(
 
     Args:
         source: a path, a ``ModelProto``, bytes, or an ``onnx_graphsurgeon.Graph``; it is not changed.
-        recipe: target, pattern, method, allocation, ...
+        recipe: target, pattern, method, allocation, ...; a text is the target.
         samples: calibration data, as `open_samples` takes it; the recipe's if there is none. Without, weights go by magnitude.
         agreement: whether to compare outputs with the original's.
         progress: told what begins.
@@ -70,10 +70,10 @@ def sparsify(
         TargetError: the size that is asked for cannot be reached; says what is reachable.
         VerificationError: the result is not the file with the same weights; or an output is not tested that must be.
     """
-    recipe, stages = recipe or SparseRecipe(), Stages(progress)
+    recipe, stages = SparseRecipe.of(recipe), Stages(progress)
     if recipe.kernels:
         library()  # says at once where it cannot be built
-    original = Model.of(source, recipe.shape)
+    original = begin(Model.of(source, recipe.shape), source, recipe_text("sparsify", recipe))
     check_protected(recipe.protect, original)
     opened = optional_samples(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
     jury = Jury.of(recipe.gates, original, opened, recipe.preprocess).sized()

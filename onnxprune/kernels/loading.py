@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["has_kernels", "instruction_set", "library", "register"]
 
-_MARK = b"\x09onnxprune"
-"""The name of the domain, with its length before it, as protobuf spells it."""
+_MARK = b"\x0a\x09onnxprune"
+"""The name of the domain as protobuf spells it in an `opset_import`: field 1, length, text. Field 2 of a model, the producer, is
+the same text."""
 
 
 def library() -> Path:

@@ -12,11 +12,13 @@ from onnxprune.options.shared import Preprocess, RequireProof, Samples, Seed, Sh
 __all__ = [
     "Apply",
     "Benchmark",
+    "Compare",
     "Compares",
     "Decode",
     "Demo",
     "Encode",
     "Inspect",
+    "Log",
     "Prune",
     "Run",
     "Sensitivity",
@@ -96,6 +98,32 @@ class Inspect(Reads):
 
     layers: bool = False
     every: Annotated[bool, Option(flags="--all")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Replaces):
+    """`compare`.
+
+    Attributes:
+        first: an .onnx file, or a .json file with what a command printed with --json.
+        second: another one.
+        every: list every layer that differs.
+    """
+
+    first: Annotated[Path, Option(argument=True, metavar="A")]
+    second: Annotated[Path, Option(argument=True, metavar="B")]
+    every: Annotated[bool, Option(flags="--all")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log(Prints):
+    """`log`.
+
+    Attributes:
+        model: an .onnx file.
+    """
+
+    model: _Model
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -234,7 +234,16 @@ class Options:
     def __post_init__(self) -> None:
         kind: Any = type(self)
         for field in fields_of(kind):
+            if field.type is tuple and not isinstance(value := getattr(self, field.name, ()), tuple):
+                object.__setattr__(self, field.name, (value,) if isinstance(value, str) else tuple(value))
             field.option.check(field.name, getattr(self, field.name))
+
+    @classmethod
+    def of(cls, given: Self | str | None) -> Self:
+        """Options as functions take them: a text is the target, nothing stands for the defaults."""
+        if isinstance(given, str):
+            return cls.from_dict({"target": given})
+        return cls() if given is None else given
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Self:
@@ -250,7 +259,12 @@ class Options:
         """As plain data, that `from_dict` reads."""
         made = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]  # subclasses are
         texts = {name: inspect.getattr_static(type(self), name, None) for name in made}
-        return {name: kind.text(made[name]) if isinstance(kind, Parsed) else made[name] for name, kind in texts.items()}
+        return {name: kind.text(made[name]) if isinstance(kind, Parsed) else _plain(made[name]) for name, kind in texts.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A value as data: of a function its name, as ``package.module:function``."""
+    return f"{value.__module__}:{value.__qualname__}" if inspect.isroutine(value) else value
 
 
 def read(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from onnxprune.options.fields import Option
 from onnxprune.options.registries import CRITERIA
@@ -22,7 +23,8 @@ Preprocess = Annotated[
     Option(help="How images become arrays: imagenet, cifar10, unit, none, resize=256,crop=224,mean=...", metavar="TEXT"),
 ]
 Metric = Annotated[
-    str, Option(help="The score: top1, agreement, mse, cosine or package.module:function; auto chooses.", metavar="METRIC")
+    str | Callable[..., Any],
+    Option(help="The score: top1, agreement, mse, cosine or package.module:function; auto chooses.", metavar="METRIC"),
 ]
 Seed = Annotated[int, Option(help="Of everything drawn.", range="[0, inf)", metavar="N")]
 Shape = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,7 @@ class Card:
         after: of the result.
         ratio: the one by the other; ``None`` where that says nothing.
         note: what else is to be known of it.
+        value: of the result, as a number.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Card:
     after: str
     ratio: float | None = None
     note: str = ""
+    value: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +107,14 @@ def cards(document: Document) -> Iterator[Card]:
     judged = document.get("judgement") or {}
     if score := judged.get("score") or document.get("score"):
         unit = f"{score['metric']}, {score['samples']} samples" if "samples" in score else score["metric"]
-        yield Card("accuracy", f"{score['original']:.1%}", f"{score['pruned']:.1%}", note=unit)
+        yield Card("accuracy", f"{score['original']:.1%}", f"{score['pruned']:.1%}", note=unit, value=score["pruned"])
     elif drift := judged.get("drift") or document.get("drift"):
         where = f"{drift['samples']} samples, {drift['source']}"
         if drift["classes"]:
-            yield Card("same answer as the original", "100%", f"{drift['agreement']:.1%}", note=where)
+            share = drift["agreement"]
+            yield Card("same answer as the original", "100%", f"{share:.1%}", note=where, value=share)
         else:
-            yield Card("cosine with the original", "1", f"{drift['cosine']:.3f}", note=where)
+            yield Card("cosine with the original", "1", f"{drift['cosine']:.3f}", note=where, value=drift["cosine"])
     costs = dict(_costs(document))
     yield from (costs[key] for key in _COSTS if key in costs)
 
@@ -120,9 +124,10 @@ def _costs(document: Document) -> Iterator[tuple[str, Card]]:
     if len(rows) > 1 and rows[1]["ratio"]:
         ratio, (old, new) = rows[1]["ratio"], (row["latency"] for row in rows[:2])
         spread = f"{ratio['q1']:.2f} to {ratio['q3']:.2f} in half of {new['rounds']} rounds"
-        yield "latency", Card("latency", f"{old['median_ms']:.3g} ms", f"{new['median_ms']:.3g} ms", ratio["median"], spread)
-    elif isinstance(document.get("latency"), float):
-        yield "latency", Card("latency", "1", f"{document['latency']:.2f}", document["latency"])
+        was, now = (f"{one['median_ms']:.3g} ms" for one in (old, new))
+        yield "latency", Card("latency", was, now, ratio["median"], spread, new["median_ms"])
+    elif isinstance(latency := document.get("latency"), float):
+        yield "latency", Card("share of the latency", "1", f"{latency:.2f}", latency, value=latency)
     before, after = document.get("before") or {}, document.get("after") or {}
     for key, name in (("macs", "MACs"), ("params", "parameters")):
         if key in before:
@@ -134,7 +139,7 @@ def _costs(document: Document) -> Iterator[tuple[str, Card]]:
 
 def _card(name: str, before: float, after: float, unit: str) -> Card:
     was, now = (f"{_quantity(value)}{unit}".strip() for value in (before, after))
-    return Card(name, was, now, after / before if before else None)
+    return Card(name, was, now, after / before if before else None, value=after)
 
 
 def _quantity(value: float) -> str:

@@ -56,7 +56,7 @@ def page(document: Document, command: str = "") -> str:
         command: the command that made it, to copy; empty where there was none.
     """
     pictures = list(_pictures(document))
-    template = _templates().get_template("report.html")
+    template = _templates().get_template("compare.html" if "compared" in document else "report.html")
     return template.render(**_told(document), pictures=pictures, command=command, library=_library() if pictures else "")
 
 

@@ -136,7 +136,7 @@ class Build:
     def names_functions(self) -> bool:
         """Whether a function of a user's is named anywhere."""
         texts = [self.gates.eval, self.gates.metric, *(text for step in self.steps for text in _texts(step))]
-        return any(NAMED.search(text) for text in texts)
+        return any(isinstance(text, str) and NAMED.search(text) for text in texts)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

@@ -13,14 +13,13 @@ import random
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from onnxprune.data.batching import Batch, Held, InputSignature, Table
-from onnxprune.data.samples import Samples, open_samples
+from onnxprune.data.samples import open_samples
 from onnxprune.errors import OptionError
 from onnxprune.ir.weights import Array
 
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from onnx import ValueInfoProto
+
+    from onnxprune.data.samples import SamplesLike
 
 __all__ = ["TrainingData", "seed_all"]
 
@@ -56,7 +57,7 @@ class TrainingData:
 
     def __init__(
         self,
-        source: str | Path | Mapping[str, Any] | Samples,
+        source: SamplesLike,
         inputs: Sequence[ValueInfoProto],
         *,
         batch: int = 64,

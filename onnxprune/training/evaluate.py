@@ -27,17 +27,19 @@ class ModuleEvaluator:
     """Scores modules by one metric on the same samples.
 
     Attributes:
-        metric: its name.
+        metric: its name, or a function of the user's.
     """
 
-    def __init__(self, samples: Samples, model: Model, reference: GraphModule, metric: str = "auto") -> None:
-        """Choose the metric, as `metrics.settled` does.
+    def __init__(
+        self, samples: Samples, model: Model, reference: GraphModule, metric: str | metrics.QualityMetric = "auto"
+    ) -> None:
+        """Choose the metric, as `metrics.resolve_metric` does.
 
         Args:
             samples: they are streamed.
             model: that the modules were made from.
             reference: the module whose outputs are right where there are no labels.
-            metric: its name.
+            metric: its name, or a function.
 
         Raises:
             OptionError: there is no such metric, or it needs labels that the samples do not have.

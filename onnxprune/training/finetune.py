@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnxprune.data.samples import SamplesLike
 from onnxprune.ir.model import ModelSource
 from onnxprune.ir.unchanged import watched
 from onnxprune.options.train import Training
@@ -16,13 +17,13 @@ __all__ = ["finetune"]
 
 @watched()
 def finetune(
-    source: ModelSource, inputs: TrainingInputs, options: Training | None = None, *, progress: Tell | None = None
+    source: ModelSource, inputs: TrainingInputs | SamplesLike, options: Training | None = None, *, progress: Tell | None = None
 ) -> TrainedModel:
     """Train a model with the weights that it has; zeros stay zeros.
 
     Args:
         source: a path, a ``ModelProto``, bytes; it is not changed.
-        inputs: samples, teacher and files.
+        inputs: samples, teacher and files; or samples alone, in any form of `open_samples`.
         options: of the training.
         progress: called with the progress.
 
@@ -32,6 +33,8 @@ def finetune(
         QualityError: the result is not as good as a gate asks.
         RequirementError: training diverged.
     """
+    inputs = TrainingInputs.of(inputs)
     check_gates(inputs)
-    session = TrainingSession(source, inputs, options or Training(), tell=progress)
-    return judged(session.train([Phase("finetune", session.options.epochs)]), source, inputs)
+    options = options or Training()
+    session = TrainingSession(source, inputs, options, tell=progress)
+    return judged(session.train([Phase("finetune", session.options.epochs)]), source, inputs, "finetune", options)

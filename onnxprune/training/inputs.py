@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Self
 
-from onnxprune.data.samples import Samples, open_samples, sized
+from onnxprune.data.memory import repeatable
+from onnxprune.data.samples import SamplesLike, open_samples, sized
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.options.gates import Gates
 from onnxprune.options.train import Training
@@ -38,14 +38,24 @@ class TrainingInputs:
         gates: what the result must be as good as; its samples and metric are those of this class and of the training.
     """
 
-    data: str | Path | Mapping[str, Any] | Samples
+    data: SamplesLike
     teacher: ModelSource | None = None
-    evaluation: str | Path | Mapping[str, Any] | Samples | None = None
+    evaluation: SamplesLike | None = None
     preprocess: str = ""
     resume: str | Path | None = None
     log: str | Path | None = None
     every: float = 30.0
     gates: Gates = field(default_factory=Gates)
+
+    def __post_init__(self) -> None:
+        """Samples are read several times, which an iterator is not."""
+        for name in ("data", "evaluation"):
+            object.__setattr__(self, name, repeatable(getattr(self, name)))
+
+    @classmethod
+    def of(cls, given: Self | SamplesLike) -> Self:
+        """The inputs, or those that are samples alone."""
+        return given if isinstance(given, cls) else cls(given)  # type: ignore[arg-type]  # mypy does not see that it is the rest
 
     def open_data(self, model: Model, options: Training, devices: Devices) -> TrainingData:
         """The samples that this process trains the model on.

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from onnxprune.data.samples import open_samples
 from onnxprune.driver.judgement import Judgement, hold
 from onnxprune.errors import OptionError
+from onnxprune.ir.history import begin, history, recipe_text
 from onnxprune.ir.model import Model
 from onnxprune.verify.drift import measure_drift
 from onnxprune.verify.metrics import QualityScore
 
 if TYPE_CHECKING:
     from onnxprune.ir.model import ModelSource
+    from onnxprune.options.fields import Options
     from onnxprune.training.inputs import TrainingInputs
     from onnxprune.training.session import TrainedModel
 
@@ -30,15 +32,24 @@ def check_gates(inputs: TrainingInputs) -> None:
         raise OptionError(f"{inputs.gates.asked} needs samples to judge by, which training does not see: add --eval DATA")
 
 
-def judged(result: TrainedModel, source: ModelSource, inputs: TrainingInputs) -> TrainedModel:
-    """The trained model with what it is beside the teacher, or the model that it was, in its report.
+def judged(result: TrainedModel, source: ModelSource, inputs: TrainingInputs, command: str, *options: Options) -> TrainedModel:
+    """The trained model, which remembers how it was trained, with what it is beside the teacher, or the model that it was.
+
+    Args:
+        result: the trained model.
+        source: the model that it was.
+        inputs: of the training.
+        command: that trained it.
+        options: the command's.
 
     Raises:
         QualityError: it is not as good as a gate asks.
     """
     if not result.first:
         return result
-    original = Model.of(source if inputs.teacher is None else inputs.teacher)
+    before = Model.of(source)
+    trained = begin(result.compiled, source, recipe_text(command, *options), history(before.proto))
+    original = before if inputs.teacher is None else Model.of(inputs.teacher)
     apart = inputs.evaluation is not None
     samples = open_samples(
         inputs.evaluation if inputs.evaluation is not None else inputs.data,
@@ -57,4 +68,4 @@ def judged(result: TrainedModel, source: ModelSource, inputs: TrainingInputs) ->
     found = Judgement(score, drift, sampled=True)
     hold(inputs.gates, found, original.name)
     told_of = {"judgement": found.to_dict(), "drift": dataclasses.asdict(drift)}
-    return dataclasses.replace(result, report={**result.report, **told_of})
+    return dataclasses.replace(result, report={**result.report, **told_of}, compiled=trained)

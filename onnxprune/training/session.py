@@ -27,7 +27,7 @@ from onnxprune.training.phase import Phase
 from onnxprune.training.progress import Tell
 from onnxprune.training.student import Student, trainable_form
 from onnxprune.training.trainer import Callbacks, Trainer
-from onnxprune.verify.metrics import Evaluation
+from onnxprune.verify.metrics import Evaluation, QualityMetric
 from onnxprune.verify.structure import first_difference
 
 __all__ = ["ONLY_WEIGHTS", "TrainedModel", "TrainingSession"]
@@ -36,7 +36,7 @@ ONLY_WEIGHTS = "outputs were not tested: training changes them. All but the weig
 """What is proven of a model that was trained."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainedModel(ModelResult):
     """A trained model.
 
@@ -97,7 +97,14 @@ class _Validation:
     evaluator: ModuleEvaluator
 
     @classmethod
-    def of(cls, inputs: TrainingInputs, model: Model, teacher: GraphModule | None, metric: str, devices: Devices) -> Self | None:
+    def of(
+        cls,
+        inputs: TrainingInputs,
+        model: Model,
+        teacher: GraphModule | None,
+        metric: str | QualityMetric,
+        devices: Devices,
+    ) -> Self | None:
         """Open the evaluation samples, if there are some.
 
         Raises:

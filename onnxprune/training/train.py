@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnxprune.data.samples import SamplesLike
 from onnxprune.driver.named import check_protected
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.unchanged import watched
@@ -19,7 +20,7 @@ __all__ = ["train"]
 @watched()
 def train(
     source: ModelSource,
-    inputs: TrainingInputs,
+    inputs: TrainingInputs | SamplesLike,
     recipe: Sparse,
     options: Training | None = None,
     *,
@@ -29,7 +30,7 @@ def train(
 
     Args:
         source: a path, a ``ModelProto``, bytes; it is not changed.
-        inputs: samples, teacher and files.
+        inputs: samples, teacher and files; or samples alone, in any form of `open_samples`.
         recipe: the method, and how much goes.
         options: of the training.
         progress: called with the progress.
@@ -41,7 +42,9 @@ def train(
         TargetError: the target cannot be reached; says what is reachable.
         RequirementError: training diverged.
     """
+    inputs = TrainingInputs.of(inputs)
     check_gates(inputs)
     check_protected(recipe.protect, Model.of(source, (options or Training()).shape))
     method = train_channels if recipe.target else train_weights
-    return judged(method(source, inputs, recipe, options, progress=progress), source, inputs)
+    trained = method(source, inputs, recipe, options, progress=progress)
+    return judged(trained, source, inputs, "train", recipe, options or Training())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
 
-__all__ = ["QUALITY_METRICS", "Evaluation", "QualityMetric", "check_labels", "find_metric", "resolve_metric"]
+__all__ = ["QUALITY_METRICS", "Evaluation", "QualityMetric", "check_labels", "find_metric", "metric_name", "resolve_metric"]
 
 _BATCH = 64
 """Samples of a batch that is scored, at most."""
@@ -82,9 +82,14 @@ def _pairs(outputs: Sequence[Any], reference: Sequence[Any]) -> list[tuple[Array
     return pairs
 
 
-def resolve_metric(metric: str, model: Model, samples: Samples) -> str:
-    """A metric by name: for ``auto`` ``top1`` where there are labels, ``agreement`` where outputs are [samples, classes], and
-    ``cosine`` otherwise.
+def metric_name(metric: str | QualityMetric) -> str:
+    """What a metric is called: its name, or that of the function."""
+    return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
+
+
+def resolve_metric(metric: str | QualityMetric, model: Model, samples: Samples) -> str | QualityMetric:
+    """A metric: for ``auto`` ``top1`` where there are labels, ``agreement`` where outputs are [samples, classes], and ``cosine``
+    otherwise.
 
     Raises:
         OptionError: it needs labels that the samples lack.
@@ -97,12 +102,14 @@ def resolve_metric(metric: str, model: Model, samples: Samples) -> str:
     return "top1" if samples.labelled else "agreement" if len(shape) == 2 else "cosine"
 
 
-def find_metric(name: str) -> QualityMetric:
-    """A metric, by its name or as ``package.module:function``.
+def find_metric(name: str | QualityMetric) -> QualityMetric:
+    """A metric: by its name, as ``package.module:function``, or a function of the user's.
 
     Raises:
         OptionError: there is none.
     """
+    if not isinstance(name, str):
+        return guarded(name, f"metric {metric_name(name)}")
     if name in QUALITY_METRICS:
         return QUALITY_METRICS[name]
     if ":" not in name:
@@ -184,15 +191,16 @@ class Evaluation:
         notice: what makes that score doubtful; empty if nothing does.
     """
 
-    def __init__(self, original: Model, samples: Samples, metric: str = "auto") -> None:
+    def __init__(self, original: Model, samples: Samples, metric: str | QualityMetric = "auto") -> None:
         """Take the original's score.
 
         Raises:
             OptionError: there is no such metric, it needs labels that the samples lack, or labels are no classes of the model.
         """
         in_multiples(original, samples)
-        self.metric = resolve_metric(metric, original, samples)
-        self._score, self._samples, self._model = find_metric(self.metric), samples, original
+        chosen = resolve_metric(metric, original, samples)
+        self.metric, self._score = metric_name(chosen), find_metric(chosen)
+        self._samples, self._model = samples, original
         self._names = [output.name for output in original.graph.output]
         self._session = Session(original, self._names, fuse=True)
         self._size, self._needed = runs_that_fit(original, _BATCH)

@@ -89,8 +89,18 @@ def as_own(folder: Path, x: Array, labels: Array, cut: int) -> object:
     return Own(x, labels, cut)
 
 
+def as_pair(folder: Path, x: Array, labels: Array, cut: int) -> object:
+    return x, labels
+
+
+def as_generator(folder: Path, x: Array, labels: Array, cut: int) -> object:
+    return ({"x": x[start : start + cut], "labels": labels[start : start + cut]} for start in range(0, len(x), cut))
+
+
 FORMS = [
     as_mapping,
+    as_pair,
+    as_generator,
     as_npz,
     as_compressed_npz,
     as_npy,

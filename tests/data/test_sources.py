@@ -361,7 +361,7 @@ def test_a_function_is_called_for_every_pass(here: Path) -> None:
         ("mine:number", ": is neither a function nor iterable, but of type int"),
         ("mine:failing", r": raised LookupError: no more at .*mine\.py:\d+"),
         ("mine:nothing", ": raised TypeError: 'NoneType' object is not iterable"),
-        ("mine:triple", r", item 0: is of 3 parts: yield feeds, or \(feeds, labels\)"),
+        ("mine:triple", r", item 0: is of 3 parts: give one array and maybe labels, or \(arrays by name, labels\)"),
         ("mine:ragged", ", item 0: cannot be made an array"),
         ("mine:Data", ": raised TypeError: 'Data' object is not iterable"),
     ],

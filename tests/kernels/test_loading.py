@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+import onnx
 import onnxruntime as ort
 import pytest
 
@@ -45,3 +46,13 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
 def test_sessions_take_it_and_it_knows_its_instruction_set() -> None:
     onnxprune.kernels.register(ort.SessionOptions())
     assert onnxprune.kernels.instruction_set() in {"avx512", "avx2", "neon", "portable"}
+
+
+def test_a_file_that_we_wrote_has_kernels_only_where_it_names_their_domain(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model('<ir_version: 8, opset_import: ["" : 18]> g (float[2] x) => (float[2] y) { y = Relu(x) }')
+    model.producer_name = "onnxprune"
+    assert not loading.has_kernels(model.SerializeToString())
+    model.opset_import.add(domain="onnxprune", version=1)
+    assert loading.has_kernels(model.SerializeToString())
+    onnx.save(model, tmp_path / "model.onnx")
+    assert loading.has_kernels(tmp_path / "model.onnx")

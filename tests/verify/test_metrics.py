@@ -150,4 +150,4 @@ def test_the_originals_outputs_are_kept_while_there_is_room(room: int, monkeypat
 
     monkeypatch.setattr(evaluation._session, "run", counted)
     assert evaluation.of(turned(model)).pruned == pytest.approx(-1)
-    assert again == {1 << 26: [], 1000: [64, 22], 0: [64, 64, 22]}[room]
+    assert sorted(again, reverse=True) == {1 << 26: [], 1000: [64, 22], 0: [64, 64, 22]}[room]  # batches run side by side
