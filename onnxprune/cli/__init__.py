@@ -46,8 +46,9 @@ def main() -> None:
 
 
 def _run() -> None:
+    completes = {"--install-completion", "--show-completion"} & set(sys.argv)  # of the command, by whatever name it was called
     try:
-        status = app(standalone_mode=False)
+        status = app(prog_name=app.info.name if completes else None, standalone_mode=False)
     except _UNREADABLE as error:
         error.show()
         told(error.format_message(), error.exit_code, "UsageError")

@@ -17,7 +17,7 @@ from onnxprune.cli.interrupts import accounted
 from onnxprune.cli.output import check_page
 from onnxprune.errors import ContractError, OnnxPruneError
 from onnxprune.ir.unchanged import watched
-from onnxprune.options.fields import Field, fields_of
+from onnxprune.options.fields import Field, Option, fields_of
 from onnxprune.options.gates import Gates
 from onnxprune.runtime.memory import bound_memory
 from onnxprune.runtime.threads import bound
@@ -159,9 +159,18 @@ def _shown(field: Field) -> inspect.Parameter:
     else:
         kind = list[str] | None if many else field.type | None if field.default is None else field.type
         flags = [field.flags] if field.type is bool else field.flags.split("/")
-        info = typer.Option(*flags, metavar=option.metavar or None, min=least, help="")
+        info = typer.Option(*flags, metavar=option.metavar or None, min=least, help="", autocompletion=_completion(option))
     default = inspect.Parameter.empty if field.default is MISSING else None if many else field.default
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
+
+
+def _completion(option: Option) -> Callable[[str], list[str]] | None:
+    """What a shell asks for the names that complete what was typed; ``None`` where an option has no names."""
+
+    def names(incomplete: str) -> list[str]:
+        return [name for name in option.known if name.startswith(incomplete)]
+
+    return names if option.names else None
 
 
 class _Command(TyperCommand):
