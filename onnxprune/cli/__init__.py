@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from onnxprune.cli import building, demo, optimizing, pruning, quantizing, releasing, sparsity, timing, training
+from onnxprune.cli import building, demo, linting, optimizing, pruning, quantizing, releasing, sparsity, timing, training
 from onnxprune.cli.app import app
 from onnxprune.cli.output import fail, told
 from onnxprune.cli.process import prepare_streams, stoppable
@@ -23,6 +23,7 @@ __all__ = [
     "app",
     "building",
     "demo",
+    "linting",
     "main",
     "optimizing",
     "pruning",

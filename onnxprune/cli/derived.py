@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from onnxprune.cli.interrupts import accounted
-from onnxprune.cli.output import check_page
+from onnxprune.cli.output import check_page, told_options
 from onnxprune.errors import ContractError, OnnxPruneError
 from onnxprune.ir.unchanged import watched
 from onnxprune.options.fields import Field, Option, fields_of
@@ -64,7 +64,7 @@ class Parameter:
 
 
 _GATES = {field.name for field in fields_of(Gates)}
-_COMMON = {"report", "every", "threads", "max_memory", "custom_ops", "force", "as_json"}
+_COMMON = {"report", "mlflow", "every", "threads", "max_memory", "custom_ops", "force", "as_json"}
 
 COMMANDS: dict[str, tuple[Callable[..., None], list[Parameter]]] = {}
 """Every command by name, with its options in order."""
@@ -95,7 +95,9 @@ def command(app: typer.Typer) -> Callable[[F], F]:
             made = {name: kind(**values[name]) for name, kind in kinds.items()}
             if given.get("report"):
                 check_page(given["report"], force=given["force"])
-            with accounted(given), _libraries(given.get("custom_ops") or ()), _faults(given), watched():
+            if given.get("mlflow"):
+                _check_tracking(given["mlflow"])
+            with accounted(given), _libraries(given.get("custom_ops") or ()), _faults(given), watched(), told_options(given):
                 function(**made)
 
         read = [_shown(one.field) for one in shown]
@@ -106,6 +108,12 @@ def command(app: typer.Typer) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def _check_tracking(uri: str) -> None:
+    from onnxprune.integrations.mlflow import check_tracking
+
+    check_tracking(uri)
 
 
 def _libraries(files: Sequence[str]) -> AbstractContextManager[None]:
