@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,17 +66,22 @@ def check_tracking(uri: str) -> None:
         OptionError: MLflow, or what pages need, is not installed; or nobody answers.
     """
     place = tracking_uri(uri)
-    needs = 'run pip install "onnxprune[mlflow]"'
-    if find_spec("mlflow") is None or find_spec("pandas") is None:
-        raise OptionError(f"--mlflow needs MLflow: {needs}")
-    if int(installed("mlflow-skinny").partition(".")[0]) < _FIRST:
-        raise OptionError(f"--mlflow needs MLflow {_FIRST} or newer: {needs}")
+    if find_spec("mlflow") is None or find_spec("pandas") is None or _major() < _FIRST:
+        raise OptionError(f'--mlflow needs MLflow {_FIRST} or newer, and pandas: run pip install "onnxprune[mlflow]"')
     check_installed("--mlflow", "mlflow")
     told = f"--mlflow {uri}: no run can be logged there"
     with _environment(_QUIET | _IMPATIENT), _faults(OptionError, told, place, "start the server, or leave --mlflow out"):
         from mlflow import MlflowClient
 
         MlflowClient(tracking_uri=place).search_experiments(max_results=1)
+
+
+def _major() -> int:
+    """The first number of the version of MLflow; 0 if what is called so is something else."""
+    for name in ("mlflow-skinny", "mlflow"):  # the whole one has both names, old ones the second alone
+        with contextlib.suppress(PackageNotFoundError):
+            return int(installed(name).partition(".")[0])
+    return 0
 
 
 def log_run(document: Mapping[str, Any], uri: str) -> dict[str, str]:
@@ -99,11 +105,9 @@ def log_run(document: Mapping[str, Any], uri: str) -> dict[str, str]:
         before = mlflow.get_tracking_uri()
         mlflow.set_tracking_uri(place)
         try:
-            named = os.environ.keys() & {"MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"}
             inside = mlflow.active_run() is not None
-            experiment = None if named or inside else mlflow.set_experiment(_EXPERIMENT).experiment_id
             title = f"{document.get('command') or 'run'} {Path(document['output']).name}"
-            with mlflow.start_run(run_name=title, experiment_id=experiment, nested=inside) as run:
+            with mlflow.start_run(run_name=title, experiment_id=None if inside else _experiment(), nested=inside) as run:
                 _fill(run.info.run_id, document)
         finally:
             mlflow.set_tracking_uri(before)
@@ -112,6 +116,17 @@ def log_run(document: Mapping[str, Any], uri: str) -> dict[str, str]:
         server = re.sub("//.*@", "//", place).rstrip("/")  # without a user's name and password
         found["url"] = f"{server}/#/experiments/{found['experiment']}/runs/{found['run']}"
     return found
+
+
+def _experiment() -> str | None:
+    """The id of our experiment, which is made if need be; ``None`` where the environment, or the caller, named another one."""
+    from mlflow import MlflowClient
+
+    if os.environ.keys() & {"MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"}:
+        return None
+    client = MlflowClient()  # `mlflow.set_experiment` would also send there what the caller logs later
+    found = client.get_experiment_by_name(_EXPERIMENT)
+    return str(found.experiment_id if found else client.create_experiment(_EXPERIMENT))
 
 
 def _fill(run: str, document: Mapping[str, Any]) -> None:
@@ -126,13 +141,14 @@ def _fill(run: str, document: Mapping[str, Any]) -> None:
     mlflow.log_text(json.dumps(document, indent=1, allow_nan=False), "report.json")
     mlflow.log_text(page(document), "report.html")
     output = Path(document["output"])
+    model = onnx.load(output)
     known = {"version": version(), "source": str(document.get("model", "")), "sha256": files.sha256(output)}
     level = str((document.get("judgement") or {}).get("level", ""))
     mlflow.set_tags({f"onnxprune.{name}": text for name, text in {**known, "level": level}.items() if text})
     mlflow.onnx.log_model(
-        onnx.load(output),
+        model,
         name="model",
-        signature=_signature(onnx.load(output, load_external_data=False)),
+        signature=_signature(model),
         pip_requirements=mlflow.onnx.get_default_pip_requirements(),
         save_as_external_data=len(files.model_files(output)) > 1,  # else it is the file that was written
         metadata={f"onnxprune.{name}": text for name, text in known.items()},

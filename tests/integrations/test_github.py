@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -239,10 +241,17 @@ def test_every_input_is_used() -> None:
     assert used == {f"${{{{ inputs.{name} }}}}" for name in ACTION["inputs"]}
 
 
-def test_the_steps_are_those_of_a_shell() -> None:
-    bash = shutil.which("bash")
-    if bash is None:
-        pytest.skip("there is no bash")
-    for step in ACTION["runs"]["steps"]:
-        subprocess.run([bash, "-n", "-c", step["run"]], check=True)
-    assert "-m onnxprune.integrations.github" in ACTION["runs"]["steps"][-1]["run"]
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_its_steps_run_in_a_shell_whatever_the_recipe_is_called(folder: Path, api: Api) -> None:
+    install, run = (step["run"] for step in ACTION["runs"]["steps"])
+    subprocess.run(["bash", "-n", "-c", install], check=True)  # noqa: S607 - as GitHub calls it
+    program = folder / "onnxprune" / "bin" / "python"  # where the first step puts it
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    program.chmod(0o755)
+    env = {**os.environ, "INPUT_RECIPE": "r.toml; touch made $(touch made)"}
+    done = subprocess.run(["bash", "-e", "-c", run], check=False, env=env, capture_output=True, text=True)  # noqa: S607 - as above
+    assert done.returncode == 2, done.stderr
+    assert "there is no" in done.stderr or "cannot be read" in done.stderr
+    assert not (folder / "made").exists()
+    assert "**failed**" in api.comments[0]["body"]

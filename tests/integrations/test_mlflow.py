@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,17 @@ def test_without_mlflow_it_is_said_before_anything_is_computed(folder: Path, mon
     (folder / "r.toml").write_text(RECIPE.format(uri=URI))
     refused(within("run", "r.toml", cwd=folder), 2, "--mlflow needs MLflow")
     assert names(folder) == {"net.onnx", "c.npz", "r.toml"}
+
+
+@pytest.mark.parametrize(("have", "major"), [({"mlflow": "2.22.1"}, 2), ({"mlflow-skinny": "3.1", "mlflow": "3.1"}, 3), ({}, 0)])
+def test_versions_are_told_apart(monkeypatch: pytest.MonkeyPatch, have: dict[str, str], major: int) -> None:
+    def installed(name: str) -> str:
+        if name not in have:
+            raise PackageNotFoundError(name)
+        return have[name]
+
+    monkeypatch.setattr(mlflow, "installed", installed)
+    assert mlflow._major() == major
 
 
 def test_a_server_that_goes_away_costs_the_run_and_not_the_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
