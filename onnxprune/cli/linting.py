@@ -22,7 +22,7 @@ def lint(given: Lint) -> None:
     from onnxprune.driver.lint import lint as run
     from onnxprune.errors import ModelError, QualityError, RequirementError
 
-    found = run(given.models, given.max_size, given.max_zeros)
+    found = run(given.files, given.max_size, given.max_zeros)
     bad = [one for one in found if one.problems]
     report = {"files": [one.to_dict() for one in found]}
     if not bad:

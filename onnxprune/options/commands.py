@@ -228,12 +228,12 @@ class Lint(Prints):
     """`lint`.
 
     Attributes:
-        models: one or more .onnx files.
+        files: one or more .onnx files; they are not run.
         max_size: the largest that a file may be, external data included, as 50M.
         max_zeros: the largest share of weights that may be zeros and stored one by one, as 50% or 0.5.
     """
 
-    models: Annotated[tuple[Path, ...], Option(argument=True, metavar="MODEL...")]
+    files: Annotated[tuple[Path, ...], Option(argument=True, metavar="MODEL...")]
     max_size: Annotated[str, Option(metavar="SIZE")] = ""
     max_zeros: Annotated[str, Option(metavar="S")] = "50%"
 
