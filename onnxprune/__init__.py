@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -116,6 +117,11 @@ __all__ = [
     "sparsify",
     "train",
 ]
+
+_HERE = os.path.dirname(__file__)  # noqa: PTH120 - pathlib takes longer to import than all that is here
+if not os.path.isdir(os.path.join(_HERE, "passes")):  # noqa: PTH112, PTH118 - as above
+    # A checkout without symbolic links, as on Windows, has a text file where the link to ../passes would be.
+    __path__.append(os.path.dirname(_HERE))  # noqa: PTH120 - as above
 
 _HOMES = {
     "onnxprune.driver.apply": ("Verified", "apply", "check", "check_repaired"),

@@ -12,7 +12,7 @@
     │   ├── QualityError                 the result is not as good as a gate asks
     │   ├── TargetError                  no plan reaches the target; says what is reachable
     │   └── VerificationError            the pruned model is not the masked model
-    ├── ReportError (OSError)            stdout takes no report: exit status 74, the output files are written
+    ├── ReportError (OSError)            nobody takes the report: exit status 74, the output files are written
     └── ContractError (AssertionError)   onnxprune broke its own contract: a defect in a rule or a pass
         ├── RuleError                    a rule whose equation contradicts the shapes of its node
         └── PassError                    a pass that failed; names it and its options
@@ -112,7 +112,7 @@ class VerificationError(RequirementError):
 
 
 class ReportError(OnnxPruneError, OSError):
-    """Stdout takes no report; the output files are written."""
+    """Stdout, or a server that it was to be logged to, takes no report; the output files are written."""
 
     exit_status = 74
 

@@ -36,6 +36,7 @@ ROOMS = [
     "pages",
     "driver",
     "training",
+    "integrations",
     "pipeline",
     "cli",
     "__main__",
@@ -92,6 +93,7 @@ PROTOBUF |= {
 }
 PROTOBUF |= {
     "driver.kernels",
+    "integrations.mlflow",
     "driver.levers.rounding",
     "training.augment",
     "torch.write_back",

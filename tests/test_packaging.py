@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,26 @@ def test_passes_folder_is_the_package() -> None:
     assert (ROOT / "onnxprune" / "passes").resolve() == ROOT / "passes"
     imported = python("import onnxprune.passes; print(onnxprune.passes.__file__)").strip()
     assert Path(imported).resolve() == ROOT / "passes" / "__init__.py"
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_checkout_without_links_runs(tmp_path: Path, *, elsewhere: bool) -> None:
+    tree = tmp_path / "tree"
+    for name in ("onnxprune", "passes"):
+        shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    (tree / "onnxprune" / "passes").unlink()
+    (tree / "onnxprune" / "passes").write_text("../passes")  # what git writes where there are no links
+    command = [sys.executable, "-m", "onnxprune", "inspect", str(ROOT / "models" / "digits.onnx")]
+    env = {**os.environ, "PYTHONPATH": str(tree) if elsewhere else ""}
+    run = subprocess.run(
+        command, cwd=tmp_path if elsewhere else tree, env=env, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert "digits.onnx" in run.stdout
+
+
+def test_a_package_does_not_show_what_lies_beside_it() -> None:
+    assert python("import onnxprune; print(len(onnxprune.__path__))").strip() == "1"
 
 
 def test_tests_see_the_tree_and_not_a_stale_copy() -> None:

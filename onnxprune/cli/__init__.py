@@ -18,6 +18,7 @@ from onnxprune.cli import (
     comparing,
     demo,
     histories,
+    linting,
     optimizing,
     pruning,
     quantizing,
@@ -37,6 +38,7 @@ __all__ = [
     "comparing",
     "demo",
     "histories",
+    "linting",
     "main",
     "optimizing",
     "pruning",
@@ -61,8 +63,9 @@ def main() -> None:
 
 
 def _run() -> None:
+    completes = {"--install-completion", "--show-completion"} & set(sys.argv)  # of the command, by whatever name it was called
     try:
-        status = app(standalone_mode=False)
+        status = app(prog_name=app.info.name if completes else None, standalone_mode=False)
     except _UNREADABLE as error:
         error.show()
         told(error.format_message(), error.exit_code, "UsageError")

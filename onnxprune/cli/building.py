@@ -20,12 +20,17 @@ def run(given: Run) -> None:
     build = pipeline.Build.load(given.recipe)
     if given.output:
         build = dataclasses.replace(build, output=given.output)
+    uri, build = given.mlflow or build.mlflow, dataclasses.replace(build, mlflow="")  # what is logged is what is printed
     if given.dry_run:
         planned = build.to_dict()
-        show(planned, given, lambda: training_tables.steps(planned))
+        show(planned, dataclasses.replace(given, mlflow=""), lambda: training_tables.steps(planned))
         return
+    if uri and not given.mlflow:
+        from onnxprune.integrations.mlflow import check_tracking
+
+        check_tracking(uri)
     with progress("reading", quiet=given.as_json) as tell:
         report = pipeline.run(build, keep=given.keep, force=given.force, progress=tell)
     nexts = Suggestions(build.model, build.output, shape=build.shape).benchmark().add("inspect", build.output).commands
     report = {**report, "next": nexts}
-    show(report, given, lambda: training_tables.built(report))
+    show(report, dataclasses.replace(given, mlflow=uri), lambda: training_tables.built(report))

@@ -14,10 +14,10 @@ import typer
 from typer.core import TyperCommand
 
 from onnxprune.cli.interrupts import accounted
-from onnxprune.cli.output import check_page
+from onnxprune.cli.output import check_page, told_options
 from onnxprune.errors import ContractError, OnnxPruneError
 from onnxprune.ir.unchanged import watched
-from onnxprune.options.fields import Field, fields_of
+from onnxprune.options.fields import Field, Option, fields_of
 from onnxprune.options.gates import Gates
 from onnxprune.runtime.memory import bound_memory
 from onnxprune.runtime.threads import bound
@@ -64,7 +64,7 @@ class Parameter:
 
 
 _GATES = {field.name for field in fields_of(Gates)}
-_COMMON = {"report", "every", "threads", "max_memory", "custom_ops", "force", "as_json"}
+_COMMON = {"report", "mlflow", "every", "threads", "max_memory", "custom_ops", "force", "as_json"}
 
 COMMANDS: dict[str, tuple[Callable[..., None], list[Parameter]]] = {}
 """Every command by name, with its options in order."""
@@ -95,7 +95,9 @@ def command(app: typer.Typer) -> Callable[[F], F]:
             made = {name: kind(**values[name]) for name, kind in kinds.items()}
             if given.get("report"):
                 check_page(given["report"], force=given["force"])
-            with accounted(given), _libraries(given.get("custom_ops") or ()), _faults(given), watched():
+            if given.get("mlflow"):
+                _check_tracking(given["mlflow"])
+            with accounted(given), _libraries(given.get("custom_ops") or ()), _faults(given), watched(), told_options(given):
                 function(**made)
 
         read = [_shown(one.field) for one in shown]
@@ -106,6 +108,12 @@ def command(app: typer.Typer) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def _check_tracking(uri: str) -> None:
+    from onnxprune.integrations.mlflow import check_tracking
+
+    check_tracking(uri)
 
 
 def _libraries(files: Sequence[str]) -> AbstractContextManager[None]:
@@ -159,9 +167,18 @@ def _shown(field: Field) -> inspect.Parameter:
     else:
         kind = list[str] | None if many else field.type | None if field.default is None else field.type
         flags = [field.flags] if field.type is bool else field.flags.split("/")
-        info = typer.Option(*flags, metavar=option.metavar or None, min=least, help="")
+        info = typer.Option(*flags, metavar=option.metavar or None, min=least, help="", autocompletion=_completion(option))
     default = inspect.Parameter.empty if field.default is MISSING else None if many else field.default
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
+
+
+def _completion(option: Option) -> Callable[[str], list[str]] | None:
+    """What a shell asks for the names that complete what was typed; ``None`` where an option has no names."""
+
+    def names(incomplete: str) -> list[str]:
+        return [name for name in option.known if name.startswith(incomplete)]
+
+    return names if option.names else None
 
 
 class _Command(TyperCommand):

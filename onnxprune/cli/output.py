@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import typer
 
 from onnxprune.errors import ReportError
-from onnxprune.options.commands import Prints, Replaces
+from onnxprune.options.commands import Prints, Replaces, Run, Writes
+from onnxprune.options.documents import strict
 from onnxprune.options.version import version
 from onnxprune.runtime.threads import threads
 
@@ -29,13 +31,27 @@ __all__ = [
     "failure",
     "progress",
     "show",
-    "strict",
     "told",
+    "told_options",
     "warn",
 ]
 
 SCHEMA = "onnxprune/1"
 """The version of what `--json` prints: `docs/report.schema.json`. Keys may be added within a version, and none changes."""
+
+_OPTIONS: ContextVar[Mapping[str, Any]] = ContextVar("options", default=MappingProxyType({}))
+"""Of the command that runs."""
+
+
+@contextmanager
+def told_options(given: Mapping[str, Any]) -> Iterator[None]:
+    """A context in which documents have the options of the command, by the names of their fields."""
+    texts = {name: [str(item) for item in value] if isinstance(value, list) else value for name, value in given.items()}
+    token = _OPTIONS.set({name: str(value) if isinstance(value, Path) else value for name, value in texts.items()})
+    try:
+        yield
+    finally:
+        _OPTIONS.reset(token)
 
 
 def as_json_file(document: dict[str, Any]) -> bytes:
@@ -43,36 +59,48 @@ def as_json_file(document: dict[str, Any]) -> bytes:
     return json.dumps(strict(document), indent=1, allow_nan=False).encode() + b"\n"
 
 
-def strict(value: Any) -> Any:
-    """Data that JSON can spell: what is not a finite number becomes null."""
-    if isinstance(value, Mapping):
-        return {str(name): strict(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def show(document: dict[str, Any], given: Prints, draw: Callable[[], None]) -> None:
-    """Print for machines or for people, and write the page that was asked for; machines are told the number of threads, too.
+    """Print for machines or for people; before that, write the page and log the run that were asked for.
+
+    Machines are also told the options and the number of threads. A run that cannot be logged ends the command after the report.
 
     Raises:
         OutputError: the page cannot be written.
         ReportError: stdout takes nothing more.
     """
-    whole = {**envelope(), "threads": threads(), **strict(document)}
+    whole = {**envelope(), "threads": threads(), "options": dict(_OPTIONS.get()), **strict(document)}
     if isinstance(given, Replaces) and given.report:
         _write_page(whole, given.report)
+    if isinstance(given, Writes | Run) and given.mlflow:
+        whole |= _logged(whole, given.mlflow)
     try:
         if given.as_json:
             typer.echo(json.dumps(whole, allow_nan=False))
         else:
             draw()
+            if "mlflow" in whole:
+                typer.echo(
+                    f"logged: {whole['mlflow'].get('url', 'run {run} of experiment {experiment}'.format(**whole['mlflow']))}"
+                )
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer goes there when Python ends
         raise ReportError(f"the report cannot be printed: {error.strerror}; files that were asked for are written") from error
+    if "failure" in whole and isinstance(given, Writes | Run):
+        complain(whole["failure"]["message"])
+        sys.exit(whole["failure"]["exit_status"])
+
+
+def _logged(whole: Mapping[str, Any], uri: str) -> dict[str, Any]:
+    """Where a run was logged, or why not, as a part of a document."""
+    from onnxprune.integrations.mlflow import log_run
+
+    try:
+        return {"mlflow": log_run(whole, uri)}
+    except ReportError as error:
+        return {"failure": failure(str(error), error.exit_status, type(error).__name__)}
 
 
 def check_page(file: Path, *, force: bool) -> None:

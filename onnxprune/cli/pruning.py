@@ -10,7 +10,7 @@ from onnxprune.cli.app import app
 from onnxprune.cli.derived import Some, command
 from onnxprune.cli.output import as_json_file, complain, failure, progress, show, warn
 from onnxprune.errors import OnnxPruneError, OptionError, VerificationError
-from onnxprune.options.commands import Apply, Inspect, Prune, Sensitivity, Verify, Writes
+from onnxprune.options.commands import Apply, Inspect, Makes, Prune, Sensitivity, Verify
 from onnxprune.options.gates import Gates
 from onnxprune.options.prune import Recipe
 
@@ -96,7 +96,7 @@ def _after(recipe: Recipe, given: Prune, result: Result, out: Path) -> list[str]
 @command(app)
 def plan(
     recipe: Annotated[Recipe, Some("target criterion scope align protect only allow_inexact calib preprocess seed shape")],
-    given: Writes,
+    given: Makes,
 ) -> None:
     """Decide what to remove, and write it down for review."""
     from onnxprune.cli import phases, pruning_tables

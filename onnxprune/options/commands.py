@@ -8,6 +8,7 @@ from typing import Annotated
 
 from onnxprune.options.fields import Option, Options
 from onnxprune.options.shared import Preprocess, RequireProof, Samples, Seed, Shape
+from onnxprune.options.tracking import Tracking
 
 __all__ = [
     "Apply",
@@ -18,7 +19,9 @@ __all__ = [
     "Demo",
     "Encode",
     "Inspect",
+    "Lint",
     "Log",
+    "Makes",
     "Prune",
     "Run",
     "Sensitivity",
@@ -75,8 +78,8 @@ class Reads(Prints):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Writes(Reads, Replaces):
-    """A command that makes another model of one.
+class Makes(Reads, Replaces):
+    """A command that makes something of a model.
 
     Attributes:
         output: where to write.
@@ -85,6 +88,17 @@ class Writes(Reads, Replaces):
 
     output: _Out
     every: Annotated[bool, Option(flags="--all")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writes(Makes):
+    """A command that makes another model of one.
+
+    Attributes:
+        mlflow: also log the run to MLflow: options, numbers, report and model; ``auto`` for where MLFLOW_TRACKING_URI says.
+    """
+
+    mlflow: Tracking = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +252,21 @@ class Benchmark(Prints):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lint(Prints):
+    """`lint`.
+
+    Attributes:
+        files: one or more .onnx files; they are not run.
+        max_size: the largest that a file may be, external data included, as 50M.
+        max_zeros: the largest share of weights that may be zeros and stored one by one, as 50% or 0.5.
+    """
+
+    files: Annotated[tuple[Path, ...], Option(argument=True, metavar="MODEL...")]
+    max_size: Annotated[str, Option(metavar="SIZE")] = ""
+    max_zeros: Annotated[str, Option(metavar="S")] = "50%"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Demo(Replaces):
     """`demo`.
 
@@ -261,6 +290,7 @@ class Run(Replaces):
         output: write here, not where the recipe says.
         keep: keep the model after every step here; when run again, finished steps are not.
         dry_run: check the recipe and print its steps; compute nothing.
+        mlflow: also log the run to MLflow: options, numbers, report and model; ``auto`` for where MLFLOW_TRACKING_URI says.
         threads: threads of every library that computes; else as ONNXPRUNE_THREADS says, or the cores that the process may use.
         max_memory: the memory that it may take, as 2G or 512M; else as ONNXPRUNE_MAX_MEMORY says, or what the machine has.
     """
@@ -269,5 +299,6 @@ class Run(Replaces):
     output: Annotated[Path | None, Option(flags="-o/--output", metavar="OUT")] = None
     keep: Annotated[Path | None, Option(metavar="FOLDER")] = None
     dry_run: bool = False
+    mlflow: Tracking = ""
     threads: _Threads = None
     max_memory: _Memory = None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import OptionError
 
-__all__ = ["load_json", "load_toml"]
+__all__ = ["load_json", "load_toml", "strict"]
 
 _LIMIT = 2**28
 """Bytes that no such file has: a device that never ends is not read for ever."""
@@ -53,6 +55,15 @@ def load_json(path: str | Path) -> Any:
         return json.loads(_text(Path(path)), parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_once)
     except RecursionError as error:
         raise ValueError(_DEEP) from error
+
+
+def strict(value: Any) -> Any:
+    """Data that JSON can spell: what is not a finite number becomes null."""
+    if isinstance(value, Mapping):
+        return {str(name): strict(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _text(path: Path) -> str:

@@ -37,15 +37,19 @@ class Picture:
         return "svg" if self.marks <= _LINES else "canvas"
 
 
-def check_installed() -> None:
+def check_installed(option: str = "--report", extra: str = "report") -> None:
     """Nothing happens if what pages need is installed.
+
+    Args:
+        option: that asks for a page.
+        extra: of this package, with which it is installed.
 
     Raises:
         OptionError: Jinja or Altair is not.
     """
     missing = [name for name in ("jinja2", "altair", "vl_convert") if find_spec(name) is None]
     if missing:
-        raise OptionError(f'--report needs {" and ".join(missing)}: run pip install "onnxprune[report]"')
+        raise OptionError(f'{option} needs {" and ".join(missing)}: run pip install "onnxprune[{extra}]"')
 
 
 def page(document: Document, command: str = "") -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from onnxprune.data.samples import optional_samples
 from onnxprune.driver.judgement import Jury
 from onnxprune.errors import OptionError, OutputError
+from onnxprune.integrations.mlflow import check_tracking, log_run
 from onnxprune.ir import files
 from onnxprune.ir.model import Model
 from onnxprune.ir.outputs import replace_file
@@ -26,6 +27,7 @@ from onnxprune.options.fields import fields_of, meant
 from onnxprune.options.functions import NAMED, source_file
 from onnxprune.options.gates import Gates
 from onnxprune.options.shared import NOISE
+from onnxprune.options.tracking import tracking_uri
 from onnxprune.pipeline.steps import STEPS, Given, StepInput, located, read
 from onnxprune.runtime.custom_operators import custom_operators, libraries
 from onnxprune.runtime.memory import max_memory, read_bytes
@@ -34,7 +36,7 @@ from onnxprune.verify.metrics import Evaluation
 __all__ = ["Build", "Step", "run"]
 
 _GATES = tuple(field.name for field in fields_of(Gates))
-_OWN = ("model", "output", *_GATES, "preprocess", "shape", "custom_ops", "max_memory")
+_OWN = ("model", "output", *_GATES, "preprocess", "shape", "custom_ops", "max_memory", "mlflow")
 """Keys above the first table."""
 _LISTS = ("shape", "custom_ops")
 """Those that are lists of texts."""
@@ -71,6 +73,7 @@ class Build:
         shape: sizes of inputs, for every step that does not say its own.
         custom_ops: shared libraries of custom operators of ONNX Runtime, for every step.
         max_memory: what every step may take, as 2G or 512M; empty for no bound of its own.
+        mlflow: the tracking URI that the run is logged to; empty for none.
     """
 
     path: Path
@@ -82,6 +85,7 @@ class Build:
     shape: tuple[str, ...] = ()
     custom_ops: tuple[Path, ...] = ()
     max_memory: str = ""
+    mlflow: str = ""
 
     @classmethod
     def load(cls, path: str | Path) -> Build:
@@ -115,6 +119,8 @@ class Build:
             judged = located("eval", own.get("eval", ""), folder)
             if "max_memory" in own:
                 read_bytes(own["max_memory"], "max_memory =")
+            if own.get("mlflow"):
+                tracking_uri(own["mlflow"])
             gates = Gates.from_dict({**{name: own[name] for name in _GATES if name in own}, "eval": judged})
         except OptionError as error:
             raise OptionError(f"{path}: {error}") from error
@@ -130,6 +136,7 @@ class Build:
             shape,
             tuple(folder / library for library in own.get("custom_ops", ())),
             own.get("max_memory", ""),
+            own.get("mlflow", ""),
         )
 
     @property
@@ -180,9 +187,12 @@ def run(
     Raises:
         OptionError: the file makes no sense; before anything is computed.
         OnnxPruneError: what a step raises.
+        ReportError: the run cannot be logged; the output is written.
     """
     build, tell = recipe if isinstance(recipe, Build) else Build.load(recipe), progress or (lambda _: None)
     out = files.check_output(build.output, inputs=(build.model,), force=force)
+    if build.mlflow:
+        check_tracking(build.mlflow)
     original = Model.of(build.model, build.shape)
     found: list[dict[str, Any]] = []
     with custom_operators(*build.custom_ops), contextlib.ExitStack() as stack:
@@ -203,7 +213,7 @@ def run(
             model, report = _carried_out(step, number, model, build, folder, _titled(tell, title))
             if score and "score" not in report:
                 report["score"] = score(Model.of(model))
-            found.append(report)
+            found.append({**report, "options": dict(step.table)})
         result = Model.of(model)
         tell("comparing outputs with the original's")
         judged = jury.judge(result, evaluation=score.evaluation if score else None)
@@ -211,7 +221,8 @@ def run(
         files.save(result, out)
     scored = {"score": before} if score else {}
     sizes = [files.size_on_disk(build.model), files.size_on_disk(out)]
-    return {**build.to_dict(), **scored, "judgement": judged.to_dict(), "bytes": sizes, "steps": found}
+    report = {**build.to_dict(), **scored, "judgement": judged.to_dict(), "bytes": sizes, "steps": found}
+    return {**report, "mlflow": log_run(report, build.mlflow)} if build.mlflow else report
 
 
 def _titled(tell: Callable[[str], None], title: str) -> Callable[[str], None]:

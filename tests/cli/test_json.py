@@ -52,6 +52,7 @@ COMMANDS_OF: dict[str, tuple[str, ...]] = {
     "finetune": ("net.onnx", "--teacher", "net.onnx", "--data", "c.npz", "--epochs", "1", "-o", "tuned.onnx"),
     "train": ("net.onnx", "--data", "c.npz", "--epochs", "1", "--sparsity", "0.5", "-o", "trained.onnx"),
     "run": ("r.toml",),
+    "lint": ("net.onnx", "--max-size", "1M"),
     "release": ("weights.onnx", "-o", "released.onnx"),
 }
 ELSEWHERE = {"optimize": "tests/cli/test_optimizing.py", "demo": "tests/cli/test_demo.py"}

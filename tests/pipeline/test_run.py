@@ -96,7 +96,7 @@ def test_options_become_those_of_the_api_and_paths_are_relative_to_the_file(reci
 
 
 ELSEWHERE = {"model", "output", "force", "as_json", "preprocess", "help", "plan_out", "benchmark", "compare", "measure"}
-ELSEWHERE |= {"every", "resume", "models", "custom_ops", "threads", "max_memory", "report"}
+ELSEWHERE |= {"every", "resume", "models", "custom_ops", "threads", "max_memory", "mlflow", "report"}
 """Options of commands that are about files of the command itself, about its process, or about what it prints."""
 
 
@@ -139,6 +139,7 @@ def test_every_option_of_the_command_is_an_option_of_the_step(do: str) -> None:
         (HEAD, "[benchmark]\nbatch = 0", r"\[benchmark\] --batch '0': write positive numbers, comma-separated, as 1,8"),
         (HEAD + 'eval = "gone.npz"\n', "[prune]", "eval = 'gone.npz': there is no"),
         (HEAD + 'max_memory = "much"\n', "[prune]", "max_memory = 'much': write a number of bytes, as 2G or 512M"),
+        (HEAD + 'mlflow = "http://me:secret@host"\n', "[prune]", "the URI has a password, which reports would show"),
         ("model", "", "not TOML"),
     ],
 )
