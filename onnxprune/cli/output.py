@@ -10,20 +10,26 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 from onnxprune.errors import ReportError
-from onnxprune.options.commands import Prints, Replaces
+from onnxprune.options.commands import Prints, Replaces, Writes
 from onnxprune.options.version import version
 from onnxprune.runtime.threads import threads
+
+if TYPE_CHECKING:
+    from onnxprune.driver.destination import Destination
+    from onnxprune.ir.model import Model
+    from onnxprune.ir.outputs import Outputs
 
 __all__ = [
     "SCHEMA",
     "as_json_file",
     "check_page",
     "complain",
+    "destination",
     "envelope",
     "fail",
     "failure",
@@ -32,6 +38,7 @@ __all__ = [
     "strict",
     "told",
     "warn",
+    "write",
 ]
 
 SCHEMA = "onnxprune/1"
@@ -93,9 +100,49 @@ def _write_page(document: dict[str, Any], file: Path) -> None:
     from onnxprune.ir.outputs import replace_file
     from onnxprune.pages.page import page
 
-    command = shlex.join(["onnxprune", *sys.argv[1:]])
     with replace_file(file) as out:
-        out.write(page(document, command).encode())
+        out.write(page(document, _command()).encode())
+
+
+def _command() -> str:
+    """The command, to be copied."""
+    return shlex.join(["onnxprune", *sys.argv[1:]])
+
+
+def destination(given: Writes, *inputs: Path) -> Destination:
+    """Where a command writes its model.
+
+    Args:
+        given: the command.
+        inputs: what it reads beside its model.
+
+    Raises:
+        OutputError: nothing may be written there.
+    """
+    from onnxprune.driver.destination import Destination
+
+    return Destination.of(given.output, given.model, inputs=inputs, force=given.force)
+
+
+def write(made: Model, given: Writes, told: Mapping[str, Any], outputs: Outputs | None = None) -> str:
+    """Write a model with what belongs to it, and say what its user should know of that.
+
+    Args:
+        made: the model.
+        given: the command.
+        told: what it found.
+        outputs: with which the files appear; at once if there are none.
+
+    Returns:
+        The SHA-256 of the file with the graph.
+
+    Raises:
+        OutputError: the disk is full or the folder not writable; or there is a file by now.
+    """
+    saved = destination(given).save(made, told, outputs=outputs, command=_command())
+    for text in saved.notes:
+        warn(text)
+    return saved.sha256
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.ir import files
+from onnxprune.driver.destination import Destination
 from onnxprune.ir.model import Model
 
 if TYPE_CHECKING:
@@ -45,16 +45,27 @@ class ModelResult:
             return None
         from onnxprune.pages.page import summary
 
+        return summary(self.told())
+
+    def told(self) -> dict[str, Any]:
+        """What was found, as plain data."""
         told: Any = getattr(self, "report", self)
-        return summary(told.to_dict())
+        return told if isinstance(told, dict) else dict(told.to_dict())
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the model: whole or not at all.
 
+        A model that lies in a folder of Hugging Face (with a ``config.json``) may be saved as a folder: what loads the one
+        loads the other.
+
+        Args:
+            path: an ``.onnx`` file, or a folder.
+            force: whether existing files are replaced.
+
         Raises:
             OutputError: the path cannot be written, or exists and ``force`` is not set.
         """
-        files.save(self.compiled, files.check_output(path, force=force))
+        Destination.of(path, Path(self.compiled.name), force=force).save(self.compiled, self.told())
 
 
 @dataclass(frozen=True, slots=True)

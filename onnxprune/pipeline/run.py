@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.data.samples import optional_samples
+from onnxprune.driver.destination import Destination
 from onnxprune.driver.judgement import Jury
 from onnxprune.errors import OptionError, OutputError
 from onnxprune.ir import files
+from onnxprune.ir.folders import model_in
 from onnxprune.ir.model import Model
 from onnxprune.ir.outputs import replace_file
 from onnxprune.ir.temporary import temporary_folder
@@ -122,7 +124,7 @@ class Build:
         steps = tuple(_step(path, name, table, shape) for name, table in tables.items())
         return cls(
             path,
-            folder / own["model"],
+            model_in(folder / own["model"]),
             folder / own["output"],
             steps,
             gates,
@@ -182,7 +184,7 @@ def run(
         OnnxPruneError: what a step raises.
     """
     build, tell = recipe if isinstance(recipe, Build) else Build.load(recipe), progress or (lambda _: None)
-    out = files.check_output(build.output, inputs=(build.model,), force=force)
+    place = Destination.of(build.output, build.model, force=force)
     original = Model.of(build.model, build.shape)
     found: list[dict[str, Any]] = []
     with custom_operators(*build.custom_ops), contextlib.ExitStack() as stack:
@@ -208,10 +210,10 @@ def run(
         tell("comparing outputs with the original's")
         judged = jury.judge(result, evaluation=score.evaluation if score else None)
         tell("writing")
-        files.save(result, out)
-    scored = {"score": before} if score else {}
-    sizes = [files.size_on_disk(build.model), files.size_on_disk(out)]
-    return {**build.to_dict(), **scored, "judgement": judged.to_dict(), "bytes": sizes, "steps": found}
+        known = {**({"score": before} if score else {}), "judgement": judged.to_dict()}
+        saved = place.save(result, {**known, "size": [files.source_bytes(original), files.written_bytes(result)]})
+    sizes = [files.size_on_disk(build.model), files.size_on_disk(place.file)]
+    return {**build.to_dict(), **known, "bytes": sizes, "steps": found, "notes": list(saved.notes)}
 
 
 def _titled(tell: Callable[[str], None], title: str) -> Callable[[str], None]:

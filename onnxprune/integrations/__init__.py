@@ -1,0 +1,7 @@
+"""Other tools that carry out our commands, one module for each.
+
+`olive` has passes for Olive, which `olive_config` makes known to it; `optimum` is a command of ``optimum-cli``, which
+`register/` makes known to that. Their options are those of our command line, made from the same declarations.
+
+Change here: how another tool calls onnxprune. What is computed is in `onnxprune.driver`.
+"""
