@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.driver.model_config import resized
+from onnxprune.errors import OutputError
 from onnxprune.ir import files
 from onnxprune.ir.folders import CONFIGS, ModelFolder, document
 from onnxprune.ir.model import Model
@@ -68,6 +69,8 @@ class Destination:
             return cls(files.check_output(path, inputs=(source, *inputs), force=force))
         home = _Home(path, origin)
         file = path / source.relative_to(origin.root)
+        if path.is_file():
+            raise OutputError(f"{path}: is a file, and a folder is written: name another place, or an .onnx file")
         if not path.is_dir():
             files.check_output(path)
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +23,10 @@ from olive.passes import Pass
 from olive.passes.onnx.common import get_external_data_config, model_proto_to_olive_model
 from olive.passes.pass_config import PassConfigParam
 
+from onnxprune.driver.model_config import resized
 from onnxprune.errors import OptionError
+from onnxprune.ir.folders import CONFIGS, document
+from onnxprune.ir.model import Model
 from onnxprune.ir.outputs import replace_file
 from onnxprune.ir.temporary import temporary_folder
 from onnxprune.options.fields import Field, fields_of
@@ -69,11 +72,14 @@ class _Step(Pass):  # type: ignore[misc]  # Olive is not installed where types a
             result, told = STEPS[self.step].run(StepInput(source, source, None, _log.info), options)
         assert result is not None  # noqa: S101 - these steps make models
         made = model_proto_to_olive_model(result.model, path, config)
-        report = path.with_name(f"{type(self).__name__}.json")
-        with replace_file(report) as file:
-            file.write(json.dumps(told, indent=1, default=str).encode())
         known = dict(model.model_attributes or {})
-        made.model_attributes = {**known, "additional_files": sorted({*known.get("additional_files", ()), str(report)})}
+        files = known.get("additional_files") or ()
+        written = {f"{type(self).__name__}.json": told, **_configs(files, source, result.compiled)}
+        for name, content in written.items():
+            with replace_file(path.with_name(name)) as file:
+                file.write(json.dumps(content, indent=2, default=str).encode())
+        kept = [one for one in files if Path(one).name not in written]
+        made.model_attributes = {**known, "additional_files": sorted({*kept, *(str(path.with_name(name)) for name in written)})}
         return made
 
 
@@ -110,6 +116,15 @@ def _parameter(field: Field) -> Any:
     kind: Any = list[str] if field.type is tuple else str | int | float if field.type is str else field.type
     default = list(field.default) if field.type is tuple else field.default
     return PassConfigParam(type_=kind, default_value=default, description=field.help())
+
+
+def _configs(files: Iterable[str], source: Path, made: Model) -> dict[str, Any]:
+    """The configs among the files that go with a model, where sizes in them change."""
+    found = {path.name: document(path) for path in map(Path, files) if path.name in CONFIGS}
+    changed, notes = resized(found, Model.of(source), made) if found else ({}, [])
+    for note in notes:
+        _log.warning("%s", note)
+    return changed
 
 
 def _data_config(name: str) -> str:

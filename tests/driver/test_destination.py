@@ -64,6 +64,9 @@ def test_nothing_is_written_over_the_original(home: Path) -> None:
     for force in (False, True):
         with pytest.raises(OutputError, match="is the path of another file of this command"):
             Destination.of(home, home / "model.onnx", force=force)
+    (home.parent / "notes").write_text("mine")
+    with pytest.raises(OutputError, match=r"notes: is a file, and a folder is written: name another place, or an \.onnx file"):
+        Destination.of(home.parent / "notes", home / "model.onnx", force=True)
     with pytest.raises(OutputError, match="there is no folder"):
         Destination.of(home.parent / "missing" / "small", home / "model.onnx")
     assert {path.name: path.read_bytes() for path in home.iterdir()} == before

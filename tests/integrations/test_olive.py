@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from command import DIGITS, ENV, ROOT, within
+from nets import parse
 from onnxprune.ir.model import Model
 from onnxprune.options.fields import fields_of
 from onnxprune.pipeline.steps import STEPS
@@ -19,6 +21,9 @@ from onnxprune.pipeline.steps import STEPS
 pytestmark = pytest.mark.skipif(not find_spec("olive"), reason="Olive is not installed: pip install 'onnxprune[olive]'")
 
 CALIB, TEST = (ROOT / "onnxprune" / "cli" / "digits" / f"{name}.npz" for name in ("calib", "test"))
+MLP = """(float[N,8] x) => (float[N,4] y) <float[8,32] w, float[32] b, float[32,4] v> {
+  a = MatMul(x, w) h = Add(a, b) r = Relu(h) y = MatMul(r, v)
+}"""
 SCRIPT = """
 import numpy as np
 import torch
@@ -95,6 +100,20 @@ def test_samples_and_labels_from_a_data_config_through_two_passes(tmp_path: Path
     assert pruned["score"]["metric"] == "top1"
     assert quantized["score"]["pruned"] > 0.9
     assert any(node.op_type == "QuantizeLinear" for node in Model.of(tmp_path / "out" / "model.onnx").graph.node)
+
+
+@pytest.mark.slow
+def test_sizes_in_configs_that_go_with_the_model_follow(tmp_path: Path) -> None:
+    onnx.save(parse(MLP), tmp_path / "mlp.onnx")
+    (tmp_path / "config.json").write_text('{"model_type": "mlp", "intermediate_size": 32}')
+    (tmp_path / "tokenizer.json").write_text("{}")
+    files = [str(tmp_path / name) for name in ("config.json", "tokenizer.json")]
+    model = {"type": "ONNXModel", "model_path": str(tmp_path / "mlp.onnx"), "model_attributes": {"additional_files": files}}
+    done = run(tmp_path, {"prune": {"type": "OnnxPrune", "target": "channels=0.5", "align": 1}}, input_model=model)
+    assert not done.returncode, done.stderr
+    written = {path.name: path for path in (tmp_path / "out").rglob("*")}
+    assert {"model.onnx", "tokenizer.json", "OnnxPrune.json"} <= set(written)
+    assert json.loads(written["config.json"].read_text())["intermediate_size"] == 16
 
 
 @pytest.mark.slow
