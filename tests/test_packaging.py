@@ -92,10 +92,14 @@ def test_wheel_has_one_package_with_the_passes_inside(tmp_path: Path) -> None:
     assert {name.rpartition("/")[2] for name in names if name.startswith("onnxprune/kernels/src/")} == kernels
     assert (f"onnxprune/kernels/{file_name()}" in names) == bool(compiler())
     assert ("-py3-none-any" in wheel.name) != bool(compiler())
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"onnxprune"}
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"onnxprune", "optimum"}
     sources = {f"onnxprune/{path.relative_to(tree / 'onnxprune')}" for path in (tree / "onnxprune").rglob("*.py")}
     sources |= {f"onnxprune/{path.relative_to(tree)}" for path in (tree / "passes").rglob("*.py")}
+    registers = {name for name in sources if name.startswith("onnxprune/integrations/register/")}
+    sources = sources - registers | {f"optimum/commands/register/{name.rpartition('/')[2]}" for name in registers}
     assert {name for name in names if name.endswith(".py")} == sources
+    assert not [name for name in names if name.startswith("optimum/") and name.endswith("__init__.py")]  # others share the folder
+    assert "onnxprune/integrations/olive_config.json" in names
     assert "onnxprune/py.typed" in names
     assert {f"onnxprune/cli/digits/{name}" for name in ("digits.onnx", "calib.npz", "test.npz")} <= set(names)  # of the demo
 

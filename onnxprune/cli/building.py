@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxprune.cli.app import app
 from onnxprune.cli.derived import command
-from onnxprune.cli.output import progress, show
+from onnxprune.cli.output import progress, show, warn
 from onnxprune.options.commands import Run
 
 
@@ -26,11 +26,13 @@ def run(given: Run) -> None:
         show(planned, dataclasses.replace(given, mlflow=""), lambda: training_tables.steps(planned))
         return
     if uri and not given.mlflow:
-        from onnxprune.integrations.mlflow import check_tracking
+        from onnxprune.driver.tracking import check_tracking
 
         check_tracking(uri)
     with progress("reading", quiet=given.as_json) as tell:
         report = pipeline.run(build, keep=given.keep, force=given.force, progress=tell)
+        for text in report["notes"]:
+            warn(text)
     nexts = Suggestions(build.model, build.output, shape=build.shape).benchmark().add("inspect", build.output).commands
     report = {**report, "next": nexts}
     show(report, dataclasses.replace(given, mlflow=uri), lambda: training_tables.built(report))

@@ -64,6 +64,8 @@ class Parameter:
 
 
 _GATES = {field.name for field in fields_of(Gates)}
+_MODELS = {"model", "models", "pruned"}
+"""Arguments that name models."""
 _COMMON = {"report", "mlflow", "every", "threads", "max_memory", "custom_ops", "force", "as_json"}
 
 COMMANDS: dict[str, tuple[Callable[..., None], list[Parameter]]] = {}
@@ -90,7 +92,7 @@ def command(app: typer.Typer) -> Callable[[F], F]:
                 bound_memory(given.get("max_memory"))
             values: dict[str, dict[str, Any]] = {name: {} for name in kinds}
             for one in parameters:
-                value = given[one.field.name]
+                value = _found(one.field, given[one.field.name])
                 values[one.owner][one.field.name] = tuple(value or ()) if one.field.type is tuple else value
             made = {name: kind(**values[name]) for name, kind in kinds.items()}
             if given.get("report"):
@@ -111,9 +113,18 @@ def command(app: typer.Typer) -> Callable[[F], F]:
 
 
 def _check_tracking(uri: str) -> None:
-    from onnxprune.integrations.mlflow import check_tracking
+    from onnxprune.driver.tracking import check_tracking
 
     check_tracking(uri)
+
+
+def _found(field: Field, value: Any) -> Any:
+    """What was given for an option; a folder that stands for the model in it is that model."""
+    if field.name not in _MODELS or not value:
+        return value
+    from onnxprune.ir.folders import model_in
+
+    return [model_in(path) for path in value] if field.type is tuple else model_in(value)
 
 
 def _libraries(files: Sequence[str]) -> AbstractContextManager[None]:

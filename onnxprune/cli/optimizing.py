@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxprune.cli.app import app
 from onnxprune.cli.derived import command
-from onnxprune.cli.output import progress, show
+from onnxprune.cli.output import destination, progress, show, write
 from onnxprune.options.commands import Writes
 from onnxprune.options.gates import Gates
 from onnxprune.options.optimize import OptimizeRecipe
@@ -19,13 +19,13 @@ def optimize(recipe: OptimizeRecipe, gates: Gates, given: Writes) -> None:
     from onnxprune.driver.optimize import optimize as run
     from onnxprune.ir import files
 
-    out = files.check_output(given.output, inputs=(given.model,), force=given.force)
+    out = destination(given).file
     with progress("reading", quiet=given.as_json) as tell:
         result = run(given.model, recipe, progress=tell)
         tell("comparing outputs with the original's")
         judged = judge_optimized(given.model, recipe, gates, result.compiled, result.report.score)
         tell("writing")
-        result.save(out, force=given.force)
+        write(result.compiled, given, {**result.to_dict(), "judgement": judged.to_dict()})
     found = Suggestions(given.model, out, calib=recipe.calib, shape=recipe.shape)
     nexts, told = found.benchmark().finetune().commands, result.report
     report = {

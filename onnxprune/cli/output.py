@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -21,11 +21,17 @@ from onnxprune.options.documents import strict
 from onnxprune.options.version import version
 from onnxprune.runtime.threads import threads
 
+if TYPE_CHECKING:
+    from onnxprune.driver.destination import Destination
+    from onnxprune.ir.model import Model
+    from onnxprune.ir.outputs import Outputs
+
 __all__ = [
     "SCHEMA",
     "as_json_file",
     "check_page",
     "complain",
+    "destination",
     "envelope",
     "fail",
     "failure",
@@ -34,6 +40,7 @@ __all__ = [
     "told",
     "told_options",
     "warn",
+    "write",
 ]
 
 SCHEMA = "onnxprune/1"
@@ -95,7 +102,7 @@ def show(document: dict[str, Any], given: Prints, draw: Callable[[], None]) -> N
 
 def _logged(whole: Mapping[str, Any], uri: str) -> dict[str, Any]:
     """Where a run was logged, or why not, as a part of a document."""
-    from onnxprune.integrations.mlflow import log_run
+    from onnxprune.driver.tracking import log_run
 
     try:
         return {"mlflow": log_run(whole, uri)}
@@ -121,9 +128,49 @@ def _write_page(document: dict[str, Any], file: Path) -> None:
     from onnxprune.ir.outputs import replace_file
     from onnxprune.pages.page import page
 
-    command = shlex.join(["onnxprune", *sys.argv[1:]])
     with replace_file(file) as out:
-        out.write(page(document, command).encode())
+        out.write(page(document, _command()).encode())
+
+
+def _command() -> str:
+    """The command, to be copied."""
+    return shlex.join(["onnxprune", *sys.argv[1:]])
+
+
+def destination(given: Writes, *inputs: Path) -> Destination:
+    """Where a command writes its model.
+
+    Args:
+        given: the command.
+        inputs: what it reads beside its model.
+
+    Raises:
+        OutputError: nothing may be written there.
+    """
+    from onnxprune.driver.destination import Destination
+
+    return Destination.of(given.output, given.model, inputs=inputs, force=given.force)
+
+
+def write(made: Model, given: Writes, told: Mapping[str, Any], outputs: Outputs | None = None) -> str:
+    """Write a model with what belongs to it, and say what its user should know of that.
+
+    Args:
+        made: the model.
+        given: the command.
+        told: what it found.
+        outputs: with which the files appear; at once if there are none.
+
+    Returns:
+        The SHA-256 of the file with the graph.
+
+    Raises:
+        OutputError: the disk is full or the folder not writable; or there is a file by now.
+    """
+    saved = destination(given).save(made, told, outputs=outputs, command=_command())
+    for text in saved.notes:
+        warn(text)
+    return saved.sha256
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from onnxprune.cli.app import app
 from onnxprune.cli.derived import Some, command
-from onnxprune.cli.output import as_json_file, complain, failure, progress, show, warn
+from onnxprune.cli.output import as_json_file, complain, destination, failure, progress, show, warn, write
 from onnxprune.errors import OnnxPruneError, OptionError, VerificationError
 from onnxprune.options.commands import Apply, Inspect, Makes, Prune, Sensitivity, Verify
 from onnxprune.options.gates import Gates
@@ -53,8 +53,8 @@ def prune(recipe: Recipe, given: Prune) -> None:
     if recipe.lossless and given.plan_out:
         raise OptionError("--plan-out with --lossless: a plan does not say what takes over removed positions; leave one out")
     model, force = given.model, given.force
-    out = files.check_output(given.output, inputs=(model,), force=force)
-    plan_path = files.check_output(given.plan_out, inputs=(model, given.output), force=force) if given.plan_out else None
+    out = destination(given).file
+    plan_path = files.check_output(given.plan_out, inputs=(model, out), force=force) if given.plan_out else None
     expected = phases.pruning(recipe, timed=given.benchmark)
     with progress("reading", quiet=given.as_json, phases=expected) as tell:
         result = api.prune(model, recipe, agreement=recipe.verify, progress=tell)
@@ -63,7 +63,7 @@ def prune(recipe: Recipe, given: Prune) -> None:
             result = with_benchmark(model, result, recipe.shape)
         tell(Phase("writing", phases.WRITING))
         with Outputs() as outputs:
-            digest = files.save(result.compiled, files.check_output(out, force=force), outputs)
+            digest = write(result.compiled, given, result.to_dict(), outputs)
             if plan_path:
                 plan = dataclasses.replace(result.plan, pruned=digest)
                 outputs.open(plan_path).file.write(as_json_file(plan.to_dict(result.coupling)))
@@ -154,7 +154,7 @@ def apply(recipe: Annotated[Recipe, Some("calib preprocess seed shape")], gates:
     from onnxprune.ir import files
 
     masked = given.masked
-    out = files.check_output(given.output, inputs=(given.model, given.plan), force=given.force)
+    out = destination(given, given.plan).file
     expected = phases.applying(recipe, masked=masked)
     with progress("reading" if not masked else "masking", quiet=given.as_json, phases=expected) as tell:
         chosen = Plan.load(given.plan)
@@ -163,8 +163,8 @@ def apply(recipe: Annotated[Recipe, Some("calib preprocess seed shape")], gates:
         if given.require_proof:
             demand(result.check, str(given.model))
         tell(Phase("writing", phases.WRITING))
-        files.save(result.model, out)
-    done = {**_applied(result, chosen, masked=masked), "model": str(given.model), "output": str(out), "notes": notes}
+        done = {**_applied(result, chosen, masked=masked), "model": str(given.model), "output": str(out), "notes": notes}
+        write(result.model, given, done)
     done["bytes"] = done["after"]["size"] = files.size_on_disk(out)
     found = Suggestions(given.model, out, calib=recipe.calib, shape=recipe.shape)
     if not masked:

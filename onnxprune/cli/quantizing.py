@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxprune.cli.app import app
 from onnxprune.cli.derived import command
-from onnxprune.cli.output import progress, show
+from onnxprune.cli.output import destination, progress, show, write
 from onnxprune.options.commands import Compares
 from onnxprune.options.quantize import QuantRecipe
 
@@ -20,11 +20,11 @@ def quantize(recipe: QuantRecipe, given: Compares) -> None:
     from onnxprune.driver.quantize import quantize as run
     from onnxprune.ir import files
 
-    out = files.check_output(given.output, inputs=(given.model,), force=given.force)
+    out = destination(given).file
     with progress("reading", quiet=given.as_json, phases=phases.QUANTIZING) as tell:
         result = run(given.model, recipe, agreement=given.compare, progress=tell)
         tell(Phase("writing", phases.WRITING))
-        result.save(out, force=given.force)
+        write(result.compiled, given, result.to_dict())
     nexts = Suggestions(given.model, out, shape=recipe.shape).benchmark().commands
     report = {**result.to_dict(), "output": str(out), "bytes": files.size_on_disk(out), "next": nexts}
     told = result.report

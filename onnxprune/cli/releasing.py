@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxprune.cli.app import app
 from onnxprune.cli.derived import command
-from onnxprune.cli.output import progress, show
+from onnxprune.cli.output import destination, progress, show, write
 from onnxprune.options.commands import Writes
 from onnxprune.options.release import ReleaseRecipe
 
@@ -17,11 +17,11 @@ def release(recipe: ReleaseRecipe, given: Writes) -> None:
     from onnxprune.driver.release import release as run
     from onnxprune.ir import files
 
-    out = files.check_output(given.output, inputs=(given.model,), force=given.force)
+    out = destination(given).file
     with progress("releasing", quiet=given.as_json) as tell:
         result = run(given.model, recipe)
         tell("writing")
-        result.save(out, force=given.force)
+        write(result.compiled, given, result.to_dict())
     sizes = {"before_bytes": files.size_on_disk(given.model), "bytes": files.size_on_disk(out)}
     nexts = Suggestions(given.model, out, shape=recipe.shape).add("inspect", out).commands
     done = {**result.to_dict(), "source": str(given.model), "output": str(out), **sizes, "next": nexts}

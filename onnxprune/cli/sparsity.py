@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune.cli.app import app
 from onnxprune.cli.derived import command
-from onnxprune.cli.output import progress, show
+from onnxprune.cli.output import destination, progress, show, write
 from onnxprune.options.commands import Compares, Decode, Encode, Writes
 from onnxprune.options.gates import Gates
 from onnxprune.options.sparsify import EncodeRecipe, SparseRecipe
@@ -24,13 +24,12 @@ def sparsify(recipe: SparseRecipe, given: Compares) -> None:
     from onnxprune.cli.suggestions import Suggestions, keep_more
     from onnxprune.driver.progress import Phase
     from onnxprune.driver.sparsify import sparsify as run
-    from onnxprune.ir import files
 
-    out = files.check_output(given.output, inputs=(given.model,), force=given.force)
+    out = destination(given).file
     with progress("reading", quiet=given.as_json, phases=phases.sparsifying(recipe)) as tell:
         result = run(given.model, recipe, agreement=given.compare, progress=tell)
         tell(Phase("writing", phases.WRITING))
-        result.save(out, force=given.force)
+        write(result.compiled, given, result.to_dict())
     found = Suggestions(given.model, out, calib=recipe.calib, shape=recipe.shape)
     if not recipe.calib:
         found.samples(result.compiled)
@@ -49,9 +48,8 @@ def encode(recipe: EncodeRecipe, given: Encode) -> None:
     from onnxprune.cli import tables
     from onnxprune.cli.suggestions import Suggestions
     from onnxprune.driver import encode as storage
-    from onnxprune.ir import files
 
-    out = files.check_output(given.output, inputs=(given.model,), force=given.force)
+    out = destination(given).file
     with progress("reading", quiet=given.as_json) as tell:
         result = storage.encode(
             given.model,
@@ -65,7 +63,7 @@ def encode(recipe: EncodeRecipe, given: Encode) -> None:
             progress=tell,
         )
         tell("writing")
-        result.save(out, force=given.force)
+        write(result.compiled, given, result.to_dict())
         done = _stored(result, given, out)
         if given.measure:
             done |= _measured(given.model, out, tell, recipe.shape)
@@ -80,13 +78,12 @@ def decode(gates: Gates, given: Decode) -> None:
     from onnxprune.cli import tables
     from onnxprune.cli.suggestions import Suggestions
     from onnxprune.driver import encode as storage
-    from onnxprune.ir import files
 
-    out = files.check_output(given.output, inputs=(given.model,), force=given.force)
+    out = destination(given).file
     with progress("decoding", quiet=given.as_json) as tell:
         result = storage.decode(given.model, require_proof=given.require_proof, shape=given.shape, gates=gates)
         tell("writing")
-        result.save(out, force=given.force)
+        write(result.compiled, given, result.to_dict())
     done = _stored(result, given, out)
     nexts = Suggestions(given.model, out, shape=given.shape).benchmark().add("inspect", out).commands
     told = {**done, "next": nexts}

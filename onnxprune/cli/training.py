@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnxprune.cli.app import app
 from onnxprune.cli.derived import command
-from onnxprune.cli.output import progress, show
+from onnxprune.cli.output import destination, progress, show, write
 from onnxprune.options.commands import Train
 from onnxprune.options.gates import Gates
 from onnxprune.options.train import Lesson, Sparse, Training
@@ -50,16 +50,17 @@ def _carry_out(lesson: Lesson, gates: Gates, given: Train, run: Callable[[Traini
     from onnxprune.ir import files
 
     inputs = (given.model, *([Path(lesson.model)] if lesson.model else []))
-    out = files.check_output(given.output, inputs=inputs, force=given.force)
+    out = destination(given, *inputs).file
     if given.resume:
-        files.check_output(given.resume, inputs=(*inputs, given.output), force=True)
+        files.check_output(given.resume, inputs=(*inputs, out), force=True)
     with progress("reading", quiet=given.as_json) as tell:
         from onnxprune.training.inputs import TrainingInputs
 
         teacher, log = Path(lesson.model) if lesson.model else None, Path(lesson.log) if lesson.log else None
         material = TrainingInputs(lesson.data, teacher, lesson.eval or None, lesson.preprocess, given.resume, log, gates=gates)
         result = run(material, tell)
-        result.save(out, force=given.force)
+        if result.first:
+            write(result.compiled, given, result.to_dict())
     if not result.first:
         return
     nexts = Suggestions(given.model, out).benchmark().add("inspect", out).commands

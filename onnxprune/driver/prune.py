@@ -24,6 +24,7 @@ from onnxprune.driver.result import ModelResult, Pruned
 from onnxprune.driver.search import DropSearch, at_latency, within_drop
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir.files import written_bytes
+from onnxprune.ir.folders import model_in
 from onnxprune.ir.history import begin, planned, recipe_text
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.parameters import parameters
@@ -292,7 +293,7 @@ def _signed(chosen: Plan, source: ModelSource, recipe: Recipe, samples: Samples 
     chosen = dataclasses.replace(chosen, samples=made_with, recipe=_told(recipe))
     if not isinstance(source, str | Path):
         return chosen
-    return dataclasses.replace(chosen, file=Path(source).name, sha256=digest_of(source))
+    return dataclasses.replace(chosen, file=model_in(Path(source)).name, sha256=digest_of(source))
 
 
 def _report(original: Model, recipe: Recipe, made: _Made, judged: Judgement) -> Report:

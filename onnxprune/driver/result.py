@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.ir import files
+from onnxprune.driver.destination import Destination
 from onnxprune.ir.history import made
 from onnxprune.ir.model import Model
 from onnxprune.pages.brief import brief
@@ -61,10 +61,17 @@ class ModelResult:
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the model: whole or not at all.
 
+        A model that lies in a folder of Hugging Face (with a ``config.json``) may be saved as a folder: what loads the one
+        loads the other.
+
+        Args:
+            path: an ``.onnx`` file, or a folder.
+            force: whether existing files are replaced.
+
         Raises:
             OutputError: the path cannot be written, or exists and ``force`` is not set.
         """
-        files.save(self.compiled, files.check_output(path, force=force))
+        Destination.of(path, Path(self.compiled.name), force=force).save(self.compiled, self.to_dict())
 
 
 @dataclass(frozen=True, slots=True)

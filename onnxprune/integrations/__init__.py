@@ -1,6 +1,8 @@
-"""Other tools that carry out our commands or keep what they found, one module for each.
+"""Other tools that carry out our commands, one module for each.
 
-`mlflow` logs what a command did as a run; `github` carries out a recipe in a workflow, and keeps a comment on the pull request.
+`olive` has passes for Olive, which `olive_config` makes known to it; `optimum` is a command of ``optimum-cli``, which
+`register/` makes known to that. Their options are those of our command line, made from the same declarations. `github` carries
+out a recipe in a workflow, and keeps a comment on the pull request.
 
-Change here: how another tool calls onnxprune, or hears of it. What is computed is in `onnxprune.driver`.
+Change here: how another tool calls onnxprune. What is computed is in `onnxprune.driver`.
 """

@@ -16,6 +16,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, external_data_helper, helper, numpy_helper
 
 from onnxprune.errors import ModelError
+from onnxprune.ir.folders import model_in
 from onnxprune.ir.node import FOLLOWED, STANDARD_DOMAINS, captured, defined, domain_of, every_body, every_node, is_followed
 from onnxprune.ir.plain import make_plain
 from onnxprune.ir.sizes import GivenSizes, given_sizes
@@ -31,7 +32,7 @@ _MAY_HOLD = frozenset({"Constant", "ConstantOfShape"})
 """Operators that may make floating-point weights of nothing else than what they hold."""
 
 ModelSource = Any
-"""A path, a ``ModelProto``, its bytes, or an ``onnx_graphsurgeon.Graph``."""
+"""A path of a file or of a folder with a model, a ``ModelProto``, its bytes, or an ``onnx_graphsurgeon.Graph``."""
 
 
 def load_proto(path: Path) -> ModelProto:
@@ -145,9 +146,9 @@ class Model:
         if isinstance(source, Model):
             return source.copy()
         if isinstance(source, str | Path):
-            path = Path(source)
+            path = model_in(Path(source))
             note(path)
-            return cls._from_proto(load_proto(path), str(source), path)
+            return cls._from_proto(load_proto(path), str(path), path)
         if isinstance(source, bytes):
             try:
                 source = ModelProto.FromString(source)

@@ -128,6 +128,21 @@ class Outputs:
 
     def __init__(self) -> None:
         self._parts: list[Part] = []
+        self._folders: dict[Path, Callable[[], None]] = {}
+
+    def folder(self, path: Path) -> None:
+        """Make a folder for files of the command, if it is not there; it goes again if they do not appear.
+
+        Raises:
+            OutputError: it cannot be made.
+        """
+        try:
+            path.mkdir()
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise _told(path, error) from error
+        self._folders[path] = clean_before_end(path.rmdir)
 
     def open(self, path: Path, *, suffix: str = ".part", around: Callable[[], AbstractContextManager[None]] = _plain) -> Part:
         """A file to write, which takes the place of ``path`` in the end; what killed writers left of it goes.
@@ -162,6 +177,10 @@ class Outputs:
         finally:
             for part in self._parts:
                 part.close()
+            for folder, withdraw in reversed(self._folders.items()):
+                with contextlib.suppress(OSError):  # there are files in it
+                    folder.rmdir()
+                withdraw()
 
     def _publish(self) -> None:
         with contextlib.ExitStack() as stack:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxprune.errors import ChangedError
+from onnxprune.ir.folders import model_in
 
 __all__ = ["check_unchanged", "digest_of", "note", "owned", "replaced", "watched"]
 
@@ -91,13 +92,14 @@ def note(path: str | Path) -> None:
 
 
 def digest_of(path: str | Path) -> str:
-    """The SHA-256 of a file, which is what was read before.
+    """The SHA-256 of a file, or of the model in a folder, which is what was read before.
 
     Raises:
         ChangedError: it is not.
     """
+    path = model_in(Path(path))
     note(path)
-    with Path(path).open("rb") as file:
+    with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     note(path)
     return found

@@ -67,7 +67,7 @@ class Reads(Prints):
     """A command that reads a model.
 
     Attributes:
-        model: an .onnx file.
+        model: an .onnx file, or a folder with one.
         threads: threads of every library that computes; else as ONNXPRUNE_THREADS says, or the cores that the process may use.
         max_memory: the memory that it may take, as 2G or 512M; else as ONNXPRUNE_MAX_MEMORY says, or what the machine has.
     """

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.data.samples import optional_samples
+from onnxprune.driver.destination import Destination
 from onnxprune.driver.judgement import Jury
+from onnxprune.driver.tracking import check_tracking, log_run
 from onnxprune.errors import OptionError, OutputError
-from onnxprune.integrations.mlflow import check_tracking, log_run
 from onnxprune.ir import files
+from onnxprune.ir.folders import model_in
 from onnxprune.ir.model import Model
 from onnxprune.ir.outputs import replace_file
 from onnxprune.ir.temporary import temporary_folder
@@ -128,7 +130,7 @@ class Build:
         steps = tuple(_step(path, name, table, shape) for name, table in tables.items())
         return cls(
             path,
-            folder / own["model"],
+            model_in(folder / own["model"]),
             folder / own["output"],
             steps,
             gates,
@@ -190,7 +192,7 @@ def run(
         ReportError: the run cannot be logged; the output is written.
     """
     build, tell = recipe if isinstance(recipe, Build) else Build.load(recipe), progress or (lambda _: None)
-    out = files.check_output(build.output, inputs=(build.model,), force=force)
+    place = Destination.of(build.output, build.model, force=force)
     if build.mlflow:
         check_tracking(build.mlflow)
     original = Model.of(build.model, build.shape)
@@ -218,10 +220,10 @@ def run(
         tell("comparing outputs with the original's")
         judged = jury.judge(result, evaluation=score.evaluation if score else None)
         tell("writing")
-        files.save(result, out)
-    scored = {"score": before} if score else {}
-    sizes = [files.size_on_disk(build.model), files.size_on_disk(out)]
-    report = {**build.to_dict(), **scored, "judgement": judged.to_dict(), "bytes": sizes, "steps": found}
+        known = {**({"score": before} if score else {}), "judgement": judged.to_dict()}
+        saved = place.save(result, {**known, "size": [files.source_bytes(original), files.written_bytes(result)]})
+    sizes = [files.size_on_disk(build.model), files.size_on_disk(place.file)]
+    report = {**build.to_dict(), **known, "bytes": sizes, "steps": found, "notes": list(saved.notes)}
     return {**report, "mlflow": log_run(report, build.mlflow)} if build.mlflow else report
 
 

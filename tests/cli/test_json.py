@@ -53,6 +53,8 @@ COMMANDS_OF: dict[str, tuple[str, ...]] = {
     "train": ("net.onnx", "--data", "c.npz", "--epochs", "1", "--sparsity", "0.5", "-o", "trained.onnx"),
     "run": ("r.toml",),
     "lint": ("net.onnx", "--max-size", "1M"),
+    "log": ("small.onnx",),
+    "compare": ("net.onnx", "small.onnx"),
     "release": ("weights.onnx", "-o", "released.onnx"),
 }
 ELSEWHERE = {"optimize": "tests/cli/test_optimizing.py", "demo": "tests/cli/test_demo.py"}

@@ -197,3 +197,27 @@ def test_a_file_that_may_not_be_as_large_is_an_output_error(tmp_path: Path) -> N
     done = subprocess.run(command, env=ENV | {"PYTHONDONTWRITEBYTECODE": "1"}, cwd=tmp_path, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (2, b"onnxprune: out.onnx: cannot be written: File too large\n")
     assert names(tmp_path) == set()
+
+
+def test_a_folder_that_was_made_for_files_goes_with_them(tmp_path: Path) -> None:
+    new, old = tmp_path / "new", tmp_path / "old"
+    old.mkdir()
+
+    def write(*, fail: bool) -> None:
+        with Outputs() as outputs:
+            for folder in (new, new / "inner", old):
+                outputs.folder(folder)
+            outputs.open(new / "inner" / "file").file.write(b"whole")
+            if fail:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(fail=True)
+    assert names(tmp_path) == {"old"}
+    write(fail=False)
+    assert (new / "inner" / "file").read_bytes() == b"whole"
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written: No such file"), Outputs() as outputs:
+        outputs.folder(tmp_path / "missing" / "new")

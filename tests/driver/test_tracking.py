@@ -21,9 +21,9 @@ import pytest
 
 from command import ENV, complaints, names, net, refused, shell, within
 from documents import pruned
+from onnxprune.driver import tracking
+from onnxprune.driver.tracking import Number, numbers, parameters
 from onnxprune.errors import OptionError, ReportError
-from onnxprune.integrations import mlflow
-from onnxprune.integrations.mlflow import Number, numbers, parameters
 
 PRUNE = ("prune", "net.onnx", "-o", "small.onnx", "--target", "macs=0.7", "--align", "1", "--no-benchmark")
 URI = "http://127.0.0.1:1"
@@ -52,8 +52,8 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         found.append(dict(document))
         return {"run": "a1", "experiment": "0", "url": f"{uri}/#/experiments/0/runs/a1"}
 
-    monkeypatch.setattr(mlflow, "check_tracking", lambda _: None)
-    monkeypatch.setattr(mlflow, "log_run", log_run)
+    monkeypatch.setattr(tracking, "check_tracking", lambda _: None)
+    monkeypatch.setattr(tracking, "log_run", log_run)
     return found
 
 
@@ -140,7 +140,7 @@ def test_nothing_is_sent_because_of_the_environment_alone(
 
 
 def test_without_mlflow_it_is_said_before_anything_is_computed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mlflow, "find_spec", lambda _: None)
+    monkeypatch.setattr(tracking, "find_spec", lambda _: None)
     refused(within(*PRUNE, "--mlflow", URI, cwd=folder), 2, "--mlflow needs MLflow", 'pip install "onnxprune[mlflow]"')
     (folder / "r.toml").write_text(RECIPE.format(uri=URI))
     refused(within("run", "r.toml", cwd=folder), 2, "--mlflow needs MLflow")
@@ -154,7 +154,7 @@ def test_versions_are_told_apart(monkeypatch: pytest.MonkeyPatch, have: dict[str
             raise PackageNotFoundError(name)
         return have[name]
 
-    monkeypatch.setattr(mlflow, "installed", installed)
+    monkeypatch.setattr(tracking, "installed", installed)
     assert mlflow._major() == major
 
 
@@ -162,8 +162,8 @@ def test_a_server_that_goes_away_costs_the_run_and_not_the_model(folder: Path, m
     def gone(document: dict[str, Any], uri: str) -> dict[str, str]:
         raise ReportError(f"--mlflow {uri}: the run is not logged: it is gone; the output files are written")
 
-    monkeypatch.setattr(mlflow, "check_tracking", lambda _: None)
-    monkeypatch.setattr(mlflow, "log_run", gone)
+    monkeypatch.setattr(tracking, "check_tracking", lambda _: None)
+    monkeypatch.setattr(tracking, "log_run", gone)
     done = within(*PRUNE, "--mlflow", URI, cwd=folder)
     assert done.status == 74
     assert complaints(done) == f"onnxprune: --mlflow {URI}: the run is not logged: it is gone; the output files are written\n"
