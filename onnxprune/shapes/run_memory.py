@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from onnxprune.errors import OptionError
 from onnxprune.ir.node import values_read
 from onnxprune.runtime.memory import left, share
-from onnxprune.shapes.candidates import binding_candidates
+from onnxprune.shapes.candidates import binding_candidates, one_sample
 from onnxprune.shapes.probes import shapes_at
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ def batch_that_fits(model: Model, most: int) -> int:
 
 def runs_that_fit(model: Model, most: int) -> tuple[int, int]:
     """`batch_that_fits`, and the bytes that the run of such a batch takes."""
-    sizes = next(binding_candidates(model))[0]
-    one = {name: (1, *shape[1:]) for name, shape in sizes.items()}
+    one = one_sample(model, next(binding_candidates(model))[0])
     needed = max(peak_bytes(model, shapes_at(model, one).shapes), 1)
     size = max(1, min(most, share(_PART, 2**62) // needed))
     return size, size * needed
