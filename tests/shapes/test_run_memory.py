@@ -49,3 +49,13 @@ def test_one_sample_has_inputs_that_all_samples_share() -> None:
     assert one_sample(model, sizes) == {"x": (1, 64), "state": (2, 1, 8), "low": (), "table": (3, 4)}
     assert one_sample(Model.of(parse(NET.replace("N", "5"))), {"x": (5, 64)}) == {"x": (1, 64)}
     assert batch_that_fits(model, 64) == 64
+
+
+def test_what_bodies_make_counts_while_their_node_runs() -> None:
+    text = """(float[N,4] x, bool c) => (float[N,4] y) <int64[2] much = {1000, 4}> {
+      z = If (c) <then_branch = t () => (p) { a = ConstantOfShape(much) b = ReduceSum(a) p = Add(x, b) },
+                  else_branch = e () => (q) { q = Neg(x) }>
+      y = Relu(z)
+    }"""
+    model = Model.of(parse(text))
+    assert peak_bytes(model, shapes_at(model, {"x": (2, 4), "c": ()}).shapes) >= 4 * 4000
