@@ -214,7 +214,7 @@ def _concat(scene: Scene) -> list[_Pair]:
 
 def _reshape(scene: Scene) -> list[_Pair]:
     shape, sizes = scene.shape(0), scene.value(1)
-    if shape is None or sizes is None or sizes.ndim != 1 or scene.view.attr("allowzero", 0):
+    if shape is None or sizes is None or sizes.ndim != 1 or (scene.view.attr("allowzero", 0) and 0 in sizes):
         return []
     if any(size == 0 and axis >= len(shape) for axis, size in enumerate(sizes)):
         return []

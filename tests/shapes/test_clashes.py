@@ -44,6 +44,13 @@ def test_a_reshape_asks_for_multiples() -> None:
     assert clash("float[A,4] x", "int64[3] s = {-1, 7, 4}", "y = Reshape(x, s)", x=(14, 4)) is None
 
 
+def test_zeros_that_are_sizes_are_not_looked_at_and_others_are() -> None:
+    """PyTorch's newer exporter allows zeros everywhere."""
+    found = clash("float[A,4] x", "int64[2] s = {3, 4}", "y = Reshape<allowzero = 1>(x, s)", x=(2, 4))
+    assert found == Clash((0,), 8, 12)
+    assert clash("float[A,4] x", "int64[2] s = {0, 4}", "y = Reshape<allowzero = 1>(x, s)", x=(2, 4)) is None
+
+
 def test_a_table_has_an_end() -> None:
     body = "s = Shape<start = 0, end = 1>(x) t = Squeeze(s) r = Range(zero, t, one) y = Gather(table, r)"
     weights = "int64 zero = {0}, int64 one = {1}, float[12,4] table"
