@@ -36,11 +36,11 @@ def is_guard(name: str) -> bool:
 
 def guarded(proto: ModelProto) -> ModelProto:
     """The model with a guard before each slice that may have a negative size; itself where there is none."""
-    if not _can_guard() or not _slices_after_windows(proto.graph, set()):
+    reached = _slices_after_windows(proto.graph, set()) if _can_guard() else set()
+    if not reached:
         return proto
     copy = ModelProto()
     copy.CopyFrom(proto)
-    reached = _slices_after_windows(copy.graph, set())
     for graph in every_graph(copy.graph):
         nodes = list(graph.node)
         del graph.node[:]
