@@ -72,8 +72,10 @@ class Normalize(Pass):
         while lists_to_tensors(model, shapes):
             remove_unused(model)
             shapes = probe(model)
-        changed = bodies and inline_static(model, shapes)
-        if pin_sizes(model, shapes) or changed:
+        while bodies and inline_static(model, shapes):  # what a branch makes may decide the next one
+            remove_unused(model)
+            shapes = probe(model)
+        if pin_sizes(model, shapes):
             remove_unused(model)
             shapes = probe(model)
         return Normalized(model, shapes, source)

@@ -17,6 +17,7 @@ import numpy as np
 
 from onnxprune.axes.factors import leaves
 from onnxprune.axes.plan import Plan
+from onnxprune.ir.model import Model, pinned_sizes
 from onnxprune.linear.layers import Reader, install
 from onnxprune.linear.obs import AdditiveLoss, QuadraticLoss, RemovalLoss
 from onnxprune.passes.base import Pass, Progress, silent
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling, CouplingGroup
     from onnxprune.axes.factors import Factor
     from onnxprune.data.calibration import Calibration
-    from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
     from onnxprune.passes.analysis import Analysis
     from onnxprune.passes.observe import Observed
@@ -78,7 +78,7 @@ class Sensitivity(Pass):
             tell: is told which group is measured.
         """
         missing = [group for group in analysis.coupling.groups if group.id not in known]
-        starts = _starts(analysis.coupling)
+        starts = _starts(analysis.model, analysis.coupling)
         levels, held = _affordable(analysis, observed.calibration, len(missing)) if missing else (WIDTHS, ())
         found = dict(known)
         with StagedRun(analysis.model, held) as stages:
@@ -140,12 +140,16 @@ def _affordable(
     return shares, list(islice(calibration.held, max(1, int(runs / len(shares) / calibration.size))))
 
 
-def _starts(coupling: Coupling) -> dict[Factor, int]:
-    """For each factor the first node that it occurs in: the first that cutting it changes."""
+def _starts(model: Model, coupling: Coupling) -> dict[Factor, int]:
+    """For each factor the first node that cutting it changes: one that it occurs in, or one that spells its size for that."""
+    pinned = pinned_sizes(model)
+    spelled = {name: at for at, node in enumerate(model.graph.node) for name in node.output if name in pinned}
     found: dict[Factor, int] = {}
     for node in coupling.nodes:
+        sources = [name for position in node.rule.sizes_at for name in node.view.inputs[position : position + 1]]
+        first = min([node.index, *(spelled[name] for name in sources if name in spelled)])
         for leaf in {leaf for factor in node.letters.values() for leaf in leaves(factor)}:
-            found.setdefault(leaf, node.index)
+            found[leaf] = min(found.get(leaf, first), first)
     return found
 
 

@@ -55,6 +55,7 @@ PROTOBUF = {
     "ir.plain",
     "ir.subgraph",
     "ir.precision",
+    "ir.sized",
     "runtime.session",
     "runtime.partition",
     "shapes.size_arithmetic",

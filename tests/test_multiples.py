@@ -100,3 +100,23 @@ def test_a_fixed_batch_needs_no_multiple() -> None:
     samples = open_samples({"x": X[:31]}, model.inputs)
     sized(model, samples)
     assert [batch.size for batch in samples.batches(16)] == [8, 8, 8]
+
+
+RECURRENT = """(float[N,5,4] x, float[1,1,8] state) => (float[N,8] y) <float[1,24,4] w, float[1,24,8] r, int64[1] zero = {0}> {
+  t = Transpose<perm = [1, 0, 2]>(x) o, l = GRU<hidden_size = 8>(t, w, r, , , state) q = Squeeze(l, zero) y = Relu(q)
+}"""
+
+
+def test_a_graph_that_takes_one_sample_at_a_time() -> None:
+    """Its first state is that of one sample."""
+    model = Model.of(parse(RECURRENT))
+    samples = open_samples({"x": np.ones((3, 5, 4)), "state": np.zeros((1, 1, 8))}, model.inputs)
+    sized(model, samples)
+    assert [batch.size for batch in samples.batches(16)] == [1, 1, 1]
+
+
+def test_a_graph_that_takes_one_sample_at_a_time_is_quantised() -> None:
+    x = np.random.default_rng(0).normal(size=(6, 5, 4)).astype(np.float32)
+    made = parse(RECURRENT.replace("y = Relu(q)", "y = MatMul(q, v)").replace("<float[1,24,4]", "<float[8,8] v, float[1,24,4]"))
+    result = onnxprune.quantize(made, QuantRecipe(), samples={"x": x, "state": np.zeros((1, 1, 8), np.float32)})
+    assert "DequantizeLinear" in {node.op_type for node in result.model.graph.node}

@@ -17,7 +17,7 @@ from onnxprune.data.sources import SampleSource, find_source
 from onnxprune.errors import OptionError
 from onnxprune.runtime.session import random_feeds
 from onnxprune.shapes.candidates import bindings
-from onnxprune.shapes.probes import batch_multiple
+from onnxprune.shapes.probes import batch_multiple, takes_one_sample
 
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
@@ -55,6 +55,7 @@ class Samples(ABC):
         bounded: whether no value can be far from the others, as in images.
         notice: what their user should know, for a report.
         multiple: of how many samples a batch is a multiple; see `in_multiples`.
+        alone: whether a batch is one sample, whatever is asked for.
     """
 
     source: str
@@ -64,6 +65,7 @@ class Samples(ABC):
     bounded: bool = False
     notice: str = ""
     multiple: int = 1
+    alone: bool = False
 
     @abstractmethod
     def batches(self, size: int = 16) -> Iterator[Batch]:
@@ -132,7 +134,7 @@ def open_samples(
         raise OptionError(f"--preprocess {preprocess}: is for a folder of images, which {found.text} is not")
     opened = _Tables(found, signature, limit)
     if isinstance(source, Samples):
-        opened.multiple = source.multiple
+        opened.multiple, opened.alone = source.multiple, source.alone
     return opened
 
 
@@ -170,13 +172,13 @@ def sized(model: Model, samples: Samples | None) -> Model:
 
 
 def in_multiples(model: Model, samples: Samples) -> None:
-    """Give samples in batches that a model takes, where it takes multiples of some number of them alone.
+    """Give samples in batches that a model takes, where it takes multiples of some number of them alone, or one at a time.
 
     Raises:
         OptionError: there are fewer.
     """
     if InputSignature.of(model.inputs).size is None:
-        samples.multiple = batch_multiple(model)
+        samples.multiple, samples.alone = batch_multiple(model), takes_one_sample(model)
         if samples.count is not None and samples.count < samples.multiple:
             raise OptionError(
                 f"{samples.source}: has {samples.count} samples, the model takes multiples of {samples.multiple}: give more"
@@ -347,7 +349,7 @@ class _Tables(Samples):
             )
 
     def batches(self, size: int = 16) -> Iterator[Batch]:
-        rows = self.signature.size or max(size - size % self.multiple, self.multiple)
+        rows = self.signature.size or (1 if self.alone else max(size - size % self.multiple, self.multiple))
         seen = 0
 
         def blocks() -> Iterator[SampleBlock]:

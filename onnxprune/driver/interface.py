@@ -11,18 +11,26 @@ from onnxprune.errors import OptionError
 from onnxprune.ir.files import source_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from onnx import ValueInfoProto
 
     from onnxprune.ir.model import Model
+    from onnxprune.ir.types import Shape
 
 __all__ = ["interface", "snippet"]
 
 _SAMPLES, _OPEN = 256, 64
-"""Samples that the snippet makes, about, and the size that it gives an open axis."""
+"""Samples that the snippet makes, about, and the size that an open axis has if none is known."""
 
 
-def interface(model: Model) -> dict[str, Any]:
-    """Inputs and outputs with types and shapes, the file's bytes, operator set, format version and producer, and a snippet."""
+def interface(model: Model, shapes: Mapping[str, Shape | None]) -> dict[str, Any]:
+    """Inputs and outputs with types and shapes, the file's bytes, operator set, format version and producer, and a snippet.
+
+    Args:
+        model: the file.
+        shapes: of its inputs, as it takes them.
+    """
     proto = model.proto
     producer = " ".join(filter(None, (proto.producer_name, proto.producer_version)))
     return {
@@ -32,7 +40,7 @@ def interface(model: Model) -> dict[str, Any]:
         "bytes": source_bytes(model),
         "inputs": [_told(value) for value in model.inputs],
         "outputs": [_told(value) for value in model.graph.output],
-        "snippet": snippet(model),
+        "snippet": snippet(model, shapes),
     }
 
 
@@ -47,9 +55,11 @@ def _told(value: ValueInfoProto) -> dict[str, Any]:
     return {"name": value.name, "type": TensorProto.DataType.Name(tensor.elem_type).lower(), "shape": shape}
 
 
-def snippet(model: Model) -> list[str]:
+def snippet(model: Model, shapes: Mapping[str, Shape | None]) -> list[str]:
     """Three lines of Python that write ``calib.npz`` with an array for each input, of noise to be replaced by samples; empty
     where an input is no tensor, or has no known number of axes.
+
+    Open axes have the sizes of ``shapes``, where these are known.
     """
     try:
         signature = InputSignature.of(model.inputs)
@@ -60,7 +70,8 @@ def snippet(model: Model) -> list[str]:
     for spec in signature.specs:
         if spec.sizes is None:
             return []
-        sizes = [_OPEN if size is None else size for size in spec.sizes]
+        known = shapes.get(spec.name) or (_OPEN,) * len(spec.sizes)
+        sizes = [found if size is None else size for size, found in zip(spec.sizes, known, strict=True)]
         if spec.batched:
             sizes[0] = count
         floats = spec.dtype.kind == "f"

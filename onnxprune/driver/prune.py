@@ -361,7 +361,7 @@ def describe(analysis: Analysis) -> dict[str, Any]:
     cost = analysis.costs.original()
     return {
         "model": analysis.model.name,
-        **interface(analysis.source),
+        **interface(analysis.source, analysis.shapes.shapes),
         "cost": dataclasses.asdict(cost),
         "groups": groups,
         "refusals": [refusal.to_dict() for refusal in coupling.refusals],

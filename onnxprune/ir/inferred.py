@@ -8,6 +8,7 @@ import onnx
 from onnx import GraphProto, ModelProto
 
 from onnxprune.errors import ModelError
+from onnxprune.ir.sized import guarded, is_guard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,7 @@ _LONGEST = 1 << 20
 
 
 def infer_shapes(proto: ModelProto, name: str = "<model>", *, sizes: bool = False) -> GraphProto:
-    """The graph with all types and shapes that follow from it.
+    """The graph with all types and shapes that follow from it; its nodes are not those of the model.
 
     Args:
         proto: a model without large constants.
@@ -29,12 +30,17 @@ def infer_shapes(proto: ModelProto, name: str = "<model>", *, sizes: bool = Fals
     Raises:
         ModelError: inference says that the graph contradicts the standard.
     """
+    safe = guarded(proto)
     try:
-        graph = onnx.shape_inference.infer_shapes(proto).graph
+        graph = onnx.shape_inference.infer_shapes(safe).graph
         if sizes and not any(_is_long(value) for value in _all_values(graph)):
-            return onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+            graph = onnx.shape_inference.infer_shapes(safe, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{name}: is not a valid graph: {' '.join(str(error).split())}") from error
+    if safe is not proto:
+        known = [value for value in graph.value_info if not is_guard(value.name)]
+        del graph.value_info[:]
+        graph.value_info.extend(known)
     return graph
 
 

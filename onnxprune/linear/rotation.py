@@ -96,8 +96,9 @@ class BasisSums:
                 total.add(values[name])
 
     def bases(self) -> dict[str, Basis]:
-        """The bases, by group id; none where no value was looked at."""
-        return {found.group.id: _basis(found, self._moments) for found in self._groups} if self.names else {}
+        """The bases, by group id; none where no value was looked at, or values are not finite on the samples."""
+        found = {group.group.id: _basis(group, self._moments) for group in self._groups} if self.names else {}
+        return {name: basis for name, basis in found.items() if basis is not None}
 
 
 class _ProductSums:
@@ -112,26 +113,34 @@ class _ProductSums:
     def add(self, array: Array) -> None:
         rows = self._seen.blocks(array)
         rows = rows[:, :, :: -(-rows.shape[2] // _ROWS)].astype(np.float32)
-        self._products = self._products + np.matmul(rows, rows.transpose(0, 2, 1))
-        self._sums = self._sums + rows.sum(2)
+        with np.errstate(over="ignore", invalid="ignore"):  # a group of which anything is not finite gets no basis
+            self._products = self._products + np.matmul(rows, rows.transpose(0, 2, 1))
+            self._sums = self._sums + rows.sum(2)
         self._count += rows.shape[2]
 
     def second(self, *, centred: bool = False) -> Array:
         """Mean products; of deviations from the mean if ``centred``. float64 [companions, size, size]"""
         products: Array = self._products.astype(np.float64) / self._count
-        if centred:
-            means = self._sums.astype(np.float64) / self._count
-            products = products - means[:, :, None] * means[:, None, :]
-        return products
+        if not centred:
+            return products
+        means = self._sums.astype(np.float64) / self._count
+        with np.errstate(invalid="ignore"):
+            centred_products: Array = products - means[:, :, None] * means[:, None, :]
+        return centred_products
 
 
-def _basis(found: LinearGroup, moments: Mapping[tuple[str, Strand], _ProductSums]) -> Basis:
-    """Solve the reduced rank regression in closed form; several sums count by the power of their outputs."""
+def _basis(found: LinearGroup, moments: Mapping[tuple[str, Strand], _ProductSums]) -> Basis | None:
+    """Solve the reduced rank regression in closed form; several sums count by the power of their outputs.
+
+    ``None`` where a sum is not finite: of rows that are masked out altogether, or in which nothing is left.
+    """
     size = found.group.size
     first: Array = np.zeros(())
     second: Array = np.zeros(())
     for some in found.sums:
         p, q = (moments[found.group.id, end].second(centred=end == some.keys) for end in (some.first, some.second))
+        if not (np.isfinite(p).all() and np.isfinite(q).all()):
+            return None
         scale = max(float(np.trace(p, axis1=1, axis2=2).sum()), 1e-30)
         power = max(float(np.einsum("cij,cij->", p, q)), 1e-30)
         first, second = first + p / scale, second + q * (scale / power)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from onnxprune.ir.types import Shape
 
-__all__ = ["binding_candidates", "bindings", "larger"]
+__all__ = ["binding_candidates", "bindings", "larger", "one_sample"]
 
 _COMMON = (224, 32, 28, 256, 128, 384, 299, 512)
 """Image sizes and sequence lengths that models are made for."""
@@ -284,3 +284,22 @@ def larger(model: Model, sizes: Mapping[str, Shape]) -> Iterator[dict[str, Shape
     if free and one <= _SMALL_SAMPLE:
         unit = math.gcd(*(found[key] for key in free))
         yield grown(dict.fromkeys(free, _LARGE_BATCH * unit if len({found[key] for key in free}) == 1 else _LARGE_BATCH))
+
+
+def one_sample(model: Model, sizes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Sizes of one sample, from those of a batch: 1 on every axis that is the batch; inputs that all samples share keep theirs.
+
+    Args:
+        model: its inputs, and what is known of their sizes.
+        sizes: shapes of the inputs that it takes.
+    """
+    axes = {value.name: model.sizes.axes(value) for value in model.inputs}
+    leading = {keys[0] for keys in axes.values() if keys}
+    static = leading if len(leading) == 1 else set()
+    batches = {key for key, home in _homes(axes).items() if home == 0}
+
+    def single(keys: Sequence[int | str], shape: Shape) -> Shape:
+        pairs = enumerate(zip(keys, shape, strict=True))
+        return tuple(1 if key in batches or (axis == 0 and key in static) else size for axis, (key, size) in pairs)
+
+    return {name: single(axes[name], shape) for name, shape in sizes.items()}

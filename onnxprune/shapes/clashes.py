@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxprune.ir.control_flow import Path, Phi, walk
 from onnxprune.ir.node import NodeView, domain_of
 
 if TYPE_CHECKING:
-    from onnx import NodeProto
+    from onnx import GraphProto, NodeProto
 
     from onnxprune.ir.types import Shape
     from onnxprune.ir.weights import Array
@@ -37,6 +38,7 @@ class Relation(Enum):
     EQUAL = auto()
     MULTIPLE = auto()
     AT_MOST = auto()
+    AT_LEAST = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +46,23 @@ class Clash:
     """A contradiction.
 
     Attributes:
-        node: the place of the node in the graph.
+        place: of the node in the graph and its bodies.
         have: what it has along an axis.
         want: what that must be related to.
         relation: how.
+        rank: which of the demands of the node it is.
     """
 
-    node: int
+    place: Path
     have: int
     want: int
     relation: Relation = Relation.EQUAL
+    rank: int = 0
+
+    @property
+    def order(self) -> tuple[Path, int]:
+        """Of two contradictions the lesser is seen first."""
+        return self.place, self.rank
 
     @property
     def gap(self) -> int:
@@ -91,23 +100,27 @@ _Check = Callable[[Scene], Iterable[_Pair]]
 """From a node to what it has, what that is related to, and how."""
 
 
-def first_clash(
-    nodes: Sequence[NodeProto], opset: int, shapes: Mapping[str, Shape | None], values: Mapping[str, Array]
-) -> Clash | None:
-    """The first node of the main graph that sizes contradict each other at; ``None`` if there is none that is known."""
-    for place, node in enumerate(nodes):
-        check = None if domain_of(node) else _CHECKS.get(node.op_type)
-        if check is None:
+def first_clash(graph: GraphProto, opset: int, shapes: Mapping[str, Shape | None], values: Mapping[str, Array]) -> Clash | None:
+    """The first node that sizes contradict each other at; ``None`` if there is none that is known.
+
+    In bodies, only sizes that are too small count: branches that are not taken may ask for different ones.
+    """
+    for place, node in walk(graph, opset):
+        if isinstance(node, Phi) or domain_of(node) or node.op_type not in _CHECKS:
             continue
-        for have, want, relation in check(Scene(node, NodeView(node, shapes, values, {}, opset), shapes, values)):
-            if not _fits(have, want, relation):
-                return Clash(place, have, want, relation)
+        for rank, (have, want, relation) in enumerate(
+            _CHECKS[node.op_type](Scene(node, NodeView(node, shapes, values, {}, opset), shapes, values))
+        ):
+            if not _fits(have, want, relation) and (len(place) == 1 or relation is Relation.AT_LEAST):
+                return Clash(place, have, want, relation, rank)
     return None
 
 
 def _fits(have: int, want: int, relation: Relation) -> bool:
     if relation is Relation.MULTIPLE:
         return want <= 0 or have % want == 0
+    if relation is Relation.AT_LEAST:
+        return have >= want
     return have <= want if relation is Relation.AT_MOST else have == want
 
 
@@ -129,7 +142,39 @@ def _gemm(scene: Scene) -> list[_Pair]:
 
 def _conv(scene: Scene) -> list[_Pair]:
     x, w = scene.shape(0), scene.shape(1)
-    return _equal(x[1], w[1] * scene.view.attr("group", 1)) if x and w and len(x) == len(w) > 2 else []
+    if not x or not w or not len(x) == len(w) > 2:
+        return []
+    return [*_equal(x[1], w[1] * scene.view.attr("group", 1)), *_windows(scene, x, w[2:])]
+
+
+def _pool(scene: Scene) -> list[_Pair]:
+    x = scene.shape(0)
+    return [] if not x or scene.view.attr("ceil_mode", 0) else _windows(scene, x, scene.view.attr("kernel_shape", ()))
+
+
+def _windows(scene: Scene, x: Shape, kernel: Sequence[int]) -> list[_Pair]:
+    """A window must fit: an image that is smaller, with its padding, gives nothing."""
+    if scene.view.attr("auto_pad", "NOTSET") != "NOTSET":
+        return []
+    pads, dilations = scene.view.attr("pads", [0] * 2 * len(kernel)), scene.view.attr("dilations", [1] * len(kernel))
+    around = [pads[axis] + pads[axis + len(kernel)] for axis in range(len(kernel))]
+    spans = [dilation * (taps - 1) + 1 for taps, dilation in zip(kernel, dilations, strict=True)]
+    return [(size + more, span, Relation.AT_LEAST) for size, more, span in zip(x[2:], around, spans, strict=True)]
+
+
+def _frames(scene: Scene) -> list[_Pair]:
+    """The signal of a short-time Fourier transform is as long as a frame."""
+    x, window, frame = scene.shape(0), scene.shape(2), scene.value(3)
+    length = int(frame.item()) if frame is not None else window[0] if window else 0
+    return [(x[1], length, Relation.AT_LEAST)] if x and len(x) > 1 else []
+
+
+def _mirror(scene: Scene) -> list[_Pair]:
+    """What is mirrored at an edge must be there."""
+    x, pads = scene.shape(0), scene.value(1)
+    if not x or pads is None or len(pads) != 2 * len(x) or scene.view.attr("mode", "constant") != "reflect":
+        return []
+    return [(size, int(max(pads[axis], pads[axis + len(x)], 0)) + 1, Relation.AT_LEAST) for axis, size in enumerate(x)]
 
 
 def _conv_transpose(scene: Scene) -> list[_Pair]:
@@ -152,12 +197,11 @@ def _broadcast(scene: Scene) -> list[_Pair]:
         sizes = scene.value(1)
         shapes[1:] = [None if sizes is None else tuple(int(size) for size in sizes)]
     known = [shape for shape in shapes if shape is not None]
+    found = []
     for axis in range(1, max(map(len, known), default=0) + 1):
-        sizes_there = [shape[-axis] for shape in known if len(shape) >= axis and shape[-axis] != 1]
-        for size in sizes_there:
-            if size != sizes_there[0]:
-                return _equal(sizes_there[0], size)
-    return []
+        there = [shape[-axis] for shape in known if len(shape) >= axis and shape[-axis] != 1] or [1]
+        found += _equal(there[0], next((size for size in there if size != there[0]), there[0]))
+    return found
 
 
 def _concat(scene: Scene) -> list[_Pair]:
@@ -170,7 +214,7 @@ def _concat(scene: Scene) -> list[_Pair]:
 
 def _reshape(scene: Scene) -> list[_Pair]:
     shape, sizes = scene.shape(0), scene.value(1)
-    if shape is None or sizes is None or sizes.ndim != 1 or scene.view.attr("allowzero", 0):
+    if shape is None or sizes is None or sizes.ndim != 1 or (scene.view.attr("allowzero", 0) and 0 in sizes):
         return []
     if any(size == 0 and axis >= len(shape) for axis, size in enumerate(sizes)):
         return []
@@ -193,6 +237,7 @@ def _gather(scene: Scene) -> list[_Pair]:
 
 
 _CHECKS: Mapping[str, _Check] = {
+    **dict.fromkeys(("AveragePool", "LpPool", "MaxPool"), _pool),
     "Concat": _concat,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
@@ -201,8 +246,10 @@ _CHECKS: Mapping[str, _Check] = {
     "GRU": _recurrent,
     "LSTM": _recurrent,
     "MatMul": _matmul,
+    "Pad": _mirror,
     "RNN": _recurrent,
     "Reshape": _reshape,
+    "STFT": _frames,
     "Split": _split,
     **dict.fromkeys(_ELEMENTWISE, _broadcast),
 }

@@ -1,20 +1,23 @@
 """The sizes that a graph asks for, found where other sizes contradict it.
 
 A classifier behind a flattened image takes one size alone, a table of positions as many tokens as it has, a reshape to crops
-multiples of their number. Where the plain sizes contradict the graph, the first node that they do so at says by how much. One
-size after the other is changed until that node is satisfied: by bisection, since what a node has grows with the size of
-the input, or by multiples of the numbers that the graph computes sizes with. Then the next contradiction is looked at.
+multiples of their number, a window as much as it covers. Where the plain sizes contradict the graph, the first node that they
+do so at says by how much. One size after the other is changed until that node is satisfied: by bisection, since what a node has
+grows with the size of the input, or by multiples of the numbers that the graph computes sizes with. Then the next contradiction
+is looked at.
 
 >>> # Flatten and MatMul with 25,088 rows: 64 pixels give 2,048 columns, 224 to 255 give 25,088, and 224 is the roundest
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from onnxprune.ir.control_flow import Path, node_at
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import every_node, values_read
 from onnxprune.shapes.clashes import Clash, Relation
@@ -43,6 +46,8 @@ _SIDES = (32, 48, 64, 16, 128, 8, 224)
 _NUMBERS = range(2, 513)
 """Numbers in a graph that sizes may have to be multiples of."""
 _MOST_NUMBERS = 24
+_PERIODS = 8
+"""How many sizes are tried that make a multiple."""
 
 
 def shapes_from(inputs: Sequence[ValueInfoProto], given: GivenSizes, sizes: Mapping[str, int]) -> dict[str, Shape]:
@@ -134,9 +139,9 @@ class Demands:
         """Whether there is something left to search with."""
         return self._left > 0
 
-    def until(self, node: int) -> Model:
-        """The graph up to a node, which suffices to see what that node has."""
-        nodes = self.model.graph.node[: node + 1]
+    def until(self, place: Path) -> Model:
+        """The graph up to a node, with all its bodies, which suffices to see what that node has."""
+        nodes = self.model.graph.node[: place[0] + 1]
         part = self.model.copy()
         del part.graph.node[:], part.graph.output[:]
         part.graph.node.extend(nodes)
@@ -160,7 +165,7 @@ class _Search:
 
     def __init__(self, demands: Demands, clash: Clash, sizes: Assignment, unlike: Mapping[str, int]) -> None:
         self.demands, self.clash, self.sizes, self.unlike = demands, clash, sizes, unlike
-        self.part = demands.until(clash.node)
+        self.part = demands.until(clash.place)
 
     def along(self, keys: tuple[str, ...]) -> Assignment | None:
         """The sizes with others, all equal, for some keys, that the node is satisfied by; ``None`` if there are none."""
@@ -173,9 +178,11 @@ class _Search:
 
         gaps[start] = self._gap({**self.sizes, **dict.fromkeys(keys, start)}) if len(keys) > 1 else self._own
         if self.clash.relation is Relation.MULTIPLE:
-            size = self._multiple(gap, start, self.unlike.get(keys[0]))
+            size = self._multiple(gap, start, self.unlike.get(keys[0])) or self._aligned(gap, keys)
         elif self.clash.relation is Relation.AT_MOST:
             size = self._at_most(gap, start, self.unlike.get(keys[0]))
+        elif self.clash.relation is Relation.AT_LEAST:
+            size = self._at_least(gap, start, self.unlike.get(keys[0]))
         else:
             size = self._equal(gap, start, self.unlike.get(keys[0]))
         return None if size is None else {**self.sizes, **dict.fromkeys(keys, size)}
@@ -187,7 +194,7 @@ class _Search:
             clash = self.demands.clash(self.part, sizes)
             if clash is None:
                 return sizes
-            found = _Search(self.demands, clash, sizes, self.unlike).along((other,)) if clash.node == self.clash.node else None
+            found = _Search(self.demands, clash, sizes, self.unlike).along((other,)) if clash.order == self.clash.order else None
             if found is not None:
                 return found
         return None
@@ -203,10 +210,10 @@ class _Search:
             return None
         found = self.demands.inferred(self.part, sizes)
         if found.clash is None:
-            read = (found.shapes.get(name) for name in self.part.graph.node[-1].input if name)
+            read = (found.shapes.get(name) for name in node_at(self.part.graph, self.clash.place).input if name)
             return 0 if all(shape is not None and min(shape, default=1) > 0 for shape in read) else None
-        if found.clash.node != self.clash.node:
-            return None
+        if found.clash.order != self.clash.order:
+            return 0 if found.clash.order > self.clash.order else None
         multiple = found.clash.relation is Relation.MULTIPLE
         return found.clash.have % found.clash.want if multiple else found.clash.gap
 
@@ -219,12 +226,40 @@ class _Search:
         trials = (size for size in (first, first + step) if size != unlike)
         return next((size for size in trials if gap(size) == 0), None)
 
+    def _aligned(self, gap: Callable[[int], int | None], keys: tuple[str, ...]) -> int | None:
+        """A size that makes a multiple of what grows with it by steps, from some number on: windows take a part of it first.
+
+        The one is taken that is right for other sizes of the other axes, too.
+
+        >>> # 40 (size - 25) numbers in rows of 1,060: 78 gives two rows of three, 131 as many rows as there are frames
+        """
+        start, want = self.sizes[keys[0]], self.clash.want
+        here, there = gap(start), gap(start + 1)
+        if here is None or there is None or want <= 0 or (there - here) % want == 0:
+            return None
+        slope = (there - here) % want
+        period = want // math.gcd(slope, want)
+        first = next(
+            (size for size in range(start, start + min(period, _LARGEST)) if (here + slope * (size - start)) % want == 0), 0
+        )
+        trials = [size for size in range(first, first + _PERIODS * period, period) if first and gap(size) == 0]
+        others = {key: size + 1 for key, size in self.sizes.items() if key not in keys}
+        apt = (size for size in trials if self._gap({**dict.fromkeys(keys, size), **others}) == 0)
+        return next(itertools.chain(apt, trials), None)
+
     def _at_most(self, gap: Callable[[int], int | None], start: int, unlike: int | None) -> int | None:
         above = _least(lambda size: (gap(size) or 0) > 0, start)
         if above is None or above < 2:
             return None
         trials = (size for size in (above - 1, above // 2 + 1, above // 2) if size != unlike and size > 0)
         return next((size for size in trials if gap(size) == 0), None)
+
+    def _at_least(self, gap: Callable[[int], int | None], start: int, unlike: int | None) -> int | None:
+        least = _least(lambda size: gap(size) == 0, start)
+        if least is None:
+            return None
+        trials = (_roundest(2 * least, 4 * least), _roundest(least, 2 * least), least, least + 1)  # one place alone says little
+        return next((size for size in trials if size != unlike and gap(size) == 0), None)
 
     def _equal(self, gap: Callable[[int], int | None], start: int, unlike: int | None) -> int | None:
         other = next((size for size in (2 * start, start + 1, start // 2) if size and gap(size) is not None), None)

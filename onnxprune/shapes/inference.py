@@ -84,7 +84,7 @@ def infer(
         changes = inference.changes()
         assumed |= inference.assumed
         if changes.items() <= carried.items():
-            clash = first_clash(model.graph.node, model.opset, inference.shapes, inference.values)
+            clash = first_clash(model.graph, model.opset, inference.shapes, inference.values)
             stuck = inference.stuck or clash is not None
             return Inferred(inference.shapes, inference.values, frozenset(assumed), stuck, clash)
         carried |= changes

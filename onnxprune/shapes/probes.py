@@ -10,6 +10,7 @@ where inference has no answer (custom operators, a few standard ones) the model 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,11 +25,11 @@ from onnxprune.shapes.inference import Inferred, infer
 from onnxprune.shapes.size_arithmetic import small_constants
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from onnxprune.ir.types import Shape
 
-__all__ = ["Shapes", "batch_multiple", "probe", "shapes_at", "starved"]
+__all__ = ["Shapes", "batch_multiple", "probe", "shapes_at", "starved", "takes_one_sample"]
 
 _STAND_INS = (13, 17)
 """Sizes, in the two probes, of what depends on data."""
@@ -102,6 +103,19 @@ def batch_multiple(model: Model) -> int:
 
     The other sizes are those that are known: from the user, and from samples.
     """
+    taken = _taken(model)
+    found = next(filter(taken, _MULTIPLES), 1)
+    return 1 if found == 1 or taken(found + 1) else found  # one sample alone may be what it does not take
+
+
+def takes_one_sample(model: Model) -> bool:
+    """Tell whether a graph takes one sample at a time, and contradicts any more, though its batch is open."""
+    taken = _taken(model)
+    return taken(1) and not any(map(taken, _MULTIPLES[1:3]))
+
+
+def _taken(model: Model) -> Callable[[int], bool]:
+    """Tells whether a batch of some number does not contradict a graph."""
     known = replace(model.sizes, fixed={**model.sizes.seen, **model.sizes.fixed})
     constants = small_constants(model)
 
@@ -109,8 +123,7 @@ def batch_multiple(model: Model) -> int:
         sizes = bindings(model.inputs, (batch, 2 * batch), known)[0]
         return not infer(model, sizes, constants, _STAND_INS[0]).stuck
 
-    found = next(filter(taken, _MULTIPLES), 1)
-    return 1 if found == 1 or taken(found + 1) else found  # one sample alone may be what it does not take
+    return cache(taken)
 
 
 def _differ(value: Array, moved: Array) -> Array:

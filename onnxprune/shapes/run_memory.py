@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import OptionError
-from onnxprune.ir.node import values_read
+from onnxprune.ir.node import subgraphs, values_read
 from onnxprune.runtime.memory import left, share
-from onnxprune.shapes.candidates import binding_candidates
+from onnxprune.shapes.candidates import binding_candidates, one_sample
 from onnxprune.shapes.probes import shapes_at
 
 if TYPE_CHECKING:
+    from onnx import GraphProto
+
     from onnxprune.ir.model import Model
     from onnxprune.ir.types import Shape
 
@@ -34,18 +36,24 @@ def peak_bytes(model: Model, shapes: Mapping[str, Shape | None]) -> int:
     size = {
         name: _ELEMENT * math.prod(shape) for name, shape in shapes.items() if shape is not None and name not in model.weights
     }
+    return _peak(model.graph, {value.name for value in model.inputs}, size)
+
+
+def _peak(graph: GraphProto, inputs: Collection[str], size: Mapping[str, int]) -> int:
+    """Bytes of a graph's inputs, and of what its nodes make, that are alive together; of bodies of a node the largest counts."""
+    own = {*inputs, *(name for node in graph.node for name in node.output)}
     last: dict[str, int] = {}
-    for place, node in enumerate(model.graph.node):
-        last |= dict.fromkeys((*values_read(node), *node.output), place)
-    last |= dict.fromkeys((output.name for output in model.graph.output), len(model.graph.node))
+    for place, node in enumerate(graph.node):
+        last |= dict.fromkeys(own.intersection((*values_read(node), *node.output)), place)
+    last |= dict.fromkeys((output.name for output in graph.output), len(graph.node))
     ends: dict[int, list[str]] = {}
     for name, place in last.items():
         ends.setdefault(place, []).append(name)
-    alive = sum(size.get(value.name, 0) for value in model.inputs)
-    peak = alive
-    for place, node in enumerate(model.graph.node):
+    alive = peak = sum(size.get(name, 0) for name in inputs)
+    for place, node in enumerate(graph.node):
+        inside = max((_peak(body, {value.name for value in body.input}, size) for body in subgraphs(node)), default=0)
         alive += sum(size.get(name, 0) for name in node.output)
-        peak = max(peak, alive)
+        peak = max(peak, alive + inside)
         alive -= sum(size.get(name, 0) for name in ends.get(place, ()))
     return peak
 
@@ -57,8 +65,7 @@ def batch_that_fits(model: Model, most: int) -> int:
 
 def runs_that_fit(model: Model, most: int) -> tuple[int, int]:
     """`batch_that_fits`, and the bytes that the run of such a batch takes."""
-    sizes = next(binding_candidates(model))[0]
-    one = {name: (1, *shape[1:]) for name, shape in sizes.items()}
+    one = one_sample(model, next(binding_candidates(model))[0])
     needed = max(peak_bytes(model, shapes_at(model, one).shapes), 1)
     size = max(1, min(most, share(_PART, 2**62) // needed))
     return size, size * needed

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
 
-__all__ = ["WORST", "comparable", "divergence", "log_softmax"]
+__all__ = ["WORST", "comparable", "cosines", "divergence", "finite_rows", "log_softmax"]
 
 WORST = 1e3
 """The divergence of an output that is not finite where the original's is: large, and finite so that means are."""
@@ -41,6 +41,26 @@ def divergence(outputs: Sequence[Any], reference: Sequence[Any]) -> float:
 def comparable(a: Any, b: Any) -> bool:
     """Tell whether two outputs are floating-point tensors of one shape, with entries."""
     return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape and bool(a.size) and _is_floating(b)
+
+
+def finite_rows(a: Array, b: Array) -> tuple[Array, Array]:
+    """A batch of outputs and the reference's as rows of float64, a row for each sample, without anything that is not finite.
+
+    Entries that are not finite in the reference (no pitch, classes masked out) are 0 in both. A sample that is not finite where
+    the reference is becomes 0 altogether: nothing of it is right.
+    """
+    x, y = (v.astype(np.float64).reshape(v.shape[0] if v.ndim > 1 else 1, -1) for v in (a, b))
+    known = np.isfinite(y)
+    x, y = np.where(known, x, 0.0), np.where(known, y, 0.0)
+    return np.where(np.isfinite(x).all(1, keepdims=True), x, 0.0), y
+
+
+def cosines(x: Array, y: Array) -> Array:
+    """The cosine similarity of each row of one matrix to the other's; 1 where both are 0."""
+    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    alike = np.where(x.any(1) | y.any(1), 0.0, 1.0)
+    result: Array = np.where(norms > 0, (x * y).sum(1) / np.maximum(norms, 1e-300), alike)
+    return result
 
 
 def _is_floating(array: Array) -> bool:

@@ -14,8 +14,9 @@ from onnxprune.ir.precision import as_float32, feeds_as_float32, float_types
 from onnxprune.runtime.memory import share
 from onnxprune.runtime.partition import Runner
 from onnxprune.runtime.session import first_line
-from onnxprune.shapes.candidates import binding_candidates
+from onnxprune.shapes.candidates import binding_candidates, one_sample
 from onnxprune.shapes.probes import shapes_at, starved
+from onnxprune.verify.divergence import cosines, finite_rows
 from onnxprune.verify.expense import activation_bytes, expensive
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def measure_drift(pruned: Model, original: Model, samples: Samples | None, *, se
         batches.add(batch)
         given = samples or noise_samples(original.inputs, count=max(_NOISE, batch), seed=seed, shapes=one)
         try:
-            cost = activation_bytes(original, {name: (1, *shape[1:]) for name, shape in one.items()})
+            cost = activation_bytes(original, one_sample(original, one))
             found = _drift_in_any(pruned, original, given, count, cost, batch)
         except ModelError as error:
             failed = failed or error
@@ -148,8 +149,8 @@ def _drift_of(
 
 def _drift(small: Runner, large: Runner, samples: Samples, count: int, size: int, feeds: FeedConversion) -> Drift:
     taken = vectors = choices = classes = 0
-    cosines = agreements = squares = gaps = 0.0
-    names, reshaped = [output.name for output in large.model.graph.output], set[str]()
+    alike = agreements = squares = gaps = 0.0
+    names, remarks = [output.name for output in large.model.graph.output], dict[str, str]()
     for batch in samples.batches(size):
         if taken and taken + batch.size > count:
             break
@@ -161,15 +162,16 @@ def _drift(small: Runner, large: Runner, samples: Samples, count: int, size: int
             if not isinstance(b, np.ndarray) or not np.issubdtype(b.dtype, np.floating):
                 continue
             if a.shape != b.shape:  # nothing of it agrees
-                reshaped.add(name)
+                remarks[name] = "has another shape"
                 vectors, choices, gaps, squares = vectors + 1, choices + 1, gaps + 1.0, squares + 1.0
                 continue
             if b.ndim < 1 or b.size == 0:
                 continue
-            x, y = (v.astype(np.float64).reshape(v.shape[0] if v.ndim > 1 else 1, -1) for v in (a, b))
-            norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+            x, y = finite_rows(a, b)
             same = a.argmax(-1) == b.argmax(-1)
-            cosines += float(np.where(norms > 0, (x * y).sum(1) / np.maximum(norms, 1e-300), 1.0).sum())
+            alike += float(cosines(x, y).sum())
+            if np.isnan(b).any():
+                remarks.setdefault(name, "is not a number in parts")
             agreements += float(same.sum())
             if not vectors and a.ndim in _SCORED_AXES and a.shape[-1] > 1:
                 classes = a.shape[-1]
@@ -180,8 +182,8 @@ def _drift(small: Runner, large: Runner, samples: Samples, count: int, size: int
     if not vectors:
         return Drift(1.0, 0.0, 1.0, taken, _NOTHING)
     relative = float(np.sqrt(gaps / squares)) if squares else 0.0
-    shapes = "".join(f", {name!r} has another shape" for name in sorted(reshaped))
-    return Drift(cosines / vectors, relative, agreements / choices, taken, f"{samples.source}{shapes}", classes)
+    told = "".join(f", {name!r} {remark}" for name, remark in sorted(remarks.items()))
+    return Drift(alike / vectors, relative, agreements / choices, taken, f"{samples.source}{told}", classes)
 
 
 def _run(runner: Runner, feeds: Mapping[str, Any], text: str) -> list[Any]:

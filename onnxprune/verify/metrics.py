@@ -15,7 +15,7 @@ from onnxprune.options.functions import guarded, load_named
 from onnxprune.runtime.parallel import at_once, map_ordered
 from onnxprune.runtime.session import Session
 from onnxprune.shapes.run_memory import runs_that_fit
-from onnxprune.verify.divergence import comparable
+from onnxprune.verify.divergence import comparable, cosines, finite_rows
 
 if TYPE_CHECKING:
     from onnxprune.data.batching import Batch
@@ -54,12 +54,7 @@ def mse(outputs: Sequence[Any], reference: Sequence[Any], labels: Any) -> float:
 
 def cosine(outputs: Sequence[Any], reference: Sequence[Any], labels: Any) -> float:
     """Mean cosine similarity of each sample's outputs to the original's."""
-    found = []
-    for a, b in _pairs(outputs, reference):
-        x, y = (v.reshape(len(v) if v.ndim > 1 else 1, -1) for v in (a, b))
-        norms = np.maximum(np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1), 1e-30)
-        found.append(float(((x * y).sum(1) / norms).mean()))
-    return float(np.mean(found))
+    return float(np.mean([cosines(x, y).mean() for x, y in _pairs(outputs, reference)]))
 
 
 QUALITY_METRICS: dict[str, QualityMetric] = {f.__name__: f for f in (top1, agreement, mse, cosine)}
@@ -76,7 +71,7 @@ def _scores(outputs: Sequence[Any]) -> Array:
 
 
 def _pairs(outputs: Sequence[Any], reference: Sequence[Any]) -> list[tuple[Array, Array]]:
-    pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in zip(outputs, reference, strict=True) if comparable(a, b)]
+    pairs = [finite_rows(a, b) for a, b in zip(outputs, reference, strict=True) if comparable(a, b)]
     if not pairs:
         raise ModelError("the model has no floating-point output to compare: use --metric package.module:function")
     return pairs

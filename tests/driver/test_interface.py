@@ -40,7 +40,7 @@ MODELS = {
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_the_lines_make_samples_that_the_model_takes(name: str, tmp_path: Path) -> None:
     model = Model.of(MODELS[name])
-    lines = snippet(model)
+    lines = snippet(model, {})
     assert len(lines) == 3
     subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, check=True)
     samples = open_samples(str(tmp_path / "calib.npz"), model.inputs)
@@ -50,15 +50,22 @@ def test_the_lines_make_samples_that_the_model_takes(name: str, tmp_path: Path) 
 
 
 def test_inputs_without_a_rank_have_no_lines() -> None:
-    assert snippet(Model.of(inputs(("x", TensorProto.FLOAT, None)))) == []
+    assert snippet(Model.of(inputs(("x", TensorProto.FLOAT, None))), {}) == []
 
 
 def test_the_file_is_described(tmp_path: Path) -> None:
     made = net()
     made.producer_name, made.producer_version = "pytorch", "2.6"
     onnx.save(made, tmp_path / "n.onnx")
-    found = interface(Model.of(tmp_path / "n.onnx"))
+    found = interface(Model.of(tmp_path / "n.onnx"), {})
     assert (found["producer"], found["opset"], found["ir_version"]) == ("pytorch 2.6", 18, 10)
     assert found["bytes"] == (tmp_path / "n.onnx").stat().st_size
     assert found["inputs"] == [{"name": "x", "type": "float", "shape": ["N", 3, 8, 8]}]
     assert found["outputs"] == [{"name": "y", "type": "float", "shape": ["N", 8, 8, 8]}]
+
+
+def test_samples_have_the_sizes_that_the_model_takes() -> None:
+    model = Model.of(inputs(("audio", TensorProto.FLOAT, ["n", "samples"]), ("lengths", TensorProto.INT64, ["m"])))
+    made = snippet(model, {"audio": (2, 512), "lengths": (7,)})[1]
+    assert "rng.random([256, 512])" in made
+    assert "rng.integers(0, 2, [256])" in made

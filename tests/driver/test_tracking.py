@@ -155,7 +155,7 @@ def test_versions_are_told_apart(monkeypatch: pytest.MonkeyPatch, have: dict[str
         return have[name]
 
     monkeypatch.setattr(tracking, "installed", installed)
-    assert mlflow._major() == major
+    assert tracking._major() == major
 
 
 def test_a_server_that_goes_away_costs_the_run_and_not_the_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ def test_a_server_that_goes_away_costs_the_run_and_not_the_model(folder: Path, m
 
 
 def test_passwords_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OptionError) as told, mlflow._faults(OptionError, "what", "http://me:secret@host", "so"):
+    with pytest.raises(OptionError) as told, tracking._faults(OptionError, "what", "http://me:secret@host", "so"):
         raise ValueError("http://me:secret@host does not answer. Nothing more.")
     assert str(told.value) == "what: http://me:...@host does not answer; so"
 

@@ -112,3 +112,15 @@ def test_what_is_lost_is_what_the_spectrum_says() -> None:
     assert basis.lost[0] == 0
     assert basis.lost[-1] == pytest.approx(1)
     assert (np.diff(basis.lost) >= 0).all()
+
+
+def test_values_that_are_not_finite_give_no_basis() -> None:
+    """A row of attention in which all is masked out is no number: its group is repaired as it stands."""
+    found, some = bases(NETS["attention"])
+    sums = BasisSums(found.model, found.coupling)
+    rng = np.random.default_rng(0)
+    shapes = {name: found.shapes.shapes[name] for name in sums.names}
+    batch = {name: rng.normal(size=shape or ()).astype(np.float32) for name, shape in shapes.items()}
+    first = sums.names[0]
+    sums.add({**batch, first: np.where(np.arange(batch[first].shape[-1]) == 1, np.inf, batch[first]).astype(np.float32)})
+    assert sums.bases().keys() < some.keys()

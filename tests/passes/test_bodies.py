@@ -10,7 +10,7 @@ from onnx import ModelProto, helper
 from control_flow_nets import NETS, net
 from nets import assert_same_graph, assert_same_values, parse
 from onnxprune.ir.model import Model
-from onnxprune.ir.node import every_body, every_graph
+from onnxprune.ir.node import every_body, every_graph, every_node
 from onnxprune.passes import Normalize
 from onnxprune.passes.bodies import hoist, unique_names
 
@@ -249,3 +249,24 @@ def test_order_is_kept() -> None:
             for at, node in enumerate(graph.node):
                 assert all(places.get(read, -1) < at for read in node.input)
         assert all(one != other for one, other in pairwise(model.weights))
+
+
+def test_a_branch_that_is_inlined_decides_the_next_one() -> None:
+    """Inside a branch that an input chooses: whether the channel is squeezed decides the rank, and that what comes then."""
+    model = parse(
+        """(float[N,T] x, bool c) => (float[N,T] y)
+        <int64[1] one = {1}, int64 first = {1}, int64 zero = {0}, int64 single = {1}, int64 two = {2}> {
+          y = If (c) <
+            then_branch = yes () => (float[N,T] p) {
+              u = Unsqueeze(x, one) s = Shape(u) d = Gather(s, first) e = Equal(d, single)
+              v = If (e) <then_branch = a () => (m) { m = Squeeze(u, one) }, else_branch = b () => (k) { k = Identity(u) }>
+              z = Shape(v) r = Shape(z) n = Squeeze(r) f = Equal(n, two)
+              w = If (f) <then_branch = g () => (i) { i = Neg(v) }, else_branch = h () => (j) { j = Squeeze(v, one) }>
+              p = Relu(w)
+            },
+            else_branch = no () => (float[N,T] q) { q = Neg(x) }>
+        }"""
+    )
+    found = Normalize().run(Model.of(model))
+    assert [node.op_type for node in every_node(found.model.graph)].count("If") == 1
+    assert None not in found.shapes.shapes.values()

@@ -71,6 +71,23 @@ def test_what_is_measured_without_repair_is_what_cutting_costs() -> None:
             assert np.mean([divergence(small.run(feed), large.run(feed)) for feed in held]) == pytest.approx(error, rel=1e-3)
 
 
+def test_sizes_that_are_spelled_before_a_group_change_with_it() -> None:
+    """The first state of a GRU is made of the batch and a number of hidden units, which goes with them."""
+    found = measured(
+        """(float[N,5,4] x) => (float[N,3] y) <float[1,24,4] w, float[1,24,8] r, float[8,3] v,
+           int64[1] one = {1}, int64[1] hidden = {8}, int64[1] none = {0}> {
+          s = Shape<start = 0, end = 1>(x) c = Concat<axis = 0>(one, s, hidden) h = ConstantOfShape(c)
+          t = Transpose<perm = [1, 0, 2]>(x) o, l = GRU<hidden_size = 8>(t, w, r, , , h) q = Squeeze(l, none) y = MatMul(q, v)
+        }""",
+        repair=False,
+    )
+    group = next(group for group in found.analysis.coupling.groups if group.size == 8)
+    for width, error in found.curves[group.id].measured.items():
+        cut = Session(PruneChannels().run(found.analysis, Plan({group.id: found.curves[group.id].keep(width)})))
+        large, held = Session(found.analysis.model), found.observed.calibration.held
+        assert np.mean([divergence(cut.run(feed), large.run(feed)) for feed in held]) == pytest.approx(error, rel=1e-3)
+
+
 def test_repair_makes_groups_cheaper() -> None:
     plain, repaired = (measured(NETS["residual"], repair=repair).curves for repair in (False, True))
     costs = [sum(sum(curve.measured.values()) for curve in found.values()) for found in (plain, repaired)]

@@ -40,14 +40,21 @@ def test_what_must_be_equal(weights: str, body: str, shape: tuple[int, ...], exp
 
 def test_a_reshape_asks_for_multiples() -> None:
     found = clash("float[A,4] x", "int64[3] s = {-1, 7, 4}", "y = Reshape(x, s)", x=(2, 4))
-    assert found == Clash(0, 8, 28, Relation.MULTIPLE)
+    assert found == Clash((0,), 8, 28, Relation.MULTIPLE)
     assert clash("float[A,4] x", "int64[3] s = {-1, 7, 4}", "y = Reshape(x, s)", x=(14, 4)) is None
+
+
+def test_zeros_that_are_sizes_are_not_looked_at_and_others_are() -> None:
+    """PyTorch's newer exporter allows zeros everywhere."""
+    found = clash("float[A,4] x", "int64[2] s = {3, 4}", "y = Reshape<allowzero = 1>(x, s)", x=(2, 4))
+    assert found == Clash((0,), 8, 12)
+    assert clash("float[A,4] x", "int64[2] s = {0, 4}", "y = Reshape<allowzero = 1>(x, s)", x=(2, 4)) is None
 
 
 def test_a_table_has_an_end() -> None:
     body = "s = Shape<start = 0, end = 1>(x) t = Squeeze(s) r = Range(zero, t, one) y = Gather(table, r)"
     weights = "int64 zero = {0}, int64 one = {1}, float[12,4] table"
-    assert clash("float[A,4] x", weights, body, x=(24, 4)) == Clash(3, 24, 12, Relation.AT_MOST)
+    assert clash("float[A,4] x", weights, body, x=(24, 4)) == Clash((3,), 24, 12, Relation.AT_MOST)
     assert clash("float[A,4] x", weights, body, x=(12, 4)) is None
 
 
@@ -57,3 +64,34 @@ def test_sizes_of_one_are_repeated() -> None:
 
 def test_what_is_not_known_is_no_contradiction() -> None:
     assert clash("float[A,4] x, int64[B] s", "", "y = Reshape(x, s)", x=(1, 4), s=(2,)) is None
+
+
+@pytest.mark.parametrize(
+    ("weights", "body", "have", "want", "rank"),
+    [
+        ("float[4,3,9,5] w", "y = Conv<dilations = [2, 1], pads = [1, 0, 2, 1]>(x, w)", 9 + 3, 17, 1),
+        ("float w", "y = MaxPool<kernel_shape = [3, 11]>(x)", 8, 11, 1),
+        ("int64[8] p = {0, 0, 9, 0, 0, 0, 2, 0}", 'y = Pad<mode = "reflect">(x, p)', 9, 10, 2),
+    ],
+)
+def test_windows_ask_for_so_much_at_least(weights: str, body: str, have: int, want: int, rank: int) -> None:
+    found = clash("float[A,B,C,D] x", weights, body, x=(2, 3, 9, 8))
+    assert found == Clash((0,), have, want, Relation.AT_LEAST, rank)
+    assert clash("float[A,B,C,D] x", weights, body, x=(2, 3, 17, 11)) is None
+
+
+def test_frames_ask_for_so_much_at_least() -> None:
+    weights, body = "int64 step = {4}, float[0] none, int64 length = {32}", 'y = STFT(x, step, "", length)'
+    body = body.replace('""', "")
+    found = clash("float[A,B,C] x", weights, body, x=(2, 24, 1))
+    assert found == Clash((0,), 24, 32, Relation.AT_LEAST)
+
+
+def test_of_bodies_only_what_is_too_small_counts() -> None:
+    """A branch that is not taken may ask for other sizes than the one that is."""
+    body = "y = If (c) <then_branch = t () => (u) { u = Conv (x, w) }, else_branch = e () => (v) { v = Add (x, b) }>"
+    weights = "float[3,3,9] w, float[1,1,7] b"
+    found = clash("float[A,B,C] x, bool c", weights, body, x=(2, 3, 8), c=())
+    assert found is not None
+    assert (found.place[0], found.have, found.want, found.relation) == (0, 8, 9, Relation.AT_LEAST)
+    assert clash("float[A,B,C] x, bool c", weights, body, x=(2, 3, 9), c=()) is None

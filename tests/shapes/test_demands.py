@@ -108,3 +108,28 @@ def test_frames_of_audio_that_a_classifier_counts() -> None:
     assert found is not None
     assert (found[2] - 400) // 160 + 1 == 98
     assert dynamic == (True, False, False)
+
+
+def test_windows_one_after_the_other() -> None:
+    """Frames of 512 samples, three of which are looked at together."""
+    text = """(float[N,T] x) => (float[N,4,M] y) <int64[1] one = {1}, float[8,1,512] frames, float[4,8,3] w> {
+      c = Unsqueeze(x, one) f = Conv<strides = [160]>(c, frames) y = Conv(f, w)
+    }"""
+    assert sizes(text) == ((2, 1024), (True, True))
+
+
+def test_features_of_a_row_behind_windows() -> None:
+    """40 numbers for each feature but 24, in rows of 1,060: 131 features, and any number of frames from nine on."""
+    text = """(float[T,F] x) => (float[M,5] y)
+      <int64[2] front = {0, 1}, float[10,1,3,25] w, int64[2] s = {-1, 1060}, float[1060,5] v> {
+      u = Unsqueeze(x, front) c = Conv(u, w) t = Transpose<perm = [0, 2, 1, 3]>(c) r = Reshape(t, s) y = MatMul(r, v)
+    }"""
+    found, dynamic = sizes(text)
+    assert found is not None
+    assert found[1] == 106 + 24
+    assert dynamic == (True, False)
+
+
+def test_demands_of_one_node_are_met_one_after_the_other() -> None:
+    text = "(float[T,F,C] x) => (float[T,F,C] y) <float[80,3] scale> { y = Mul(x, scale) }"
+    assert sizes(text) == ((2, 80, 3), (True, False, False))

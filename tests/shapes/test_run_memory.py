@@ -8,6 +8,7 @@ from nets import parse
 from onnxprune.errors import OptionError
 from onnxprune.ir.model import Model
 from onnxprune.runtime import memory
+from onnxprune.shapes.candidates import one_sample
 from onnxprune.shapes.probes import shapes_at
 from onnxprune.shapes.run_memory import batch_that_fits, demand_room, peak_bytes
 
@@ -38,3 +39,23 @@ def test_batches_are_as_large_as_memory_allows(monkeypatch: pytest.MonkeyPatch) 
     assert batch_that_fits(model, 64) == 256 // 12
     monkeypatch.setenv(memory.VARIABLE, "1M")
     assert batch_that_fits(model, 64) == 64 // 12
+
+
+def test_one_sample_has_inputs_that_all_samples_share() -> None:
+    """A scalar has no batch, and a state has it on its second axis."""
+    net = "(float[N,64] x, float[2,N,8] state, float low, float[3,4] table) => (float[N,64] y) { y = Add(x, low) }"
+    model = Model.of(parse(net))
+    sizes = {"x": (10, 64), "state": (2, 10, 8), "low": (), "table": (3, 4)}
+    assert one_sample(model, sizes) == {"x": (1, 64), "state": (2, 1, 8), "low": (), "table": (3, 4)}
+    assert one_sample(Model.of(parse(NET.replace("N", "5"))), {"x": (5, 64)}) == {"x": (1, 64)}
+    assert batch_that_fits(model, 64) == 64
+
+
+def test_what_bodies_make_counts_while_their_node_runs() -> None:
+    text = """(float[N,4] x, bool c) => (float[N,4] y) <int64[2] much = {1000, 4}> {
+      z = If (c) <then_branch = t () => (p) { a = ConstantOfShape(much) b = ReduceSum(a) p = Add(x, b) },
+                  else_branch = e () => (q) { q = Neg(x) }>
+      y = Relu(z)
+    }"""
+    model = Model.of(parse(text))
+    assert peak_bytes(model, shapes_at(model, {"x": (2, 4), "c": ()}).shapes) >= 4 * 4000

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from onnxprune.verify.divergence import WORST, comparable, divergence, log_softmax
+from onnxprune.verify.divergence import WORST, comparable, cosines, divergence, finite_rows, log_softmax
 
 
 def array(*values: Any, dtype: str = "float32") -> Any:
@@ -92,3 +92,13 @@ def test_comparable() -> None:
         assert not comparable(a, other)
     assert not comparable([1.0], a)
     assert not comparable(a[:0], a[:0])
+
+
+def test_what_is_not_finite_in_the_reference_does_not_count() -> None:
+    nan, inf = np.nan, np.inf
+    a = np.array([[nan, 2.0, -inf], [nan, 1.0, 1.0], [1.0, 1.0, 1.0]])
+    b = np.array([[nan, 4.0, -inf], [5.0, 1.0, 1.0], [nan, nan, nan]])
+    x, y = finite_rows(a, b)
+    np.testing.assert_array_equal(x, [[0, 2, 0], [0, 0, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(y, [[0, 4, 0], [5, 1, 1], [0, 0, 0]])
+    np.testing.assert_array_equal(cosines(x, y), [1, 0, 1])

@@ -86,3 +86,18 @@ def test_the_memory_of_drift_is_that_of_a_batch() -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 3 * peaks[0]
+
+
+def test_outputs_that_are_not_numbers_in_parts() -> None:
+    """A pitch is NaN where nothing sounds: that is no drift, and is said; the other entries count."""
+    net = "(float[N,3] x) => (float[N,3] pitch) <float[1] c = {C}> { r = Sqrt(x) pitch = Mul(r, c) }"
+    model, other, broken = (Model.of(parse(net.replace("C", c))) for c in ("1", "-1", "nan"))
+    samples = open_samples({"x": np.array([[-1, 4, 9], [1, -1, -1], [-1, -1, -1]], np.float32)}, model.inputs)
+    same, turned, nothing = (measure_drift(one, model, samples) for one in (model, other, broken))
+    assert turned.cosine == pytest.approx(-1 / 3), "one sample has no number"
+    assert turned.relative == pytest.approx(2)
+    assert nothing.cosine == pytest.approx(1 / 3)
+    assert nothing.relative == pytest.approx(1)
+    assert same.source == "samples, 'pitch' is not a number in parts"
+    assert same.cosine == pytest.approx(1)
+    assert same.relative == 0

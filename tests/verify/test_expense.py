@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nets import parse
+from onnxprune.errors import OptionError
 from onnxprune.ir.model import Model
+from onnxprune.runtime import memory
 from onnxprune.runtime.partition import Runner
 from onnxprune.verify import drift, expense, inputs
 from onnxprune.verify.expense import activation_bytes
@@ -55,3 +57,21 @@ def test_outputs_are_compared_in_batches_and_on_samples_that_fit(monkeypatch: py
     monkeypatch.setattr(expense, "EXPENSIVE", 5 * sample)
     assert drift.measure_drift(model(), model(), None).samples == 4
     assert set(sizes) == {2}
+
+
+@pytest.mark.parametrize(
+    ("weights", "body"),
+    [
+        ("int64[1] n = {1000000000}", "c = ConstantOfShape(n)"),
+        ("int64[2] n = {1, 250000000}", "c = Tile(x, n)"),
+        ("int64 zero = {0}, int64 one = {1}, int64 n = {1000000000}", "r = Range(zero, n, one) c = Cast<to = 1>(r)"),
+    ],
+)
+def test_what_nodes_make_of_a_number_counts(weights: str, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small file with small inputs: its run takes four gigabytes, and is refused before it starts."""
+    text = f"(float[N,4] x) => (float[N,4] y) <{weights}> {{ {body} s = ReduceSum(c) y = Add(x, s) }}"
+    made = Model.of(parse(text))
+    assert activation_bytes(made, {"x": (1, 4)}) >= 4 * 10**9
+    monkeypatch.setenv(memory.VARIABLE, "2G")
+    with pytest.raises(OptionError, match=r"the proof takes about \d+\.\d\d GB for one sample, .* left: raise --max-memory"):
+        inputs.reference(made, ["y"], 0)

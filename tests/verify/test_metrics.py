@@ -151,3 +151,10 @@ def test_the_originals_outputs_are_kept_while_there_is_room(room: int, monkeypat
     monkeypatch.setattr(evaluation._session, "run", counted)
     assert evaluation.of(turned(model)).pruned == pytest.approx(-1)
     assert sorted(again, reverse=True) == {1 << 26: [], 1000: [64, 22], 0: [64, 64, 22]}[room]  # batches run side by side
+
+
+@pytest.mark.parametrize("metric", ["cosine", "mse"])
+def test_entries_that_the_original_has_no_number_for(metric: str) -> None:
+    x, other = np.array([[1.0, np.nan, 3.0], [0.0, 0.0, 0.0]]), np.array([[np.nan, 1.0, 3.0], [0.0, 0.0, 0.0]])
+    assert QUALITY_METRICS[metric]([x], [x], None) == pytest.approx(1), "zeros are as they were, too"
+    assert QUALITY_METRICS[metric]([other], [x], None) <= 0.5, "a sample that lost a number is all wrong"
