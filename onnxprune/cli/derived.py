@@ -19,6 +19,7 @@ from onnxprune.errors import ContractError, OnnxPruneError
 from onnxprune.ir.unchanged import watched
 from onnxprune.options.fields import Field, Option, fields_of
 from onnxprune.options.gates import Gates
+from onnxprune.options.shared import NOISE
 from onnxprune.runtime.memory import bound_memory
 from onnxprune.runtime.threads import bound
 
@@ -153,7 +154,8 @@ def _explained(error: Exception, given: Mapping[str, Any]) -> OnnxPruneError:
     from onnxprune.driver.fault import explained
 
     named = [given.get("model"), given.get("pruned"), *(given.get("models") or ())]
-    return explained(error, [path for path in named if path])
+    samples = {f"--{name}": given[name] for name in ("calib", "data", "eval") if given.get(name) not in {None, "", NOISE}}
+    return explained(error, [path for path in named if path], samples, given.get("preprocess") or "")
 
 
 def _hints(function: Callable[..., None]) -> dict[str, Any]:

@@ -1,29 +1,36 @@
-"""Whose fault an unexpected error is: that of the model, where ONNX Runtime cannot run it either, else onnxprune's own."""
+"""Whose fault an unexpected error is: the model's or the samples', where ONNX Runtime cannot run it on them, else our own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from onnxprune.errors import ContractError, ModelError, OnnxPruneError
+from onnxprune.data.samples import in_multiples, open_samples
+from onnxprune.errors import ContractError, InputError, ModelError, OnnxPruneError, OptionError
 from onnxprune.ir.model import Model
 from onnxprune.runtime.partition import run_each
 from onnxprune.runtime.session import first_line, random_feeds
 from onnxprune.shapes.candidates import binding_candidates
 
-__all__ = ["explained", "refused"]
+__all__ = ["explained", "refused", "unsuitable"]
 
 _TRIALS = 12
 """Sizes of inputs that are tried."""
+_BATCHES = 16
+"""Batches of samples that are tried."""
 
 
-def explained(error: Exception, models: Iterable[Path]) -> OnnxPruneError:
+def explained(
+    error: Exception, models: Sequence[Path], samples: Mapping[str, str] | None = None, preprocess: str = ""
+) -> OnnxPruneError:
     """The error to report for one that nobody foresaw.
 
     Args:
         error: what was raised.
         models: the files that were read.
+        samples: of the first of them, by the option that names them.
+        preprocess: how images become arrays.
     """
     if isinstance(error, MemoryError):
         return ModelError(f"there is not enough memory here; use a machine with more or fewer samples {error}")
@@ -31,6 +38,10 @@ def explained(error: Exception, models: Iterable[Path]) -> OnnxPruneError:
         fault = refused(path)
         if fault is not None:
             return fault
+    for option, source in (samples or {}).items() if models else ():
+        unfit = unsuitable(models[0], option, source, preprocess)
+        if unfit is not None:
+            return unfit
     if isinstance(error, ContractError):
         return error
     return ContractError(f"{type(error).__name__}: {error}; this is a defect of onnxprune, please report it")
@@ -51,3 +62,24 @@ def refused(path: Path) -> ModelError | None:
     except ModelError as error:
         return error
     return ModelError(f"{path}: does not run: {first}")
+
+
+def unsuitable(path: Path, option: str, source: str, preprocess: str = "") -> InputError | None:
+    """Why a model does not run on samples; ``None`` if it does.
+
+    Args:
+        path: of the model.
+        option: that names the samples, for the message.
+        source: of the samples, as `open_samples` takes it.
+        preprocess: how images become arrays.
+    """
+    try:
+        model = Model.of(path)
+        samples = open_samples(source, model.inputs, option=option, preprocess=preprocess or None)
+        in_multiples(model, samples)
+        for result in run_each(model, [batch.feeds for batch in islice(samples.batches(), _BATCHES)]):
+            if isinstance(result, Exception):
+                return OptionError(f"{samples.source}: {model.name} does not run on these samples: {first_line(result)}")
+    except InputError as error:
+        return error
+    return None

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
-from onnxprune.driver.fault import explained, refused
-from onnxprune.errors import ContractError, ModelError, PassError
+from onnxprune.driver.fault import explained, refused, unsuitable
+from onnxprune.errors import ContractError, ModelError, OptionError, PassError
 
 RUNS = '<ir_version: 9, opset_import: ["" : 18]> g (float[n, 4] x) => (y) { y = Relu (x) }'
 REFUSED = '<ir_version: 9, opset_import: ["" : 18]> g (float[n, 4] x) => (y) { [turn] y = Transpose <perm = [0, 9]> (x) }'
@@ -36,6 +37,21 @@ def test_a_model_that_runs_is_not(tmp_path: Path) -> None:
     assert "IndexError: list index out of range; this is a defect of onnxprune" in str(defect)
     failed = PassError("Couple() failed")
     assert explained(failed, [path]) is failed
+
+
+MULTIPLES = '<ir_version: 9, opset_import: ["" : 18]> g (float[n, m] x) => (y) <int64[2] s = {0, 4}> { [cut] y = Reshape (x, s) }'
+
+
+@pytest.mark.parametrize(("width", "runs"), [(4, True), (5, False)])
+def test_samples_that_a_model_does_not_run_on_are_at_fault(tmp_path: Path, width: int, runs: bool) -> None:
+    path = written(tmp_path, MULTIPLES)
+    samples = tmp_path / "calib.npz"
+    np.savez(samples, x=np.ones((3, width), np.float32))
+    assert (unsuitable(path, "--calib", str(samples)) is None) == runs
+    found = explained(IndexError("list index out of range"), [path], {"--calib": str(samples)})
+    assert isinstance(found, ContractError if runs else OptionError)
+    assert runs or f"--calib {samples}: {path} does not run on these samples: " in str(found)
+    assert runs or "cut" in str(found)
 
 
 def test_too_little_memory_is_no_defect() -> None:
