@@ -8,7 +8,6 @@ from onnxprune.cli.app import app
 from onnxprune.cli.console import console, counted, say, table
 from onnxprune.cli.derived import command
 from onnxprune.cli.output import progress, show
-from onnxprune.cli.tables import rest
 from onnxprune.options.commands import Compare
 
 if TYPE_CHECKING:
@@ -29,8 +28,10 @@ def compare(given: Compare) -> None:
 
 
 def _draw(found: Comparison, *, every: bool) -> None:
+    from onnxprune.cli.tables import rest
+
     out = console()
-    for side, name, made, verdict in zip("AB", found.names, found.made, found.verdicts, strict=True):
+    for side, name, made, verdict in zip("AB", found.names, found.recipes, found.verdicts, strict=True):
         say(out, f"{side}: {name}{f' ({made})' if made else ''}{f': {verdict}' if verdict else ''}")
     listed = table("", "", "A", "B", "B / A")
     for row in found.rows:

@@ -65,7 +65,7 @@ class Parameter:
 
 
 _GATES = {field.name for field in fields_of(Gates)}
-_MODELS = {"model", "models", "pruned"}
+_MODELS = {"model", "models", "pruned", "file"}
 """Arguments that name models."""
 _COMMON = {"report", "mlflow", "every", "threads", "max_memory", "custom_ops", "force", "as_json"}
 

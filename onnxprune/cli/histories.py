@@ -26,9 +26,9 @@ def log(given: Log) -> None:
     from onnxprune.ir.history import history
     from onnxprune.ir.model import Model
 
-    steps = history(Model.of(given.model).proto)
-    told = {"model": str(given.model), "steps": [step.to_dict() for step in steps]}
-    show(told, given, lambda: _draw(str(given.model), steps))
+    steps = history(Model.of(given.file).proto)
+    told = {"model": str(given.file), "steps": [step.to_dict() for step in steps]}
+    show(told, given, lambda: _draw(str(given.file), steps))
 
 
 def _draw(model: str, steps: Sequence[Step]) -> None:

@@ -58,7 +58,7 @@ class Comparison:
 
     Attributes:
         names: their files.
-        made: how each was made, in words.
+        recipes: how each was made, in words.
         verdicts: what is known of the accuracy of each; empty where nothing is.
         rows: the numbers that matter.
         layers: layers that differ, in the order of the first one; then those that only the second one has.
@@ -66,7 +66,7 @@ class Comparison:
     """
 
     names: tuple[str, str]
-    made: tuple[str, str]
+    recipes: tuple[str, str]
     verdicts: tuple[str, str]
     rows: tuple[Row, ...]
     layers: tuple[Difference, ...]
@@ -137,7 +137,7 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
     differing = tuple(row for row in every if row.first != row.second)
     return Comparison(
         names=(str(first), str(second)),
-        made=(one.made, other.made),
+        recipes=(one.made, other.made),
         verdicts=(one.verdict, other.verdict),
         rows=tuple(_row(name, one.cards.get(name), other.cards.get(name)) for name in {**one.cards, **other.cards}),
         layers=differing,

@@ -134,10 +134,10 @@ class Log(Prints):
     """`log`.
 
     Attributes:
-        model: an .onnx file.
+        file: an .onnx file.
     """
 
-    model: _Model
+    file: _Model
 
 
 @dataclass(frozen=True, kw_only=True)

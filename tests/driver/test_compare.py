@@ -40,7 +40,7 @@ def test_a_model_and_what_was_made_of_it(tmp_path: Path) -> None:
     result = prune(source, Recipe(target="channels=0.5", align="1"))
     result.save(small)
     found = compare(source, small)
-    assert found.made == ("", "prune align=1 target=channels=0.5")
+    assert found.recipes == ("", "prune align=1 target=channels=0.5")
     ratios = {row.name: row.ratio for row in found.rows}
     assert ratios["MACs"] == pytest.approx(result.report.obtained["macs"])
     assert all(layer.first and layer.second and layer.first > layer.second for layer in found.layers)

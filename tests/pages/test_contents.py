@@ -29,26 +29,26 @@ def test_without_samples_accuracy_is_said_to_be_unknown() -> None:
 def test_cards_have_costs_with_units_and_ratios() -> None:
     found = {card.name: card for card in cards(documents.pruned())}
     assert list(found) == ["latency", "file", "MACs", "parameters"]
-    assert found["file"] == Card("file", "6 MB", "3 MB", 0.5)
-    assert found["parameters"] == Card("parameters", "1.5 M", "750 k", 0.5)
-    assert found["latency"] == Card("latency", "0.2 ms", "0.1 ms", 0.5, "0.45 to 0.55 in half of 200 rounds")
+    assert found["file"] == Card("file", "6 MB", "3 MB", 0.5, value=3_000_000)
+    assert found["parameters"] == Card("parameters", "1.5 M", "750 k", 0.5, value=750_000)
+    assert found["latency"] == Card("latency", "0.2 ms", "0.1 ms", 0.5, "0.45 to 0.55 in half of 200 rounds", 0.1)
 
 
 def test_accuracy_is_the_score_and_else_the_agreement() -> None:
     score = {"metric": "top1", "original": 0.99, "pruned": 0.985, "samples": 599}
     drift = {"cosine": 0.9, "agreement": 0.97, "classes": 10, "samples": 64, "source": "--calib calib.npz"}
     first = next(cards(documents.pruned(judgement=documents.judgement("good", "") | {"score": score, "drift": drift})))
-    assert first == Card("accuracy", "99.0%", "98.5%", note="top1, 599 samples")
+    assert first == Card("accuracy", "99.0%", "98.5%", note="top1, 599 samples", value=0.985)
     first = next(cards(documents.pruned(judgement=documents.judgement("good", "") | {"drift": drift})))
-    assert first == Card("same answer as the original", "100%", "97.0%", note="64 samples, --calib calib.npz")
+    assert first == Card("same answer as the original", "100%", "97.0%", note="64 samples, --calib calib.npz", value=0.97)
     drift["classes"] = 0
     first = next(cards(documents.pruned(judgement=documents.judgement("good", "") | {"drift": drift})))
-    assert first == Card("cosine with the original", "1", "0.900", note="64 samples, --calib calib.npz")
+    assert first == Card("cosine with the original", "1", "0.900", note="64 samples, --calib calib.npz", value=0.9)
 
 
 def test_what_optimize_found_has_its_latency_its_size_and_its_proof() -> None:
     found = documents.searched()
-    assert [card.name for card in cards(found)] == ["latency", "file"]
+    assert [card.name for card in cards(found)] == ["share of the latency", "file"]
     assert verdict(found).surgery.startswith("exact")
     assert [one["output"] for one in outputs(found)] == ["logits"]
     assert [one.name for one in tried(found) if one.chosen] == ["channels 0.5"]

@@ -157,4 +157,4 @@ def test_weights_that_nodes_fill_are_filled_when_they_are_cut() -> None:
     result = prune(source, Recipe(target="params=0.5", align="1"), agreement=False)
     assert result.report.before.params == 2 * 64 * 64 + 64
     assert 0.45 < result.report.obtained["params"] <= 0.5
-    assert result.model.ByteSize() < source.ByteSize() + 100
+    assert result.model.graph.ByteSize() < source.graph.ByteSize() + 100
