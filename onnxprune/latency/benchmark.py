@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from onnxprune.errors import ModelError, OptionError
+from onnxprune.errors import InputError, ModelError, OptionError
 from onnxprune.ir.sizes import given_shapes
-from onnxprune.latency.inputs import ResolvedShapes, SessionInput, make_feeds, resolve_shapes, session_inputs
+from onnxprune.latency.fitting import fitting_shapes
+from onnxprune.latency.inputs import ResolvedShapes, SessionInput, make_feeds, resolve_shapes, session_inputs, to_ask
 from onnxprune.latency.interleave import Quartiles, TimedRun, interleave, quartiles
 from onnxprune.latency.peak_memory import PeakMemory, peak_memory
 from onnxprune.latency.providers import (
@@ -193,6 +194,30 @@ def _first_run(one: _Loaded, resolved: ResolvedShapes, provider: str, seed: int)
     return run
 
 
+def _resolved(
+    loaded: Sequence[_Loaded], batch: int, asked: Mapping[str, Sequence[int]], provider: str, seed: int
+) -> list[ResolvedShapes]:
+    """The shapes that every candidate is fed; where the first one does not run with guessed sizes, with such as it asks for."""
+    first, *others = loaded
+    plain = resolve_shapes(first.inputs, batch, asked)
+    chosen = plain
+    if plain.guessed and not _runs(first, plain, provider, seed):
+        found = fitting_shapes(first.source, first.inputs, batch, asked)
+        chosen = next((shapes for shapes in found if _runs(first, shapes, provider, seed)), plain)
+    taken = asked if chosen is plain else {**to_ask(first.inputs, chosen.shapes), **asked}
+    names = [{item.name for item in one.inputs} for one in others]
+    rest = [{name: shape for name, shape in taken.items() if name in known} for known in names]
+    return [chosen, *(resolve_shapes(one.inputs, batch, shapes) for one, shapes in zip(others, rest, strict=True))]
+
+
+def _runs(one: _Loaded, resolved: ResolvedShapes, provider: str, seed: int) -> bool:
+    try:
+        _first_run(one, resolved, provider, seed)
+    except InputError:
+        return False
+    return True
+
+
 def _rows(
     loaded: Sequence[_Loaded],
     resolved: Sequence[ResolvedShapes],
@@ -330,7 +355,7 @@ def benchmark(
         loaded = _load(candidates, provider, threads, sessions)
         asked = _asked_shapes(settings.shapes, loaded)
         for batch in batches:
-            resolved = [resolve_shapes(one.inputs, batch, asked) for one in loaded]
+            resolved = _resolved(loaded, batch, asked, provider, settings.seed)
             step(f"{provider}, batch {batch}")
             rows.extend(_rows(loaded, resolved, provider, settings, step))
     if progress is not None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxprune.errors import OptionError
 
-__all__ = ["ResolvedShapes", "SessionInput", "make_feeds", "resolve_shapes", "session_inputs"]
+__all__ = ["ResolvedShapes", "SessionInput", "make_feeds", "resolve_shapes", "session_inputs", "to_ask"]
 
 _BATCH_NAME = re.compile(r"n|b|bs|batch.*|.*[_.]batch(_?size)?", re.IGNORECASE)
 _SEQUENCE_NAME = re.compile(r"seq|len|token|time|frame|past|step", re.IGNORECASE)
@@ -105,6 +105,17 @@ def _asked(item: SessionInput, shape: Sequence[int], batch: int, batch_axes: fro
 
 def _batch_axes(item: SessionInput, symbols: Collection[str]) -> frozenset[int]:
     return frozenset(axis for axis, dim in enumerate(item.dims) if dim in symbols or (dim is None and axis == 0))
+
+
+def to_ask(inputs: Sequence[SessionInput], shapes: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    """What `resolve_shapes` is asked for to get shapes at any batch: sizes of open axes, and -1 for the others."""
+    symbols = _batch_symbols(inputs)
+    asked = {}
+    for item in inputs:
+        if len(shapes.get(item.name, ())) == len(item.dims):
+            free = [not isinstance(dim, int) and axis not in _batch_axes(item, symbols) for axis, dim in enumerate(item.dims)]
+            asked[item.name] = [size if is_free else -1 for is_free, size in zip(free, shapes[item.name], strict=True)]
+    return asked
 
 
 def _given_batch(inputs: Sequence[SessionInput], symbols: Collection[str], shapes: Mapping[str, Sequence[int]]) -> int:
