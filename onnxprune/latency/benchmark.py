@@ -207,7 +207,10 @@ def _resolved(
     taken = asked if chosen is plain else {**to_ask(first.inputs, chosen.shapes), **asked}
     names = [{item.name for item in one.inputs} for one in others]
     rest = [{name: shape for name, shape in taken.items() if name in known} for known in names]
-    return [chosen, *(resolve_shapes(one.inputs, batch, shapes) for one, shapes in zip(others, rest, strict=True))]
+    return [
+        chosen,
+        *(resolve_shapes(one.inputs, max(batch, chosen.batch), shapes) for one, shapes in zip(others, rest, strict=True)),
+    ]
 
 
 def _runs(one: _Loaded, resolved: ResolvedShapes, provider: str, seed: int) -> bool:

@@ -22,16 +22,19 @@ def fitting_shapes(
 ) -> Iterator[ResolvedShapes]:
     """Shapes of every input at this batch, in the order in which they should be tried.
 
+    Where one sample is asked for, other batches are tried, too: what looks like a batch may be the frames of a recording.
+
     Args:
         source: the model: a path, or its bytes.
         inputs: as a session tells of them.
         batch: as for `resolve_shapes`.
         asked: shapes that the user gave, by input.
     """
-    for found in islice(binding_candidates(Model.of(source)), _TRIALS):
-        try:
-            resolved = resolve_shapes(inputs, batch, {**to_ask(inputs, found[0]), **asked})
-        except OptionError:  # sizes that the user gave do not go with these
-            continue
-        fed = ", ".join(f"{name} {list(shape)}" for name, shape in resolved.shapes.items())
-        yield dataclasses.replace(resolved, notes=(*resolved.notes, f"sizes that the model takes: {fed}"))
+    for found, *_ in islice(binding_candidates(Model.of(source)), _TRIALS):
+        for sizes in (to_ask(inputs, found), found)[: 2 if batch == 1 else 1]:
+            try:
+                resolved = resolve_shapes(inputs, batch, {**sizes, **asked})
+            except OptionError:  # sizes that the user gave do not go with these
+                continue
+            fed = ", ".join(f"{name} {list(shape)}" for name, shape in resolved.shapes.items())
+            yield dataclasses.replace(resolved, notes=(*resolved.notes, f"sizes that the model takes: {fed}"))

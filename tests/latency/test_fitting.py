@@ -30,6 +30,20 @@ def test_a_window_is_filled_where_the_plain_size_does_not_do() -> None:
     assert any("sizes that the model takes: audio [1, 1, " in note for note in report.rows[0].notes)
 
 
+def test_what_looks_like_a_batch_may_be_frames() -> None:
+    text = """<ir_version: 9, opset_import: ["" : 18]> g (float[frames_0, bins_0] x) => (float[b, c, f, 1] y) {
+        image = Reshape (x, s)
+        y = Conv (image, w)
+    }"""
+    proto = onnx.parser.parse_model(text)
+    constants = {"s": np.array([1, 1, -1, 24]), "w": np.ones((1, 1, 8, 24), np.float32)}
+    proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    report = benchmark([bytes(proto.SerializeToString())] * 2, **QUICK)
+    frames, bins = report.rows[0].inputs["x"]
+    assert frames * bins >= 8 * 24
+    assert report.rows[1].inputs == report.rows[0].inputs
+
+
 def test_what_the_user_gives_stays() -> None:
     report = benchmark([framed()], shapes={"audio": [-1, 1, 800]}, **QUICK)
     assert report.rows[0].inputs["audio"] == (1, 1, 800)
