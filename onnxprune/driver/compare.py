@@ -148,7 +148,7 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
 def _described(path: Path) -> dict[str, Any]:
     """A model, as a command would tell of it."""
     told = describe(analyze(path))
-    layers = [{"weight": one["node"], "size": one["params"], "kept": one["params"]} for one in told["layers"]]
+    layers = [{"weight": one["node"], "size": one["params"], "kept": one["params"]} for one in told["layers"] if one["params"]]
     return {"before": told["cost"], "after": told["cost"], "layers": layers, **made(Model.of(path))}
 
 
