@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -17,7 +19,10 @@ pytest.importorskip("optimum.commands.base", reason="Optimum is not installed: p
 
 @pytest.fixture
 def found(tmp_path: Path) -> dict[str, str]:
-    """An environment in which optimum-cli finds the register file as an installation has it."""
+    """An environment in which optimum-cli finds the register file, once: where this package is not installed, a copy of it."""
+    with contextlib.suppress(ModuleNotFoundError):
+        if importlib.util.find_spec("optimum.commands.register.register_onnxprune"):
+            return {**ENV, "PYTHONPATH": str(ROOT)}
     register = tmp_path / "installed" / "optimum" / "commands" / "register"
     shutil.copytree(ROOT / "onnxprune" / "integrations" / "register", register)
     return {**ENV, "PYTHONPATH": f"{ROOT}:{tmp_path / 'installed'}"}
