@@ -41,7 +41,7 @@ repair = true
 sparsity = 0.5
 ends = true
 protect = ["a", "b*"]
-layer = ["c=0.5"]
+layer = ["[cw]=0.5"]
 [encode]
 encoding = "auto"
 """
