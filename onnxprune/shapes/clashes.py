@@ -108,9 +108,16 @@ def first_clash(graph: GraphProto, opset: int, shapes: Mapping[str, Shape | None
     for place, node in walk(graph, opset):
         if isinstance(node, Phi) or domain_of(node) or node.op_type not in _CHECKS:
             continue
-        for rank, (have, want, relation) in enumerate(
-            _CHECKS[node.op_type](Scene(node, NodeView(node, shapes, values, {}, opset), shapes, values))
-        ):
+        try:
+            pairs = list(_CHECKS[node.op_type](Scene(node, NodeView(node, shapes, values, {}, opset), shapes, values)))
+        except (
+            IndexError,
+            ValueError,
+            TypeError,
+            ZeroDivisionError,
+        ):  # a damaged node, which ONNX Runtime refuses, asks for nothing
+            continue
+        for rank, (have, want, relation) in enumerate(pairs):
             if not _fits(have, want, relation) and (len(place) == 1 or relation is Relation.AT_LEAST):
                 return Clash(place, have, want, relation, rank)
     return None

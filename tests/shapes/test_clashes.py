@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+import onnx
 import pytest
 
 from nets import parse
 from onnxprune.ir.model import Model
-from onnxprune.shapes.clashes import Clash, Relation
+from onnxprune.ir.types import Shape
+from onnxprune.shapes.clashes import Clash, Relation, first_clash
 from onnxprune.shapes.inference import infer
 from onnxprune.shapes.size_arithmetic import small_constants
 
@@ -95,3 +98,18 @@ def test_of_bodies_only_what_is_too_small_counts() -> None:
     assert found is not None
     assert (found.place[0], found.have, found.want, found.relation) == (0, 8, 9, Relation.AT_LEAST)
     assert clash("float[A,B,C] x, bool c", weights, body, x=(2, 3, 9), c=()) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y = Gather <axis = 3> (x, i)",
+        "y, z = Split <axis = 5, num_outputs = 2> (x)",
+        "y = Split <axis = 4> (x, i)",
+        "y = Concat <axis = 9> (x, x)",
+    ],
+)
+def test_a_damaged_node_asks_for_nothing(body: str) -> None:
+    graph = onnx.parser.parse_graph(f"g (float[2, 3] x, int64[1] i) => (float[n] y) {{ {body} }}")
+    shapes: dict[str, Shape | None] = {"x": (2, 3)}
+    assert first_clash(graph, 18, shapes, {"i": np.array([0])}) is None
