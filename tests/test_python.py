@@ -74,7 +74,5 @@ def test_training_takes_samples_alone(images: Any) -> None:
 
 
 def test_every_command_is_a_function() -> None:
-    from onnxprune.options.commands import Sensitivity  # noqa: F401 - declared like the others
-
     for name in ("prune", "sparsify", "quantize", "optimize", "encode", "decode", "release", "apply", "benchmark", "sensitivity"):
         assert callable(getattr(onnxprune, name))

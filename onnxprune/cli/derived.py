@@ -67,6 +67,8 @@ class Parameter:
 _GATES = {field.name for field in fields_of(Gates)}
 _MODELS = {"model", "models", "pruned", "file"}
 """Arguments that name models."""
+_WRITTEN = ("output", "report", "plan_out", "plot")
+"""Options that name files that are written."""
 _COMMON = {"report", "mlflow", "every", "threads", "max_memory", "custom_ops", "force", "as_json"}
 
 COMMANDS: dict[str, tuple[Callable[..., None], list[Parameter]]] = {}
@@ -96,6 +98,7 @@ def command(app: typer.Typer) -> Callable[[F], F]:
                 value = _found(one.field, given[one.field.name])
                 values[one.owner][one.field.name] = tuple(value or ()) if one.field.type is tuple else value
             made = {name: kind(**values[name]) for name, kind in kinds.items()}
+            _check_apart(given)
             if given.get("report"):
                 check_page(given["report"], force=given["force"])
             if given.get("mlflow"):
@@ -111,6 +114,19 @@ def command(app: typer.Typer) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def _check_apart(given: Mapping[str, Any]) -> None:
+    """Nothing happens if no file that is written is another file of the command: ``--force`` is not meant for these."""
+    written = {name: given[name] for name in _WRITTEN if given.get(name)}
+    if not written:
+        return
+    from onnxprune.ir.files import check_apart
+
+    for name, path in written.items():
+        others = (value for other, value in given.items() if other != name)
+        flat = (one for value in others for one in (value if isinstance(value, list) else [value]))
+        check_apart(path, [one for one in flat if one and isinstance(one, str | Path)])
 
 
 def _check_tracking(uri: str) -> None:

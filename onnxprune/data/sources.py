@@ -291,8 +291,14 @@ def item_tables(items: Iterable[Any], where: str, signature: InputSignature) -> 
             item = next(found, _END)
         if item is _END:
             return
-        parts = item if isinstance(item, tuple | list) else (item,)
+        parts = item if isinstance(item, tuple | list) and not _is_row(item, signature) else (item,)
         yield Table(f"{where}, item {number}", held(parts, f"{where}, item {number}", signature, copy=True), single=True)
+
+
+def _is_row(item: Sequence[Any], signature: InputSignature) -> bool:
+    """Tell whether a list is one sample of numbers, as rows of a table are, and not an array and labels."""
+    sizes = signature.specs[0].sizes if len(signature.specs) == 1 else ()
+    return isinstance(item, list) and (sizes is None or len(sizes) > 1) and all(isinstance(one, int | float) for one in item)
 
 
 def held(parts: Sequence[Any], where: str, signature: InputSignature, *, copy: bool = False) -> dict[str, Column]:

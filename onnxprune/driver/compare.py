@@ -11,7 +11,6 @@ from typing import Any, Self
 from onnxprune.driver.prune import analyze, describe
 from onnxprune.errors import OptionError
 from onnxprune.ir.history import made
-from onnxprune.ir.model import Model
 from onnxprune.options.documents import load_json
 from onnxprune.pages import contents
 
@@ -147,9 +146,10 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
 
 def _described(path: Path) -> dict[str, Any]:
     """A model, as a command would tell of it."""
-    told = describe(analyze(path))
+    analysis = analyze(path)
+    told = describe(analysis)
     layers = [{"weight": one["node"], "size": one["params"], "kept": one["params"]} for one in told["layers"] if one["params"]]
-    return {"before": told["cost"], "after": told["cost"], "layers": layers, **made(Model.of(path))}
+    return {"before": told["cost"], "after": told["cost"], "layers": layers, **made(analysis.source)}
 
 
 def _row(name: str, first: contents.Card | None, second: contents.Card | None) -> Row:

@@ -6,6 +6,7 @@ A report has an attribute for each key of the JSON document that a command print
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
 __all__ = ["GroupReport", "LeverReport", "OptimizeReport", "QuantReport", "Report", "SparseLayer", "SparseReport"]
 
 
-class _Told:
+class _Told(ABC):
     """A report that Python shows on a few lines."""
 
     __slots__ = ()
 
+    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         """Accuracy, costs and the proof."""

@@ -43,7 +43,7 @@ class ModelResult:
 
     def to_dict(self) -> dict[str, Any]:
         """What the command prints with ``--json``."""
-        report: Any = getattr(self, "report", {})
+        report: Any = getattr(self, "report", {"model": self.compiled.name})
         return {**(report if isinstance(report, Mapping) else report.to_dict()), **made(self.compiled)}
 
     def __repr__(self) -> str:

@@ -15,12 +15,24 @@ from onnxprune.ir.outputs import Outputs, Part, check_kind, exclusive
 from onnxprune.ir.weights import field_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from onnx import ModelProto
 
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Weight
 
-__all__ = ["check_output", "constant_bytes", "model_files", "save", "sha256", "size_on_disk", "source_bytes", "written_bytes"]
+__all__ = [
+    "check_apart",
+    "check_output",
+    "constant_bytes",
+    "model_files",
+    "save",
+    "sha256",
+    "size_on_disk",
+    "source_bytes",
+    "written_bytes",
+]
 
 LARGE = 2**26
 """Bytes from which a model that came with external data gets a data file again: then no copy of it is ever in memory."""
@@ -43,8 +55,7 @@ def check_output(path: str | Path, *, inputs: tuple[str | Path, ...] = (), force
     out = Path(path)
     try:
         check_kind(out)
-        if any(_same(out, Path(source)) for source in inputs):
-            raise OutputError(f"{out}: is the path of another file of this command: write to another one")
+        check_apart(out, inputs)
         if out.parent.exists() and not out.parent.is_dir():
             raise OutputError(f"{out}: {out.parent} is a file, not a folder: write to another place")
         if not out.parent.exists():
@@ -60,6 +71,16 @@ def check_output(path: str | Path, *, inputs: tuple[str | Path, ...] = (), force
     if any(_same(out, data) for source in inputs for data in data_files(Path(source))):
         raise OutputError(f"{out}: holds weights of an input: write to another file")
     return out
+
+
+def check_apart(out: Path, others: Iterable[str | Path]) -> None:
+    """Nothing happens if a file that is written is none of the others of a command.
+
+    Raises:
+        OutputError: it is one of them.
+    """
+    if any(_same(out, Path(other)) for other in others):
+        raise OutputError(f"{out}: is the path of another file of this command: write to another one")
 
 
 def _same(one: Path, other: Path) -> bool:

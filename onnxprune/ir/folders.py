@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import ModelError
+from onnxprune.options.documents import is_deep
 
 __all__ = ["CONFIGS", "ModelFolder", "document", "model_in"]
 
@@ -94,9 +95,9 @@ def _is_root(folder: Path) -> bool:
 
 
 def document(path: Path) -> dict[str, Any]:
-    """A JSON file; empty where there is none, or none with keys."""
+    """A JSON file; empty where there is none, or none with keys that can be walked through."""
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(path.read_text("utf-8"))  # configs may have Infinity, which `load_json` refuses
+    except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) and not is_deep(found) else {}

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.ir.unchanged import digest_of
+from onnxprune.options.documents import is_deep
 from onnxprune.options.fields import Options
 from onnxprune.options.version import version
 
@@ -70,7 +71,7 @@ class Step:
     def _told(self) -> Mapping[str, Any]:
         with suppress(ValueError, RecursionError):
             told = json.loads(self.recipe)
-            if isinstance(told, dict):
+            if isinstance(told, dict) and not is_deep(told):
                 return told
         return {}
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from onnxprune.errors import ChangedError
@@ -99,10 +100,16 @@ def digest_of(path: str | Path) -> str:
     """
     path = model_in(Path(path))
     note(path)
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = _digest(path, _Stamp.of(str(path)))
     note(path)
     return found
+
+
+@lru_cache(maxsize=4)
+def _digest(path: Path, stamp: _Stamp | None) -> str:
+    """Of a file in a state: several that ask for the same read it once."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_unchanged() -> None:

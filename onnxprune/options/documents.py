@@ -11,10 +11,12 @@ from typing import Any
 
 from onnxprune.errors import OptionError
 
-__all__ = ["load_json", "load_toml", "strict"]
+__all__ = ["is_deep", "load_json", "load_toml", "strict"]
 
 _LIMIT = 2**28
 """Bytes that no such file has: a device that never ends is not read for ever."""
+_LEVELS = 64
+"""Levels of a document, at most."""
 _DEEP = "its parts lie in each other too deep"
 
 
@@ -52,9 +54,23 @@ def load_json(path: str | Path) -> Any:
         ValueError: it is not such a file; says why.
     """
     try:
-        return json.loads(_text(Path(path)), parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_once)
+        found = json.loads(_text(Path(path)), parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_once)
     except RecursionError as error:
         raise ValueError(_DEEP) from error
+    if is_deep(found):
+        raise ValueError(_DEEP)
+    return found
+
+
+def is_deep(value: Any) -> bool:
+    """Tell whether parts of a document lie in each other deeper than any that is meant: walks through it might not end."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(_LEVELS):
+        inside = (part.values() if isinstance(part, dict) else part for part in level)
+        level = [item for items in inside for item in items if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def strict(value: Any) -> Any:

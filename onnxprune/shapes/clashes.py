@@ -100,6 +100,14 @@ _Check = Callable[[Scene], Iterable[_Pair]]
 """From a node to what it has, what that is related to, and how."""
 
 
+def _pairs(scene: Scene) -> list[_Pair]:
+    """What a node asks for; nothing where its attributes do not fit its inputs: ONNX Runtime refuses such a node by its name."""
+    try:
+        return list(_CHECKS[scene.node.op_type](scene))
+    except (IndexError, ValueError, TypeError, ZeroDivisionError):
+        return []
+
+
 def first_clash(graph: GraphProto, opset: int, shapes: Mapping[str, Shape | None], values: Mapping[str, Array]) -> Clash | None:
     """The first node that sizes contradict each other at; ``None`` if there is none that is known.
 
@@ -108,16 +116,9 @@ def first_clash(graph: GraphProto, opset: int, shapes: Mapping[str, Shape | None
     for place, node in walk(graph, opset):
         if isinstance(node, Phi) or domain_of(node) or node.op_type not in _CHECKS:
             continue
-        try:
-            pairs = list(_CHECKS[node.op_type](Scene(node, NodeView(node, shapes, values, {}, opset), shapes, values)))
-        except (
-            IndexError,
-            ValueError,
-            TypeError,
-            ZeroDivisionError,
-        ):  # a damaged node, which ONNX Runtime refuses, asks for nothing
-            continue
-        for rank, (have, want, relation) in enumerate(pairs):
+        for rank, (have, want, relation) in enumerate(
+            _pairs(Scene(node, NodeView(node, shapes, values, {}, opset), shapes, values))
+        ):
             if not _fits(have, want, relation) and (len(place) == 1 or relation is Relation.AT_LEAST):
                 return Clash(place, have, want, relation, rank)
     return None

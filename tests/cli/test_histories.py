@@ -30,6 +30,14 @@ def test_a_file_of_others(call: Cli) -> None:
     assert (told.status, told.out) == (0, f"{MODEL}: nothing in the file says how it was made; onnxprune did not write it\n")
 
 
+def test_a_step_as_deep_as_nobody_writes(call: Cli, tmp_path: Path) -> None:
+    proto = onnx.load(MODEL)
+    for key, value in (("version", "1"), ("recipe", '{"o": ' + "[" * 600 + "]" * 600 + "}")):
+        proto.metadata_props.add(key=f"onnxprune.{key}", value=value)
+    onnx.save(proto, tmp_path / "deep.onnx")
+    assert call("log", tmp_path / "deep.onnx", "--json").json()["steps"][0]["options"] == {}
+
+
 def test_signs_in_a_file_do_not_reach_the_terminal(call: Cli, tmp_path: Path) -> None:
     proto = onnx.load(MODEL)
     recipe = json.dumps({"command": "\x1b[31mred", "option": "\x07"})

@@ -52,6 +52,7 @@ def tensor() -> Any:
         (lambda: [(row, at) for at, row in enumerate(X.tolist())], True),
         (lambda: iter(X), False),
         (lambda: (row for row in X), False),
+        (lambda: (row for row in X.tolist()), False),
         (Rows, True),
         (lambda: loader(X), False),
         (lambda: loader(X, np.arange(5)), True),

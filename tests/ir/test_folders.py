@@ -66,6 +66,12 @@ def test_what_belongs_to_a_model(tmp_path: Path) -> None:
     assert found.variants == [tmp_path / "onnx" / "model_int8.onnx"]
 
 
+@pytest.mark.parametrize("levels", [100, 600, 100_000])
+def test_a_config_as_deep_as_nobody_writes_is_none(tmp_path: Path, levels: int) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "x", "a": ' + "[" * levels + "]" * levels + "}")
+    assert document(tmp_path / "config.json") == {}
+
+
 def test_a_document_that_is_none_is_empty(tmp_path: Path) -> None:
     assert document(tmp_path / "missing.json") == {}
     (tmp_path / "config.json").write_text(json.dumps({"a": 1}))

@@ -97,13 +97,25 @@ def test_other_metadata_stays_and_folders_are_not_told(tmp_path: Path) -> None:
     assert str(tmp_path) not in str(made.metadata_props)
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", "3", "[1, null]", "[" * 100_000, '{"a": 1}', "x" * 2_000_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nonsense",
+        "3",
+        "[1, null]",
+        "[" * 100_000,
+        '{"command": "x", "o": ' + "[" * 600 + "]" * 600 + "}",
+        '{"a": 1}',
+        "x" * 2_000_000,
+    ],
+)
 def test_what_anyone_may_have_written(text: str) -> None:
     proto = ModelProto()
     for key, value in (("version", "1"), ("recipe", text), ("before", text)):
         proto.metadata_props.add(key=f"onnxprune.{key}", value=value)
     step = history(proto)[-1]
-    assert (step.command, step.version) == ("", "1")
+    assert (step.command, step.options, step.version) == ("", {"a": 1} if text == '{"a": 1}' else {}, "1")
     json.dumps(step.to_dict())
 
 
