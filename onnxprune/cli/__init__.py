@@ -75,5 +75,5 @@ def _run() -> None:
     except BrokenPipeError:  # the reader of our output went away
         sys.exit(0)
     except OSError as error:
-        fail(str(error), 2, type(error).__name__)
+        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2, type(error).__name__)
     sys.exit(status or 0)

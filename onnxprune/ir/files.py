@@ -62,8 +62,9 @@ def check_output(path: str | Path, *, inputs: tuple[str | Path, ...] = (), force
             raise OutputError(f"{out}: there is no folder {out.parent}: create it first")
         if not os.access(out.parent, os.W_OK):
             raise OutputError(f"{out}: the folder {out.parent} is not writable: write to another one")
-        if not os.path.lexists(out):
-            return out
+        out.lstat()
+    except FileNotFoundError:
+        return out
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror}") from error
     if not force:
@@ -86,7 +87,7 @@ def check_apart(out: Path, others: Iterable[str | Path]) -> None:
 def _same(one: Path, other: Path) -> bool:
     if os.path.realpath(one) == os.path.realpath(other):  # unlike resolve, it ends where links lead in a circle
         return True
-    return one.exists() and other.exists() and one.samefile(other)
+    return os.path.exists(one) and os.path.exists(other) and one.samefile(other)  # unlike Path.exists, it never raises
 
 
 def model_files(path: Path) -> list[Path]:
