@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -87,7 +88,9 @@ def check_apart(out: Path, others: Iterable[str | Path]) -> None:
 def _same(one: Path, other: Path) -> bool:
     if os.path.realpath(one) == os.path.realpath(other):  # unlike resolve, it ends where links lead in a circle
         return True
-    return os.path.exists(one) and os.path.exists(other) and one.samefile(other)  # unlike Path.exists, it never raises
+    with suppress(OSError):  # one of them is not there, or has a name that no file can have
+        return one.samefile(other)
+    return False
 
 
 def model_files(path: Path) -> list[Path]:
