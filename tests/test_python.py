@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import onnxprune
 
-MODEL = Path(__file__).parents[1] / "models" / "digits.onnx"
+ROOT = Path(__file__).parents[1]
+MODEL = ROOT / "models" / "digits.onnx"
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,21 @@ def test_training_takes_samples_alone(images: Any) -> None:
     inputs = onnxprune.TrainingInputs(iter(images), teacher=MODEL)
     sparse = onnxprune.train(MODEL, inputs, onnxprune.Sparse(sparsity=0.5), options)
     assert sparse.report["loss"]
+
+
+@pytest.mark.slow
+def test_the_page_about_python_runs(images: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch", reason="needs PyTorch")
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(MODEL, "model.onnx")
+    Path("recipe.toml").write_text('model = "model.onnx"\noutput = "small.onnx"\n[prune]\ntarget = "macs=0.75"\n')
+    np.savez("test.npz", image=images, label=np.arange(40) % 10)
+    names = {"onnxprune": onnxprune, "model": onnx.load("model.onnx"), "images": images}
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "guide" / "python.md").read_text("utf-8"), re.DOTALL)
+    assert len(blocks) > 2
+    for block in blocks:
+        exec(block, names)  # noqa: S102 - the page is ours
+    assert isinstance(names["small"], onnx.ModelProto)
 
 
 def test_every_command_is_a_function() -> None:

@@ -147,6 +147,12 @@ class Build:
         texts = [self.gates.eval, self.gates.metric, *(text for step in self.steps for text in _texts(step))]
         return any(isinstance(text, str) and NAMED.search(text) for text in texts)
 
+    @property
+    def reads(self) -> Iterator[Path]:
+        """The files that are named, besides the model."""
+        for text in filter(None, (self.gates.eval, *(text for step in self.steps for text in _texts(step)))):
+            yield from _files_named(text)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         steps = [{"name": step.name, "do": step.do, "options": dict(step.table)} for step in self.steps]
@@ -193,6 +199,7 @@ def run(
     """
     build, tell = recipe if isinstance(recipe, Build) else Build.load(recipe), progress or (lambda _: None)
     place = Destination.of(build.output, build.model, force=force)
+    files.check_apart(place.file, (build.path, *build.reads))
     if build.mlflow:
         check_tracking(build.mlflow)
     original = Model.of(build.model, build.shape)

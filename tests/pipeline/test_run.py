@@ -249,6 +249,22 @@ def test_a_step_that_fails_leaves_no_output(recipe: Write, tmp_path: Path) -> No
     assert set(tmp_path.iterdir()) - before == {tmp_path / "recipe.toml"}
 
 
+@pytest.mark.parametrize("output", ["calib.npz", "recipe.toml"])
+def test_a_file_that_is_read_is_never_the_output(recipe: Write, tmp_path: Path, output: str) -> None:
+    path = recipe('[prune]\ntarget = "macs=0.75"\ncalib = "calib.npz"\n', HEAD.replace("small.onnx", output))
+    before = (tmp_path / output).read_bytes()
+    with pytest.raises(OutputError, match="is the path of another file"):
+        run(path, force=True)
+    assert (tmp_path / output).read_bytes() == before
+
+
+def test_an_output_that_is_there_is_replaced(recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("small.onnx").write_bytes(b"old")
+    run(recipe('[prune]\ntarget = "macs=0.75"\nverify = false\n'), force=True)
+    assert 3 < Path("small.onnx").stat().st_size < DIGITS.stat().st_size
+
+
 def test_the_memory_is_bounded_while_steps_are_done(recipe: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(memory.VARIABLE, "64G")
     seen: list[int] = []
