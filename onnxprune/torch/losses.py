@@ -51,6 +51,8 @@ def cross_entropy(outputs: Outputs, reference: Outputs | None, labels: Tensor | 
     assert labels is not None  # noqa: S101 - `Training.settled` saw to it
     if labels.dim() == scores.dim() and labels.shape[-1] == 1:
         labels = labels[..., 0]
+    if not labels.is_floating_point():
+        labels = labels.long()  # PyTorch takes no other integers, and no booleans, of two classes
     if labels.shape == scores.shape[:-1] and not labels.is_floating_point():
         _check_classes(labels, scores.shape[-1])
         return F.cross_entropy(scores.reshape(-1, scores.shape[-1]), labels.reshape(-1))

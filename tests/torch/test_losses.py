@@ -43,6 +43,12 @@ def test_cross_entropy_finds_the_classes() -> None:
         losses.cross_entropy([image], None, labels)
 
 
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.int8, torch.int32, torch.uint16, torch.uint64])
+def test_classes_are_of_any_whole_type(kind: torch.dtype) -> None:
+    scores, labels = draw(3, 2), torch.tensor([0, 1, 1])
+    assert losses.cross_entropy([scores], None, labels.to(kind)) == torch.nn.functional.cross_entropy(scores, labels)
+
+
 def test_cross_entropy_refuses_labels_that_are_no_classes() -> None:
     scores = torch.randn(4, 3)
     for wrong in (3, -1, 10**9):
