@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from onnxprune.cli.app import app
@@ -10,6 +9,7 @@ from onnxprune.cli.console import console, say, table
 from onnxprune.cli.derived import command
 from onnxprune.cli.output import show
 from onnxprune.options.commands import Log
+from onnxprune.pages.listings import options_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,9 +42,6 @@ def _draw(model: str, steps: Sequence[Step]) -> None:
         f"how {model} was made", "", "command", "options", "of the file with SHA-256", "version", text=("command", "options")
     )
     for number, step in enumerate(steps, 1):
-        options = ", ".join(
-            f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in step.options.items()
-        )
         source = step.source[:_DIGITS] or "in memory"
-        listed.add_row(str(number), step.command, options, source, step.version)
+        listed.add_row(str(number), step.command, options_text(step.options), source, step.version)
     out.print(listed)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from onnxprune.errors import ReportError
-from onnxprune.options.commands import Prints, Replaces, Run, Writes
+from onnxprune.options.commands import Prints, Run, Writes
 from onnxprune.options.documents import strict
 from onnxprune.options.version import version
 from onnxprune.runtime.threads import threads
@@ -76,7 +76,7 @@ def show(document: dict[str, Any], given: Prints, draw: Callable[[], None]) -> N
         ReportError: stdout takes nothing more.
     """
     whole = {**envelope(), "threads": threads(), "options": dict(_OPTIONS.get()), **strict(document)}
-    if isinstance(given, Replaces) and given.report:
+    if given.report:
         _write_page(whole, given.report)
     if isinstance(given, Writes | Run) and given.mlflow:
         whole |= _logged(whole, given.mlflow)

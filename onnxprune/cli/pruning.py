@@ -229,13 +229,12 @@ def verify(given: Verify) -> None:
         found = dataclasses.replace(found, check=outcome)
     if given.require_proof and outcome.ok:
         demand(outcome, str(given.pruned))
+    told = {"model": str(given.model), "pruned": str(given.pruned), **found.to_dict()}
     if outcome.ok:
-        show(found.to_dict(), given, lambda: pruning_tables.verified(outcome, found.repaired, found.drift))
+        show(told, given, lambda: pruning_tables.verified(outcome, found.repaired, found.drift))
         return
     error = VerificationError(f"{given.pruned}: {outcome.text}")
-    if not given.as_json:
-        raise error
-    show({**found.to_dict(), "failure": failure(str(error), error.exit_status, type(error).__name__)}, given, lambda: None)
+    show({**told, "failure": failure(str(error), error.exit_status, type(error).__name__)}, given, lambda: None)
     complain(str(error))
     sys.exit(error.exit_status)
 

@@ -41,25 +41,16 @@ class Prints(Options):
     """A command.
 
     Attributes:
+        report: also write the report as one HTML page.
+        force: replace files that are there.
         custom_ops: a shared library of custom operators of ONNX Runtime that the model has.
         as_json: print one JSON document and nothing else.
     """
 
-    custom_ops: Annotated[tuple[str, ...], Option(metavar="FILE")] = ()
-    as_json: Annotated[bool, Option(flags="--json")] = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Replaces(Prints):
-    """A command that writes a file.
-
-    Attributes:
-        report: also write the report as one HTML page.
-        force: replace an existing output.
-    """
-
     report: Annotated[Path | None, Option(metavar="FILE")] = None
     force: bool = False
+    custom_ops: Annotated[tuple[str, ...], Option(metavar="FILE")] = ()
+    as_json: Annotated[bool, Option(flags="--json")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +69,7 @@ class Reads(Prints):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Makes(Reads, Replaces):
+class Makes(Reads):
     """A command that makes something of a model.
 
     Attributes:
@@ -115,7 +106,7 @@ class Inspect(Reads):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare(Replaces):
+class Compare(Prints):
     """`compare`.
 
     Attributes:
@@ -154,7 +145,7 @@ class Prune(Writes):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sensitivity(Reads, Replaces):
+class Sensitivity(Reads):
     """`sensitivity`.
 
     Attributes:
@@ -267,7 +258,7 @@ class Lint(Prints):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Demo(Replaces):
+class Demo(Prints):
     """`demo`.
 
     Attributes:
@@ -282,7 +273,7 @@ class Demo(Replaces):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Replaces):
+class Run(Prints):
     """`run`.
 
     Attributes:

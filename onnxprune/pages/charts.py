@@ -5,7 +5,7 @@ Needs Altair, which is an extra.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +14,7 @@ import vl_convert
 
 from onnxprune.pages.contents import Layer, Tried
 
-__all__ = ["library", "network", "search", "sensitivity"]
+__all__ = ["latencies", "library", "network", "search", "sensitivity", "shares"]
 
 _WIDE = 40
 """Layers from which names no longer fit below the bars."""
@@ -29,8 +29,13 @@ def library() -> str:
     return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
-def network(layers: Sequence[Layer]) -> dict[str, Any]:
-    """A bar for each layer in the order of the graph: what it had as an outline, what it has as a filled bar."""
+def network(layers: Sequence[Layer], unit: str) -> dict[str, Any]:
+    """A bar for each layer in the order of the graph: what it had as an outline, what it has as a filled bar.
+
+    Args:
+        layers: of one kind.
+        unit: what is counted.
+    """
     rows = [{"place": place, "share": layer.after / max(layer.before, 1), **asdict(layer)} for place, layer in enumerate(layers)]
     few = len(layers) <= _WIDE
     named = alt.Axis(labelAngle=-60, labelLimit=110, title=None)
@@ -46,7 +51,7 @@ def network(layers: Sequence[Layer]) -> dict[str, Any]:
             alt.Tooltip("note:N", title="also"),
         ],
     )
-    was = base.mark_bar(fillOpacity=0.08, fill=_GREY, stroke=_GREY).encode(y=alt.Y("before:Q", title="width"))
+    was = base.mark_bar(fillOpacity=0.08, fill=_GREY, stroke=_GREY).encode(y=alt.Y("before:Q", title=unit))
     now = base.mark_bar(color=_MARK).encode(y="after:Q")
     return _finished(alt.layer(was, now), "Each layer in graph order: what it had as an outline, what is left filled.")
 
@@ -93,6 +98,66 @@ def sensitivity(curves: Sequence[dict[str, Any]]) -> dict[str, Any]:
         )
     )
     return _finished(chart, "Divergence of the outputs by group and share of positions kept.", height=_ROW * len(curves))
+
+
+def shares(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What part of the MACs and of the parameters each layer has, in the order of the graph.
+
+    Args:
+        layers: as `inspect` prints them, with ``node``, ``op``, ``macs`` and ``params``.
+    """
+    totals = {key: max(sum(layer[key] for layer in layers), 1) for key in ("macs", "params")}
+    rows = [
+        {"place": place, "node": layer["node"], "op": layer["op"], "of": name, "share": layer[key] / totals[key]}
+        for place, layer in enumerate(layers)
+        for key, name in (("macs", "MACs"), ("params", "parameters"))
+    ]
+    named = alt.Axis(labelAngle=-60, labelLimit=110, title=None)
+    axis = named if len(layers) <= _WIDE else alt.Axis(labels=False, ticks=False, title=f"{len(layers)} layers")
+    chart = (
+        alt.Chart(alt.InlineData(values=rows))
+        .mark_bar()
+        .encode(
+            x=alt.X("node:N", sort=alt.SortField("place"), axis=axis),
+            xOffset="of:N",
+            y=alt.Y("share:Q", title="share of the model", axis=alt.Axis(format="%")),
+            color=alt.Color("of:N", title=None, scale=alt.Scale(range=[_MARK, _GREY])),
+            tooltip=[alt.Tooltip("node:N"), alt.Tooltip("op:N"), alt.Tooltip("of:N"), alt.Tooltip("share:Q", format=".1%")],
+        )
+    )
+    return _finished(chart, "The share of MACs and parameters that each layer has, in graph order.")
+
+
+def latencies(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The median of each model that was timed as a bar, and the quartiles as a line on it.
+
+    Args:
+        rows: as `benchmark` prints them.
+    """
+    values = [
+        {
+            "model": row["label"],
+            "setting": f"{row['provider']}, batch {row['batch']}, {row['threads']} thread{'s' * (row['threads'] != 1)}",
+            **{key: row["latency"][key] for key in ("median_ms", "q1_ms", "q3_ms")},
+        }
+        for row in rows
+    ]
+    base = alt.Chart(alt.InlineData(values=values)).encode(
+        y=alt.Y("model:N", sort=None, title=None, axis=alt.Axis(labelLimit=320)),
+        yOffset=alt.YOffset("setting:N", sort=None),
+        tooltip=[
+            alt.Tooltip("model:N"),
+            alt.Tooltip("setting:N"),
+            alt.Tooltip("median_ms:Q", title="median ms", format=".3g"),
+            alt.Tooltip("q1_ms:Q", title="first quartile", format=".3g"),
+            alt.Tooltip("q3_ms:Q", title="third quartile", format=".3g"),
+        ],
+    )
+    bars = base.mark_bar().encode(x=alt.X("median_ms:Q", title="ms"), color=alt.Color("setting:N", title=None, sort=None))
+    spread = base.mark_rule(strokeWidth=2, color=_GREY).encode(x="q1_ms:Q", x2="q3_ms:Q")
+    return _finished(
+        alt.layer(bars, spread), "The median latency of each model, with its quartiles.", height=_ROW * (len(rows) + 1)
+    )
 
 
 def _finished(chart: alt.Chart | alt.LayerChart | alt.FacetChart, said: str, height: int = 260) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Card", "Layer", "Tried", "Verdict", "cards", "layers", "outputs", "tried", "verdict"]
+__all__ = ["Card", "Layer", "Tried", "Verdict", "cards", "concludes", "layers", "outputs", "tried", "verdict", "whole"]
 
 Document = Mapping[str, Any]
 """What a command prints with ``--json``."""
@@ -92,13 +92,33 @@ class Tried:
     holds: bool
 
 
+def whole(document: Document) -> Document:
+    """A document as single commands print them: what the steps of a recipe found is put together."""
+    reports = [step["report"] for step in document.get("steps") or () if "report" in step]
+    if not reports:
+        return document
+    ends = [[one[key] for one in reports if isinstance(one.get(key), Mapping)] for key in ("before", "after")]
+    sizes = [{"size": size} for size in document["bytes"]]
+    costs = {"before": {**ends[0][0], **sizes[0]}, "after": {**ends[1][-1], **sizes[1]}} if all(ends) else {}
+    last = {key: one[key] for one in reports for key in ("groups", "layers", "benchmark", "tried") if one.get(key)}
+    notes = [f"{step['name']}: {note}" for step in document["steps"] for note in step["report"].get("notes") or ()]
+    return {**last, **costs, **document, "size": document["bytes"], "notes": [*document.get("notes", ()), *notes]}
+
+
+def concludes(document: Document) -> bool:
+    """Whether a command failed, made something or proved something, so that there is a verdict."""
+    return any(document.get(key) for key in ("failure", "judgement", "output")) or _check(document) is not None
+
+
 def verdict(document: Document) -> Verdict:
     """How it ended: accuracy first, the proof apart from it."""
-    check = _check(document)
+    if failed := document.get("failure"):
+        return Verdict("bad", failed["message"], "")
+    check, judged = _check(document), document.get("judgement")
     surgery = "" if check is None else f"{'exact' if check['ok'] else 'WRONG'}: {_tested(check)}"
-    judged = document.get("judgement")
-    level = _LEVELS[judged["level"]] if judged else "warn"
-    accuracy = judged["text"] if judged else "accuracy was not measured"
+    level, accuracy = (_LEVELS[judged["level"]], judged["text"]) if judged else ("warn", "accuracy was not measured")
+    if document.get("command") == "verify":
+        level, accuracy = "good", "the model is what the plan makes of the original"
     return Verdict("bad" if check is not None and not check["ok"] else level, accuracy, surgery)
 
 
@@ -178,11 +198,15 @@ def outputs(document: Document) -> list[Mapping[str, str]]:
 
 
 def _check(document: Document) -> Any:
-    """The proof: of the whole, or of the levers that were pulled."""
+    """The proof: of the whole; or of levers or steps, one that failed, or the one with the largest difference."""
+    if document.get("command") == "verify":
+        return document
     if check := document.get("verification"):
         return check
     checks = [lever["check"] for lever in document.get("levers") or () if lever.get("check")]
-    return next((check for check in checks if not check["ok"]), checks[-1] if checks else None)
+    reports = [step["report"] for step in document.get("steps") or () if "report" in step]
+    checks += [report["verification"] for report in reports if report.get("verification")]
+    return max(checks, key=lambda check: (not check["ok"], check["error"]), default=None)
 
 
 def _tested(check: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import OptionError
 from onnxprune.options.version import version
-from onnxprune.pages import contents
+from onnxprune.pages import contents, listings
 
 if TYPE_CHECKING:
     import jinja2
@@ -59,9 +59,10 @@ def page(document: Document, command: str = "") -> str:
         document: what the command prints with ``--json``.
         command: the command that made it, to copy; empty where there was none.
     """
-    pictures = list(_pictures(document))
+    told = _told(document)
+    pictures = list(_pictures(told["document"]))
     template = _templates().get_template("compare.html" if "compared" in document else "report.html")
-    return template.render(**_told(document), pictures=pictures, command=command, library=_library() if pictures else "")
+    return template.render(**told, pictures=pictures, command=command, library=_library() if pictures else "")
 
 
 def summary(document: Document) -> str:
@@ -70,12 +71,15 @@ def summary(document: Document) -> str:
 
 
 def _told(document: Document) -> dict[str, Any]:
+    whole = contents.whole(document)
     return {
-        "document": document,
-        "verdict": contents.verdict(document),
-        "cards": list(contents.cards(document)),
-        "layers": contents.layers(document),
-        "outputs": contents.outputs(document),
+        "document": whole,
+        "title": listings.title(document),
+        "listings": listings.listings(document),
+        "verdict": contents.verdict(whole) if contents.concludes(whole) else None,
+        "cards": list(contents.cards(whole)),
+        "layers": contents.layers(whole),
+        "outputs": contents.outputs(whole),
         "version": version(),
     }
 
@@ -83,8 +87,14 @@ def _told(document: Document) -> dict[str, Any]:
 def _pictures(document: Document) -> Iterator[Picture]:
     from onnxprune.pages import charts
 
-    if layers := contents.layers(document):
-        yield Picture("The network", charts.network(layers), len(layers))
+    for kind, name, unit in (("group", "The network", "positions"), ("weight", "Weights that are not zero", "weights")):
+        if layers := [layer for layer in contents.layers(document) if layer.kind == kind]:
+            yield Picture(name, charts.network(layers, unit), len(layers))
+    if document.get("command") == "inspect":
+        costs = document["layers"]
+        yield Picture("What each layer costs", charts.shares(costs), 2 * len(costs))
+    if document.get("command") == "benchmark":
+        yield Picture("Latency", charts.latencies(document["rows"]), 2 * len(document["rows"]))
     if tried := contents.tried(document):
         yield Picture("What was tried", charts.search(tried), len(tried))
     if curves := [group for group in document.get("groups") or () if group.get("measured")]:

@@ -18,7 +18,7 @@ def rows_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_the_network_has_a_bar_for_each_layer() -> None:
-    spec = charts.network(layers(documents.pruned()))
+    spec = charts.network(layers(documents.pruned()), "positions")
     assert [row["after"] for row in rows_of(spec)] == [24, 23, 22]
     assert [layer["encoding"]["y"]["field"] for layer in spec["layer"]] == ["before", "after"]
 
@@ -27,7 +27,7 @@ def test_a_large_network_has_no_names_below_its_bars() -> None:
     many = layers(
         documents.pruned(groups=[{"id": str(i), "size": 8, "kept": 4, "exact": True, "members": 1} for i in range(100)])
     )
-    axis = charts.network(many)["layer"][0]["encoding"]["x"]["axis"]
+    axis = charts.network(many, "positions")["layer"][0]["encoding"]["x"]["axis"]
     assert not axis["labels"]
     assert axis["title"] == "100 layers"
 
@@ -42,3 +42,18 @@ def test_sensitivity_is_a_row_for_each_group() -> None:
     spec = charts.sensitivity(documents.curves()["groups"])
     assert {row["group"] for row in rows_of(spec)} == {f"conv{i}.weight:0" for i in range(4)}
     assert {row["kept"] for row in rows_of(spec)} == {"25%", "50%", "75%"}
+
+
+def test_shares_of_layers_are_of_the_whole_model() -> None:
+    rows = rows_of(charts.shares(documents.inspected()["layers"]))
+    assert [(row["node"], row["of"]) for row in rows[:2]] == [("conv1", "MACs"), ("conv1", "parameters")]
+    assert [row["share"] for row in rows] == pytest.approx([1 / 3, 1 / 2, 2 / 3, 1 / 2])
+
+
+def test_latencies_have_a_bar_and_a_spread() -> None:
+    spec = charts.latencies(documents.timed()["rows"])
+    assert [(row["model"], row["setting"], row["q3_ms"]) for row in rows_of(spec)] == [
+        ("net.onnx", "cpu, batch 1, 2 threads", 2.2),
+        ("small.onnx", "cpu, batch 1, 2 threads", 1.1),
+    ]
+    assert [layer["encoding"]["x"]["field"] for layer in spec["layer"]] == ["median_ms", "q1_ms"]

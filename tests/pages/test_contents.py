@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import documents
-from onnxprune.pages.contents import Card, cards, layers, outputs, tried, verdict
+from onnxprune.pages.contents import Card, cards, concludes, layers, outputs, tried, verdict, whole
 
 
 @pytest.mark.parametrize(("level", "colour"), [("good", "good"), ("worse", "warn"), ("unknown", "warn"), ("collapsed", "bad")])
@@ -59,3 +59,34 @@ def test_layers_are_groups_or_sparse_weights() -> None:
     sparse = {"layers": [{"node": "n", "weight": "w", "shape": [8, 8], "size": 64, "kept": 16, "energy": 0.9}]}
     (one,) = layers(sparse)
     assert (one.name, one.before, one.after, one.note) == ("w", 64, 16, "75.0% zeros")
+
+
+def test_what_the_steps_of_a_recipe_found_is_put_together() -> None:
+    found = whole(documents.recipe())
+    assert {card.name: card.after for card in cards(found)} == {
+        "latency": "0.1 ms",
+        "file": "1 MB",
+        "MACs": "1 k",
+        "parameters": "750 k",
+    }
+    assert verdict(found).accuracy == "the end"
+    assert verdict(found).surgery.endswith("largest difference 3.0e-07")  # of all steps
+    assert [one.kind for one in layers(found)] == ["group"] * 3
+    assert found["notes"] == ["cut: a note"]
+    assert whole(documents.pruned()) == documents.pruned()
+
+
+def test_only_what_was_made_or_proven_has_a_verdict() -> None:
+    assert not any(concludes(one) for one in (documents.timed(), documents.inspected(), {"command": "log", "steps": []}))
+    assert concludes(documents.pruned())
+    assert concludes(documents.recipe())
+    failed = {"command": "lint", "files": [], "failure": {"message": "1 of 2 files must be mended"}}
+    assert concludes(failed)
+    assert (verdict(failed).level, verdict(failed).accuracy) == ("bad", "1 of 2 files must be mended")
+
+
+def test_a_proof_alone_is_good_or_bad() -> None:
+    proof = {"command": "verify", **documents.pruned()["verification"]}
+    assert verdict(proof).level == "good"
+    assert [one["output"] for one in outputs(proof)] == ["logits"]
+    assert verdict(proof | {"ok": False, "text": "differs"}).level == "bad"

@@ -13,6 +13,7 @@ import pytest
 import documents
 import onnxprune
 from nets import NETS, parse
+from onnxprune.pages.listings import title
 from onnxprune.pages.page import page, summary
 
 if TYPE_CHECKING:
@@ -78,12 +79,13 @@ def opened(browser: Browser, folder: Path, document: dict[str, Any], **options: 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_opens_without_a_network_and_without_a_complaint(browser: Browser, tmp_path: Path, scheme: str) -> None:
-    for found in (documents.pruned(), documents.searched(), documents.curves()):
+    made = (documents.pruned(), documents.searched(), documents.curves(), documents.recipe())
+    for found in (*made, documents.timed(), documents.inspected()):
         one = opened(browser, tmp_path, found, color_scheme=scheme)
         one.page.wait_for_selector("#picture-1 svg")
         assert one.asked == [(tmp_path / "report.html").as_uri()]
         assert not one.complaints
-        assert one.page.title() == found.get("output", "net.onnx")
+        assert one.page.title() == title(found)
         one.page.close()
 
 
