@@ -194,10 +194,15 @@ def _shapes(inputs: Sequence[ValueInfoProto], given: GivenSizes, assignments: Se
 
 
 def _too_large(found: Sequence[Mapping[str, Shape]], inputs: Sequence[ValueInfoProto], given: GivenSizes) -> bool:
-    """Tell whether an input with sizes that nobody gave is larger than a trial should be."""
+    """Tell whether an input is larger than a trial should be, with a size nobody gave, or more than twice a known one."""
     known = {**given.seen, **given.fixed}
-    guessed = [value.name for value in inputs if any(isinstance(k, str) and k not in known for k in given.axes(value))]
-    return any(math.prod(shapes[name]) > _LARGEST for shapes in found for name in guessed)
+
+    def guessed(value: ValueInfoProto, shape: Shape) -> bool:
+        axes = zip(given.axes(value), shape, strict=True)
+        return any(isinstance(key, str) and size > 2 * known.get(key, 0) for key, size in axes)
+
+    large = [(v, shapes[v.name]) for shapes in found for v in inputs if math.prod(shapes[v.name]) > _LARGEST]
+    return any(guessed(value, shape) for value, shape in large)
 
 
 def _bound(inputs: Sequence[ValueInfoProto], given: GivenSizes, trial: _Trial) -> list[Assignment]:

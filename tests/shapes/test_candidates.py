@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from onnx import TensorProto, ValueInfoProto, helper
@@ -149,3 +151,13 @@ def test_larger_sizes() -> None:
 def test_a_large_batch_keeps_its_multiple() -> None:
     *_, last = larger(model_of([value("x", "N", 4)]), {"x": (7, 4)})
     assert last == {"x": (35, 4)}
+
+
+def test_what_samples_are_is_no_reason_to_try_sizes_that_are_many_times_as_large() -> None:
+    inputs = [value("x", 4, "n", "t")]
+    for given in (GivenSizes(seen={"n": 5, "t": 4}), GivenSizes(fixed={"n": 5}, seen={"t": 4}), None):
+        sizes = [math.prod(shapes["x"]) for trial in trials(inputs, given) for shapes in trial]
+        assert max(sizes) <= 1 << 22
+    seen = GivenSizes(seen={"n": 4096, "t": 4096})
+    assert {"x": (4, 4096, 4096)} in [shapes for trial in trials(inputs, seen) for shapes in trial]
+    assert (4, 8192, 8192) in [shapes["x"] for trial in trials(inputs, seen) for shapes in trial]
