@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from onnxprune.cli.console import console, counted, in_bytes, say, table
-from onnxprune.cli.summary import change, closing, summary
+from onnxprune.cli.summary import change, closing, costs, summary
 from onnxprune.cli.tables import surgery
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def optimized(report: OptimizeReport, output: str, judged: Judgement, *, command
     """What `optimize` tried, chose and wrote; how good that is, and what to do next."""
     out = console()
     rows = [("latency", "1.000", f"{report.latency:.3f}", f"{report.latency:.3f}"), change("file on disk", *report.nbytes)]
+    rows += costs(dataclasses.asdict(report.before), dataclasses.asdict(report.after))
     summary(out, f"{report.model} -> {output}", judged.to_dict(), rows, "Allow less with --max-drop, or give more samples")
     for lever in report.levers:
         if lever.check:

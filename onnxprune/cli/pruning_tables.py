@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.cli.console import bar, console, counted, notes, say, table
-from onnxprune.cli.summary import by_reason, change, closing, counts, most_changed, summary
+from onnxprune.cli.summary import by_reason, change, closing, costs, counts, most_changed, summary
 from onnxprune.cli.tables import agreement, rest, restored, surgery, verdict
 from onnxprune.cli.timing_tables import ratio
 from onnxprune.driver.proof import few
@@ -75,8 +75,7 @@ def _costs(report: Report) -> Iterator[Row]:
         name = f"latency, {new.provider}, batch {new.batch}, {counted(new.threads, 'thread')}"
         yield name, f"{old.latency.median_ms:.3g} ms", f"{new.latency.median_ms:.3g} ms", ratio(new)
     yield change("file on disk", before.size, after.size)
-    yield counts("MACs", before.macs, after.macs)
-    yield counts("parameters", before.params, after.params)
+    yield from costs(dataclasses.asdict(before), dataclasses.asdict(after))
     yield counts("channels in groups", sum(one.size for one in report.groups), sum(one.kept for one in report.groups))
 
 
@@ -167,7 +166,7 @@ def applied(
     verb = "masked" if done["masked"] else "pruned"
     out, before, after = console(), done["before"], done["after"]
     rows = [change("file on disk", before["size"], after["size"])]
-    rows += [counts(name, before[key], after[key]) for name, key in (("MACs", "macs"), ("parameters", "params"))]
+    rows += costs(before, after)
     summary(out, f"{done['model']} -> {done['output']}", done["judgement"], rows, remedy)
     say(out, f"{counted(done['groups'], 'group')} {verb}")
     if done["verification"]:

@@ -11,7 +11,7 @@ from onnxprune.cli.console import counted, in_bytes, quantity, say, table
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Row", "by_reason", "change", "closing", "counts", "most_changed", "quality", "summary"]
+__all__ = ["Row", "by_reason", "change", "closing", "costs", "counts", "most_changed", "quality", "summary"]
 
 Row = tuple[str, str, str, str]
 """What is compared, before, after, and the ratio."""
@@ -29,6 +29,11 @@ def change(name: str, before: int, after: int) -> Row:
 def counts(name: str, before: int, after: int) -> Row:
     """A row with a count."""
     return name, quantity(before), quantity(after), f"{after / max(before, 1):.3f}"
+
+
+def costs(before: Mapping[str, int], after: Mapping[str, int]) -> list[Row]:
+    """The rows with MACs and parameters."""
+    return [counts("MACs", before["macs"], after["macs"]), counts("parameters", before["params"], after["params"])]
 
 
 def quality(judged: Mapping[str, Any] | None) -> tuple[list[Row], str]:

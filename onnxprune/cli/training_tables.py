@@ -11,7 +11,7 @@ from rich.console import Console
 
 from onnxprune.cli.console import console, counted, in_bytes, quantity, say, table
 from onnxprune.cli.suggestions import TEACH
-from onnxprune.cli.summary import change, closing, counts, summary
+from onnxprune.cli.summary import change, closing, costs, summary
 from onnxprune.verify.verdicts import Verdict
 
 __all__ = ["built", "steps", "trained"]
@@ -66,8 +66,7 @@ def trained(report: Mapping[str, Any], *, every: bool = False) -> None:
     out = console()
     rows = [change("file on disk", report["before_bytes"], report["bytes"])]
     if "stages" in report:
-        ends = report["stages"][0], report["stages"][-1]
-        rows += [counts(name, *(one[key] for one in ends)) for name, key in (("MACs", "macs"), ("parameters", "params"))]
+        rows += costs(report["stages"][0], report["stages"][-1])
     summary(out, f"{report['model']} -> {report['output']}", report["judgement"], rows, TEACH)
     listed = table("", "epoch", "loss", "score", "learning rate", "s")
     for epoch in report["epochs"][0 if every else -_SHOWN :]:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from onnxprune.data.samples import held_out, open_samples, optional_samples, sized
 from onnxprune.driver.levers import LEVERS
 from onnxprune.driver.levers.base import Ground, Made, Mixture
+from onnxprune.driver.levers.precision import Precision
 from onnxprune.driver.mixing import search
 from onnxprune.driver.named import check_protected
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import demand
+from onnxprune.driver.prune import analyzed
 from onnxprune.driver.report import LeverReport, OptimizeReport
 from onnxprune.driver.result import ModelResult
 from onnxprune.driver.trials import Meets, Ratios, Trial, Trials, Wish, WithinDrop, size_share
@@ -120,6 +122,8 @@ def optimize(
         notes = [*filter(None, [given.notice]), *_searched(trials, wish, recipe)]
         found, made = _confirmed(trials, wish, clock, stages)
         pulled = tuple(_pulled(trials, made, judges, clock, stages))
+    with stages("agreement", "counting MACs and parameters"):
+        before, after = (analyzed(model).costs.original() for model in (original, _in_float(made, original)))
     for check in (lever.check for lever in pulled if lever.check and recipe.require_proof):
         demand(check, original.name)
     report = OptimizeReport(
@@ -132,6 +136,8 @@ def optimize(
         levers=pulled,
         tried=tuple(_rows(trials, wish, found)),
         failed={str(mixture): why for mixture, why in trials.failed.items()},
+        before=before,
+        after=dataclasses.replace(after, size=written_bytes(made.model)),
         nbytes=(source_bytes(original), written_bytes(made.model)),
         judged=_judged(recipe, learnt, judges),
         machine=machine_of(["cpu"], 1),
@@ -251,6 +257,12 @@ def _pulled(trials: Trials, made: Made, judges: Samples, clock: Clock, stages: S
             score = trials.score(mixture).pruned
         size = size_share(model, trials.original)
         yield LeverReport(step.lever, step.choice, exact[step.lever], latency, size, score, drift, step.check, step.kept)
+
+
+def _in_float(made: Made, original: Model) -> Model:
+    """The last model before its layers compute in int8: it has the same MACs and parameters."""
+    steps = [step for step in made.steps if step.lever != Precision.name]
+    return list(steps[-1].models.values())[-1] if steps else original
 
 
 def _rows(trials: Trials, wish: Wish, found: Trial) -> Iterator[dict[str, Any]]:

@@ -281,6 +281,8 @@ class OptimizeReport(_Told):
         tried: every mixture that was built, in order, with its ``latency``, ``size`` and ``score``, whether it ``holds``, and
             whether it was ``chosen``.
         failed: mixtures that could not be built, with the reason.
+        before: MACs, parameters and bytes of the original.
+        after: likewise of the result.
         nbytes: of the original and the result.
         judged: which samples judged, and which were learnt from.
         machine: that latencies hold for.
@@ -297,6 +299,8 @@ class OptimizeReport(_Told):
     levers: tuple[LeverReport, ...]
     tried: tuple[Mapping[str, Any], ...]
     failed: Mapping[str, str]
+    before: Cost
+    after: Cost
     nbytes: tuple[int, int]
     judged: str
     machine: Mapping[str, str | int]

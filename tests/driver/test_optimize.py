@@ -14,6 +14,7 @@ import onnxprune
 from nets import parse
 from onnxprune.data.samples import open_samples
 from onnxprune.driver.optimize import Clock, OptimizeResult, optimize
+from onnxprune.driver.prune import analyzed
 from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
 from onnxprune.ir.model import Model
 from onnxprune.options.optimize import OptimizeRecipe
@@ -128,6 +129,16 @@ def test_the_report_is_plain_data() -> None:
     document = run(target="size=0.3", metric="mse").report.to_dict()
     assert json.loads(json.dumps(document)) == json.loads(json.dumps(document))
     assert {"tried", "levers", "latency", "size", "score", "judged"} <= document.keys()
+
+
+def test_macs_are_counted_of_what_int8_was_made_of() -> None:
+    result = run(target="size=0.15", metric="mse")
+    assert [lever.lever for lever in result.report.levers] == ["channels", "precision"]
+    before, after = result.report.before, result.report.after
+    assert before.macs == analyzed(net()).costs.original().macs
+    assert 0 < after.macs < before.macs
+    assert after.params < before.params
+    assert after.size == len(result.model.SerializeToString())
 
 
 def test_an_input_is_not_changed() -> None:
