@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from onnxprune.errors import (
         ChangedError,
         ContractError,
+        EngineLost,
         InputError,
         ModelError,
         OnnxPruneError,
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
         RequirementError,
         RuleError,
         TargetError,
+        TimedOut,
         VerificationError,
+        WorkerDied,
     )
     from onnxprune.latency.benchmark import benchmark
     from onnxprune.options.gates import Gates
@@ -61,6 +64,7 @@ __all__ = [
     "Build",
     "ChangedError",
     "ContractError",
+    "EngineLost",
     "Gates",
     "InputError",
     "ModelError",
@@ -92,11 +96,13 @@ __all__ = [
     "SparseResult",
     "Stored",
     "TargetError",
+    "TimedOut",
     "TrainedModel",
     "Training",
     "TrainingInputs",
     "VerificationError",
     "Verified",
+    "WorkerDied",
     "analyze",
     "apply",
     "benchmark",
