@@ -10,7 +10,7 @@ from onnxprune.options.fields import Option, Options
 
 __all__ = ["ENGINES", "EngineName", "EngineOptions", "Scheduler", "Workers"]
 
-ENGINES = ("local",)
+ENGINES = ("local", "dask", "ray")
 """The engines, by the name that a user gives them."""
 
 
@@ -23,7 +23,7 @@ def _check_engine(name: str) -> None:
 EngineName = Annotated[
     str,
     Option(
-        help="Who does the work: local (processes of this machine).",
+        help="Who does the work: local (processes of this machine), dask or ray (a cluster).",
         names=ENGINES,
         free=True,
         reads=_check_engine,
@@ -37,7 +37,8 @@ Workers = Annotated[
 Scheduler = Annotated[
     str,
     Option(
-        help="The cluster: the scheduler of one that has one.",
+        help="The cluster: the scheduler of Dask, as tcp://host:8786; the address of Ray, as host:6379 or ray://host:10001. "
+        "Without, one is started on this machine.",
         metavar="URI",
     ),
 ]
@@ -63,5 +64,5 @@ class EngineOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.scheduler and self.engine in ENGINES:
-            raise OptionError(f"--scheduler {self.scheduler}: is of a cluster, which engine {self.engine!r} is not: leave it out")
+        if self.scheduler and self.engine not in {"dask", "ray"}:
+            raise OptionError(f"--scheduler {self.scheduler}: is of a cluster: add --engine dask or --engine ray")

@@ -18,13 +18,10 @@ def test_every_engine_has_defaults(name: str) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"engine": "spark"}, "there is no engine 'spark'; there are local"),
+        ({"engine": "spark"}, "there is no engine 'spark'; there are local, dask, ray"),
         ({"workers": -1}, "--workers -1: write 0 or more"),
         ({"timeout": -1.0}, "--timeout -1.0: write 0"),
-        (
-            {"scheduler": "tcp://host:8786"},
-            "--scheduler tcp://host:8786: is of a cluster, which engine 'local' is not: leave it out",
-        ),
+        ({"scheduler": "tcp://host:8786"}, "--scheduler tcp://host:8786: is of a cluster: add --engine dask or --engine ray"),
     ],
 )
 def test_what_makes_no_sense_is_refused(given: dict[str, Any], said: str) -> None:

@@ -1,7 +1,8 @@
 """Engines: they call functions in other processes, of this machine or of a cluster.
 
 `pool` is what all have in common: calls wait there for a process and for memory. `local` has processes of this machine (joblib's
-loky). What an engine needs is an extra of the package, and imported when one is opened.
+loky), `dask` those of a Dask cluster, `ray` those of a Ray cluster. Each is an extra of the package, and imported when an engine
+is opened.
 
 An engine is an executor whose processes may die:
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["open_engine"]
 
-_NEEDED = {"local": ("joblib", "sweep")}
+_NEEDED = {"local": ("joblib", "sweep"), "dask": ("distributed", "dask"), "ray": ("ray", "ray")}
 """The package of each engine, and the extra that installs it."""
 
 
@@ -39,11 +40,19 @@ def open_engine(options: EngineOptions) -> Pool:
     """An engine, whose processes start now or with their first calls; close it, or use it as a context.
 
     Raises:
-        OptionError: its package is not installed.
+        OptionError: its package is not installed, there is no such cluster, or workers have another version of this package.
     """
     package, extra = _NEEDED[options.engine]
     if find_spec(package) is None:
         raise OptionError(f'--engine {options.engine} needs {package}: run pip install "onnxprune[{extra}]"')
-    from onnxprune.runtime.engines.local import open_local
+    if options.engine == "local":
+        from onnxprune.runtime.engines.local import open_local
 
-    return open_local(options)
+        return open_local(options)
+    if options.engine == "dask":
+        from onnxprune.runtime.engines.dask import open_dask
+
+        return open_dask(options)
+    from onnxprune.runtime.engines.ray import open_ray
+
+    return open_ray(options)

@@ -14,7 +14,7 @@ from typing import Any
 
 from onnxprune.errors import WorkerDied
 from onnxprune.options.engines import EngineOptions
-from onnxprune.runtime.engines.pool import Outcome, Pool, attempt
+from onnxprune.runtime.engines.pool import Outcome, Pool, attempt, then
 from onnxprune.runtime.memory import left
 from onnxprune.runtime.threads import available, bounds
 
@@ -51,13 +51,13 @@ class _Process:
 
         def call(executor: Any) -> None:
             begun()
-            _then(executor.submit(attempt, function, arguments), told, told.set_result)
+            then(executor.submit(attempt, function, arguments), told, told.set_result, _raised)
 
         if self._executor is not None:
             call(self._executor)
         else:  # the time of a call does not begin before the process is there, and has imported what it calls
             executor = self._executor = _executor(self._environment)
-            _then(executor.submit(_ready, function), told, lambda _: call(executor))
+            then(executor.submit(_ready, function), told, lambda _: call(executor), _raised)
         told.add_done_callback(self._look)
         return told
 
@@ -79,37 +79,20 @@ def _executor(environment: dict[str, str]) -> Any:
     return ProcessPoolExecutor(1, timeout=None, env=environment, initializer=_settle, initargs=(os.getpid(),))
 
 
-def _then(inner: Future[Any], told: Future[Outcome], go_on: Callable[[Any], object]) -> None:
-    """Go on with the result of one future; an error is told to the other one."""
-
-    def look(_: Future[Any]) -> None:
-        error = inner.exception()
-        try:
-            if error is None:
-                go_on(inner.result())
-                return
-        except Exception as raised:  # noqa: BLE001 - the executor is broken, or was shut down in between
-            error = raised
-        told.set_exception(WorkerDied(_cause(error)) if _is_death(error) else error)
-
-    inner.add_done_callback(look)
-
-
 def _ready(function: Callable[..., Any]) -> None:
     """Nothing happens, in a process that has just started: it had to import the function to get here."""
 
 
-def _is_death(error: BaseException) -> bool:
+def _raised(error: BaseException) -> BaseException:
     from joblib.externals.loky.process_executor import BrokenProcessPool, ShutdownExecutorError
 
-    return isinstance(error, BrokenProcessPool | ShutdownExecutorError)
-
-
-def _cause(error: BaseException) -> str:
-    """What is known of a death: the signal or the status."""
-    found = re.search(r"\{(.*?)\}", str(error))
+    if not isinstance(error, BrokenProcessPool | ShutdownExecutorError):
+        return error
+    found = re.search(r"\{(.*?)\}", str(error))  # the signal or the status
     how = f" ({found[1]})" if found else ""
-    return f"a worker process died{how}, and again when its work was repeated: it may be short of memory: try fewer --workers"
+    return WorkerDied(
+        f"a worker process died{how}, and again when its work was repeated: it may be short of memory: try fewer --workers"
+    )
 
 
 def _settle(parent: int) -> None:

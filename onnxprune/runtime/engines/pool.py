@@ -19,12 +19,12 @@ from typing import Any, Protocol, Self, TypeVar
 
 from onnxprune.errors import EngineLost, TimedOut, WorkerDied
 
-__all__ = ["Outcome", "Pool", "Slot", "attempt"]
+__all__ = ["Outcome", "Pool", "Slot", "attempt", "then"]
 
 R = TypeVar("R")
 
 _LIVES = 2
-"""Processes that may die of one call. The first death may be of something else: the system, short of memory, or a person."""
+"""Processes that may die of one call. The first death may be of something else: of a system short of memory, or of a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,31 @@ def _portable(error: BaseException) -> Exception:
         except Exception:  # noqa: BLE001, S110 - many raise many things here
             pass
     return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def then(
+    inner: Future[Any], told: Future[Outcome], go_on: Callable[[Any], object], raised: Callable[[BaseException], BaseException]
+) -> None:
+    """Go on with the result of a future of a library; its error, or one on the way, is told to another future.
+
+    Args:
+        inner: of the library.
+        told: gets the error.
+        go_on: gets the result.
+        raised: makes an error of the library one of ours.
+    """
+
+    def look(_: Future[Any]) -> None:
+        error = inner.exception()
+        try:
+            if error is None:
+                go_on(inner.result())
+        except Exception as other:  # noqa: BLE001 - the process is gone before it got the next call
+            error = other
+        if error is not None:
+            told.set_exception(raised(error))
+
+    inner.add_done_callback(look)
 
 
 class Slot(Protocol):
@@ -106,6 +131,7 @@ class Pool:
         memory: Mapping[str, int],
         *,
         timeout: float = 0,
+        lives: int = _LIVES,
         release: Callable[[], None] = lambda: None,
     ) -> None:
         """Nothing runs yet.
@@ -115,10 +141,11 @@ class Pool:
             slots: its processes.
             memory: bytes that calls may take, by host; a host that is not there has no bound.
             timeout: seconds that a call may take; 0 where slots see to that, or nobody does.
+            lives: how often a call whose process dies is started; 1 where the cluster repeats it.
             release: called once, after all processes are gone.
         """
         self.name, self.workers = name, len(slots)
-        self._memory, self._timeout, self._release = memory, timeout, release
+        self._memory, self._timeout, self._lives, self._release = memory, timeout, lives, release
         self._slots = self._free = tuple(slots)
         self._waiting: deque[_Call] = deque()
         self._running: dict[Slot, _Call] = {}
@@ -241,7 +268,7 @@ class Pool:
             again = False
             if isinstance(error, WorkerDied) and not late and self._refusal is None:
                 call.deaths += 1
-                again = call.deaths < _LIVES
+                again = call.deaths < self._lives
             if again:
                 self._waiting.appendleft(call)
         if isinstance(error, EngineLost):

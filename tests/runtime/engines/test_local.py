@@ -88,6 +88,6 @@ def test_no_process_outlives_the_one_that_opened_the_engine(tmp_path: Path, how:
 
 def test_an_engine_whose_package_is_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda _: None)
-    for name, extra in [("local", "sweep")]:
+    for name, extra in (("local", "sweep"), ("dask", "dask"), ("ray", "ray")):
         with pytest.raises(OptionError, match=rf"--engine {name} needs \w+: run pip install \"onnxprune\[{extra}\]\""):
             open_engine(EngineOptions(name))
