@@ -14,7 +14,7 @@ from onnxprune.cli.derived import command
 from onnxprune.cli.output import complain, failure, progress, show, warn
 from onnxprune.errors import OptionError, RequirementError
 from onnxprune.options.engines import EngineOptions
-from onnxprune.options.sweep import Pick, PickRecipe, Status, SweepCommand, SweepRecipe
+from onnxprune.options.sweep import Pick, PickRecipe, Status, SweepCommand, SweepRecipe, SweepReport
 
 if TYPE_CHECKING:
     from onnxprune.sweep.store import Store
@@ -70,7 +70,7 @@ def _nexts(store: str) -> list[str]:
     from onnxprune.cli.suggestions import program
 
     given = shlex.quote(store)
-    return [f"{program()} sweep {words}" for words in (f"pick {given} --max-drop 1% --min latency", f"status {given} --all")]
+    return [f"{program()} sweep {words}" for words in (f"pick {given} --max-drop 1% --min latency", f"report {given}")]
 
 
 @command(sweep, name="sweep status")
@@ -101,6 +101,32 @@ def pick(recipe: PickRecipe, given: Pick) -> None:
                 row["output"] = copied(store, row, given.output, folder, several=len(rows) > 1, force=given.force)
     document = {"store": given.store, "picked": rows}
     show(document, given, lambda: sweep_tables.picked(document))
+
+
+@command(sweep, name="sweep report")
+def report(given: SweepReport) -> None:
+    """All results of a sweep as one HTML page."""
+    from onnxprune.cli.console import console, counted, say
+    from onnxprune.ir.files import check_output
+    from onnxprune.ir.outputs import replace_file
+    from onnxprune.pages.page import check_installed
+    from onnxprune.pages.sweep import sweep_page
+    from onnxprune.sweep.picking import linked
+    from onnxprune.sweep.summary import rows_of
+
+    check_installed("sweep report")
+    store = _opened(given.store)
+    if given.output:
+        out = check_output(given.output, force=given.force)
+    elif store.folder is not None:
+        out = store.folder / "report.html"
+    else:
+        raise OptionError(f"{given.store}: is no folder of this machine: say where the page goes with -o FILE")
+    rows = linked(store, rows_of(store), out.parent)
+    with replace_file(out) as file:
+        file.write(sweep_page(rows, title=given.store, asked=store.asked().get("asked", {})).encode())
+    document = {"store": given.store, "tasks": len(rows), "output": str(out)}
+    show(document, given, lambda: say(console(), f"{given.store}: {counted(len(rows), 'task')} -> {out}"))
 
 
 def _opened(root: str) -> Store:

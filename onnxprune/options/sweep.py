@@ -18,7 +18,7 @@ from onnxprune.options.gates import parse_drop, parse_share
 from onnxprune.options.shared import Metric, Preprocess, Shape
 from onnxprune.options.tracking import Tracking
 
-__all__ = ["CHEAPEST", "STEPS_SWEPT", "Pick", "PickRecipe", "Status", "SweepCommand", "SweepRecipe"]
+__all__ = ["CHEAPEST", "STEPS_SWEPT", "Pick", "PickRecipe", "Status", "SweepCommand", "SweepRecipe", "SweepReport"]
 
 STEPS_SWEPT = ("prune", "sparsify", "quantize", "optimize")
 """Steps that make a model, and can be swept."""
@@ -157,6 +157,21 @@ class Status(Prints):
 
     store: _Store
     every: Annotated[bool, Option(flags="--all")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepReport(Prints):
+    """`sweep report`.
+
+    Attributes:
+        store: where the results of a sweep are.
+        output: the page; by default report.html in that folder.
+        force: replace an existing output.
+    """
+
+    store: _Store
+    output: Annotated[Path | None, Option(flags="-o/--output", metavar="FILE")] = None
+    force: bool = False
 
 
 def _floor(option: str) -> Option:

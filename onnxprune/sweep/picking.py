@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 from onnxprune.errors import OutputError
 from onnxprune.ir.files import check_output, save
 from onnxprune.ir.model import Model
+from onnxprune.sweep.index import Rows
 from onnxprune.sweep.store import Outcome, Store
 
-__all__ = ["copied", "place_for"]
+__all__ = ["copied", "linked", "place_for"]
 
 
 def place_for(store: Store, row: Mapping[str, Any]) -> str:
@@ -49,6 +51,12 @@ def copied(store: Store, row: Mapping[str, Any], output: Path, folder: Path, *, 
     check_output(path, inputs=(found,), force=force)
     save(Model.of(found), path)
     return str(path)
+
+
+def linked(store: Store, rows: Rows, folder: Path) -> Rows:
+    """The rows with the addresses of their reports as seen from a folder."""
+    root = store.place.root.rstrip("/") if store.folder is None else os.path.relpath(store.folder, folder)
+    return [{**row, "report": f"{root}/{row['report']}".removeprefix("./")} if row["report"] else row for row in rows]
 
 
 def _outcome(store: Store, row: Mapping[str, Any]) -> Outcome:

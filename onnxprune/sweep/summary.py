@@ -127,7 +127,7 @@ def marked(rows: Rows) -> Rows:
     """The rows, with what is on the Pareto front of its model: no other is as good and cheaper, or better and as cheap.
 
     Good is a high score, or a high agreement where there is no score; cheap is a low latency where all of a model were timed,
-    else few MACs, or bytes.
+    else few bytes, or MACs.
     """
     fronts: set[int] = set()
     groups: dict[str, list[int]] = {}
@@ -149,7 +149,7 @@ def _measures(rows: Rows) -> tuple[Measure, Measure]:
     def every(*names: str) -> str:
         return next((name for name in names if all(row.get(name) is not None for row in rows)), names[-1])
 
-    good, cheap = every("score", "agreement"), every("latency_ratio", "macs_ratio", "bytes_ratio")
+    good, cheap = every("score", "agreement"), every("latency_ratio", "bytes_ratio", "macs_ratio")
     return lambda row: row.get(good), lambda row: row.get(cheap)
 
 

@@ -104,6 +104,7 @@ def test_models_are_copied_into_a_folder(swept: Path) -> None:
         (("models/*.onnx", "-o", "models/a.onnx"), 2, ("models/a.onnx: cannot be written",)),
         (("status", "models"), 2, ("models: is no sweep",)),
         (("pick", "models"), 2, ("models: is no sweep",)),
+        (("report", "models"), 2, ("models: is no sweep",)),
         (("missing.toml",), 2, ("missing.toml: cannot be read",)),
     ],
 )
@@ -112,19 +113,31 @@ def test_mistakes_are_one_line(words: tuple[str, ...], status: int, told: tuple[
     assert names(folder) == {"models", "data"}
 
 
+def test_the_page(swept: Path) -> None:
+    pytest.importorskip("altair", reason="the extra [report] is not installed")
+    done = sweep(swept, "report", "sweep/", "--json")
+    assert checked(done.json())["output"] == "sweep/report.html"
+    assert "4 of 4 runs are done" in (swept / "sweep" / "report.html").read_text("utf-8")
+    assert sweep(swept, "report", "sweep").out == "sweep: 4 tasks -> sweep/report.html\n"  # it is ours, and replaced
+    assert sweep(swept, "report", "sweep", "-o", "page.html").status == 0
+    (row, *_) = sweep(swept, "status", "sweep", "--json").json()["rows"]
+    assert f"sweep/{row['report']}" in (swept / "page.html").read_text("utf-8")
+    refused(sweep(swept, "report", "sweep", "-o", "page.html"), 2, "exists already: pass --force")
+
+
 def test_what_none_reaches_is_exit_1(swept: Path) -> None:
     refused(sweep(swept, "pick", "sweep", "--min", "latency"), 1, "run the sweep without --no-latency")
 
 
 def test_help_knows_every_option(call: Cli) -> None:
     shown = call("sweep", "--help").out
-    assert all(word in shown for word in ("run", "status", "pick"))
-    for name in ("sweep run", "sweep status", "sweep pick"):
+    assert all(word in shown for word in ("run", "status", "report", "pick"))
+    for name in ("sweep run", "sweep status", "sweep pick", "sweep report"):
         shown = call(*name.split(), "--help").out
         for one in COMMANDS[name][1]:
             first = one.field.option.metavar if one.field.option.argument else one.field.flags.split("/")[0]
             assert first in shown, (name, first)
         assert "what makes" not in shown
     assert json.dumps(sorted(name for name in COMMANDS if name.startswith("sweep"))) == json.dumps(
-        ["sweep pick", "sweep run", "sweep status"]
+        ["sweep pick", "sweep report", "sweep run", "sweep status"]
     )

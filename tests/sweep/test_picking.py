@@ -13,7 +13,7 @@ from command import external, net
 from onnxprune.errors import OutputError
 from onnxprune.ir import files
 from onnxprune.sweep.inputs import Input
-from onnxprune.sweep.picking import copied, place_for
+from onnxprune.sweep.picking import copied, linked, place_for
 from onnxprune.sweep.store import DONE, Outcome, Store
 
 KEY = "ab" * 32
@@ -46,6 +46,13 @@ def test_a_copy_is_the_model(tmp_path: Path) -> None:
         copied(store, row, out, tmp_path, several=False, force=True)
     with pytest.raises(OutputError, match="is gone: run the sweep again"):
         place_for(store, {**row, "key": "cd" * 32})
+
+
+def test_reports_are_linked_from_where_the_page_is(tmp_path: Path) -> None:
+    rows = [{"report": "results/ab/x.json"}, {"report": ""}]
+    store = Store(str(tmp_path / "sweep"))
+    for folder, link in ((tmp_path / "sweep", ""), (tmp_path, "sweep/"), (tmp_path / "pages", "../sweep/")):
+        assert linked(store, rows, folder) == [{"report": f"{link}results/ab/x.json"}, {"report": ""}]
 
 
 def test_a_model_with_data_from_elsewhere(tmp_path: Path) -> None:
