@@ -44,6 +44,7 @@ class Index:
         with self._telling():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = self._opened() or self._anew()
+            self._last: int = self._database.execute("SELECT COALESCE(MAX(place), 0) FROM rows").fetchone()[0]
 
     @classmethod
     def read(cls, path: Path) -> Rows | None:
@@ -71,13 +72,14 @@ class Index:
     def order(self, rows: Iterable[tuple[str, int, Mapping[str, Any]]]) -> None:
         """Put tasks at their places; those that are not here yet with a row."""
         listed = [(key, place, row["state"], "", _text(row)) for key, place, row in rows]
+        self._last = max([self._last, *(place for _, place, *_ in listed)])
         with self._telling(), self._database:
             self._database.executemany(_ORDER, listed)
 
     def put(self, rows: Iterable[tuple[str, Mapping[str, Any], str]]) -> None:
         """Replace rows, of which each has a key and the SHA-256 of the model that was made; a new one comes last."""
-        last = self._database.execute("SELECT COALESCE(MAX(place), 0) FROM rows").fetchone()[0]
-        listed = [(key, last + 1, row["state"], sha256, _text(row)) for key, row, sha256 in rows]
+        self._last += 1
+        listed = [(key, self._last, row["state"], sha256, _text(row)) for key, row, sha256 in rows]
         with self._telling(), self._database:
             self._database.executemany(_OUTCOME, listed)
 

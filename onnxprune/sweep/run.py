@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.driver.progress import Phase
-from onnxprune.errors import EngineLost, OnnxPruneError, OptionError, OutputError, ReportError, TimedOut, WorkerDied
+from onnxprune.errors import EngineLost, InputError, OnnxPruneError, OptionError, OutputError, ReportError, TimedOut, WorkerDied
 from onnxprune.ir.outputs import take_lock
 from onnxprune.options.engines import EngineOptions
 from onnxprune.options.sweep import SweepRecipe
@@ -342,8 +342,10 @@ class _Run:
         try:
             yield
         except (OutputError, EngineLost) as error:
-            found = counts(row for row in self.index.rows())
-            kept = f"{found[DONE]} of {len(self.sweep.tasks)} results are kept"
+            kept = "what is done is kept"
+            with contextlib.suppress(InputError):
+                done = self.sweep.store.keys().intersection(task.key for task in self.sweep.tasks)
+                kept = f"{len(done)} of {len(self.sweep.tasks)} results are kept"
             raise type(error)(f"{error}; {kept}: repeat the command to go on") from error
 
 

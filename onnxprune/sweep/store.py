@@ -186,19 +186,22 @@ class Store:
         return alone if self.place.has(alone) else self._model_name(sha256, _MODEL, single=False)
 
     def fetch_model(self, sha256: str, folder: Path) -> Path | None:
-        """A model as a file of this machine: in the store itself, else a copy in a folder; ``None`` where it is not there."""
+        """A model as a file of this machine: in the store itself, else a copy in a folder.
+
+        ``None`` where it is not there, or not what it was.
+        """
         name = self.model_name(sha256)
-        if self.folder is not None:
-            path = self.folder / name
-            return path if path.is_file() else None
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.is_file() and not self.place.fetch(name, path):
-            return None
-        if path.name == _MODEL:
+        path = (self.folder or folder) / name
+        if self.folder is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.place.fetch(name, path)
             for part in files.model_files(path)[1:]:
-                self.place.fetch(f"models/{sha256}/{part.name}", part)
-        return path
+                if part.parent == path.parent:  # nothing is written elsewhere, whatever the model says
+                    self.place.fetch(f"models/{sha256}/{part.name}", part)
+        try:
+            return path if Input.of_model(path).digest == sha256 else None
+        except OSError:
+            return None
 
     def put_input(self, given: Input) -> None:
         """Keep files that tasks read.
@@ -221,6 +224,8 @@ class Store:
         root = folder / given.digest
         for name, digest in given.files.items():
             path = root / name
+            if not path.resolve().is_relative_to(root.resolve()):
+                raise InputError(f"{given.text}: its data lies outside of its folder, in {name}: copy it there")
             if path.is_file() and files.sha256(path) == digest:
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)

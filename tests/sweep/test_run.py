@@ -223,3 +223,41 @@ def test_who_runs_it_is_killed_and_the_next_one_repeats_nothing(tmp_path: Path) 
     assert (found["done"], found["reused"]) == (12, done)
     assert len(calls(folder)) - before == 12 - done
     assert Index.read(folder / "sweep" / FILE) is not None
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+
+import sweep_work
+from onnxprune.sweep import run
+
+calls = []
+
+def before(order):
+    calls.append(order)
+    if len(calls) == 6:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # from now on no file takes more
+
+run.open_engine = lambda _: sweep_work.Inline(before)
+try:
+    run.run_sweep(sweep_work.recipe_in(Path(sys.argv[1]), target=("macs=0.9:0.4:6",)), work=sweep_work.stub)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_full_disk_is_one_clear_line_and_nothing_is_torn(tmp_path: Path, inline: Inline) -> None:
+    folder = write_models(tmp_path, "a", "b", "c")
+    env = ENV | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    done = subprocess.run([sys.executable, "-c", FULL, folder], capture_output=True, text=True, env=env, check=True)
+    assert done.stdout.startswith("OutputError "), done
+    assert done.stdout.count("\n") == 1
+    assert "cannot be written" in done.stdout
+    assert "; 5 of 18 results are kept: repeat the command to go on" in done.stdout
+    store = Store(str(folder / "sweep"))
+    kept = {outcome.key for outcome in store.outcomes()}
+    assert store.keys() == kept
+    assert len(kept) == 5
+    found = run_sweep(recipe_in(folder, target=("macs=0.9:0.4:6",)), work=stub)
+    assert (found["done"], found["reused"]) == (18, len(kept))

@@ -114,6 +114,27 @@ def test_inputs_are_read_where_they_are_else_from_the_store(store: Store, tmp_pa
         store.fetch_input(other, tmp_path / "inputs")
 
 
+def test_nothing_is_written_outside_of_the_folder(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "secret.bin").write_bytes(b"1")
+    given = Input._of(tmp_path / "a" / "b" / "m.onnx", {"../../secret.bin": tmp_path / "secret.bin"})
+    store.put_input(given)
+    (tmp_path / "secret.bin").unlink()
+    with pytest.raises(InputError, match=r"lies outside of its folder, in \.\./\.\./secret\.bin"):
+        store.fetch_input(given, tmp_path / "inputs")
+    assert not (tmp_path / "secret.bin").exists()
+
+
+def test_a_model_that_was_changed_is_not_there(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    made = external(tmp_path / "work" / "model.onnx")
+    found = outcome(made)
+    store.publish(found, made)
+    store.place.write(f"models/{found.sha256}/net.bin", b"")
+    store.place.write(f"models/{found.sha256}/model.bin", b"changed")
+    assert store.fetch_model(found.sha256, tmp_path / "fetched") is None
+
+
 def test_shared_files_and_latencies(store: Store) -> None:
     shelf = store.shared("f" * 64)
     assert shelf.get("curves-1") is None
