@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from onnxprune.errors import (
         ChangedError,
         ContractError,
+        EngineLost,
         InputError,
         ModelError,
         OnnxPruneError,
@@ -37,20 +38,25 @@ if TYPE_CHECKING:
         RequirementError,
         RuleError,
         TargetError,
+        TimedOut,
         VerificationError,
+        WorkerDied,
     )
     from onnxprune.latency.benchmark import benchmark
+    from onnxprune.options.engines import EngineOptions
     from onnxprune.options.gates import Gates
     from onnxprune.options.optimize import OptimizeRecipe
     from onnxprune.options.prune import Recipe
     from onnxprune.options.quantize import QuantRecipe
     from onnxprune.options.release import ReleaseRecipe
     from onnxprune.options.sparsify import SparseRecipe
+    from onnxprune.options.sweep import SweepRecipe
     from onnxprune.options.train import Sparse, Training
     from onnxprune.passes.analysis import Analysis
     from onnxprune.pipeline.run import Build, run
     from onnxprune.runtime.custom_operators import custom_operators
     from onnxprune.runtime.memory import max_memory
+    from onnxprune.sweep.run import run_sweep
     from onnxprune.training.finetune import finetune
     from onnxprune.training.inputs import TrainingInputs
     from onnxprune.training.session import TrainedModel
@@ -61,6 +67,8 @@ __all__ = [
     "Build",
     "ChangedError",
     "ContractError",
+    "EngineLost",
+    "EngineOptions",
     "Gates",
     "InputError",
     "ModelError",
@@ -91,12 +99,15 @@ __all__ = [
     "SparseReport",
     "SparseResult",
     "Stored",
+    "SweepRecipe",
     "TargetError",
+    "TimedOut",
     "TrainedModel",
     "Training",
     "TrainingInputs",
     "VerificationError",
     "Verified",
+    "WorkerDied",
     "analyze",
     "apply",
     "benchmark",
@@ -113,6 +124,7 @@ __all__ = [
     "quantize",
     "release",
     "run",
+    "run_sweep",
     "sensitivity",
     "sparsify",
     "train",
@@ -132,6 +144,9 @@ _HOMES = {
     "onnxprune.axes.plan": ("Plan",),
     "onnxprune.options.quantize": ("QuantRecipe",),
     "onnxprune.options.gates": ("Gates",),
+    "onnxprune.options.engines": ("EngineOptions",),
+    "onnxprune.options.sweep": ("SweepRecipe",),
+    "onnxprune.sweep.run": ("run_sweep",),
     "onnxprune.driver.quantize": ("QuantResult", "quantize"),
     "onnxprune.options.optimize": ("OptimizeRecipe",),
     "onnxprune.driver.optimize": ("OptimizeResult", "optimize"),

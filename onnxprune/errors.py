@@ -11,7 +11,10 @@
     ├── RequirementError (RuntimeError)  a requirement was not met: exit status 1, nothing written
     │   ├── QualityError                 the result is not as good as a gate asks
     │   ├── TargetError                  no plan reaches the target; says what is reachable
-    │   └── VerificationError            the pruned model is not the masked model
+    │   ├── VerificationError            the pruned model is not the masked model
+    │   ├── WorkerDied                   a process that did a part of the work died, and again when that was repeated
+    │   ├── TimedOut                     a part of the work took longer than it may
+    │   └── EngineLost                   the cluster that does the work is gone
     ├── ReportError (OSError)            nobody takes the report: exit status 74, the output files are written
     └── ContractError (AssertionError)   onnxprune broke its own contract: a defect in a rule or a pass
         ├── RuleError                    a rule whose equation contradicts the shapes of its node
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ChangedError",
     "ContractError",
+    "EngineLost",
     "InputError",
     "ModelError",
     "OnnxPruneError",
@@ -44,7 +48,9 @@ __all__ = [
     "RequirementError",
     "RuleError",
     "TargetError",
+    "TimedOut",
     "VerificationError",
+    "WorkerDied",
 ]
 
 
@@ -109,6 +115,18 @@ class TargetError(RequirementError):
 
 class VerificationError(RequirementError):
     """The pruned model does not compute what the masked model computes."""
+
+
+class WorkerDied(RequirementError):  # noqa: N818 - what happened elsewhere, not what is wrong here, as `subprocess.TimeoutExpired`
+    """A process that did a part of the work died, and again when that was repeated."""
+
+
+class TimedOut(RequirementError):  # noqa: N818 - as `WorkerDied`
+    """A part of the work took longer than it may; the process that did it is gone."""
+
+
+class EngineLost(RequirementError):  # noqa: N818 - as `WorkerDied`
+    """The cluster that does the work is gone: its scheduler does not answer."""
 
 
 class ReportError(OnnxPruneError, OSError):

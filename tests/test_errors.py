@@ -17,7 +17,7 @@ def drawn() -> dict[str, tuple[str, str]]:
     """Name to (parent, builtin) as the docstring draws them."""
     found: dict[str, tuple[str, str]] = {}
     stack: list[tuple[int, str]] = []
-    for match in re.finditer(r"^( +[│├└─ ]*)(\w+Error)(?: \((\w+)\))?(?:  |$)", errors.__doc__ or "", re.MULTILINE):
+    for match in re.finditer(r"^( +[│├└─ ]*)([A-Z]\w+)(?: \((\w+)\))?(?:  |$)", errors.__doc__ or "", re.MULTILINE):
         depth, name, builtin = len(match[1]), match[2], match[3] or ""
         while stack and stack[-1][0] >= depth:
             stack.pop()

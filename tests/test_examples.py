@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import typer.main
@@ -66,6 +66,15 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+def read(group: TyperGroup, words: list[str]) -> tuple[str, dict[str, Any]]:
+    """The name of a command, with that of its group, and what is given to it; ``sweep MODELS...`` is ``sweep run MODELS...``."""
+    command = group.commands[words[0]]
+    if not isinstance(command, TyperGroup):
+        return words[0], command.make_context(words[0], words[1:]).params
+    inner = words[1:] if words[1] in command.commands else ["run", *words[1:]]
+    return f"{words[0]} {inner[0]}", read(command, inner)[1]
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if list(commands(page))], ids=name_of)
 def test_commands_are_understood(page: Path) -> None:
     group = typer.main.get_command(app)
@@ -74,8 +83,8 @@ def test_commands_are_understood(page: Path) -> None:
         words = shlex.split(re.split(r" (?:&&|\||>) ", text)[0])[1:]
         if "..." in words:  # more of the same
             continue
-        given = group.commands[words[0]].make_context(words[0], words[1:]).params
-        _, parameters = COMMANDS[words[0]]
+        name, given = read(group, words)
+        _, parameters = COMMANDS[name]
         for kind in {one.kind for one in parameters}:  # whose checks say which values make sense
             fields = [one.field for one in parameters if one.kind is kind]
             kind(**{field.name: tuple(given[field.name] or ()) if field.type is tuple else given[field.name] for field in fields})

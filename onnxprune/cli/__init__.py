@@ -24,6 +24,7 @@ from onnxprune.cli import (
     quantizing,
     releasing,
     sparsity,
+    sweeping,
     timing,
     training,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "quantizing",
     "releasing",
     "sparsity",
+    "sweeping",
     "timing",
     "training",
 ]

@@ -30,7 +30,7 @@ def accounted(given: Mapping[str, Any]) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, KeyboardInterrupt) or (isinstance(end.code, int) and end.code > _SIGNALLED):
-            text = "; ".join(_told(path, before[path]) for path in paths) or "no output was written"
+            text = "; ".join(_told(path, before[path]) for path in paths) or _untold(given)
             with suppress(OSError, ValueError):  # stderr may be gone
                 typer.echo(f"onnxprune: interrupted: {text}{_way_on(given)}", err=True)
         raise
@@ -53,9 +53,14 @@ def _told(path: Path, before: tuple[int, int, int] | None) -> str:
     return f"{path} was not written" if before is None else f"{path} is as it was"
 
 
+def _untold(given: Mapping[str, Any]) -> str:
+    """What is said of a command that names no file to write."""
+    return f"{given['store']} has the results that were finished, whole" if given.get("store") else "no output was written"
+
+
 def _way_on(given: Mapping[str, Any]) -> str:
     """What is kept of the work."""
     for name in ("resume", "keep"):
         if given.get(name) and Path(given[name]).exists():
             return f"; {given[name]} keeps what is done: repeat the command to go on"
-    return ""
+    return ": repeat the command to go on" if given.get("store") else ""

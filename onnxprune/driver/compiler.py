@@ -15,6 +15,7 @@ from onnxprune.driver.prepared import Prepared
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import Judge, broken, exact
 from onnxprune.driver.result import Pruned
+from onnxprune.driver.shared import SharedStages
 from onnxprune.errors import ModelError, OptionError, TargetError
 from onnxprune.ir.precision import differing_weights, with_fitted_weights
 from onnxprune.ir.weights import FLOATS
@@ -57,6 +58,7 @@ class Compiler:
         stages: Stages | None = None,
         gone: Mapping[str, Positions] = MappingProxyType({}),
         file: Model | None = None,
+        shared: SharedStages | None = None,
     ) -> None:
         """Nothing runs yet.
 
@@ -67,11 +69,12 @@ class Compiler:
             stages: announces and times what is done.
             gone: positions that carry no weight, by group id.
             file: the user's, where ``original`` was made from it.
+            shared: what compilations of the same model on the same samples have in common.
         """
         self.file = file or original
         self.original, self.recipe, self.samples = original, recipe.settled(data=samples is not None), samples
         self.stages = stages or Stages()
-        self._gone = gone
+        self._gone, self._shared = gone, shared or SharedStages()
         self._latest: Prepared | None = None
         self._exponent: float | None = None
 
@@ -165,9 +168,9 @@ class Compiler:
         if self._latest is None:
             with self.stages("analysis", "finding coupling groups"):
                 _check_weights(self.original)
-                normal = replace(Normalize().run(self.original), source=self.file)
+                normal = self._shared.normal(self.original, self.file, lambda: Normalize().run(self.original))
                 calibration = None if self.samples is None else normal.calibration(self.samples)
-            self._latest = Prepared(self.recipe, normal, self.stages, calibration, self._gone)
+            self._latest = Prepared(self.recipe, normal, self.stages, calibration, self._gone, shared=self._shared)
         return self._latest
 
     @cached_property

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from onnxprune.driver.shared import SharedStages
 from onnxprune.passes import Allocate, Couple, Observe, ScoreChannels, Sensitivity
+from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning.allocation import widths
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from onnxprune.driver.progress import Stages
     from onnxprune.options.prune import Recipe
     from onnxprune.options.targets import Target
-    from onnxprune.passes.analysis import Analysis, Normalized
+    from onnxprune.passes.analysis import Normalized
     from onnxprune.passes.observe import Observed
     from onnxprune.pruning.criteria import Scores
     from onnxprune.pruning.knapsack import Curve
@@ -38,6 +40,7 @@ class Prepared:
         gone: positions that carry no weight, by group id.
         frozen: groups that stay whole, by id, with the reason.
         known: curves that were measured before groups were frozen.
+        shared: what compilations of the same model on the same samples have in common, as long as no group is frozen.
     """
 
     recipe: Recipe
@@ -47,6 +50,7 @@ class Prepared:
     gone: Mapping[str, Positions] = field(default_factory=dict)
     frozen: Mapping[str, str] = field(default_factory=dict)
     known: Mapping[str, Curve] = field(default_factory=dict)
+    shared: SharedStages = field(default_factory=SharedStages)
 
     def without(self, groups: Mapping[str, str], target: Target) -> Prepared:
         """The same model with more groups left whole; what planning for ``target`` measured need not be measured again.
@@ -56,7 +60,7 @@ class Prepared:
             target: that a plan was made for.
         """
         known = self.curves if self.by_curves(target) else self.known
-        return replace(self, frozen={**self.frozen, **groups}, known=known)
+        return replace(self, frozen={**self.frozen, **groups}, known=known, shared=SharedStages())
 
     def by_curves(self, target: Target) -> bool:
         """Whether a target is shared out by what each group costs."""
@@ -77,24 +81,28 @@ class Prepared:
     def analysis(self) -> Analysis:
         """The groups."""
         with self.stages("analysis", "finding coupling groups"):
-            recipe = self.recipe
-            return Couple(recipe.protect, recipe.allow_inexact, recipe.only).run(self.normal, self.frozen)
+            recipe, normal = self.recipe, self.normal
+            step = Couple(recipe.protect, recipe.allow_inexact, recipe.only)
+            coupling = self.shared.coupling(recipe, lambda: step.run(normal, self.frozen).coupling)
+            return Analysis(normal.model, normal.shapes, normal.source, coupling)
 
     @cached_property
     def observed(self) -> Observed | None:
         """What samples show; ``None`` where there are none, or no group."""
-        original, recipe = self.analysis.float32, self.recipe
-        if self.calibration is None or not original.coupling.groups:
+        original, recipe, calibration = self.analysis.float32, self.recipe, self.calibration
+        if calibration is None or not original.coupling.groups:
             return None
+        step = Observe(recipe.repair, recipe.seed)
         with self.stages("scoring", "gathering statistics of what the layers read"):
-            return Observe(recipe.repair, recipe.seed).run(original, self.calibration)
+            return self.shared.observed(recipe, original, calibration, lambda: step.run(original, calibration))
 
     @cached_property
     def scores(self) -> Mapping[str, Scores]:
         """The importance of each position, by group id."""
         recipe, observed = self.recipe, self.observed
         with self.stages("scoring", f"scoring by {recipe.criterion}"):
-            return ScoreChannels(recipe.criterion, recipe.seed).run(self.analysis.float32, observed, self.gone)
+            step, original = ScoreChannels(recipe.criterion, recipe.seed), self.analysis.float32
+            return self.shared.scores(recipe, original.coupling, lambda: step.run(original, observed, self.gone))
 
     @cached_property
     def curves(self) -> Mapping[str, Curve]:
@@ -103,8 +111,10 @@ class Prepared:
         if observed is None or {group.id for group in self.analysis.coupling.groups} <= self.known.keys():
             return self.known
         with self.stages("sensitivity", "measuring what each group costs"):
-            step = Sensitivity(self.recipe.repair)
-            return step.run(self.analysis.float32, scores, observed, self.known, self.stages.tell)
+            step, original, tell = Sensitivity(self.recipe.repair), self.analysis.float32, self.stages.tell
+            return self.shared.curves(
+                self.recipe, original.coupling, lambda: step.run(original, scores, observed, self.known, tell)
+            )
 
     @cached_property
     def latencies(self) -> TargetPrices:

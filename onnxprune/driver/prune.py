@@ -22,6 +22,7 @@ from onnxprune.driver.proof import demand
 from onnxprune.driver.report import GroupReport, Report
 from onnxprune.driver.result import ModelResult, Pruned
 from onnxprune.driver.search import DropSearch, at_latency, within_drop
+from onnxprune.driver.shared import SharedStages
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir.files import written_bytes
 from onnxprune.ir.folders import model_in
@@ -126,6 +127,7 @@ def prune(
     samples: SamplesLike | None = None,
     agreement: bool = True,
     progress: Progress | None = None,
+    shared: SharedStages | None = None,
 ) -> Result:
     """Make a physically smaller model that meets the recipe's target, and prove the surgery.
 
@@ -136,6 +138,7 @@ def prune(
             compared on seeded noise and nothing is repaired.
         agreement: whether to compare outputs with the original's where no gate asks for it.
         progress: told what begins.
+        shared: what compilations of the same model on the same samples have in common; the result is the same without.
 
     Raises:
         ModelError: the source is not a model that can be read, or its weights are not finite floats.
@@ -150,7 +153,7 @@ def prune(
     opened = samples_of(recipe, original) if samples is None else optional_samples(samples, original.inputs, recipe.preprocess)
     jury = Jury.of(recipe.gates, original, opened, recipe.preprocess).sized()
     original = jury.original
-    made = _made(recipe, jury, stages).remembered()
+    made = _made(recipe, jury, stages, shared).remembered()
     if recipe.require_proof:
         for proof in (made.pruned, *([made.exact.pruned] if made.exact else [])):
             demand(proof.check, original.name)
@@ -189,11 +192,11 @@ class _Made:
         return dataclasses.replace(self, pruned=dataclasses.replace(self.pruned, model=model))
 
 
-def _made(recipe: Recipe, jury: Jury, stages: Stages) -> _Made:
+def _made(recipe: Recipe, jury: Jury, stages: Stages, shared: SharedStages | None) -> _Made:
     """The model that the recipe comes to, after what goes without loss."""
     original, samples = jury.original, jury.learnt
     if not recipe.lossless:
-        return _reduced(recipe, jury, Compiler(original, recipe, samples, stages))
+        return _reduced(recipe, jury, Compiler(original, recipe, samples, stages, shared=shared))
     with stages("lossless", "looking for what is dead, constant or duplicated"):
         exact = remove(original, recipe)
     if recipe.only_exact:

@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
 
-__all__ = ["ROWS", "FeatureMoments", "Meeting", "MomentSums", "Statistics", "collect", "meetings", "rows_wanted"]
+__all__ = [
+    "ROWS",
+    "FeatureMoments",
+    "Meeting",
+    "MomentSums",
+    "Statistics",
+    "collect",
+    "meetings",
+    "restored_statistics",
+    "rows_wanted",
+]
 
 ROWS = 32768
 """Rows of a reader that are taken in where the data has them."""
@@ -178,6 +188,42 @@ class MomentSums:
                     f"{reader.node.view.op} with {reader.weight!r}): look for values in the samples that are far too large"
                 )
         return Statistics(self._readers, found, self._met, {place: mean.value for place, mean in self._energies.items()})
+
+
+def restored_statistics(
+    model: Model, coupling: Coupling, moments: Mapping[str, Array], energies: Mapping[tuple[str, int], Array]
+) -> Statistics | None:
+    """Statistics from arrays that were kept; ``None`` where they are not those of the model.
+
+    Args:
+        model: the network, in float32.
+        coupling: its groups.
+        moments: arrays of `FeatureMoments`, by the weight of the reader.
+        energies: see `Statistics`.
+    """
+    sums = MomentSums(model, coupling, 1)
+    readers, met = sums._readers, sums._met
+    sizes = {
+        (one.node.view.inputs[at], axis): one.node.sizes[one.letter]
+        for one in met
+        for at, axis in one.node.equation.carriers[one.letter]
+    }
+    if moments.keys() != {reader.weight for reader in readers} or energies.keys() != sizes.keys():
+        return None
+    if any(array.shape != (sizes[place],) or not _are_squares(array) for place, array in energies.items()):
+        return None
+    found = {reader.weight: FeatureMoments(moments[reader.weight], not _too_many(reader)) for reader in readers}
+    for reader in readers:
+        one, count = found[reader.weight], reader.features + reader.affine
+        if one.array.shape != (reader.groups, count if one.full else 2, count):
+            return None
+        if not _are_squares(one.squares):
+            return None
+    return Statistics(readers, found, met, {place: energies[place] for place in sums._energies})
+
+
+def _are_squares(array: Array) -> bool:
+    return array.dtype == np.float32 and bool(np.isfinite(array).all()) and bool((array >= 0).all())
 
 
 def _demand_room(model: Model, readers: Sequence[Reader]) -> None:

@@ -11,7 +11,7 @@ each index of what goes along with the group everywhere, as heads do with their 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.weights import Floats
     from onnxprune.linear.strands import Strand, StrandView
 
-__all__ = ["Basis", "BasisSums"]
+__all__ = ["Basis", "BasisSums", "restored_bases"]
 
 ROTATION_DAMPING = 1e-4
 """Added to the diagonal of second moments, relative to its mean, so that the root has an inverse where positions depend on
@@ -99,6 +99,38 @@ class BasisSums:
         """The bases, by group id; none where no value was looked at, or values are not finite on the samples."""
         found = {group.group.id: _basis(group, self._moments) for group in self._groups} if self.names else {}
         return {name: basis for name, basis in found.items() if basis is not None}
+
+
+def restored_bases(model: Model, coupling: Coupling, kept: Mapping[str, Sequence[Array]]) -> dict[str, Basis] | None:
+    """Bases from arrays that were kept; ``None`` where they are not those of the model.
+
+    Args:
+        model: the normalised original.
+        coupling: its groups.
+        kept: `Basis.forth`, ``back`` and ``lost``, by group id.
+    """
+    groups = {found.group.id: found for found in linear_groups(model, coupling)}
+    if not kept.keys() <= groups.keys():
+        return None
+    bases = {}
+    for name, found in groups.items():
+        if name not in kept:
+            continue
+        size = found.group.size
+        sides = {strand: (found.seen[strand], second) for strand, second in found.constants.items()}
+        blocks = {len(seen.blocks(model.weights[weight].array())) for (weight, _), (seen, _) in sides.items()}
+        shapes = [[(count, size, size), (count, size, size), (size + 1,)] for count in blocks]
+        arrays = kept[name]
+        if any([array.shape for array in arrays] != wanted for wanted in shapes):
+            return None
+        if len(arrays) != len(("forth", "back", "lost")) or not all(_is_sound(array) for array in arrays):
+            return None
+        bases[name] = Basis(size, sides, *arrays)
+    return bases
+
+
+def _is_sound(array: Array) -> bool:
+    return array.dtype == np.float64 and bool(np.isfinite(array).all())
 
 
 class _ProductSums:

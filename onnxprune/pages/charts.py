@@ -10,23 +10,19 @@ from dataclasses import asdict
 from typing import Any
 
 import altair as alt
-import vl_convert
 
 from onnxprune.pages.contents import Layer, Tried
 
-__all__ = ["latencies", "library", "network", "search", "sensitivity", "shares"]
+__all__ = ["fronts", "latencies", "network", "search", "sensitivity", "shares"]
 
 _WIDE = 40
 """Layers from which names no longer fit below the bars."""
 _ROW = 22
 """Height of a row of names, in pixels."""
+_BETTER = "!isValid(datum.before) || datum.quality > datum.before"
+"""A run is on the front if it is better than all that cost less."""
 _MARK = "#2f7fd1"
 _GREY = "#9aa3af"
-
-
-def library() -> str:
-    """The programs that draw: Vega, Vega-Lite and Vega-Embed, as JavaScript; about 0.9 MB."""
-    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def network(layers: Sequence[Layer], unit: str) -> dict[str, Any]:
@@ -158,6 +154,36 @@ def latencies(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return _finished(
         alt.layer(bars, spread), "The median latency of each model, with its quartiles.", height=_ROW * (len(rows) + 1)
     )
+
+
+def fronts() -> dict[str, Any]:
+    """Each run of a sweep as a point, and the Pareto front of each model as a line.
+
+    The page puts the data, ``runs``, in: ``cost`` should be low and is a fraction of the original's, ``quality`` should be high
+    and is a fraction of 1. It also puts their names where ``cost`` and ``quality`` are titles.
+    """
+    base = alt.Chart().encode(
+        x=alt.X("cost:Q", title="cost", scale=alt.Scale(zero=False, padding=14)),
+        y=alt.Y("quality:Q", title="quality", scale=alt.Scale(zero=False, padding=14), axis=alt.Axis(format="%")),
+        tooltip=[
+            alt.Tooltip("model:N"),
+            alt.Tooltip("what:N", title="settings"),
+            alt.Tooltip("quality:Q", format=".2%", title="quality"),
+            alt.Tooltip("cost:Q", format=".3f", title="cost"),
+        ],
+    )
+    front = base.transform_filter(_BETTER).encode(color=alt.Color("model:N", legend=None))
+    rest = base.transform_filter(f"!({_BETTER})").mark_circle(size=30, opacity=0.5, color=_GREY).encode(href="report:N")
+    line = front.mark_line(interpolate="step-after", strokeWidth=1.5)
+    dots = front.mark_circle(size=40, opacity=1).encode(href="report:N")
+    by_cost: list[alt.SortField | dict[str, str]] = [alt.SortField("cost", "ascending"), alt.SortField("quality", "descending")]
+    layers = (
+        alt.layer(rest, line, dots, data=alt.NamedData("runs"))
+        .transform_window(best="max(quality)", frame=[None, 0], groupby=["model"], sort=by_cost)
+        .transform_window(before="lag(best)", groupby=["model"], sort=by_cost)
+    )
+    said = "Every run, cost against quality; a line joins the Pareto front of each model. The table below has the numbers."
+    return _finished(layers, said, height=360)
 
 
 def _finished(chart: alt.Chart | alt.LayerChart | alt.FacetChart, said: str, height: int = 260) -> dict[str, Any]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from onnxprune.pages.contents import Document
 
-__all__ = ["check_installed", "page", "summary"]
+__all__ = ["check_installed", "drawing", "page", "renderer", "summary", "templates"]
 
 _LINES = 2000
 """Marks from which a picture is drawn in dots, because lines would be slow to move through."""
@@ -33,8 +33,8 @@ class Picture:
 
     @property
     def renderer(self) -> str:
-        """How it is drawn: in lines, which print well, or in dots."""
-        return "svg" if self.marks <= _LINES else "canvas"
+        """How it is drawn."""
+        return renderer(self.marks)
 
 
 def check_installed(option: str = "--report", extra: str = "report") -> None:
@@ -52,6 +52,11 @@ def check_installed(option: str = "--report", extra: str = "report") -> None:
         raise OptionError(f'{option} needs {" and ".join(missing)}: run pip install "onnxprune[{extra}]"')
 
 
+def renderer(marks: int) -> str:
+    """How a picture of so many marks is drawn: in lines, which print well, or in dots."""
+    return "svg" if marks <= _LINES else "canvas"
+
+
 def page(document: Document, command: str = "") -> str:
     """A report as one HTML page, which loads nothing from elsewhere.
 
@@ -61,13 +66,14 @@ def page(document: Document, command: str = "") -> str:
     """
     told = _told(document)
     pictures = list(_pictures(told["document"]))
-    template = _templates().get_template("compare.html" if "compared" in document else "report.html")
-    return template.render(**told, pictures=pictures, command=command, library=_library() if pictures else "")
+    programs = drawing() if pictures else ""
+    template = templates().get_template("compare.html" if "compared" in document else "report.html")
+    return template.render(**told, pictures=pictures, command=command, programs=programs)
 
 
 def summary(document: Document) -> str:
     """The verdict and the numbers that matter, as a part of a page: for notebooks."""
-    return _templates().get_template("summary.html").render(**_told(document))
+    return templates().get_template("summary.html").render(**_told(document))
 
 
 def _told(document: Document) -> dict[str, Any]:
@@ -101,16 +107,16 @@ def _pictures(document: Document) -> Iterator[Picture]:
         yield Picture("Sensitivity", charts.sensitivity(curves), sum(len(group["measured"]) for group in curves))
 
 
+def drawing() -> str:
+    """The programs that draw pictures, as JavaScript."""
+    from onnxprune.pages.programs import programs
+
+    return programs()
+
+
 @functools.cache
-def _library() -> str:
-    """What draws pictures; made once, because it takes seconds."""
-    from onnxprune.pages.charts import library
-
-    return library()
-
-
-@functools.cache
-def _templates() -> jinja2.Environment:
+def templates() -> jinja2.Environment:
+    """The templates of pages."""
     import jinja2
 
     loader = jinja2.PackageLoader("onnxprune.pages")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxprune.driver.result import ModelResult
 from onnxprune.errors import OptionError
@@ -22,6 +22,9 @@ from onnxprune.options.release import ReleaseRecipe
 from onnxprune.options.shared import NOISE
 from onnxprune.options.sparsify import EncodeRecipe, SparseRecipe
 from onnxprune.options.train import Lesson, Sparse, Training
+
+if TYPE_CHECKING:
+    from onnxprune.driver.shared import SharedStages
 
 __all__ = ["STEPS", "Given", "StepInput", "StepKind", "located", "read"]
 
@@ -42,12 +45,14 @@ class StepInput:
         original: the file that the recipe begins with.
         checkpoint: where training keeps one; ``None`` for nowhere.
         tell: told what goes on.
+        shared: what steps of one kind on the same model and samples have in common; ``None`` for nothing.
     """
 
     model: Path
     original: Path
     checkpoint: Path | None
     tell: Callable[[str], None]
+    shared: SharedStages | None = None
 
 
 Outcome = tuple[ModelResult | None, dict[str, Any]]
@@ -58,7 +63,7 @@ def _prune(place: StepInput, options: Given) -> Outcome:
     from onnxprune.driver.prune import prune
 
     recipe = options[Recipe]
-    result = prune(place.model, recipe, agreement=recipe.verify, progress=place.tell)
+    result = prune(place.model, recipe, agreement=recipe.verify, progress=place.tell, shared=place.shared)
     return result, result.report.to_dict()
 
 

@@ -1,7 +1,7 @@
 """Runs models in ONNX Runtime: whole, in partitions, or in stages.
 
 Change here: session options and feeds (`session`), models too large for one session (`partition`), models run stage by stage
-over all samples (`stages`), and libraries of custom operators (`custom_operators`).
+over all samples (`stages`), libraries of custom operators (`custom_operators`), and work in other processes (`engines`).
 Times are not taken here but in `onnxprune.latency`.
 """
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from onnxprune.errors import OptionError
 
-__all__ = ["VARIABLE", "available", "bound", "threads"]
+__all__ = ["VARIABLE", "available", "bound", "bounds", "threads"]
 
 VARIABLE = "ONNXPRUNE_THREADS"
 _PYTORCH = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -45,6 +45,11 @@ def threads() -> int:
     return int(text)
 
 
+def bounds(count: int) -> dict[str, str]:
+    """The environment of a process whose libraries have so many threads; of BLAS it says what that of this process says."""
+    return dict.fromkeys((VARIABLE, *_PYTORCH), str(count)) | {name: os.environ.get(name) or "1" for name in _BLAS}
+
+
 def bound(count: int | None = None) -> None:
     """Bound the threads of every library that computes; call it before numpy and PyTorch are imported.
 
@@ -54,9 +59,8 @@ def bound(count: int | None = None) -> None:
         count: of threads; by default what ``ONNXPRUNE_THREADS`` says, or `available`.
     """
     if count is not None:
-        os.environ[VARIABLE] = str(count)
-    for name in _PYTORCH:
-        if count is not None or name not in os.environ:
-            os.environ[name] = str(threads())
-    for name in _BLAS:
-        os.environ.setdefault(name, "1")
+        os.environ.update(bounds(count))
+        return
+    for name, value in bounds(threads()).items():
+        if name != VARIABLE:
+            os.environ.setdefault(name, value)

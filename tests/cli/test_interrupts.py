@@ -56,6 +56,12 @@ def test_what_is_kept_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
     )
 
 
+def test_results_of_a_sweep_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    err = interrupted({"output": None, "store": "s3://bucket/sweep"}, capsys)
+    told = "s3://bucket/sweep has the results that were finished, whole: repeat the command to go on"
+    assert err == f"onnxprune: interrupted: {told}\n"
+
+
 def test_what_was_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, plan = tmp_path / "o.onnx", tmp_path / "p.json"
     err = interrupted({"output": out, "plan_out": plan, "write": True}, capsys)

@@ -38,6 +38,13 @@ def test_what_was_tried_is_drawn_and_the_chosen_one_ringed() -> None:
     assert spec["layer"][1]["transform"] == [{"filter": "datum.chosen"}]
 
 
+def test_fronts_have_no_data_of_their_own() -> None:
+    spec = charts.fronts()
+    assert spec["data"] == {"name": "runs"}
+    assert "datasets" not in spec
+    assert [layer["mark"]["type"] for layer in spec["layer"]] == ["circle", "line", "circle"]
+
+
 def test_sensitivity_is_a_row_for_each_group() -> None:
     spec = charts.sensitivity(documents.curves()["groups"])
     assert {row["group"] for row in rows_of(spec)} == {f"conv{i}.weight:0" for i in range(4)}

@@ -1,0 +1,95 @@
+"""Actors of a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import engine_work
+from command import ROOT
+from engine_laws import EngineLaws, gone, wait_for
+from onnxprune.errors import OptionError
+from onnxprune.options.engines import EngineOptions
+from onnxprune.runtime.engines import open_engine
+from onnxprune.runtime.engines import ray as module
+from onnxprune.runtime.engines.pool import Pool
+
+pytest.importorskip("ray", reason="the extra [ray] is not installed")
+
+PATHS = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+"""Where actors find this package, and the functions of the tests."""
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:::ray", "ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
+PROGRAM = """
+import sys
+import engine_work
+from onnxprune.options.engines import EngineOptions
+from onnxprune.runtime.engines import open_engine
+
+with open_engine(EngineOptions("ray", workers=2)) as engine:
+    futures = [engine.submit(engine_work.hang, sys.argv[1]) for _ in range(3)]
+    futures[0].result()
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """A cluster as of a program that has called `ray.init`; the engines of this file have up to six actors at once in it."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", PATHS)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def engine(cluster: None) -> Iterator[Pool]:
+    with open_engine(EngineOptions("ray", workers=2, threads=1)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def short(cluster: None) -> Iterator[Pool]:
+    with open_engine(EngineOptions("ray", workers=2, threads=1, timeout=5)) as opened:
+        yield opened
+
+
+class TestRay(EngineLaws):
+    pass
+
+
+def test_the_cluster_of_a_program_stays(engine: Pool) -> None:
+    import ray
+
+    with open_engine(EngineOptions("ray", workers=1)) as opened:
+        assert opened.submit(engine_work.square, 2).result() == 4
+    assert ray.is_initialized()
+
+
+def test_actors_with_another_version_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "version", lambda: "99.0")
+    with pytest.raises(OptionError, match=r"its machines have onnxprune \S+: install 99\.0 there"):
+        open_engine(EngineOptions("ray", workers=1, scheduler="auto"))
+
+
+def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": PATHS}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True) as program:
+        while len(workers := wait_for(tmp_path, "hangs")) < 2:
+            pass
+        os.killpg(program.pid, signal.SIGINT)
+        told = program.communicate()[1]
+        assert gone(workers)
+    assert "KeyboardInterrupt" in told
