@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from onnxprune.passes import Allocate, Couple, Observe, ScoreChannels, Sensitivity
 from onnxprune.pruning.allocation import widths
+from onnxprune.runtime.engines import open_engine
 
 if TYPE_CHECKING:
     from onnxprune.axes.factors import Positions
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from onnxprune.pruning.criteria import Scores
     from onnxprune.pruning.knapsack import Curve
     from onnxprune.pruning.width_search import TargetPrices
+    from onnxprune.runtime.engines.pool import Pool
 
 __all__ = ["Prepared"]
 
@@ -86,8 +89,13 @@ class Prepared:
         original, recipe = self.analysis.float32, self.recipe
         if self.calibration is None or not original.coupling.groups:
             return None
-        with self.stages("scoring", "gathering statistics of what the layers read"):
-            return Observe(recipe.repair, recipe.seed).run(original, self.calibration)
+        with self.stages("scoring", "gathering statistics of what the layers read"), self._engine() as engine:
+            return Observe(recipe.repair, recipe.seed).run(original, self.calibration, engine, self.stages.tell)
+
+    def _engine(self) -> AbstractContextManager[Pool | None]:
+        """Who shares in the work on samples, opened."""
+        options = self.recipe.engines
+        return nullcontext() if options is None else open_engine(options)
 
     @cached_property
     def scores(self) -> Mapping[str, Scores]:
