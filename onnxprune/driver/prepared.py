@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from onnxprune.driver.shared import SharedStages
 from onnxprune.passes import Allocate, Couple, Observe, ScoreChannels, Sensitivity
 from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning.allocation import widths
+from onnxprune.runtime.engines import open_engine
 
 if TYPE_CHECKING:
     from onnxprune.axes.factors import Positions
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from onnxprune.pruning.criteria import Scores
     from onnxprune.pruning.knapsack import Curve
     from onnxprune.pruning.width_search import TargetPrices
+    from onnxprune.runtime.engines.pool import Pool
 
 __all__ = ["Prepared"]
 
@@ -93,8 +96,14 @@ class Prepared:
         if calibration is None or not original.coupling.groups:
             return None
         step = Observe(recipe.repair, recipe.seed)
-        with self.stages("scoring", "gathering statistics of what the layers read"):
-            return self.shared.observed(recipe, original, calibration, lambda: step.run(original, calibration))
+        with self.stages("scoring", "gathering statistics of what the layers read"), self._engine() as engine:
+            made = partial(step.run, original, calibration, engine, self.stages.tell)
+            return self.shared.observed(recipe, original, calibration, made)
+
+    def _engine(self) -> AbstractContextManager[Pool | None]:
+        """Who shares in the work on samples, opened."""
+        options = self.recipe.engines
+        return nullcontext() if options is None else open_engine(options)
 
     @cached_property
     def scores(self) -> Mapping[str, Scores]:
