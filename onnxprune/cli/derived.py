@@ -75,8 +75,10 @@ COMMANDS: dict[str, tuple[Callable[..., None], list[Parameter]]] = {}
 """Every command by name, with its options in order."""
 
 
-def command(app: typer.Typer) -> Callable[[F], F]:
+def command(app: typer.Typer, name: str = "") -> Callable[[F], F]:
     """Register a function as a command; each of its parameters is a dataclass, whose fields are the options.
+
+    Its name is the function's, or ``name``: for one in a group with that of the group, as ``sweep status``.
 
     A field that is a tuple may be repeated; one that is true unless told otherwise has ``--no-`` before it to say so. A field
     that several of the dataclasses have is one option.
@@ -85,7 +87,7 @@ def command(app: typer.Typer) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         parameters = sorted(_parameters(function), key=lambda one: one.last)
         shown = list({one.field.name: one for one in reversed(parameters)}.values())[::-1]
-        COMMANDS[function.__name__] = function, shown
+        COMMANDS[name or function.__name__] = function, shown
         kinds = {name: get_args(hint)[0] if get_origin(hint) is Annotated else hint for name, hint in _hints(function).items()}
 
         @functools.wraps(function)
@@ -110,7 +112,7 @@ def command(app: typer.Typer) -> Callable[[F], F]:
         run.__signature__ = inspect.Signature(read)  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in read} | {"return": None}
         del run.__wrapped__  # typer reads through it
-        app.command(cls=_Command)(run)
+        app.command(name.rpartition(" ")[2] or None, cls=_Command)(run)
         return function
 
     return decorate
@@ -214,7 +216,11 @@ class _Command(TyperCommand):
     """Finds the help of its options when it is asked for: it names what is registered, and that needs numpy."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        helps = {one.field.name: one.field.help() for one in COMMANDS[str(self.name).replace("-", "_")][1]}
+        words, group = [str(self.name).replace("-", "_")], ctx.parent
+        while group is not None and group.parent is not None:
+            words.insert(0, str(group.info_name))
+            group = group.parent
+        helps = {one.field.name: one.field.help() for one in COMMANDS[" ".join(words)][1]}
         for parameter in self.params:
             if parameter.name in helps:
                 vars(parameter)["help"] = helps[parameter.name]
