@@ -14,7 +14,7 @@ from onnxprune.driver.exponents import best_exponent, drifted, small_enough
 from onnxprune.driver.prepared import Prepared
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import Judge, broken, exact
-from onnxprune.driver.result import Pruned
+from onnxprune.driver.result import Predicted, Pruned
 from onnxprune.driver.shared import SharedStages
 from onnxprune.errors import ModelError, OptionError, TargetError
 from onnxprune.ir.precision import differing_weights, with_fitted_weights
@@ -24,6 +24,8 @@ from onnxprune.passes.base import Fitted, Progress, silent
 from onnxprune.runtime.engines import demand_installed
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from onnxprune.axes.coupling import Coupling
     from onnxprune.axes.factors import Positions
     from onnxprune.axes.plan import Plan
@@ -155,6 +157,26 @@ class Compiler:
         """
         analysis, plan = self.planned(target)
         return analysis.model, PruneChannels().run(analysis, plan)
+
+    def predicted(self, plan: Plan) -> Predicted | None:
+        """The latency of a plan on the device whose table the recipe names; ``None`` where it names none."""
+        prepared = self._prepared()
+        if prepared.device is None:
+            return None
+        groups = prepared.analysis.coupling.groups
+        counts = {group.factor: len(plan.keep[group.id]) for group in groups if group.id in plan.keep}
+        return Predicted(prepared.device, prepared.latencies.whole, prepared.latencies.total(counts))
+
+    def worklist(self) -> tuple[dict[str, ModelProto], dict[str, ModelProto]]:
+        """What a device must time, by digest: models of layers, and the whole model under some plans.
+
+        Raises:
+            ModelError: the weights are not finite floats.
+            TargetError: there is nothing to prune.
+        """
+        if not self.has_groups:
+            raise TargetError(f"{self.original.name}: has no group that can be pruned; inspect says why")
+        return self._prepared().worklist()
 
     def curves(self) -> tuple[Coupling, Mapping[str, Curve]]:
         """The groups, and what each is measured to cost, by its id."""

@@ -50,6 +50,8 @@ class Recipe(Gates):
             target, nothing else.
         layers: the share that remains of the outputs of layers whose nodes or weights have this name; the target is met by the
             others; the first that fits counts; may be repeated.
+        device_table: a table of latencies that was measured on another device, as `latency measure` writes it: ``latency=0.5`` is
+            planned for that device, and predicted.
 
     Raises:
         OptionError: a field has no sensible value.
@@ -74,6 +76,7 @@ class Recipe(Gates):
     engine: EngineName = ""
     workers: Workers = 0
     scheduler: Scheduler = ""
+    device_table: Annotated[str, Option(metavar="FILE")] = ""
 
     def __post_init__(self) -> None:
         if self.target is _AUTO:
@@ -83,9 +86,12 @@ class Recipe(Gates):
             raise OptionError("only 'residual': a normalisation runs over those groups; add --allow-inexact")
         if self.max_drop and not self.eval:
             raise OptionError(f"--max-drop {self.max_drop} needs samples to judge by: add --eval DATA, other than --calib")
-
         if (self.workers or self.scheduler) and not self.engine:
             raise OptionError("--workers and --scheduler say of an engine how it works: add --engine local, dask or ray")
+        if self.device_table and not self.target.timed:
+            raise OptionError(
+                f"--device-table says what latency costs, and the target is {self.target}: give --target latency=0.5"
+            )
         _ = self.own, self.engines
 
     @property

@@ -14,7 +14,7 @@ from onnxprune.options.prune import Recipe
 from onnxprune.options.targets import Align, Target
 
 OTHER = Recipe(
-    "params=0.25",
+    "latency=0.25",
     "l1",
     "uniform",
     "8",
@@ -38,6 +38,7 @@ OTHER = Recipe(
     engine="dask",
     workers=3,
     scheduler="tcp://host:8786",
+    device_table="device.db",
 )
 
 
