@@ -122,8 +122,6 @@ def optimize(
         notes = [*filter(None, [given.notice]), *_searched(trials, wish, recipe)]
         found, made = _confirmed(trials, wish, clock, stages)
         pulled = tuple(_pulled(trials, made, judges, clock, stages))
-    with stages("agreement", "counting MACs and parameters"):
-        before, after = (analyzed(model).costs.original() for model in (original, _in_float(made, original)))
     for check in (lever.check for lever in pulled if lever.check and recipe.require_proof):
         demand(check, original.name)
     report = OptimizeReport(
@@ -136,9 +134,7 @@ def optimize(
         levers=pulled,
         tried=tuple(_rows(trials, wish, found)),
         failed={str(mixture): why for mixture, why in trials.failed.items()},
-        before=before,
-        after=dataclasses.replace(after, size=written_bytes(made.model)),
-        nbytes=(source_bytes(original), written_bytes(made.model)),
+        **_costs(original, made, stages),
         judged=_judged(recipe, learnt, judges),
         machine=machine_of(["cpu"], 1),
         seconds=dict(stages.seconds),
@@ -259,10 +255,13 @@ def _pulled(trials: Trials, made: Made, judges: Samples, clock: Clock, stages: S
         yield LeverReport(step.lever, step.choice, exact[step.lever], latency, size, score, drift, step.check, step.kept)
 
 
-def _in_float(made: Made, original: Model) -> Model:
-    """The last model before its layers compute in int8: it has the same MACs and parameters."""
-    steps = [step for step in made.steps if step.lever != Precision.name]
-    return list(steps[-1].models.values())[-1] if steps else original
+def _costs(original: Model, made: Made, stages: Stages) -> dict[str, Any]:
+    """What the original costs, and the result: in int8 a model has the MACs and parameters that it had in float."""
+    floats = [list(step.models.values())[-1] for step in made.steps if step.lever != Precision.name]
+    with stages("agreement", "counting MACs and parameters"):
+        before, after = (analyzed(model).costs.original() for model in (original, [original, *floats][-1]))
+    after = dataclasses.replace(after, size=written_bytes(made.model))
+    return {"before": before, "after": after, "nbytes": (source_bytes(original), after.size)}
 
 
 def _rows(trials: Trials, wish: Wish, found: Trial) -> Iterator[dict[str, Any]]:
