@@ -37,6 +37,7 @@ ROOMS = [
     "driver",
     "training",
     "pipeline",
+    "sweep",
     "integrations",
     "cli",
     "__main__",
