@@ -77,6 +77,7 @@ PROTOBUF |= {
     "ir.files",
     "latency.segments",
     "latency.timer",
+    "latency.worklist",
     "runtime.stages",
     "passes.repair",
     "passes.round_weights",
@@ -250,6 +251,8 @@ def test_few_modules_know_the_runtime() -> None:
         "runtime.stopping",
         "runtime.custom_operators",
         "latency.providers",
+        "latency.stopwatch",
+        "latency.on_device",
         "driver.ort_quantizer",
     }
 

@@ -24,7 +24,7 @@ def planning(recipe: Recipe) -> tuple[str, ...]:
 def pruning(recipe: Recipe, *, timed: bool) -> tuple[str, ...]:
     """Of `prune`."""
     lossless = ["lossless"] if recipe.lossless else []
-    searched = ["measuring"] if recipe.target.timed else []
+    searched = ["measuring"] if recipe.target.timed and not recipe.device_table else []
     found = () if recipe.only_exact else (*planning(recipe), *searched, "surgery")
     proven = ["verification"] if recipe.verify and not recipe.only_exact else []
     repaired = ["repair"] if recipe.calib and recipe.repair and not recipe.only_exact else []

@@ -55,10 +55,11 @@ def prune(recipe: Recipe, given: Prune) -> None:
     model, force = given.model, given.force
     out = destination(given).file
     plan_path = files.check_output(given.plan_out, inputs=(model, out), force=force) if given.plan_out else None
-    expected = phases.pruning(recipe, timed=given.benchmark)
+    timed = given.benchmark and not recipe.device_table  # this machine says nothing of another one
+    expected = phases.pruning(recipe, timed=timed)
     with progress("reading", quiet=given.as_json, phases=expected) as tell:
         result = api.prune(model, recipe, agreement=recipe.verify, progress=tell)
-        if given.benchmark:
+        if timed:
             tell(Phase("measuring latency", phases.LATENCY))
             result = with_benchmark(model, result, recipe.shape)
         tell(Phase("writing", phases.WRITING))
@@ -95,7 +96,9 @@ def _after(recipe: Recipe, given: Prune, result: Result, out: Path) -> list[str]
 
 @command(app)
 def plan(
-    recipe: Annotated[Recipe, Some("target criterion scope align protect only allow_inexact calib preprocess seed shape")],
+    recipe: Annotated[
+        Recipe, Some("target criterion scope align protect only allow_inexact calib preprocess seed shape device_table")
+    ],
     given: Makes,
 ) -> None:
     """Decide what to remove, and write it down for review."""

@@ -74,6 +74,8 @@ def _costs(report: Report) -> Iterator[Row]:
         old, new = report.benchmark.rows[:2]
         name = f"latency, {new.provider}, batch {new.batch}, {counted(new.threads, 'thread')}"
         yield name, f"{old.latency.median_ms:.3g} ms", f"{new.latency.median_ms:.3g} ms", ratio(new)
+    if told := report.predicted:
+        yield "latency there, predicted", f"{told['before_ms']:.3g} ms", f"{told['after_ms']:.3g} ms", f"{told['ratio']:.3f}"
     yield change("file on disk", before.size, after.size)
     yield counts("MACs", before.macs, after.macs)
     yield counts("parameters", before.params, after.params)

@@ -14,7 +14,7 @@ from onnxprune.driver.exponents import best_exponent, drifted, small_enough
 from onnxprune.driver.prepared import Prepared
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import Judge, broken, exact
-from onnxprune.driver.result import Pruned
+from onnxprune.driver.result import Predicted, Pruned
 from onnxprune.driver.shared import SharedStages
 from onnxprune.errors import ModelError, OptionError, TargetError
 from onnxprune.ir.precision import differing_weights, with_fitted_weights
@@ -23,6 +23,8 @@ from onnxprune.passes import Normalize, PruneChannels, Repair, Restore, Rotate
 from onnxprune.passes.base import Fitted, Progress, silent
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from onnxprune.axes.coupling import Coupling
     from onnxprune.axes.factors import Positions
     from onnxprune.axes.plan import Plan
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from onnxprune.options.prune import Recipe
     from onnxprune.options.targets import Target
     from onnxprune.passes.analysis import Analysis
+    from onnxprune.passes.observe import Observed
     from onnxprune.pruning.knapsack import Curve
     from onnxprune.verify.verdicts import Check
 
@@ -153,6 +156,48 @@ class Compiler:
         analysis, plan = self.planned(target)
         return analysis.model, PruneChannels().run(analysis, plan)
 
+    def rehearsed(self, target: Target) -> float | None:
+        """How far outputs move on samples that nothing is fitted on, under a plan for a target; ``None`` without samples.
+
+        It is repaired on a part of the samples and not proven, so that this takes a part of the time of `build`.
+
+        Raises:
+            ModelError: the weights are not finite floats.
+            TargetError: the target cannot be reached; says what is reachable.
+        """
+        analysis, plan = self.planned(target)
+        observed = self._prepared().observed
+        if observed is None:
+            return None
+        original = analysis.float32
+        model = self._tried(original, plan, observed) if self.recipe.repair else PruneChannels().run(original, plan)
+        return drifted(model, original.model, observed.calibration.held)
+
+    def _tried(self, original: Analysis, plan: Plan, observed: Observed) -> Model:
+        """The model of a plan, repaired on a part of the samples."""
+        some = list(islice(observed.calibration.fit, 0, None, _EACH))
+        return _refit(original, plan, observed.bases, some, Repair(self.recipe.seed, _ROWS))[0].model
+
+    def predicted(self, plan: Plan) -> Predicted | None:
+        """The latency of a plan on the device whose table the recipe names; ``None`` where it names none."""
+        prepared = self._prepared()
+        if prepared.device is None:
+            return None
+        groups = prepared.analysis.coupling.groups
+        counts = {group.factor: len(plan.keep[group.id]) for group in groups if group.id in plan.keep}
+        return Predicted(prepared.device, prepared.latencies.whole, prepared.latencies.total(counts))
+
+    def worklist(self) -> tuple[dict[str, ModelProto], dict[str, ModelProto]]:
+        """What a device must time, by digest: models of layers, and the whole model under some plans.
+
+        Raises:
+            ModelError: the weights are not finite floats.
+            TargetError: there is nothing to prune.
+        """
+        if not self.has_groups:
+            raise TargetError(f"{self.original.name}: has no group that can be pruned; inspect says why")
+        return self._prepared().worklist()
+
     def curves(self) -> tuple[Coupling, Mapping[str, Curve]]:
         """The groups, and what each is measured to cost, by its id."""
         prepared = self._prepared()
@@ -187,15 +232,14 @@ class Compiler:
         if observed is None or not prepared.by_curves(target):
             return 1.0
         if self._exponent is None:
-            original, calibration, seed = prepared.analysis.float32, observed.calibration, self.recipe.seed
+            original, calibration = prepared.analysis.float32, observed.calibration
             if not self.recipe.repair or not small_enough(prepared.analysis, calibration):
                 self._exponent = GROUP_EXPONENTS[-1]
                 return self._exponent
             plans = {exponent: plan(exponent) for exponent in GROUP_EXPONENTS}
-            some = list(islice(calibration.fit, 0, None, _EACH))
 
             def build(exponent: float) -> Model:
-                return _refit(original, plans[exponent], observed.bases, some, Repair(seed, _ROWS))[0].model
+                return self._tried(original, plans[exponent], observed)
 
             first, *others = plans.values()
             if others and all(first.equals(other) for other in others):

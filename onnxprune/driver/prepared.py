@@ -13,10 +13,14 @@ from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning.allocation import widths
 
 if TYPE_CHECKING:
-    from onnxprune.axes.factors import Positions
+    from onnx import ModelProto
+
+    from onnxprune.axes.factors import Factor, Positions
     from onnxprune.axes.plan import Plan
     from onnxprune.data.calibration import Calibration
     from onnxprune.driver.progress import Stages
+    from onnxprune.latency.device_table import DeviceTable
+    from onnxprune.latency.profiler import LatencyProfiler
     from onnxprune.options.prune import Recipe
     from onnxprune.options.targets import Target
     from onnxprune.passes.analysis import Normalized
@@ -118,14 +122,33 @@ class Prepared:
 
     @cached_property
     def latencies(self) -> TargetPrices:
-        """What the model takes under any plan, by timing its layers here."""
+        """What the model takes under any plan, by timing its layers here, or by the table of another device."""
+        with self.stages("latency table", "timing layers" if self.device is None else "reading the table of the device"):
+            profiler, wanted = self._profiler()
+            return profiler.profile(wanted)
+
+    @cached_property
+    def device(self) -> DeviceTable | None:
+        """The device that latency is planned for; ``None`` for this machine."""
+        from onnxprune.latency.device_table import DeviceTable
+
+        return DeviceTable.read(self.recipe.device_table) if self.recipe.device_table else None
+
+    def worklist(self) -> tuple[dict[str, ModelProto], dict[str, ModelProto]]:
+        """What a device must time, by digest: models of layers, and the whole model under some plans."""
+        profiler, wanted = self._profiler()
+        return profiler.worklist(wanted)
+
+    def _profiler(self) -> tuple[LatencyProfiler, dict[Factor, list[int]]]:
+        """What times the layers, and the widths at which that is needed."""
         from onnxprune.latency.profiler import LatencyProfiler
 
         analysis, align = self.analysis, self.recipe.align.suited(timed=True)
-        with self.stages("latency table", "timing layers"):
-            coupling = analysis.coupling
-            profiler = LatencyProfiler(analysis.model, coupling, analysis.shapes, align=align.channels, progress=self._timing)
-            return profiler.profile({group.factor: widths(group, coupling, align) for group in coupling.groups})
+        coupling = analysis.coupling
+        model, shapes, device = analysis.model, analysis.shapes, self.device
+        progress = self._timing if device is None else None  # nothing is timed
+        profiler = LatencyProfiler(model, coupling, shapes, align=align.channels, progress=progress, device=device)
+        return profiler, {group.factor: widths(group, coupling, align) for group in coupling.groups}
 
     def _timing(self, what: str, done: int, steps: int) -> None:
         self.stages.tell(f"{what} ({done} of {steps})" if steps else what)

@@ -20,7 +20,7 @@ from onnxprune.driver.named import check_protected
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import demand
 from onnxprune.driver.report import GroupReport, Report
-from onnxprune.driver.result import ModelResult, Pruned
+from onnxprune.driver.result import ModelResult, Predicted, Pruned
 from onnxprune.driver.search import DropSearch, at_latency, within_drop
 from onnxprune.driver.shared import SharedStages
 from onnxprune.errors import OptionError, TargetError
@@ -46,6 +46,7 @@ __all__ = [
     "Result",
     "analyze",
     "analyzed",
+    "compiling",
     "describe",
     "make_plan",
     "price",
@@ -162,7 +163,8 @@ def prune(
         score = made.search.score if made.search else None
         judged = jury.judge(made.pruned.model, compare=agreement, seed=recipe.seed, score=score, exact=exact)
     report = _report(original, recipe, made, judged)
-    notes = (*report.notes, *filter(None, [opened.notice if opened else "", judged.note]))
+    told = [made.predicted.note if made.predicted else "", opened.notice if opened else "", judged.note]
+    notes = (*report.notes, *filter(None, told))
     report = dataclasses.replace(report, notes=notes, seconds=dict(stages.seconds))
     plan = _signed(made.pruned.plan, source, recipe, opened)
     return Result(report, plan, made.pruned.analysis.coupling, compiled=made.pruned.model)
@@ -177,12 +179,14 @@ class _Made:
         exact: what went without loss before; ``None`` if that was not asked for.
         search: how the model was searched for; ``None`` if it was not.
         measured: the fraction of the original's that was measured, by metric, where the target is one.
+        predicted: latency on another device, where it was planned for one.
     """
 
     pruned: Pruned
     exact: Exact | None = None
     search: DropSearch | None = None
     measured: Mapping[str, float] = field(default_factory=dict)
+    predicted: Predicted | None = None
 
     def remembered(self) -> _Made:
         """The same, with a model that remembers the plan, if there is one."""
@@ -194,15 +198,32 @@ class _Made:
 
 def _made(recipe: Recipe, jury: Jury, stages: Stages, shared: SharedStages | None) -> _Made:
     """The model that the recipe comes to, after what goes without loss."""
-    original, samples = jury.original, jury.learnt
+    compiler, exact = compiling(recipe, jury.original, jury.learnt, stages, shared)
+    if exact and recipe.only_exact:
+        return _Made(exact.pruned, exact)
+    return dataclasses.replace(_reduced(recipe, jury, compiler), exact=exact)
+
+
+def compiling(
+    recipe: Recipe, original: Model, samples: Samples | None, stages: Stages, shared: SharedStages | None = None
+) -> tuple[Compiler, Exact | None]:
+    """What prunes a model by a recipe, and what went without loss before; ``None`` where that is not asked for.
+
+    Args:
+        recipe: how.
+        original: the model.
+        samples: calibration data.
+        stages: announces and times what is done.
+        shared: what compilations of the same model on the same samples have in common; unless something goes without loss first.
+
+    Raises:
+        TargetError: nothing can go without loss, and nothing else is asked for.
+    """
     if not recipe.lossless:
-        return _reduced(recipe, jury, Compiler(original, recipe, samples, stages, shared=shared))
+        return Compiler(original, recipe, samples, stages, shared=shared), None
     with stages("lossless", "looking for what is dead, constant or duplicated"):
         exact = remove(original, recipe)
-    if recipe.only_exact:
-        return _Made(exact.pruned, exact)
-    compiler = Compiler(exact.pruned.analysis.model, recipe, samples, stages, exact.removal.gone, original)
-    return dataclasses.replace(_reduced(recipe, jury, compiler), exact=exact)
+    return Compiler(exact.pruned.analysis.model, recipe, samples, stages, exact.removal.gone, original), exact
 
 
 def _reduced(recipe: Recipe, jury: Jury, compiler: Compiler) -> _Made:
@@ -212,7 +233,11 @@ def _reduced(recipe: Recipe, jury: Jury, compiler: Compiler) -> _Made:
         assert jury.judges is not None  # noqa: S101 - the recipe names samples where it names a drop
         evaluation = Evaluation(jury.original, jury.judges, recipe.metric)
         found = within_drop(compiler, evaluation, parse_drop(recipe.max_drop), target)
-        return _Made(found.pruned, search=found)
+        return _Made(found.pruned, search=found, predicted=compiler.predicted(found.pruned.plan))
+    if recipe.device_table:
+        pruned = compiler.build(target)
+        predicted = compiler.predicted(pruned.plan)
+        return _Made(pruned, measured={target.metric: predicted.share} if predicted else {}, predicted=predicted)
     if target.timed:
         nearest, measured = at_latency(compiler, target)
         return _Made(compiler.build(nearest), measured={target.metric: measured})
@@ -280,7 +305,7 @@ def samples_of(recipe: Recipe, model: Model) -> Samples | None:
 
 _DECIDING = frozenset({
     "target", "criterion", "scope", "align", "protect", "only", "allow_inexact", "layers", "lossless", "max_drop", "calib",
-    "preprocess", "repair", "seed", "shape",
+    "preprocess", "repair", "seed", "shape", "device_table",
 })  # fmt: skip
 """Options that decide what is cut, and how it is repaired: `plan` has most of them, too."""
 
@@ -325,6 +350,7 @@ def _report(original: Model, recipe: Recipe, made: _Made, judged: Judgement) -> 
         frozen=dict(pruned.frozen),
         notes=tuple(_notes(recipe, pruned)),
         lossless=exact.to_dict(plan) if exact else None,
+        predicted=made.predicted.to_dict() if made.predicted else None,
     )
 
 

@@ -83,6 +83,7 @@ class Report(_Told):
             ``None`` where that was not asked for.
         judgement: how good the model is beside the original.
         max_drop: what the score might lose, as the user wrote it; empty where the target was not searched for.
+        predicted: the device that latency was planned for, with what it is predicted to be there; ``None`` for this machine.
     """
 
     model: str
@@ -104,6 +105,7 @@ class Report(_Told):
     lossless: Mapping[str, Any] | None = None
     judgement: Judgement | None = None
     max_drop: str = ""
+    predicted: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
     from onnxprune.axes.plan import Plan
     from onnxprune.driver.judgement import Judgement
+    from onnxprune.latency.device_table import DeviceTable
     from onnxprune.linear.reconstruction import Repaired
     from onnxprune.passes.analysis import Analysis
     from onnxprune.verify.verdicts import Check
 
-__all__ = ["ModelResult", "Pruned"]
+__all__ = ["ModelResult", "Predicted", "Pruned"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,3 +96,33 @@ class Pruned:
     repairs: tuple[Repaired, ...] = ()
     frozen: Mapping[str, str] = field(default_factory=dict)
     judgement: Judgement | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """The latency of a model on another device, as its table predicts it.
+
+    Attributes:
+        device: the table.
+        before: milliseconds of the original.
+        after: milliseconds of the result.
+    """
+
+    device: DeviceTable
+    before: float
+    after: float
+
+    @property
+    def share(self) -> float:
+        """What remains, as a fraction of the original."""
+        return self.after / self.before
+
+    @property
+    def note(self) -> str:
+        """What the user must know."""
+        return f"latency was planned for {self.device}: it is predicted from {self.device.path.name}, not measured here"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        machine, table = dict(self.device.machine), self.device.path.name
+        return {"machine": machine, "table": table, "before_ms": self.before, "after_ms": self.after, "ratio": self.share}

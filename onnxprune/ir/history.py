@@ -31,8 +31,8 @@ __all__ = ["Step", "begin", "history", "made", "planned", "recipe_text"]
 _US = "onnxprune"
 _PREFIX = f"{_US}."
 _BEFORE = f"{_PREFIX}before"
-_SAMPLES = frozenset({"calib", "eval"})
-"""Options of which only the last part of the path is told."""
+_SAMPLES = frozenset({"calib", "eval", "device_table"})
+"""Options that name files, of which only the last part of the path is told."""
 _ALWAYS, _NEVER = frozenset({"target"}), frozenset({"device"})
 """Options that are told although they are the default, and the other way round: where something ran is no part of it."""
 _LONGEST = 1 << 20

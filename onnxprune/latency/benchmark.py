@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import platform
-import shutil
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -25,6 +21,7 @@ from onnxprune.ir.sizes import given_shapes
 from onnxprune.latency.fitting import fitting_shapes
 from onnxprune.latency.inputs import ResolvedShapes, SessionInput, make_feeds, resolve_shapes, session_inputs, to_ask
 from onnxprune.latency.interleave import Quartiles, TimedRun, interleave, quartiles
+from onnxprune.latency.machines import machine
 from onnxprune.latency.peak_memory import PeakMemory, peak_memory
 from onnxprune.latency.providers import (
     bind_session,
@@ -272,24 +269,7 @@ def _rows(
 
 
 def machine_of(providers: Sequence[str], threads: int) -> dict[str, str | int]:
-    cpu = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        named = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
-        cpu = named[0].partition(":")[2].strip() if named else cpu
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    machine: dict[str, str | int] = {
-        "cpu": cpu,
-        "cores": cores,
-        "system": platform.platform(),
-        "onnxruntime": str(onnxruntime().__version__),
-        "threads": threads,
-    }
-    smi = shutil.which("nvidia-smi") if set(providers) - {"cpu"} else None
-    if smi:
-        query = [smi, "--query-gpu=name,driver_version", "--format=csv,noheader", "--id=0"]
-        machine["gpu"] = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
-    return machine
+    return machine(providers, threads, str(onnxruntime().__version__))
 
 
 def _asked_shapes(shapes: Mapping[str, Sequence[int]] | Sequence[str], loaded: Sequence[_Loaded]) -> Mapping[str, Sequence[int]]:

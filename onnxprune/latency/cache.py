@@ -8,20 +8,15 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from onnxprune.ir.caches import user_cache
-
-__all__ = ["LatencyCache", "default_cache"]
+__all__ = ["LatencyCache", "read_table"]
 
 _TABLE = "CREATE TABLE IF NOT EXISTS times (machine TEXT, model TEXT, ms REAL, PRIMARY KEY (machine, model)) WITHOUT ROWID"
 _BROKEN = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_SCHEMA})
 """What SQLite says of a file that is no database, is damaged, or has other tables; not of one that is locked."""
 _WAIT = 30.0
 """Seconds to wait for another process that is writing."""
-
-
-def default_cache() -> Path:
-    """The file in the user's folder for caches."""
-    return user_cache() / "latency.sqlite"
+_ROWS, _LONGEST = 10**6, 1e8
+"""Of a table of another program: the most times, and more milliseconds than anything takes."""
 
 
 class LatencyCache:
@@ -32,10 +27,17 @@ class LatencyCache:
     numbers. A file that is no database, or one with other tables, is replaced.
     """
 
-    def __init__(self, path: Path | None, machine: str) -> None:
-        self._path, self._machine = path, machine
+    def __init__(self, path: Path | None, machine: str, *, failures: bool = False) -> None:
+        """Nothing is read yet.
 
-    def load(self) -> dict[str, float]:
+        Args:
+            path: of the file; ``None`` for nowhere.
+            machine: that times are of.
+            failures: whether it is also kept which models do not run; they are tried again otherwise.
+        """
+        self._path, self._machine, self._failures = path, machine, failures
+
+    def load(self) -> dict[str, float | None]:
         """Every time that is known of this machine."""
         if self._path is None or not self._path.is_file():
             return {}
@@ -48,10 +50,14 @@ class LatencyCache:
                 with contextlib.suppress(OSError):
                     self._path.unlink()
             return {}
-        return {model: ms for model, ms in rows if isinstance(model, str) and isinstance(ms, float) and 0 <= ms < math.inf}
+        return {model: ms for model, ms in rows if isinstance(model, str) and self._is_time(ms)}
 
-    def store(self, times: Mapping[str, float]) -> None:
-        """Add times, and replace those that are there."""
+    def _is_time(self, ms: object) -> bool:
+        return self._failures if ms is None else isinstance(ms, float) and 0 <= ms < math.inf
+
+    def store(self, times: Mapping[str, float | None]) -> None:
+        """Add times, and replace those that are there; ``None`` of models that do not run."""
+        times = {model: ms for model, ms in times.items() if self._is_time(ms)}
         if self._path is None or not times or (self._path.exists() and not self._path.is_file()):
             return
         with contextlib.suppress(sqlite3.Error, OSError):
@@ -66,3 +72,28 @@ class LatencyCache:
             database.execute("PRAGMA trusted_schema = OFF")  # what a file brings along is not run
             database.execute(_TABLE)
             yield database
+
+
+def read_table(path: Path) -> dict[str, dict[str, float | None]]:
+    """The times of every machine in a table that another program wrote, which is not changed.
+
+    Raises:
+        ValueError: it is no such table, or has a time that cannot be; says what, to go on after the name of the file.
+    """
+    if not path.is_file():
+        raise ValueError("there is no such file")
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_WAIT)) as database:
+            database.execute("PRAGMA trusted_schema = OFF")
+            rows = database.execute("SELECT machine, model, ms FROM times LIMIT ?", [_ROWS + 1]).fetchall()
+    except sqlite3.Error as error:
+        raise ValueError(f"it is no table of latencies: {error}") from error
+    if len(rows) > _ROWS:
+        raise ValueError(f"it has more than {_ROWS} times")
+    found: dict[str, dict[str, float | None]] = {}
+    for machine, model, ms in rows:
+        named = isinstance(machine, str) and isinstance(model, str)
+        if not named or not (ms is None or (isinstance(ms, float) and 0 <= ms < _LONGEST)):
+            raise ValueError(f"it has a time that cannot be: {ms!r} milliseconds")
+        found.setdefault(machine, {})[model] = ms
+    return found

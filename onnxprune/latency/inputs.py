@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from onnxprune.errors import OptionError
+from onnxprune.latency.stopwatch import NUMPY_TYPES, draw
 
 __all__ = ["ResolvedShapes", "SessionInput", "make_feeds", "resolve_shapes", "session_inputs", "to_ask"]
 
@@ -21,15 +19,6 @@ _SEQUENCE_SIZE = 64
 _IMAGE_SIZE = 224
 _IMAGE_RANK = 4
 _COLOURS = 4  # a last axis of at most this many is the channel axis of an NHWC image
-
-_NUMPY_TYPES: Mapping[str, str] = {
-    "tensor(float)": "float32",
-    "tensor(double)": "float64",
-    "tensor(float16)": "float16",
-    "tensor(bfloat16)": "float32",
-    "tensor(bool)": "bool",
-    **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,15 +166,7 @@ def make_feeds(inputs: Sequence[SessionInput], shapes: Mapping[str, Sequence[int
     The data depend on the seed and on the input's name, type and shape only, so candidates with the same interface
     get the same. A bfloat16 input gets its bits as uint16.
     """
-    feeds: dict[str, Any] = {}
     for item in inputs:
-        if item.type not in _NUMPY_TYPES:
+        if item.type not in NUMPY_TYPES:
             raise OptionError(f"input {item.name!r} is a {item.type}: the benchmark feeds tensors of numbers and booleans only")
-        rng = np.random.default_rng([seed, zlib.crc32(item.name.encode())])
-        dtype = np.dtype(_NUMPY_TYPES[item.type])
-        shape = tuple(shapes[item.name])
-        data = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
-        array = np.ascontiguousarray(np.asarray(data).astype(dtype)).reshape(shape)
-        bits = item.type == "tensor(bfloat16)"
-        feeds[item.name] = (array.view(np.uint32) >> 16).astype(np.uint16) if bits else array
-    return feeds
+    return {item.name: draw(item.name, item.type, shapes[item.name], seed) for item in inputs}

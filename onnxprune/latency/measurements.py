@@ -1,19 +1,16 @@
-"""Times of models: remembered, or measured in batches beside a yardstick."""
+"""Times of models: remembered, or measured in batches beside a yardstick. Devices run this module, too."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Generic, TypeVar
 
 from onnxprune.latency.cache import LatencyCache
-from onnxprune.latency.segments import constant_bytes
-from onnxprune.latency.timer import Timer, yardstick
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
 
 __all__ = ["TimingProgress", "Timings"]
+
+M = TypeVar("M")
+"""A model that can be timed, in any form."""
 
 TimingProgress = Callable[[str, int, int], None]
 """Called with what is done, the steps done, and the number of steps."""
@@ -26,7 +23,7 @@ _STRIDE = 32
 _YARDSTICK = "yardstick"
 
 
-class Timings:
+class Timings(Generic[M]):
     """Milliseconds by digest.
 
     A machine that others use has quick moments and slow ones. The yardstick is timed in every batch, and the times of the batch
@@ -37,29 +34,43 @@ class Timings:
         timed: how many were timed rather than remembered.
     """
 
-    def __init__(self, timer: Timer, cache: LatencyCache, progress: TimingProgress | None = None) -> None:
+    def __init__(
+        self,
+        timer: Callable[[Sequence[M]], list[float | None]],
+        cache: LatencyCache,
+        yardstick: M,
+        nbytes: Callable[[M], int],
+        progress: TimingProgress | None = None,
+    ) -> None:
+        """Nothing is timed or read yet.
+
+        Args:
+            timer: gives the milliseconds of one run of each model, ``None`` of one that does not run.
+            cache: where times are kept.
+            yardstick: a model that runs.
+            nbytes: the bytes of the constants of a model.
+            progress: is told how far it is.
+        """
         self._timer, self._cache, self._progress = timer, cache, progress
-        self._yardstick = yardstick()
+        self._yardstick, self._nbytes = yardstick, nbytes
         self._times: dict[str, float | None] = {}
         self._loaded = False
         self._pending: dict[str, float | None] = {}
-        self.models: dict[str, ModelProto] = {}
+        self.models: dict[str, M] = {}
         self.timed = 0
-
-    def add(self, model: ModelProto) -> str:
-        """The digest of a model; equal models have one."""
-        digest = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
-        self.models[digest] = model
-        return digest
 
     def get(self, digest: str) -> float | None:
         """The milliseconds of a model that was measured; ``None`` if it does not run."""
         return self._pending.get(digest, self._times.get(digest))
 
+    def unknown(self, digests: Iterable[str]) -> list[str]:
+        """Those of some digests whose time is not known."""
+        self._load()
+        return [digest for digest in digests if digest not in self._times]
+
     def measure(self) -> None:
         """Time the models whose time is not known; what is interrupted keeps the batches that are done."""
-        self._load()
-        todo = [digest for digest in self.models if digest not in self._times]
+        todo = self.unknown(self.models)
         done = 0
         for batch in self._batches(todo):
             self._tell("timing layers", done, len(todo))
@@ -72,8 +83,7 @@ class Timings:
 
         `settle` makes them known.
         """
-        self._load()
-        todo = [digest for digest in dict.fromkeys(digests) if digest not in self._times]
+        todo = self.unknown(dict.fromkeys(digests))
         for digest, ms in zip(todo, self._taken(todo), strict=True):
             before = self._pending.get(digest)
             self._pending[digest] = ms if before is None or (ms is not None and ms < before) else before
@@ -94,7 +104,7 @@ class Timings:
         batch: list[str] = []
         held = 0
         for digest in digests:
-            nbytes = constant_bytes(self.models[digest])
+            nbytes = self._nbytes(self.models[digest])
             if batch and (len(batch) == _AT_ONCE or held + nbytes > _BYTES):
                 yield batch
                 batch, held = [], 0
@@ -107,7 +117,7 @@ class Timings:
         """The times of models in this moment, set right by the yardstick."""
         if not digests:
             return []
-        models: list[ModelProto] = []
+        models: list[M] = []
         for at, digest in enumerate(digests):
             models += [self.models[digest]] if at % _STRIDE else [self._yardstick, self.models[digest]]
         found = list(zip(models, self._timer(models), strict=True))
@@ -119,7 +129,7 @@ class Timings:
 
     def _keep(self, times: dict[str, float | None]) -> None:
         self._times |= times
-        self._cache.store({digest: ms for digest, ms in times.items() if ms is not None})
+        self._cache.store(times)
         self.timed += len(times)
 
     def _tell(self, what: str, done: int, steps: int) -> None:

@@ -6,30 +6,33 @@ The whole model is timed under a few plans, to which the sum of the segments is 
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 import numpy as np
 
 from onnxprune.axes.factors import Factor, length
-from onnxprune.errors import ModelError
+from onnxprune.errors import ModelError, OptionError
+from onnxprune.ir.caches import user_cache
 from onnxprune.latency.benchmark import machine_of
-from onnxprune.latency.cache import LatencyCache, default_cache
+from onnxprune.latency.cache import LatencyCache
+from onnxprune.latency.device_table import DeviceTable
 from onnxprune.latency.inputs import SessionInput, resolve_shapes
 from onnxprune.latency.interpolation import WIDTH_MULTIPLES, Point, WidthGrid, multiple_of, spaced_widths
+from onnxprune.latency.machines import fingerprint
 from onnxprune.latency.measurements import TimingProgress, Timings
 from onnxprune.latency.model import LatencyFit, LatencyModel, SegmentCost, fit_latency
 from onnxprune.latency.providers import require_provider
 from onnxprune.latency.segments import Segment, SegmentedGraph, constant_bytes
-from onnxprune.latency.timer import OrtTimer, Timer
+from onnxprune.latency.timer import OrtTimer, Timer, yardstick
 from onnxprune.runtime.custom_operators import libraries
 
 if TYPE_CHECKING:
-    from onnx import ValueInfoProto
+    from onnx import ModelProto, ValueInfoProto
 
     from onnxprune.axes.coupling import Coupling
     from onnxprune.ir.model import Model
@@ -37,8 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LatencyProfiler"]
 
-CACHE_FORMAT = 1
-"""Version of what is timed; times that an older version kept are not read."""
 _POINTS = {1: (7, 4, 4), 2: (5, 3, 3)}
 """Points for each kind of width along every axis, by the number of axes."""
 _FEW = {3: 3}
@@ -91,6 +92,7 @@ class LatencyProfiler:
         cache: Path | Literal["auto"] | None = "auto",
         progress: TimingProgress | None = None,
         timer: Timer | None = None,
+        device: DeviceTable | None = None,
     ) -> None:
         """Cut the model into segments; nothing is timed yet.
 
@@ -106,19 +108,22 @@ class LatencyProfiler:
             cache: the file where times are kept; ``None`` for nowhere.
             progress: told (what, steps done, steps in all).
             timer: what times models, if not ONNX Runtime.
+            device: times of another device, instead of those that are taken here.
 
         Raises:
             OptionError: an open size has no plausible default; says which input.
             ProviderError: this machine does not have the provider.
         """
-        if timer is None:
-            require_provider(provider)
-        machine = {name: value for name, value in machine_of([provider], threads).items() if name != "system"}
-        machine |= {library: Path(library).stat().st_mtime_ns for library in libraries()}
-        key = json.dumps({**machine, "provider": provider, "format": CACHE_FORMAT}, sort_keys=True)
-        kept = LatencyCache(default_cache() if cache == "auto" else cache, key)
-        self._times = Timings(timer or OrtTimer(provider, threads), kept, progress)
-        self._align = align
+        if device:
+            timer, kept = _refuse, device.cache
+        else:
+            if timer is None:
+                require_provider(provider)
+            machine = machine_of([provider], threads) | {one: Path(one).stat().st_mtime_ns for one in libraries()}
+            place = user_cache() / "latency.sqlite" if cache == "auto" else cache
+            kept = LatencyCache(place, fingerprint(machine, provider))
+        self._times = Timings(timer or OrtTimer(provider, threads), kept, yardstick(), constant_bytes, progress)
+        self._align, self._device = align, device
         fed = [SessionInput(value.name, "", _dims(value)) for value in model.inputs]
         self._model, self._factors = model, [group.factor for group in coupling.groups]
         self._graph = SegmentedGraph(model, coupling, shapes, resolve_shapes(fed, batch, inputs or {}).shapes)
@@ -137,13 +142,11 @@ class LatencyProfiler:
 
         Raises:
             ModelError: ONNX Runtime does not run the model with these inputs.
+            OptionError: the table of the device lacks a time.
         """
-        for factor in self._factors:
-            first = math.ceil(factor.size / 10 / self._align) * self._align
-            asked = (widths or {}).get(factor) or range(first, factor.size, self._align)
-            self._widths[factor] = sorted({*self._widths.get(factor, ()), *asked, factor.size})
-        self._times.models.clear()
-        samplings = [sampling for segment in self._graph.segments if (sampling := self._sampling(segment))]
+        samplings = self._samplings(widths)
+        if self._device:
+            self._check_complete(self._device, samplings)
         weights = [self._weight_bytes(sampling) for sampling in samplings]
         self._times.measure()
         times = [self._milliseconds(sampling) for sampling in samplings]
@@ -153,20 +156,71 @@ class LatencyProfiler:
         ]
         timed = {one.segment for one, ms in zip(samplings, times, strict=True) if ms is not None}
         failed = [place for segment in self._graph.segments if segment not in timed for place in segment.nodes]
-        nodes = [self._model.graph.node[place] for place in failed]
-        untimed = tuple(node.name or f"{node.op_type}({', '.join(node.output)})" for node in nodes)
         fit = self._fit(costs)
         self._times.models.clear()
-        return LatencyModel(self._graph, self._factors, costs, fit, untimed)
+        found = LatencyModel(self._graph, self._factors, costs, fit, tuple(self._named(failed)))
+        if self._device and found.whole <= 0:
+            raise OptionError(
+                f"--device-table {self._device.path}: {self._model.name} takes no time in it, or does not run there"
+            )
+        return found
+
+    def worklist(
+        self, widths: Mapping[Factor, Sequence[int]] | None = None
+    ) -> tuple[dict[str, ModelProto], dict[str, ModelProto]]:
+        """What `profile` times, by digest: models of layers, and the whole model under some plans; nothing is timed."""
+        self._samplings(widths)
+        layers = dict(self._times.models)
+        wholes = [model for sizes in self._plans() if (model := self._graph.whole(sizes))]
+        return layers, {_digest(model): model for model in wholes}
+
+    def _samplings(self, widths: Mapping[Factor, Sequence[int]] | None) -> list[_Sampling]:
+        """The models to time for each segment, for plans with these widths and those of earlier calls."""
+        for factor in self._factors:
+            first = math.ceil(factor.size / 10 / self._align) * self._align
+            asked = (widths or {}).get(factor) or range(first, factor.size, self._align)
+            self._widths[factor] = sorted({*self._widths.get(factor, ()), *asked, factor.size})
+        self._times.models.clear()
+        return [sampling for segment in self._graph.segments if (sampling := self._sampling(segment))]
+
+    def _add(self, model: ModelProto) -> str:
+        """The digest of a model, which may be timed from now on; equal models have one."""
+        digest = _digest(model)
+        self._times.models[digest] = model
+        return digest
+
+    def _named(self, places: Iterable[int]) -> Iterator[str]:
+        """The names of nodes."""
+        for place in places:
+            node = self._model.graph.node[place]
+            yield node.name or f"{node.op_type}({', '.join(node.output)})"
+
+    def _check_complete(self, device: DeviceTable, samplings: Sequence[_Sampling]) -> None:
+        """Nothing happens if the table of a device has all times that are needed."""
+        unknown = set(self._times.unknown(self._times.models))
+        for sampling in samplings:
+            if any(unknown.intersection(pair) for pair in sampling.digests.values()):
+                anchor = sampling.segment.anchor
+                name = next(self._named(sampling.segment.nodes if anchor is None else [anchor.index]))
+                lacks = f"it lacks {len(unknown)} times of {self._model.name}, the first of layer {name}"
+                raise OptionError(
+                    f"--device-table {device.path}: {lacks}: run latency shapes with this model and the same --align, --protect, "
+                    "--only, --allow-inexact, --lossless and samples, and measure what it writes on the device"
+                )
 
     def _fit(self, costs: Sequence[SegmentCost]) -> LatencyFit:
         """Time the whole model under some plans, until a fit comes close or enough is tried."""
         plans = self._plans()
         models = [self._graph.whole(sizes) for sizes in plans]
-        digests = [self._times.add(model) if model else "" for model in models]
+        digests = [self._add(model) if model else "" for model in models]
+        if self._device and any(self._times.unknown(filter(None, digests))):
+            lacks = f"it lacks times of the whole of {self._model.name}"
+            raise OptionError(f"--device-table {self._device.path}: {lacks}: give its command again on the device")
         for attempt in range(_ATTEMPTS):
             again = self._times.repeat([digest for digest in digests if digest])
             times = [self._times.get(digest) for digest in digests]
+            if times[0] is None and self._device:  # it is too small for the whole model
+                return LatencyFit(1.0, 0.0, 0.0, 0.0, math.nan)
             if times[0] is None:
                 told = "ONNX Runtime does not run it, so that its latency is not known: try benchmark"
                 raise ModelError(f"{self._model.name}: {told}")
@@ -205,7 +259,7 @@ class LatencyProfiler:
             models = self._graph.timed(segment, sizes)
             if models is None:
                 return None
-            digests[point] = self._times.add(models[0]), self._times.add(models[1])
+            digests[point] = self._add(models[0]), self._add(models[1])
         return _Sampling(segment, axes if len(axes) <= max(_FEW) else None, grid, digests)
 
     def _possible(self, axis: Factor) -> dict[float, Sizes]:
@@ -243,6 +297,14 @@ class LatencyProfiler:
                 return None
             times[point] = ms
         return sampling.grid.monotone(times)
+
+
+def _digest(model: ModelProto) -> str:
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _refuse(models: Sequence[ModelProto]) -> NoReturn:
+    raise AssertionError(f"{len(models)} models of another device cannot be timed here")
 
 
 def _points(widths: Mapping[float, Sizes], axes: int) -> dict[int, list[float]]:

@@ -7,12 +7,14 @@ import importlib
 import importlib.metadata
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnxprune.errors import ModelError, OptionError, ProviderError
 from onnxprune.kernels.loading import has_kernels, instruction_set, register
 from onnxprune.latency.inputs import SessionInput
+from onnxprune.latency.interleave import TimedRun
+from onnxprune.latency.stopwatch import bind
 from onnxprune.runtime.session import session_options
 from onnxprune.runtime.stopping import run_options
 
@@ -36,8 +38,6 @@ EXECUTION_PROVIDERS: Mapping[str, tuple[str, ...]] = {
 
 _INSTALL_GPU = 'pip uninstall onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]"'
 _REINSTALL_GPU = 'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "onnxruntime-gpu[cuda,cudnn]"'
-
-_BFLOAT16 = 16  # TensorProto.BFLOAT16, which numpy does not have
 
 
 def onnxruntime() -> Any:
@@ -162,28 +162,6 @@ def fallback_note(session: Any, *, label: str, provider: str) -> str | None:
     return f"{elsewhere.total()} of {len(placed)} nodes are not on {provider}: {listed}{more}"
 
 
-def bind_session(session: Any, inputs: Sequence[SessionInput], feeds: Mapping[str, Any], device: str) -> Callable[[int], None]:
-    """Return ``run(times)``, with inputs and outputs kept on ``device`` ("cpu" or "cuda") from run to run.
-
-    Nothing is copied between host and device while it runs, the outputs' buffers are reused, and it returns when the
-    device has finished.
-    """
-    ort = onnxruntime()
-    binding = session.io_binding()
-    for item in inputs:
-        data = feeds[item.name]
-        if item.type == "tensor(bfloat16)":
-            value = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(data, _BFLOAT16)  # binding copies it to the device
-        else:
-            value = ort.OrtValue.ortvalue_from_numpy(data, device, 0)
-        binding.bind_ortvalue_input(item.name, value)
-    for output in session.get_outputs():
-        binding.bind_output(output.name, device, 0)
-
-    options = run_options()
-
-    def run(times: int) -> None:
-        for _ in range(times):
-            session.run_with_iobinding(binding, options)
-
-    return run
+def bind_session(session: Any, inputs: Sequence[SessionInput], feeds: Mapping[str, Any], device: str) -> TimedRun:
+    """Return ``run(times)`` as `onnxprune.latency.stopwatch.bind` does, which a signal that ends the process stops."""
+    return bind(session, {item.name: item.type for item in inputs}, feeds, device, run_options())

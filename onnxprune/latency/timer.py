@@ -1,13 +1,10 @@
 """Milliseconds of models in ONNX Runtime: of many small ones, and of two large ones side by side.
 
-Small models are timed in short bursts, in turns, and the least time counts: what disturbs only ever adds. With one thread on
-the CPU the clock is the thread's processor time, which other load does not touch.
+`onnxprune.latency.stopwatch` takes the times of small ones, and its clock is that of both.
 """
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,16 +13,18 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
 from onnxprune.errors import ModelError, OptionError
-from onnxprune.ir.weights import FLOATS, Weight
+from onnxprune.ir.weights import Weight
 from onnxprune.latency.inputs import SessionInput, make_feeds, resolve_shapes, session_inputs
 from onnxprune.latency.interleave import TimedRun, interleave, quartiles
 from onnxprune.latency.providers import bind_session, error_text, open_session, require_provider
+from onnxprune.latency.stopwatch import clock, least, ready, stand_in
 from onnxprune.runtime.session import lend
+from onnxprune.runtime.stopping import run_options
 
 if TYPE_CHECKING:
     from onnxprune.ir.model import Model
 
-__all__ = ["OrtTimer", "Timer", "loaded", "measure_ratio", "measure_ratios", "yardstick"]
+__all__ = ["OrtTimer", "Timer", "furnished", "has_data", "loaded", "measure_ratio", "measure_ratios", "yardstick"]
 
 
 Timer = Callable[[Sequence[ModelProto]], list[float | None]]
@@ -34,18 +33,7 @@ Timer = Callable[[Sequence[ModelProto]], list[float | None]]
 Constants without data may hold anything; the size of each symbol is in the metadata.
 """
 
-_BURSTS = 5
-_BURST = 0.002
-"""Seconds of a burst, which is one run at least."""
-_SLOW, _ENOUGH = 0.02, 2
-"""Seconds of a run from which so many bursts are enough."""
 _DATA = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
-
-
-def _clock(provider: str, threads: int) -> Callable[[], float]:
-    # Windows counts a thread's time in ticks of 16 ms.
-    alone = provider == "cpu" and threads == 1 and sys.platform != "win32"
-    return time.thread_time if alone else time.perf_counter
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +45,7 @@ class OrtTimer:
 
     def __call__(self, models: Sequence[ModelProto]) -> list[float | None]:
         """The least milliseconds of one run of each; all are in memory at once."""
-        runs = [self._load(model) for model in models]
-        clock = _clock(self.provider, self.threads)
-        samples: list[list[float]] = [[] for _ in runs]
-        for burst in range(_BURSTS):
-            for run, taken in zip(runs, samples, strict=True):
-                if run is not None and (burst < _ENOUGH or min(taken) < _SLOW):
-                    taken += _burst(run, clock)
-        return [1e3 * min(taken) if taken else None for taken in samples]
+        return least([self._load(model) for model in models], clock(self.provider, self.threads))
 
     def _load(self, model: ModelProto) -> TimedRun | None:
         """The model, ready to run; ``None`` if ONNX Runtime does not run it."""
@@ -73,14 +54,13 @@ class OrtTimer:
         try:
             data = proto.SerializeToString()
             session = open_session(data, label="segment", provider=self.provider, threads=self.threads, lent=lent)
-            inputs = session_inputs(session)
-            sizes = {symbol.key: int(symbol.value) for symbol in model.metadata_props}
-            shapes = {item.name: [dim if isinstance(dim, int) else sizes[str(dim)] for dim in item.dims] for item in inputs}
-            run = _bound(session, inputs, shapes, self.provider, lent)
-            run(1)
+            return ready(session, lent, _device(self.provider), run_options())
         except Exception:  # noqa: BLE001 - onnxruntime derives its exceptions from Exception alone
             return None
-        return run
+
+
+def _device(provider: str) -> str:
+    return "cpu" if provider == "cpu" else "cuda"
 
 
 def _bound(
@@ -91,7 +71,7 @@ def _bound(
     lent: Mapping[str, Any],
 ) -> TimedRun:
     """A function that runs a session so many times; it holds the weights that the session was lent."""
-    run = bind_session(session, inputs, make_feeds(inputs, shapes, seed=0), "cpu" if provider == "cpu" else "cuda")
+    run = bind_session(session, inputs, make_feeds(inputs, shapes, seed=0), _device(provider))
 
     def bound(times: int, _held: Mapping[str, Any] = lent) -> None:
         run(times)
@@ -99,34 +79,25 @@ def _bound(
     return bound
 
 
-def _burst(run: TimedRun, clock: Callable[[], float]) -> list[float]:
-    """Seconds of single runs, after one that brings the weights into the caches."""
-    run(1)
-    taken: list[float] = []
-    end = time.perf_counter() + _BURST
-    while not taken or time.perf_counter() < end:
-        start = clock()
-        run(1)
-        taken.append(clock() - start)
-    return taken
-
-
 def _furnish(model: ModelProto) -> tuple[ModelProto, list[Weight]]:
-    """The model without its constants that have no data, and those with data: positive floats below 1, zero integers."""
+    """The model without its constants that have no data, and those with data."""
     proto = ModelProto()
     proto.CopyFrom(model)
     del proto.graph.initializer[:]
+    proto.graph.initializer.extend(tensor for tensor in model.graph.initializer if has_data(tensor))
     rng = np.random.default_rng(0)
-    weights = []
-    for tensor in model.graph.initializer:
-        if any(getattr(tensor, data) for data in _DATA):
-            proto.graph.initializer.append(tensor)
-            continue
-        dtype, shape = helper.tensor_dtype_to_np_dtype(tensor.data_type), tuple(tensor.dims)
-        floats = tensor.data_type in FLOATS
-        values = rng.random(shape, np.float32) * 0.5 + 0.25 if floats else np.zeros(shape, np.float32)
-        weights.append(Weight(tensor.name, None, values.astype(dtype, copy=False)))
-    return proto, weights
+    return proto, [furnished(tensor, rng) for tensor in model.graph.initializer if not has_data(tensor)]
+
+
+def has_data(tensor: TensorProto) -> bool:
+    """Whether a constant has the data that it has in the model, or stands for any of its shape."""
+    return any(getattr(tensor, data) for data in _DATA)
+
+
+def furnished(tensor: TensorProto, rng: np.random.Generator) -> Weight:
+    """A constant without data as one with data: positive floats below 1, zero integers."""
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return Weight(tensor.name, None, stand_in(dtype, tuple(tensor.dims), rng))
 
 
 def yardstick() -> ModelProto:
@@ -169,8 +140,7 @@ def measure_ratios(
         raise OptionError(f"threads must be 1 or more and seconds not negative: {threads}, {seconds}")
     require_provider(provider)
     runs = [loaded(model, provider, threads, batch, shapes or {})[0] for model in (original, *candidates)]
-    clock = _clock(provider, threads)
-    first, *others = interleave(runs, clock=clock, seconds=seconds, min_rounds=10, warmup=3)
+    first, *others = interleave(runs, clock=clock(provider, threads), seconds=seconds, min_rounds=10, warmup=3)
     return [quartiles([b / a for a, b in zip(first, other, strict=True)]).median for other in others]
 
 

@@ -19,6 +19,8 @@ __all__ = [
     "Demo",
     "Encode",
     "Inspect",
+    "LatencyMeasure",
+    "LatencyShapes",
     "Lint",
     "Log",
     "Makes",
@@ -249,6 +251,34 @@ class Benchmark(Prints):
     """
 
     models: Annotated[tuple[Path, ...], Option(argument=True, metavar="MODEL...")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyShapes(Reads, Replaces):
+    """`latency shapes`.
+
+    Attributes:
+        output: the folder to write to: what the device must time, as shapes.json, and the program that does, as measure.py.
+    """
+
+    output: Annotated[Path, Option(flags="-o/--output", metavar="DIR")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyMeasure(Prints):
+    """`latency measure`.
+
+    Attributes:
+        shapes: what `latency shapes` wrote.
+        output: the table; one that is there already goes on, if it is of this machine.
+        provider: of ONNX Runtime: cpu, cuda, tensorrt, or another one that it has.
+        threads: of ONNX Runtime within an operator.
+    """
+
+    shapes: Annotated[Path, Option(metavar="FILE")]
+    output: Annotated[Path, Option(flags="-o/--output", metavar="TABLE")]
+    provider: str = "cpu"
+    threads: Annotated[int, Option(range="[1, inf)", metavar="N")] = 1
 
 
 @dataclass(frozen=True, kw_only=True)

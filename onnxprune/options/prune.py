@@ -48,6 +48,8 @@ class Recipe(Gates):
             target, nothing else.
         layers: the share that remains of the outputs of layers whose nodes or weights have this name; the target is met by the
             others; the first that fits counts; may be repeated.
+        device_table: a table of latencies that was measured on another device, as `latency measure` writes it: ``latency=0.5`` is
+            planned for that device, and predicted.
 
     Raises:
         OptionError: a field has no sensible value.
@@ -69,6 +71,7 @@ class Recipe(Gates):
     layers: Annotated[tuple[str, ...], Option(flags="--layer", metavar="GLOB=F")] = ()
     require_proof: RequireProof = False
     shape: Shape = ()
+    device_table: Annotated[str, Option(metavar="FILE")] = ""
 
     def __post_init__(self) -> None:
         if self.target is _AUTO:
@@ -78,7 +81,10 @@ class Recipe(Gates):
             raise OptionError("only 'residual': a normalisation runs over those groups; add --allow-inexact")
         if self.max_drop and not self.eval:
             raise OptionError(f"--max-drop {self.max_drop} needs samples to judge by: add --eval DATA, other than --calib")
-
+        if self.device_table and not self.target.timed:
+            raise OptionError(
+                f"--device-table says what latency costs, and the target is {self.target}: give --target latency=0.5"
+            )
         _ = self.own
 
     @property

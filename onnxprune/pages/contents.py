@@ -126,6 +126,10 @@ def _costs(document: Document) -> Iterator[tuple[str, Card]]:
         spread = f"{ratio['q1']:.2f} to {ratio['q3']:.2f} in half of {new['rounds']} rounds"
         was, now = (f"{one['median_ms']:.3g} ms" for one in (old, new))
         yield "latency", Card("latency", was, now, ratio["median"], spread, new["median_ms"])
+    elif isinstance(told := document.get("predicted"), Mapping):
+        was, now = (f"{told[key]:.3g} ms" for key in ("before_ms", "after_ms"))
+        where = f"predicted for {told['machine']['cpu']}, not measured here"
+        yield "latency", Card("latency", was, now, told["ratio"], where, told["after_ms"])
     elif isinstance(latency := document.get("latency"), float):
         yield "latency", Card("share of the latency", "1", f"{latency:.2f}", latency, value=latency)
     before, after = document.get("before") or {}, document.get("after") or {}

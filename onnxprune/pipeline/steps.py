@@ -183,7 +183,7 @@ STEPS: Mapping[str, StepKind] = {
 }
 """By what a table of a recipe file is called."""
 
-_SAMPLES = frozenset({"calib", "data", "eval"})
+_FILES = frozenset({"calib", "data", "eval", "device_table"})
 _MODELS = frozenset({"teacher", "start", "rewind"})
 
 
@@ -209,8 +209,8 @@ def located(name: str, value: Any, folder: Path) -> Any:
         return str(folder / value)
     model = name in _MODELS and value.endswith(".onnx")
     function = isinstance(value, str) and re.fullmatch(r"[\w.]+:[\w.]+", value)
-    samples = name in _SAMPLES and value not in {"", NOISE} and not function
-    if not model and not samples:
+    file = name in _FILES and value not in {"", NOISE} and not function
+    if not model and not file:
         if name == "teacher" and value not in {ORIGINAL, NONE}:
             raise OptionError(f"teacher = {value!r}: write {ORIGINAL}, {NONE} or an .onnx file")
         return value

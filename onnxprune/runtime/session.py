@@ -28,7 +28,17 @@ if TYPE_CHECKING:
     from onnxprune.ir.types import Shape
     from onnxprune.ir.weights import Array, Weight
 
-__all__ = ["Session", "evaluate", "first_line", "inference_session", "lend", "random_feeds", "session_options", "value_info"]
+__all__ = [
+    "Session",
+    "declare_lent",
+    "evaluate",
+    "first_line",
+    "inference_session",
+    "lend",
+    "random_feeds",
+    "session_options",
+    "value_info",
+]
 
 _SHARED = 1024
 """Bytes from which a weight is handed over instead of copied into the graph; smaller ones are copied in no time."""
@@ -48,12 +58,17 @@ def lend(proto: ModelProto, weights: Iterable[Weight]) -> dict[str, Any]:
         if array is None or shared is None:
             weight.append_to(proto.graph.initializer)
             continue
-        tensor = proto.graph.initializer.add(name=weight.name, data_type=weight.dtype, dims=weight.shape)
-        tensor.data_location = TensorProto.EXTERNAL
-        for key, value in (("location", "memory"), ("offset", "0"), ("length", str(array.nbytes))):
-            tensor.external_data.add(key=key, value=value)
+        declare_lent(proto, weight.name, weight.dtype, weight.shape, array.nbytes)
         lent[weight.name] = shared
     return lent
+
+
+def declare_lent(proto: ModelProto, name: str, dtype: int, dims: Iterable[int], nbytes: int) -> None:
+    """Declare a constant of a graph that a session is lent."""
+    tensor = proto.graph.initializer.add(name=name, data_type=dtype, dims=dims)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", "memory"), ("offset", "0"), ("length", str(nbytes))):
+        tensor.external_data.add(key=key, value=value)
 
 
 class Session:

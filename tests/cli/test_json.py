@@ -57,7 +57,12 @@ COMMANDS_OF: dict[str, tuple[str, ...]] = {
     "compare": ("net.onnx", "small.onnx"),
     "release": ("weights.onnx", "-o", "released.onnx"),
 }
-ELSEWHERE = {"optimize": "tests/cli/test_optimizing.py", "demo": "tests/cli/test_demo.py"}
+ELSEWHERE = {
+    "optimize": "tests/cli/test_optimizing.py",
+    "demo": "tests/cli/test_demo.py",
+    "latency shapes": "tests/cli/test_devices.py",
+    "latency measure": "tests/cli/test_devices.py",
+}
 
 
 def checked(document: Any) -> Any:

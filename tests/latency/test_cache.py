@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sqlite3
 import sys
@@ -11,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from onnxprune.ir.caches import user_cache
 from onnxprune.latency import cache as latency_cache
-from onnxprune.latency.cache import LatencyCache, default_cache
+from onnxprune.latency.cache import LatencyCache, read_table
 
 
 def test_what_is_stored_is_loaded(tmp_path: Path) -> None:
@@ -151,5 +151,42 @@ def test_a_locked_database_is_done_without(tmp_path: Path, monkeypatch: pytest.M
     assert cache.load() == {"a": 1.0}
 
 
-def test_the_default_is_in_the_users_folder_for_caches() -> None:
-    assert default_cache() == user_cache() / "latency.sqlite"
+def test_what_fails_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "times.sqlite"
+    LatencyCache(path, "m").store({"a": None, "b": 1.0})
+    assert LatencyCache(path, "m", failures=True).load() == {"b": 1.0}
+    LatencyCache(path, "m", failures=True).store({"a": None})
+    assert LatencyCache(path, "m", failures=True).load() == {"a": None, "b": 1.0}
+    assert LatencyCache(path, "m").load() == {"b": 1.0}
+
+
+def test_a_table_has_the_times_of_every_machine_and_is_not_changed(tmp_path: Path) -> None:
+    path = tmp_path / "times.sqlite"
+    LatencyCache(path, "one", failures=True).store({"a": 1.0, "b": None})
+    LatencyCache(path, "other").store({"a": 2.0})
+    before = path.read_bytes()
+    path.chmod(0o444)
+    assert read_table(path) == {"one": {"a": 1.0, "b": None}, "other": {"a": 2.0}}
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("ms", ["fast", b"\x00", -1.0, math.inf, 1e9])
+def test_a_table_with_a_time_that_cannot_be_is_refused(tmp_path: Path, ms: object) -> None:
+    path = tmp_path / "times.sqlite"
+    LatencyCache(path, "m").store({"a": 1.0, "b": 2.0})
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE times SET ms = ? WHERE model = 'a'", [ms])
+    with pytest.raises(ValueError, match="a time that cannot be"):
+        read_table(path)
+
+
+def test_what_is_no_table_is_refused_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "times.sqlite"
+    for content in (b"", b"text" * 1000, b"SQLite format 3\0" + bytes(4000)):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="no table of latencies"):
+            read_table(path)
+        assert path.read_bytes() == content
+    with pytest.raises(ValueError, match="no such file"):
+        read_table(tmp_path / "other")

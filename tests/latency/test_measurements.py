@@ -10,7 +10,9 @@ from onnx import ModelProto, TensorProto, helper
 
 from onnxprune.latency import measurements
 from onnxprune.latency.cache import LatencyCache
-from onnxprune.latency.measurements import Timings
+from onnxprune.latency.measurements import TimingProgress, Timings
+from onnxprune.latency.segments import constant_bytes
+from onnxprune.latency.timer import yardstick
 
 
 def model_of(size: int) -> ModelProto:
@@ -35,12 +37,19 @@ class Clock:
         return [None if size_of(model) == self.fails else pace * size_of(model) for model in models]
 
 
-def timings_of(clock: Clock, path: Path | None = None) -> Timings:
-    return Timings(clock, LatencyCache(path, "machine"))
+def timings_of(
+    clock: Clock, path: Path | None = None, progress: TimingProgress | None = None, *, failures: bool = False
+) -> Timings[ModelProto]:
+    return Timings(clock, LatencyCache(path, "machine", failures=failures), yardstick(), constant_bytes, progress)
 
 
-def measured(times: Timings, sizes: Sequence[int]) -> list[float | None]:
-    digests = [times.add(model_of(size)) for size in sizes]
+def add(times: Timings[ModelProto], size: int) -> str:
+    times.models[f"model of {size}"] = model_of(size)
+    return f"model of {size}"
+
+
+def measured(times: Timings[ModelProto], sizes: Sequence[int]) -> list[float | None]:
+    digests = [add(times, size) for size in sizes]
     times.measure()
     return [times.get(digest) for digest in digests]
 
@@ -102,7 +111,7 @@ def test_of_repeated_times_the_least_counts(monkeypatch: pytest.MonkeyPatch) -> 
     clock = Noisy()
     times = timings_of(clock)
     assert measured(times, [9]) == [9]
-    digests = [times.add(model_of(size)) for size in (7, 7, 9)]
+    digests = [add(times, size) for size in (7, 7, 9)]
     assert [times.repeat(digests) and times.get(digests[0]) for _ in range(3)] == [12, 8, 8]
     assert clock.batches[1:] == [[64, 7]] * 3
     timed = times.timed
@@ -135,6 +144,20 @@ def test_an_interrupted_run_keeps_its_batches(tmp_path: Path, monkeypatch: pytes
 def test_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measurements, "_AT_ONCE", 2)
     told: list[tuple[str, int, int]] = []
-    times = Timings(Clock(), LatencyCache(None, ""), lambda *what: told.append(what))
+    times = timings_of(Clock(), progress=lambda *what: told.append(what))
     measured(times, [1, 2, 3])
     assert told == [("timing layers", 0, 3), ("timing layers", 2, 3), ("timing the model", 3, 3)]
+
+
+def test_what_does_not_run_is_not_tried_again_where_failures_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "times.sqlite"
+    clock = Clock(fails=2)
+    assert measured(timings_of(clock, path, failures=True), [1, 2]) == [1, None]
+    assert measured(timings_of(clock, path, failures=True), [1, 2]) == [1, None]
+    assert len(clock.batches) == 1
+
+
+def test_times_that_are_not_known_are_named(tmp_path: Path) -> None:
+    times = timings_of(Clock(), tmp_path / "times.sqlite")
+    measured(times, [1, 2])
+    assert times.unknown([add(times, 2), add(times, 3)]) == ["model of 3"]

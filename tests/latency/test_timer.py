@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
-from unittest.mock import Mock
 
 import numpy as np
 import onnxruntime as ort
@@ -53,33 +50,6 @@ def test_constants_are_given_data(kind: str, size: int) -> None:
     values = weight.array().astype(np.float64)
     assert ((values > 0) & (values < 1)).all() if weight.is_float else not values.any()
     assert not model.graph.initializer[0].raw_data
-
-
-def test_the_least_of_several_bursts_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    bursts = iter([[0.004, 0.003], [0.5, 0.002], [0.9], [0.7], [0.6]])
-    monkeypatch.setattr(timer, "_burst", Mock(side_effect=bursts))
-    assert OrtTimer()([sum_of(4)]) == [2.0]
-
-
-def test_slow_models_run_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    bursts = iter([[0.3], [0.4]])
-    monkeypatch.setattr(timer, "_burst", Mock(side_effect=bursts))
-    assert OrtTimer()([sum_of(4)]) == [300.0]
-
-
-def test_a_burst_takes_single_runs_after_one_that_does_not_count() -> None:
-    ticks = iter(np.arange(1e6))
-    runs: list[int] = []
-    taken = timer._burst(runs.append, lambda: float(next(ticks)))
-    assert set(taken) == {1.0}
-    assert runs == [1] * (len(taken) + 1)
-
-
-def test_the_clock_is_the_threads_only_where_one_thread_does_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert timer._clock("cpu", 1) is time.thread_time
-    for provider, threads, platform in (("cpu", 2, "linux"), ("cuda", 1, "linux"), ("cpu", 1, "win32")):
-        monkeypatch.setattr(sys, "platform", platform)
-        assert timer._clock(provider, threads) is time.perf_counter
 
 
 # Two models

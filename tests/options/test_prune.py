@@ -14,7 +14,7 @@ from onnxprune.options.prune import Recipe
 from onnxprune.options.targets import Align, Target
 
 OTHER = Recipe(
-    "params=0.25",
+    "latency=0.25",
     "l1",
     "uniform",
     "8",
@@ -35,6 +35,7 @@ OTHER = Recipe(
     shape=("height=224",),
     min_score="90%",
     min_agreement="95%",
+    device_table="device.db",
 )
 
 
