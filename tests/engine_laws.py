@@ -7,10 +7,17 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import engine_work
+from linear.test_gather import sums_of
+from nets import NETS, parse
+from onnxprune.data.calibration import CalibrationFeeds
+from onnxprune.data.samples import open_samples
+from onnxprune.driver.prune import analyze
 from onnxprune.errors import OptionError, TimedOut, WorkerDied
+from onnxprune.linear import gather
 from onnxprune.runtime.engines.pool import Pool
 from onnxprune.runtime.threads import VARIABLE
 
@@ -106,6 +113,13 @@ class EngineLaws:
         futures = [engine.submit(engine_work.noted, str(tmp_path), name, 1.0) for name in names]
         os.kill(wait_for(tmp_path, "call 1")[0], 9)
         assert [future.result() for future in futures] == names
+
+    def test_sums_over_samples_are_the_same_bytes(self, engine: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(gather, "_SHARD", 3)
+        found = analyze(parse(NETS["attention"]))
+        x = np.random.default_rng(0).standard_normal((80, 5, 8)).astype(np.float32)
+        feeds = CalibrationFeeds(open_samples({"x": x}, found.model.inputs), 8)
+        assert sums_of(found, feeds, engine) == sums_of(found, feeds, None)
 
     def test_a_call_that_takes_too_long_is_ended(self, short: Pool, tmp_path: Path) -> None:
         hanging = short.submit(engine_work.hang, str(tmp_path))

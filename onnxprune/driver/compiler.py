@@ -21,6 +21,7 @@ from onnxprune.ir.precision import differing_weights, with_fitted_weights
 from onnxprune.ir.weights import FLOATS
 from onnxprune.passes import Normalize, PruneChannels, Repair, Restore, Rotate
 from onnxprune.passes.base import Fitted, Progress, silent
+from onnxprune.runtime.engines import demand_installed
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -76,6 +77,8 @@ class Compiler:
         """
         self.file = file or original
         self.original, self.recipe, self.samples = original, recipe.settled(data=samples is not None), samples
+        if recipe.engines is not None:
+            demand_installed(recipe.engines)
         self.stages = stages or Stages()
         self._gone, self._shared = gone, shared or SharedStages()
         self._latest: Prepared | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from onnxprune.driver.shared import SharedStages
 from onnxprune.passes import Allocate, Couple, Observe, ScoreChannels, Sensitivity
 from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning.allocation import widths
+from onnxprune.runtime.engines import open_engine
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from onnxprune.pruning.criteria import Scores
     from onnxprune.pruning.knapsack import Curve
     from onnxprune.pruning.width_search import TargetPrices
+    from onnxprune.runtime.engines.pool import Pool
 
 __all__ = ["Prepared"]
 
@@ -97,8 +100,18 @@ class Prepared:
         if calibration is None or not original.coupling.groups:
             return None
         step = Observe(recipe.repair, recipe.seed)
+
+        def run() -> Observed:
+            with self._engine() as engine:
+                return step.run(original, calibration, engine, self.stages.tell)
+
         with self.stages("scoring", "gathering statistics of what the layers read"):
-            return self.shared.observed(recipe, original, calibration, lambda: step.run(original, calibration))
+            return self.shared.observed(recipe, original, calibration, run)
+
+    def _engine(self) -> AbstractContextManager[Pool | None]:
+        """Who shares in the work on samples, opened."""
+        options = self.recipe.engines
+        return nullcontext() if options is None else open_engine(options)
 
     @cached_property
     def scores(self) -> Mapping[str, Scores]:

@@ -160,6 +160,10 @@ class NodeView:
         self._attributes = node.attribute
         self.detached = detached
 
+    def __getstate__(self) -> Any:
+        """What pickle takes of it: a list of attributes that belongs to a node cannot be pickled, attributes can."""
+        return None, {name: getattr(self, name) for name in self.__slots__} | {"_attributes": tuple(self._attributes)}
+
     def attr(self, name: str, default: Any = None) -> Any:
         """The value of an attribute; text is decoded."""
         for attribute in self._attributes:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from onnxprune.axes.factors import leaves
 from onnxprune.axes.graph_axes import BATCHED_PRODUCTS
 from onnxprune.errors import ModelError, OptionError
-from onnxprune.linear.gather import gather
+from onnxprune.linear.gather import gather, shard_length
 from onnxprune.linear.layers import Reader, linear_readers
 from onnxprune.linear.products import gram
 from onnxprune.linear.regression import MOST_FEATURES, with_ones
@@ -139,6 +140,7 @@ class MomentSums:
 
     Attributes:
         names: the values that are looked at.
+        nbytes: what the moments fill.
     """
 
     def __init__(self, model: Model, coupling: Coupling, batches: int, *, seed: int = 0) -> None:
@@ -153,20 +155,39 @@ class MomentSums:
         Raises:
             OptionError: the memory that is left does not do for them.
         """
-        self._model, self._batches, self._rng = model, batches, np.random.default_rng(seed)
+        self._name, self._seed, self._rng = model.name, seed, np.random.default_rng(seed)
         self._readers = tuple(linear_readers(model, coupling))
         self._met = tuple(m for m in meetings(coupling) if model.weights.keys().isdisjoint(m.node.view.inputs))
         places = {(m.node.view.inputs[at], axis) for m in self._met for at, axis in m.node.equation.carriers[m.letter]}
-        _demand_room(model, self._readers)
+        self._plan = {reader.weight: _Plan.of(reader, model, batches) for reader in self._readers}
+        self.nbytes = _bytes(self._readers)
+        _demand_room(model.name, len(self._readers), self.nbytes * min(2, -(-batches // shard_length(batches))))
         self.names = list(dict.fromkeys([*(reader.data for reader in self._readers), *(name for name, _ in places)]))
         self._moments = {reader.weight: _Mean() for reader in self._readers}
         self._energies = {place: _Mean() for place in places}
 
+    def fresh(self, shard: int) -> Self:
+        """One for a shard, which draws rows of its own; the first shard's are those that a single one draws."""
+        made = copy.copy(self)
+        made._met = ()  # only what is added up is asked of it
+        made._rng = np.random.default_rng([self._seed, shard] if shard else self._seed)
+        made._moments = {weight: _Mean() for weight in self._moments}
+        made._energies = {place: _Mean() for place in self._energies}
+        return made
+
+    def state(self) -> list[tuple[Any, int]]:
+        """Totals and counts."""
+        return [mean.state for mean in (*self._moments.values(), *self._energies.values())]
+
+    def merge(self, state: list[tuple[Any, int]]) -> None:
+        """Take in the totals of another one."""
+        for mean, (total, count) in zip((*self._moments.values(), *self._energies.values()), state, strict=True):
+            mean.add(total, count)
+
     def add(self, values: Mapping[str, Array]) -> None:
         """Take in one batch, by name."""
         for reader in self._readers:
-            kernel = self._model.weights[reader.weight].shape
-            rows = _rows(reader, values[reader.data], kernel, self._batches, self._rng)
+            rows = _rows(reader, values[reader.data], self._plan[reader.weight], self._rng)
             with np.errstate(over="ignore", invalid="ignore"):  # said at the end, with the name of the node
                 self._moments[reader.weight].add(_second_moments(rows, full=not _too_many(reader)), rows.shape[1])
         for (name, axis), mean in self._energies.items():
@@ -184,7 +205,7 @@ class MomentSums:
         for reader in self._readers:
             if not np.isfinite(found[reader.weight].squares).all():
                 raise ModelError(
-                    f"{self._model.name}: the squares of {reader.data!r} on the samples are not finite in float32 (read by "
+                    f"{self._name}: the squares of {reader.data!r} on the samples are not finite in float32 (read by "
                     f"{reader.node.view.op} with {reader.weight!r}): look for values in the samples that are far too large"
                 )
         return Statistics(self._readers, found, self._met, {place: mean.value for place, mean in self._energies.items()})
@@ -226,14 +247,36 @@ def _are_squares(array: Array) -> bool:
     return array.dtype == np.float32 and bool(np.isfinite(array).all()) and bool((array >= 0).all())
 
 
-def _demand_room(model: Model, readers: Sequence[Reader]) -> None:
-    """Nothing happens if the moments of all readers fit into the memory that is left."""
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is taken in of a reader.
+
+    Attributes:
+        kernel: the shape of its weight.
+        rows: about so many of each batch.
+    """
+
+    kernel: Sequence[int]
+    rows: int
+
+    @classmethod
+    def of(cls, reader: Reader, model: Model, batches: int) -> _Plan:
+        wanted = rows_wanted(reader.features, reader.groups * reader.features)
+        return cls(model.weights[reader.weight].shape, max(1, wanted // max(batches, 1)))
+
+
+def _bytes(readers: Sequence[Reader]) -> int:
+    """What the moments of all readers fill."""
     features = [(reader.groups, reader.features + reader.affine) for reader in readers]
-    needed = sum(4 * groups * (count * count if count <= MOST_FEATURES else 2 * count) for groups, count in features)
+    return sum(4 * groups * (count * count if count <= MOST_FEATURES else 2 * count) for groups, count in features)
+
+
+def _demand_room(name: str, readers: int, needed: int) -> None:
+    """Nothing happens if so many bytes of moments fit into the memory that is left."""
     have = left()
     if have is not None and needed > have:
         raise OptionError(
-            f"{model.name}: statistics of {len(readers)} layers take {needed / 1e9:.2f} GB, and {have / 1e9:.2f} GB are left: "
+            f"{name}: statistics of {readers} layers take {needed / 1e9:.2f} GB, and {have / 1e9:.2f} GB are left: "
             "raise --max-memory, or prune without samples"
         )
 
@@ -245,11 +288,17 @@ class _Mean:
         self._total: Any = 0
         self._count = 0
 
+    @property
+    def state(self) -> tuple[Any, int]:
+        return self._total, self._count
+
     def add(self, total: Array, count: int) -> None:
+        if not count:
+            return
         if self._count:
             self._total += total  # in place: the moments of a wide layer fill 85 MB
         else:
-            self._total = total
+            self._total = np.require(total, requirements="W")  # not what lies in the shared memory of Ray
         self._count += count
 
     @property
@@ -258,9 +307,8 @@ class _Mean:
         return found
 
 
-def _rows(reader: Reader, x: Array, kernel: Sequence[int], batches: int, rng: np.random.Generator) -> Array:
-    wanted = rows_wanted(reader.features, reader.groups * reader.features)
-    picked = pick_rows(reader, x.shape, kernel, max(1, wanted // batches), rng)
+def _rows(reader: Reader, x: Array, plan: _Plan, rng: np.random.Generator) -> Array:
+    picked = pick_rows(reader, x.shape, plan.kernel, plan.rows, rng)
     rows = input_rows(reader, x, picked).astype(np.float32)
     sound = summable(rows)
     rows = rows if sound.all() else rows[:, sound]

@@ -11,9 +11,10 @@ each index of what goes along with the group everywhere, as heads do with their 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -89,6 +90,31 @@ class BasisSums:
         self.names = [name for name in read if name not in model.weights]
         self.add({name: model.weights[name].array() for name in read if name in model.weights})
 
+    @property
+    def nbytes(self) -> int:
+        """What the sums fill that are taken of values."""
+        return sum(total.nbytes for total in self._open())
+
+    def fresh(self, shard: int) -> Self:
+        """One for a shard, without what is known of constants."""
+        made = copy.copy(self)
+        made._groups = []
+        made._moments = {key: total.fresh() for key, total in self._moments.items() if key[1][0] in self.names}
+        return made
+
+    def state(self) -> list[tuple[Array, Array, int]]:
+        """Sums and counts of what is taken of values."""
+        return [total.state for total in self._open()]
+
+    def merge(self, state: list[tuple[Array, Array, int]]) -> None:
+        """Take in the sums of another one."""
+        for total, other in zip(self._open(), state, strict=True):
+            total.merge(*other)
+
+    def _open(self) -> list[_ProductSums]:
+        """The sums of values, which are not constants."""
+        return [total for (_, (name, _)), total in self._moments.items() if name in self.names]
+
     def add(self, values: Mapping[str, Array]) -> None:
         """Take in one batch, by name."""
         for (_, (name, _)), total in self._moments.items():
@@ -141,6 +167,23 @@ class _ProductSums:
         self._products: Array = np.zeros(())
         self._sums: Array = np.zeros(())
         self._count = 0
+
+    def fresh(self) -> _ProductSums:
+        return _ProductSums(self._seen)
+
+    @property
+    def nbytes(self) -> int:
+        return 8 * self._seen.products
+
+    @property
+    def state(self) -> tuple[Array, Array, int]:
+        return self._products, self._sums, self._count
+
+    def merge(self, products: Array, sums: Array, count: int) -> None:
+        if count:
+            self._products = self._products + products if self._count else products
+            self._sums = self._sums + sums if self._count else sums
+            self._count += count
 
     def add(self, array: Array) -> None:
         rows = self._seen.blocks(array)

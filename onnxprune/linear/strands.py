@@ -46,6 +46,11 @@ class StrandView:
         self._count = math.prod(companion.size for companion in companions)
         self._size = leaf.size
 
+    @property
+    def products(self) -> int:
+        """The number of products of two positions, for all companions."""
+        return self._count * self._size**2
+
     def blocks(self, array: Array) -> Array:
         """The rows of the strand."""
         return self._moved(array)[:, self._rows].reshape(self._count, self._size, -1)

@@ -9,6 +9,7 @@ from typing import Annotated, Self
 
 from onnxprune.errors import OptionError
 from onnxprune.options.documents import load_toml
+from onnxprune.options.engines import EngineName, EngineOptions, Scheduler, Workers
 from onnxprune.options.fields import Option, Parsed
 from onnxprune.options.gates import Gates
 from onnxprune.options.registries import CRITERIA
@@ -32,7 +33,8 @@ def _target(text: str) -> Target:
 class Recipe(Gates):
     """How to prune a model. One attribute for each option.
 
-    Fields without a text here are described in `onnxprune.options.shared` and `onnxprune.options.gates`.
+    Fields without a text here are described in `onnxprune.options.shared`, `onnxprune.options.engines` and
+    `onnxprune.options.gates`.
 
     Attributes:
         target: what remains, as a fraction of the original: ``macs=0.5``, ``params=0.4``, ``size=0.25``, ``channels=0.5``, or
@@ -72,6 +74,9 @@ class Recipe(Gates):
     require_proof: RequireProof = False
     shape: Shape = ()
     device_table: Annotated[str, Option(metavar="FILE")] = ""
+    engine: EngineName = ""
+    workers: Workers = 0
+    scheduler: Scheduler = ""
 
     def __post_init__(self) -> None:
         if self.target is _AUTO:
@@ -85,7 +90,15 @@ class Recipe(Gates):
             raise OptionError(
                 f"--device-table says what latency costs, and the target is {self.target}: give --target latency=0.5"
             )
-        _ = self.own
+
+        if (self.workers or self.scheduler) and not self.engine:
+            raise OptionError("--workers and --scheduler say of an engine how it works: add --engine local, dask or ray")
+        _ = self.own, self.engines
+
+    @property
+    def engines(self) -> EngineOptions | None:
+        """Who shares in the work on samples; ``None`` where nobody does."""
+        return EngineOptions(self.engine, self.workers, self.scheduler) if self.engine else None
 
     @property
     def own(self) -> tuple[tuple[str, float], ...]:
@@ -108,6 +121,8 @@ class Recipe(Gates):
             raise OptionError(f"criterion {self.criterion!r} needs samples: add --calib DATA, or use --criterion l2")
         if not data and self.scope == "sensitivity":
             raise OptionError("scope 'sensitivity' needs samples: add --calib DATA, or use --scope global")
+        if not data and self.engine:
+            raise OptionError(f"--engine {self.engine}: shares out the work on samples: add --calib DATA, or leave it out")
         criterion, scope = ("obs", "sensitivity") if data else ("l2", "global")
         return dataclasses.replace(
             self,

@@ -15,7 +15,7 @@ from typing import TypeVar
 from onnxprune.runtime.memory import batch_bytes, spare
 from onnxprune.runtime.threads import threads
 
-__all__ = ["at_once", "map_ordered"]
+__all__ = ["at_once", "in_order", "map_ordered"]
 
 _PART = 2
 """The part of the memory that batches take which are under way."""
@@ -38,14 +38,20 @@ def map_ordered(work: Callable[[Item], Result], items: Iterable[Item], count: in
         yield from map(work, items)
         return
     with ThreadPoolExecutor(count) as pool:
-        waiting: deque[Future[Result]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(copy_context().run, work, item))  # with what numpy is told of errors
-                if len(waiting) == count:
-                    yield waiting.popleft().result()
-            while waiting:
+        # in a context with what numpy is told of errors
+        yield from in_order(lambda item: pool.submit(copy_context().run, work, item), items, count)
+
+
+def in_order(submit: Callable[[Item], Future[Result]], items: Iterable[Item], count: int) -> Generator[Result]:
+    """The results of what a function submits, in the order of its arguments, ``count`` of them under way at a time; as there."""
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(submit(item))
+            if len(waiting) == count:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()

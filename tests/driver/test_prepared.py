@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from nets import NETS, parse
+from onnxprune.data import calibration
 from onnxprune.data.samples import open_samples
 from onnxprune.driver.prepared import Prepared
 from onnxprune.driver.progress import Stages
+from onnxprune.driver.prune import prune
+from onnxprune.errors import OptionError
 from onnxprune.ir.model import Model
+from onnxprune.linear import gather
 from onnxprune.options.prune import Recipe
 from onnxprune.options.targets import Target
 from onnxprune.passes import Normalize, Sensitivity
+from onnxprune.runtime import engines
 
 X = np.random.default_rng(0).standard_normal((32, 3, 8, 8)).astype(np.float32)
 HALF = Target("macs", 0.5)
@@ -62,3 +69,26 @@ def test_samples_are_not_run_where_there_is_no_group() -> None:
     assert found.observed is None
     assert found.curves == {}
     assert found.scores == {}
+
+
+def test_an_engine_makes_the_same_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the number of its processes; there are four shards."""
+    pytest.importorskip("joblib", reason="the extra [sweep] is not installed")
+    monkeypatch.setattr(gather, "_SHARD", 2)
+    x = np.random.default_rng(0).standard_normal((80, 3, 8, 8)).astype(np.float32)
+    monkeypatch.setattr(calibration, "LARGEST_BATCH", 8)
+
+    def pruned(**engine: Any) -> bytes:
+        result = prune(parse(NETS["chain"]), Recipe(align="1", **engine), samples={"x": x}, agreement=False)
+        made: bytes = result.model.SerializeToString(deterministic=True)
+        return made
+
+    alone = pruned()
+    assert all(pruned(engine="local", workers=workers) == alone for workers in (1, 2, 3))
+
+
+def test_an_engine_that_is_not_installed_is_found_out_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "find_spec", lambda _: None)
+    monkeypatch.setattr(Normalize, "run", lambda *_: pytest.fail("work was done before"))
+    with pytest.raises(OptionError, match=r"run pip install \"onnxprune\[ray\]\""):
+        prune(parse(NETS["chain"]), Recipe(engine="ray"), samples={"x": X})

@@ -36,6 +36,9 @@ OTHER = Recipe(
     min_score="90%",
     min_agreement="95%",
     device_table="device.db",
+    engine="dask",
+    workers=3,
+    scheduler="tcp://host:8786",
 )
 
 
@@ -140,3 +143,26 @@ def test_layers_have_a_share_that_remains() -> None:
 def test_layers_that_have_no_sense(text: str) -> None:
     with pytest.raises(OptionError, match="write GLOB=FRACTION"):
         Recipe(layers=(text,))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"workers": 2}, "add --engine local, dask or ray"),
+        ({"scheduler": "tcp://host:8786"}, "add --engine local, dask or ray"),
+        ({"engine": "local", "scheduler": "tcp://host:8786"}, "add --engine dask or --engine ray"),
+    ],
+)
+def test_an_engine_is_named_where_something_is_said_of_it(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        Recipe(**given)
+
+
+def test_an_engine_needs_samples_to_share_out() -> None:
+    assert Recipe().engines is None
+    recipe = Recipe(engine="ray", workers=2)
+    assert recipe.engines is not None
+    assert (recipe.engines.engine, recipe.engines.workers) == ("ray", 2)
+    assert recipe.settled(data=True).engine == "ray"
+    with pytest.raises(OptionError, match="--engine ray: shares out the work on samples: add --calib DATA"):
+        recipe.settled(data=False)

@@ -30,10 +30,21 @@ if TYPE_CHECKING:
     from onnxprune.options.engines import EngineOptions
     from onnxprune.runtime.engines.pool import Pool
 
-__all__ = ["open_engine"]
+__all__ = ["demand_installed", "open_engine"]
 
 _NEEDED = {"local": ("joblib", "sweep"), "dask": ("distributed", "dask"), "ray": ("ray", "ray")}
 """The package of each engine, and the extra that installs it."""
+
+
+def demand_installed(options: EngineOptions) -> None:
+    """Nothing happens if the package of an engine is installed.
+
+    Raises:
+        OptionError: it is not; says how to install it.
+    """
+    package, extra = _NEEDED[options.engine]
+    if find_spec(package) is None:
+        raise OptionError(f'--engine {options.engine} needs {package}: run pip install "onnxprune[{extra}]"')
 
 
 def open_engine(options: EngineOptions) -> Pool:
@@ -42,9 +53,7 @@ def open_engine(options: EngineOptions) -> Pool:
     Raises:
         OptionError: its package is not installed, there is no such cluster, or workers have another version of this package.
     """
-    package, extra = _NEEDED[options.engine]
-    if find_spec(package) is None:
-        raise OptionError(f'--engine {options.engine} needs {package}: run pip install "onnxprune[{extra}]"')
+    demand_installed(options)
     if options.engine == "local":
         from onnxprune.runtime.engines.local import open_local
 

@@ -19,7 +19,7 @@ from onnxprune.options.engines import EngineOptions
 from onnxprune.options.version import version
 from onnxprune.runtime.engines.pool import Outcome, Pool, attempt
 from onnxprune.runtime.memory import left
-from onnxprune.runtime.threads import available, bounds
+from onnxprune.runtime.threads import bounds, threads
 
 __all__ = ["open_dask"]
 
@@ -42,8 +42,8 @@ def _started(options: EngineOptions) -> Pool:
     import dask
     from distributed import Client, LocalCluster
 
-    workers = options.workers or available()
-    environment = bounds(options.threads or max(1, available() // workers))
+    workers = options.workers or threads()
+    environment = bounds(options.threads or max(1, threads() // workers))
     settings = {
         "distributed.scheduler.allowed-failures": 1,
         "distributed.nanny.pre-spawn-environ": {**dask.config.get("distributed.nanny.pre-spawn-environ"), **environment},

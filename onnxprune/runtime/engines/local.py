@@ -16,7 +16,7 @@ from onnxprune.errors import WorkerDied
 from onnxprune.options.engines import EngineOptions
 from onnxprune.runtime.engines.pool import Outcome, Pool, attempt, then
 from onnxprune.runtime.memory import left
-from onnxprune.runtime.threads import available, bounds
+from onnxprune.runtime.threads import bounds, threads
 
 __all__ = ["open_local"]
 
@@ -28,9 +28,9 @@ _GROWN = "A worker stopped while some jobs were given to the executor"
 
 
 def open_local(options: EngineOptions) -> Pool:
-    """Processes of this machine, each with its share of the cores; they start with their first calls."""
-    workers = options.workers or available()
-    environment = bounds(options.threads or max(1, available() // workers))
+    """Processes of this machine, each with its share of the threads of this one; they start with their first calls."""
+    workers = options.workers or threads()
+    environment = bounds(options.threads or max(1, threads() // workers))
     have = left()
     warnings.filterwarnings("ignore", _GROWN, UserWarning)
     slots = [_Process(environment) for _ in range(workers)]

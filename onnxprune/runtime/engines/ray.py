@@ -12,7 +12,7 @@ from onnxprune.errors import EngineLost, OptionError, WorkerDied
 from onnxprune.options.engines import EngineOptions
 from onnxprune.options.version import version
 from onnxprune.runtime.engines.pool import Outcome, Pool, attempt, then
-from onnxprune.runtime.threads import available, bounds
+from onnxprune.runtime.threads import bounds, threads
 
 __all__ = ["open_ray"]
 
@@ -31,14 +31,15 @@ def open_ray(options: EngineOptions) -> Pool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to others
     import ray
 
-    threads = options.threads or (1 if options.scheduler else max(1, available() // (options.workers or available())))
+    workers = options.workers or threads()
+    each = options.threads or (1 if options.scheduler else max(1, threads() // workers))
     ours = not ray.is_initialized()
     if ours:
-        _connect(options, threads)
+        _connect(options, workers * each)
     try:
         have = ray.cluster_resources()
-        workers = options.workers or max(1, int(have.get("CPU", 1)) // threads)
-        slots = [_Actor(threads) for _ in range(workers)]
+        workers = options.workers or max(1, int(have.get("CPU", 1)) // each)
+        slots = [_Actor(each) for _ in range(workers)]
         if options.scheduler:
             _check_version(f"--scheduler {options.scheduler}", slots[0])
     except BaseException:
@@ -49,12 +50,11 @@ def open_ray(options: EngineOptions) -> Pool:
     return Pool("ray", slots, memory, timeout=options.timeout, release=ray.shutdown if ours else lambda: None)
 
 
-def _connect(options: EngineOptions, threads: int) -> None:
+def _connect(options: EngineOptions, count: int) -> None:
     import ray
 
     quiet: Mapping[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not options.scheduler:
-        count = (options.workers or available()) * threads
         ray.init(address="local", num_cpus=count, include_dashboard=False, **quiet)
         return
     try:

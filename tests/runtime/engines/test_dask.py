@@ -10,13 +10,19 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import engine_work
 from command import ROOT
 from engine_laws import EngineLaws, gone, wait_for
+from nets import NETS, parse
+from onnxprune.data import calibration
+from onnxprune.driver.prune import prune
 from onnxprune.errors import EngineLost, OptionError
+from onnxprune.linear import gather
 from onnxprune.options.engines import EngineOptions
+from onnxprune.options.prune import Recipe
 from onnxprune.runtime.engines import dask as module
 from onnxprune.runtime.engines import open_engine
 from onnxprune.runtime.engines.pool import Pool
@@ -67,7 +73,7 @@ class TestDask(EngineLaws):
     pass
 
 
-def test_a_cluster_that_is_there_is_used_and_left_alone(tmp_path: Path) -> None:
+def test_a_cluster_that_is_there_is_used_and_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from distributed import Client, LocalCluster
 
     with LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster:
@@ -77,6 +83,12 @@ def test_a_cluster_that_is_there_is_used_and_left_alone(tmp_path: Path) -> None:
             futures = [opened.submit(engine_work.noted, str(tmp_path), name, 0.5) for name in names]
             os.kill(wait_for(tmp_path, "call 1")[0], signal.SIGKILL)
             assert [future.result() for future in futures] == names
+        monkeypatch.setattr(gather, "_SHARD", 2)
+        monkeypatch.setattr(calibration, "LARGEST_BATCH", 8)
+        x = np.random.default_rng(0).standard_normal((80, 3, 8, 8)).astype(np.float32)
+        recipes = Recipe(align="1"), Recipe(align="1", engine="dask", scheduler=cluster.scheduler_address)
+        here, there = (prune(parse(NETS["chain"]), recipe, samples={"x": x}, agreement=False) for recipe in recipes)
+        assert here.model.SerializeToString(deterministic=True) == there.model.SerializeToString(deterministic=True)
         with Client(cluster) as client:
             assert client.submit(engine_work.square, 3).result() == 9
 
