@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from onnxprune.options.prune import Recipe
     from onnxprune.options.targets import Target
     from onnxprune.passes.analysis import Analysis
+    from onnxprune.passes.observe import Observed
     from onnxprune.pruning.knapsack import Curve
     from onnxprune.verify.verdicts import Check
 
@@ -158,6 +159,28 @@ class Compiler:
         analysis, plan = self.planned(target)
         return analysis.model, PruneChannels().run(analysis, plan)
 
+    def rehearsed(self, target: Target) -> float | None:
+        """How far outputs move on samples that nothing is fitted on, under a plan for a target; ``None`` without samples.
+
+        It is repaired on a part of the samples and not proven, so that this takes a part of the time of `build`.
+
+        Raises:
+            ModelError: the weights are not finite floats.
+            TargetError: the target cannot be reached; says what is reachable.
+        """
+        analysis, plan = self.planned(target)
+        observed = self._prepared().observed
+        if observed is None:
+            return None
+        original = analysis.float32
+        model = self._tried(original, plan, observed) if self.recipe.repair else PruneChannels().run(original, plan)
+        return drifted(model, original.model, observed.calibration.held)
+
+    def _tried(self, original: Analysis, plan: Plan, observed: Observed) -> Model:
+        """The model of a plan, repaired on a part of the samples."""
+        some = list(islice(observed.calibration.fit, 0, None, _EACH))
+        return _refit(original, plan, observed.bases, some, Repair(self.recipe.seed, _ROWS))[0].model
+
     def predicted(self, plan: Plan) -> Predicted | None:
         """The latency of a plan on the device whose table the recipe names; ``None`` where it names none."""
         prepared = self._prepared()
@@ -212,15 +235,14 @@ class Compiler:
         if observed is None or not prepared.by_curves(target):
             return 1.0
         if self._exponent is None:
-            original, calibration, seed = prepared.analysis.float32, observed.calibration, self.recipe.seed
+            original, calibration = prepared.analysis.float32, observed.calibration
             if not self.recipe.repair or not small_enough(prepared.analysis, calibration):
                 self._exponent = GROUP_EXPONENTS[-1]
                 return self._exponent
             plans = {exponent: plan(exponent) for exponent in GROUP_EXPONENTS}
-            some = list(islice(calibration.fit, 0, None, _EACH))
 
             def build(exponent: float) -> Model:
-                return _refit(original, plans[exponent], observed.bases, some, Repair(seed, _ROWS))[0].model
+                return self._tried(original, plans[exponent], observed)
 
             first, *others = plans.values()
             if others and all(first.equals(other) for other in others):

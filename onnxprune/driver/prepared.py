@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from onnxprune.driver.shared import SharedStages
@@ -100,9 +100,13 @@ class Prepared:
         if calibration is None or not original.coupling.groups:
             return None
         step = Observe(recipe.repair, recipe.seed)
-        with self.stages("scoring", "gathering statistics of what the layers read"), self._engine() as engine:
-            made = partial(step.run, original, calibration, engine, self.stages.tell)
-            return self.shared.observed(recipe, original, calibration, made)
+
+        def run() -> Observed:
+            with self._engine() as engine:
+                return step.run(original, calibration, engine, self.stages.tell)
+
+        with self.stages("scoring", "gathering statistics of what the layers read"):
+            return self.shared.observed(recipe, original, calibration, run)
 
     def _engine(self) -> AbstractContextManager[Pool | None]:
         """Who shares in the work on samples, opened."""

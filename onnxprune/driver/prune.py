@@ -209,6 +209,13 @@ def compiling(
 ) -> tuple[Compiler, Exact | None]:
     """What prunes a model by a recipe, and what went without loss before; ``None`` where that is not asked for.
 
+    Args:
+        recipe: how.
+        original: the model.
+        samples: calibration data.
+        stages: announces and times what is done.
+        shared: what compilations of the same model on the same samples have in common; unless something goes without loss first.
+
     Raises:
         TargetError: nothing can go without loss, and nothing else is asked for.
     """

@@ -73,10 +73,10 @@ class Recipe(Gates):
     layers: Annotated[tuple[str, ...], Option(flags="--layer", metavar="GLOB=F")] = ()
     require_proof: RequireProof = False
     shape: Shape = ()
+    device_table: Annotated[str, Option(metavar="FILE")] = ""
     engine: EngineName = ""
     workers: Workers = 0
     scheduler: Scheduler = ""
-    device_table: Annotated[str, Option(metavar="FILE")] = ""
 
     def __post_init__(self) -> None:
         if self.target is _AUTO:
@@ -86,12 +86,12 @@ class Recipe(Gates):
             raise OptionError("only 'residual': a normalisation runs over those groups; add --allow-inexact")
         if self.max_drop and not self.eval:
             raise OptionError(f"--max-drop {self.max_drop} needs samples to judge by: add --eval DATA, other than --calib")
-        if (self.workers or self.scheduler) and not self.engine:
-            raise OptionError("--workers and --scheduler say of an engine how it works: add --engine local, dask or ray")
         if self.device_table and not self.target.timed:
             raise OptionError(
                 f"--device-table says what latency costs, and the target is {self.target}: give --target latency=0.5"
             )
+        if (self.workers or self.scheduler) and not self.engine:
+            raise OptionError("--workers and --scheduler say of an engine how it works: add --engine local, dask or ray")
         _ = self.own, self.engines
 
     @property

@@ -26,7 +26,7 @@ from onnxprune.sweep.room import check_room, task_bytes
 from onnxprune.sweep.schedule import Schedule
 from onnxprune.sweep.store import DONE, FAILED, Outcome, Store
 from onnxprune.sweep.summary import counts, marked, outcome_row, timed, waiting_row
-from onnxprune.sweep.tasks import Task, by_model, tasks_of
+from onnxprune.sweep.tasks import Subject, Task, by_model, subjects_of, tasks_of
 from onnxprune.sweep.work import carry_out, failed, order_of
 
 if TYPE_CHECKING:
@@ -47,17 +47,17 @@ class Sweep:
         recipe: which models and settings.
         engine: who does it.
         store: where results go.
+        subjects: the models.
         tasks: in order, model by model.
         table: values of options that a TOML file names.
-        libraries: shared libraries of custom operators.
     """
 
     recipe: SweepRecipe
     engine: EngineOptions
     store: Store
+    subjects: tuple[Subject, ...]
     tasks: tuple[Task, ...]
     table: Mapping[str, Any] = field(default_factory=dict)
-    libraries: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, recipe: SweepRecipe, engine: EngineOptions | None = None, libraries: Sequence[str] = ()) -> Sweep:
@@ -72,8 +72,8 @@ class Sweep:
         if not recipe.store:
             raise OptionError("no place for results: give a folder with -o FOLDER")
         store = Store(recipe.store)
-        tasks = tasks_of(recipe, table, libraries=libraries, machine=latencies.machine())
-        return cls(recipe, engine, store, tuple(tasks), table, tuple(libraries))
+        subjects = subjects_of(recipe, table, libraries=libraries, machine=latencies.machine())
+        return cls(recipe, engine, store, tuple(subjects), tuple(tasks_of(subjects)), table)
 
     def needed(self) -> dict[str, int]:
         """Bytes that a task of each model takes, about, by its file.
@@ -290,7 +290,7 @@ class _Run:
                 log_run(told, self.mlflow)
             except ReportError as error:
                 self.mlflow = ""
-                self.warn(f"{error}; nor is any other of this sweep")
+                self.warn(f"{error}; nor is any other result of this sweep")
 
     def untimed(self) -> dict[str, list[str]]:
         """The results that were not timed yet, by the file of their model; none where that is not asked for."""
@@ -317,7 +317,7 @@ class _Run:
                     "results": list(part),
                     "seconds": recipe.seconds,
                     "shape": list(recipe.shape),
-                    "libraries": list(self.sweep.libraries),
+                    "libraries": list(tasks[0].libraries),
                 }
                 done += len(part)
                 try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +18,13 @@ from onnxprune.options.shared import NOISE
 from onnxprune.options.version import version
 from onnxprune.pipeline.steps import STEPS, read
 from onnxprune.runtime import memory
-from onnxprune.sweep.grids import axes_of, combined, models_of, named_for
+from onnxprune.sweep.grids import Setting, axes_of, combined, models_of, named_for
 from onnxprune.sweep.inputs import Input
 
 if TYPE_CHECKING:
     from onnxprune.options.sweep import SweepRecipe
 
-__all__ = ["FORMAT", "Task", "by_model", "tasks_of"]
+__all__ = ["FORMAT", "Subject", "Task", "by_model", "subjects_of", "tasks_of"]
 
 FORMAT = 1
 """Version of what a key says, and of the files in a store."""
@@ -97,8 +97,54 @@ class Task:
         return bool(self.machine)
 
 
-def tasks_of(recipe: SweepRecipe, table: Mapping[str, Any], *, libraries: Sequence[str] = (), machine: str = "") -> list[Task]:
-    """Every task of a sweep, model by model; those with the same key once.
+@dataclass(frozen=True)
+class Subject:
+    """A model with its samples, and the values of options that it is tried with.
+
+    Attributes:
+        model: the file.
+        samples: by the option that names them.
+        step: what is done.
+        axes: the values of each option.
+        fixed: options that are the same for all.
+        libraries: shared libraries of custom operators.
+        machine: what measured results hold for.
+    """
+
+    model: Input
+    samples: Mapping[str, Input]
+    step: str
+    axes: Mapping[str, Sequence[Any]]
+    fixed: Mapping[str, Any]
+    libraries: tuple[str, ...]
+    machine: str
+
+    def task(self, setting: Setting) -> Task:
+        """The task of a setting.
+
+        Raises:
+            OptionError: a value makes no sense.
+        """
+        table = {**self.fixed, **setting}
+        options = _options(self.step, table, self.samples)
+        timed = str(options.get("target", "")).startswith("latency") or self.step == "optimize"
+        told = {name: _told(value) for name, value in setting.items() if len(self.axes[name]) > 1 or name == "target"}
+        machine = self.machine if timed else ""
+        return Task(self.model, self.samples, self.step, table, options, told, self.libraries, machine)
+
+    def tasks(self) -> Iterator[Task]:
+        """The task of every combination.
+
+        Raises:
+            OptionError: a value makes no sense, or there are far too many.
+        """
+        return map(self.task, combined(self.axes))
+
+
+def subjects_of(
+    recipe: SweepRecipe, table: Mapping[str, Any], *, libraries: Sequence[str] = (), machine: str = ""
+) -> list[Subject]:
+    """Every model of a sweep, once.
 
     Args:
         recipe: which models and settings.
@@ -110,8 +156,7 @@ def tasks_of(recipe: SweepRecipe, table: Mapping[str, Any], *, libraries: Sequen
         OptionError: there are no such files, or no such options.
         ModelError: a folder has several models.
     """
-    kind = STEPS[recipe.step]
-    axes = axes_of(kind.options, recipe.target, recipe.option, table)
+    axes = axes_of(STEPS[recipe.step].options, recipe.target, recipe.option, table)
     for name in _SAMPLES:
         if name in axes:
             raise OptionError(f"--option {name}: is the same for every setting: write --{name} DATA")
@@ -119,18 +164,23 @@ def tasks_of(recipe: SweepRecipe, table: Mapping[str, Any], *, libraries: Sequen
     fixed = {name: value for name, value in fixed.items() if value and value != "auto"}
     if "metric" in fixed and not isinstance(recipe.metric, str):
         raise OptionError("metric: a sweep takes its name, as package.module:function")
-    found: dict[str, Task] = {}
+    found = []
     for path in models_of(recipe.models):
-        model = Input.of_model(path)
         named = {name: named_for(text, path) for name in _SAMPLES if (text := getattr(recipe, name))}
         samples = {name: Input.of_samples(text, f"--{name}") for name, text in named.items()}
-        for setting in combined(axes):
-            options = _options(recipe.step, {**fixed, **setting}, samples)
-            timed = str(options.get("target", "")).startswith("latency") or recipe.step == "optimize"
-            told = {name: _told(value) for name, value in setting.items() if len(axes[name]) > 1 or name == "target"}
-            task = Task(
-                model, samples, recipe.step, {**fixed, **setting}, options, told, tuple(libraries), machine if timed else ""
-            )
+        found.append(Subject(Input.of_model(path), samples, recipe.step, axes, fixed, tuple(libraries), machine))
+    return found
+
+
+def tasks_of(subjects: Iterable[Subject]) -> list[Task]:
+    """Every task of some models, model by model; those with the same key once.
+
+    Raises:
+        OptionError: a value of an option makes no sense, or there are far too many combinations.
+    """
+    found: dict[str, Task] = {}
+    for subject in subjects:
+        for task in subject.tasks():
             found.setdefault(task.key, task)
     return list(found.values())
 

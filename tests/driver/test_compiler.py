@@ -224,3 +224,22 @@ def test_what_is_wrong_with_every_plan_ends_the_search(monkeypatch: pytest.Monke
     monkeypatch.setattr(Restore, "run", wrong)
     with pytest.raises(VerificationError, match="cannot be verified"):
         compiler("chain", data=False).build(HALF)
+
+
+def test_a_rehearsal_moves_less_the_more_remains_and_keeps_nothing() -> None:
+    one = compiler()
+    drifts = [one.rehearsed(Target("macs", share)) for share in (0.3, 0.6, 0.9)]
+    assert all(drift is not None for drift in drifts)
+    assert drifts == sorted(drifts, key=lambda drift: -(drift or 0))
+    assert one.build(HALF).plan.digest == compiler().build(HALF).plan.digest
+
+
+def test_a_rehearsal_without_repair_moves_further() -> None:
+    repaired, cut = compiler().rehearsed(HALF), compiler(repair=False).rehearsed(HALF)
+    assert repaired is not None
+    assert cut is not None
+    assert repaired < cut
+
+
+def test_without_samples_there_is_no_rehearsal() -> None:
+    assert compiler(data=False).rehearsed(HALF) is None

@@ -35,10 +35,10 @@ OTHER = Recipe(
     shape=("height=224",),
     min_score="90%",
     min_agreement="95%",
+    device_table="device.db",
     engine="dask",
     workers=3,
     scheduler="tcp://host:8786",
-    device_table="device.db",
 )
 
 

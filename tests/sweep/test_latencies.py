@@ -10,14 +10,14 @@ from onnxprune.errors import InputError
 from onnxprune.sweep.inputs import Input
 from onnxprune.sweep.latencies import machine, measured, parts
 from onnxprune.sweep.store import Store
-from onnxprune.sweep.tasks import tasks_of
+from onnxprune.sweep.tasks import subjects_of, tasks_of
 from onnxprune.sweep.work import carry_out, order_of
 from sweep_work import recipe_in, write_models
 
 
 def test_each_result_has_a_ratio_to_the_original(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "sweep"))
-    tasks = tasks_of(recipe_in(write_models(tmp_path, "a")), {})
+    tasks = tasks_of(subjects_of(recipe_in(write_models(tmp_path, "a")), {}))
     results = [carry_out(order_of(task, store)).sha256 for task in tasks]
     model = Input.of_model(tmp_path / "models" / "a.onnx").to_dict()
     order = {"store": store.root, "model": model, "results": results, "seconds": 0.01, "shape": [], "libraries": []}

@@ -10,12 +10,12 @@ from command import DIGITS
 from onnxprune.errors import OptionError
 from onnxprune.options.sweep import SweepRecipe
 from onnxprune.sweep.room import check_room, task_bytes
-from onnxprune.sweep.tasks import Task, tasks_of
+from onnxprune.sweep.tasks import Task, subjects_of, tasks_of
 from sweep_work import recipe_in, write_models
 
 
 def of(recipe: SweepRecipe) -> Task:
-    return tasks_of(recipe, {})[0]
+    return tasks_of(subjects_of(recipe, {}))[0]
 
 
 def test_it_grows_with_weights_samples_and_threads(tmp_path: Path) -> None:

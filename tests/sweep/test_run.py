@@ -16,7 +16,7 @@ import pytest
 
 import sweep_work
 from command import ENV, PATIENCE, ROOT
-from onnxprune.errors import EngineLost, OptionError, OutputError, TimedOut, WorkerDied
+from onnxprune.errors import EngineLost, OptionError, OutputError, ReportError, TimedOut, WorkerDied
 from onnxprune.options.engines import EngineOptions
 from onnxprune.sweep import room, run
 from onnxprune.sweep.index import FILE, Index
@@ -170,6 +170,45 @@ def test_what_is_to_be_done_is_plain_data(tmp_path: Path) -> None:
     assert found["asked"]["workers"] == 1
     with pytest.raises(OptionError, match="no place for results"):
         Sweep.of(recipe_in(tmp_path, store=""))
+
+
+def test_results_are_logged_where_they_are_wanted(tmp_path: Path, inline: Inline, monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxprune.driver import tracking
+
+    logged: list[tuple[Mapping[str, Any], str]] = []
+
+    def log_run(document: Mapping[str, Any], uri: str) -> None:
+        if len(logged) == 2:
+            raise ReportError("the server is gone")
+        assert Path(document["output"]).is_file()
+        logged.append((document, uri))
+
+    monkeypatch.setattr(tracking, "log_run", log_run)
+    told: list[str] = []
+    recipe = recipe_in(write_models(tmp_path, "a"), target=("macs=0.9:0.6:4",))
+    found = run_sweep(recipe, work=stub, mlflow="http://server", warn=told.append)
+    assert (found["done"], [uri for _, uri in logged]) == (4, ["http://server"] * 2)
+    assert logged[0][0]["options"]["target"] == "macs=0.9"
+    assert logged[0][0]["judgement"]["score"]["original"] == 0.99
+    assert told == ["the server is gone; nor is any other result of this sweep"]
+
+
+@pytest.mark.parametrize(
+    ("step", "given"),
+    [
+        ("quantize", {"option": ("method=minmax,percentile",)}),
+        ("sparsify", {"target": ("sparsity=0.5,0.7",), "option": ("ends=true",)}),
+    ],
+)
+def test_other_steps_are_swept_too(step: str, given: dict[str, Any], tmp_path: Path, inline: Inline) -> None:
+    folder = write_models(tmp_path, "a")
+    fixed = {"step": step, "target": (), "option": (), "eval": str(folder / "data" / "{stem}.npz"), "metric": "cosine"}
+    found = run_sweep(recipe_in(folder, **{**fixed, **given}))
+    assert (found["done"], found["failed"]) == (2, 0), found["rows"]
+    for row in found["rows"]:
+        assert 0 < row["score"] <= 1
+        assert row["bytes"] > 0
+        assert row["bytes_ratio"] > 0
 
 
 # Kills, with real processes

@@ -12,12 +12,12 @@ import pytest
 from onnxprune.errors import OptionError
 from onnxprune.runtime import memory
 from onnxprune.sweep import tasks as module
-from onnxprune.sweep.tasks import Task, by_model, tasks_of
+from onnxprune.sweep.tasks import Task, by_model, subjects_of, tasks_of
 from sweep_work import recipe_in, write_models
 
 
 def tasks_in(folder: Path, table: dict[str, Any] | None = None, **given: Any) -> list[Task]:
-    return tasks_of(recipe_in(folder, **given), table or {}, machine="here")
+    return tasks_of(subjects_of(recipe_in(folder, **given), table or {}, machine="here"))
 
 
 def one_in(folder: Path, **given: Any) -> Task:
@@ -66,7 +66,7 @@ def test_what_is_measured_holds_for_a_machine(tmp_path: Path) -> None:
     folder = write_models(tmp_path, "a")
     timed, counted = (one_in(folder, target=(target,)) for target in ("latency=0.5", "macs=0.5"))
     assert (timed.is_timed, counted.is_timed) == (True, False)
-    other = tasks_of(recipe_in(folder, target=("latency=0.5", "macs=0.5")), {}, machine="there")
+    other = tasks_of(subjects_of(recipe_in(folder, target=("latency=0.5", "macs=0.5")), {}, machine="there"))
     assert other[0].key != timed.key
     assert other[1].key == counted.key
 

@@ -16,13 +16,13 @@ from onnxprune.options.prune import Recipe
 from onnxprune.pipeline.steps import STEPS
 from onnxprune.sweep import work
 from onnxprune.sweep.store import DONE, FAILED, Store
-from onnxprune.sweep.tasks import Task, tasks_of
+from onnxprune.sweep.tasks import Task, subjects_of, tasks_of
 from onnxprune.sweep.work import carry_out, failed, order_of
 from sweep_work import recipe_in, write_models
 
 
 def tasks_in(folder: Path, **given: Any) -> list[Task]:
-    return tasks_of(recipe_in(folder, **given), {})
+    return tasks_of(subjects_of(recipe_in(folder, **given), {}))
 
 
 @pytest.mark.parametrize("calib", ["data/{stem}.npz", ""])
