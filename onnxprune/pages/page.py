@@ -52,17 +52,20 @@ def check_installed(option: str = "--report", extra: str = "report") -> None:
         raise OptionError(f'{option} needs {" and ".join(missing)}: run pip install "onnxprune[{extra}]"')
 
 
-def page(document: Document, command: str = "") -> str:
+def page(document: Document, command: str = "", thumbnails: Mapping[int, str] | None = None) -> str:
     """A report as one HTML page, which loads nothing from elsewhere.
 
     Args:
         document: what the command prints with ``--json``.
         command: the command that made it, to copy; empty where there was none.
+        thumbnails: pictures of samples that get another answer, as URLs, by their places.
     """
     told = _told(document)
     pictures = list(_pictures(told["document"]))
     template = _templates().get_template("compare.html" if "compared" in document else "report.html")
-    return template.render(**told, pictures=pictures, command=command, library=_library() if pictures else "")
+    return template.render(
+        **told, pictures=pictures, command=command, thumbnails=thumbnails or {}, library=_library() if pictures else ""
+    )
 
 
 def summary(document: Document) -> str:
@@ -80,6 +83,7 @@ def _told(document: Document) -> dict[str, Any]:
         "cards": list(contents.cards(whole)),
         "layers": contents.layers(whole),
         "outputs": contents.outputs(whole),
+        "changed": contents.changed(whole),
         "version": version(),
     }
 
