@@ -260,7 +260,7 @@ def test_few_modules_know_the_runtime() -> None:
 def test_extras_are_no_requirement() -> None:
     for module in MODULES:
         assert not external(module, types=False) & {"torch", "sklearn", "scipy"} or room(module) in {"torch", "training"}
-        assert "PIL" not in external(module, types=False) or module in {"data.preprocess", "data.sources"}
+        assert "PIL" not in external(module, types=False) or module in {"data.preprocess", "data.sources", "pages.thumbnails"}
 
 
 # Public names

@@ -126,10 +126,13 @@ def check_page(file: Path, *, force: bool) -> None:
 
 def _write_page(document: dict[str, Any], file: Path) -> None:
     from onnxprune.ir.outputs import replace_file
+    from onnxprune.pages.contents import changed
     from onnxprune.pages.page import page
+    from onnxprune.pages.thumbnails import thumbnails
 
+    pictures = thumbnails(document["options"], [one["sample"] for one in changed(document)])
     with replace_file(file) as out:
-        out.write(page(document, _command()).encode())
+        out.write(page(document, _command(), pictures).encode())
 
 
 def _command() -> str:

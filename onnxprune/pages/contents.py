@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Card", "Layer", "Tried", "Verdict", "cards", "concludes", "layers", "outputs", "tried", "verdict", "whole"]
+__all__ = ["Card", "Layer", "Tried", "Verdict", "cards", "changed", "concludes", "layers", "outputs", "tried", "verdict", "whole"]
 
 Document = Mapping[str, Any]
 """What a command prints with ``--json``."""
@@ -199,6 +199,12 @@ def outputs(document: Document) -> list[Mapping[str, str]]:
     """Each output of the model, with the verdict of the proof."""
     check = _check(document)
     return list(check["outputs"]) if check else []
+
+
+def changed(document: Document) -> list[Mapping[str, Any]]:
+    """The first samples that get another answer than the original's."""
+    judged = document.get("judgement") or {}
+    return list((judged.get("drift") or document.get("drift") or {}).get("changed") or ())
 
 
 def _check(document: Document) -> Any:

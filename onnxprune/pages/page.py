@@ -57,18 +57,19 @@ def renderer(marks: int) -> str:
     return "svg" if marks <= _LINES else "canvas"
 
 
-def page(document: Document, command: str = "") -> str:
+def page(document: Document, command: str = "", thumbnails: Mapping[int, str] | None = None) -> str:
     """A report as one HTML page, which loads nothing from elsewhere.
 
     Args:
         document: what the command prints with ``--json``.
         command: the command that made it, to copy; empty where there was none.
+        thumbnails: pictures of samples that get another answer, as URLs, by their places.
     """
     told = _told(document)
     pictures = list(_pictures(told["document"]))
-    programs = drawing() if pictures else ""
     template = templates().get_template("compare.html" if "compared" in document else "report.html")
-    return template.render(**told, pictures=pictures, command=command, programs=programs)
+    given = {"command": command, "thumbnails": thumbnails or {}, "programs": drawing() if pictures else ""}
+    return template.render(**told, pictures=pictures, **given)
 
 
 def summary(document: Document) -> str:
@@ -86,6 +87,7 @@ def _told(document: Document) -> dict[str, Any]:
         "cards": list(contents.cards(whole)),
         "layers": contents.layers(whole),
         "outputs": contents.outputs(whole),
+        "changed": contents.changed(whole),
         "version": version(),
     }
 

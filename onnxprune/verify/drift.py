@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +20,12 @@ from onnxprune.verify.divergence import cosines, finite_rows
 from onnxprune.verify.expense import activation_bytes, expensive
 
 if TYPE_CHECKING:
-    from onnxprune.data.samples import Samples
+    from onnxprune.data.samples import Batch, Samples
     from onnxprune.ir.model import Model
     from onnxprune.ir.types import Shape
+    from onnxprune.ir.weights import Array
 
-__all__ = ["Drift", "measure_drift"]
+__all__ = ["Changed", "Drift", "measure_drift"]
 
 _NOTHING = "no floating-point output"
 _DRIFT_BATCHES = ((16, 0), (1, 0), (12, 12), (10, 10), (8, 8), (4, 4))
@@ -41,6 +42,25 @@ _SCORED_AXES = (2, 3)
 """Axes of outputs whose last one may be classes: [samples, classes] or [samples, tokens, classes]."""
 _PART = 8
 """The part of the memory which they may take."""
+_TOLD = 24
+"""Samples with another answer that are told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A sample that gets another answer.
+
+    Attributes:
+        sample: its place in the source, counted from 0.
+        before: the class that the original finds.
+        after: the class that the changed model finds.
+        label: the right one; ``None`` where that is not known.
+    """
+
+    sample: int
+    before: int
+    after: int
+    label: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +75,7 @@ class Drift:
         source: where they came from.
         classes: entries of the last axis of the first output, where each is the score of a class, as it may be with two or three
             axes; 0 elsewhere, where agreement says little.
+        changed: the first samples that get another answer, where the first output is [samples, classes]; not of noise.
     """
 
     cosine: float
@@ -63,6 +84,7 @@ class Drift:
     samples: int
     source: str
     classes: int = 0
+    changed: tuple[Changed, ...] = ()
 
     @property
     def alike(self) -> float:
@@ -94,6 +116,8 @@ def measure_drift(pruned: Model, original: Model, samples: Samples | None, *, se
         except ModelError as error:
             failed = failed or error
             continue
+        if samples is None:
+            found = replace(found, changed=())
         if found.source != _NOTHING or samples is not None or not starved(original, shapes_at(original, one).shapes):
             return found
     if failed is None:
@@ -151,6 +175,7 @@ def _drift(small: Runner, large: Runner, samples: Samples, count: int, size: int
     taken = vectors = choices = classes = 0
     alike = agreements = squares = gaps = 0.0
     names, remarks = [output.name for output in large.model.graph.output], dict[str, str]()
+    changed: list[Changed] = []
     for batch in samples.batches(size):
         if taken and taken + batch.size > count:
             break
@@ -175,6 +200,8 @@ def _drift(small: Runner, large: Runner, samples: Samples, count: int, size: int
             agreements += float(same.sum())
             if not vectors and a.ndim in _SCORED_AXES and a.shape[-1] > 1:
                 classes = a.shape[-1]
+            if name == names[0] and classes and same.ndim == 1:
+                changed += _changed(a, b, batch, samples, taken - batch.size)
             vectors += len(x)
             choices += same.size
             squares += float((y**2).sum())
@@ -183,7 +210,19 @@ def _drift(small: Runner, large: Runner, samples: Samples, count: int, size: int
         return Drift(1.0, 0.0, 1.0, taken, _NOTHING)
     relative = float(np.sqrt(gaps / squares)) if squares else 0.0
     told = "".join(f", {name!r} {remark}" for name, remark in sorted(remarks.items()))
-    return Drift(alike / vectors, relative, agreements / choices, taken, f"{samples.source}{told}", classes)
+    some = tuple(changed[:_TOLD])
+    return Drift(alike / vectors, relative, agreements / choices, taken, f"{samples.source}{told}", classes, some)
+
+
+def _changed(got: Array, expected: Array, batch: Batch, samples: Samples, seen: int) -> Iterator[Changed]:
+    """The samples of a batch that get another answer; scores are [samples, classes], and ``seen`` samples came before."""
+    before, after = expected.argmax(-1), got.argmax(-1)
+    labels = batch.labels
+    if labels is None or labels.size != len(before) or not np.issubdtype(labels.dtype, np.integer):
+        labels = None
+    for row in np.flatnonzero(before != after)[:_TOLD].tolist():
+        label = None if labels is None else int(labels.reshape(-1)[row])
+        yield Changed(samples.place(seen + row), int(before[row]), int(after[row]), label)
 
 
 def _run(runner: Runner, feeds: Mapping[str, Any], text: str) -> list[Any]:

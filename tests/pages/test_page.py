@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
+DRIFT = {"cosine": 0.9, "agreement": 0.9, "classes": 10, "samples": 20, "source": "--eval eval.npz"}
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
 
 def test_what_users_named_is_text_and_not_html() -> None:
     evil = "<script>alert(1)</script>"
@@ -107,6 +110,17 @@ def test_tables_sort_by_keyboard(browser: Browser, tmp_path: Path) -> None:
     one.page.keyboard.press("Enter")
     assert first.inner_text() == "conv2.weight:0"
     assert one.page.locator("th[aria-sort=ascending]").inner_text() == "is"
+
+
+def test_samples_with_another_answer_have_their_pictures(browser: Browser, tmp_path: Path) -> None:
+    answers = [{"sample": 7, "before": 3, "after": 8, "label": None}, {"sample": 9, "before": 1, "after": 2, "label": 1}]
+    judged = documents.judgement("worse", "said") | {"drift": DRIFT | {"changed": answers}}
+    file = tmp_path / "report.html"
+    file.write_text(page(documents.pruned(judgement=judged), thumbnails={7: f"data:image/png;base64,{PIXEL}"}), "utf-8")
+    one = Opened(browser, file)
+    assert one.page.locator(".samples li").all_inner_texts() == ["sample 7\n3 → 8", "sample 9\n1 → 2\nright: 1"]
+    assert one.page.locator(".samples img").evaluate_all("all => all.map(one => one.naturalWidth)") == [1]
+    assert not one.complaints
 
 
 def test_ten_thousand_layers_are_drawn(browser: Browser, tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ import pytest
 from onnx import numpy_helper
 
 from nets import NETS, parse
-from onnxprune.data.samples import open_samples
+from onnxprune.data.samples import held_out, open_samples
 from onnxprune.errors import ModelError
 from onnxprune.ir.model import Model
-from onnxprune.verify.drift import measure_drift
+from onnxprune.verify.drift import Changed, measure_drift
 from verify.test_law import constant_output
 
 
@@ -35,6 +35,27 @@ def test_drift_on_samples_by_hand() -> None:
     assert found.relative == pytest.approx(np.sqrt(8 / 7))
     assert found.agreement == pytest.approx(2 / 3)
     assert (found.samples, found.source) == (3, "samples")
+
+
+def test_samples_with_another_answer_are_named() -> None:
+    def flipped(factor: float) -> Model:
+        model = parse("(float[N,2] x) => (float[N,2] y) <float[2] c> { y = Mul(x, c) }")
+        model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array([1, factor], np.float32), "c"))
+        return Model.of(model)
+
+    x = np.tile(np.array([[1, 0.5]], np.float32), (40, 1))
+    x[[17, 31]] = [0.5, 1]
+    label = np.arange(40) % 2
+    given = open_samples({"x": x, "label": label}, flipped(1).inputs)
+    found = measure_drift(flipped(-1), flipped(1), given)
+    assert found.changed == (Changed(17, 1, 0, 1), Changed(31, 1, 0, 1))
+    _, held = held_out(given, flipped(1).inputs, 8)
+    assert measure_drift(flipped(-1), flipped(1), held).changed == (Changed(31, 1, 0, 1),)
+    assert measure_drift(flipped(-1), flipped(1), None).changed == ()
+    whole = open_samples({"x": np.flip(x, 1).copy(), "label": label.astype(np.float32)}, flipped(1).inputs)
+    many = measure_drift(flipped(-1), flipped(1), whole).changed
+    assert len(many) == 24
+    assert {one.label for one in many} == {None}
 
 
 def test_integer_outputs_do_not_drift() -> None:
