@@ -46,7 +46,8 @@ app.add_typer(sweep)
 def run(recipe: SweepRecipe, engine: EngineOptions, given: SweepCommand) -> None:
     """Prune many models with many settings; what is done is kept, and not done again."""
     from onnxprune.cli import sweep_tables
-    from onnxprune.sweep.run import Sweep, run_sweep
+    from onnxprune.sweep.asked import Sweep
+    from onnxprune.sweep.run import run_sweep
 
     if given.dry_run:
         planned = Sweep.of(recipe, engine, given.custom_ops)
