@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -56,7 +57,7 @@ def run(recipe: SweepRecipe, engine: EngineOptions, given: SweepCommand) -> None
         return
     with progress("reading", quiet=given.as_json, phases=("tasks", *(["latency"] if recipe.latency else []))) as tell:
         found = run_sweep(recipe, engine, custom_ops=given.custom_ops, mlflow=given.mlflow, progress=tell, warn=warn)
-    document = {**found, "next": _nexts(found["store"])}
+    document = {**found, "next": _nexts(found)}
     passing = sum(row["state"] == FAILED and not row["lasting"] for row in found["rows"])
     error = RequirementError(f"{passing} of {found['tasks']} tasks failed: repeat the command to try them again")
     if passing:
@@ -67,11 +68,12 @@ def run(recipe: SweepRecipe, engine: EngineOptions, given: SweepCommand) -> None
         sys.exit(error.exit_status)
 
 
-def _nexts(store: str) -> list[str]:
+def _nexts(found: Mapping[str, Any]) -> list[str]:
     from onnxprune.cli.suggestions import program
 
-    given = shlex.quote(store)
-    return [f"{program()} sweep {words}" for words in (f"pick {given} --max-drop 1% --min latency", f"report {given}")]
+    given = shlex.quote(found["store"])
+    least = "latency" if any(row["latency_ratio"] is not None for row in found["rows"]) else "size"
+    return [f"{program()} sweep {words}" for words in (f"pick {given} --max-drop 1% --min {least}", f"report {given}")]
 
 
 @command(sweep, name="sweep status")

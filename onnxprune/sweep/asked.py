@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import OptionError
@@ -72,6 +73,15 @@ class Sweep:
             if not self.engine.scheduler:
                 check_room(task, found[subject.model.text])
         return found
+
+    def repeated(self) -> Iterator[str]:
+        """A line about each model that is another one once more: their tasks are the same, and stand under the first."""
+        seen: dict[str, str] = {}
+        for one in self.subjects:
+            told = json.dumps([one.model.digest, *(f"{Path(given.text).name} {given.digest}" for given in one.samples.values())])
+            if told in seen:
+                yield f"{one.model.text}: is {seen[told]} once more, with the same samples: results are listed there"
+            seen.setdefault(told, one.model.text)
 
     def to_dict(self) -> dict[str, Any]:
         """What is to be done, as plain data."""

@@ -65,23 +65,26 @@ def run_sweep(
         EngineLost: the cluster is gone; what is done is kept.
     """
     start, sweep = time.perf_counter(), Sweep.of(recipe, engine, custom_ops)
-    tell = progress or (lambda _: None)
+    tell, told = progress or (lambda _: None), warn or (lambda _: None)
+    for text in sweep.repeated():
+        told(text)
     with _locked(sweep.store), Index(sweep.store.own / FILE) as index:
         left = _unfinished(sweep, index)
         sweep.store.place.write("sweep.json", json.dumps({**sweep.to_dict(), "version": version()}).encode())
         needed = sweep.needed() if left or sweep.recipe.search else {}
-        runner = Runner(sweep, index, needed, tell, warn or (lambda _: None), work, mlflow)
-        tasks = list(sweep.tasks)
+        runner = Runner(sweep, index, needed, tell, told, work, mlflow)
+        tasks, given_up = list(sweep.tasks), 0
         if left or sweep.recipe.search or runner.untimed(tasks):
             with runner.accounted(), open_engine(sweep.engine) as pool:
                 if sweep.recipe.search:
-                    tasks = searched(runner, pool)
+                    tasks, given_up = searched(runner, pool)
                 else:
                     _drained(runner, pool, left)
                 runner.time(pool, tasks)
         keys = {task.key for task in tasks}
         rows = marked([row for row in index.rows() if row["key"] in keys])
-    return _document(sweep, rows, runner, time.perf_counter() - start)
+    found = _document(sweep, rows, runner, time.perf_counter() - start)
+    return {**found, "given_up": given_up} if sweep.recipe.search else found
 
 
 @contextlib.contextmanager

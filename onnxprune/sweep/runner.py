@@ -54,10 +54,10 @@ class Runner:
     over: tuple[int, int] = (0, 0)
     copied: set[str] = field(default_factory=set)
 
-    def submit(self, pool: Pool, task: Task) -> Future[Outcome]:
+    def submit(self, pool: Pool, task: Task, work: Callable[[Mapping[str, Any]], Any] | None = None) -> Future[Any]:
         """Hand a task to the engine, with copies of what it reads in the store where workers may be on other machines.
 
-        One that is measured runs alone.
+        One that is measured runs alone. ``work`` is what is done with it, if not all.
         """
         if self.sweep.engine.scheduler or self.sweep.recipe.is_remote:
             for given in (task.model, *task.samples.values()):
@@ -65,7 +65,7 @@ class Runner:
                     self.copied.add(given.digest)
                     self.sweep.store.put_input(given)
         order = order_of(task, self.sweep.store)
-        return pool.submit(self.work, order, memory=self.needed[task.model.text], alone=task.is_timed)
+        return pool.submit(work or self.work, order, memory=self.needed[task.model.text], alone=task.is_timed)
 
     def begun(self, total: int) -> None:
         """Say how far it is."""

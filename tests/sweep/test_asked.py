@@ -35,6 +35,14 @@ def test_what_tasks_take_is_known_for_each_model(tmp_path: Path, monkeypatch: py
     assert Sweep.of(recipe_in(folder), EngineOptions(engine="dask", scheduler="tcp://host:1")).needed()  # it has its own memory
 
 
+def test_a_model_that_is_there_twice_is_told(tmp_path: Path) -> None:
+    folder = write_models(tmp_path, "a", "b")
+    assert not list(Sweep.of(recipe_in(folder)).repeated())
+    (folder / "models" / "c.onnx").write_bytes((folder / "models" / "a.onnx").read_bytes())
+    (told,) = Sweep.of(recipe_in(folder, calib=str(folder / "data" / "a.npz"))).repeated()
+    assert told.endswith(f"c.onnx: is {folder / 'models' / 'a.onnx'} once more, with the same samples: results are listed there")
+
+
 def test_a_search_has_no_tasks_before_it_began(tmp_path: Path) -> None:
     sweep = Sweep.of(recipe_in(write_models(tmp_path, "a"), search=5, least="macs"))
     assert sweep.tasks == ()

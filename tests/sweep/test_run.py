@@ -206,15 +206,14 @@ def test_a_search_tries_what_is_promising(tmp_path: Path, inline: Inline) -> Non
     recipe = recipe_in(write_models(tmp_path, "a", "b"), target=("macs=0.9,0.2",), search=6, least="macs", max_drop="3%")
     found = run_sweep(recipe, work=stub)
     assert (found["failed"], found["reused"]) == (0, 0)
-    assert found["tasks"] == len(inline.calls) <= 12
+    assert found["tasks"] + found["given_up"] <= 12
+    assert len(inline.calls) == 2 * found["tasks"] + found["given_up"]  # each is looked at first
     for model in "ab":
         rows = [row for row in found["rows"] if Path(row["model"]).stem == model]
         good = [row["macs_ratio"] for row in rows if row["drop"] <= 0.03]
         assert 0.4 < min(good) < 0.75  # the stub loses 3 % at about 0.45
-    before = len(inline.calls)
     again = run_sweep(recipe, work=stub)
     assert again["reused"] > 0
-    assert again["tasks"] - again["reused"] == len(inline.calls) - before
 
 
 def test_a_search_for_latency_times_each_result(tmp_path: Path, inline: Inline) -> None:
