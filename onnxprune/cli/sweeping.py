@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from onnxprune.sweep.store import Store
 
 _RUN = "run"
-FAILED = "failed"
 
 
 class _Group(TyperGroup):
@@ -49,6 +48,7 @@ def run(recipe: SweepRecipe, engine: EngineOptions, given: SweepCommand) -> None
     from onnxprune.cli import sweep_tables
     from onnxprune.sweep.asked import Sweep
     from onnxprune.sweep.run import run_sweep
+    from onnxprune.sweep.store import FAILED
 
     if given.dry_run:
         planned = Sweep.of(recipe, engine, given.custom_ops)
