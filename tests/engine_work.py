@@ -74,6 +74,16 @@ def hang(folder: str) -> None:
         time.sleep(1)
 
 
+def grow(megabytes: int) -> int:
+    """Keep that much memory, for longer than a second; the process."""
+    kept.append(b"x" * (megabytes << 20))
+    time.sleep(1.5)
+    return os.getpid()
+
+
+kept: list[bytes] = []
+
+
 def environment() -> dict[str, str]:
     """The environment that the process had before it loaded anything."""
     text = Path("/proc/self/environ").read_text("utf-8")

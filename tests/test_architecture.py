@@ -130,6 +130,8 @@ UNTESTED = {
     "cli.console": "test_tables",
     "cli.optimize_tables": "tests/cli/test_optimizing.py",
     "pipeline.steps": "test_pipeline",
+    "sweep.runner": "tests/sweep/test_run.py",
+    "sweep.searching": "tests/sweep/test_run.py",
     "cli.sweep_tables": "tests/cli/test_sweeping.py",
     "cli.training_tables": "test_pipeline and tests/cli/test_training.py",
     "ir.node": "test_model and every rule",

@@ -31,7 +31,8 @@ def swept(document: Mapping[str, Any]) -> None:
     """What a sweep came to."""
     out = console()
     reused = f", {document['reused']} of them were there already" if document["reused"] else ""
-    told = f"{counted(document['tasks'], 'task')}: {document['done']} done, {document['failed']} failed{reused}"
+    given_up = f", {document['given_up']} given up before they were built" if document.get("given_up") else ""
+    told = f"{counted(document['tasks'], 'task')}: {document['done']} done, {document['failed']} failed{reused}{given_up}"
     say(out, f"{document['store']}: {told}; {document['seconds']:.1f} s", style="bold")
     _results(out, [row for row in document["rows"] if row["front"]], every=False)
     _failures(out, document["rows"], every=False)

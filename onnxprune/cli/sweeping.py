@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from onnxprune.sweep.store import Store
 
 _RUN = "run"
-FAILED = "failed"
 
 
 class _Group(TyperGroup):
@@ -46,7 +46,9 @@ app.add_typer(sweep)
 def run(recipe: SweepRecipe, engine: EngineOptions, given: SweepCommand) -> None:
     """Prune many models with many settings; what is done is kept, and not done again."""
     from onnxprune.cli import sweep_tables
-    from onnxprune.sweep.run import Sweep, run_sweep
+    from onnxprune.sweep.asked import Sweep
+    from onnxprune.sweep.run import run_sweep
+    from onnxprune.sweep.store import FAILED
 
     if given.dry_run:
         planned = Sweep.of(recipe, engine, given.custom_ops)
@@ -55,7 +57,7 @@ def run(recipe: SweepRecipe, engine: EngineOptions, given: SweepCommand) -> None
         return
     with progress("reading", quiet=given.as_json, phases=("tasks", *(["latency"] if recipe.latency else []))) as tell:
         found = run_sweep(recipe, engine, custom_ops=given.custom_ops, mlflow=given.mlflow, progress=tell, warn=warn)
-    document = {**found, "next": _nexts(found["store"])}
+    document = {**found, "next": _nexts(found)}
     passing = sum(row["state"] == FAILED and not row["lasting"] for row in found["rows"])
     error = RequirementError(f"{passing} of {found['tasks']} tasks failed: repeat the command to try them again")
     if passing:
@@ -66,11 +68,12 @@ def run(recipe: SweepRecipe, engine: EngineOptions, given: SweepCommand) -> None
         sys.exit(error.exit_status)
 
 
-def _nexts(store: str) -> list[str]:
+def _nexts(found: Mapping[str, Any]) -> list[str]:
     from onnxprune.cli.suggestions import program
 
-    given = shlex.quote(store)
-    return [f"{program()} sweep {words}" for words in (f"pick {given} --max-drop 1% --min latency", f"report {given}")]
+    given = shlex.quote(found["store"])
+    least = "latency" if any(row["latency_ratio"] is not None for row in found["rows"]) else "size"
+    return [f"{program()} sweep {words}" for words in (f"pick {given} --max-drop 1% --min {least}", f"report {given}")]
 
 
 @command(sweep, name="sweep status")

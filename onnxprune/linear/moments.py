@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from onnxprune.axes.graph_axes import BATCHED_PRODUCTS
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.linear.gather import gather, shard_length
 from onnxprune.linear.layers import Reader, linear_readers
-from onnxprune.linear.products import gram
+from onnxprune.linear.products import gram_pieces, whole
 from onnxprune.linear.regression import MOST_FEATURES, with_ones
 from onnxprune.linear.rows import input_rows, pick_rows, summable
 from onnxprune.runtime.memory import left, share
@@ -175,14 +175,14 @@ class MomentSums:
         made._energies = {place: _Mean() for place in self._energies}
         return made
 
-    def state(self) -> list[tuple[Any, int]]:
+    def state(self) -> list[tuple[list[Array], int]]:
         """Totals and counts."""
         return [mean.state for mean in (*self._moments.values(), *self._energies.values())]
 
-    def merge(self, state: list[tuple[Any, int]]) -> None:
+    def merge(self, state: list[tuple[list[Array], int]]) -> None:
         """Take in the totals of another one."""
-        for mean, (total, count) in zip((*self._moments.values(), *self._energies.values()), state, strict=True):
-            mean.add(total, count)
+        for mean, (totals, count) in zip((*self._moments.values(), *self._energies.values()), state, strict=True):
+            mean.add(totals, count)
 
     def add(self, values: Mapping[str, Array]) -> None:
         """Take in one batch, by name."""
@@ -193,7 +193,7 @@ class MomentSums:
         for (name, axis), mean in self._energies.items():
             array = values[name].astype(np.float32)
             others = tuple(at for at in range(array.ndim) if at != axis)
-            mean.add(np.square(array).sum(others), array.size // array.shape[axis])
+            mean.add([np.square(array).sum(others)], array.size // array.shape[axis])
 
     def statistics(self) -> Statistics:
         """What was added up.
@@ -201,14 +201,14 @@ class MomentSums:
         Raises:
             ModelError: what a layer reads is not finite on the samples, or its squares are not.
         """
-        found = {r.weight: FeatureMoments(self._moments[r.weight].value, not _too_many(r)) for r in self._readers}
+        found = {reader.weight: _joined(self._moments[reader.weight], reader) for reader in self._readers}
         for reader in self._readers:
             if not np.isfinite(found[reader.weight].squares).all():
                 raise ModelError(
                     f"{self._name}: the squares of {reader.data!r} on the samples are not finite in float32 (read by "
                     f"{reader.node.view.op} with {reader.weight!r}): look for values in the samples that are far too large"
                 )
-        return Statistics(self._readers, found, self._met, {place: mean.value for place, mean in self._energies.items()})
+        return Statistics(self._readers, found, self._met, {place: mean.value[0] for place, mean in self._energies.items()})
 
 
 def restored_statistics(
@@ -282,29 +282,27 @@ def _demand_room(name: str, readers: int, needed: int) -> None:
 
 
 class _Mean:
-    """A mean over batches of any sizes."""
+    """A mean over batches of any sizes; of several arrays, which may be pieces of one."""
 
     def __init__(self) -> None:
-        self._total: Any = 0
+        self._totals: list[Array] = []
         self._count = 0
 
     @property
-    def state(self) -> tuple[Any, int]:
-        return self._total, self._count
+    def state(self) -> tuple[list[Array], int]:
+        return self._totals, self._count
 
-    def add(self, total: Array, count: int) -> None:
-        if not count:
-            return
-        if self._count:
-            self._total += total  # in place: the moments of a wide layer fill 85 MB
-        else:
-            self._total = np.require(total, requirements="W")  # not what lies in the shared memory of Ray
+    def add(self, totals: list[Array], count: int) -> None:
+        if not self._count:
+            self._totals = [np.require(total, requirements="W") for total in totals]  # not what lies in Ray's shared memory
+        elif count:
+            for mine, other in zip(self._totals, totals, strict=True):
+                mine += other  # in place: the moments of a wide layer fill 85 MB
         self._count += count
 
     @property
-    def value(self) -> Array:
-        found: Array = self._total / np.float32(max(self._count, 1))
-        return found
+    def value(self) -> list[Array]:
+        return [total / np.float32(max(self._count, 1)) for total in self._totals]
 
 
 def _rows(reader: Reader, x: Array, plan: _Plan, rng: np.random.Generator) -> Array:
@@ -319,8 +317,14 @@ def _too_many(reader: Reader) -> bool:
     return reader.features + reader.affine > MOST_FEATURES
 
 
-def _second_moments(rows: Array, *, full: bool) -> Array:
-    """Sums over rows of the products of features ``X^T X``; or of their squares, and of themselves."""
+def _second_moments(rows: Array, *, full: bool) -> list[Array]:
+    """Sums over rows of the products of features ``X^T X``, in pieces; or of their squares, and of themselves."""
     if not full:
-        return np.stack([np.square(rows).sum(1), rows.sum(1)], 1)
-    return gram(rows)
+        return [np.stack([np.square(rows).sum(1), rows.sum(1)], 1)]
+    return gram_pieces(rows)
+
+
+def _joined(mean: _Mean, reader: Reader) -> FeatureMoments:
+    if _too_many(reader):
+        return FeatureMoments(mean.value[0], full=False)
+    return FeatureMoments(whole(mean.value, reader.features + reader.affine), full=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +14,14 @@ from onnxprune.runtime.threads import threads
 if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
 
-__all__ = ["gram"]
+__all__ = ["gram", "gram_pieces", "whole"]
 
 _SIDE = 512
 """Rows and columns of a piece of a Gram matrix, at most."""
+
+
+Piece = tuple[slice, slice]
+"""Rows and columns of a Gram matrix."""
 
 
 def gram(x: Array) -> Array:
@@ -26,14 +31,45 @@ def gram(x: Array) -> Array:
         small: Array = x.transpose(0, 2, 1) @ x
         return small
     found = np.empty((len(x), features, features), x.dtype)
-    edges = [slice(start, start + _SIDE) for start in range(0, features, _SIDE)]
 
-    def fill(piece: tuple[slice, slice]) -> None:
-        rows, columns = piece
-        found[:, rows, columns] = x[:, :, rows].transpose(0, 2, 1) @ x[:, :, columns]
-        found[:, columns, rows] = found[:, rows, columns].transpose(0, 2, 1)
+    def fill(piece: Piece) -> None:
+        _put(found, piece, _product(x, piece))
 
-    pieces = itertools.combinations_with_replacement(edges, 2)
-    for _ in map_ordered(fill, pieces, threads()):
+    for _ in map_ordered(fill, _upper(features), threads()):
         pass
     return found
+
+
+def gram_pieces(x: Array) -> list[Array]:
+    """The pieces of `gram` on and above its diagonal, which are little more than half of a large one; `whole` joins them."""
+    if x.shape[2] <= _SIDE:
+        return [gram(x)]
+    return list(map_ordered(lambda piece: _product(x, piece), _upper(x.shape[2]), threads()))
+
+
+def whole(pieces: Sequence[Array], features: int) -> Array:
+    """The matrix of pieces as `gram_pieces` gives them, or of sums of such."""
+    if features <= _SIDE:
+        return pieces[0]
+    found = np.empty((len(pieces[0]), features, features), pieces[0].dtype)
+    for piece, product in zip(_upper(features), pieces, strict=True):
+        _put(found, piece, product)
+    return found
+
+
+def _upper(features: int) -> Iterator[Piece]:
+    edges = [slice(start, start + _SIDE) for start in range(0, features, _SIDE)]
+    return itertools.combinations_with_replacement(edges, 2)
+
+
+def _product(x: Array, piece: Piece) -> Array:
+    rows, columns = piece
+    found: Array = x[:, :, rows].transpose(0, 2, 1) @ x[:, :, columns]
+    return found
+
+
+def _put(found: Array, piece: Piece, product: Array) -> None:
+    """Put a piece in its place, and below the diagonal."""
+    rows, columns = piece
+    found[:, rows, columns] = product
+    found[:, columns, rows] = found[:, rows, columns].transpose(0, 2, 1)

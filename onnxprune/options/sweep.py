@@ -44,6 +44,10 @@ class SweepRecipe(Options):
             be repeated.
         option: another option of the step with all its values, as ``criterion=obs,flap`` or ``align=1,auto``; every combination
             is tried; may be repeated.
+        search: in place of every combination try so many settings of each model, chosen one after the other by what those before
+            came to, targets between those that are given included.
+        max_drop: what the score may lose in such a search, as 1%.
+        least: what such a search makes small: latency, size, macs or params.
         latency: time the results beside the original, when all are there.
         seconds: time for measuring each result.
         retries: how often a task is repeated whose process died or that took too long.
@@ -62,9 +66,17 @@ class SweepRecipe(Options):
     target: Annotated[tuple[str, ...], Option(metavar="T")] = ()
     option: Annotated[tuple[str, ...], Option(metavar="NAME=V,V")] = ()
     shape: Shape = ()
+    search: Annotated[int, Option(range="[0, inf)", metavar="N")] = 0
+    max_drop: Annotated[str, Option(metavar="D", reads=parse_drop)] = "1%"
+    least: Annotated[str, Option(flags="--min", names=CHEAPEST, says="write one of", metavar="WHAT")] = "latency"
     latency: bool = True
     seconds: Annotated[float, Option(range="[0.01, inf)", metavar="S")] = 0.2
     retries: Annotated[int, Option(range="[0, inf)", metavar="N")] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.search and self.least == "latency" and not self.latency:
+            raise OptionError("--search --min latency needs times: leave --no-latency out, or write --min macs")
 
     @property
     def is_remote(self) -> bool:
@@ -86,6 +98,9 @@ class SweepRecipe(Options):
             path = recipe.models[0]
             found = load_toml(path)
             table = found.pop("option", {}) if isinstance(found.get("option"), dict) else {}
+            if isinstance(device := table.get("device_table", []), str | list):
+                tables = [device] if isinstance(device, str) else device
+                table |= {"device_table": [str(path.parent / str(one)) for one in tables]} if tables else {}
             try:
                 recipe, engine = _merged(found, path.parent, recipe, engine)
             except OptionError as error:

@@ -64,6 +64,12 @@ class Index:
         """Every row, in order."""
         return _rows(self._database)
 
+    def row(self, key: str) -> dict[str, Any]:
+        """The row of a task."""
+        ((text,),) = self._database.execute("SELECT row FROM rows WHERE key = ?", [key]).fetchall()
+        found: dict[str, Any] = json.loads(text)
+        return found
+
     def states(self) -> dict[str, tuple[str, str]]:
         """The state of each task, and the SHA-256 of its model, by key."""
         found = self._database.execute("SELECT key, state, sha256 FROM rows").fetchall()

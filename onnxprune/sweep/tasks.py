@@ -29,6 +29,10 @@ __all__ = ["FORMAT", "Subject", "Task", "by_model", "subjects_of", "tasks_of"]
 FORMAT = 1
 """Version of what a key says, and of the files in a store."""
 _SAMPLES = ("calib", "eval")
+_TABLE = "device_table"
+"""An option that names a file, too."""
+_WHO = ("engine", "workers", "scheduler")
+"""Options that no result depends on."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Task:
 
     Attributes:
         model: the file.
-        samples: by the option that names them.
+        samples: by the option that names them; a table of latencies, too.
         step: what is done, a key of `onnxprune.pipeline.steps.STEPS`.
         table: options as a recipe file has them, except those that name samples.
         options: all of them, as plain data; of samples the last part of their name.
@@ -125,12 +129,15 @@ class Subject:
         Raises:
             OptionError: a value makes no sense.
         """
-        table = {**self.fixed, **setting}
-        options = _options(self.step, table, self.samples)
-        timed = str(options.get("target", "")).startswith("latency") or self.step == "optimize"
+        table, samples = {**self.fixed, **setting}, dict(self.samples)
+        device = table.pop(_TABLE, "")
+        if device:
+            samples[_TABLE] = Input.of_samples(device, "--device-table")
+        options = _options(self.step, table, samples)
+        timed = self.step == "optimize" or (str(options.get("target", "")).startswith("latency") and not device)
         told = {name: _told(value) for name, value in setting.items() if len(self.axes[name]) > 1 or name == "target"}
         machine = self.machine if timed else ""
-        return Task(self.model, self.samples, self.step, table, options, told, self.libraries, machine)
+        return Task(self.model, samples, self.step, table, options, told, self.libraries, machine)
 
     def tasks(self) -> Iterator[Task]:
         """The task of every combination.
@@ -194,6 +201,7 @@ def _options(step: str, table: Mapping[str, Any], samples: Mapping[str, Input]) 
     given = read(step, {**table, **{name: one.text for name, one in samples.items()}}, Path())
     found = {name: value for options in given.values() for name, value in options.to_dict().items()}
     found |= {name: Path(one.text).name for name, one in samples.items()}
+    found = {name: value for name, value in found.items() if name not in _WHO}
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]  # tuples become lists
 
 

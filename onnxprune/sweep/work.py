@@ -20,12 +20,12 @@ from onnxprune.ir.temporary import temporary_folder
 from onnxprune.ir.unchanged import watched
 from onnxprune.options.documents import strict
 from onnxprune.options.shared import NOISE
-from onnxprune.pipeline.steps import STEPS, StepInput, read
+from onnxprune.pipeline.steps import STEPS, Given, StepInput, read
 from onnxprune.runtime.custom_operators import custom_operators
 from onnxprune.sweep.inputs import Input
 from onnxprune.sweep.store import DONE, FAILED, INPUTS, Outcome, Store
 
-__all__ = ["carry_out", "failed", "order_of"]
+__all__ = ["carry_out", "failed", "order_of", "read_order", "stages_of"]
 
 _FAMILIES = 2
 """Families whose stages a process keeps at a time."""
@@ -71,7 +71,7 @@ def carry_out(order: Mapping[str, Any]) -> Outcome:
         folder = stack.enter_context(temporary_folder())
         try:
             with _faults(order):
-                made, report = _made(order, store, folder, stack)
+                made, report = _made(order, folder, stack)
         except RequirementError as error:
             outcome = failed(error, **named, lasting=True, seconds=time.perf_counter() - start)
             store.publish(outcome)
@@ -94,18 +94,32 @@ def failed(error: BaseException, **known: Any) -> Outcome:
     return Outcome(**known, state=FAILED, error=" ".join(str(error).split()) or type(error).__name__, kind=type(error).__name__)
 
 
-def _made(order: Mapping[str, Any], store: Store, folder: Path, stack: ExitStack) -> tuple[Path, dict[str, Any]]:
+def _made(order: Mapping[str, Any], folder: Path, stack: ExitStack) -> tuple[Path, dict[str, Any]]:
     """The model of a task as a file, and the report."""
-    model = store.fetch_input(Input(**order["model"]), INPUTS)
-    samples = {name: str(store.fetch_input(Input(**one), INPUTS)) for name, one in order["samples"].items()}
-    stack.enter_context(custom_operators(*order["libraries"]))
-    options = read(order["step"], {**order["table"], **samples}, Path())
-    place = StepInput(model, model, None, lambda _: None, _stages(order, store))
-    result, report = STEPS[order["step"]].run(place, options)
+    model, options = read_order(order, stack)
+    result, report = STEPS[order["step"]].run(StepInput(model, model, None, lambda _: None, stages_of(order)), options)
     assert result is not None  # noqa: S101 - steps that can be swept make a model
     made = folder / "model.onnx"
     result.save(made)
     return made, json.loads(json.dumps(strict(report), default=str))
+
+
+def read_order(order: Mapping[str, Any], stack: ExitStack) -> tuple[Path, Given]:
+    """The model of a task as a file of this machine, and its options.
+
+    Args:
+        order: as `order_of` makes it.
+        stack: as long as it lasts, custom operators are there.
+
+    Raises:
+        InputError: a file is neither where it was nor in the store.
+        OptionError: an option makes no sense.
+    """
+    store = Store(order["store"])
+    model = store.fetch_input(Input(**order["model"]), INPUTS)
+    samples = {name: str(store.fetch_input(Input(**one), INPUTS)) for name, one in order["samples"].items()}
+    stack.enter_context(custom_operators(*order["libraries"]))
+    return model, read(order["step"], {**order["table"], **samples}, Path())
 
 
 @contextmanager
@@ -120,12 +134,12 @@ def _faults(order: Mapping[str, Any]) -> Iterator[None]:
         raise explained(error, [Path(order["model"]["text"])], samples, order["table"].get("preprocess", "")) from error
 
 
-def _stages(order: Mapping[str, Any], store: Store) -> SharedStages | None:
+def stages_of(order: Mapping[str, Any]) -> SharedStages | None:
     """The stages that the task shares with others, as far as they are known here."""
     if not order["family"]:
         return None
     name = (order["family"], order["model"]["text"])
-    found = _kept.pop(name, None) or SharedStages(store.shared(order["family"]))
+    found = _kept.pop(name, None) or SharedStages(Store(order["store"]).shared(order["family"]))
     _kept[name] = found
     while len(_kept) > _FAMILIES:
         _kept.popitem(last=False)

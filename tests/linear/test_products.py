@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxprune.linear import products
-from onnxprune.linear.products import gram
+from onnxprune.linear.products import gram, gram_pieces, whole
 
 
 @pytest.mark.parametrize("features", [1, 7, 8, 9, 30])
@@ -20,3 +20,10 @@ def test_pieces_make_the_whole(monkeypatch: pytest.MonkeyPatch, features: int) -
     np.testing.assert_allclose(found[0], np.einsum("grf,grh->gfh", x, x), rtol=1e-12, atol=1e-12)
     np.testing.assert_array_equal(found[0], found[0].transpose(0, 2, 1))
     np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(whole(gram_pieces(x), features), found[0])
+
+
+def test_pieces_are_little_more_than_half_of_a_large_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_SIDE", 2)
+    x = np.random.default_rng(0).standard_normal((1, 5, 40))
+    assert sum(piece.size for piece in gram_pieces(x)) == 20 * 21 // 2 * 4

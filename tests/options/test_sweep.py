@@ -48,6 +48,13 @@ def test_a_file_says_all_with_paths_beside_it(tmp_path: Path) -> None:
     assert table == {"criterion": ["obs", "flap"], "align": 1}
 
 
+def test_tables_of_devices_lie_beside_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.toml"
+    for text, files in (('"a.db"', ["a.db"]), ('["a.db", "b.db"]', ["a.db", "b.db"])):
+        path.write_text(f'models = "a.onnx"\n[option]\ndevice_table = {text}\n')
+        assert of(path)[2] == {"device_table": [str(tmp_path / file) for file in files]}
+
+
 def test_what_was_given_wins(tmp_path: Path) -> None:
     path = tmp_path / "sweep.toml"
     path.write_text(FILE)
@@ -66,6 +73,7 @@ def test_what_was_given_wins(tmp_path: Path) -> None:
         ('models = ["a"]\nstep = "train"', "there is no step that makes a model 'train'"),
         ("models = [", "not TOML"),
         ("", "no models"),
+        ('models = ["a"]\nsearch = 5\nlatency = false', "--search --min latency needs times"),
     ],
 )
 def test_mistakes_are_told_with_the_file(text: str, words: str, tmp_path: Path) -> None:

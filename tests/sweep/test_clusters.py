@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+import sweep_work
+from command import ROOT
+from onnxprune.errors import EngineLost, OptionError
 from onnxprune.options.engines import EngineOptions
 from onnxprune.options.sweep import PickRecipe
+from onnxprune.runtime.engines import open_engine
 from onnxprune.sweep.picking import copied
 from onnxprune.sweep.run import run_sweep
 from onnxprune.sweep.store import Store
@@ -56,6 +66,59 @@ def test_results_of_a_cluster(engine: str, package: str, workers: int, folder: P
     expected = made(Store(str(folder / "sweep")), tmp_path)
     assert made(Store(str(tmp_path / "sweep")), tmp_path) == expected
     assert len({outcome.worker for outcome in Store(str(tmp_path / "sweep")).outcomes()}) > 1
+
+
+@pytest.mark.filterwarnings("ignore")  # of Dask, whose processes end while others speak to them
+def test_a_scheduler_that_is_killed_costs_nothing_that_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("distributed", "joblib")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
+    recipe = recipe_in(write_models(tmp_path, "a"), target=("macs=0.9:0.35:12",), option=("align=1,4",))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    quiet = ("--dashboard-address", "127.0.0.1:0")
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", address, *quiet]
+    joins = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--death-timeout", "60", *quiet]
+
+    def calls() -> int:
+        path = tmp_path / "calls"
+        return len(path.read_text().split()) if path.exists() else 0
+
+    with started(dask, tmp_path) as scheduler, started(joins, tmp_path) as worker:
+        engine = EngineOptions("dask", scheduler=address)
+        await_workers(engine)
+
+        def kill() -> None:
+            while calls() < 5:
+                time.sleep(0.01)
+            scheduler.kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(EngineLost, match="of 24 results are kept: repeat the command to go on"):
+            run_sweep(recipe, engine, work=sweep_work.slow_stub)
+        killer.join()
+        worker.kill()
+    kept, before = len(Store(recipe.store).keys()), calls()
+    assert 0 < kept < 24
+    found = run_sweep(recipe, EngineOptions(workers=2, threads=1), work=sweep_work.slow_stub)
+    assert (found["done"], found["reused"], calls() - before) == (24, kept, 24 - kept)
+
+
+def started(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+
+
+def await_workers(engine: EngineOptions) -> None:
+    """Return as soon as the cluster has a worker."""
+    for _ in range(100):
+        try:
+            open_engine(engine).close()
+        except OptionError as error:
+            last = error
+        else:
+            return
+    raise last
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from command import DIGITS
@@ -21,7 +22,10 @@ def of(recipe: SweepRecipe) -> Task:
 def test_it_grows_with_weights_samples_and_threads(tmp_path: Path) -> None:
     folder = write_models(tmp_path, "a")
     without, plain = of(recipe_in(folder, calib="")), of(recipe_in(folder))
+    few = task_bytes(plain, 1)
     assert task_bytes(without, 1) == task_bytes(without, 4) < task_bytes(plain, 1) < task_bytes(plain, 4)
+    np.savez(folder / "data" / "a.npz", x=np.zeros((4800, 3, 8, 8), np.float32))
+    assert task_bytes(of(recipe_in(folder)), 1) > few + 100 * 48 * 3 * 8 * 8 * 4
     large = of(recipe_in(folder, models=(Path(DIGITS),), calib=""))
     assert task_bytes(large, 1) > task_bytes(without, 1)
 

@@ -20,7 +20,7 @@ from onnxprune.errors import EngineLost, OptionError, OutputError, ReportError, 
 from onnxprune.options.engines import EngineOptions
 from onnxprune.sweep import room, run
 from onnxprune.sweep.index import FILE, Index
-from onnxprune.sweep.run import Sweep, run_sweep
+from onnxprune.sweep.run import run_sweep
 from onnxprune.sweep.store import Store
 from onnxprune.sweep.summary import rows_of
 from sweep_work import Inline, recipe_in, stub, write_models
@@ -162,16 +162,6 @@ def test_two_sweeps_do_not_write_one_store(tmp_path: Path, inline: Inline) -> No
     assert run_sweep(recipe, work=work)["done"] == 2
 
 
-def test_what_is_to_be_done_is_plain_data(tmp_path: Path) -> None:
-    sweep = Sweep.of(recipe_in(write_models(tmp_path, "a")), EngineOptions(workers=1))
-    found = sweep.to_dict()
-    assert json.loads(json.dumps(found)) == found
-    assert [task["settings"] for task in found["tasks"]] == [{"target": "macs=0.8"}, {"target": "macs=0.6"}]
-    assert found["asked"]["workers"] == 1
-    with pytest.raises(OptionError, match="no place for results"):
-        Sweep.of(recipe_in(tmp_path, store=""))
-
-
 def test_results_are_logged_where_they_are_wanted(tmp_path: Path, inline: Inline, monkeypatch: pytest.MonkeyPatch) -> None:
     from onnxprune.driver import tracking
 
@@ -209,6 +199,34 @@ def test_other_steps_are_swept_too(step: str, given: dict[str, Any], tmp_path: P
         assert 0 < row["score"] <= 1
         assert row["bytes"] > 0
         assert row["bytes_ratio"] > 0
+
+
+def test_a_search_tries_what_is_promising(tmp_path: Path, inline: Inline) -> None:
+    pytest.importorskip("optuna", reason="the extra [search] is not installed")
+    recipe = recipe_in(write_models(tmp_path, "a", "b"), target=("macs=0.9,0.2",), search=6, least="macs", max_drop="3%")
+    found = run_sweep(recipe, work=stub)
+    assert (found["failed"], found["reused"]) == (0, 0)
+    assert found["tasks"] + found["given_up"] <= 12
+    assert len(inline.calls) == 2 * found["tasks"] + found["given_up"]  # each is looked at first
+    for model in "ab":
+        rows = [row for row in found["rows"] if Path(row["model"]).stem == model]
+        good = [row["macs_ratio"] for row in rows if row["drop"] <= 0.03]
+        assert 0.4 < min(good) < 0.75  # the stub loses 3 % at about 0.45
+    again = run_sweep(recipe, work=stub)
+    assert again["reused"] > 0
+
+
+def test_a_search_for_latency_times_each_result(tmp_path: Path, inline: Inline) -> None:
+    pytest.importorskip("optuna", reason="the extra [search] is not installed")
+    recipe = recipe_in(
+        write_models(tmp_path, "a"), target=("macs=0.9,0.5",), search=3, max_drop="99%", latency=True, seconds=0.01
+    )
+    found = run_sweep(recipe)
+    assert found["tasks"] >= 1
+    assert all(row["latency_ratio"] is not None for row in found["rows"])
+    timings = [order["results"] for order, _, alone in inline.calls if alone]
+    assert timings
+    assert all(len(results) == 1 for results in timings)  # at once, and not when all are there
 
 
 # Kills, with real processes

@@ -71,6 +71,25 @@ def test_what_is_measured_holds_for_a_machine(tmp_path: Path) -> None:
     assert other[1].key == counted.key
 
 
+def test_a_table_of_another_device_is_known_by_what_is_in_it(tmp_path: Path) -> None:
+    folder = write_models(tmp_path, "a")
+    given = {"target": ("latency=0.5",), "option": (f"device_table={folder / 'device.db'}",)}
+    (folder / "device.db").write_bytes(b"1")
+    first = one_in(folder, **given)
+    assert not first.is_timed
+    assert "device_table" in first.samples
+    (folder / "device.db").write_bytes(b"2")
+    assert one_in(folder, **given).key != first.key
+    (folder / "device.db").unlink()
+    with pytest.raises(OptionError, match=r"--device-table .*device\.db: there is no such file"):
+        one_in(folder, **given)
+
+
+def test_who_does_the_work_is_no_part_of_a_key(tmp_path: Path) -> None:
+    folder = write_models(tmp_path, "a")
+    assert one_in(folder, option=("align=1", "engine=local")).key == one_in(folder).key
+
+
 def test_tasks_share_the_stages_that_do_not_differ(tmp_path: Path) -> None:
     folder = write_models(tmp_path, "a")
     found = tasks_in(folder, option=("align=1,4", "criterion=obs,l2"), target=("macs=0.5", "channels=0.5"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -25,6 +26,8 @@ __all__ = ["open_dask"]
 
 _HOST = "cluster"
 """Calls are not bound to a machine: their memory is that of all."""
+_PRELOAD = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+"""Workers of our own leave interrupts to the process that started them."""
 _PATIENCE = 20.0
 """Seconds in which a scheduler has to answer, and a worker to restart."""
 
@@ -55,12 +58,17 @@ def _started(options: EngineOptions) -> Pool:
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",  # no other port, and nobody but this machine
             memory_limit=None,
+            preload=_PRELOAD,
             silence_logs=logging.CRITICAL,
         )
         client = Client(cluster, set_as_default=False)
 
     def release() -> None:
         client.close()
+        for nanny in cluster.workers.values():
+            if nanny.pid:  # else Dask waits for seconds for a worker that computes
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(nanny.pid, signal.SIGKILL)
         cluster.close()
 
     have = left()

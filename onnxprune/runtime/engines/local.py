@@ -7,7 +7,6 @@ import re
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -23,8 +22,6 @@ __all__ = ["open_local"]
 _HOST = "localhost"
 _PATIENCE = 0.5
 """Seconds after which a process notices that the one which started it is gone."""
-_GROWN = "A worker stopped while some jobs were given to the executor"
-"""loky ends a process whose memory grew, and starts another one: that is no news."""
 
 
 def open_local(options: EngineOptions) -> Pool:
@@ -32,7 +29,6 @@ def open_local(options: EngineOptions) -> Pool:
     workers = options.workers or threads()
     environment = bounds(options.threads or max(1, threads() // workers))
     have = left()
-    warnings.filterwarnings("ignore", _GROWN, UserWarning)
     slots = [_Process(environment) for _ in range(workers)]
     return Pool("local", slots, {} if have is None else {_HOST: have}, timeout=options.timeout)
 
@@ -96,7 +92,13 @@ def _raised(error: BaseException) -> BaseException:
 
 
 def _settle(parent: int) -> None:
-    """A process leaves interrupts to the one that started it, and ends when that is gone."""
+    """A process leaves interrupts to the one that started it, ends when that is gone, and not because it has grown.
+
+    loky would end one that has 300 MB more than at first, as one that keeps a model has, and with it what it keeps.
+    """
+    from joblib.externals.loky import process_executor
+
+    process_executor._USE_PSUTIL = False
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

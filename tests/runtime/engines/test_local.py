@@ -59,6 +59,13 @@ def test_calls_that_were_running_elsewhere_are_not_repeated(engine: Pool, tmp_pa
     assert len(noted(tmp_path, "other")) == 1
 
 
+def test_a_process_that_keeps_a_model_stays() -> None:
+    """loky would end one that grows by 300 MB."""
+    with open_engine(EngineOptions(workers=1)) as opened:
+        first = opened.submit(engine_work.process).result()
+        assert [opened.submit(engine_work.grow, size).result() for size in (400, 1, 1)] == [first] * 3
+
+
 def test_workers_are_as_many_as_cores_and_share_them() -> None:
     with open_engine(EngineOptions()) as opened:
         assert opened.workers == available()
