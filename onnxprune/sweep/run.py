@@ -68,14 +68,20 @@ def run_sweep(
     tell, told = progress or (lambda _: None), warn or (lambda _: None)
     for text in sweep.repeated():
         told(text)
-    with _locked(sweep.store), Index(sweep.store.own / FILE) as index:
+    with contextlib.ExitStack() as stack:
+        needed, pool = {}, None
+        if not sweep.store.asked():  # nothing is written before it is known that work can begin
+            needed, pool = sweep.needed(), stack.enter_context(open_engine(sweep.engine))
+        stack.enter_context(_locked(sweep.store))
+        index = stack.enter_context(Index(sweep.store.own / FILE))
         left = _unfinished(sweep, index)
         sweep.store.place.write("sweep.json", json.dumps({**sweep.to_dict(), "version": version()}).encode())
-        needed = sweep.needed() if left or sweep.recipe.search else {}
         runner = Runner(sweep, index, needed, tell, told, work, mlflow)
         tasks, given_up = list(sweep.tasks), 0
         if left or sweep.recipe.search or runner.untimed(tasks):
-            with runner.accounted(), open_engine(sweep.engine) as pool:
+            runner.needed = needed or sweep.needed()
+            pool = pool or stack.enter_context(open_engine(sweep.engine))
+            with runner.accounted():
                 if sweep.recipe.search:
                     tasks, given_up = searched(runner, pool)
                 else:
@@ -121,7 +127,9 @@ def _unfinished(sweep: Sweep, index: Index) -> list[Task]:
         state, sha256 = states.get(task.key, ("", ""))
         settings = dict(task.settings)
         if task.key in keys and state == DONE and sha256 in models:
-            found.append((task.key, {**rows[task.key], "model": task.model.text, "settings": settings}, sha256))
+            row = {**rows[task.key], "model": task.model.text, "settings": settings}
+            missing = sweep.recipe.latency and row["latency_ms"] is None  # who timed it was killed before that was noted
+            found.append((task.key, timed(row, store.latency(sha256)) if missing else row, sha256))
             continue
         outcome = store.result(task.key) if task.key in keys else None
         if (

@@ -41,6 +41,7 @@ class Runner:
         tried: how often tasks were repeated, by key.
         over: how many tasks of this run are over, and how many of them failed.
         copied: what the store has copies of, by digest.
+        machine: that latencies hold for.
     """
 
     sweep: Sweep
@@ -53,6 +54,7 @@ class Runner:
     tried: dict[str, int] = field(default_factory=dict)
     over: tuple[int, int] = (0, 0)
     copied: set[str] = field(default_factory=set)
+    machine: str = field(default_factory=latencies.machine)
 
     def submit(self, pool: Pool, task: Task, work: Callable[[Mapping[str, Any]], Any] | None = None) -> Future[Any]:
         """Hand a task to the engine, with copies of what it reads in the store where workers may be on other machines.
@@ -79,10 +81,19 @@ class Runner:
             return False
         if outcome.state == DONE and not self.sweep.store.place.has(self.sweep.store.model_name(outcome.sha256)):
             return False
-        row = outcome_row(outcome, task.model.text, task.settings)
-        latency = self.sweep.store.latency(outcome.sha256) if outcome.sha256 else {}
-        self.index.put([(task.key, timed(row, latency), outcome.sha256)])
+        self._note(task, outcome)
         return True
+
+    def _note(self, task: Task, outcome: Outcome) -> None:
+        """Put what came of a task into the index, with its latency if the same model was timed for another task."""
+        row = outcome_row(outcome, task.model.text, task.settings)
+        known = self._latency(outcome.sha256) if outcome.sha256 and self.sweep.recipe.latency else {}
+        self.index.put([(task.key, timed(row, known), outcome.sha256)])
+
+    def _latency(self, sha256: str) -> Mapping[str, Any]:
+        """What is known of how long a model takes on this machine, or on the workers of a cluster; empty where nothing is."""
+        found = self.sweep.store.latency(sha256)
+        return found if self.sweep.engine.scheduler or found.get("machine") == self.machine else {}
 
     def settle(self, task: Task, future: Future[Outcome]) -> Outcome | None:
         """What came of a task, which the index knows afterwards; ``None`` where it may succeed when it is repeated.
@@ -101,8 +112,7 @@ class Runner:
             return None
         else:
             outcome = failed(error, key=task.key, model=task.model.text, settings=task.settings)
-        row = outcome_row(outcome, task.model.text, task.settings)
-        self.index.put([(task.key, row, outcome.sha256)])
+        self._note(task, outcome)
         self.over = (self.over[0] + 1, self.over[1] + (outcome.state == FAILED))
         if outcome.state == FAILED:
             settings = ", ".join(f"{name} {value}" for name, value in task.settings.items())
@@ -127,11 +137,10 @@ class Runner:
     def untimed(self, tasks: Sequence[Task]) -> dict[str, list[str]]:
         """The results of tasks that were not timed yet, by the file of their model; none where that is not asked for."""
         found: dict[str, dict[str, None]] = {}
-        states, here = self.index.states() if self.sweep.recipe.latency else {}, latencies.machine()
+        states = self.index.states() if self.sweep.recipe.latency else {}
         for task in tasks:
             _, sha256 = states.get(task.key, ("", ""))
-            latency = self.sweep.store.latency(sha256) if sha256 else {"machine": here}
-            if not latency or (latency.get("machine") != here and not self.sweep.engine.scheduler):
+            if sha256 and not self._latency(sha256):
                 found.setdefault(task.model.text, {})[sha256] = None
         return {model: list(results) for model, results in found.items()}
 

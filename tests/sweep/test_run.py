@@ -142,6 +142,31 @@ def test_results_are_timed_beside_the_original(tmp_path: Path, inline: Inline) -
     assert len(inline.calls) == 3
 
 
+def test_what_was_timed_is_known_to_all_who_made_it(tmp_path: Path, inline: Inline) -> None:
+    folder = write_models(tmp_path, "a")
+    first = run_sweep(recipe_in(folder, latency=True, seconds=0.01, option=("align=1", "seed=0")))
+    second = run_sweep(recipe_in(folder, latency=True, seconds=0.01, option=("align=1", "verify=true,false")))
+    assert second["reused"] == 2
+    assert len([alone for _, _, alone in inline.calls if alone]) == 1  # without proof the same models are made
+    known = {row["settings"]["target"]: row["latency_ms"] for row in first["rows"]}
+    assert all(row["latency_ms"] == known[row["settings"]["target"]] for row in second["rows"])
+    with Index(folder / "sweep" / FILE) as index:  # as if it had been killed before it noted the last of them
+        row = first["rows"][0]
+        index.put([(row["key"], {**row, "latency_ms": None, "latency_ratio": None}, index.states()[row["key"]][1])])
+    assert run_sweep(recipe_in(folder, latency=True, option=("align=1", "seed=0")))["rows"] == first["rows"]
+
+
+def test_nothing_is_written_where_no_work_can_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: object) -> None:
+        raise OptionError("--engine dask needs distributed")
+
+    monkeypatch.setattr(run, "open_engine", missing)
+    folder = write_models(tmp_path, "a")
+    with pytest.raises(OptionError, match="--engine dask needs distributed"):
+        run_sweep(recipe_in(folder))
+    assert not (folder / "sweep").exists()
+
+
 def test_a_task_that_can_never_fit_is_told_before_anything_is_computed(
     tmp_path: Path, inline: Inline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +174,7 @@ def test_a_task_that_can_never_fit_is_told_before_anything_is_computed(
     with pytest.raises(OptionError, match="a task takes about"):
         run_sweep(recipe_in(write_models(tmp_path, "a")), work=stub)
     assert not inline.calls
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_two_sweeps_do_not_write_one_store(tmp_path: Path, inline: Inline) -> None:
