@@ -11,7 +11,8 @@ from pathlib import Path
 __all__ = ["LatencyCache", "read_table"]
 
 _TABLE = "CREATE TABLE IF NOT EXISTS times (machine TEXT, model TEXT, ms REAL, PRIMARY KEY (machine, model)) WITHOUT ROWID"
-_BROKEN = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_SCHEMA})
+_ERROR, _CORRUPT, _SCHEMA, _NOTADB = 1, 11, 17, 26  # Python has names for these since 3.11, and devices may have 3.10
+_BROKEN = frozenset({_ERROR, _CORRUPT, _SCHEMA, _NOTADB})
 """What SQLite says of a file that is no database, is damaged, or has other tables; not of one that is locked."""
 _WAIT = 30.0
 """Seconds to wait for another process that is writing."""
@@ -45,8 +46,8 @@ class LatencyCache:
             with self._open(self._path) as database:
                 rows = database.execute("SELECT model, ms FROM times WHERE machine = ?", [self._machine]).fetchall()
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # Python itself refuses text that is not UTF-8
-            if code & 0xFF in _BROKEN:
+            code = getattr(error, "sqlite_errorcode", _CORRUPT)  # Python itself refuses text that is not UTF-8
+            if code & 0xFF in _BROKEN and "locked" not in str(error):
                 with contextlib.suppress(OSError):
                     self._path.unlink()
             return {}
@@ -65,6 +66,20 @@ class LatencyCache:
             with self._open(self._path) as database, database:
                 rows = [(self._machine, model, ms) for model, ms in times.items()]
                 database.executemany("INSERT OR REPLACE INTO times VALUES (?, ?, ?)", rows)
+
+    def begin(self) -> None:
+        """Make the file, if there is none: who measures for long should know first that times can be kept.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self._path is None:
+            return
+        try:
+            with self._open(self._path) as database, database:
+                database.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise OSError(f"{self._path}: cannot be written: {error}") from error
 
     @contextlib.contextmanager
     def _open(self, path: Path) -> Iterator[sqlite3.Connection]:

@@ -150,6 +150,7 @@ def measure(
     key = fingerprint(found, provider)
     _check_table(output, key)
     kept = LatencyCache(output, key, failures=True)
+    kept.begin()
 
     def timer(graphs: Sequence[TimedGraph]) -> list[float | None]:
         return least([_loaded(graph, names, provider, threads) for graph in graphs], clock(provider, threads))

@@ -151,6 +151,18 @@ def test_a_locked_database_is_done_without(tmp_path: Path, monkeypatch: pytest.M
     assert cache.load() == {"a": 1.0}
 
 
+def test_a_table_begins_empty_or_says_that_it_cannot_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "times.sqlite"
+    LatencyCache(path, "m").begin()
+    assert read_table(path) == {}
+    LatencyCache(path, "m").store({"a": 1.0})
+    LatencyCache(path, "m").begin()
+    assert read_table(path) == {"m": {"a": 1.0}}
+    LatencyCache(None, "m").begin()
+    with pytest.raises(OSError, match="cannot be written"):
+        LatencyCache(tmp_path, "m").begin()
+
+
 def test_what_fails_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "times.sqlite"
     LatencyCache(path, "m").store({"a": None, "b": 1.0})
