@@ -20,8 +20,12 @@ _SHOWN = 20
 
 def planned(document: Mapping[str, Any]) -> None:
     """The tasks of a sweep that is not run."""
-    out, tasks = console(), document["tasks"]
-    listed = table(f"{counted(len(tasks), 'task')} -> {document['store']}", "model", "settings", "memory", text=("settings",))
+    out, tasks, search = console(), document["tasks"], document["asked"]["search"]
+    told = f"up to {counted(search, 'setting')} of each model" if search else counted(len(tasks), "task")
+    say(out, f"{told} -> {document['store']}", style="bold")
+    listed = table("", "model", *([] if search else ["settings"]), "memory", text=("settings",))
+    for model in document["memory"] if search else ():
+        listed.add_row(model, in_bytes(document["memory"][model]))
     for task in tasks:
         listed.add_row(task["model"], _settings(task), in_bytes(document["memory"][task["model"]]))
     out.print(listed)

@@ -137,19 +137,22 @@ class RemotePlace:
 
     def write(self, name: str, content: bytes) -> None:
         with self._telling(OutputError, "written"):
-            path = self._path(name)
-            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self._files.pipe_file(path, content)
+            self._files.pipe_file(self._made(name), content)
 
     def put(self, name: str, file: Path) -> None:
-        self.write(name, file.read_bytes())
+        with self._telling(OutputError, "written"):
+            self._files.put_file(str(file), self._made(name))
 
     def fetch(self, name: str, file: Path) -> bool:
-        content = self.read(name)
-        if content is None:
-            return False
-        with replace_file(file) as out:
-            out.write(content)
+        with contextlib.ExitStack() as stack:
+            with self._telling(OptionError, "read"):
+                try:
+                    source = stack.enter_context(self._files.open(self._path(name), "rb"))
+                except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                    return False
+            out = stack.enter_context(replace_file(file))
+            with self._telling(OptionError, "read"):
+                shutil.copyfileobj(source, out, 1 << 20)
         return True
 
     def has(self, name: str) -> bool:
@@ -166,6 +169,12 @@ class RemotePlace:
                 return
         start = len(self._folder.rstrip("/")) + 1
         yield from (path[start:] for path in found)
+
+    def _made(self, name: str) -> str:
+        """The path of a file that is written, in a folder that is there."""
+        path = self._path(name)
+        self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        return path
 
     def _path(self, name: str) -> str:
         return f"{self._folder.rstrip('/')}/{name}"

@@ -37,6 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("onnxprune spa", ["sparsify"]),
         ("onnxprune prune --crit", ["--criterion"]),
         ("onnxprune prune --criterion l", ["l1", "l2", "linf"]),
+        ("onnxprune sweep st", ["status"]),
+        ("onnxprune sweep net.onnx --calib c.npz --targ", ["--target"]),
         ("onnxprune prune mod", []),  # bash then completes files
     ],
 )

@@ -63,6 +63,17 @@ def test_documents(folder: Path) -> None:
     assert "output" not in picked["picked"][0]
 
 
+def test_what_is_planned_is_listed(folder: Path) -> None:
+    shown = sweep(folder, *SWEEP, "--dry-run").out
+    assert shown.startswith("4 tasks -> sweep")
+    assert shown.count("macs=0.8") == 2
+    assert " MB" in shown
+    shown = sweep(folder, *SWEEP, "--search", "7", "--dry-run").out
+    assert shown.startswith("up to 7 settings of each model -> sweep")
+    assert "models/b.onnx" in shown
+    assert names(folder) == {"models", "data"}
+
+
 def test_a_file_says_what_the_command_line_does(folder: Path) -> None:
     text = 'models = "models/*.onnx"\ncalib = "data/{stem}.npz"\ntarget = ["macs=0.8", "macs=0.6"]\noutput = "sweep"\n'
     (folder / "sweep.toml").write_text(f"{text}\n[option]\nalign = 1\n")

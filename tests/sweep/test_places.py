@@ -59,7 +59,7 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b").read_bytes() == b"x" * 1000
 
 
-def test_any_place_that_fsspec_reaches() -> None:
+def test_any_place_that_fsspec_reaches(tmp_path: Path) -> None:
     pytest.importorskip("fsspec", reason="the extra [sweep] is not installed")
     place = place_of(f"memory://places{os.getpid()}/x/")
     assert isinstance(place, RemotePlace)
@@ -69,6 +69,12 @@ def test_any_place_that_fsspec_reaches() -> None:
     place.write("a/deep/c", b"2")
     assert sorted(place.names("a")) == ["a/b", "a/deep/c"]
     assert (place.read("a/b"), place.has("a/b"), place.has("a/x"), place.has("a")) == (b"1", True, False, False)
+    (tmp_path / "large").write_bytes(b"3" * 3_000_000)
+    place.put("models/large", tmp_path / "large")
+    assert place.fetch("models/large", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == b"3" * 3_000_000
+    assert not place.fetch("models/none", tmp_path / "none")
+    assert names(tmp_path) == {"large", "back"}
 
 
 def test_what_cannot_be_reached_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
