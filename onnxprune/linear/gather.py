@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from onnxprune.runtime.custom_operators import custom_operators, libraries
-from onnxprune.runtime.memory import batch_bytes
+from onnxprune.runtime.memory import batch_bytes, spare
 from onnxprune.runtime.parallel import at_once, in_order, map_ordered
 from onnxprune.runtime.session import Session
 
@@ -36,6 +36,8 @@ _MOST = 64
 """Shards, at most: sums of a wide network fill half a gigabyte, whatever the number of batches."""
 _AHEAD = 1
 """Shards that are read for each process beyond the one that it works on."""
+_PART, _LEAST = 2, 2
+"""The part of the memory that sums may take which wait for those of a shard before them; there are so many shards at least."""
 
 Batches = Sequence[Mapping[str, "Array"]]
 
@@ -99,7 +101,7 @@ def gather(
         results: Iterator[list[Any]] = itertools.starmap(_Work(job).sum, shards)
     else:
         away = _Away(engine, job)
-        results = in_order(away.send, shards, (1 + _AHEAD) * engine.workers)
+        results = in_order(away.send, shards, away.most)
     for number, states in enumerate(results, 1):
         if count > 1:
             tell(f"gathering statistics of what the layers read ({number} of {count} shards)")
@@ -147,13 +149,19 @@ class _Work:
 
 
 class _Away:
-    """A job that other processes do; each is sent the model once."""
+    """A job that other processes do; each is sent the model once.
+
+    Attributes:
+        most: shards that may be under way: their sums may all be back before those of the first one.
+    """
 
     def __init__(self, engine: Pool, job: _Job) -> None:
         self._engine, self._key = engine, uuid.uuid4().hex
         self._content = pickle.dumps((libraries(), job))
         self._left = engine.workers
-        self._memory = 2 * (len(self._content) + sum(some.nbytes for some in job.sums)) + batch_bytes()
+        sums = sum(some.nbytes for some in job.sums)
+        self._memory = 2 * (len(self._content) + sums) + batch_bytes()
+        self.most = max(_LEAST, min((1 + _AHEAD) * engine.workers, spare(_PART, 2**62) // max(sums, 1)))
 
     def send(self, shard: tuple[int, Iterator[Mapping[str, Array]]]) -> Future[list[Any]]:
         """Have a shard summed up; with the model for the first ones, and where the process turns out not to have it."""

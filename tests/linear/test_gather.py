@@ -175,3 +175,25 @@ def test_each_shard_is_told_of(sharded: Callable[..., list[bytes]]) -> None:
     sharded(tell=told.append)
     assert len(told) == 4
     assert told[-1] == "gathering statistics of what the layers read (4 of 4 shards)"
+
+
+@pytest.mark.parametrize(("room", "most"), [(0, 2), (2**40, 6)])
+def test_sums_that_wait_for_others_fit_into_the_memory(
+    sharded: Callable[..., list[bytes]], monkeypatch: pytest.MonkeyPatch, room: int, most: int
+) -> None:
+    monkeypatch.setattr(module, "_SHARD", 1)
+    monkeypatch.setattr(module, "spare", lambda *_: room)
+    send, under_way, seen = module._Away.send, [0], list[int]()
+
+    def counted(self: module._Away, shard: Any) -> Any:
+        under_way[0] += 1
+        seen.append(under_way[0])
+        return send(self, shard)
+
+    def told(_: str) -> None:
+        under_way[0] -= 1
+
+    monkeypatch.setattr(module._Away, "send", counted)
+    with Pool("threads", [Thread() for _ in range(3)], {}) as engine:
+        sharded(engine, tell=told)
+    assert max(seen) == most

@@ -18,6 +18,7 @@ from typing import Any
 from onnxprune.errors import EngineLost, OptionError, TimedOut, WorkerDied
 from onnxprune.options.engines import EngineOptions
 from onnxprune.options.version import version
+from onnxprune.runtime.engines.address import demand_answer
 from onnxprune.runtime.engines.pool import Outcome, Pool, attempt
 from onnxprune.runtime.memory import left
 from onnxprune.runtime.threads import bounds, threads
@@ -79,10 +80,13 @@ def _joined(options: EngineOptions) -> Pool:
     from distributed import Client
 
     told = f"--scheduler {options.scheduler}"
+    demand_answer(options.scheduler, "dask scheduler")
     try:
         client = Client(options.scheduler, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise OptionError(f"{told}: no scheduler of Dask answers there: {error}; start one with: dask scheduler") from error
+        raise OptionError(
+            f"{told}: what answers there is no scheduler of Dask: {error}; start one with: dask scheduler"
+        ) from error
     try:
         found = client.scheduler_info(n_workers=-1)["workers"]
         _check_versions(client, told, found)

@@ -11,6 +11,7 @@ from typing import Any
 from onnxprune.errors import EngineLost, OptionError, WorkerDied
 from onnxprune.options.engines import EngineOptions
 from onnxprune.options.version import version
+from onnxprune.runtime.engines.address import demand_answer
 from onnxprune.runtime.engines.pool import Outcome, Pool, attempt, then
 from onnxprune.runtime.threads import bounds, threads
 
@@ -18,6 +19,10 @@ __all__ = ["open_ray"]
 
 _HOST = "cluster"
 """Ray places actors; the memory of their calls is that of all machines."""
+
+
+_THIS = "auto"
+"""The address that stands for the cluster of this machine, or of ``RAY_ADDRESS``."""
 
 
 def open_ray(options: EngineOptions) -> Pool:
@@ -57,6 +62,8 @@ def _connect(options: EngineOptions, count: int) -> None:
     if not options.scheduler:
         ray.init(address="local", num_cpus=count, include_dashboard=False, **quiet)
         return
+    if options.scheduler != _THIS:
+        demand_answer(options.scheduler, "ray start --head")
     try:
         ray.init(address=options.scheduler, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
