@@ -10,11 +10,13 @@ from typing import Any
 
 from onnxprune.errors import OptionError
 from onnxprune.options.engines import EngineOptions
+from onnxprune.options.gates import parse_drop
 from onnxprune.options.sweep import SweepRecipe
 from onnxprune.runtime.threads import available
 from onnxprune.sweep import latencies
 from onnxprune.sweep.grids import models_of
 from onnxprune.sweep.room import check_room, task_bytes
+from onnxprune.sweep.search import Goal, Searcher
 from onnxprune.sweep.store import Store
 from onnxprune.sweep.tasks import Subject, Task, subjects_of, tasks_of
 
@@ -55,6 +57,8 @@ class Sweep:
             raise OptionError("no place for results: give a folder with -o FOLDER")
         store = Store(recipe.store)
         subjects = subjects_of(recipe, table, libraries=libraries, machine=latencies.machine())
+        if recipe.search:  # what it needs is there, and targets make sense
+            Searcher(subjects[0].axes, Goal(recipe.least, parse_drop(recipe.max_drop)), trials=recipe.search)
         tasks = [] if recipe.search else tasks_of(subjects)
         return cls(recipe, engine, store, tuple(subjects), tuple(tasks), table)
 

@@ -68,6 +68,7 @@ def test_what_is_planned_is_listed(folder: Path) -> None:
     assert shown.startswith("4 tasks -> sweep")
     assert shown.count("macs=0.8") == 2
     assert " MB" in shown
+    pytest.importorskip("optuna", reason="the extra [search] is not installed")
     shown = sweep(folder, *SWEEP, "--search", "7", "--dry-run").out
     assert shown.startswith("up to 7 settings of each model -> sweep")
     assert "models/b.onnx" in shown

@@ -9,7 +9,7 @@ import pytest
 
 from onnxprune.errors import OptionError
 from onnxprune.options.engines import EngineOptions
-from onnxprune.sweep import room
+from onnxprune.sweep import room, search
 from onnxprune.sweep.asked import Sweep
 from sweep_work import recipe_in, write_models
 
@@ -43,7 +43,19 @@ def test_a_model_that_is_there_twice_is_told(tmp_path: Path) -> None:
     assert told.endswith(f"c.onnx: is {folder / 'models' / 'a.onnx'} once more, with the same samples: results are listed there")
 
 
+def test_a_search_needs_optuna_and_targets_of_prune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_models(tmp_path, "a")
+    monkeypatch.setattr(search, "find_spec", lambda _: None)
+    with pytest.raises(OptionError, match=r'run pip install "onnxprune\[search\]"'):
+        Sweep.of(recipe_in(folder, search=5, least="macs"))
+    monkeypatch.undo()
+    pytest.importorskip("optuna", reason="the extra [search] is not installed")
+    with pytest.raises(OptionError, match=r"target 'sparsity=0\.5'"):
+        Sweep.of(recipe_in(folder, search=5, least="size", step="sparsify", target=("sparsity=0.5",), option=()))
+
+
 def test_a_search_has_no_tasks_before_it_began(tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="the extra [search] is not installed")
     sweep = Sweep.of(recipe_in(write_models(tmp_path, "a"), search=5, least="macs"))
     assert sweep.tasks == ()
     assert sweep.to_dict()["asked"]["search"] == 5
