@@ -11,7 +11,7 @@ from onnxprune.options.fields import Field, Options, fields_of
 
 __all__ = ["as_arguments"]
 
-_MODULES = ("benchmark", "commands", "engines", "optimize", "prune", "quantize", "release", "sparsify", "train")
+_MODULES = ("benchmark", "commands", "engines", "optimize", "prune", "quantize", "release", "sparsify", "sweep", "train")
 """That declare options."""
 _FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*[a-z])(?:[ =]([^\s,;:)]+))?")
 """A flag, and the word after it."""

@@ -98,7 +98,8 @@ class Option:
         Raises:
             OptionError: it is none of the names, or out of range.
         """
-        option = f"--{name.replace('_', '-')}"
+        named = (flag for flag in self.flags.split("/") if flag.startswith("--"))
+        option = next(named, f"--{name.replace('_', '-')}")
         for one in () if self.free or not self.names else value if isinstance(value, tuple) else (value,):
             if one not in self.known:
                 known = ", ".join(self.known)

@@ -76,7 +76,7 @@ class SweepRecipe(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.search and self.least == "latency" and not self.latency:
-            raise OptionError("--search --min latency needs times: leave --no-latency out, or write --min macs")
+            raise OptionError("a search for --min latency needs times: leave --no-latency out, or write --min macs")
 
     @property
     def is_remote(self) -> bool:

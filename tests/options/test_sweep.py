@@ -73,7 +73,7 @@ def test_what_was_given_wins(tmp_path: Path) -> None:
         ('models = ["a"]\nstep = "train"', "there is no step that makes a model 'train'"),
         ("models = [", "not TOML"),
         ("", "no models"),
-        ('models = ["a"]\nsearch = 5\nlatency = false', "--search --min latency needs times"),
+        ('models = ["a"]\nsearch = 5\nlatency = false', "a search for --min latency needs times"),
     ],
 )
 def test_mistakes_are_told_with_the_file(text: str, words: str, tmp_path: Path) -> None:
@@ -96,3 +96,5 @@ def test_what_is_picked_makes_sense() -> None:
     for given in ({"max_drop": "2"}, {"min_score": "x"}, {"min_agreement": "101%"}, {"least": "cost"}):
         with pytest.raises(OptionError):
             PickRecipe(**given)
+    with pytest.raises(OptionError, match=r"^--min 'cost': write one of latency, size, macs, params$"):  # as it is typed
+        PickRecipe(least="cost")
