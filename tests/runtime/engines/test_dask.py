@@ -39,7 +39,8 @@ pytestmark = [
 ]
 PORT = ("--dashboard-address", "127.0.0.1:0")
 PROGRAM = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 import engine_work
 from onnxprune.options.engines import EngineOptions
 from onnxprune.runtime.engines import open_engine

@@ -24,7 +24,8 @@ from onnxprune.runtime.threads import VARIABLE, available
 pytest.importorskip("joblib", reason="the extra [sweep] is not installed")
 
 PROGRAM = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 import engine_work
 from onnxprune.options.engines import EngineOptions
 from onnxprune.runtime.engines import open_engine

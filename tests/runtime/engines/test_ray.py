@@ -29,7 +29,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:::ray", "ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"),
 ]
 PROGRAM = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 import engine_work
 from onnxprune.options.engines import EngineOptions
 from onnxprune.runtime.engines import open_engine
