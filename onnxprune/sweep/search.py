@@ -20,17 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import OptionError
 from onnxprune.options.targets import Target, number
+from onnxprune.sweep.summary import COSTS
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-__all__ = ["COSTS", "Goal", "Preview", "Searcher", "Tried", "searched"]
+__all__ = ["Goal", "Preview", "Searcher", "Tried", "searched"]
 
 Settings = dict[str, Any]
 """Options of a run by name, as a grid has them."""
 
-COSTS = {"latency": "latency_ratio", "size": "bytes_ratio", "macs": "macs_ratio", "params": "params_ratio"}
-"""What may be made small, with the key that a run has it under."""
 _STEP = 0.005
 """Between two targets, as a fraction of the original."""
 _FAILED, _LOST = 4.0, 2.0

@@ -10,7 +10,8 @@ import pytest
 
 from onnxprune.errors import OptionError
 from onnxprune.options.targets import Target
-from onnxprune.sweep.search import COSTS, Goal, Preview, Searcher, searched
+from onnxprune.sweep.search import Goal, Preview, Searcher, searched
+from onnxprune.sweep.summary import COSTS
 
 AXES: Mapping[str, list[Any]] = {"target": ["macs=0.9", "macs=0.1"], "criterion": ["obs", "l2", "l1"], "align": ["1", "auto"]}
 GOAL = Goal("macs", 0.01)
