@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -27,6 +28,9 @@ from onnxprune.sweep.summary import best, rows_of
 from sweep_work import recipe_in, write_models
 
 pytestmark = pytest.mark.slow
+
+_PATIENCE = 300.0
+"""Seconds that a cluster may take to start."""
 SIX = {"target": ("macs=0.9:0.5:3",), "option": ("align=1", "criterion=obs,l2")}
 
 
@@ -84,7 +88,7 @@ def test_a_scheduler_that_is_killed_costs_nothing_that_was_done(tmp_path: Path, 
         path = tmp_path / "calls"
         return len(path.read_text().split()) if path.exists() else 0
 
-    with started(dask, tmp_path) as scheduler, started(joins, tmp_path) as worker:
+    with started(dask, tmp_path) as scheduler, started(joins, tmp_path):
         engine = EngineOptions("dask", scheduler=address)
         await_workers(engine)
 
@@ -98,27 +102,34 @@ def test_a_scheduler_that_is_killed_costs_nothing_that_was_done(tmp_path: Path, 
         with pytest.raises(EngineLost, match="of 24 results are kept: repeat the command to go on"):
             run_sweep(recipe, engine, work=sweep_work.slow_stub)
         killer.join()
-        worker.kill()
     kept, before = len(Store(recipe.store).keys()), calls()
     assert 0 < kept < 24
     found = run_sweep(recipe, EngineOptions(workers=2, threads=1), work=sweep_work.slow_stub)
     assert (found["done"], found["reused"], calls() - before) == (24, kept, 24 - kept)
 
 
-def started(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+@contextlib.contextmanager
+def started(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends with the context, also where a test fails."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def await_workers(engine: EngineOptions) -> None:
-    """Return as soon as the cluster has a worker."""
-    for _ in range(100):
+    """Return as soon as the cluster has a worker; a busy machine takes long to start one."""
+    end = time.monotonic() + _PATIENCE
+    while True:
         try:
             open_engine(engine).close()
-        except OptionError as error:
-            last = error
+        except OptionError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
         else:
             return
-    raise last
 
 
 @pytest.fixture
