@@ -42,13 +42,22 @@ def shapes(
         for name, content in (("shapes.json", asked.content), ("measure.py", program().encode())):
             outputs.open(check_output(folder / name, inputs=(given.model,), force=given.force)).file.write(content)
     nexts = [f"python {folder / 'measure.py'} {folder / 'shapes.json'} -o device.db"]
-    told = {"model": str(given.model), "output": str(folder), "layers": asked.layers, "wholes": asked.wholes, "next": nexts}
+    told = {
+        "model": str(given.model),
+        "output": str(folder),
+        "layer_models": asked.layers,
+        "whole_models": asked.wholes,
+        "next": nexts,
+    }
     show({**told, "bytes": len(asked.content)}, given, lambda: _written(told, len(asked.content)))
 
 
 def _written(told: dict[str, Any], size: int) -> None:
     out = console()
-    say(out, f"{told['output']}: {told['layers']} models of layers and {told['wholes']} of the whole, {size / 1e3:.0f} kB")
+    say(
+        out,
+        f"{told['output']}: {told['layer_models']} models of layers and {told['whole_models']} of the whole, {size / 1e3:.0f} kB",
+    )
     say(out, f"copy it to the device, and run there: {told['next'][0]}")
     say(out, f"then here: onnxprune prune {told['model']} -o small.onnx --target latency=0.5 --device-table device.db")
 

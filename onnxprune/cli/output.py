@@ -126,13 +126,24 @@ def check_page(file: Path, *, force: bool) -> None:
 
 def _write_page(document: dict[str, Any], file: Path) -> None:
     from onnxprune.ir.outputs import replace_file
+
+    with replace_file(file) as out:
+        out.write(_page(document).encode())
+
+
+def _page(document: dict[str, Any]) -> str:
+    """The page of a command: of one model, or of the results of a sweep."""
+    rows = document.get("rows") or document.get("picked")
+    if document["command"] == "sweep" and rows:
+        from onnxprune.pages.sweep import sweep_page
+
+        unlinked = [{**row, "report": ""} for row in rows]  # `sweep report` knows where reports lie as seen from its page
+        return sweep_page(unlinked, title=document["store"], asked=document.get("asked") or {})
     from onnxprune.pages.contents import changed
     from onnxprune.pages.page import page
     from onnxprune.pages.thumbnails import thumbnails
 
-    pictures = thumbnails(document["options"], [one["sample"] for one in changed(document)])
-    with replace_file(file) as out:
-        out.write(page(document, _command(), pictures).encode())
+    return page(document, _command(), thumbnails(document["options"], [one["sample"] for one in changed(document)]))
 
 
 def _command() -> str:

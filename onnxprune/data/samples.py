@@ -56,7 +56,8 @@ class Samples(ABC):
         notice: what their user should know, for a report.
         multiple: of how many samples a batch is a multiple; see `in_multiples`.
         alone: whether a batch is one sample, whatever is asked for.
-        every: of so many samples of the source these are each the last one.
+        every: of so many samples of the source these are each the last one; or of so many batches of a fixed size.
+        each: samples of such a batch.
     """
 
     source: str
@@ -68,10 +69,12 @@ class Samples(ABC):
     multiple: int = 1
     alone: bool = False
     every: int = 1
+    each: int = 1
 
     def place(self, number: int) -> int:
         """Where a sample lies in its source, counted from 0, by its number among these."""
-        return self.every * (number + 1) - 1
+        batch, row = divmod(number, self.each)
+        return (self.every * (batch + 1) - 1) * self.each + row
 
     @abstractmethod
     def batches(self, size: int = 16) -> Iterator[Batch]:
@@ -283,7 +286,7 @@ def held_out(samples: Samples, inputs: Sequence[ValueInfoProto], every: int) -> 
     those_of = None if samples.count is None else samples.count // each // every * each
     counts = (None, None) if samples.count is None or those_of is None else (samples.count - those_of, those_of)
     others, those = (_Tables(part(held), signature, None) for held in (False, True))
-    those.every = samples.every * every if each == 1 else 1
+    those.every, those.each = samples.every * every, each
     return others, those
 
 

@@ -7,7 +7,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Card", "Layer", "Tried", "Verdict", "cards", "changed", "concludes", "layers", "outputs", "tried", "verdict", "whole"]
+__all__ = [
+    "Card",
+    "Layer",
+    "Tried",
+    "Verdict",
+    "cards",
+    "changed",
+    "concludes",
+    "layers",
+    "listed",
+    "outputs",
+    "tried",
+    "verdict",
+    "whole",
+]
 
 Document = Mapping[str, Any]
 """What a command prints with ``--json``."""
@@ -118,7 +132,8 @@ def verdict(document: Document) -> Verdict:
     surgery = "" if check is None else f"{'exact' if check['ok'] else 'WRONG'}: {_tested(check)}"
     level, accuracy = (_LEVELS[judged["level"]], judged["text"]) if judged else ("warn", "accuracy was not measured")
     if document.get("command") == "verify":
-        level, accuracy = "good", "the model is what the plan makes of the original"
+        tested = all(one["verdict"] != "not tested" for one in document["outputs"])
+        level, accuracy = "good" if tested else "warn", "the model is what the plan makes of the original"
     return Verdict("bad" if check is not None and not check["ok"] else level, accuracy, surgery)
 
 
@@ -174,10 +189,16 @@ def _quantity(value: float) -> str:
     return f"{value:.3g} "
 
 
+def listed(document: Document, key: str) -> list[Mapping[str, Any]]:
+    """The entries under a key; none where a command says there only how many there are."""
+    found = document.get(key)
+    return found if isinstance(found, list) else []
+
+
 def layers(document: Document) -> list[Layer]:
     """The network from its first layer to its last: groups with their widths, or weights with those that are not zero."""
-    groups = [group for group in document.get("groups") or () if "kept" in group]
-    weights = [layer for layer in document.get("layers") or () if "kept" in layer]
+    groups = [group for group in listed(document, "groups") if "kept" in group]
+    weights = [layer for layer in listed(document, "layers") if "kept" in layer]
     return [
         *(Layer(one["id"], "group", one["size"], one["kept"], f"{one['members']} tensors") for one in groups),
         *(Layer(one["weight"], "weight", one["size"], one["kept"], f"{_zeros(one):.1%} zeros") for one in weights),

@@ -36,7 +36,9 @@ def title(document: Document) -> str:
     """What a page is about: a model, and what became of it; or several models."""
     names = [row["label"] for row in document.get("rows") or () if "label" in row]
     names += [one["path"] for one in document.get("files") or ()]
-    model = document.get("model") or ", ".join(dict.fromkeys(names)) or "onnxprune"
+    model = (
+        document.get("model") or document.get("store") or document.get("path") or ", ".join(dict.fromkeys(names)) or "onnxprune"
+    )
     ends = [model["file"] if isinstance(model, Mapping) else model, document.get("output") or document.get("pruned")]
     return " → ".join(filter(None, ends))
 
@@ -129,6 +131,16 @@ def _files(document: Document) -> Iterator[Listing]:
     yield _listing("Files", "file, bytes, zeros stored, found", "bytes, zeros stored", rows)
 
 
+def _device(document: Document) -> Iterator[Listing]:
+    """What another device must time, or what was timed on one."""
+    counted = [
+        (name.replace("_", " "), document[name])
+        for name in ("layer_models", "whole_models", "models", "failed")
+        if name in document
+    ]
+    yield _listing("Models that are timed", "which, count", "count", counted)
+
+
 def options_text(options: Mapping[str, Any]) -> str:
     """Options in one line: ``target=macs=0.5, align=1``."""
     return ", ".join(f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in options.items())
@@ -144,4 +156,5 @@ _OF: dict[str, Callable[[Document], Iterator[Listing]]] = {
     "inspect": _inspection,
     "log": _history,
     "lint": _files,
+    "latency": _device,
 }

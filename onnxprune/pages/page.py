@@ -80,6 +80,7 @@ def summary(document: Document) -> str:
 def _told(document: Document) -> dict[str, Any]:
     whole = contents.whole(document)
     return {
+        "data": document,
         "document": whole,
         "title": listings.title(document),
         "listings": listings.listings(document),
@@ -105,7 +106,7 @@ def _pictures(document: Document) -> Iterator[Picture]:
         yield Picture("Latency", charts.latencies(document["rows"]), 2 * len(document["rows"]))
     if tried := contents.tried(document):
         yield Picture("What was tried", charts.search(tried), len(tried))
-    if curves := [group for group in document.get("groups") or () if group.get("measured")]:
+    if curves := [group for group in contents.listed(document, "groups") if group.get("measured")]:
         yield Picture("Sensitivity", charts.sensitivity(curves), sum(len(group["measured"]) for group in curves))
 
 

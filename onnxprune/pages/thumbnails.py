@@ -51,12 +51,14 @@ def thumbnails(options: Mapping[str, Any], numbers: Collection[int]) -> dict[int
 def _samples(options: Mapping[str, Any], source: str, numbers: Collection[int]) -> Iterator[tuple[int, Array]]:
     """What the first input of a model gets, without the axis of samples."""
     inputs = Model.of(model_in(Path(str(options["model"])))).inputs
-    samples = open_samples(source, inputs, preprocess=options.get("preprocess") or None, limit=max(numbers) + 1)
+    samples = open_samples(source, inputs, preprocess=options.get("preprocess") or None)
     seen = 0
     for batch in () if samples.fresh else samples.batches():
         array = batch.feeds[inputs[0].name]
         yield from ((number, array[number - seen]) for number in numbers if 0 <= number - seen < batch.size)
         seen += batch.size
+        if seen > max(numbers):
+            return
 
 
 def _picture(sample: Array) -> str | None:

@@ -200,7 +200,7 @@ def _drift(small: Runner, large: Runner, samples: Samples, count: int, size: int
             agreements += float(same.sum())
             if not vectors and a.ndim in _SCORED_AXES and a.shape[-1] > 1:
                 classes = a.shape[-1]
-            if name == names[0] and classes and same.ndim == 1:
+            if name == names[0] and classes and same.shape == (batch.size,):
                 changed += _changed(a, b, batch, samples, taken - batch.size)
             vectors += len(x)
             choices += same.size

@@ -13,14 +13,18 @@ from onnxprune.options.prune import Recipe
 
 
 def test_a_model_is_planned_for_a_device(call: Cli, model: Path, tmp_path: Path) -> None:
-    given = call("latency", "shapes", model, "-o", tmp_path / "device", "--align", "8", "--json")
+    page = tmp_path / "page.html"
+    given = call("latency", "shapes", model, "-o", tmp_path / "device", "--align", "8", "--json", "--report", page)
     assert given.status == 0, given.err
+    assert "layer models" in page.read_text("utf-8")
     assert given.json()["command"] == "latency"
     assert sorted(one.name for one in (tmp_path / "device").iterdir()) == ["measure.py", "shapes.json"]
     assert (tmp_path / "device" / "measure.py").read_text("utf-8") == program()
     table = tmp_path / "device.db"
-    measured = call("latency", "measure", "--shapes", tmp_path / "device" / "shapes.json", "-o", table)
+    asked = ("--shapes", tmp_path / "device" / "shapes.json", "-o", table)
+    measured = call("latency", "measure", *asked, "--report", page, "--force")
     assert measured.status == 0, measured.err
+    assert "device.db" in page.read_text("utf-8")
     assert "device.db: times of" in measured.out
     out = tmp_path / "small.onnx"
     words = ("--target", "latency=0.9", "--align", "8", "--device-table", table)

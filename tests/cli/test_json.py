@@ -70,6 +70,13 @@ def checked(document: Any) -> Any:
     return document
 
 
+def within_page(file: Path) -> Any:
+    """The data that a page has inside."""
+    text = file.read_text("utf-8")
+    assert "<title>onnxprune</title>" not in text  # it says what it is about
+    return json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("json")
@@ -90,12 +97,14 @@ def test_every_command_is_here() -> None:
     assert PUBLISHED["properties"]["schema"]["const"] == SCHEMA
 
 
-def test_a_document_of_each_command(folder: Path) -> None:
+def test_a_document_and_a_page_of_each_command(folder: Path) -> None:
     """In one test, since commands read what those before them wrote."""
+    pytest.importorskip("altair", reason="pages need the extra report")
     for command, words in COMMANDS_OF.items():
-        done = within(command, *words, "--json", cwd=folder)
+        done = within(command, *words, "--json", "--report", f"{command}.html", cwd=folder)
         assert done.status == 0, (command, done.err)
         assert checked(done.json())["command"] == command
+        assert within_page(folder / f"{command}.html") == done.json()
 
 
 @pytest.mark.parametrize(

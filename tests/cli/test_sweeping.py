@@ -63,6 +63,18 @@ def test_documents(folder: Path) -> None:
     assert "output" not in picked["picked"][0]
 
 
+def test_pages_show_the_results(folder: Path) -> None:
+    pytest.importorskip("altair", reason="pages need the extra report")
+    commands = [(*SWEEP, "--dry-run"), (*SWEEP, "--no-latency"), ("status", "sweep"), ("pick", "sweep", "--min", "size")]
+    for number, words in enumerate(commands):
+        done = sweep(folder, *words, "--report", f"{number}.html")
+        assert done.status == 0, done.err
+        page = (folder / f"{number}.html").read_text("utf-8")
+        assert "<title>sweep" in page
+        assert number == 0 or "macs=0.6" in page
+        assert "results/" not in page  # links would lead nowhere
+
+
 def test_what_is_planned_is_listed(folder: Path) -> None:
     shown = sweep(folder, *SWEEP, "--dry-run").out
     assert shown.startswith("4 tasks -> sweep")

@@ -375,6 +375,7 @@ def test_parts_share_no_sample_and_are_all_samples(count: int, every: int) -> No
     rows = [np.concatenate([batch.feeds["x"] for batch in part.batches(5)]) for part in parts]
     labels = [np.concatenate([batch.labels for batch in part.batches(5) if batch.labels is not None]) for part in parts]
     assert np.array_equal(rows[1], x[every - 1 :: every])
+    assert np.array_equal(rows[1], x[[parts[1].place(number) for number in range(len(rows[1]))]])
     assert np.array_equal(labels[1], np.arange(count)[every - 1 :: every])
     assert np.array_equal(np.sort(np.concatenate(labels)), np.arange(count))
     assert np.array_equal(rows[0], x[labels[0]])
@@ -387,6 +388,8 @@ def test_of_a_fixed_batch_whole_batches_are_held_out() -> None:
     others, those = held_out(open_samples({"x": x}, inputs), inputs, 4)
     assert [batch.feeds["x"][0, 0] for batch in those.batches()] == [18.0, 42.0]
     assert sum(batch.size for batch in others.batches()) == 12
+    rows = np.concatenate([batch.feeds["x"] for batch in those.batches()])
+    assert np.array_equal(x[[those.place(number) for number in range(4)]], rows)
 
 
 def test_too_few_to_hold_any_out() -> None:

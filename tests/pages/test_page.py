@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +10,14 @@ import pytest
 
 import documents
 import onnxprune
+from browsing import Opened
 from nets import NETS, parse
 from onnxprune.pages.listings import title
 from onnxprune.pages.page import page, summary
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 DRIFT = {"cosine": 0.9, "agreement": 0.9, "classes": 10, "samples": 20, "source": "--eval eval.npz"}
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -48,30 +46,6 @@ def test_results_show_themselves_in_notebooks(monkeypatch: pytest.MonkeyPatch) -
     assert "parameters" in shown
     monkeypatch.setattr("onnxprune.driver.result.find_spec", lambda _: None)
     assert result._repr_html_() is None
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    with sync.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-class Opened:
-    """A page that was opened, with what it asked for and what it complained of."""
-
-    def __init__(self, browser: Browser, file: Path, **options: Any) -> None:
-        self.page: Page = browser.new_page(**options)
-        self.asked: list[str] = []
-        self.complaints: list[str] = []
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("console", lambda said: self.complaints.append(said.text) if said.type in {"error", "warning"} else None)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.goto(file.as_uri())
 
 
 def opened(browser: Browser, folder: Path, document: dict[str, Any], **options: Any) -> Opened:

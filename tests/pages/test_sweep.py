@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from browsing import Opened
 from onnxprune.pages.sweep import COSTS, QUALITIES, axes, sweep_page
 from sweep_rows import failed, many, run
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 LINEAR = 10
 """How many times as long as a page of 20 runs one of 1,000 may take; it is about 4."""
 
@@ -86,33 +84,17 @@ def test_what_users_named_is_text_and_not_html() -> None:
     assert json.loads(page.partition('id="data">')[2].partition("</script>")[0])["title"] == evil
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    with sync.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-class Shown:
-    """A page that was opened, with what it asked for and what it complained of."""
+class Shown(Opened):
+    """The page of a sweep in a browser."""
 
     def __init__(self, browser: Browser, file: Path, content: str, **options: Any) -> None:
         file.write_text(content, "utf-8")
-        self.page: Page = browser.new_page(**options)
-        self.page.set_default_timeout(300_000)  # other programs may hold the processor
-        self.asked: list[str] = []
-        self.complaints: list[str] = []
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("console", lambda said: self.complaints.append(said.text) if said.type in {"error", "warning"} else None)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        super().__init__(browser, file, **options)
+        self.page.wait_for_selector("#fronts svg")
+
+    def _prepare(self) -> None:
         self._session = self.page.context.new_cdp_session(self.page)
         self._session.send("Performance.enable", {"timeDomain": "threadTicks"})
-        self.page.goto(file.as_uri())
-        self.page.wait_for_selector("#fronts svg")
 
     def taken(self) -> float:
         """The seconds of processor time that the page took so far."""
