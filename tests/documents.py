@@ -46,7 +46,15 @@ def searched() -> dict[str, Any]:
         for i, name in enumerate(names)
     ]
     lever = {"lever": "channels", "check": pruned()["verification"]}
-    return {"model": "net.onnx", "output": "fast.onnx", "latency": 0.6, "nbytes": [1000, 400], "tried": tried, "levers": [lever]}
+    return {
+        "model": "net.onnx",
+        "output": "fast.onnx",
+        "latency": 0.6,
+        "size": 0.4,
+        "nbytes": [1000, 400],
+        "tried": tried,
+        "levers": [lever],
+    }
 
 
 def curves() -> dict[str, Any]:

@@ -71,7 +71,7 @@ def search(points: Sequence[Tried]) -> dict[str, Any]:
     return _finished(alt.layer(dots, ring), "Latency against score of every model that was tried; the chosen one is ringed.")
 
 
-def sensitivity(curves: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def sensitivity(curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """How far the outputs move when a group keeps less: a row for each group, a column for each share that was measured.
 
     Args:

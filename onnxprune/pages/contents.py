@@ -172,7 +172,7 @@ def _costs(document: Document) -> Iterator[tuple[str, Card]]:
         if key in before:
             yield key, _card(name, before[key], after[key], "")
     for size in (document.get("nbytes"), document.get("size"), [one["size"] for one in (before, after) if "size" in one]):
-        if size:
+        if isinstance(size, list | tuple) and size:  # of `optimize` it is a fraction
             yield "size", _card("file", size[0], size[1], "B")
 
 

@@ -36,9 +36,8 @@ def title(document: Document) -> str:
     """What a page is about: a model, and what became of it; or several models."""
     names = [row["label"] for row in document.get("rows") or () if "label" in row]
     names += [one["path"] for one in document.get("files") or ()]
-    model = (
-        document.get("model") or document.get("store") or document.get("path") or ", ".join(dict.fromkeys(names)) or "onnxprune"
-    )
+    told = (document[key] for key in ("model", "store", "folder", "path") if document.get(key))
+    model = next(told, ", ".join(dict.fromkeys(names)) or "onnxprune")
     ends = [model["file"] if isinstance(model, Mapping) else model, document.get("output") or document.get("pruned")]
     return " → ".join(filter(None, ends))
 
