@@ -124,3 +124,10 @@ def refused(done: Done, status: int, *words: object) -> None:
     assert not done.out
     missing = [word for word in map(str, words) if word not in done.err]
     assert not missing, done.err
+
+
+def inside(page: Path) -> Any:
+    """The data that a page has inside."""
+    text = page.read_text("utf-8")
+    assert "<title>onnxprune</title>" not in text  # it says what it is about
+    return json.loads(text.partition('id="data">')[2].partition("</script>")[0])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from command import DIGITS, ROOT, Done, complaints, refused, within
+from command import DIGITS, ROOT, Done, complaints, inside, refused, within
 from onnxprune.cli import demo
 
 CUT = dict(list(demo.RECIPES.items())[:2])
@@ -61,8 +61,9 @@ def test_it_shows_what_samples_are_for(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_latency_out_of_reach_is_said_and_the_others_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "RECIPES", {**CUT, "by-latency": {"target": "macs=0.001"}})
     monkeypatch.setattr("onnxprune.latency.benchmark.benchmark", timed(0.8, 0.7))
-    done = within("demo", "--json", cwd=tmp_path)
+    done = within("demo", "--json", "--report", "page.html", cwd=tmp_path)
     assert done.status == 0, done.err
+    assert inside(tmp_path / "page.html") == done.json()
     assert "target macs=0.001 cannot be reached" in done.json()["missed"]["by-latency"]
     assert [row["name"] for row in done.json()["models"]] == ["original", *CUT]
 

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from command import ROOT, Done, net, within
+from command import ROOT, Done, inside, net, within
 from onnxprune.cli.derived import COMMANDS
 from onnxprune.cli.output import SCHEMA
 
@@ -70,13 +70,6 @@ def checked(document: Any) -> Any:
     return document
 
 
-def within_page(file: Path) -> Any:
-    """The data that a page has inside."""
-    text = file.read_text("utf-8")
-    assert "<title>onnxprune</title>" not in text  # it says what it is about
-    return json.loads(text.partition('id="data">')[2].partition("</script>")[0])
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("json")
@@ -104,7 +97,7 @@ def test_a_document_and_a_page_of_each_command(folder: Path) -> None:
         done = within(command, *words, "--json", "--report", f"{command}.html", cwd=folder)
         assert done.status == 0, (command, done.err)
         assert checked(done.json())["command"] == command
-        assert within_page(folder / f"{command}.html") == done.json()
+        assert inside(folder / f"{command}.html") == done.json()
 
 
 @pytest.mark.parametrize(

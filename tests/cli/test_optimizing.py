@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from command import Cli, complaints
+from command import Cli, complaints, inside
 from onnxprune.driver import optimize as driver
 from optimizable import X, clock, net, steady_table
 
@@ -35,8 +35,10 @@ def test_the_table_says_what_was_tried_and_chosen(call: Cli) -> None:
     assert "requested size=0.15, obtained latency=0." in done.out
 
 
-def test_json_has_the_same(call: Cli) -> None:
-    report = call(*SMALL, "--target", "size=0.15", "--json").json()
+def test_json_and_the_page_have_the_same(call: Cli) -> None:
+    pytest.importorskip("altair", reason="pages need the extra report")
+    report = call(*SMALL, "--target", "size=0.15", "--json", "--report", "page.html").json()
+    assert inside(Path("page.html")) == report
     assert report["size"] <= 0.15
     assert [lever["lever"] for lever in report["levers"]] == ["channels", "precision"]
     assert sum(row["chosen"] for row in report["tried"]) == 1
