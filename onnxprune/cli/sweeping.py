@@ -73,7 +73,8 @@ def _nexts(found: Mapping[str, Any]) -> list[str]:
 
     given = shlex.quote(found["store"])
     least = "latency" if any(row["latency_ratio"] is not None for row in found["rows"]) else "size"
-    return [f"{program()} sweep {words}" for words in (f"pick {given} --max-drop 1% --min {least}", f"report {given}")]
+    good = "--max-drop 1%" if any(row["drop"] is not None for row in found["rows"]) else "--min-agreement 95%"
+    return [f"{program()} sweep {words}" for words in (f"pick {given} {good} --min {least}", f"report {given}")]
 
 
 @command(sweep, name="sweep status")

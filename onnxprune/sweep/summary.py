@@ -48,6 +48,8 @@ def waiting_row(model: str, settings: Mapping[str, str]) -> dict[str, Any]:
 def outcome_row(outcome: Outcome, model: str, settings: Mapping[str, str]) -> dict[str, Any]:
     """The row of a task that is done or failed; numbers that its step does not report are ``None``.
 
+    The agreement is that of answers; where outputs are no scores of classes, it is their cosine with the original's.
+
     Args:
         outcome: what came of it.
         model: the file, as it is named in this sweep.
@@ -63,7 +65,7 @@ def outcome_row(outcome: Outcome, model: str, settings: Mapping[str, str]) -> di
     before = _bytes_before(report)
     row |= {
         "score": _number(score.get("pruned")),
-        "agreement": _number(drift.get("agreement")),
+        "agreement": _number(drift.get("cosine" if drift.get("classes") == 0 else "agreement")),
         "bytes": outcome.nbytes,
         "bytes_ratio": outcome.nbytes / before if before else None,
         "report": f"results/{outcome.key[:2]}/{outcome.key}.json",

@@ -38,7 +38,7 @@ def test_the_way_through_a_sweep(folder: Path) -> None:
     done = sweep(folder, *SWEEP, "--seconds", "0.01")
     assert done.status == 0, done.err
     assert "sweep: 4 tasks: 4 done, 0 failed;" in done.out
-    assert "sweep pick sweep --max-drop 1% --min latency" in done.out
+    assert "sweep pick sweep --min-agreement 95% --min latency" in done.out  # there are no labels
     again = sweep(folder, "run", *SWEEP, "--seconds", "0.01")
     assert "4 of them were there already" in again.out
     status = sweep(folder, "status", "sweep")

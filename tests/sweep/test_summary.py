@@ -57,6 +57,8 @@ def test_a_row_has_what_the_step_reports() -> None:
         None,
     )
     assert row_of(OPTIMIZED)["bytes_ratio"] == 0.4
+    for classes, expected in ((10, 0.2), (0, 0.9)):  # the largest of some numbers is an answer only where they are scores
+        assert row_of({"drift": {"agreement": 0.2, "cosine": 0.9, "classes": classes}})["agreement"] == expected
     assert row_of({"before": [], "score": "x", "size": "1000", "judgement": {"drift": {"agreement": True}}})["agreement"] is None
     failed = row_of({}, state=FAILED, error="no", lasting=True)
     assert (failed["error"], failed["lasting"], failed["report"], failed["seconds"]) == ("no", True, "", 2.0)
