@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 
 import engine_work
+from command import ROOT
 from linear.test_gather import sums_of
 from nets import NETS, parse
 from onnxprune.data.calibration import CalibrationFeeds
@@ -56,6 +60,41 @@ def gone(pids: Iterable[int]) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+PROGRAM = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+import engine_work
+from onnxprune.options.engines import EngineOptions
+from onnxprune.runtime.engines import open_engine
+
+if __name__ == "__main__":  # Dask's processes import it
+    with open_engine(EngineOptions(sys.argv[2], workers=2)) as engine:
+        futures = [engine.submit(engine_work.hang, sys.argv[1]) for _ in range(3)]
+        futures[0].result()
+"""
+
+
+def ended(engine: str, folder: Path, signum: signal.Signals) -> str:
+    """End a program whose engine has work, and its workers with an interrupt, as from a keyboard; what it says on stderr.
+
+    No worker is there afterwards, nor is the program, also where a test fails.
+    """
+    file = folder / "program.py"
+    file.write_text(PROGRAM)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    command = [sys.executable, str(file), str(folder), engine]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True) as program:
+        try:
+            while len(workers := wait_for(folder, "hangs")) < 2:
+                pass
+            (os.killpg if signum is signal.SIGINT else os.kill)(program.pid, signum)
+            told = program.communicate(timeout=PATIENCE)[1]
+            assert gone(workers)
+        finally:
+            program.kill()
+    return told
 
 
 class EngineLaws:

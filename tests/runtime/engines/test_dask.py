@@ -16,7 +16,7 @@ import pytest
 
 import engine_work
 from command import ROOT
-from engine_laws import PATIENCE, EngineLaws, gone, wait_for
+from engine_laws import PATIENCE, EngineLaws, ended, wait_for
 from nets import NETS, parse
 from onnxprune.data import calibration
 from onnxprune.driver.prune import prune
@@ -38,18 +38,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 PORT = ("--dashboard-address", "127.0.0.1:0")
-PROGRAM = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-import engine_work
-from onnxprune.options.engines import EngineOptions
-from onnxprune.runtime.engines import open_engine
-
-if __name__ == "__main__":
-    with open_engine(EngineOptions("dask", workers=2)) as engine:
-        futures = [engine.submit(engine_work.hang, sys.argv[1]) for _ in range(3)]
-        futures[0].result()
-"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -154,13 +142,4 @@ def open_when_there(address: str) -> Pool:
 
 
 def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(PROGRAM)
-    command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": PATHS}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True) as program:
-        while len(workers := wait_for(tmp_path, "hangs")) < 2:
-            pass
-        os.killpg(program.pid, signal.SIGINT)
-        told = program.communicate()[1]
-        assert gone(workers)
-    assert "KeyboardInterrupt" in told
+    assert "KeyboardInterrupt" in ended("dask", tmp_path, signal.SIGINT)

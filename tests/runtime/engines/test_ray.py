@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pytest
 
 import engine_work
 from command import ROOT
-from engine_laws import EngineLaws, gone, wait_for
+from engine_laws import EngineLaws, ended
 from onnxprune.errors import OptionError
 from onnxprune.options.engines import EngineOptions
 from onnxprune.runtime.engines import open_engine
@@ -28,17 +26,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:::ray", "ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"),
 ]
-PROGRAM = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-import engine_work
-from onnxprune.options.engines import EngineOptions
-from onnxprune.runtime.engines import open_engine
-
-with open_engine(EngineOptions("ray", workers=2)) as engine:
-    futures = [engine.submit(engine_work.hang, sys.argv[1]) for _ in range(3)]
-    futures[0].result()
-"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -85,12 +72,4 @@ def test_actors_with_another_version_are_refused(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": PATHS}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True) as program:
-        while len(workers := wait_for(tmp_path, "hangs")) < 2:
-            pass
-        os.killpg(program.pid, signal.SIGINT)
-        told = program.communicate()[1]
-        assert gone(workers)
-    assert "KeyboardInterrupt" in told
+    assert "KeyboardInterrupt" in ended("ray", tmp_path, signal.SIGINT)
