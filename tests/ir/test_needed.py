@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import onnx
@@ -142,7 +144,7 @@ from onnxprune.ir import files, needed, outputs
 from onnxprune.ir.model import Model
 from two_files import chain
 files.LIMIT = files.LARGE = 1000
-left = int(sys.argv[2])
+left = 10**9
 def passed():
     global left
     left -= 1
@@ -159,8 +161,22 @@ def around(module, name):
 for module, name in ((files, "_with_data"), (files, "_name_data"), (outputs.Part, "sync"), (outputs.Part, "put"),
                      (needed, "_remove_unneeded"), (os, "open"), (Path, "unlink"), (outputs.Part, "close")):
     around(module, name)
-files.save(Model.of(chain(seed=1)), Path(sys.argv[1]))
+def save(seed):
+    files.save(Model.of(chain(seed=seed)), Path(sys.argv[1]))
 """
+KILLED = (
+    STOPS
+    + """
+for line in sys.stdin:  # each time in a process that is forked here: the imports take longer than all else
+    left = int(line)
+    child = os.fork()
+    if not child:
+        save(1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+)
+TESTS = str(Path(__file__).resolve().parents[1])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills")
@@ -169,17 +185,22 @@ def test_killed_anywhere_a_model_in_two_files_is_whole_and_the_next_run_leaves_n
 ) -> None:
     path, states = tmp_path / "out.onnx", [{t.name: t.raw_data for t in chain(seed=n).graph.initializer} for n in range(3)]
     monkeypatch.setattr(files, "LIMIT", 1000)
-    seen, leftovers, step = set(), set(), 0
-    while True:
-        files.save(Model.of(chain()), path)
-        assert len(names(tmp_path)) == 2
-        tests = str(Path(__file__).resolve().parents[1])
-        command = [sys.executable, "-c", STOPS, str(path), str(step), tests]
-        if subprocess.run(command, env=ENV, check=False).returncode == 0:
-            break
-        seen.add(states.index(weights(path)))
-        leftovers.add(len(names(tmp_path)))
-        step += 1
+    seen, leftovers = set(), set()
+    command, pipe = [sys.executable, "-c", KILLED, str(path), TESTS], subprocess.PIPE
+    with subprocess.Popen(command, env=ENV, stdin=pipe, stdout=pipe, text=True) as forking:
+        assert forking.stdin
+        assert forking.stdout
+        for step in count():
+            files.save(Model.of(chain()), path)
+            assert len(names(tmp_path)) == 2
+            print(step, file=forking.stdin, flush=True)
+            status = int(forking.stdout.readline())
+            if status == 0:
+                break
+            assert status == -signal.SIGKILL
+            seen.add(states.index(weights(path)))
+            leftovers.add(len(names(tmp_path)))
+        forking.stdin.close()
     assert seen == {0, 1}
     assert max(leftovers) >= 4
     assert weights(path) == states[1]
@@ -188,10 +209,8 @@ def test_killed_anywhere_a_model_in_two_files_is_whole_and_the_next_run_leaves_n
 
 def test_weights_are_those_of_one_writer_and_nothing_else_is_left(tmp_path: Path) -> None:
     """Two processes write the same output at once: the result is one of the two."""
-    program = STOPS.replace("left = int(sys.argv[2])", "left = 10**9").replace("seed=1", "seed=int(sys.argv[2])")
-    path, tests = tmp_path / "out.onnx", str(Path(__file__).resolve().parents[1])
-    program = program.replace("files.save(", "for _ in range(20): files.save(")
-    running = [subprocess.Popen([sys.executable, "-c", program, str(path), str(seed), tests], env=ENV) for seed in (1, 2)]
+    path, program = tmp_path / "out.onnx", STOPS + "for _ in range(20): save(int(sys.argv[2]))"
+    running = [subprocess.Popen([sys.executable, "-c", program, str(path), str(seed), TESTS], env=ENV) for seed in (1, 2)]
     assert [one.wait() for one in running] == [0, 0]
     assert weights(path) in [{t.name: t.raw_data for t in chain(seed=n).graph.initializer} for n in (1, 2)]
     assert len(names(tmp_path)) == 2
