@@ -213,7 +213,8 @@ def _broadcast(scene: Scene) -> list[_Pair]:
 
 
 def _concat(scene: Scene) -> list[_Pair]:
-    known = [shape for place in range(len(scene.node.input)) if (shape := scene.shape(place)) is not None]
+    shapes = map(scene.shapes.get, scene.node.input)
+    known = list(dict.fromkeys(shape for shape in shapes if shape is not None))  # most of many inputs are alike
     if len({len(shape) for shape in known}) != 1 or not known[0]:
         return []
     along = scene.view.attr("axis", 1) % len(known[0])
