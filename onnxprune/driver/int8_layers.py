@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from string import digits
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,7 +58,8 @@ def name_nodes(model: Model) -> bool:
 def separate_names(model: Model) -> bool:
     """Rename nodes, and values inside the graph, whose names the quantizer would give to others; tells whether there are any.
 
-    It calls the scale of ``x`` ``x_scale``, and so does the one that has quantised a part of the model before.
+    It calls the scale of ``x`` ``x_scale``, and so does the one that has quantised a part of the model before. To it, copies of a
+    bias ``b`` that several nodes read are ``b0``, ``b1``, ..., whatever else is called so.
     """
     changed = False
     for node in model.graph.node:
@@ -68,7 +70,8 @@ def separate_names(model: Model) -> bool:
     inside.difference_update(*(captured(node) for node in model.graph.node))
     stems = {name: name.removesuffix(suffix) for suffix in _SUFFIXES for name in inside if name.endswith(suffix)}
     known = inside | {value.name for value in model.graph.input}
-    new = {name: model.fresh_name(f"{name}__own") for name, stem in stems.items() if stem in known}
+    clashing = {name for name, stem in stems.items() if stem in known} | (_copied(model) & inside)
+    new = {name: model.fresh_name(f"{name}__own") for name in sorted(clashing)}
     for node in model.graph.node:
         for names in (node.input, node.output):
             names[:] = [new.get(name, name) for name in names]
@@ -76,6 +79,14 @@ def separate_names(model: Model) -> bool:
         value.name = new.get(value.name, value.name)
     model.weights = {new.get(name, name): weight.renamed(new.get(name, name)) for name, weight in model.weights.items()}
     return changed or bool(new)
+
+
+def _copied(model: Model) -> set[str]:
+    """The constants with several readers whose name, with a number behind it, is that of a value."""
+    values = {name for node in model.graph.node for name in node.output} | {value.name for value in model.graph.input}
+    numbered = {name[:end] for name in values for end in range(len(name.rstrip(digits)), len(name))}
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    return {name for name in numbered & model.weights.keys() if readers[name] > 1}
 
 
 def make_biases_vectors(model: Model) -> bool:

@@ -247,6 +247,14 @@ def test_names_that_the_quantizer_makes_are_no_trouble() -> None:
         assert near(result)
 
 
+def test_a_value_may_be_called_as_the_copy_of_a_shared_bias_is() -> None:
+    """... which the quantizer numbers from `b0` on."""
+    text = "(float[N, 8] x) => (float[N, 8] y) { a = Gemm (x, w, b) b0 = Gemm (a, w, b) b1 = Sigmoid (b0) y = Gemm (b1, v, b) }"
+    result = small(net(text, w=(8, 8), v=(8, 8), b=(8,)))
+    assert result.report.nodes["Gemm"] == 3
+    assert near(result)
+
+
 def test_values_of_the_interface_and_of_bodies_keep_their_names() -> None:
     text = """(float[N, 8] x, bool c) => (float[N, 8] x_scale) {
         y = MatMul (x, w) y_scale = MatMul (x, w)
