@@ -153,8 +153,8 @@ def test_train_removes_channels_and_says_what_each_stage_came_to(tmp_path: Path,
 @pytest.mark.parametrize("method", ["group_sl", "iterative"])
 def test_killed_between_stages_it_ends_at_the_same_bytes(tmp_path: Path, small: tuple[Path, Path], method: str) -> None:
     model, data = small
-    given = ("train", model, "--data", data, "--target", "macs=0.4", "--method", method)
-    given += ("--epochs", 2, "--batch", 8, "--align", 1)
+    about = ("--data", data, "--target", "macs=0.4", "--method", method)
+    given = ("train", model, *about, "--epochs", 2, "--batch", 8, "--align", 1)
     whole = call(*given, "-o", tmp_path / "whole.onnx")
     assert whole.returncode == 0, whole.stderr
     out = tmp_path / "o.onnx"
