@@ -284,11 +284,11 @@ class InputSignature:
             yield SampleBlock(arrays, whole, found, min(rows, count - start))
 
     def _mark(self, labels: Array, where: str, start: int | None) -> Array:
-        """Labels, which must be numbers."""
+        """Labels, which must be numbers; in the byte order of this machine, because PyTorch takes no other."""
         if labels.dtype.kind not in "biuf":
             raise OptionError(f"{where}: array {self.label_name!r} is of type {labels.dtype}: labels are numbers")
         _check_values(labels, f"array {self.label_name!r}", where, start)
-        return labels
+        return labels.astype(labels.dtype.newbyteorder("="), copy=False)
 
     def labelled(self, table: Table) -> bool:
         """Tell whether a table has labels."""

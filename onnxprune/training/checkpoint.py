@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -20,6 +21,13 @@ _FORMAT = 2
 
 
 _DAMAGED = "is damaged: delete it to begin anew"
+
+
+def _is_plain(value: object) -> bool:
+    """Tell whether a value is of what options are: a tensor in it would not compare."""
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    return all(map(_is_plain, value)) if isinstance(value, (list, tuple)) else isinstance(value, (str, int, float, NoneType))
 
 
 class Checkpoint:
@@ -64,7 +72,8 @@ class Checkpoint:
             known = found["run"] if found["format"] == _FORMAT else None
             state: dict[str, Any] = found["state"]
             beside = found.get("beside", {})
-            whole = all(isinstance(part, dict) for part in (state, beside, {} if known is None else known))
+            parts = (state, beside, {} if known is None else known)
+            whole = all(isinstance(part, dict) for part in parts) and _is_plain(known)
         except Exception as error:  # torch.load raises the errors of pickle, zipfile and the system
             raise OptionError(f"--resume {self.path}: is no checkpoint of onnxprune: name another file, or delete it") from error
         if not whole:

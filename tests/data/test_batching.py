@@ -174,6 +174,13 @@ def test_labels(name: str) -> None:
     np.testing.assert_array_equal(np.concatenate([marks(batch) for batch in found]), range(6))
 
 
+@pytest.mark.parametrize("kind", [">f4", "<f4", ">i2", "<f8"])
+def test_labels_have_the_byte_order_of_the_machine(kind: str) -> None:
+    (batch,) = batches(InputSignature.of([value("x", "N")]), table(x=np.ones(3), labels=np.arange(3, dtype=kind)))
+    assert marks(batch).dtype.isnative
+    np.testing.assert_array_equal(marks(batch), range(3))
+
+
 def test_an_input_named_label_is_an_input() -> None:
     signature = InputSignature.of([value("x", "N"), value("label", "N")])
     (batch,) = batches(signature, table(x=np.ones(2), label=np.zeros(2)))

@@ -7,10 +7,12 @@ import time
 from unittest.mock import Mock
 
 import numpy as np
+import onnxruntime as ort
 import pytest
+from onnx import parser
 
 from onnxprune.latency import stopwatch
-from onnxprune.latency.stopwatch import clock, draw, least, stand_in
+from onnxprune.latency.stopwatch import bind, clock, draw, least, stand_in
 
 
 def test_the_least_of_several_bursts_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,3 +57,16 @@ def test_inputs_depend_on_their_name_and_the_seed() -> None:
     assert draw("x", "tensor(bfloat16)", (4,), 0).dtype == np.uint16
     with pytest.raises(KeyError):
         draw("x", "tensor(string)", (4,), 0)
+
+
+@pytest.mark.parametrize("declared", ["float[N]", "float", "float[A,B]"])
+def test_outputs_may_have_another_rank_than_the_model_says(declared: str) -> None:
+    """ONNX Runtime warns of it in the first run, and refuses its own buffers in the second."""
+    text = f"""<ir_version: 8, opset_import: ["": 18]> g (float[N,M] x) => ({declared} y, seq(float) s) {{
+        y = Squeeze (x) s = SequenceConstruct (x)
+    }}"""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(parser.parse_model(text).SerializeToString(), options)
+    feeds = {"x": np.ones((3, 4), np.float32)}
+    bind(session, {"x": "tensor(float)"}, feeds, "cpu")(3)

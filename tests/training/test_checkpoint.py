@@ -49,12 +49,15 @@ def test_other_files_are_refused_and_run_no_code(tmp_path: Path) -> None:
         {"format": 2, "run": {}, "beside": [1], "state": {}},
         {"format": 2, "run": {}, "beside": {}, "state": [1]},
         {"format": 2, "run": {}, "beside": {}, "state": "text"},
+        {"format": 2, "run": {"--epochs": torch.ones(8)}, "beside": {}, "state": {}},
+        {"format": 2, "run": {"--epochs": [{"of": (torch.ones(8),)}]}, "beside": {}, "state": {}},
+        {"format": torch.ones(8), "run": {}, "beside": {}, "state": {}},
     ],
 )
 def test_a_checkpoint_of_another_form_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "a")
     with pytest.raises(OptionError, match=r"--resume .*a: is (no checkpoint of onnxprune|damaged)"):
-        Checkpoint(tmp_path / "a", {}).load()
+        Checkpoint(tmp_path / "a", {"--epochs": 1}).load()
 
 
 @pytest.mark.parametrize("cut", [0, 0.1, 0.5, 0.99])
