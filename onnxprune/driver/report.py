@@ -252,7 +252,8 @@ class LeverReport:
         latency: as a fraction of the original's, when this lever and those before it are pulled.
         size: likewise.
         score: likewise the score.
-        drift: outputs against the original's after each thing that it did, by what that was: ``cut``, ``repaired``, ``rounded``.
+        drift: outputs against the original's after each thing that it did, by what that was: ``cut``, ``repaired``,
+            ``refit``, ``rounded``.
         check: the proof of what is exact in it; ``None`` where nothing is.
         kept: nodes or groups that it left alone, each with its name ``node``, its ``op`` and ``why``.
     """
@@ -289,6 +290,7 @@ class OptimizeReport(_Told):
         judged: which samples judged, and which were learnt from.
         machine: that latencies hold for.
         seconds: wall time of each stage.
+        kernels: the layers that have sparse kernels.
         notes: what else the user should know.
     """
 
@@ -307,8 +309,9 @@ class OptimizeReport(_Told):
     judged: str
     machine: Mapping[str, str | int]
     seconds: Mapping[str, float] = field(default_factory=dict)
+    kernels: tuple[KernelLayer, ...] = ()
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "kernels": [layer.to_dict() for layer in self.kernels]}

@@ -11,10 +11,8 @@ import numpy as np
 
 from onnxprune.data.samples import optional_samples
 from onnxprune.driver.judgement import Jury
-from onnxprune.driver.kernels import inlined, proven_with_kernels
 from onnxprune.driver.named import check_protected
 from onnxprune.driver.progress import Stages
-from onnxprune.driver.proof import Judge, demand
 from onnxprune.driver.report import SparseLayer, SparseReport
 from onnxprune.driver.result import ModelResult
 from onnxprune.driver.sparsifier import Sparsified, Sparsifier, gzipped
@@ -30,7 +28,6 @@ from onnxprune.passes.footprint import footprint_of_file
 if TYPE_CHECKING:
     from onnxprune.data.samples import Samples, SamplesLike
     from onnxprune.sparse.layers import Layer
-    from onnxprune.verify.verdicts import Check
 
 __all__ = ["SparseResult", "sparsify"]
 
@@ -80,7 +77,7 @@ def sparsify(
     original = jury.original
     worker = Sparsifier(original, recipe, jury.learnt, stages)
     made = worker.run()
-    check = _proven(worker, made, original, stages)
+    check = worker.proof(made)
     with stages("agreement", "comparing outputs with the original's") if agreement or jury.gates.asked else nullcontext():
         judged = jury.judge(made.stored, compare=agreement, seed=recipe.seed)
     report = SparseReport(
@@ -103,22 +100,10 @@ def sparsify(
         score=judged.score,
         judgement=judged,
         seconds=dict(stages.seconds),
-        kernels=worker.kernels,
+        kernels=made.kernels,
         notes=(*_notes(worker, made, opened), *filter(None, [judged.note])),
     )
     return SparseResult(report, compiled=made.stored)
-
-
-def _proven(worker: Sparsifier, made: Sparsified, original: Model, stages: Stages) -> Check:
-    """The proof of what is written, with and without sparse kernels."""
-    recipe = worker.recipe
-    with stages("verification", "verifying: sparse == original with these weights"):
-        check = Judge(original, made.original, recipe.seed).filled(made.model, made.file, inlined(made.stored))
-        if worker.kernels:
-            check = proven_with_kernels(made.stored, check, recipe.seed)
-    if recipe.require_proof:
-        demand(check, original.name)
-    return check
 
 
 def _notes(worker: Sparsifier, made: Sparsified, samples: Samples | None) -> Iterator[str]:
@@ -130,7 +115,7 @@ def _notes(worker: Sparsifier, made: Sparsified, samples: Samples | None) -> Ite
     if by_size and worker.calibration is not None:
         few = ", ".join(by_size[:3]) + (f" and {len(by_size) - 3} more" if len(by_size) > 3 else "")
         yield f"in bodies, or shared by layers: samples do not show what reads {few}, whose weights went by size"
-    if worker.recipe.kernels and not worker.kernels:
+    if worker.recipe.kernels and not made.kernels:
         yield "no layer has a sparse kernel: none would be faster, by its zeros and by measurement"
     if worker.recipe.encoding == "dense" and worker.recipe.goal:
         yield "zeros take as much room as other weights: `onnxprune encode`, or --encoding auto, writes them in fewer bytes"
