@@ -156,6 +156,8 @@ class SparseReport(_Told):
         drift: outputs against the original's; ``None`` when it was switched off.
         seconds: wall time of each stage.
         kernels: the layers that have sparse kernels.
+        latency: as a fraction of the original's, measured here on one thread, where that was asked for: the median.
+        spread: the quartiles of it.
         notes: what else the user should know.
         score: how good the model is on samples with labels, or on those of ``--eval``; ``None`` if there were none.
         judgement: how good the model is beside the original.
@@ -179,6 +181,8 @@ class SparseReport(_Told):
     drift: Drift | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     kernels: tuple[KernelLayer, ...] = ()
+    latency: float | None = None
+    spread: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
     score: QualityScore | None = None
     judgement: Judgement | None = None

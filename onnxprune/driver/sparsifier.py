@@ -108,7 +108,7 @@ class Sparsifier:
             OptionError: no layer may be sparse, or the recipe needs data that is not there.
         """
         self.recipe = recipe.settled(data=samples is not None)
-        self._original, self._stages = original, stages
+        self._original, self.stages = original, stages
         self._use_kernels = use_kernels or UseKernels(OrtTimer())
         with stages("analysis", "finding layers"):
             analysis = Couple(allow_inexact=True).run(Normalize().run(original))  # orders may change there
@@ -157,7 +157,7 @@ class Sparsifier:
         Raises:
             VerificationError: it computes something else; or an output is not tested that must be.
         """
-        with self._stages("verification", "verifying: sparse == original with these weights"):
+        with self.stages("verification", "verifying: sparse == original with these weights"):
             check = Judge(self._original, made.original, self.recipe.seed).filled(made.model, made.file, inlined(made.stored))
             check = proven_with_kernels(made.stored, check, self.recipe.seed) if made.kernels else check
         if self.recipe.require_proof:
@@ -166,10 +166,10 @@ class Sparsifier:
 
     def draft(self, counts: WeightCounts) -> WithKernels:
         """A model as fast as the one with these counts: it has kernels, and its zeros lie by magnitude; nothing is refit."""
-        with self._stages("kernels", "timing layers with sparse kernels"):
+        with self.stages("measuring", "timing layers with sparse kernels"):
             layers = [(layer, counts.get(layer.name, layer.size)) for layer in self.every]
             step = Sparsify(self.recipe.pattern, "magnitude", repair=False, seed=self.recipe.seed)
-            return self._use_kernels.run(step.run(self.analysis, layers).model, self._stages.tell)
+            return self._use_kernels.run(step.run(self.analysis, layers).model, self.stages.tell)
 
     def paying(self, counts: WeightCounts) -> dict[str, int]:
         """The counts of the layers that a kernel makes faster with so many zeros, as a draft of them is timed; others stay dense.
@@ -252,12 +252,12 @@ class Sparsifier:
         """What each layer costs, of those without a sparsity of their own."""
         original, recipe, calibration = self.analysis.float32, self.recipe, self._data
         layers = [layer for layer in self.layers if layer.name not in self._own and layer.seen]
-        with self._stages("sensitivity", "measuring what each layer costs"):
+        with self.stages("sensitivity", "measuring what each layer costs"):
             statistics = collect(original.model, original.coupling, calibration.fit, seed=recipe.seed)
             sparser = Sparser(recipe.parsed, recipe.method, recipe.repair, self.importance)
             runs = original.costs.cost({}).macs * calibration.size * len(layers) * len(KEPT_SHARES)
             held = list(islice(calibration.held, max(1, int(_MEASURED / max(runs, 1)))))
-            return measure_curves(original.model, layers, statistics, held, sparser, self._stages.tell, recipe.seed)
+            return measure_curves(original.model, layers, statistics, held, sparser, self.stages.tell, recipe.seed)
 
     def _exponent_for(self, layers: list[Layer], counts: WeightCounts, total: int) -> float:
         """The exponent whose sparse model is nearest to the original on samples that it was not fitted on.
@@ -274,8 +274,8 @@ class Sparsifier:
             self._exponent = LAYER_EXPONENTS[0]
             if small_enough(self.analysis, calibration):
                 exponents, held = LAYER_EXPONENTS, calibration.held
-                with self._stages("allocation", "trying ways to share the sparsity out"):
-                    self._exponent = best_exponent(exponents, build, original.model, held, self._stages.tell, "sparsity")
+                with self.stages("allocation", "trying ways to share the sparsity out"):
+                    self._exponent = best_exponent(exponents, build, original.model, held, self.stages.tell, "sparsity")
         return self._exponent
 
     def _sparse(
@@ -288,10 +288,10 @@ class Sparsifier:
 
     def with_counts(self, counts: WeightCounts) -> Sparsified:
         """The sparse model in which so many weights of each layer stay; other layers keep all."""
-        with self._stages("sparsify", "making layers sparse"):
+        with self.stages("sparsify", "making layers sparse"):
             feeds = None if self.calibration is None else self.calibration.every
-            result = self._sparse(self.analysis, counts, feeds, self._stages.tell)
-        with self._stages("encode", "encoding"):
+            result = self._sparse(self.analysis, counts, feeds, self.stages.tell)
+        with self.stages("encode", "encoding"):
             file = self._filled(result.model)
             stored, kernels = self._encode(result.model, file)
         chosen = tuple((layer, counts.get(layer.name, layer.size)) for layer in self.layers)
@@ -305,10 +305,10 @@ class Sparsifier:
         """What is written of a model with zeros, and its layers with kernels."""
         found = WithKernels(Restore().run(model, Decode().run(self._original)) if file.missing else file.model, ())
         if self.recipe.kernels:
-            found = self._use_kernels.run(found.model, self._stages.tell)
+            found = self._use_kernels.run(found.model, self.stages.tell)
         if self.recipe.encoding == "dense":
             return found.model, found.layers
-        return Encode(self.recipe.encoding).run(found.model, self._stages.tell).model, found.layers
+        return Encode(self.recipe.encoding).run(found.model, self.stages.tell).model, found.layers
 
     def _sized(self, goal: Goal) -> Sparsified:
         """The least sparse model whose size is not above the one asked for, found by false position."""
