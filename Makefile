@@ -14,7 +14,7 @@ PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test slow fuzz kills lint format options docs demo clean
+.PHONY: help test slow fuzz kills lint format options docs wheels demo clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 10
@@ -45,6 +45,14 @@ options: $(VENV)/.installed  ## write docs/options.md from the options that are 
 
 docs: $(VENV)/.installed  ## build the pages as a site in build/site; a link that leads nowhere is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# Each platform has a folder of its own: setuptools packs whatever lies in it.
+wheels: $(VENV)/.installed  ## build a wheel for each platform in dist, with its sparse kernels, by cross-compiling
+	$(PIP) setuptools ziglang
+	for tag in $$($(BIN)/python -c 'from onnxprune.kernels.build import TARGETS; print(*TARGETS)'); do \
+		mkdir -p build/$$tag && $(BIN)/python setup.py --quiet egg_info --egg-base build/$$tag build --build-base build/$$tag \
+			bdist_wheel --plat-name $$tag --bdist-dir build/$$tag/wheel --dist-dir dist || exit 1; \
+	done
 
 demo: $(VENV)/.installed-demo  ## prune a small digit classifier with its samples, and time it; installs no torch
 	$(BIN)/python models/demo.py

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
@@ -27,13 +27,13 @@ from onnxprune.sparse.kernel_nodes import (
     rows_of,
 )
 
-__all__ = ["UseKernels", "WithKernels"]
+__all__ = ["PAYS", "UseKernels", "WithKernels"]
 
 _FUNCTIONS = 8
 """The first version of the file format with functions."""
 _CLIP_INPUTS = 11
 """The operator set from which the bounds of Clip are inputs."""
-_PAYS = 0.5
+PAYS = 0.5
 """Time of a kernel over that of the dense one, by the weights that are stored alone, up to which a layer gets it."""
 _NARROW = 16
 """Input channels and outputs that a layer has at least: with fewer, dense kernels win."""
@@ -60,16 +60,22 @@ class UseKernels(Pass):
     Attributes:
         timer: times each distinct layer with its kernel and without, alone, at batch 1; one that is not faster stays as it is.
             ``None`` leaves it to the zeros.
+        names: of the nodes that may have a kernel; ``None`` for all.
+        known: the ratios of layers that were timed before; those that are timed are added, so that one pass runs on many forms
+            of a model and times no layer twice.
     """
 
     timer: Timer | None = None
+    names: Collection[str] | None = None
+    known: dict[str, float] = field(default_factory=dict)
 
     def run(self, model: Model, tell: Progress = silent) -> WithKernels:
         """The model with such nodes; ``model`` itself where no layer gets one."""
-        fuser = _Fuser(model.copy(), self.timer)
+        fuser = _Fuser(model.copy(), self.timer, self.known)
         found: list[KernelLayer] = []
         for node in fuser.nodes:
-            if is_plain(node) and node.input[1] in fuser.weights:
+            wanted = self.names is None or node.name in self.names
+            if wanted and is_plain(node) and node.input[1] in fuser.weights:
                 tell(f"looking at the zeros of {node.input[1]}")
                 found += fuser.replaced(node)
         if not found:
@@ -80,8 +86,8 @@ class UseKernels(Pass):
 class _Fuser:
     """Replaces nodes of a graph one after the other."""
 
-    def __init__(self, model: Model, timer: Timer | None) -> None:
-        self.model, self._timer = model, timer
+    def __init__(self, model: Model, timer: Timer | None, known: dict[str, float]) -> None:
+        self.model, self._timer, self._ratios = model, timer, known
         self._readers = model.consumers()
         self._kept = {value.name for value in model.graph.output}
         self.weights = {
@@ -94,7 +100,6 @@ class _Fuser:
         self._own = {id(node): node for node in model.graph.node}
         self._nodes: dict[int, NodeProto | None] = {}
         self._used: list[Fusion] = []
-        self._ratios: dict[str, float] = {}
 
     def replaced(self, node: NodeProto) -> Iterator[KernelLayer]:
         """The layer of a node, if a kernel pays for it; the node becomes one of our domain."""
@@ -105,7 +110,7 @@ class _Fuser:
         if min(len(rows), weight.shape[1 if node.op_type == "Conv" else 0]) < _NARROW:
             return
         height, stored = block_height(rows)
-        if stored * HEIGHTS[height] > _PAYS:
+        if stored * HEIGHTS[height] > PAYS:
             return
         behind, fusion, inputs = self._chain(node)
         made = node_for(fusion, node, inputs, behind[-1].output[0])

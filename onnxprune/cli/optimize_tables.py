@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnxprune.cli.console import console, counted, in_bytes, say, table
 from onnxprune.cli.summary import change, closing, costs, summary
-from onnxprune.cli.tables import surgery
+from onnxprune.cli.tables import kernels, surgery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["optimized"]
 
-_LAWS = {"lossless": "lossless == original", "channels": "pruned == masked"}
+_LAWS = {"lossless": "lossless == original", "channels": "pruned == masked", "zeros": "sparse == the same weights, dense"}
 """What is proven of what a lever does."""
 
 
@@ -46,6 +46,7 @@ def optimized(report: OptimizeReport, output: str, judged: Judgement, *, command
     out.print(gave)
     for lever in report.levers:
         _kept(out, lever)
+    kernels(out, [layer.to_dict() for layer in report.kernels], every=True)
     score = report.score
     say(
         out,

@@ -46,4 +46,6 @@ def sensing() -> tuple[str, ...]:
 def sparsifying(recipe: SparseRecipe) -> tuple[str, ...]:
     """Of `sparsify`."""
     measured = recipe.calib and recipe.goal is not None and recipe.allocation in {"auto", "sensitivity"}
-    return ("analysis", *(["sensitivity"] if measured else []), "sparsify", "encode", "verification", "agreement", WRITING)
+    drafts, result = (["measuring"], [LATENCY]) if recipe.goal is not None and recipe.goal.metric == "latency" else ([], [])
+    found = [*(["sensitivity"] if measured else []), *drafts, "sparsify", "encode", *result]
+    return ("analysis", *found, "verification", "agreement", WRITING)

@@ -90,6 +90,11 @@ def sparse(report: SparseReport, output: str, *, remedy: str = "", commands: Seq
     shared = f", shared out by {report.allocation}" if report.allocation else ""
     say(out, f"{report.pattern}, by {report.method}{shared}")
     obtained = f"{report.sparsity:.3f} in {layers}, {overall:.3f} of all weights"
+    if report.latency is not None and report.spread:
+        low, high = report.spread
+        say(
+            out, f"obtained latency={report.latency:.3f}, half of the rounds from {low:.3f} to {high:.3f}, measured on one thread"
+        )
     say(out, f"requested {report.requested}, obtained a sparsity of {obtained}")
     if report.verification:
         verdict(out, dataclasses.asdict(report.verification), "sparse == original with the same weights")

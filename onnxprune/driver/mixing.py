@@ -26,7 +26,8 @@ def search(trials: Trials, wish: Wish) -> None:
     rung of which loses less and saves less; what is predicted to be fastest is tried first, until one is good enough and the next
     is no better.
     A graded lever is then searched with each rung that saves anything: for the most that may be lost, or by aiming
-    at what is asked for.
+    at what is asked for. What it found goes on from a milder choice, which leaves the next graded lever about half of what may be
+    lost, or is to be saved: that one is searched on top of it, too.
 
     Raises:
         TimeoutError: the time is over.
@@ -43,10 +44,13 @@ def search(trials: Trials, wish: Wish) -> None:
     for lever in (lever for lever in ladders if not lever.exact):
         rungs += _climbed(trials, wish, start, lever)
     useful = [rung for rung in rungs if rung.mixture == start or _saves(wish, rung) < _saves(wish, rungs[0])]
-    for lever in (lever for lever in offering if isinstance(lever, GradedLever)):
-        share = _START
+    graded = [lever for lever in offering if isinstance(lever, GradedLever)]
+    for lever in graded:
+        share, milder = _START, list[Trial]()
         for rung in sorted(useful, key=lambda rung: _saves(wish, rung)):  # what saves most first: time may end
             share = _graded(trials, wish, rung, lever, share)
+            milder += _milder(trials, wish, rung, lever, share) if lever is not graded[-1] else ()
+        useful += milder
 
 
 def _tried(trials: Trials, mixture: Mixture) -> Trial | None:
@@ -58,14 +62,27 @@ def _tried(trials: Trials, mixture: Mixture) -> Trial | None:
 
 
 def _graded_at(trials: Trials, rung: Trial, lever: GradedLever, share: float) -> Trial | None:
-    """A graded lever on top of a rung. Without the rung it is tried, too: most of that is built already."""
+    """A graded lever on top of a rung. Without what comes after it in the rung it is tried, too: that is built already."""
     choice = lever.at(round(share, 4))
     found = _tried(trials, rung.mixture.having(lever.name, choice))
     if found:
-        exact = {one.name for one in trials.levers if one.exact}
-        alone = Mixture(tuple(pair for pair in rung.mixture.choices if pair[0] in exact))
-        _tried(trials, alone.having(lever.name, choice))
+        names = [one.name for one in trials.levers]
+        before = names[: names.index(lever.name)]
+        built = Mixture(tuple(pair for pair in rung.mixture.choices if pair[0] in before))
+        _tried(trials, built.having(lever.name, choice))
     return found
+
+
+def _milder(trials: Trials, wish: Wish, rung: Trial, lever: GradedLever, share: float) -> list[Trial]:
+    """A graded lever on top of a rung with about half of what it may do, if that saves anything: room for another one.
+
+    Loss grows about with the square of what is removed, of which half is then lost. Shares of a target multiply.
+    """
+    if share >= 1:
+        return []
+    half = math.sqrt(share) if isinstance(wish, Meets) else 1 - (1 - share) * math.sqrt(0.5)
+    found = _graded_at(trials, rung, lever, half)
+    return [found] if found and _saves(wish, found) < _saves(wish, rung) else []
 
 
 def _saves(wish: Wish, trial: Trial) -> float:

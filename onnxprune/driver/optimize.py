@@ -25,6 +25,7 @@ from onnxprune.ir.files import source_bytes, written_bytes
 from onnxprune.ir.history import begin, recipe_text
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.ir.node import QDQ, every_node
+from onnxprune.kernels.loading import library
 from onnxprune.latency.benchmark import machine_of
 from onnxprune.latency.node_times import NodeTime, node_times
 from onnxprune.latency.timer import measure_ratios
@@ -91,9 +92,9 @@ def optimize(
 ) -> OptimizeResult:
     """Make a model as fast as it can be within a drop of its score, or the most accurate one that is fast or small enough.
 
-    Channels are cut and repaired, layers compute in int8 where that is faster, and what can go without loss does. Which of that
-    is mixed, and how much of it, is searched for: every mixture that is tried is built, timed beside the original, and judged on
-    samples that it did not learn from. The original, and each lever alone, are always tried.
+    Channels are cut and repaired, layers compute in int8 or, with ``kernels``, get zeros where that is faster, and what can go
+    without loss does. Which of that is mixed, and how much of it, is searched for: every mixture that is tried is built, timed
+    beside the original, and judged on samples that it did not learn from. Each lever alone is tried, too, while there is time.
 
     Args:
         source: a path, a ``ModelProto``, bytes, or an ``onnx_graphsurgeon.Graph``; it is not changed.
@@ -104,7 +105,7 @@ def optimize(
 
     Raises:
         ModelError: the source is not a model that can be read, computes in int8 already, or has no floating-point weights.
-        OptionError: there are no samples, too few, or they do not fit.
+        OptionError: there are no samples, too few, or they do not fit; or sparse kernels are asked for and cannot be built.
         TargetError: nothing that was tried is faster within the drop, or meets the target; says what came nearest.
         VerificationError: an output is not tested that must be.
     """
@@ -122,8 +123,7 @@ def optimize(
         notes = [*filter(None, [given.notice]), *_searched(trials, wish, recipe)]
         found, made = _confirmed(trials, wish, clock, stages)
         pulled = tuple(_pulled(trials, made, judges, clock, stages))
-    for check in (lever.check for lever in pulled if lever.check and recipe.require_proof):
-        demand(check, original.name)
+    _demanded(pulled, recipe, original)
     report = OptimizeReport(
         model=original.name,
         requested=str(recipe.target) if recipe.targeted else f"max-drop={recipe.max_drop}",
@@ -132,6 +132,7 @@ def optimize(
         size=found.size,
         score=trials.score(made.mixture),
         levers=pulled,
+        kernels=tuple(layer for step in made.steps for layer in step.kernels),
         tried=tuple(_rows(trials, wish, found)),
         failed={str(mixture): why for mixture, why in trials.failed.items()},
         **_costs(original, made, stages),
@@ -143,8 +144,16 @@ def optimize(
     return OptimizeResult(report, compiled=made.model)
 
 
+def _demanded(pulled: Sequence[LeverReport], recipe: OptimizeRecipe, original: Model) -> None:
+    """Raises where an output is not tested that must be."""
+    for check in (lever.check for lever in pulled if lever.check and recipe.require_proof):
+        demand(check, original.name)
+
+
 def _opened(source: ModelSource, samples: SamplesLike, recipe: OptimizeRecipe) -> tuple[Model, Samples]:
     """The model, at the sizes of its samples, and the samples."""
+    if recipe.kernels:
+        library()  # says at once where it cannot be built
     original = begin(Model.of(source, recipe.shape), source, recipe_text("optimize", recipe))
     _check(original)
     check_protected(recipe.protect, original)

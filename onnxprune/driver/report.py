@@ -156,6 +156,8 @@ class SparseReport(_Told):
         drift: outputs against the original's; ``None`` when it was switched off.
         seconds: wall time of each stage.
         kernels: the layers that have sparse kernels.
+        latency: as a fraction of the original's, measured here on one thread, where that was asked for: the median.
+        spread: the quartiles of it.
         notes: what else the user should know.
         score: how good the model is on samples with labels, or on those of ``--eval``; ``None`` if there were none.
         judgement: how good the model is beside the original.
@@ -179,6 +181,8 @@ class SparseReport(_Told):
     drift: Drift | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     kernels: tuple[KernelLayer, ...] = ()
+    latency: float | None = None
+    spread: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
     score: QualityScore | None = None
     judgement: Judgement | None = None
@@ -252,7 +256,8 @@ class LeverReport:
         latency: as a fraction of the original's, when this lever and those before it are pulled.
         size: likewise.
         score: likewise the score.
-        drift: outputs against the original's after each thing that it did, by what that was: ``cut``, ``repaired``, ``rounded``.
+        drift: outputs against the original's after each thing that it did, by what that was: ``cut``, ``repaired``,
+            ``refit``, ``rounded``.
         check: the proof of what is exact in it; ``None`` where nothing is.
         kept: nodes or groups that it left alone, each with its name ``node``, its ``op`` and ``why``.
     """
@@ -289,6 +294,7 @@ class OptimizeReport(_Told):
         judged: which samples judged, and which were learnt from.
         machine: that latencies hold for.
         seconds: wall time of each stage.
+        kernels: the layers that have sparse kernels.
         notes: what else the user should know.
     """
 
@@ -307,8 +313,9 @@ class OptimizeReport(_Told):
     judged: str
     machine: Mapping[str, str | int]
     seconds: Mapping[str, float] = field(default_factory=dict)
+    kernels: tuple[KernelLayer, ...] = ()
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "kernels": [layer.to_dict() for layer in self.kernels]}

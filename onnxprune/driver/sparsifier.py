@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.driver.exponents import best_exponent, small_enough
+from onnxprune.driver.kernels import inlined, proven_with_kernels
 from onnxprune.driver.progress import Stages
+from onnxprune.driver.proof import Judge, demand
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model
@@ -26,6 +28,7 @@ from onnxprune.options.sparsify import SparseRecipe
 from onnxprune.options.targets import Goal
 from onnxprune.passes import Couple, Decode, Encode, FillSource, Normalize, Restore, Sparsify, UseKernels
 from onnxprune.passes.base import Fitted, Progress, silent
+from onnxprune.passes.use_kernels import WithKernels
 from onnxprune.sparse import layers as sparse_layers
 from onnxprune.sparse import permute
 from onnxprune.sparse.allocation import WeightCounts, counts_by_curves, important, threshold
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from onnxprune.passes.mask_source import MaskedSource
     from onnxprune.sparse.kernel_nodes import KernelLayer
     from onnxprune.sparse.layers import Layer
+    from onnxprune.verify.verdicts import Check
 
 __all__ = ["LAYER_EXPONENTS", "Sparsified", "Sparsifier", "gzipped"]
 
@@ -67,6 +71,7 @@ class Sparsified:
     stored: what is written: the file, or ``model`` where it lacks some; with its weights encoded, if that was asked for.
     layers: those that may be sparse, with how many weights of each stay.
     repairs: the layers that were refit, with their errors.
+    kernels: the layers that have sparse kernels.
     """
 
     original: Model
@@ -75,6 +80,7 @@ class Sparsified:
     stored: Model
     layers: tuple[tuple[Layer, int], ...]
     repairs: tuple[Repaired, ...]
+    kernels: tuple[KernelLayer, ...] = ()
 
 
 class Sparsifier:
@@ -86,22 +92,30 @@ class Sparsifier:
         recipe: SparseRecipe,
         samples: Samples | None,
         stages: Stages,
+        use_kernels: UseKernels | None = None,
     ) -> None:
         """Find the layers.
+
+        Args:
+            original: the model.
+            recipe: how sparse it becomes, and where.
+            samples: what is fitted on; without any, weights go by magnitude.
+            stages: announces and times what is done.
+            use_kernels: gives layers kernels, and knows how fast these are; one that times them here if there is none.
 
         Raises:
             ModelError: weights of a layer are not finite.
             OptionError: no layer may be sparse, or the recipe needs data that is not there.
         """
         self.recipe = recipe.settled(data=samples is not None)
-        self._original, self._stages = original, stages
+        self._original, self.stages = original, stages
+        self._use_kernels = use_kernels or UseKernels(OrtTimer())
         with stages("analysis", "finding layers"):
             analysis = Couple(allow_inexact=True).run(Normalize().run(original))  # orders may change there
             self.every, self.left = sparse_layers.find_layers(analysis.model, analysis.coupling, recipe.protect, recipe.parsed)
             self.calibration = None if samples is None else analysis.calibration(samples)
         names = (name for layer in self.every for name in (layer.reader.name, layer.name))
         check_globs((glob for glob, _ in recipe.own), names, "--layer", f"layer of {analysis.model.name} that may be sparse")
-        self.kernels: tuple[KernelLayer, ...] = ()
         self._own = {layer.name: share for layer in self.every if (share := self._asked(layer)) is not None}
         self.layers = [layer for layer in self.every if recipe.ends or not layer.end or layer.name in self._own]
         if not self.layers:
@@ -130,12 +144,47 @@ class Sparsifier:
         if goal is None:
             pattern = self.recipe.parsed
             counts = {layer.name: pattern.most(layer.array(self.analysis.model).shape) for layer in self.layers}
-            return self._made(counts)
+            return self.with_counts(counts)
         if goal.metric == "threshold":
-            return self._made(threshold(self.layers, self.analysis.model, goal.value) | self._fixed())
+            return self.with_counts(threshold(self.layers, self.analysis.model, goal.value) | self._fixed())
         if goal.metric == "sparsity":
-            return self._made(self.shares(goal.value))
+            return self.with_counts(self.shares(goal.value))
         return self._sized(goal)
+
+    def proof(self, made: Sparsified) -> Check:
+        """The proof that what is written is the file with these weights, with sparse kernels and without.
+
+        Raises:
+            VerificationError: it computes something else; or an output is not tested that must be.
+        """
+        with self.stages("verification", "verifying: sparse == original with these weights"):
+            check = Judge(self._original, made.original, self.recipe.seed).filled(made.model, made.file, inlined(made.stored))
+            check = proven_with_kernels(made.stored, check, self.recipe.seed) if made.kernels else check
+        if self.recipe.require_proof:
+            demand(check, self._original.name)
+        return check
+
+    def draft(self, counts: WeightCounts) -> WithKernels:
+        """A model as fast as the one with these counts: it has kernels, and its zeros lie by magnitude; nothing is refit."""
+        with self.stages("measuring", "timing layers with sparse kernels"):
+            layers = [(layer, counts.get(layer.name, layer.size)) for layer in self.every]
+            step = Sparsify(self.recipe.pattern, "magnitude", repair=False, seed=self.recipe.seed)
+            return self._use_kernels.run(step.run(self.analysis, layers).model, self.stages.tell)
+
+    def paying(self, counts: WeightCounts) -> dict[str, int]:
+        """The counts of the layers that a kernel makes faster with so many zeros, as a draft of them is timed; others stay dense.
+
+        Raises:
+            TargetError: there is no such layer.
+        """
+        faster = {layer.weight for layer in self.draft(counts).layers}
+        found = {name: count for name, count in counts.items() if name in faster}
+        if not found:
+            share = 1 - sum(counts.get(layer.name, 0) for layer in self.layers) / sum(layer.size for layer in self.layers)
+            raise TargetError(
+                f"{self.analysis.model.name}: with {share:.0%} zeros no layer is faster by a sparse kernel, as timed here"
+            )
+        return found | self._fixed()
 
     def shares(self, sparsity: float) -> dict[str, int]:
         """How many weights of each layer stay at a sparsity of those that the recipe gives none of their own."""
@@ -203,12 +252,12 @@ class Sparsifier:
         """What each layer costs, of those without a sparsity of their own."""
         original, recipe, calibration = self.analysis.float32, self.recipe, self._data
         layers = [layer for layer in self.layers if layer.name not in self._own and layer.seen]
-        with self._stages("sensitivity", "measuring what each layer costs"):
+        with self.stages("sensitivity", "measuring what each layer costs"):
             statistics = collect(original.model, original.coupling, calibration.fit, seed=recipe.seed)
             sparser = Sparser(recipe.parsed, recipe.method, recipe.repair, self.importance)
             runs = original.costs.cost({}).macs * calibration.size * len(layers) * len(KEPT_SHARES)
             held = list(islice(calibration.held, max(1, int(_MEASURED / max(runs, 1)))))
-            return measure_curves(original.model, layers, statistics, held, sparser, self._stages.tell, recipe.seed)
+            return measure_curves(original.model, layers, statistics, held, sparser, self.stages.tell, recipe.seed)
 
     def _exponent_for(self, layers: list[Layer], counts: WeightCounts, total: int) -> float:
         """The exponent whose sparse model is nearest to the original on samples that it was not fitted on.
@@ -225,8 +274,8 @@ class Sparsifier:
             self._exponent = LAYER_EXPONENTS[0]
             if small_enough(self.analysis, calibration):
                 exponents, held = LAYER_EXPONENTS, calibration.held
-                with self._stages("allocation", "trying ways to share the sparsity out"):
-                    self._exponent = best_exponent(exponents, build, original.model, held, self._stages.tell, "sparsity")
+                with self.stages("allocation", "trying ways to share the sparsity out"):
+                    self._exponent = best_exponent(exponents, build, original.model, held, self.stages.tell, "sparsity")
         return self._exponent
 
     def _sparse(
@@ -237,39 +286,39 @@ class Sparsifier:
         step = Sparsify(recipe.pattern, recipe.method, recipe.repair, recipe.seed)
         return step.run(analysis, layers, feeds, self.importance, tell)
 
-    def _made(self, counts: WeightCounts) -> Sparsified:
-        with self._stages("sparsify", "making layers sparse"):
+    def with_counts(self, counts: WeightCounts) -> Sparsified:
+        """The sparse model in which so many weights of each layer stay; other layers keep all."""
+        with self.stages("sparsify", "making layers sparse"):
             feeds = None if self.calibration is None else self.calibration.every
-            result = self._sparse(self.analysis, counts, feeds, self._stages.tell)
-        with self._stages("encode", "encoding"):
+            result = self._sparse(self.analysis, counts, feeds, self.stages.tell)
+        with self.stages("encode", "encoding"):
             file = self._filled(result.model)
-            stored = self._encode(result.model, file)
-        chosen = tuple((layer, counts[layer.name]) for layer in self.layers)
-        return Sparsified(self.analysis.model, result.model, file, stored, chosen, result.repairs)
+            stored, kernels = self._encode(result.model, file)
+        chosen = tuple((layer, counts.get(layer.name, layer.size)) for layer in self.layers)
+        return Sparsified(self.analysis.model, result.model, file, stored, chosen, result.repairs, kernels)
 
     def _filled(self, model: Model) -> MaskedSource:
         """The file with the weights of a model: no constant is stored for each of its readers, and no size is spelled out."""
         return FillSource().run(self._original, self.analysis.model, model)
 
-    def _encode(self, model: Model, file: MaskedSource) -> Model:
-        """What is written of a model with zeros."""
-        whole = Restore().run(model, Decode().run(self._original)) if file.missing else file.model
+    def _encode(self, model: Model, file: MaskedSource) -> tuple[Model, tuple[KernelLayer, ...]]:
+        """What is written of a model with zeros, and its layers with kernels."""
+        found = WithKernels(Restore().run(model, Decode().run(self._original)) if file.missing else file.model, ())
         if self.recipe.kernels:
-            found = UseKernels(OrtTimer()).run(whole, self._stages.tell)
-            whole, self.kernels = found.model, found.layers
+            found = self._use_kernels.run(found.model, self.stages.tell)
         if self.recipe.encoding == "dense":
-            return whole
-        return Encode(self.recipe.encoding).run(whole, self._stages.tell).model
+            return found.model, found.layers
+        return Encode(self.recipe.encoding).run(found.model, self.stages.tell).model, found.layers
 
     def _sized(self, goal: Goal) -> Sparsified:
         """The least sparse model whose size is not above the one asked for, found by false position."""
         bytes_of, file = (gzipped, gzipped) if goal.metric == "gzip" else (files.written_bytes, files.source_bytes)
         wanted = goal.value * file(self._original) if goal.value < 1 else goal.value
         dense = self.analysis.model
-        low, high = (0.0, float(bytes_of(self._encode(dense, self._filled(dense))))), (1.0, 0.0)
+        low, high = (0.0, float(bytes_of(self._encode(dense, self._filled(dense))[0]))), (1.0, 0.0)
         best, share = None, min(max(1 - wanted / low[1], 0.0), 0.99)
         for _ in range(_STEPS):
-            made = self._made(self.shares(share))
+            made = self.with_counts(self.shares(share))
             size = bytes_of(made.stored)
             if size <= wanted:
                 best, high = (made, size) if best is None or size > best[1] else best, (share, float(size))

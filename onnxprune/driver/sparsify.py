@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxprune.data.samples import optional_samples
 from onnxprune.driver.judgement import Jury
-from onnxprune.driver.kernels import inlined, proven_with_kernels
 from onnxprune.driver.named import check_protected
 from onnxprune.driver.progress import Stages
-from onnxprune.driver.proof import Judge, demand
 from onnxprune.driver.report import SparseLayer, SparseReport
 from onnxprune.driver.result import ModelResult
+from onnxprune.driver.sparse_latency import at_latency
 from onnxprune.driver.sparsifier import Sparsified, Sparsifier, gzipped
 from onnxprune.ir import files
 from onnxprune.ir.history import begin, recipe_text
@@ -79,8 +78,7 @@ def sparsify(
     jury = Jury.of(recipe.gates, original, opened, recipe.preprocess).sized()
     original = jury.original
     worker = Sparsifier(original, recipe, jury.learnt, stages)
-    made = worker.run()
-    check = _proven(worker, made, original, stages)
+    made, check, timing = _made(worker, original, opened)
     with stages("agreement", "comparing outputs with the original's") if agreement or jury.gates.asked else nullcontext():
         judged = jury.judge(made.stored, compare=agreement, seed=recipe.seed)
     report = SparseReport(
@@ -103,22 +101,22 @@ def sparsify(
         score=judged.score,
         judgement=judged,
         seconds=dict(stages.seconds),
-        kernels=worker.kernels,
+        kernels=made.kernels,
+        **timing,
         notes=(*_notes(worker, made, opened), *filter(None, [judged.note])),
     )
     return SparseResult(report, compiled=made.stored)
 
 
-def _proven(worker: Sparsifier, made: Sparsified, original: Model, stages: Stages) -> Check:
-    """The proof of what is written, with and without sparse kernels."""
-    recipe = worker.recipe
-    with stages("verification", "verifying: sparse == original with these weights"):
-        check = Judge(original, made.original, recipe.seed).filled(made.model, made.file, inlined(made.stored))
-        if worker.kernels:
-            check = proven_with_kernels(made.stored, check, recipe.seed)
-    if recipe.require_proof:
-        demand(check, original.name)
-    return check
+def _made(worker: Sparsifier, original: Model, samples: Samples | None) -> tuple[Sparsified, Check, dict[str, Any]]:
+    """The sparse model, with its proof, and with what it takes where that was asked for."""
+    goal = worker.recipe.goal
+    if goal is None or goal.metric != "latency":
+        made = worker.run()
+        return made, worker.proof(made), {}
+    feeds = next(samples.batches(1)).feeds if samples else {}
+    made, taken = at_latency(worker, original, goal, {name: array.shape for name, array in feeds.items()})
+    return made, worker.proof(made), {"latency": taken.median, "spread": (taken.q1, taken.q3)}
 
 
 def _notes(worker: Sparsifier, made: Sparsified, samples: Samples | None) -> Iterator[str]:
@@ -130,7 +128,7 @@ def _notes(worker: Sparsifier, made: Sparsified, samples: Samples | None) -> Ite
     if by_size and worker.calibration is not None:
         few = ", ".join(by_size[:3]) + (f" and {len(by_size) - 3} more" if len(by_size) > 3 else "")
         yield f"in bodies, or shared by layers: samples do not show what reads {few}, whose weights went by size"
-    if worker.recipe.kernels and not worker.kernels:
+    if worker.recipe.kernels and not made.kernels:
         yield "no layer has a sparse kernel: none would be faster, by its zeros and by measurement"
     if worker.recipe.encoding == "dense" and worker.recipe.goal:
         yield "zeros take as much room as other weights: `onnxprune encode`, or --encoding auto, writes them in fewer bytes"

@@ -15,12 +15,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from onnxprune.errors import OptionError
 
-__all__ = ["SOURCES", "compile_library", "compiler", "digest", "file_name"]
+__all__ = ["SOURCES", "TARGETS", "Target", "compile_library", "compiler", "digest", "file_name"]
 
 SOURCES = Path(__file__).resolve().parent / "src"
 _LOOPS = "micro.c"
@@ -32,7 +33,33 @@ _X86 = {
 }
 _ARM = {"neon": ("-DVECTOR_BYTES=16", "-DREGISTERS=32"), "portable": ("-DVECTOR_BYTES=16",)}
 _PORTABLE = {"portable": ("-DVECTOR_BYTES=16",)}
+_ZIG = (sys.executable, "-m", "ziglang", "cc")
 _FLAGS = ("-std=gnu11", "-O3", "-fvisibility=hidden", "-ffp-contract=fast")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Another machine that the library is compiled for.
+
+    Attributes:
+        system: as `sys.platform` spells it.
+        machine: as `platform.machine` spells it.
+        triple: as the compiler in the wheel ``ziglang`` spells both, with the oldest C library or system that it runs on.
+    """
+
+    system: str
+    machine: str
+    triple: str
+
+
+TARGETS: Mapping[str, Target] = {
+    "manylinux_2_17_x86_64": Target("linux", "x86_64", "x86_64-linux-gnu.2.17"),
+    "manylinux_2_17_aarch64": Target("linux", "aarch64", "aarch64-linux-gnu.2.17"),
+    "macosx_11_0_x86_64": Target("darwin", "x86_64", "x86_64-macos.11.0"),
+    "macosx_11_0_arm64": Target("darwin", "arm64", "aarch64-macos.11.0"),
+    "win_amd64": Target("win32", "AMD64", "x86_64-windows-gnu"),
+}
+"""The machines that there are wheels for, by the platform tag of the wheel (PEP 600, PEP 425)."""
 
 
 def file_name(system: str = sys.platform) -> str:
@@ -61,30 +88,33 @@ def compiler() -> list[str]:
     found = None if sys.platform == "win32" else next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if found:
         return [found]
-    return [sys.executable, "-m", "ziglang", "cc"] if find_spec("ziglang") else []
+    return [*_ZIG] if find_spec("ziglang") else []
 
 
-def compile_library(to: Path, extra: Sequence[str] = (), machine: str = "", command: Sequence[str] = ()) -> Path:
+def compile_library(to: Path, extra: Sequence[str] = (), target: Target | None = None, command: Sequence[str] = ()) -> Path:
     """Compile the library; the file is there whole or not at all.
 
     Args:
         to: the file to write; its folder is made.
         extra: more flags for compiler and linker, as ``-fsanitize=address``.
-        machine: what it is for, as `platform.machine` spells it; this machine if it is empty.
-        command: the compiler; what `compiler` finds if it is empty.
+        target: the machine that it is for, by the compiler in ``ziglang``; this machine if there is none.
+        command: the compiler for this machine; what `compiler` finds if it is empty.
 
     Raises:
         OptionError: there is no compiler, or it fails; says what it said.
     """
-    command = [*(command or compiler())]
+    if target is not None and not find_spec("ziglang"):
+        raise OptionError("sparse kernels for other machines are compiled by zig: run pip install ziglang")
+    command = [*_ZIG, "-target", target.triple] if target else [*(command or compiler())]
     if not command:
         raise OptionError("the sparse kernels are not built: there is no C compiler: install one, or run pip install ziglang")
     to.parent.mkdir(parents=True, exist_ok=True)
-    shared = [*_FLAGS, *(() if sys.platform == "win32" else ("-fPIC",)), *extra]
+    system, machine = (target.system, target.machine) if target else (sys.platform, platform.machine())
+    shared = [*_FLAGS, *(() if system == "win32" else ("-fPIC",)), *extra]
     with tempfile.TemporaryDirectory(dir=to.parent) as folder:
         objects = []
         for source in sorted(SOURCES.glob("*.c")):
-            for name, flags in _variants(source, machine or platform.machine()).items():
+            for name, flags in _variants(source, machine).items():
                 objects.append(str(Path(folder, f"{name}.o")))
                 _run([*command, *shared, *flags, "-c", str(source), "-o", objects[-1]])
         made = Path(folder, to.name)

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnxprune.errors import ModelError, OptionError, ProviderError
-from onnxprune.kernels.loading import has_kernels, instruction_set, register
+from onnxprune.kernels.loading import has_kernels, instruction_set, library, register
 from onnxprune.latency.inputs import SessionInput
 from onnxprune.latency.interleave import TimedRun
 from onnxprune.latency.stopwatch import bind
+from onnxprune.runtime.custom_operators import libraries
 from onnxprune.runtime.session import session_options
 from onnxprune.runtime.stopping import run_options
 
@@ -111,7 +112,8 @@ def open_session(
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if provider == "cpu" and has_kernels(source):
         with contextlib.suppress(OptionError):  # `kernels_note` says it
-            register(options)
+            if str(library().resolve()) not in libraries():  # which every session has: no library is registered twice
+                register(options)
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
     if provider != "cpu":

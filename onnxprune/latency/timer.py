@@ -15,7 +15,7 @@ from onnx import ModelProto, TensorProto, helper
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.ir.weights import Weight
 from onnxprune.latency.inputs import SessionInput, make_feeds, resolve_shapes, session_inputs
-from onnxprune.latency.interleave import TimedRun, interleave, quartiles
+from onnxprune.latency.interleave import Quartiles, TimedRun, interleave, quartiles
 from onnxprune.latency.providers import bind_session, error_text, open_session, require_provider
 from onnxprune.latency.stopwatch import clock, least, ready, stand_in
 from onnxprune.runtime.session import lend
@@ -24,7 +24,17 @@ from onnxprune.runtime.stopping import run_options
 if TYPE_CHECKING:
     from onnxprune.ir.model import Model
 
-__all__ = ["OrtTimer", "Timer", "furnished", "has_data", "loaded", "measure_ratio", "measure_ratios", "yardstick"]
+__all__ = [
+    "OrtTimer",
+    "Timer",
+    "furnished",
+    "has_data",
+    "loaded",
+    "measure_ratio",
+    "measure_ratios",
+    "measure_spreads",
+    "yardstick",
+]
 
 
 Timer = Callable[[Sequence[ModelProto]], list[float | None]]
@@ -117,7 +127,12 @@ def measure_ratio(original: Model, candidate: Model, **settings: Any) -> float:
     return measure_ratios(original, [candidate], **settings)[0]
 
 
-def measure_ratios(
+def measure_ratios(original: Model, candidates: Sequence[Model], **settings: Any) -> list[float]:
+    """The latency of candidates as a fraction of the original's: the medians of `measure_spreads`."""
+    return [spread.median for spread in measure_spreads(original, candidates, **settings)]
+
+
+def measure_spreads(
     original: Model,
     candidates: Sequence[Model],
     *,
@@ -126,8 +141,8 @@ def measure_ratios(
     threads: int = 1,
     batch: int = 1,
     shapes: Mapping[str, Sequence[int]] | None = None,
-) -> list[float]:
-    """The latency of candidates as a fraction of the original's: the median over rounds in which all take turns.
+) -> list[Quartiles]:
+    """The latency of candidates as a fraction of the original's: median and quartiles over rounds in which all take turns.
 
     ``seconds`` is the time for each of them; ``batch`` and ``shapes`` set open sizes as in `benchmark`.
 
@@ -141,7 +156,7 @@ def measure_ratios(
     require_provider(provider)
     runs = [loaded(model, provider, threads, batch, shapes or {})[0] for model in (original, *candidates)]
     first, *others = interleave(runs, clock=clock(provider, threads), seconds=seconds, min_rounds=10, warmup=3)
-    return [quartiles([b / a for a, b in zip(first, other, strict=True)]).median for other in others]
+    return [quartiles([b / a for a, b in zip(first, other, strict=True)]) for other in others]
 
 
 def loaded(

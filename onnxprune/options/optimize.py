@@ -58,6 +58,7 @@ class OptimizeRecipe(Options):
         protect: leave nodes and tensors of this name alone, whole and in floating point; may be repeated.
         method: how ranges of activations follow from what was measured, as in `quantize`.
         reduce_range: whether int8 weights take 7 bits, as in `quantize`.
+        kernels: zeros are mixed in, too, in layers that sparse kernels make faster; see `onnxprune.kernels`.
 
     Raises:
         OptionError: a field has no sensible value, or there is both a target and a drop.
@@ -73,6 +74,7 @@ class OptimizeRecipe(Options):
     protect: Annotated[tuple[str, ...], Option(metavar="GLOB")] = ()
     method: Annotated[str, Option(names=RANGES, metavar="NAME")] = "minmax"
     reduce_range: Annotated[str, Option(names=("auto", "yes", "no"), metavar="WHEN")] = "auto"
+    kernels: bool = False
     seed: Seed = 0
     require_proof: RequireProof = False
     shape: Shape = ()

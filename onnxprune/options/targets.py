@@ -16,7 +16,7 @@ METRICS = ("latency", "macs", "params", "size", "channels")
 BLOCKS = 4
 """Steps that a layer can be cut in, at least, where alignment adapts."""
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_GOALS = "sparsity=0.8, threshold=1.0, size=2MB, size=0.3 (of the original file), gzip=1.5MB"
+_GOALS = "sparsity=0.8, threshold=1.0, size=2MB, size=0.3 (of the original file), gzip=1.5MB, latency=0.4"
 
 
 def number(value: float) -> str:
@@ -138,8 +138,9 @@ class Goal:
 
     Attributes:
         metric: ``sparsity``, the share of zeros in the layers that may be sparse; ``threshold``, the magnitude below which
-            weights go, in standard deviations of their layer; ``size``, the bytes of the file; ``gzip``, its bytes after gzip.
-        value: the number; of sizes bytes, or below 1 a fraction of the original's.
+            weights go, in standard deviations of their layer; ``size``, the bytes of the file; ``gzip``, its bytes after gzip;
+            ``latency``, its time.
+        value: the number; of sizes bytes, or below 1 a fraction of the original's; of latency such a fraction.
     """
 
     metric: str
@@ -147,7 +148,7 @@ class Goal:
 
     @classmethod
     def parse(cls, text: str) -> Goal:
-        """Read ``sparsity=0.8``, ``threshold=1.5``, ``size=2MB``, ``gzip=0.3``.
+        """Read ``sparsity=0.8``, ``threshold=1.5``, ``size=2MB``, ``gzip=0.3``, ``latency=0.4``.
 
         Raises:
             OptionError: none of these.
@@ -155,12 +156,16 @@ class Goal:
         metric, _, digits = (part.strip() for part in text.partition("="))
         found = re.fullmatch(r"(\d+\.?\d*(?:e[-+]?\d+)?|\.\d+)\s*([kKMG]?i?B?)", digits)
         sized = metric in {"size", "gzip"}
-        known = sized or metric in {"sparsity", "threshold"}
+        known = sized or metric in {"sparsity", "threshold", "latency"}
         if not known or not found or found[2] not in _UNITS or (found[2] and not sized):
             raise OptionError(f"target {text!r}: write one of {_GOALS}")
         value = float(found[1]) * _UNITS[found[2]]
         if metric == "sparsity" and not 0 <= value < 1:
             raise OptionError(f"target {text!r}: a sparsity is the share of zeros, at least 0 and below 1, as sparsity=0.8")
+        if metric == "latency" and not 0 < value <= 1:
+            raise OptionError(
+                f"target {text!r}: give the fraction of the time that remains, above 0 and at most 1, as latency=0.4"
+            )
         if not math.isfinite(value) or (sized and value <= 0):
             raise OptionError(f"target {text!r}: write one of {_GOALS}")
         return cls(metric, value)

@@ -12,12 +12,14 @@ from onnx import ModelProto, numpy_helper
 
 import onnxprune
 from kernel_nets import NET, sparse
+from onnxprune.data.samples import open_samples
 from onnxprune.driver import encode as storage
 from onnxprune.driver import kernels, sparsifier
 from onnxprune.errors import OptionError, VerificationError
 from onnxprune.ir.model import Model
-from onnxprune.kernels import build, instruction_set, loading
+from onnxprune.kernels import build, instruction_set, library, loading
 from onnxprune.passes import UseKernels
+from onnxprune.sparse.kernel_nodes import DOMAIN
 
 needs_compiler = pytest.mark.skipif(not build.compiler(), reason="no C compiler")
 
@@ -131,3 +133,48 @@ def test_verify_runs_the_kernels_of_a_file(tmp_path: Path, monkeypatch: pytest.M
 
 def _refuse() -> Path:
     raise OptionError("nothing compiles")
+
+
+def test_what_kernels_compute_can_be_taken_apart_and_fused_again() -> None:
+    """Every node that a kernel stands for has a name, so that a step can leave it alone."""
+    model = UseKernels().run(Model.of(sparse(NET))).model
+    given = [node.name or node.output[0] for node in model.graph.node if node.domain == DOMAIN]
+    apart = kernels.apart(model)
+    assert not apart.model.proto.functions
+    assert list(apart.chains) == given
+    operators = {node.name: node.op_type for node in apart.model.graph.node}
+    assert [[operators[name] for name in chain] for chain in apart.chains.values()] == [
+        ["Relu", "Conv"],
+        ["Conv"],
+        ["Clip", "Add", "Conv"],
+        ["Gemm"],
+    ]
+    again = apart.fused(apart.model)
+    assert [node.op_type for node in again.graph.node if node.domain == DOMAIN] == [
+        node.op_type for node in model.graph.node if node.domain == DOMAIN
+    ]
+    plain = Model.of(sparse(NET))
+    assert kernels.apart(plain).model is plain
+    assert kernels.apart(plain).fused(plain) is plain
+
+
+@needs_compiler
+def test_kernels_that_change_outputs_by_more_than_int8_does_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = UseKernels().run(Model.of(sparse(NET))).model
+    samples = open_samples({"x": np.random.default_rng(0).standard_normal((8, 16, 9, 9)).astype(np.float32)}, model.inputs)
+    near = Model.of(sparse(NET))
+    near.weights["last_bias"] = near.weights["last_bias"].derived((24,), lambda array: array + np.float32(1e-2))
+    assert kernels.gap_in_int8(model, near, samples) < 1e-5
+    wrong = Model.of(sparse(NET))
+    wrong.weights["last_bias"] = wrong.weights["last_bias"].derived((24,), lambda array: array + 1)
+    monkeypatch.setattr(kernels, "inlined", lambda _: wrong)
+    with pytest.raises(VerificationError, match=r"change its outputs in int8 by \d.*, and int8 itself by .*leave --kernels out"):
+        kernels.gap_in_int8(model, near, samples)
+
+
+@needs_compiler
+def test_sessions_that_have_the_library_already_are_timed(tmp_path: Path) -> None:
+    onnxprune.encode(sparse(NET), kernels=True).save(tmp_path / "fast.onnx")
+    with onnxprune.custom_operators(library()):
+        row = onnxprune.benchmark([tmp_path / "fast.onnx"], seconds=0.0, min_rounds=1, sessions=1).rows[0]
+    assert any("by sparse kernels" in note for note in row.notes)

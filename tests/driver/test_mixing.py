@@ -71,6 +71,25 @@ class Imagined(Trials):
         return self.tried[mixture]
 
 
+class WithZeros(Imagined):
+    """The same with a second graded lever, whose time and loss follow another rule."""
+
+    def __init__(self, weight: float = 0.03, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.weight = weight
+        first, channels, precision = self.levers
+        self.levers = (first, channels, Graded("zeros", "0.5"), precision)
+
+    def of(self, mixture: Mixture) -> Trial:
+        if mixture in self.tried or "zeros" not in dict(mixture.choices):
+            return super().of(mixture)
+        found = super().of(mixture.without("zeros"))
+        share = float(dict(mixture.choices)["zeros"])
+        score = found.score - self.weight * (1 - share) ** 2
+        self.tried[mixture] = Trial(mixture, found.latency * share, found.size * share, score)
+        return self.tried[mixture]
+
+
 def best(trials: Imagined, wish: Any) -> Trial:
     search(trials, wish)
     return trials.ranked(wish)[0]
@@ -153,6 +172,57 @@ def test_the_search_ends_with_the_time() -> None:
     with pytest.raises(TimeoutError):
         search(trials, WithinDrop(FULL, 0.01))
     assert len(trials.tried) == 6
+
+
+def levers_of(trials: Imagined) -> list[set[str]]:
+    return [dict(mixture.choices).keys() - {"lossless"} for mixture in trials.tried]
+
+
+def test_a_second_graded_lever_is_searched_alone_and_on_top_of_the_first() -> None:
+    trials, wish = WithZeros(int8=1.2), WithinDrop(FULL, 0.01)
+    found = best(trials, wish)
+    assert dict(found.mixture.choices).keys() >= {"channels", "zeros"}
+    assert {"zeros"} in levers_of(trials)
+    assert {"channels"} in levers_of(trials)
+    alone = [
+        trial
+        for trial in trials.ranked(wish)
+        if len(dict(trial.mixture.without("lossless").choices).keys() & {"channels", "zeros"}) == 1
+    ]
+    assert found.latency < 0.95 * min(trial.latency for trial in alone)
+
+
+def test_all_three_are_mixed() -> None:
+    trials, wish = WithZeros(), WithinDrop(FULL, 0.01)
+    assert dict(best(trials, wish).mixture.choices).keys() == {"lossless", "channels", "zeros", "precision"}
+
+
+def test_a_graded_lever_that_loses_more_than_it_saves_is_left_out() -> None:
+    found = best(WithZeros(weight=5.0, int8=1.2), WithinDrop(FULL, 0.01))
+    assert "zeros" not in dict(found.mixture.choices)
+
+
+@pytest.mark.parametrize("fraction", [0.5, 0.3])
+def test_a_target_is_met_by_two_graded_levers(fraction: float) -> None:
+    trials, wish = WithZeros(int8=1.2), Meets(Target("latency", fraction))
+    found = best(trials, wish)
+    assert {"channels", "zeros"} <= dict(found.mixture.choices).keys()
+    assert 0.9 * fraction <= found.latency <= fraction
+    alone = [trial.score for trial in trials.ranked(wish) if "channels" not in dict(trial.mixture.choices)]
+    assert alone
+    assert found.score > max(alone)
+
+
+def test_what_comes_later_is_left_out_on_the_way_and_nothing_that_comes_before() -> None:
+    """With channels cut, zeros without these are another model, which takes as long to build as the first one."""
+    trials = WithZeros()
+    search(trials, WithinDrop(FULL, 0.01))
+    mixed = [mixture for mixture in trials.tried if {"channels", "zeros", "precision"} <= dict(mixture.choices).keys()]
+    assert mixed
+    assert all(mixture.without("precision") in trials.tried for mixture in mixed)
+    together = {dict(mixture.choices)["zeros"] for mixture in mixed}
+    alone = {dict(mixture.choices)["zeros"] for mixture in trials.tried if dict(mixture.choices).keys() == {"lossless", "zeros"}}
+    assert not together <= alone
 
 
 def test_what_saves_most_is_searched_first_and_channels_alone_on_the_way() -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
+from onnx import numpy_helper
 
 import onnxprune
 from nets import parse
@@ -17,7 +19,10 @@ from onnxprune.driver.optimize import Clock, OptimizeResult, optimize
 from onnxprune.driver.prune import analyzed
 from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
 from onnxprune.ir.model import Model
+from onnxprune.kernels import build
 from onnxprune.options.optimize import OptimizeRecipe
+from onnxprune.passes import Decode
+from onnxprune.runtime.custom_operators import libraries
 from onnxprune.runtime.session import Session
 from onnxprune.verify.metrics import Evaluation, QualityScore
 from optimizable import X, clock, cost, net, steady_table
@@ -129,6 +134,55 @@ def test_the_report_is_plain_data() -> None:
     document = run(target="size=0.3", metric="mse").report.to_dict()
     assert json.loads(json.dumps(document)) == json.loads(json.dumps(document))
     assert {"tried", "levers", "latency", "size", "score", "judged"} <= document.keys()
+
+
+@pytest.mark.skipif(not build.compiler(), reason="no C compiler")
+def test_kernels_are_mixed_in_where_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zeros alone, and in what channels were cut of; what is written runs in stock ONNX Runtime."""
+    monkeypatch.setattr("onnxprune.driver.levers.zeros.OrtTimer", lambda: lambda _: [4.0, 1.0])
+
+    def taken(model: Model) -> float:
+        fast = {node.input[1] for node in model.graph.node if node.domain == "onnxprune"}
+        weights = Decode().run(model).weights
+        return sum(
+            2.0 * np.count_nonzero(weight.array()) if name in fast else weight.size * (1.0 if weight.is_float else 1.5)
+            for name, weight in weights.items()
+        )
+
+    timed = Clock(lambda original, models, _: [taken(model) / taken(original) for model in models], clock(int8=1.5).nodes)
+    source = net()
+    for tensor in source.graph.initializer:
+        if tensor.name in {"w2", "w3"}:  # most of their blocks are small
+            array = numpy_helper.to_array(tensor)
+            small = np.repeat(np.random.default_rng(1).random((len(array) // 4, *array.shape[1:])) < 0.8, 4, axis=0)
+            tensor.CopyFrom(numpy_helper.from_array(np.where(small, array * np.float32(0.02), array), tensor.name))
+    result = run(timed, source=source, target="latency=0.45", metric="mse", kernels=True, require_proof=True)
+    report = result.report
+    assert alone(result, "zeros")
+    assert alone(result, "channels", "zeros")
+    assert report.latency <= 0.45
+    assert [lever.lever for lever in report.levers][-1] == "zeros"
+    assert report.levers[-1].check
+    assert "with sparse kernels" in report.levers[-1].check.notes[-1]
+    assert {layer.pattern for layer in report.kernels} == {"4x1"}
+    assert report.to_dict()["kernels"][0]["pattern"] == "4x1"
+    assert report.after.macs <= report.before.macs
+    assert any("onnxprune.kernels.register" in note for note in report.notes)
+    assert libraries() == ()
+    result.save(tmp_path / "fast.onnx")
+    plain = ort.InferenceSession(tmp_path / "fast.onnx").run(None, {"x": X[3::4]})[0]
+    expected = Session(Model.of(source)).run({"x": X[3::4]})[0]
+    score = 1 - np.square(plain.astype(float) - expected).mean() / expected.var()
+    assert score == pytest.approx(report.score.pruned, abs=1e-4)
+
+
+def test_without_a_compiler_kernels_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Path:
+        raise OptionError("nothing compiles")
+
+    monkeypatch.setattr("onnxprune.driver.optimize.library", refuse)
+    with pytest.raises(OptionError, match="nothing compiles"):
+        run(kernels=True)
 
 
 def test_macs_are_counted_of_what_int8_was_made_of() -> None:

@@ -18,6 +18,7 @@ from onnxprune.options.targets import Goal
         ({"pattern": "2:4", "allocation": "erk"}, "leave --layer and --allocation out"),
         ({"target": "threshold=1", "allocation": "erk"}, "leave --allocation out"),
         ({"target": "size=0.5"}, "zeros alone save nothing: add --encoding auto"),
+        ({"target": "latency=0.5"}, "target latency=0.5: zeros alone save no time: add --kernels, or remove channels with prune"),
         ({"layers": ("conv",)}, "write GLOB=SPARSITY"),
         ({"layers": ("conv=1",)}, "write GLOB=SPARSITY"),
         ({"seed": -1}, "--seed -1"),

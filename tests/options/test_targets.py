@@ -54,6 +54,7 @@ def test_no_digit_of_a_goal_is_lost(metric: str, value: float) -> None:
         ("gzip = 1.5 MiB", "gzip", 1.5 * 2**20),
         ("size=4096", "size", 4096),
         ("size=2e+06", "size", 2e6),
+        ("latency=0.4", "latency", 0.4),
     ],
 )
 def test_goals_read(text: str, metric: str, value: float) -> None:
@@ -61,7 +62,20 @@ def test_goals_read(text: str, metric: str, value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["0.8", "sparsity=80%", "sparsity=1", "sparsity=-1", "size=0", "size=2XB", "macs=0.5", "sparsity=1kB"]
+    "text",
+    [
+        "0.8",
+        "sparsity=80%",
+        "sparsity=1",
+        "sparsity=-1",
+        "size=0",
+        "size=2XB",
+        "macs=0.5",
+        "sparsity=1kB",
+        "latency=0",
+        "latency=1.5",
+        "latency=1kB",
+    ],
 )
 def test_other_goals_are_refused(text: str) -> None:
     with pytest.raises(OptionError, match="target"):

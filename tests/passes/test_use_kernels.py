@@ -127,3 +127,22 @@ def test_a_layer_that_is_measured_to_be_slower_stays() -> None:
 def test_layers_are_timed_with_their_kernels() -> None:
     found = UseKernels(OrtTimer()).run(Model.of(sparse(NET)))
     assert all(layer.ratio is not None and 0 < layer.ratio < 1 for layer in found.layers)
+
+
+def test_nodes_are_named_that_may_have_a_kernel_and_no_layer_is_timed_twice() -> None:
+    timed: list[int] = []
+
+    def timer(models: Sequence[ModelProto]) -> list[float | None]:
+        timed.append(len(models))
+        return [1.0, 0.5]
+
+    source = sparse(NET)
+    for node in source.graph.node:
+        node.name = f"node {node.output[0]}"
+    found = UseKernels(timer, names={"node c", "node d"}).run(Model.of(source))
+    assert [layer.weight for layer in found.layers] == ["two", "three"]
+    step = UseKernels(timer)
+    first = step.run(Model.of(source))
+    count = len(timed)
+    assert step.run(Model.of(source)).layers == first.layers
+    assert len(timed) == count

@@ -9,8 +9,11 @@ import onnx
 import pytest
 
 from onnxprune import OptionError
+from onnxprune.driver.sparsify import sparsify
 from onnxprune.ir.model import Model
+from onnxprune.options.sparsify import SparseRecipe
 from onnxprune.options.train import Training
+from onnxprune.passes import UseKernels
 from onnxprune.training.finetune import finetune
 from onnxprune.training.inputs import TrainingInputs
 from trainable import graph, images, sparse
@@ -40,6 +43,18 @@ def test_a_sparse_model_keeps_its_zeros_and_learns_what_the_original_does() -> N
     assert (report["score"]["metric"], report["score"]["original"]) == ("mse", 1)
     assert report["score"]["before"] < report["score"]["after"]
     assert any("epoch 1/3, loss" in text and "s left" in text for text in told)
+
+
+def test_blocks_of_outputs_take_kernels_after_training_too() -> None:
+    start = sparsify(DIGITS, SparseRecipe("sparsity=0.8", pattern="4x1", allocation="uniform"), agreement=False).model
+    result = finetune(start, TrainingInputs(images(16), DIGITS), Training(epochs=1)).compiled
+    before, after = (UseKernels().run(model).layers for model in (Model.of(start), result))
+    assert after == before
+    assert len(after) > 5
+    assert {layer.pattern for layer in after} == {"4x1"}
+    assert not all(
+        np.array_equal(weight.array(), Model.of(start).weights[name].array()) for name, weight in result.weights.items()
+    )
 
 
 def test_zeros_may_go() -> None:

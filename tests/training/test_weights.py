@@ -17,6 +17,7 @@ from onnxprune.ir.model import Model
 from onnxprune.options.registries import TRAININGS
 from onnxprune.options.registry import load
 from onnxprune.options.train import Sparse, Training, methods
+from onnxprune.passes import UseKernels
 from onnxprune.torch import to_module
 from onnxprune.training.inputs import TrainingInputs
 from onnxprune.training.recipes.gradual import cubic
@@ -77,6 +78,17 @@ def test_n_of_m_channels(name: str) -> None:
         whole = array[: len(array) // 4 * 4]
         assert (np.count_nonzero(whole.reshape(-1, 4, array.shape[1]), axis=1) <= 2).all()
         assert np.count_nonzero(array) >= 0.4 * array.size
+
+
+@pytest.mark.parametrize("name", ["oneshot", "gradual"])
+def test_blocks_of_outputs_take_kernels(name: str) -> None:
+    """Whole blocks of 4 outputs for one input are zero at the end; what is left of a layer is what a kernel reads."""
+    model = train_weights(perceptron(32), TrainingInputs(DATA), Sparse(name, 0.8, pattern="4x1"), FAST).compiled
+    blocks = layers(model)["v"].reshape(32, 8, 4)
+    assert ((blocks != 0).any(axis=2) == (blocks != 0).all(axis=2)).all()
+    (layer,) = UseKernels().run(model).layers  # of the others, one side is too narrow
+    assert (layer.weight, layer.pattern) == ("v", "4x1")
+    assert layer.stored == pytest.approx(np.count_nonzero(blocks) / blocks.size)
 
 
 def test_a_threshold_is_in_deviations_of_the_layer() -> None:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 from onnxprune.driver.levers.channels import Channels
 from onnxprune.driver.levers.lossless import Lossless
 from onnxprune.driver.levers.precision import Precision
+from onnxprune.driver.levers.zeros import Zeros
 
 if TYPE_CHECKING:
     from onnxprune.driver.levers.base import Lever
 
 __all__ = ["LEVERS"]
 
-LEVERS: tuple[type[Lever], ...] = (Lossless, Channels, Precision)
-"""Exact ones first; layers are repaired before they are rounded, so that ranges are those of the repaired model."""
+LEVERS: tuple[type[Lever], ...] = (Lossless, Channels, Zeros, Precision)
+"""Exact ones first; what is cut gets no zeros; layers are repaired before they are rounded, so that ranges are those of the
+repaired model."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.latency.node_times import NodeTime
     from onnxprune.options.optimize import OptimizeRecipe
+    from onnxprune.sparse.kernel_nodes import KernelLayer
     from onnxprune.verify.verdicts import Check
 
 __all__ = ["Ground", "Lever", "Made", "Mixture", "Step"]
@@ -48,6 +49,7 @@ class Step:
         check: the proof of what is exact in it; ``None`` where nothing is.
         kept: nodes that it left alone, each with its name ``node``, its ``op`` and ``why``.
         notes: what else the user should know.
+        kernels: the layers that got sparse kernels.
     """
 
     lever: str
@@ -56,6 +58,7 @@ class Step:
     check: Check | None = None
     kept: tuple[Mapping[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    kernels: tuple[KernelLayer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

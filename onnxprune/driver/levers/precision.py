@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from onnxprune.data.samples import held_out
+from onnxprune.driver.kernels import apart, gap_in_int8
 from onnxprune.driver.levers.base import Ground, Lever, Made, Mixture, Step
 from onnxprune.driver.levers.layers import Layer, layers_of, predicted, slower
 from onnxprune.driver.levers.rounding import rounding_noise
@@ -25,6 +26,8 @@ __all__ = ["Precision"]
 
 _WHOLE = "int8"
 _SLOW, _LOSES, _PROTECTED = "slower in int8, with its neighbours", "loses most in int8", "protected"
+_SPARSE = "a sparse kernel computes it"
+_BOTH = "without sparse kernels ONNX Runtime may put these layers into int8 itself, since their neighbours are"
 _RANGES = 128
 """Samples that ranges are measured on, about; evenly spread over all."""
 _OPEN = 2
@@ -58,11 +61,18 @@ class Precision(Lever):
         return self._expected.get(choice, 1.0)
 
     def carry_out(self, made: Made, choice: str) -> Made:
-        why = self._ladder[choice]
-        quantized = self._form(made, why)
+        """Layers with sparse kernels stay in float32, too: the quantizer sees the dense ones that they stand for."""
+        plain = apart(made.model)
+        sparse = (name for chain in plain.chains.values() for name in chain)
+        why = self._ladder[choice] | dict.fromkeys(sparse, _SPARSE)
+        quantized = self._form(Made(made.mixture, plain.model), why)
+        result = plain.fused(quantized.model)
         kept = tuple({**node, "why": self._reason(node, why)} for node in quantized.kept)
-        notes = tuple(f"ONNX Runtime: {text}" for text in quantized.warnings)
-        return made.then(Step(self.name, choice, {"rounded": quantized.model}, None, kept, notes))
+        notes = [f"ONNX Runtime: {text}" for text in quantized.warnings]
+        if plain.chains:
+            gap = gap_in_int8(result, plain.model, self._samples)
+            notes.append(f"{_BOTH}; as the file says, outputs differ by {gap:.1e}")
+        return made.then(Step(self.name, choice, {"rounded": result}, None, kept, tuple(notes)))
 
     def _form(self, made: Made, why: Mapping[str, str]) -> Quantized:
         nodes = {node.name for node in made.model.graph.node} | made.model.weights.keys()
