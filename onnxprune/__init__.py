@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from onnxprune.axes.plan import Plan
     from onnxprune.driver.apply import Verified, apply, check, check_repaired
     from onnxprune.driver.encode import Stored, decode, encode
-    from onnxprune.driver.optimize import OptimizeResult, optimize
+    from onnxprune.driver.optimize import OptimizeResult
     from onnxprune.driver.prune import Result, analyze, make_plan, prune, sensitivity
     from onnxprune.driver.quantize import QuantResult, quantize
     from onnxprune.driver.release import Released, release
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from onnxprune.options.sweep import SweepRecipe
     from onnxprune.options.train import Sparse, Training
     from onnxprune.passes.analysis import Analysis
+    from onnxprune.pipeline.optimizing import optimize
     from onnxprune.pipeline.run import Build, run
     from onnxprune.runtime.custom_operators import custom_operators
     from onnxprune.runtime.memory import max_memory
@@ -149,7 +150,8 @@ _HOMES = {
     "onnxprune.sweep.run": ("run_sweep",),
     "onnxprune.driver.quantize": ("QuantResult", "quantize"),
     "onnxprune.options.optimize": ("OptimizeRecipe",),
-    "onnxprune.driver.optimize": ("OptimizeResult", "optimize"),
+    "onnxprune.driver.optimize": ("OptimizeResult",),
+    "onnxprune.pipeline.optimizing": ("optimize",),
     "onnxprune.options.prune": ("Recipe",),
     "onnxprune.driver.release": ("Released", "release"),
     "onnxprune.options.release": ("ReleaseRecipe",),

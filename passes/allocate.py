@@ -11,6 +11,7 @@ from onnxprune.axes.plan import Plan
 from onnxprune.options.targets import Align, Target
 from onnxprune.passes.base import Pass
 from onnxprune.pruning.allocation import allocate, allocate_by_curves
+from onnxprune.pruning.cost import KERNELS
 from onnxprune.pruning.layer_widths import shares_of
 
 if TYPE_CHECKING:
@@ -32,7 +33,10 @@ class Allocate(Pass):
     scope: str = "global"
     """Which groups are ranked together: uniform, global, isomorphic; or sensitivity, where curves say what each group costs."""
     align: Align = Align(16, 4)
-    """Widths are multiples of this: auto (16; 4 where latency is the target), 1 or N."""
+    """Widths are multiples of this: auto (16, in narrow layers 8 or 4; 4 where latency is the target), 1 or N.
+
+    With auto, errors are weighed against what kernels compute, where errors are known and multiply-accumulates stand for time.
+    """
     exponent: float = 1.0
     """Of predicted errors before they are added; above 1, many small losses are better than a large one."""
 
@@ -65,8 +69,17 @@ class Allocate(Pass):
         target, align = self.target, self.align.suited(timed=self.target.timed)
         prices = analysis.costs.of(target.metric) if latencies is None else latencies
         if self.scope == "sensitivity" and target.metric != "channels":
+            kernels = analysis.costs.of(KERNELS) if align.least and target.metric == "macs" else None
             found = allocate_by_curves(
-                analysis.coupling, curves, prices, target, align=align, exponent=self.exponent, gone=gone, own=own
+                analysis.coupling,
+                curves,
+                prices,
+                target,
+                align=align,
+                exponent=self.exponent,
+                gone=gone,
+                own=own,
+                kernels=kernels,
             )
         else:
             scope = "uniform" if self.scope == "sensitivity" else self.scope

@@ -16,8 +16,8 @@ def optimize(recipe: OptimizeRecipe, gates: Gates, given: Writes) -> None:
     from onnxprune.cli import optimize_tables
     from onnxprune.cli.suggestions import Suggestions
     from onnxprune.driver.judgement import judge_optimized
-    from onnxprune.driver.optimize import optimize as run
     from onnxprune.ir import files
+    from onnxprune.pipeline.optimizing import optimize as run
 
     out = destination(given).file
     with progress("reading", quiet=given.as_json) as tell:

@@ -17,7 +17,7 @@ from onnxprune.runtime.session import Session
 from onnxprune.verify.divergence import divergence
 
 if TYPE_CHECKING:
-    from onnxprune.data.calibration import Calibration, CalibrationFeeds
+    from onnxprune.data.calibration import Batches, Calibration, CalibrationFeeds
     from onnxprune.ir.model import Model
     from onnxprune.passes.analysis import Analysis
     from onnxprune.passes.base import Progress
@@ -58,7 +58,7 @@ def best_exponent(
     return min(errors, key=lambda exponent: errors[exponent])
 
 
-def drifted(changed: Model, original: Model, feeds: CalibrationFeeds) -> float:
+def drifted(changed: Model, original: Model, feeds: Batches) -> float:
     """The mean divergence of a model's outputs from another's."""
     names = [output.name for output in original.graph.output]
     small, large = (Session(model, names) for model in (changed, original))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.data.samples import held_out, open_samples, optional_samples, sized
+from onnxprune.driver.distilling import DISTILLATION, Distiller, distilled
 from onnxprune.driver.levers import LEVERS
 from onnxprune.driver.levers.base import Ground, Made, Mixture
 from onnxprune.driver.levers.precision import Precision
@@ -89,6 +91,7 @@ def optimize(
     samples: SamplesLike | None = None,
     progress: Progress | None = None,
     clock: Clock | None = None,
+    distil: Distiller | None = None,
 ) -> OptimizeResult:
     """Make a model as fast as it can be within a drop of its score, or the most accurate one that is fast or small enough.
 
@@ -102,6 +105,7 @@ def optimize(
         samples: calibration data, in any form of `open_samples`; the recipe's if there is none here.
         progress: told what begins.
         clock: how models are timed, if not by ONNX Runtime here.
+        distil: trains the best model on the recipe's ``data``; `onnxprune.optimize` gives one where there is data.
 
     Raises:
         ModelError: the source is not a model that can be read, computes in int8 already, or has no floating-point weights.
@@ -112,6 +116,8 @@ def optimize(
     recipe, stages = OptimizeRecipe.of(recipe), Stages(progress)
     until = time.monotonic() + seconds(recipe.time)
     original, given = _opened(source, recipe.calib if samples is None else samples, recipe)
+    if distil:
+        distil.check(original)
     learnt, judges = _parts(given, recipe, original)
     clock = clock or Clock.at(judges)
     with stages("evaluation", "taking the original's score"):
@@ -122,6 +128,9 @@ def optimize(
         trials = Trials(original, [kind(ground) for kind in LEVERS], evaluation, clock.ratios, stages, until)
         notes = [*filter(None, [given.notice]), *_searched(trials, wish, recipe)]
         found, made = _confirmed(trials, wish, clock, stages)
+        if distil:
+            found, made, told = distilled(trials, wish, found, made, distil, stages)
+            notes.append(told)
         pulled = tuple(_pulled(trials, made, judges, clock, stages))
     _demanded(pulled, recipe, original)
     report = OptimizeReport(
@@ -253,7 +262,7 @@ def _pulled(trials: Trials, made: Made, judges: Samples, clock: Clock, stages: S
     results = [list(step.models.values())[-1] for step in made.steps]
     with stages("confirming", "timing what each lever gives"):
         latencies = clock.ratios(trials.original, results, _SECONDS / 2)
-    exact = {lever.name: lever.exact for lever in trials.levers}
+    exact = {lever.name: lever.exact for lever in trials.levers} | {DISTILLATION: False}
     mixture = Mixture()
     for step, model, latency in zip(made.steps, results, latencies, strict=True):
         mixture = mixture.having(step.lever, step.choice)
@@ -266,7 +275,8 @@ def _pulled(trials: Trials, made: Made, judges: Samples, clock: Clock, stages: S
 
 def _costs(original: Model, made: Made, stages: Stages) -> dict[str, Any]:
     """What the original costs, and the result: in int8 a model has the MACs and parameters that it had in float."""
-    floats = [list(step.models.values())[-1] for step in made.steps if step.lever != Precision.name]
+    integers = itertools.dropwhile(lambda step: step.lever != Precision.name, made.steps)
+    floats = [list(step.models.values())[-1] for step in made.steps[: len(made.steps) - len(list(integers))]]
     with stages("agreement", "counting MACs and parameters"):
         before, after = (analyzed(model).costs.original() for model in (original, [original, *floats][-1]))
     after = dataclasses.replace(after, size=written_bytes(made.model))

@@ -163,6 +163,13 @@ class Trials:
         self.tried[mixture] = found
         return found
 
+    def add(self, made: Made, latency: float) -> Trial:
+        """What a model comes to that no lever made, which takes the time of one of the same nodes."""
+        self._made[made.mixture] = made
+        score = self.score(made.mixture).pruned
+        found = self.tried[made.mixture] = Trial(made.mixture, latency, size_share(made.model, self.original), score)
+        return found
+
     def score(self, mixture: Mixture) -> QualityScore:
         """The score of a mixture beside the original's; each is judged once.
 

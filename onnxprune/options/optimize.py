@@ -54,6 +54,8 @@ class OptimizeRecipe(Options):
             target.
         eval: samples that models are judged by, which ``calib`` should not have; forms as there. Without, each fourth of
             ``calib`` is held out for that.
+        data: samples to distil the best model on, so that it outputs what the original does; an eighth of them is held out,
+            and where it is no better on these, the model stays as it was. Needs no labels, but PyTorch; forms as ``calib``.
         time: how long to search, about, as 10m, 90s or 1h; then the best so far is taken. What was begun is finished.
         protect: leave nodes and tensors of this name alone, whole and in floating point; may be repeated.
         method: how ranges of activations follow from what was measured, as in `quantize`.
@@ -69,6 +71,7 @@ class OptimizeRecipe(Options):
     target: Annotated[Parsed[Target], Option(metavar="T")] = Parsed(_target, "")
     max_drop: Annotated[str, Option(metavar="D")] = ""
     eval: Annotated[str, Option(metavar="DATA")] = ""
+    data: Annotated[str, Option(metavar="DATA")] = ""
     metric: Metric = "auto"
     time: Annotated[str, Option(metavar="T")] = "10m"
     protect: Annotated[tuple[str, ...], Option(metavar="GLOB")] = ()

@@ -39,7 +39,8 @@ class Recipe(Gates):
     Attributes:
         target: what remains, as a fraction of the original: ``macs=0.5``, ``params=0.4``, ``size=0.25``, ``channels=0.5``, or
             ``latency=0.5``, measured here. ``auto`` is ``macs=0.5``; with ``lossless`` nothing else is removed.
-        align: widths are multiples of this: ``auto`` (16, in narrow layers 8 or 4; 4 where latency is the target), 1 or N.
+        align: widths are multiples of this: ``auto`` (16, in narrow layers 8 or 4; 4 where latency is the target), 1 or N. With
+            samples and MACs as the target, ``auto`` also weighs what kernels compute against what a width loses.
         protect: leave nodes and tensors of this name alone; may be repeated.
         only: kinds of groups that may shrink: ``channels``, ``heads``, ``mlp``, ``residual``; may be repeated.
         allow_inexact: also prune what a normalisation or statistic runs over; equality is not verified there.

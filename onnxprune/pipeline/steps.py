@@ -106,7 +106,7 @@ def _quantize(place: StepInput, options: Given) -> Outcome:
 
 def _optimize(place: StepInput, options: Given) -> Outcome:
     from onnxprune.driver.judgement import judge_optimized
-    from onnxprune.driver.optimize import optimize
+    from onnxprune.pipeline.optimizing import optimize
 
     result = optimize(place.model, options[OptimizeRecipe], progress=place.tell)
     found = judge_optimized(place.model, options[OptimizeRecipe], options[Gates], result.compiled, result.report.score)
@@ -194,7 +194,7 @@ def read(do: str, table: Mapping[str, Any], folder: Path) -> Given:
         OptionError: no such option, a value of the wrong type or that makes no sense, or a file that is not there.
     """
     kind = STEPS[do]
-    if Lesson in kind.options and find_spec("torch") is None:
+    if (Lesson in kind.options or (OptimizeRecipe in kind.options and "data" in table)) and find_spec("torch") is None:
         raise OptionError("needs PyTorch: run pip install 'onnxprune[torch]'")
     return fields.read(kind.options, table, defaults=kind.defaults, place=partial(located, folder=folder))
 

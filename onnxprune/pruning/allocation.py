@@ -115,10 +115,12 @@ def allocate_by_curves(
     exponent: float = 1.0,
     gone: Mapping[str, Positions] = MappingProxyType({}),
     own: Mapping[str, float] = MappingProxyType({}),
+    kernels: TargetPrices | None = None,
 ) -> Allocation:
     """Choose the widths that meet the target at the least sum of predicted errors (`onnxprune.pruning.knapsack`).
 
-    Errors are raised to ``exponent`` before they are added; ``gone`` and ``own`` are as in `allocate`.
+    Errors are raised to ``exponent`` before they are added; ``gone`` and ``own`` are as in `allocate`, ``kernels`` as in
+    `choose_widths`.
 
     Raises:
         OptionError: the model has nothing of what the target is a fraction of.
@@ -128,7 +130,7 @@ def allocate_by_curves(
     allowed = {name: [width for width in choices if width <= spared[name]] for name, choices in allowed.items()}
     whole = _whole(prices, target)
     curves = {name: replace(curve, error=curve.error**exponent) for name, curve in curves.items()}
-    counts = choose_widths(coupling.groups, curves, allowed, prices, target.fraction * whole)
+    counts = choose_widths(coupling.groups, curves, allowed, prices, target.fraction * whole, kernels)
     if counts is None:
         raise _out_of_reach(target, prices, {groups[name].factor: choices[0] for name, choices in allowed.items()}, align)
     factors = {groups[name].factor: count for name, count in counts.items()}
@@ -229,7 +231,7 @@ class _ScoreSearch(WidthSearch):
         if self.prices.total(self.least) > self.budget:
             return None
         found = self.within(self._at, 0.0, 1.0, _STEPS)
-        counts = self._approach(self.fill(dict(found[-1])))
+        counts = self._approach(self.fill(dict(found[-1][1])))
         return {factor: min(count, spared[factor]) for factor, count in counts.items()}
 
     def _at(self, share: float) -> GroupWidths:

@@ -1,5 +1,8 @@
 """The cost of a model as a function of the widths of its groups: multiply-accumulates, parameters, bytes.
 
+What kernels take is estimated as well: a dense convolution between *a* and *b* channels under *k* positions of its kernel takes,
+for each position of the image, as long as ``ceil16(b) * (k * ceil16(a) + 16)`` multiply-accumulates.
+
 Every branch of an ``If`` counts, and the body of a loop counts once: which is taken, and how often, the inputs decide.
 
 Worked example: a dense convolution between groups of widths *a* and *b* under a 3 x 3 kernel on 8 x 8 positions costs
@@ -22,10 +25,17 @@ if TYPE_CHECKING:
     from onnxprune.axes.node_axes import NodeAxes
     from onnxprune.ir.model import Model
 
-__all__ = ["COST_METRICS", "Cost", "CostModel", "Footprint", "layer_costs"]
+__all__ = ["COST_METRICS", "KERNELS", "Cost", "CostModel", "Footprint", "layer_costs"]
 
 COST_METRICS = ("macs", "params", "size")
 """The costs that are counted exactly; latency is predicted elsewhere."""
+KERNELS = "kernels"
+"""What kernels compute, in multiply-accumulates: whole blocks of channels, and the writing of what they output."""
+_BLOCK = 16
+"""Channels that a fast kernel computes at once: a width of 20 takes as long as one of 32."""
+_OUTPUT = 16
+"""Multiply-accumulates that take as long as one value takes beyond its own: those of a depthwise convolution, nine for a value,
+take three times as long as those of a dense one."""
 
 Term = tuple[float, tuple[Factor, ...]]
 """A coefficient, and the factors whose lengths it is multiplied with."""
@@ -82,13 +92,17 @@ class CostModel:
         """
         free = {group.factor for group in coupling.groups}
         below: dict[Factor, frozenset[Factor]] = {}
-        self._terms: dict[str, list[Term]] = {metric: [] for metric in COST_METRICS}
-        self._constant = dict.fromkeys(COST_METRICS, 0.0)
-        self._touched: dict[str, dict[Factor, list[Term]]] = {metric: {} for metric in COST_METRICS}
+        metrics = (*COST_METRICS, KERNELS)
+        self._terms: dict[str, list[Term]] = {metric: [] for metric in metrics}
+        self._constant = dict.fromkeys(metrics, 0.0)
+        self._touched: dict[str, dict[Factor, list[Term]]] = {metric: {} for metric in metrics}
         for node in coupling.nodes:
             for letters in node.rule.macs:
-                known = (node.letters.get(letter) or node.sizes[letter] for letter in letters)
+                known = [node.letters.get(letter) or node.sizes[letter] for letter in letters]
                 self._add("macs", 1 / batch, known, free, below)
+                self._add(KERNELS, 1 / batch, known, free, below)
+            for name in node.view.outputs if node.rule.macs else ():
+                self._add(KERNELS, _OUTPUT / batch, coupling.axes.get(name, ()), free, below)
         counted = parameters(model)
         for weight in model.weights.values():
             factors = coupling.axes.get(weight.name, weight.shape)
@@ -133,14 +147,14 @@ class CostModel:
 
     def total(self, metric: str, counts: Mapping[Factor, int]) -> float:
         """A cost when each factor keeps that many positions (others: all)."""
-        return self._constant[metric] + _price(self._terms[metric], counts)
+        return self._constant[metric] + _price(self._terms[metric], counts, _block(metric))
 
     def change(self, metric: str, counts: dict[Factor, int], factor: Factor, count: int) -> float:
         """The growth of a cost when one factor goes from its present count to ``count``."""
-        terms = self._touched[metric].get(factor, ())
-        before, present = _price(terms, counts), counts.get(factor, factor.size)
+        terms, block = self._touched[metric].get(factor, ()), _block(metric)
+        before, present = _price(terms, counts, block), counts.get(factor, factor.size)
         counts[factor] = count
-        after = _price(terms, counts)
+        after = _price(terms, counts, block)
         counts[factor] = present
         return after - before
 
@@ -155,7 +169,7 @@ class CostModel:
 
     def whole(self, metric: str) -> float:
         """What a target is a fraction of: the cost of the file."""
-        return self.total(metric, {}) if metric == "macs" else float(getattr(self.file, metric))
+        return float(getattr(self.file, metric)) if metric in {"params", "size"} else self.total(metric, {})
 
     def original(self) -> Cost:
         """All costs of the file."""
@@ -187,11 +201,17 @@ class Priced:
         return self.model.sharing(self.metric, factor)
 
 
-def _price(terms: Iterable[Term], counts: Mapping[Factor, int]) -> float:
+def _block(metric: str) -> int:
+    """What lengths are rounded up to a multiple of before they are multiplied."""
+    return _BLOCK if metric == KERNELS else 1
+
+
+def _price(terms: Iterable[Term], counts: Mapping[Factor, int], block: int) -> float:
     total = 0.0
     for coefficient, factors in terms:
         for factor in factors:
-            coefficient *= counts.get(factor, factor.size) if not factor.kind else length(factor, counts)
+            count = counts.get(factor, factor.size) if not factor.kind else length(factor, counts)
+            coefficient *= count if block == 1 else -(-count // block) * block
         total += coefficient
     return total
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from onnxprune.axes.factors import Factor
 
-__all__ = ["GroupWidths", "Prices", "TargetPrices", "WidthSearch", "WidthStep"]
+__all__ = ["GroupWidths", "PriceChanges", "Prices", "TargetPrices", "WidthSearch", "WidthStep"]
 
 GroupWidths = dict["Factor", int]
 """The width of every group, by its factor."""
@@ -60,6 +60,30 @@ class WidthStep:
     price: float
 
 
+class PriceChanges:
+    """The changes of a price when one group takes other widths.
+
+    They depend on the widths of the few groups that share layers with it, and searches pass by the same ones often: each is
+    priced once.
+    """
+
+    def __init__(self, prices: Prices, allowed: Mapping[Factor, Sequence[int]]) -> None:
+        self._prices, self._allowed = prices, allowed
+        self._near = {factor: tuple(other for other in prices.sharing(factor) if other in allowed) for factor in allowed}
+        self._known: dict[tuple[Factor, tuple[int, ...]], dict[int, float]] = {}
+
+    def __call__(self, counts: GroupWidths, factor: Factor, widths: Sequence[int]) -> list[float]:
+        """The change at each of some widths of a group; ``counts`` are the widths as they are."""
+        present, near = counts[factor], tuple([counts[other] for other in self._near[factor]])
+        known = self._known.setdefault((factor, near), {})
+        missing = [width for width in (*widths, present) if width not in known]
+        counts[factor] = self._allowed[factor][0]
+        for width in missing:
+            known[width] = self._prices.change(counts, factor, width)
+        counts[factor] = present
+        return [known[width] - known[present] for width in widths]
+
+
 class WidthSearch(ABC):
     """A search for widths whose price is within a budget.
 
@@ -68,6 +92,7 @@ class WidthSearch(ABC):
         prices: the cost under widths.
         budget: the most that widths may cost.
         least: every group at its least width.
+        changes: of the price, from widths to others.
     """
 
     farthest = 1
@@ -78,8 +103,7 @@ class WidthSearch(ABC):
     def __init__(self, allowed: Mapping[Factor, Sequence[int]], prices: Prices, budget: float) -> None:
         self.allowed, self.prices, self.budget = allowed, prices, budget
         self.least = {factor: widths[0] for factor, widths in allowed.items()}
-        self._near = {factor: tuple(other for other in prices.sharing(factor) if other in allowed) for factor in allowed}
-        self._known: dict[tuple[Factor, tuple[int, ...]], dict[int, float]] = {}
+        self.changes = PriceChanges(prices, allowed)
 
     @abstractmethod
     def loss(self, factor: Factor, present: int, place: int) -> float:
@@ -93,8 +117,10 @@ class WidthSearch(ABC):
     def harm(self, step: WidthStep, over: float) -> tuple[float | int | str, ...]:
         """The least is taken first when ``over`` must be saved."""
 
-    def within(self, at: Callable[[float], GroupWidths], low: float, high: float, steps: int) -> list[GroupWidths]:
+    def within(self, at: Callable[[float], GroupWidths], low: float, high: float, steps: int) -> list[tuple[float, GroupWidths]]:
         """The least widths, then those within the budget that bisection of a parameter passes, the last closest to the budget.
+
+        Each comes with its parameter, the least widths with ``high``.
 
         Args:
             at: the widths at a parameter; they cost less the higher it is.
@@ -102,30 +128,16 @@ class WidthSearch(ABC):
             high: one at which they cost no more than the budget.
             steps: how often the interval is halved.
         """
-        found = [self.least]
+        found = [(high, self.least)]
         for _ in range(steps):
             middle = (low + high) / 2
             counts = at(middle)
             if self.prices.total(counts) <= self.budget:
                 high = middle
-                found.append(counts)
+                found.append((middle, counts))
             else:
                 low = middle
         return found
-
-    def changes(self, counts: GroupWidths, factor: Factor, widths: Sequence[int]) -> list[float]:
-        """The changes of the price when one group takes each of some widths.
-
-        They depend on the widths of the few groups that share layers with it, and searches pass by the same ones often.
-        """
-        present, near = counts[factor], tuple([counts[other] for other in self._near[factor]])
-        known = self._known.setdefault((factor, near), {})
-        missing = [width for width in (*widths, present) if width not in known]
-        counts[factor] = self.allowed[factor][0]
-        for width in missing:
-            known[width] = self.prices.change(counts, factor, width)
-        counts[factor] = present
-        return [known[width] - known[present] for width in widths]
 
     def steps(self, counts: GroupWidths, direction: int, held: Factor | None = None) -> list[WidthStep]:
         """The steps up (``direction`` 1) or down (-1) of every group except the one that is held."""

@@ -6,7 +6,8 @@ A `session` has all that such a run needs: the samples and files that the user n
 
 The `trainer` carries out phases (`phase`) in steps (`step`), tells its progress (`progress`), and keeps a `checkpoint`. `recipes`
 has one function for each method, which describes its phases. Masks are in `masks`; `layers`, `weight_selection` and
-`channel_selection` say what they may keep and choose what they keep; `group_lasso` shrinks channels.
+`channel_selection` say what they may keep and choose what they keep; `group_lasso` shrinks channels. `distillation` trains what
+`optimize` found, int8 models through `fake_quantization`.
 
 Change here: a recipe (`recipes`), or how training runs (`trainer`, `step`). Operators and losses are in `onnxprune.torch`.
 """

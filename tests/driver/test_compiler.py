@@ -68,7 +68,7 @@ def test_repair_on_noise_brings_the_model_nearer_to_the_original_on_other_inputs
     assert repaired.repairs
     assert not plain.repairs
     feeds, original = [{"x": X}], plain.analysis.model
-    assert drifted(repaired.model, original, feeds) < 0.7 * drifted(plain.model, original, feeds)  # type: ignore[arg-type] # one batch
+    assert drifted(repaired.model, original, feeds) < 0.7 * drifted(plain.model, original, feeds)
 
 
 def test_repair_on_noise_that_does_not_help_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

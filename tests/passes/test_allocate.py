@@ -11,6 +11,7 @@ from onnxprune.errors import OptionError, TargetError
 from onnxprune.ir.model import Model
 from onnxprune.options.targets import Align, Target
 from onnxprune.passes import Allocate, Couple, Normalize, ScoreChannels
+from onnxprune.pruning.allocation import Allocation
 from onnxprune.pruning.knapsack import Curve
 
 ANALYSIS = Couple().run(Normalize().run(Model.of(parse(NETS["residual"]))))
@@ -48,6 +49,23 @@ def test_the_scope_reaches_the_search() -> None:
 def test_options_without_sense(target: str, align: str) -> None:
     with pytest.raises(OptionError):
         planned(target, align=align)
+
+
+@pytest.mark.parametrize(
+    ("target", "align", "counts"), [("macs=0.5", "auto", True), ("macs=0.5", "4", False), ("params=0.5", "auto", False)]
+)
+def test_what_kernels_compute_counts_where_macs_stand_for_time(
+    target: str, align: str, counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+
+    def spied(*args: object, kernels: object, **options: object) -> Allocation:
+        given.append(kernels)
+        return Allocation({}, 1.0)
+
+    monkeypatch.setattr("onnxprune.passes.allocate.allocate_by_curves", spied)
+    planned(target, "sensitivity", align)
+    assert (given != [None]) == counts
 
 
 @pytest.mark.parametrize("target", ["macs=0.4", "channels=0.9", "channels=1"])

@@ -18,7 +18,7 @@ from onnxprune.ir.files import written_bytes
 from onnxprune.ir.model import Model
 from onnxprune.ir.parameters import parameters
 from onnxprune.passes.analysis import Analysis
-from onnxprune.pruning.cost import COST_METRICS, Cost, CostModel, layer_costs
+from onnxprune.pruning.cost import COST_METRICS, KERNELS, Cost, CostModel, layer_costs
 
 EXPECTED = {  # by hand: multiply-accumulates of one sample, parameters
     "chain": (64 * (8 * 3 * 9 + 6 * 8 * 9 + 4 * 6), 216 + 5 * 8 + 432 + 24),
@@ -51,6 +51,17 @@ def by_hand(model: Model) -> tuple[int, int]:
             macs += math.prod(out) * (ins[0] or ())[0 if trans else -1]
     floats = sum(w.size for w in found.model.weights.values() if w.is_float)
     return macs // found.shapes.batch, floats
+
+
+def test_kernels_compute_whole_blocks_and_write_what_they_compute() -> None:
+    """64 positions: 3 to 8 channels and 8 to 6 under 3 x 3, 6 to 4 under 1 x 1; 8 and 6 can be pruned, and take one block."""
+    found = analyze(parse(NETS["chain"]))
+    kernels = costs_of(found).of(KERNELS)
+    whole = 64 * (16 * 3 * 9 + 16 * 16 * 9 + 4 * 16) + 16 * 64 * (16 + 16 + 4)
+    assert kernels.whole == kernels.total({}) == whole
+    wide, *_ = found.coupling.groups
+    assert kernels.total({wide.factor: 4}) == whole, "a part of a block saves nothing"
+    assert kernels.change({}, wide.factor, 20) == 64 * (16 * 3 * 9 + 16 * 16 * 9) + 16 * 64 * 16, "and costs a whole one"
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -161,6 +161,43 @@ def test_it_spreads_a_convex_loss_and_not_a_free_one() -> None:
     assert choose_widths(groups, curves, allowed, prices, 110) == {"a": 55, "b": 55}
 
 
+@dataclass
+class Blocks(Products):
+    """What kernels compute: blocks of 16."""
+
+    def total(self, counts: Mapping[Factor, int]) -> float:
+        return sum(price * math.prod(-(-counts.get(f, f.size) // 16) * 16 for f in factors) for price, factors in self.terms)
+
+    @property
+    def whole(self) -> float:
+        return self.total({})
+
+
+@pytest.mark.parametrize(
+    ("power", "alone", "beside"),
+    [
+        pytest.param(1.5, {"a": 24, "b": 24}, {"a": 32, "b": 16}, id="a part of a block loses little less than a whole one"),
+        pytest.param(4.0, {"a": 24, "b": 24}, {"a": 24, "b": 24}, id="it loses much less"),
+    ],
+)
+def test_parts_of_blocks_stay_where_they_lose_little_less(power: float, alone: dict[str, int], beside: dict[str, int]) -> None:
+    factors = [Factor(32), Factor(32)]
+    groups = [CouplingGroup(name, factor, True, (), "channels") for name, factor in zip("ab", factors, strict=True)]
+    curves = {name: Curve(np.arange(32), np.linspace(0, 1, 33) ** power, {}) for name in "ab"}
+    terms: list[tuple[float, tuple[Factor, ...]]] = [(1.0, (factor,)) for factor in factors]
+    allowed = {name: [8, 16, 24, 32] for name in "ab"}
+    assert choose_widths(groups, curves, allowed, Products(terms), 48) == alone
+    found = choose_widths(groups, curves, allowed, Products(terms), 48, Blocks(terms))
+    assert found is not None
+    assert sorted(found.values()) == sorted(beside.values())
+
+
+def test_what_kernels_compute_is_free_where_nothing_must_go() -> None:
+    case = instance(5, count=4, coupled=True)
+    found = choose_widths(case.groups, case.curves, case.allowed, case.prices, case.prices.total({}), Blocks(case.prices.terms))
+    assert found == {group.id: group.size for group in case.groups}
+
+
 def test_trials_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(knapsack, "_TRIALS", 0)
     case = instance(1, count=6, coupled=True)

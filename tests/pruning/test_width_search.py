@@ -62,6 +62,6 @@ def test_an_excess_is_saved_where_it_does_least_harm() -> None:
 
 def test_bisection_ends_next_to_the_budget() -> None:
     found = search(9).within(lambda share: {A: 8 - 2 * round(3 * share), B: 8}, 0, 1, 8)
-    assert found[0] == {A: 2, B: 2}
-    assert search(11).within(lambda share: {A: 8 - 2 * round(3 * share), B: 8}, 0, 1, 8)[-1] == {A: 2, B: 8}
-    assert search(16).within(lambda share: {A: 8 - 2 * round(3 * share), B: 8}, 0, 1, 8)[-1] == {A: 8, B: 8}
+    assert found[0][1] == {A: 2, B: 2}
+    assert search(11).within(lambda share: {A: 8 - 2 * round(3 * share), B: 8}, 0, 1, 8)[-1][1] == {A: 2, B: 8}
+    assert search(16).within(lambda share: {A: 8 - 2 * round(3 * share), B: 8}, 0, 1, 8)[-1][1] == {A: 8, B: 8}
