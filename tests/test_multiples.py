@@ -115,6 +115,16 @@ def test_a_graph_that_takes_one_sample_at_a_time() -> None:
     assert [batch.size for batch in samples.batches(16)] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_batch_of_one_that_is_spelled_out(command: str) -> None:
+    one = parse("""(float[n,1,8,8] x) => (float[1,7] y) <float[16,1,3,3] w1, float[7,16,3,3] w2, int64[2] scores = {1, 7}> {
+      a = Conv(x, w1) b = Relu(a) d = Conv(b, w2) e = GlobalAveragePool(d) y = Reshape(e, scores)
+    }""")
+    result = COMMANDS[command](one, {"x": X[:24]})
+    (y,) = inference_session(result.model).run(None, {"x": X[:1]})
+    assert y.shape == (1, 7)
+
+
 def test_a_graph_that_takes_one_sample_at_a_time_is_quantised() -> None:
     x = np.random.default_rng(0).normal(size=(6, 5, 4)).astype(np.float32)
     made = parse(RECURRENT.replace("y = Relu(q)", "y = MatMul(q, v)").replace("<float[1,24,4]", "<float[8,8] v, float[1,24,4]"))

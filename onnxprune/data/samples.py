@@ -87,6 +87,10 @@ class Samples(ABC):
             OptionError: an array does not fit the model, cannot be read, or there are too few for one batch.
         """
 
+    def at_a_time(self, size: int) -> int:
+        """So many samples as are asked for, or as the model takes where it is particular: one, or a multiple."""
+        return 1 if self.alone else max(size - size % self.multiple, self.multiple)
+
     def still(self) -> Table | None:
         """All samples, if they are arrays in memory or mapped from a file, which can be read in any order."""
         return None
@@ -359,7 +363,7 @@ class _Tables(Samples):
             )
 
     def batches(self, size: int = 16) -> Iterator[Batch]:
-        rows = self.signature.size or (1 if self.alone else max(size - size % self.multiple, self.multiple))
+        rows = self.signature.size or self.at_a_time(size)
         seen = 0
 
         def blocks() -> Iterator[SampleBlock]:

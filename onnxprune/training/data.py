@@ -86,7 +86,7 @@ class TrainingData:
         self.source, self.labelled = samples.source, samples.labelled
         self.samples, self._signature = samples, InputSignature.of(inputs, label)
         self._multiple = self._signature.size or samples.multiple
-        self.size = self._signature.size or max(batch - batch % self._multiple, self._multiple)
+        self.size = self._signature.size or samples.at_a_time(batch)
         self._seed, self._shard = seed, shard
         self._tables = None if samples.fresh else self._stored()
         self._limit = steps or None
