@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,8 @@ _STEPS = 12
 _NEAR = 0.01
 """What a size may be below the one asked for, as a share of it."""
 _CHUNK = 1 << 24
+_MANY = 0.9
+"""Zeros with which a kernel makes a layer faster, or it never gets one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,7 @@ class Sparsifier:
             ends = "only first and last layers are left: pass --ends to make them sparse, too"
             raise OptionError(f"{analysis.model.name}: {ends}{sparse_layers.few_left(self.left)}")
         sparse_layers.check_finite(analysis.model, self.layers)
+        self._sharing = self.layers  # which the sparsity is shared out among
         self.permuted: dict[str, Positions] = {}
         pattern = recipe.parsed
         if isinstance(pattern, NofM) and recipe.permute:
@@ -164,6 +168,19 @@ class Sparsifier:
             demand(check, self._original.name)
         return check
 
+    def among_faster(self) -> Sparsifier:
+        """The same, in which layers alone share the sparsity that a kernel makes faster if most of their weights are zero.
+
+        The others stay dense, and what they would cost is not measured.
+
+        Raises:
+            TargetError: there is no such layer.
+        """
+        faster = self.paying({layer.name: round(layer.size * (1 - _MANY)) for layer in self.layers})
+        found = copy.copy(self)
+        found._sharing = [layer for layer in self.layers if layer.name in faster]
+        return found
+
     def draft(self, counts: WeightCounts) -> WithKernels:
         """A model as fast as the one with these counts: it has kernels, and its zeros lie by magnitude; nothing is refit."""
         with self.stages("measuring", "timing layers with sparse kernels"):
@@ -180,7 +197,7 @@ class Sparsifier:
         faster = {layer.weight for layer in self.draft(counts).layers}
         found = {name: count for name, count in counts.items() if name in faster}
         if not found:
-            share = 1 - sum(counts.get(layer.name, 0) for layer in self.layers) / sum(layer.size for layer in self.layers)
+            share = 1 - sum(counts.get(layer.name, 0) for layer in self._sharing) / sum(layer.size for layer in self._sharing)
             raise TargetError(
                 f"{self.analysis.model.name}: with {share:.0%} zeros no layer is faster by a sparse kernel, as timed here"
             )
@@ -189,7 +206,7 @@ class Sparsifier:
     def shares(self, sparsity: float) -> dict[str, int]:
         """How many weights of each layer stay at a sparsity of those that the recipe gives none of their own."""
         recipe = self.recipe
-        rest = [layer for layer in self.layers if layer.name not in self._own]
+        rest = [layer for layer in self._sharing if layer.name not in self._own]
         counts = self._fixed()
         if not rest:
             return counts
@@ -251,7 +268,7 @@ class Sparsifier:
     def _curves(self) -> dict[str, dict[int, float]]:
         """What each layer costs, of those without a sparsity of their own."""
         original, recipe, calibration = self.analysis.float32, self.recipe, self._data
-        layers = [layer for layer in self.layers if layer.name not in self._own and layer.seen]
+        layers = [layer for layer in self._sharing if layer.name not in self._own and layer.seen]
         with self.stages("sensitivity", "measuring what each layer costs"):
             statistics = collect(original.model, original.coupling, calibration.fit, seed=recipe.seed)
             sparser = Sparser(recipe.parsed, recipe.method, recipe.repair, self.importance)
