@@ -47,5 +47,5 @@ def sparsifying(recipe: SparseRecipe) -> tuple[str, ...]:
     """Of `sparsify`."""
     measured = recipe.calib and recipe.goal is not None and recipe.allocation in {"auto", "sensitivity"}
     drafts, result = (["measuring"], [LATENCY]) if recipe.goal is not None and recipe.goal.metric == "latency" else ([], [])
-    found = [*(["sensitivity"] if measured else []), *drafts, "sparsify", "encode", *result]
+    found = [*drafts, *(["sensitivity"] if measured else []), "sparsify", "encode", *result]
     return ("analysis", *found, "verification", "agreement", WRITING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ from onnxprune.options.targets import Goal
 from onnxprune.passes import Couple, Decode, Encode, FillSource, Normalize, Restore, Sparsify, UseKernels
 from onnxprune.passes.base import Fitted, Progress, silent
 from onnxprune.passes.use_kernels import WithKernels
+from onnxprune.pruning.cost import layer_costs
 from onnxprune.sparse import layers as sparse_layers
 from onnxprune.sparse import permute
 from onnxprune.sparse.allocation import WeightCounts, counts_by_curves, important, threshold
@@ -60,6 +62,8 @@ _STEPS = 12
 _NEAR = 0.01
 """What a size may be below the one asked for, as a share of it."""
 _CHUNK = 1 << 24
+_MANY = 0.9
+"""Zeros with which a kernel makes a layer faster, or it never gets one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,8 @@ class Sparsifier:
             ends = "only first and last layers are left: pass --ends to make them sparse, too"
             raise OptionError(f"{analysis.model.name}: {ends}{sparse_layers.few_left(self.left)}")
         sparse_layers.check_finite(analysis.model, self.layers)
+        self._sharing = self.layers  # which the sparsity is shared out among
+        self._costs: Mapping[str, float] = {}  # of a weight of each, where not all cost the same
         self.permuted: dict[str, Positions] = {}
         pattern = recipe.parsed
         if isinstance(pattern, NofM) and recipe.permute:
@@ -164,6 +170,24 @@ class Sparsifier:
             demand(check, self._original.name)
         return check
 
+    def among_faster(self) -> Sparsifier:
+        """The same, in which layers alone share the sparsity that a kernel makes faster if most of their weights are zero.
+
+        The others stay dense, and what they would cost is not measured. By curves, the sparsity is that of multiply-accumulates:
+        a kernel takes its time to multiply, and a weight of an early layer is multiplied at more positions.
+
+        Raises:
+            TargetError: there is no such layer.
+        """
+        faster = self.paying({layer.name: round(layer.size * (1 - _MANY)) for layer in self.layers})
+        found = copy.copy(self)
+        found._sharing = [layer for layer in self.layers if layer.name in faster]
+        model, batch = self.analysis.model, max(self.analysis.shapes.batch, 1)
+        found._costs = {
+            layer.name: layer_costs(model, layer.reader.node, batch, {})[0] / layer.size for layer in found._sharing if layer.seen
+        }
+        return found
+
     def draft(self, counts: WeightCounts) -> WithKernels:
         """A model as fast as the one with these counts: it has kernels, and its zeros lie by magnitude; nothing is refit."""
         with self.stages("measuring", "timing layers with sparse kernels"):
@@ -180,7 +204,7 @@ class Sparsifier:
         faster = {layer.weight for layer in self.draft(counts).layers}
         found = {name: count for name, count in counts.items() if name in faster}
         if not found:
-            share = 1 - sum(counts.get(layer.name, 0) for layer in self.layers) / sum(layer.size for layer in self.layers)
+            share = 1 - sum(counts.get(layer.name, 0) for layer in self._sharing) / sum(layer.size for layer in self._sharing)
             raise TargetError(
                 f"{self.analysis.model.name}: with {share:.0%} zeros no layer is faster by a sparse kernel, as timed here"
             )
@@ -189,7 +213,7 @@ class Sparsifier:
     def shares(self, sparsity: float) -> dict[str, int]:
         """How many weights of each layer stay at a sparsity of those that the recipe gives none of their own."""
         recipe = self.recipe
-        rest = [layer for layer in self.layers if layer.name not in self._own]
+        rest = [layer for layer in self._sharing if layer.name not in self._own]
         counts = self._fixed()
         if not rest:
             return counts
@@ -203,8 +227,8 @@ class Sparsifier:
         seen = [layer for layer in rest if layer.seen]
         if not seen:
             return counts
-        total = round(sum(layer.size for layer in seen) * (1 - sparsity))
-        return counts | counts_by_curves(seen, self._curves, total, self._exponent_for(seen, counts, total))
+        cost = sum(layer.size * self._costs.get(layer.name, 1.0) for layer in seen) * (1 - sparsity)
+        return counts | counts_by_curves(seen, self._curves, cost, self._exponent_for(seen, counts, cost), self._costs)
 
     def _important(self, model: Model) -> dict[str, Array]:
         """The importance of each weight by gradients; by magnitude where a layer has none.
@@ -251,7 +275,7 @@ class Sparsifier:
     def _curves(self) -> dict[str, dict[int, float]]:
         """What each layer costs, of those without a sparsity of their own."""
         original, recipe, calibration = self.analysis.float32, self.recipe, self._data
-        layers = [layer for layer in self.layers if layer.name not in self._own and layer.seen]
+        layers = [layer for layer in self._sharing if layer.name not in self._own and layer.seen]
         with self.stages("sensitivity", "measuring what each layer costs"):
             statistics = collect(original.model, original.coupling, calibration.fit, seed=recipe.seed)
             sparser = Sparser(recipe.parsed, recipe.method, recipe.repair, self.importance)
@@ -259,7 +283,7 @@ class Sparsifier:
             held = list(islice(calibration.held, max(1, int(_MEASURED / max(runs, 1)))))
             return measure_curves(original.model, layers, statistics, held, sparser, self.stages.tell, recipe.seed)
 
-    def _exponent_for(self, layers: list[Layer], counts: WeightCounts, total: int) -> float:
+    def _exponent_for(self, layers: list[Layer], counts: WeightCounts, total: float) -> float:
         """The exponent whose sparse model is nearest to the original on samples that it was not fitted on.
 
         It is tried once, at the first sparsity; where the model is too large to try, the first one is taken.
@@ -268,7 +292,7 @@ class Sparsifier:
             original, calibration, curves = self.analysis.float32, self._data, self._curves
 
             def build(exponent: float) -> Model:
-                shares = {**counts, **counts_by_curves(layers, curves, total, exponent)}
+                shares = {**counts, **counts_by_curves(layers, curves, total, exponent, self._costs)}
                 return self._sparse(original, shares, calibration.fit).model
 
             self._exponent = LAYER_EXPONENTS[0]

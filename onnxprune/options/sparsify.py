@@ -51,7 +51,7 @@ class SparseRecipe(Gates):
         pattern: which weights may stay.
         method: how weights are chosen. ``auto`` is ``admm`` with samples, else ``magnitude``.
         allocation: how a sparsity is shared out; with a method by gradients ``global`` goes by them. ``auto`` is ``sensitivity``
-            with samples, else ``erk``.
+            with samples, else ``erk``, or ``uniform`` for a latency.
         layers: a sparsity of its own for layers whose nodes or weights have this name; the first that fits counts; may be
             repeated.
         protect: leave nodes and weights of this name alone; may be repeated.
@@ -133,7 +133,10 @@ class SparseRecipe(Gates):
         """
         method = ("admm" if data else "magnitude") if self.method == "auto" else self.method
         free = self.goal is not None and self.goal.metric != "threshold"
-        allocation = ("sensitivity" if data else "erk") if free and self.allocation == "auto" else self.allocation
+        blind = (
+            "uniform" if self.goal and self.goal.metric == "latency" else "erk"
+        )  # which goes by numbers of weights, not by time
+        allocation = ("sensitivity" if data else blind) if free and self.allocation == "auto" else self.allocation
         if not data and SAMPLES in METHODS[method].needs:
             raise OptionError(f"method {method!r} needs samples: add --calib DATA, or use --method magnitude")
         if not data and allocation == "sensitivity":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,7 +108,11 @@ def threshold(layers: Sequence[Layer], model: Model, factor: float) -> WeightCou
 
 @ALLOCATIONS.register("sensitivity", needs=(SAMPLES,))
 def counts_by_curves(
-    layers: Sequence[Layer], curves: Mapping[str, Mapping[int, float]], total: int, exponent: float
+    layers: Sequence[Layer],
+    curves: Mapping[str, Mapping[int, float]],
+    total: float,
+    exponent: float,
+    costs: Mapping[str, float] = MappingProxyType({}),
 ) -> WeightCounts:
     """The counts with the least sum of measured errors, each to a power, since errors of layers do not simply add.
 
@@ -117,10 +122,12 @@ def counts_by_curves(
     Args:
         layers: the layers.
         curves: for each of them the error by the number of weights it keeps.
-        total: how many weights all keep.
+        total: how many weights all keep; with costs, what these cost together, about.
         exponent: of the errors.
+        costs: of one weight of a layer that has another cost than 1, as the time that it takes.
     """
     grids, errors = [], []
+    each = [costs.get(layer.name, 1.0) for layer in layers]
     for layer in layers:
         grid = np.unique(np.geomspace(max(1, layer.size * _FLOOR), layer.size, _GRID).round())
         known = np.array(sorted(curves[layer.name]), np.float64)
@@ -132,17 +139,21 @@ def counts_by_curves(
         errors.append(error)
 
     def at(price: float) -> list[float]:
-        return [float(grid[np.argmin(error + price * grid)]) for grid, error in zip(grids, errors, strict=True)]
+        found = zip(grids, errors, each, strict=True)
+        return [float(grid[np.argmin(error + price * cost * grid)]) for grid, error, cost in found]
+
+    def cost_of(counts: Sequence[float]) -> float:
+        return sum(count * cost for count, cost in zip(counts, each, strict=True))
 
     low, high = -30.0, 10.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (low, middle) if sum(at(10**middle)) <= total else (middle, high)
+        low, high = (low, middle) if cost_of(at(10**middle)) <= total else (middle, high)
     few, many = at(10**high), at(10**low)
-    gap = sum(many) - sum(few)
-    share = min(max((total - sum(few)) / gap, 0.0), 1.0) if gap else 0.0
+    gap = cost_of(many) - cost_of(few)
+    share = min(max((total - cost_of(few)) / gap, 0.0), 1.0) if gap else 0.0
     wanted = {layer.name: a + share * (b - a) for layer, a, b in zip(layers, few, many, strict=True)}
-    return rounded(wanted, {layer.name: layer.size for layer in layers}, total)
+    return rounded(wanted, {layer.name: layer.size for layer in layers}, round(sum(wanted.values()) if costs else total))
 
 
 def _line(x: Array, known: Array, values: Array) -> Array:

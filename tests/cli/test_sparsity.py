@@ -10,6 +10,9 @@ import pytest
 from onnx import numpy_helper
 
 from command import DIGITS, Cli, complaints, net, refused, shell
+from kernel_nets import NET, sparse
+from onnxprune.kernels import build
+from onnxprune.latency.interleave import Quartiles
 
 
 def test_sparsify_writes_zeros_and_says_where(call: Cli, tmp_path: Path) -> None:
@@ -36,6 +39,29 @@ def test_sparsify_with_samples(call: Cli, model: Path, tmp_path: Path) -> None:
     assert done.status == 0, done.err
     assert "unstructured, by admm, shared out by sensitivity" in done.out
     assert "refit 2 layers" in done.out
+
+
+@pytest.mark.skipif(not build.compiler(), reason="no C compiler")
+def test_zeros_for_a_latency(call: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The screen says what was obtained; what cannot be is one line, and nothing is written."""
+    least = [0.3]
+
+    def spreads(*_: object, **__: object) -> list[Quartiles]:
+        return [Quartiles(least[0], 0.28, 0.33)]
+
+    monkeypatch.setattr("onnxprune.driver.sparse_latency.measure_spreads", spreads)
+    monkeypatch.setattr("onnxprune.driver.sparsifier.OrtTimer", lambda: lambda _: [4.0, 1.0])
+    onnx.save(sparse(NET, density=1.0), tmp_path / "net.onnx")
+    asked = ("sparsify", tmp_path / "net.onnx", "-o", tmp_path / "fast.onnx", "--kernels", "--pattern", "4x1", "--ends")
+    done = call(*asked, "--target", "latency=0.31")
+    assert done.status == 0, done.err
+    assert "obtained latency=0.300, half of the rounds from 0.280 to 0.330, measured on one thread" in done.out
+    assert "requested latency=0.31, obtained a sparsity of" in done.out
+    (tmp_path / "fast.onnx").unlink()
+    least[0] = 0.4
+    done = call(*asked, "--target", "latency=0.31")
+    refused(done, 1, "target latency=0.31 cannot be reached: the fastest of 6 models has latency=0.400, measured")
+    assert not (tmp_path / "fast.onnx").exists()
 
 
 def test_values_whose_squares_overflow_are_no_fault_and_no_warning(tmp_path: Path) -> None:

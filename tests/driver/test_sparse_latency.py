@@ -68,6 +68,8 @@ def test_the_result_takes_what_is_asked_for_and_little_less(fraction: float, sha
     assert {layer.pattern for layer in report.kernels} == {"4x1"}
     assert any("with sparse kernels" in note for note in report.verification.notes)  # type: ignore[union-attr]
     assert shapes[0] == {"x": (1, 16, 9, 9)}
+    kept = {layer.weight: layer.kept / layer.size for layer in report.layers}
+    assert kept["last"] > 2 * kept["three"]  # which is multiplied at 81 positions
     document = report.to_dict()
     assert document["latency"] == report.latency
     names = dict.fromkeys(one.name for one in told if isinstance(one, Phase))

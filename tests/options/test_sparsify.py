@@ -33,6 +33,7 @@ def test_what_makes_no_sense_is_refused(fields: dict[str, object], says: str) ->
 def test_auto_depends_on_data() -> None:
     assert SparseRecipe().settled(data=True).method == "admm"
     assert SparseRecipe().settled(data=False).allocation == "erk"
+    assert SparseRecipe("latency=0.5", kernels=True).settled(data=False).allocation == "uniform"
     with pytest.raises(OptionError, match="method 'wanda' needs samples: add --calib DATA"):
         SparseRecipe(method="wanda").settled(data=False)
     with pytest.raises(OptionError, match="allocation 'sensitivity' needs samples"):

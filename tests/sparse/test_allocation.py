@@ -96,6 +96,30 @@ def test_shares_by_curves_are_the_best_there_are(total: int, exponent: float) ->
     assert error("first", counts["first"]) + error("inner", counts["inner"]) == pytest.approx(best, rel=0.02)
 
 
+@pytest.mark.parametrize("exponent", [0.5, 1.0])
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.7])
+def test_shares_by_curves_of_layers_with_costs_are_the_best_there_are(share: float, exponent: float) -> None:
+    """A weight of the first layer takes eight times as long; every split with the same time tried."""
+    pair, costs = LAYERS[:2], {"first": 8.0, "inner": 1.0}
+    sizes = [SIZES[layer.name] for layer in pair]
+    curves = {layer.name: {round(kept * layer.size): (1 - kept) ** 2 for kept in (0.6, 0.3, 0.1)} for layer in pair}
+    total = share * (8 * sizes[0] + sizes[1])
+    counts = counts_by_curves(pair, curves, total, exponent, costs)
+    assert 8 * counts["first"] + counts["inner"] == pytest.approx(total, abs=0.02 * total + 9)
+    assert counts["first"] / sizes[0] < counts["inner"] / sizes[1]
+
+    def error(kept: float) -> float:
+        known, values = np.log([0.1, 0.3, 0.6]), np.log([(1 - one) ** 2 for one in (0.1, 0.3, 0.6)])
+        inner = int(np.clip(np.searchsorted(known, np.log(kept)) - 1, 0, 1))
+        slope = (values[inner + 1] - values[inner]) / (known[inner + 1] - known[inner])
+        return float(np.exp(values[inner] + slope * (np.log(kept) - known[inner]))) ** exponent if kept < 1 else 0.0
+
+    splits = [(k / sizes[0], (total - 8 * k) / sizes[1]) for k in range(6, sizes[0] + 1)]
+    best = min(error(a) + error(b) for a, b in splits if 0.02 < b <= 1)
+    found = error(counts["first"] / sizes[0]) + error(counts["inner"] / sizes[1])
+    assert found <= best * 1.03
+
+
 def test_a_curve_that_falls_as_weights_go_is_taken_for_noise() -> None:
     """More weights cannot hurt: an error counts for every smaller number of weights, too."""
     pair = LAYERS[:2]

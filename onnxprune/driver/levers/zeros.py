@@ -23,8 +23,6 @@ __all__ = ["Zeros"]
 
 _PATTERN = "4x1"
 """Blocks of 4 outputs for one input: for their accuracy the fastest."""
-_MOST = 0.9
-"""Zeros with which a layer must be faster by a kernel, or none is offered."""
 _SLOW = "no sparse kernel is faster"
 _REGISTER = (
     "layers with zeros have sparse kernels: they are as fast as this where onnxprune.kernels.register is called, and elsewhere "
@@ -57,9 +55,7 @@ class Zeros(GradedLever):
             return ()
         self.ground.stack.enter_context(custom_operators(library()))
         try:
-            worker = self._sparsifier(Made(Mixture(), self.ground.original))
-            if not self.ground.recipe.by_size:
-                worker.paying({layer.name: round(layer.size * (1 - _MOST)) for layer in worker.layers})
+            self._sparsifier(Made(Mixture(), self.ground.original))
         except (ModelError, OptionError, TargetError) as error:
             self.notes.append(str(error))
             return ()
@@ -80,7 +76,12 @@ class Zeros(GradedLever):
         return made.then(Step(self.name, choice, {"refit": found.stored}, check, left, (_REGISTER,), found.kernels))
 
     def _sparsifier(self, made: Made) -> Sparsifier:
-        """What makes a model sparse that levers before this one made; the latest ones are kept."""
+        """What makes a model sparse that levers before this one made; the latest ones are kept.
+
+        Raises:
+            OptionError: no layer may be sparse.
+            TargetError: a kernel makes no layer faster.
+        """
         found = self._sparsifiers.pop(made.mixture, None)
         if found is None:
             ground = self.ground
@@ -92,6 +93,7 @@ class Zeros(GradedLever):
                 encoding="auto" if made.model.opset >= OPSET else "dense",
             )
             found = Sparsifier(made.model, recipe, ground.samples, ground.stages, self._use_kernels)
+            found = found if ground.recipe.by_size else found.among_faster()
         self._sparsifiers[made.mixture] = found
         while len(self._sparsifiers) > _OPEN:
             self._sparsifiers.pop(next(iter(self._sparsifiers)))

@@ -111,7 +111,7 @@ def test_where_no_kernel_is_faster_it_is_not_offered() -> None:
     pulled = lever()
     assert pulled.choices() == ()
     assert "with 90% zeros no layer is faster by a sparse kernel" in pulled.notes[0]
-    with pytest.raises(TargetError, match="with 80% zeros no layer is faster"):
+    with pytest.raises(TargetError, match="with 90% zeros no layer is faster"):
         carried(pulled, "4x1 sparsity=0.8")
 
 
