@@ -81,7 +81,7 @@ class Distillation:
         session = TrainingSession(
             with_float_weights(student) if rounded else student, TrainingInputs(learnt, teacher, held), options, tell=tell
         )
-        trained = session.train([Phase("distillation", options.epochs)]).compiled
+        trained = session.train([Phase("distillation", options.epochs, start=True)]).compiled
         model = round_weights(trained, student) if rounded else trained
         feeds = [batch.feeds for batch in islice(held.batches(_BATCH), _CHOOSING)]
         before, after = (drifted(one, teacher, feeds) for one in (student, model))
