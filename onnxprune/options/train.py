@@ -147,7 +147,8 @@ class Lesson(Options):
     Attributes:
         data: samples: .npz, .npy, folder of images or .npz files, package.module:function. Labels by the name label.
         teacher: the model whose outputs are right: an .onnx file, or ``none``.
-        eval: samples that each epoch is judged on; the best is kept. Forms as ``data``.
+        eval: samples that each epoch is judged on; the best is kept, of `finetune` the weights as they were where none is better.
+            Forms as ``data``.
         log: write logs for TensorBoard to this folder.
     """
 

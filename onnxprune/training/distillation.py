@@ -81,11 +81,11 @@ class Distillation:
         session = TrainingSession(
             with_float_weights(student) if rounded else student, TrainingInputs(learnt, teacher, held), options, tell=tell
         )
-        trained = session.train([Phase("distillation", options.epochs)]).compiled
+        trained = session.train([Phase("distillation", options.epochs, start=True)]).compiled
         model = round_weights(trained, student) if rounded else trained
         feeds = [batch.feeds for batch in islice(held.batches(_BATCH), _CHOOSING)]
         before, after = (drifted(one, teacher, feeds) for one in (student, model))
-        return Distilled(model, f"{options.epochs} epochs{' through rounding' if rounded else ''}", before, after)
+        return Distilled(model, f"distilled{' through rounding' if rounded else ''} for {options.epochs} epochs", before, after)
 
     def _parts(self, model: Model) -> tuple[Samples, Samples]:
         """The samples that train, and those that choose."""

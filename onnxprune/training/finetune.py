@@ -37,4 +37,4 @@ def finetune(
     check_gates(inputs)
     options = options or Training()
     session = TrainingSession(source, inputs, options, tell=progress)
-    return judged(session.train([Phase("finetune", session.options.epochs)]), source, inputs, "finetune", options)
+    return judged(session.train([Phase("finetune", session.options.epochs, start=True)]), source, inputs, "finetune", options)

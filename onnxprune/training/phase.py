@@ -22,6 +22,7 @@ class Phase:
         penalty: added to the loss of each step.
         factor: of the learning rate, at a share of the phase; as the options say if ``None``.
         ready: share of the phase from which on its epochs may be the result.
+        start: whether the weights that it begins with are the result where no epoch scores better.
         end: called once, after it.
         groups: the largest learning rate of parameters whose names end so; weight decay leaves them alone.
         snapshot: number of the epoch before which the weights are kept, for rewinding; below 0 for none.
@@ -34,6 +35,7 @@ class Phase:
     penalty: Callable[[], Tensor] | None = None
     factor: Callable[[float], float] | None = None
     ready: float = 0.0
+    start: bool = False
     end: Callable[[], None] | None = None
     groups: Mapping[str, float] = field(default_factory=dict)
     snapshot: int = -1

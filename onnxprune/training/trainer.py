@@ -167,6 +167,8 @@ class Trainer:
                 state.epochs.append(Epoch(phase.name, 0, math.nan, self._score(self._callbacks.score), 0.0, 0.0))
         state.phase, state.epoch, state.step, state.loss = number, 0, 0, 0.0
         state.best, state.stale = None, 0
+        if phase.start and self._callbacks.score:
+            state.best = self._score(self._callbacks.score), _copy_of_state(self.module)
         seed_all(self.options.seed, number)
 
     def _run_epoch(self, loop: _Loop, random: Mapping[str, Tensor] | None) -> None:

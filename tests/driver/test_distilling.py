@@ -41,7 +41,7 @@ class Known:
             raise RequirementError(self.fails)
         model = student.copy()
         model.weights["b4"] = Weight("b4", None, np.asarray(model.weights["b4"].array() + np.float32(self.bias)))
-        return Distilled(model, "3 epochs", 0.5, self.after)
+        return Distilled(model, "distilled for 3 epochs", 0.5, self.after)
 
 
 def run(distil: Known) -> OptimizeResult:
@@ -53,11 +53,11 @@ def run(distil: Known) -> OptimizeResult:
 def test_what_helps_is_taken_and_has_a_row_of_its_own() -> None:
     result = run(Known(0.25, bias=1e-4))
     *before, last = result.report.levers
-    assert (last.lever, last.choice, last.exact) == (DISTILLATION, "3 epochs", False)
+    assert (last.lever, last.choice, last.exact) == (DISTILLATION, "distilled for 3 epochs", False)
     assert list(last.drift) == ["distilled"]
     assert last.score == result.report.score.pruned != before[-1].score
-    assert [row["choices"].get(DISTILLATION) for row in result.report.tried if row["chosen"]] == ["3 epochs"]
-    assert result.report.chosen.endswith("3 epochs")
+    assert [row["choices"].get(DISTILLATION) for row in result.report.tried if row["chosen"]] == ["distilled for 3 epochs"]
+    assert result.report.chosen.endswith("distilled for 3 epochs")
     assert any("from 0.5000 to 0.2500" in note for note in result.report.notes)
     assert result.report.seconds.keys() >= {DISTILLATION}
     assert result.report.after.macs < result.report.before.macs

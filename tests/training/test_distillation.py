@@ -41,7 +41,7 @@ def test_a_float_model_comes_closer_to_its_teacher() -> None:
     student = shaken(TEACHER)
     found = Distillation({"x": X}, seed=1)(student, TEACHER, silent)
     assert found.after < found.before
-    assert found.choice == "10 epochs"
+    assert found.choice == "distilled for 10 epochs"
     assert found.model.proto.graph == student.proto.graph
     assert found.model.weights.keys() == student.weights.keys()
 
@@ -51,7 +51,7 @@ def test_an_int8_model_is_trained_through_its_rounding_and_stays_in_int8(monkeyp
     student = Model.of(onnxprune.quantize(shaken(TEACHER).to_proto(), samples={"x": X}, agreement=False).model)
     found = Distillation({"x": X}, seed=1)(student, TEACHER, silent)
     assert found.after < found.before
-    assert found.choice == "10 epochs through rounding"
+    assert found.choice == "distilled through rounding for 10 epochs"
     assert found.model.proto.graph == student.proto.graph
     kinds = {name: weight.dtype for name, weight in student.weights.items()}
     assert {name: weight.dtype for name, weight in found.model.weights.items()} == kinds

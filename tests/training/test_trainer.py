@@ -154,6 +154,16 @@ def test_the_best_epoch_is_kept_and_training_stops_when_none_is_better() -> None
         assert torch.equal(weight, kept[1][name])
 
 
+@pytest.mark.parametrize("start", [True, False])
+def test_the_start_is_the_result_where_no_epoch_is_better(start: bool) -> None:
+    scores = iter([0.9] * start + [0.1, 0.5, 0.2])
+    run = trainer(Training(epochs=3), score=lambda _: next(scores))
+    before = {name: weight.clone() for name, weight in weights(run.module).items()}
+    run.run([Phase("fit", 3, start=start)])
+    assert [epoch.score for epoch in run.state.epochs] == [0.1, 0.5, 0.2]
+    assert all(torch.equal(weight, before[name]) for name, weight in weights(run.module).items()) == start
+
+
 def test_states_before_a_phase_is_ready_are_no_result() -> None:
     scores = iter([0.9, 0.1, 0.2])
     run = trainer(Training(epochs=3), score=lambda _: next(scores))
