@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onnxprune.data.samples import in_multiples, open_samples
 from onnxprune.errors import ContractError, InputError, ModelError, OnnxPruneError, OptionError
@@ -13,12 +14,19 @@ from onnxprune.runtime.partition import run_each
 from onnxprune.runtime.session import first_line, random_feeds
 from onnxprune.shapes.candidates import binding_candidates
 
+if TYPE_CHECKING:
+    from onnxprune.ir.weights import Array
+
 __all__ = ["explained", "refused", "unsuitable"]
 
 _TRIALS = 12
 """Sizes of inputs that are tried."""
 _BATCHES = 16
 """Batches of samples that are tried."""
+_AT_A_TIME = ((16, True), (2, True), (1, True), (16, False))
+"""Samples of a batch that are tried: the first axis of an input may count something else, of which a model needs several. And
+whether ONNX Runtime may rewrite the graph: it then runs some that the standard forbids.
+"""
 
 
 def explained(
@@ -77,9 +85,23 @@ def unsuitable(path: Path, option: str, source: str, preprocess: str = "") -> In
         model = Model.of(path)
         samples = open_samples(source, model.inputs, option=option, preprocess=preprocess or None)
         in_multiples(model, samples)
-        for result in run_each(model, [batch.feeds for batch in islice(samples.batches(), _BATCHES)]):
-            if isinstance(result, Exception):
-                return OptionError(f"{samples.source}: {model.name} does not run on these samples: {first_line(result)}")
+        for size, optimize in _AT_A_TIME:
+            batches = list(islice(samples.batches(size), _BATCHES))
+            results = run_each(model, [one.feeds for one in batches], optimize=optimize)
+            for result, batch in zip(results, batches, strict=True):
+                if isinstance(result, Exception):
+                    return OptionError(f"{samples.source}: {_told(model, batch.feeds, first_line(result))}")
     except InputError as error:
         return error
     return None
+
+
+def _told(model: Model, feeds: Mapping[str, Array], why: str) -> str:
+    """That a model does not run on a batch, and the way out if its first axis counts no samples."""
+    shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
+    name, array = next(iter(feeds.items()))
+    form = "x".join(["N", *map(str, array.shape[1:])])
+    return (
+        f"{model.name} does not run on these samples ({shapes}): {why}; if its first axis counts no samples, say how long it is, "
+        f"as --shape {name}={form} with a number for N"
+    )

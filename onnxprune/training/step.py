@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from onnxprune.errors import RequirementError
+from onnxprune.errors import ModelError, RequirementError
 from onnxprune.options.train import Training
 from onnxprune.torch.losses import Objective
 from onnxprune.torch.module import GraphModule
@@ -65,6 +65,7 @@ class TrainingStep:
             phase: whose penalty is added to the loss.
 
         Raises:
+            ModelError: the loss does not depend on the weights.
             RequirementError: the loss is not a finite number.
         """
         feeds = self._devices.tensors(batch.feeds)
@@ -80,6 +81,8 @@ class TrainingStep:
             loss = self.objective(student(feeds), given, labels)
         if phase.penalty:
             loss = loss + phase.penalty()
+        if not loss.requires_grad:
+            raise ModelError(f"{self._module.title}: no output that the loss reads depends on a weight: nothing can be trained")
         value = float(loss.detach())
         if not math.isfinite(value):
             raise RequirementError(

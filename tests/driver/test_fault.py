@@ -50,8 +50,34 @@ def test_samples_that_a_model_does_not_run_on_are_at_fault(tmp_path: Path, width
     assert (unsuitable(path, "--calib", str(samples)) is None) == runs
     found = explained(IndexError("list index out of range"), [path], {"--calib": str(samples)})
     assert isinstance(found, ContractError if runs else OptionError)
-    assert runs or f"--calib {samples}: {path} does not run on these samples: " in str(found)
+    assert runs or f"--calib {samples}: {path} does not run on these samples (x [3, 5]): " in str(found)
     assert runs or "cut" in str(found)
+
+
+FRAMES = """<ir_version: 9, opset_import: ["" : 18]> g (float[time, 4] x) => (y) <float[1,1,3,4] w> {
+    [look] c = Unsqueeze (x, axes) y = Conv (c, w)
+}"""
+
+
+def test_a_first_axis_that_counts_no_samples_is_told_of(tmp_path: Path) -> None:
+    """All of them together are long enough for a kernel of three, and two are not."""
+    text = FRAMES.replace("<float[1,1,3,4] w>", "<float[1,1,3,4] w = {1,1,1,1,1,1,1,1,1,1,1,1}, int64[2] axes = {0, 1}>")
+    path, samples = written(tmp_path, text), tmp_path / "calib.npz"
+    np.savez(samples, x=np.ones((9, 4), np.float32))
+    fault = unsuitable(path, "--calib", str(samples))
+    assert fault is not None
+    assert "does not run on these samples (x [2, 4])" in str(fault)
+    assert "as --shape x=Nx4 with a number for N" in str(fault)
+
+
+def test_what_the_standard_forbids_is_at_fault_even_where_onnx_runtime_runs_it(tmp_path: Path) -> None:
+    """A reshape that drops the sizes of an image is fused to one that does not."""
+    text = """<ir_version: 9, opset_import: ["" : 18]> g (float[n, 8, 6, 6] x) => (y) <int64[1] i = {0}, int64[1] zero = {0}> {
+        r = Relu (x) s = Shape (r) g = Gather (s, i) t = Concat <axis = 0> (g, zero) [drop] y = Reshape (r, t)
+    }"""
+    path, samples = written(tmp_path, text), tmp_path / "calib.npz"
+    np.savez(samples, x=np.ones((9, 8, 6, 6), np.float32))
+    assert "drop" in str(unsuitable(path, "--calib", str(samples)))
 
 
 def test_too_little_memory_is_no_defect() -> None:

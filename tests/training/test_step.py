@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from onnxprune import RequirementError
+from onnxprune import ModelError, RequirementError
 from onnxprune.data.batching import Batch
 from onnxprune.options.train import Training
 from onnxprune.torch import to_module
@@ -54,3 +54,13 @@ def test_a_loss_that_is_no_number_is_an_error() -> None:
     )
     with pytest.raises(RequirementError, match="the loss is nan in fit: make --lr smaller"):
         step(step.student(), make_optimizer(module, OPTIONS, {}), BATCH, phase)
+
+
+def test_a_loss_that_no_weight_changes_is_the_models_fault() -> None:
+    model = perceptron(4)
+    model.graph.node.add(op_type="Identity", input=["x"], output=["through"])
+    model.graph.output[0].name = "through"
+    module = to_module(model)
+    step = TrainingStep(module, OPTIONS, find_devices("cpu"), None)
+    with pytest.raises(ModelError, match="no output that the loss reads depends on a weight"):
+        step(step.student(), make_optimizer(module, OPTIONS, {}), BATCH, Phase("fit", 1))
