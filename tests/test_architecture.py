@@ -103,6 +103,7 @@ PROTOBUF |= {
     "torch.program",
     "torch.tensors",
     "training.batchnorm",
+    "training.fake_quantization",
 }
 PROTOBUF |= {
     "passes.bodies",

@@ -95,9 +95,7 @@ def optimize(
 ) -> OptimizeResult:
     """Make a model as fast as it can be within a drop of its score, or the most accurate one that is fast or small enough.
 
-    Channels are cut and repaired, layers compute in int8 or, with ``kernels``, get zeros where that is faster, and what can go
-    without loss does. Which of that is mixed, and how much of it, is searched for: every mixture that is tried is built, timed
-    beside the original, and judged on samples that it did not learn from. Each lever alone is tried, too, while there is time.
+    `onnxprune.pipeline.optimizing` has the function for users, which says more, and what it raises.
 
     Args:
         source: a path, a ``ModelProto``, bytes, or an ``onnx_graphsurgeon.Graph``; it is not changed.
@@ -108,16 +106,11 @@ def optimize(
         distil: trains the best model on the recipe's ``data``; `onnxprune.optimize` gives one where there is data.
 
     Raises:
-        ModelError: the source is not a model that can be read, computes in int8 already, or has no floating-point weights.
-        OptionError: there are no samples, too few, or they do not fit; or sparse kernels are asked for and cannot be built.
-        TargetError: nothing that was tried is faster within the drop, or meets the target; says what came nearest.
-        VerificationError: an output is not tested that must be.
+        OnnxPruneError: as there.
     """
     recipe, stages = OptimizeRecipe.of(recipe), Stages(progress)
     until = time.monotonic() + seconds(recipe.time)
-    original, given = _opened(source, recipe.calib if samples is None else samples, recipe)
-    if distil:
-        distil.check(original)
+    original, given = _opened(source, recipe.calib if samples is None else samples, recipe, distil)
     learnt, judges = _parts(given, recipe, original)
     clock = clock or Clock.at(judges)
     with stages("evaluation", "taking the original's score"):
@@ -159,8 +152,8 @@ def _demanded(pulled: Sequence[LeverReport], recipe: OptimizeRecipe, original: M
         demand(check, original.name)
 
 
-def _opened(source: ModelSource, samples: SamplesLike, recipe: OptimizeRecipe) -> tuple[Model, Samples]:
-    """The model, at the sizes of its samples, and the samples."""
+def _opened(source: ModelSource, samples: SamplesLike, recipe: OptimizeRecipe, distil: Distiller | None) -> tuple[Model, Samples]:
+    """The model, at the sizes of its samples, and the samples; what would distil it finds nothing wrong with it."""
     if recipe.kernels:
         library()  # says at once where it cannot be built
     original = begin(Model.of(source, recipe.shape), source, recipe_text("optimize", recipe))
@@ -169,7 +162,10 @@ def _opened(source: ModelSource, samples: SamplesLike, recipe: OptimizeRecipe) -
     given = optional_samples(samples, original.inputs, recipe.preprocess)
     if given is None:
         raise OptionError("what a model loses is measured on samples, which repair and int8 need, too: add --calib DATA")
-    return sized(original, given), given
+    original = sized(original, given)
+    if distil:
+        distil.check(original)
+    return original, given
 
 
 def _searched(trials: Trials, wish: Wish, recipe: OptimizeRecipe) -> Iterator[str]:

@@ -26,10 +26,10 @@ def optimize(
 ) -> OptimizeResult:
     """Make a model as fast as it can be within a drop of its score, or the most accurate one that is fast or small enough.
 
-    Channels are cut and repaired, layers compute in int8 where that is faster, and what can go without loss does. Which of that
-    is mixed, and how much of it, is searched for: every mixture that is tried is built, timed beside the original, and judged on
-    samples that it did not learn from. The original, and each lever alone, are always tried. With ``data`` the best model is
-    distilled at the end, which is taken where it helps.
+    Channels are cut and repaired, layers compute in int8 or, with ``kernels``, get zeros where that is faster, and what can go
+    without loss does. Which of that is mixed, and how much of it, is searched for: every mixture that is tried is built, timed
+    beside the original, and judged on samples that it did not learn from. Each lever alone is tried, too, while there is time.
+    With ``data`` the best model is distilled at the end, which is taken where it helps.
 
     Args:
         source: a path, a ``ModelProto``, bytes, or an ``onnx_graphsurgeon.Graph``; it is not changed.
@@ -40,7 +40,8 @@ def optimize(
 
     Raises:
         ModelError: the source is not a model that can be read, computes in int8 already, or has no floating-point weights.
-        OptionError: there are no samples, too few, or they do not fit; there is data, but no PyTorch.
+        OptionError: there are no samples, too few, or they do not fit; there is data, but no PyTorch; or sparse kernels are asked for
+            and cannot be built.
         TargetError: nothing that was tried is faster within the drop, or meets the target; says what came nearest.
         VerificationError: an output is not tested that must be.
     """
