@@ -70,6 +70,8 @@ def distilled(trials: Trials, wish: Wish, found: Trial, made: Made, distil: Dist
         distil: trains it.
         stages: announces and times what is done.
     """
+    if any(step.kernels for step in made.steps):
+        return found, made, "distillation: layers with sparse kernels cannot be trained: leave --kernels out"
     with stages(DISTILLATION, "distilling the best model"):
         try:
             one = distil(made.model, trials.original, stages.tell)

@@ -40,8 +40,8 @@ def optimize(
 
     Raises:
         ModelError: the source is not a model that can be read, computes in int8 already, or has no floating-point weights.
-        OptionError: there are no samples, too few, or they do not fit; there is data, but no PyTorch; or sparse kernels are asked for
-            and cannot be built.
+        OptionError: there are no samples, too few, or they do not fit; there is data, but no PyTorch; or sparse kernels are
+            asked for and cannot be built.
         TargetError: nothing that was tried is faster within the drop, or meets the target; says what came nearest.
         VerificationError: an output is not tested that must be.
     """

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
-from onnxprune.driver.distilling import DISTILLATION, Distilled
+from onnxprune.driver.distilling import DISTILLATION, Distilled, distilled
+from onnxprune.driver.levers.base import Made, Mixture, Step
 from onnxprune.driver.optimize import OptimizeResult, optimize
+from onnxprune.driver.progress import Stages
+from onnxprune.driver.trials import Trial
 from onnxprune.errors import OptionError, RequirementError
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
@@ -74,6 +78,14 @@ def test_what_does_not_help_leaves_the_model_as_it_was(distil: Known, note: str)
     result = run(distil)
     assert DISTILLATION not in [lever.lever for lever in result.report.levers]
     assert any(note in one for one in result.report.notes)
+
+
+def test_layers_with_sparse_kernels_are_not_trained() -> None:
+    made = Made(Mixture(), Model.of(net()))
+    made = made.then(Step("zeros", "zeros", {"refit": made.model}, kernels=(Mock(),)))
+    trial = Trial(made.mixture, 0.5, 0.5, 0.9)
+    found = distilled(Mock(), Mock(), trial, made, Known(0.25), Stages(None))
+    assert found == (trial, made, "distillation: layers with sparse kernels cannot be trained: leave --kernels out")
 
 
 def test_the_samples_that_judge_must_still_allow_it() -> None:
