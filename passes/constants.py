@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from onnx import NodeProto
 
@@ -14,10 +13,7 @@ from onnxprune.ir.weights import Array, Weight, constant_of
 from onnxprune.passes.bodies import compute_outputs, hoist, rename, replace_all, unique_names
 from onnxprune.runtime.session import evaluate
 
-if TYPE_CHECKING:
-    from onnxprune.ir.types import Shape
-
-__all__ = ["constants_to_initializers", "fold", "gather_constants", "share", "tie", "untie"]
+__all__ = ["constants_to_initializers", "fold", "gather_constants", "share", "untie"]
 
 _NOT_FOLDED = frozenset({"DequantizeLinear", "QuantizeLinear", "Cast", "Bernoulli", "Multinomial"})
 _SMALL_BYTES = 1 << 16
@@ -161,26 +157,6 @@ def untie(model: Model) -> None:
             copy = model.fresh_name(f"{name}__copy")
             model.weights[copy] = weight.renamed(copy)
             node.input[position] = copy
-
-
-def tie(model: Model) -> Model:
-    """The model with one constant for all copies that `untie` made of it and that are still equal; itself if there are none."""
-    known: dict[tuple[str, Shape, bytes], str] = {}
-    names: dict[str, str] = {}
-    kept = {value.name for value in model.graph.output} | model.overridable
-    copied = {origin for origin, count in Counter(weight.origin for weight in model.weights.values()).items() if count > 1}
-    for name, weight in model.weights.items():
-        if weight.origin in copied and name not in kept and not _is_matrix(weight):
-            first = known.setdefault((weight.origin, weight.shape, weight.array().tobytes()), name)
-            if first != name:
-                names[name] = first
-    if not names:
-        return model
-    tied = model.copy()
-    rename(tied.graph, names)
-    for name in names:
-        del tied.weights[name]
-    return tied
 
 
 def _untie_decoded(model: Model) -> None:
