@@ -13,6 +13,8 @@ from onnxprune.ir.node import domain_of
 from onnxprune.latency.timer import Timer
 from onnxprune.passes.base import Pass, Progress, silent
 from onnxprune.passes.bodies import replace_all
+from onnxprune.shapes.candidates import binding_candidates
+from onnxprune.shapes.probes import shapes_at
 from onnxprune.sparse.kernel_nodes import (
     DOMAIN,
     HEIGHTS,
@@ -97,6 +99,7 @@ class _Fuser:
         }
         graph = infer_shapes(model.skeleton(), model.name)
         self._shapes = {value.name: value.type.tensor_type.shape for value in typed_values(graph)}
+        self._timed = shapes_at(model, next(binding_candidates(model, (1, 2)))[0]).shapes if timer else {}
         self._own = {id(node): node for node in model.graph.node}
         self._nodes: dict[int, NodeProto | None] = {}
         self._used: list[Fusion] = []
@@ -137,7 +140,7 @@ class _Fuser:
         return self._ratios.get(key)
 
     def _alone(self, nodes: Sequence[NodeProto]) -> ModelProto:
-        """Nodes that follow each other as a model, its open sizes 1."""
+        """Nodes that follow each other as a model."""
         made = {name for node in nodes for name in node.output}
         read = dict.fromkeys(name for node in nodes for name in node.input if name and name not in made)
         fed = [name for name in read if name not in self.model.weights]
@@ -216,9 +219,9 @@ class _Fuser:
         return other if shape and None not in shape and shape == self._shape(other) else ""
 
     def _sizes(self, name: str) -> list[int] | None:
-        """The sizes of a value at batch 1; ``None`` where its rank is not known."""
-        shape = self._shape(name)
-        return [size if isinstance(size, int) and size > 0 else 1 for size in shape] if shape else None
+        """The sizes of a value at batch 1, open ones as the user or samples say, or as is usual; ``None`` if nobody knows."""
+        shape = self._timed.get(name)
+        return list(shape) if shape else None
 
     def _shape(self, name: str) -> list[int | str | None]:
         """The sizes of a value, symbols for those that are open; empty where nothing is known."""

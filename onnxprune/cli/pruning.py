@@ -15,8 +15,6 @@ from onnxprune.options.gates import Gates
 from onnxprune.options.prune import Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from onnxprune.axes.plan import Plan
     from onnxprune.driver.prune import Result
     from onnxprune.driver.result import Pruned
@@ -61,7 +59,7 @@ def prune(recipe: Recipe, given: Prune) -> None:
         result = api.prune(model, recipe, agreement=recipe.verify, progress=tell)
         if timed:
             tell(Phase("measuring latency", phases.LATENCY))
-            result = with_benchmark(model, result, recipe.shape)
+            result = with_benchmark(model, result)
         tell(Phase("writing", phases.WRITING))
         with Outputs() as outputs:
             digest = write(result.compiled, given, result.to_dict(), outputs)
@@ -242,19 +240,22 @@ def verify(given: Verify) -> None:
     sys.exit(error.exit_status)
 
 
-def with_benchmark(model: Path, result: Result, shape: Sequence[str] = ()) -> Result:
-    """The result with the latency of the original and of the pruned model; where that cannot be measured, a note says why."""
+def with_benchmark(model: Path, result: Result) -> Result:
+    """The result with the latency of the original and of the pruned model, at sizes that the user gave or samples have.
+
+    Where that cannot be measured, a note says why.
+    """
     import dataclasses
 
     from onnxprune.ir.temporary import temporary_folder
     from onnxprune.latency.benchmark import benchmark as run
 
-    report = result.report
+    report, shapes = result.report, result.compiled.sizes.shapes(result.compiled.inputs)
     with temporary_folder() as folder:
         small = folder / "pruned.onnx"
         result.save(small)
         try:
-            timed = run([model, small], labels=["original", "pruned"], seconds=1.0, shapes=shape)
+            timed = run([model, small], labels=["original", "pruned"], seconds=1.0, shapes=shapes)
         except OnnxPruneError as error:
             report = dataclasses.replace(report, notes=(*report.notes, f"latency was not measured: {error}"))
         else:

@@ -95,18 +95,8 @@ def optimize(
 ) -> OptimizeResult:
     """Make a model as fast as it can be within a drop of its score, or the most accurate one that is fast or small enough.
 
-    `onnxprune.pipeline.optimizing` has the function for users, which says more, and what it raises.
-
-    Args:
-        source: a path, a ``ModelProto``, bytes, or an ``onnx_graphsurgeon.Graph``; it is not changed.
-        recipe: the drop or the target, the samples, how long to search; a text is the target.
-        samples: calibration data, in any form of `open_samples`; the recipe's if there is none here.
-        progress: told what begins.
-        clock: how models are timed, if not by ONNX Runtime here.
-        distil: trains the best model on the recipe's ``data``; `onnxprune.optimize` gives one where there is data.
-
-    Raises:
-        OnnxPruneError: as there.
+    `onnxprune.pipeline.optimizing` has the function for users: arguments and errors are the same, and it makes ``distil``, which
+    trains the best model on the recipe's ``data``.
     """
     recipe, stages = OptimizeRecipe.of(recipe), Stages(progress)
     until = time.monotonic() + seconds(recipe.time)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from onnxprune.driver.search import LEAST, approach
@@ -26,9 +25,7 @@ _LESS = 0.97
 """What the next fit aims at, as a share of what is asked for."""
 
 
-def at_latency(
-    worker: Sparsifier, original: Model, goal: Goal, shapes: Mapping[str, Sequence[int]] | None = None
-) -> tuple[Sparsified, Quartiles]:
+def at_latency(worker: Sparsifier, original: Model, goal: Goal) -> tuple[Sparsified, Quartiles]:
     """The least sparse model that takes no more than a fraction of the original's time; with what it takes.
 
     Drafts are timed until one takes what is asked for or little less, and that one is fitted. Layers that a kernel does not make
@@ -38,7 +35,6 @@ def at_latency(
         worker: makes models sparse.
         original: what they are timed beside.
         goal: the fraction.
-        shapes: sizes of inputs, where they are open.
 
     Raises:
         TargetError: no draft is so fast; says which is the fastest. Or a kernel makes no layer faster.
@@ -46,7 +42,7 @@ def at_latency(
     worker = worker.among_faster()
 
     def timed(model: Model) -> Quartiles:
-        return measure_spreads(original, [model], seconds=_SECONDS, shapes=shapes)[0]
+        return measure_spreads(original, [model], seconds=_SECONDS)[0]
 
     def measure(share: float) -> float:
         sparsity = _sparsity(share)

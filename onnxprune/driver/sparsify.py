@@ -78,7 +78,7 @@ def sparsify(
     jury = Jury.of(recipe.gates, original, opened, recipe.preprocess).sized()
     original = jury.original
     worker = Sparsifier(original, recipe, jury.learnt, stages)
-    made, check, timing = _made(worker, original, opened)
+    made, check, timing = _made(worker, original)
     with stages("agreement", "comparing outputs with the original's") if agreement or jury.gates.asked else nullcontext():
         judged = jury.judge(made.stored, compare=agreement, seed=recipe.seed)
     report = SparseReport(
@@ -108,14 +108,13 @@ def sparsify(
     return SparseResult(report, compiled=made.stored)
 
 
-def _made(worker: Sparsifier, original: Model, samples: Samples | None) -> tuple[Sparsified, Check, dict[str, Any]]:
+def _made(worker: Sparsifier, original: Model) -> tuple[Sparsified, Check, dict[str, Any]]:
     """The sparse model, with its proof, and with what it takes where that was asked for."""
     goal = worker.recipe.goal
     if goal is None or goal.metric != "latency":
         made = worker.run()
         return made, worker.proof(made), {}
-    feeds = next(samples.batches(1)).feeds if samples else {}
-    made, taken = at_latency(worker, original, goal, {name: array.shape for name, array in feeds.items()})
+    made, taken = at_latency(worker, original, goal)
     return made, worker.proof(made), {"latency": taken.median, "spread": (taken.q1, taken.q3)}
 
 

@@ -67,6 +67,12 @@ class GivenSizes:
                 seen.setdefault(key, size)
         return replace(known, seen=seen)
 
+    def shapes(self, inputs: Sequence[ValueInfoProto]) -> dict[str, tuple[int, ...]]:
+        """The shapes of inputs that something is known of; -1 for an axis that has a size, or that nothing is known of."""
+        known = {**self.seen, **self.fixed}
+        found = {value.name: tuple(known.get(str(key), -1) for key in self.axes(value)) for value in inputs}
+        return {name: shape for name, shape in found.items() if any(size >= 0 for size in shape)}
+
 
 def is_open(dim: object) -> bool:
     """Tell whether a dimension of an input has no size; Paddle writes -1."""
@@ -117,9 +123,7 @@ def given_shapes(texts: Sequence[str], inputs: Mapping[str, Sequence[int | str |
         OptionError: as there.
     """
     values = [helper.make_tensor_value_info(name, TensorProto.UNDEFINED, dims) for name, dims in inputs.items()]
-    given = given_sizes(texts, values)
-    shapes = {value.name: tuple(given.fixed.get(str(key), -1) for key in given.axes(value)) for value in values}
-    return {name: shape for name, shape in shapes.items() if any(size >= 0 for size in shape)}
+    return given_sizes(texts, values).shapes(values)
 
 
 def _for_input(found: GivenSizes, text: str, value: ValueInfoProto, sizes: Sizes) -> GivenSizes:

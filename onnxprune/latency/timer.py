@@ -144,7 +144,8 @@ def measure_spreads(
 ) -> list[Quartiles]:
     """The latency of candidates as a fraction of the original's: median and quartiles over rounds in which all take turns.
 
-    ``seconds`` is the time for each of them; ``batch`` and ``shapes`` set open sizes as in `benchmark`.
+    ``seconds`` is the time for each of them; ``batch`` and ``shapes`` set open sizes as in `benchmark`. Without
+    ``shapes`` these are what the original knows of them, from the user and from samples.
 
     Raises:
         ModelError: ONNX Runtime does not load or run one of them.
@@ -154,7 +155,8 @@ def measure_spreads(
     if threads < 1 or not seconds >= 0:
         raise OptionError(f"threads must be 1 or more and seconds not negative: {threads}, {seconds}")
     require_provider(provider)
-    runs = [loaded(model, provider, threads, batch, shapes or {})[0] for model in (original, *candidates)]
+    shapes = shapes or original.sizes.shapes(original.inputs)
+    runs = [loaded(model, provider, threads, batch, shapes)[0] for model in (original, *candidates)]
     first, *others = interleave(runs, clock=clock(provider, threads), seconds=seconds, min_rounds=10, warmup=3)
     return [quartiles([b / a for a, b in zip(first, other, strict=True)]) for other in others]
 

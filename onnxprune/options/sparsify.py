@@ -133,9 +133,8 @@ class SparseRecipe(Gates):
         """
         method = ("admm" if data else "magnitude") if self.method == "auto" else self.method
         free = self.goal is not None and self.goal.metric != "threshold"
-        blind = (
-            "uniform" if self.goal and self.goal.metric == "latency" else "erk"
-        )  # which goes by numbers of weights, not by time
+        timed = self.goal is not None and self.goal.metric == "latency"
+        blind = "uniform" if timed else "erk"  # which goes by numbers of weights, and not by time
         allocation = ("sensitivity" if data else blind) if free and self.allocation == "auto" else self.allocation
         if not data and SAMPLES in METHODS[method].needs:
             raise OptionError(f"method {method!r} needs samples: add --calib DATA, or use --method magnitude")

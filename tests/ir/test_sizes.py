@@ -63,6 +63,13 @@ def test_samples_give_sizes_except_of_the_batch() -> None:
         model.sizes.with_samples({"x": (None, 3, 9, 9)}, model.inputs, "--calib c.npz")
 
 
+def test_shapes_are_as_far_as_they_are_known() -> None:
+    model = Model.of(parse(IMAGE), ("height=8",))
+    assert model.sizes.shapes(model.inputs) == {"x": (-1, -1, 8, -1)}
+    found = model.sizes.with_samples({"x": (None, 3, 8, 9), "ids": (None, 7)}, model.inputs, "--calib c.npz")
+    assert found.shapes(model.inputs) == {"x": (-1, -1, 8, 9), "ids": (-1, 7)}
+
+
 def test_copies_keep_their_sizes() -> None:
     model = Model.of(parse(IMAGE), ("height=8",))
     assert model.copy().sizes == model.sizes == Model.of(model).sizes

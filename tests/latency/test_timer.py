@@ -97,6 +97,10 @@ def test_open_sizes_are_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timer, "_bound", spy)
     measure_ratio(net("attention"), net("attention"), seconds=0, batch=3, shapes={"x": (-1, 5, 8)})
     assert seen == [{"x": (3, 5, 8)}] * 2
+    seen.clear()
+    known = Model.of(net("attention").to_proto(), ("x=?x7x8",))
+    measure_ratio(known, net("attention"), seconds=0)
+    assert seen == [{"x": (1, 7, 8)}] * 2  # at the sizes that the original was given
 
 
 def test_weights_need_not_be_in_the_protobuf() -> None:

@@ -123,6 +123,20 @@ def test_a_layer_that_is_measured_to_be_slower_stays() -> None:
     assert [layer.ratio for layer in found.layers] == [0.25] * 3
 
 
+@pytest.mark.parametrize(("shape", "sizes"), [((), [1, 16, 64, 64]), (("x=?x?x20x24",), [1, 16, 20, 24])])
+def test_layers_are_timed_at_sizes_that_users_use(shape: tuple[str, ...], sizes: list[int]) -> None:
+    """... also those whose images may have any size: one pixel says nothing of a kernel."""
+    asked: list[list[int]] = []
+
+    def timer(models: Sequence[ModelProto]) -> list[float | None]:
+        asked.extend([dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim] for model in models)
+        return [1.0, 0.5]
+
+    text = "(float[N,16,H,W] x) => (float[N,32,H,W] y) <float[32,16,1,1] w> { y = Conv(x, w) }"
+    assert UseKernels(timer).run(Model.of(sparse(text), shape)).layers[0].ratio == 0.5
+    assert asked == [sizes] * 2
+
+
 @pytest.mark.skipif(not build.compiler(), reason="no C compiler")
 def test_layers_are_timed_with_their_kernels() -> None:
     found = UseKernels(OrtTimer()).run(Model.of(sparse(NET)))
