@@ -103,7 +103,7 @@ class LatencyProfiler:
             provider: cpu, cuda or tensorrt.
             threads: of ONNX Runtime within an operator.
             batch: what a dynamic batch axis is.
-            inputs: other open sizes, as `benchmark` takes them in ``shapes``.
+            inputs: other open sizes, as `benchmark` takes them in ``shapes``; what the model knows of them if none.
             align: what widths are multiples of where `profile` is not told.
             cache: the file where times are kept; ``None`` for nowhere.
             progress: told (what, steps done, steps in all).
@@ -126,7 +126,8 @@ class LatencyProfiler:
         self._align, self._device = align, device
         fed = [SessionInput(value.name, "", _dims(value)) for value in model.inputs]
         self._model, self._factors = model, [group.factor for group in coupling.groups]
-        self._graph = SegmentedGraph(model, coupling, shapes, resolve_shapes(fed, batch, inputs or {}).shapes)
+        inputs = inputs or model.sizes.shapes(model.inputs)
+        self._graph = SegmentedGraph(model, coupling, shapes, resolve_shapes(fed, batch, inputs).shapes)
         self._widths: dict[Factor, list[int]] = {}
 
     @property
@@ -222,7 +223,7 @@ class LatencyProfiler:
             if times[0] is None and self._device:  # it is too small for the whole model
                 return LatencyFit(1.0, 0.0, 0.0, 0.0, math.nan)
             if times[0] is None:
-                told = "ONNX Runtime does not run it, so that its latency is not known: try benchmark"
+                told = "ONNX Runtime does not run it at these sizes, so that its latency is not known: say others with --shape"
                 raise ModelError(f"{self._model.name}: {told}")
             fit = fit_latency(self._graph, costs, plans, times)
             if not again or (attempt and fit.error < _CLOSE):

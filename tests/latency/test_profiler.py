@@ -23,6 +23,7 @@ from nets import NETS, parse
 from onnxprune.axes.factors import Factor
 from onnxprune.driver.prune import analyze
 from onnxprune.errors import ModelError, OptionError, ProviderError
+from onnxprune.ir.model import Model
 from onnxprune.latency import measurements, profiler
 from onnxprune.latency.benchmark import machine_of
 from onnxprune.latency.model import LatencyModel
@@ -231,6 +232,10 @@ def test_the_batch_and_other_open_sizes_are_bound() -> None:
         tuple(a.ints) for model in clock.models for node in model.graph.node for a in node.attribute if a.name == "strides"
     }
     assert strides == {(40, 56)}
+    clock = Clock()
+    profiling(analyze(Model.of(parse(net), ("H=24", "W=32"))), clock).profile()
+    sizes = [{prop.key: prop.value for prop in model.metadata_props} for model in clock.models]
+    assert {"d0": "1", "d1": "24", "d2": "32"} in sizes  # as the user said
 
 
 def test_progress_is_told() -> None:
@@ -342,7 +347,7 @@ def test_what_does_not_run_alone_is_named_and_left_to_the_other_terms() -> None:
 
 def test_a_model_that_does_not_run_has_no_latency() -> None:
     costs = profiling(ANALYSES["chain"], Clock(Mock(return_value=None)))
-    with pytest.raises(ModelError, match=r"<model>: ONNX Runtime does not run it, .*: try benchmark"):
+    with pytest.raises(ModelError, match=r"<model>: ONNX Runtime does not run it at these sizes, .*: say others with --shape"):
         costs.profile()
 
 
