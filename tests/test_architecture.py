@@ -47,6 +47,7 @@ ROOMS = [
 PROTOBUF = {
     "ir.weights",
     "ir.node",
+    "ir.trips",
     "ir.validate",
     "ir.inferred",
     "runtime.affordable",

@@ -19,6 +19,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensor
 
 from onnxprune.errors import ModelError
 from onnxprune.ir.node import STANDARD_DOMAINS, subgraphs
+from onnxprune.ir.trips import demand_ends
 from onnxprune.ir.weights import PACKED, external_path
 
 __all__ = ["at_most", "validate"]
@@ -50,6 +51,7 @@ def validate(proto: ModelProto, file: Path | None) -> None:
         ModelError: it contradicts itself; the message names node or tensor.
     """
     _Validation(proto, file).check()
+    demand_ends(proto.graph)
 
 
 @dataclass(frozen=True)

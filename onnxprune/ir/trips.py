@@ -1,0 +1,84 @@
+"""Loops that no machine finishes: one number in a file can ask for any amount of time.
+
+Exporters write ``while`` with the largest number there is, and a condition that ends it: such loops pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helper
+
+from onnxprune.errors import ModelError
+from onnxprune.ir.node import domain_of, subgraphs
+
+__all__ = ["demand_ends"]
+
+_MOST = 1 << 36
+"""Runs of a body: ONNX Runtime takes about a microsecond for the shortest, and a day for so many."""
+_PASSES = frozenset({"Identity", "Cast"})
+
+_Constants = Mapping[str, TensorProto]
+
+
+def demand_ends(graph: GraphProto, outer: _Constants | None = None) -> None:
+    """Refuse loops that run too often, and whose bodies cannot end them.
+
+    Args:
+        graph: of a model, or a body.
+        outer: constants of the graphs around it, by name.
+
+    Raises:
+        ModelError: names the node.
+    """
+    nodes = [node for node in graph.node if any(attribute.type == AttributeProto.GRAPH for attribute in node.attribute)]
+    constants = {**(outer or {}), **_constants(graph)} if nodes else {}
+    for node in nodes:
+        if node.op_type == "Loop" and not domain_of(node):
+            _demand_end(node, constants)
+        for body in subgraphs(node):
+            demand_ends(body, constants)
+
+
+def _constants(graph: GraphProto) -> _Constants:
+    """The constants of a graph that no caller may override."""
+    given = {value.name for value in graph.input}
+    found = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in given}
+    for node in graph.node:
+        if node.op_type == "Constant" and not domain_of(node) and node.attribute[0].type == AttributeProto.TENSOR:
+            found[node.output[0]] = node.attribute[0].t
+    return found
+
+
+def _demand_end(node: NodeProto, constants: _Constants) -> None:
+    trips = _number(node.input[0], constants)
+    most = trips is not None and trips > _MOST
+    if not (most or not node.input[0]) or not _holds(node.input[1] if len(node.input) > 1 else "", constants):
+        return
+    body = next(attribute.g for attribute in node.attribute if attribute.name == "body")
+    if _goes_on(body, constants):
+        often = f"{trips} times" if most else "without end"
+        raise ModelError(f"Loop node {node.name or node.output[0]!r} runs {often}, and nothing in its body ends it")
+
+
+def _number(name: str, constants: _Constants) -> int | None:
+    """The value of a constant with one element; ``None`` where it is none."""
+    tensor = constants.get(name)
+    if tensor is None or tensor.data_location == TensorProto.EXTERNAL or math.prod(tensor.dims) != 1:
+        return None
+    return int(numpy_helper.to_array(tensor).reshape(-1)[0])
+
+
+def _holds(name: str, constants: _Constants) -> bool:
+    """Whether a condition is always true."""
+    return not name or bool(_number(name, constants))
+
+
+def _goes_on(body: GraphProto, outer: _Constants) -> bool:
+    """Whether the condition that a body returns is the one that it got, or always true."""
+    constants, makers = {**outer, **_constants(body)}, {name: node for node in body.node for name in node.output}
+    name = body.output[0].name
+    while name in makers and makers[name].op_type in _PASSES:
+        name = makers[name].input[0]
+    return name == body.input[1].name or bool(_number(name, constants))
