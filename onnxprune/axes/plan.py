@@ -126,7 +126,7 @@ class Plan:
             PlanError: it is not a plan of this format.
         """
         if not isinstance(data, dict) or data.get("format") != PLAN_FORMAT:
-            raise PlanError(f"not a plan: its 'format' is not {PLAN_FORMAT!r}")
+            raise PlanError(f"not a plan: its 'format' is not {PLAN_FORMAT!r}; `onnxprune plan` writes one")
         groups: dict[str, tuple[Positions, int]] = {}
         for group in _read(data, "groups", list):
             name = _read(group, "id", str)
@@ -159,7 +159,7 @@ class Plan:
         except OSError as error:
             raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
         except ValueError as error:
-            raise PlanError(f"{path}: not JSON that a plan can be: {error}") from error
+            raise PlanError(f"{path}: not JSON that a plan can be: {error}; `onnxprune plan` writes one") from error
 
 
 def _read(data: Any, name: str, kind: type[T]) -> T:

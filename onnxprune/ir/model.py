@@ -7,6 +7,7 @@ byte of them.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,9 @@ _DEFAULTS = 4
 _MAY_HOLD = frozenset({"Constant", "ConstantOfShape"})
 """Operators that may make floating-point weights of nothing else than what they hold."""
 
+_NAMED = 3
+"""Models beside a file that is not there, which are named."""
+
 ModelSource = Any
 """A path of a file or of a folder with a model, a ``ModelProto``, its bytes, or an ``onnx_graphsurgeon.Graph``."""
 
@@ -45,7 +49,7 @@ def load_proto(path: Path) -> ModelProto:
         if not path.is_file():
             if path.is_symlink() and not path.exists():
                 raise ModelError(f"{path}: is a link that leads nowhere")
-            raise ModelError(f"{path}: no such file" if not path.exists() else f"{path}: is a folder, not an .onnx file")
+            raise ModelError(f"{path}: {_absent(path)}")
         proto = onnx.load(path, load_external_data=False)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
@@ -54,8 +58,21 @@ def load_proto(path: Path) -> ModelProto:
     except Exception as error:  # the parser raises another type with every protobuf backend
         raise ModelError(f"{path}: not an ONNX model, or truncated: export or copy it again") from error
     if not proto.opset_import or not (proto.graph.node or proto.graph.output):
-        raise ModelError(f"{path}: not an ONNX model (no graph in it)")
+        raise ModelError(f"{path}: not an ONNX model (no graph in it): export or copy it again")
     return proto
+
+
+def _absent(path: Path) -> str:
+    """Why a path is no model file, and which one may have been meant."""
+    if path.exists():
+        return "is a folder, not an .onnx file, and has none in it: name the file"
+    if not path.parent.exists():
+        return f"no such file, and no folder {path.parent}: name the model that was exported"
+    known = sorted(one.name for one in path.parent.glob("*.onnx"))
+    if near := difflib.get_close_matches(path.stem, [name.removesuffix(".onnx") for name in known], 1):
+        return f"no such file; did you mean {str(path.with_name(f'{near[0]}.onnx'))!r}?"
+    there = f"; beside it are {', '.join(known[:_NAMED])}{', ...' if len(known) > _NAMED else ''}" if known else ""
+    return f"no such file{there}: name the model that was exported"
 
 
 def data_files(path: Path) -> set[Path]:
