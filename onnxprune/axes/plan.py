@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxprune.axes.factors import Factor, Positions, index
 from onnxprune.errors import PlanError
-from onnxprune.options.documents import load_json
+from onnxprune.options.documents import absent, load_json
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
@@ -156,6 +156,8 @@ class Plan:
             return cls.from_dict(load_json(path))
         except PlanError as error:
             raise PlanError(f"{path}: {error}") from error
+        except FileNotFoundError as error:
+            raise PlanError(f"{path}: {absent(Path(path), '.json')}") from error
         except OSError as error:
             raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
         except ValueError as error:

@@ -263,7 +263,9 @@ class Quantizer:
         _tidy(result, original)
         result = Restore().run(result, with_quantizers(self._model, result))
         if not weights:
-            raise TargetError(f"{self._model.name}: nothing in it can be quantised: {most_frequent_reason(result, kept)}")
+            why = most_frequent_reason(result, kept)
+            remedy = ": name less with --exclude" if why == EXCLUDED else ""
+            raise TargetError(f"{self._model.name}: nothing in it can be quantised: {why}{remedy}")
         single = tuple(whole) if recipe.per_channel else ()
         said = tuple(self._workshop.said)
         return Quantized(result, nodes, kept, weights, len(rounded.layers), single, said, rounded.notes, self.check)

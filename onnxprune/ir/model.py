@@ -7,7 +7,6 @@ byte of them.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +23,7 @@ from onnxprune.ir.sizes import GivenSizes, given_sizes
 from onnxprune.ir.unchanged import note
 from onnxprune.ir.validate import validate
 from onnxprune.ir.weights import FLOATS, Weight, densify
+from onnxprune.options.documents import absent
 
 __all__ = ["Model", "ModelSource", "data_files", "load_proto", "pinned_sizes"]
 
@@ -31,9 +31,6 @@ _DEFAULTS = 4
 """The version of the file format from which an initializer need not be an input, and one that is gives a default."""
 _MAY_HOLD = frozenset({"Constant", "ConstantOfShape"})
 """Operators that may make floating-point weights of nothing else than what they hold."""
-
-_NAMED = 3
-"""Models beside a file that is not there, which are named."""
 
 ModelSource = Any
 """A path of a file or of a folder with a model, a ``ModelProto``, its bytes, or an ``onnx_graphsurgeon.Graph``."""
@@ -49,7 +46,8 @@ def load_proto(path: Path) -> ModelProto:
         if not path.is_file():
             if path.is_symlink() and not path.exists():
                 raise ModelError(f"{path}: is a link that leads nowhere")
-            raise ModelError(f"{path}: {_absent(path)}")
+            is_folder = "is a folder, not an .onnx file, and has none in it: name the file"
+            raise ModelError(f"{path}: {is_folder if path.exists() else absent(path, '.onnx')}")
         proto = onnx.load(path, load_external_data=False)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
@@ -60,19 +58,6 @@ def load_proto(path: Path) -> ModelProto:
     if not proto.opset_import or not (proto.graph.node or proto.graph.output):
         raise ModelError(f"{path}: not an ONNX model (no graph in it): export or copy it again")
     return proto
-
-
-def _absent(path: Path) -> str:
-    """Why a path is no model file, and which one may have been meant."""
-    if path.exists():
-        return "is a folder, not an .onnx file, and has none in it: name the file"
-    if not path.parent.exists():
-        return f"no such file, and no folder {path.parent}: name the model that was exported"
-    known = sorted(one.name for one in path.parent.glob("*.onnx"))
-    if near := difflib.get_close_matches(path.stem, [name.removesuffix(".onnx") for name in known], 1):
-        return f"no such file; did you mean {str(path.with_name(f'{near[0]}.onnx'))!r}?"
-    there = f"; beside it are {', '.join(known[:_NAMED])}{', ...' if len(known) > _NAMED else ''}" if known else ""
-    return f"no such file{there}: name the model that was exported"
 
 
 def data_files(path: Path) -> set[Path]:

@@ -251,7 +251,10 @@ def _carried_out(
         return made if known["writes"] else model, {**json.loads(known["report"]), "reused": True}
     start = time.perf_counter()
     checkpoint = folder / f"{number}-{step.name}-{sign[:12]}.checkpoint"
-    written, report = STEPS[step.do].run(StepInput(model, build.model, checkpoint, tell), step.options)
+    try:
+        written, report = STEPS[step.do].run(StepInput(model, build.model, checkpoint, tell), step.options)
+    except OptionError as error:
+        raise OptionError(f"{build.path}: [{step.name}] {error}") from error
     if written:
         written.save(made, force=True)
     result = made if written else model
@@ -327,8 +330,11 @@ def _judges(build: Build) -> dict[str, str]:
 def _jury(build: Build, original: Model) -> Jury:
     """What judges the result in the end; of ``calib``, what is held out."""
     told = _judges(build)
-    given = optional_samples(told["calib"], original.inputs, told["preprocess"] if told["calib"] else "")
-    return Jury.of(build.gates, original, given, told["preprocess"])
+    try:
+        given = optional_samples(told["calib"], original.inputs, told["preprocess"] if told["calib"] else "")
+        return Jury.of(build.gates, original, given, told["preprocess"])
+    except OptionError as error:
+        raise OptionError(f"{build.path}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
