@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxprune.axes.factors import Factor, Positions, index
 from onnxprune.errors import PlanError
-from onnxprune.options.documents import load_json
+from onnxprune.options.documents import absent, load_json
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
@@ -126,7 +126,7 @@ class Plan:
             PlanError: it is not a plan of this format.
         """
         if not isinstance(data, dict) or data.get("format") != PLAN_FORMAT:
-            raise PlanError(f"not a plan: its 'format' is not {PLAN_FORMAT!r}")
+            raise PlanError(f"not a plan: its 'format' is not {PLAN_FORMAT!r}; `onnxprune plan` writes one")
         groups: dict[str, tuple[Positions, int]] = {}
         for group in _read(data, "groups", list):
             name = _read(group, "id", str)
@@ -156,10 +156,12 @@ class Plan:
             return cls.from_dict(load_json(path))
         except PlanError as error:
             raise PlanError(f"{path}: {error}") from error
+        except FileNotFoundError as error:
+            raise PlanError(f"{path}: {absent(Path(path), '.json')}") from error
         except OSError as error:
             raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
         except ValueError as error:
-            raise PlanError(f"{path}: not JSON that a plan can be: {error}") from error
+            raise PlanError(f"{path}: not JSON that a plan can be: {error}; `onnxprune plan` writes one") from error
 
 
 def _read(data: Any, name: str, kind: type[T]) -> T:

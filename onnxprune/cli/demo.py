@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ def demo(given: Demo) -> None:
     good = [row for row in rows if row["score"] >= float(FLOOR.rstrip("%")) / 100 and row["ratio"] < 1]
     best = min(good, key=lambda row: row["ratio"])["name"] if good else ""
     told = {"folder": str(folder), "machine": dict(timed.machine), "models": rows, "best": best, "missed": missed}
-    report = {**told, "commands": _commands(folder)}
+    report = {**told, "commands": _commands(folder, made)}
     show(report, given, lambda: demo_tables.shown(report))
     if not best:
         text = f"no model is faster here and has {FLOOR} of the digits right: the machine may be busy, repeat"
@@ -109,12 +109,12 @@ def _rows(made: Mapping[str, Result], timed: list[dict[str, Any]]) -> list[dict[
     return rows
 
 
-def _commands(folder: Path) -> list[str]:
-    """The same from the command line."""
+def _commands(folder: Path, made: Container[str]) -> list[str]:
+    """The same from the command line, of those that were made: the others would end as they did here."""
     from onnxprune.cli.suggestions import Suggestions
 
     found = Suggestions(folder / "digits.onnx")
-    for name, options in RECIPES.items():
+    for name, options in ((name, options) for name, options in RECIPES.items() if name in made):
         words = [word for key, value in options.items() for word in (f"--{key}", folder / value if key == "calib" else value)]
         found.add("prune", folder / "digits.onnx", "-o", folder / f"my-{name}.onnx", *words, "--eval", folder / "test.npz")
     return found.commands

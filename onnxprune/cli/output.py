@@ -143,7 +143,9 @@ def _page(document: dict[str, Any]) -> str:
     from onnxprune.pages.page import page
     from onnxprune.pages.thumbnails import thumbnails
 
-    return page(document, _command(), thumbnails(document["options"], [one["sample"] for one in changed(document)]))
+    # A recipe says which samples judge, and its command does not.
+    given = {**document["options"], **document.get("judges", {})}
+    return page(document, _command(), thumbnails(given, [one["sample"] for one in changed(document)]))
 
 
 def _command() -> str:

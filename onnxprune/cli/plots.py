@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import IO, Any
 
 from onnxprune.errors import OptionError
 
-__all__ = ["curves"]
+__all__ = ["check_plot", "curves"]
 
 FORMATS = (".svg", ".png", ".pdf")
 _COLOURS, _DASHES = 10, ("-", "--", "-.", ":")
@@ -15,8 +16,8 @@ _COLUMN = 36
 """Names in a column of the legend, which has them all."""
 
 
-def curves(found: dict[str, Any], file: IO[bytes], suffix: str) -> None:
-    """Draw what `api.sensitivity` found: predicted divergence against the share of positions kept, measured points on it.
+def check_plot(suffix: str) -> None:
+    """Nothing happens if a picture of such a file can be drawn.
 
     Raises:
         OptionError: matplotlib is not installed, or there is no such format.
@@ -24,9 +25,20 @@ def curves(found: dict[str, Any], file: IO[bytes], suffix: str) -> None:
     if suffix not in FORMATS:
         raise OptionError(f"--plot: cannot draw {suffix or 'a file without suffix'}; write one of {', '.join(FORMATS)}")
     try:
-        from matplotlib.figure import Figure
+        importlib.import_module("matplotlib.figure")
     except ImportError as error:
         raise OptionError('--plot needs matplotlib: run pip install "onnxprune[plot]"') from error
+
+
+def curves(found: dict[str, Any], file: IO[bytes], suffix: str) -> None:
+    """Draw what `api.sensitivity` found: predicted divergence against the share of positions kept, measured points on it.
+
+    Raises:
+        OptionError: matplotlib is not installed, or there is no such format.
+    """
+    check_plot(suffix)
+    from matplotlib.figure import Figure
+
     groups = sorted(found["groups"], key=lambda group: -max((m["divergence"] for m in group["measured"]), default=0.0))
     columns = -(-len(groups) // _COLUMN)
     figure = Figure(figsize=(7 + 2.5 * columns, 5), layout="constrained")

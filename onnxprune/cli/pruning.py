@@ -134,6 +134,10 @@ def sensitivity(
     from onnxprune.ir.outputs import replace_file
 
     picture = files.check_output(given.plot, inputs=(given.model,), force=given.force) if given.plot else None
+    if picture:
+        from onnxprune.cli.plots import check_plot
+
+        check_plot(picture.suffix)  # before anything is computed
     with progress("reading", quiet=given.as_json, phases=phases.sensing()) as tell:
         found = api.sensitivity(given.model, recipe.calib, recipe, progress=tell)
         if picture:

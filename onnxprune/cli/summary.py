@@ -31,8 +31,10 @@ def counts(name: str, before: int, after: int) -> Row:
     return name, quantity(before), quantity(after), f"{after / max(before, 1):.3f}"
 
 
-def costs(before: Mapping[str, int], after: Mapping[str, int]) -> list[Row]:
-    """The rows with MACs and parameters."""
+def costs(before: Mapping[str, int] | None, after: Mapping[str, int] | None) -> list[Row]:
+    """The rows with MACs and parameters; none where these are not known."""
+    if not before or not after:
+        return []
     return [counts("MACs", before["macs"], after["macs"]), counts("parameters", before["params"], after["params"])]
 
 

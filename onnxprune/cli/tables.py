@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune.cli.console import console as _console
 from onnxprune.cli.console import counted, in_bytes, notes, quantity, say, table
-from onnxprune.cli.summary import by_reason, change, closing, counts, most_changed, summary
+from onnxprune.cli.summary import by_reason, change, closing, costs, counts, most_changed, summary
 from onnxprune.cli.timing_tables import timings
 from onnxprune.verify.verdicts import Verdict
 
@@ -84,6 +84,8 @@ def sparse(report: SparseReport, output: str, *, remedy: str = "", commands: Seq
     """What `sparsify` did."""
     out = _console()
     rows = [change("file on disk", *report.size), change("file after gzip", *report.gzip)]
+    told = report.to_dict()
+    rows += costs(told["before"], told["after"])
     rows += [counts("weights that are not zero", report.parameters, report.parameters - report.zeros)]
     summary(out, f"{report.model} -> {output}", report.judgement.to_dict() if report.judgement else None, rows, remedy)
     layers, overall = counted(len(report.layers), "layer"), report.zeros / max(report.parameters, 1)
@@ -117,7 +119,8 @@ def sparse(report: SparseReport, output: str, *, remedy: str = "", commands: Seq
 def quantized(report: QuantReport, output: str, *, remedy: str = "", commands: Sequence[str] = (), every: bool = False) -> None:
     """What `quantize` did."""
     out = _console()
-    rows = [change("file on disk", *report.size)]
+    told = report.to_dict()
+    rows = [change("file on disk", *report.size), *costs(told["before"], told["after"])]
     summary(out, f"{report.model} -> {output}", report.judgement.to_dict() if report.judgement else None, rows, remedy)
     if report.verification:
         verdict(out, dataclasses.asdict(report.verification), "prepared == original, before int8")
@@ -150,6 +153,7 @@ def stored(done: Mapping[str, Any], law: str, *, commands: Sequence[str] = (), e
     rows = [change("file on disk", done["before_bytes"], size), change("of its weights, dense", dense, size)]
     for kind, sizes in done.get("compressed", {}).items():
         rows.append(change(f"packed with {kind}", sizes["dense"], sizes["output"]))
+    rows += costs(done["before"], done["after"])
     summary(out, f"{done['source']} -> {done['output']}", done["judgement"], rows)
     verdict(out, done["verification"], law)
     zeros = f"{done['sparsity']:.1%} of {quantity(done['elements'])} elements are zero"
@@ -169,7 +173,7 @@ def released(done: Mapping[str, Any], *, commands: Sequence[str] = (), every: bo
     """What `release` wrote."""
     out, gone = _console(), done["released"]
     size = change("file on disk", done["before_bytes"], done["bytes"])
-    summary(out, f"{done['source']} -> {done['output']}", done["judgement"], [size])
+    summary(out, f"{done['source']} -> {done['output']}", done["judgement"], [size, *costs(done["before"], done["after"])])
     verdict(out, done["verification"], "released == original, where nobody overrides")
     named = ", ".join(gone if every else gone[:_SHOWN])
     say(out, f"{counted(len(gone), 'input')} released: {named}")

@@ -24,18 +24,11 @@ _SHOWN = 40
 def built(report: Mapping[str, Any]) -> None:
     """What `run` did."""
     out = console()
-    scored, start = report.get("score"), report["bytes"][0]
+    scored = report.get("score")
     title = f"{report['model']} -> {report['output']}"
-    summary(out, title, report["judgement"], [change("file on disk", *report["bytes"])], _WATCHED)
-    metric = [scored["metric"]] if scored else []
-    listed = table("", "step", *metric, "size", "ratio", "surgery", "s")
-    listed.add_row("original", *([f"{scored['value']:.4f}"] if scored else []), in_bytes(start), "1.000", "", "")
-    for step in report["steps"]:
-        score = [f"{step['score']['value']:.4f}"] if scored else []
-        proof = _verdict(step["report"].get("verification"))
-        took = "kept" if step["reused"] else f"{step['seconds']:.1f}"
-        listed.add_row(step["name"], *score, in_bytes(step["bytes"]), f"{step['bytes'] / max(start, 1):.3f}", proof, took)
-    out.print(listed)
+    rows = [change("file on disk", *report["bytes"]), *costs(report.get("before"), report.get("after"))]
+    summary(out, title, report["judgement"], rows, _WATCHED)
+    _built_steps(out, report)
     if scored:
         say(out, f"{scored['metric']} on {counted(scored['samples'], 'sample')}")
         if scored["notice"]:
@@ -48,6 +41,32 @@ def built(report: Mapping[str, Any]) -> None:
         if judged and judged["level"] == "collapsed":
             say(out, f"{step['name']}: {judged['text']}", style="bold red")
     closing(out, report.get("next", ()))
+
+
+def _built_steps(out: Console, report: Mapping[str, Any]) -> None:
+    """The model after each step of a recipe. Latency is known where a step has timed what there was beside the original."""
+    scored, start, before = report.get("score"), report["bytes"][0], report.get("before")
+    timed = any(step["do"] == "benchmark" for step in report["steps"])
+    metric, latency = ([scored["metric"]] if scored else []), (["latency"] if timed else [])
+    listed = table("", "step", *metric, "size", "ratio", "MACs", *latency, "surgery", "s")
+    score = [f"{scored['value']:.4f}"] if scored else []
+    macs = quantity(before["macs"]) if before else ""
+    listed.add_row("original", *score, in_bytes(start), "1.000", macs, *(["1.000"] if timed else []), "", "")
+    for step in report["steps"]:
+        told = step["report"]
+        score = [f"{step['score']['value']:.4f}"] if scored else []
+        macs = quantity(told["after"]["macs"]) if told.get("after") else ""
+        latency = [_timed(step)] if timed else []
+        took = "kept" if step["reused"] else f"{step['seconds']:.1f}"
+        cells = (in_bytes(step["bytes"]), f"{step['bytes'] / max(start, 1):.3f}", macs, *latency)
+        listed.add_row(step["name"], *score, *cells, _verdict(told.get("verification")), took)
+    out.print(listed)
+
+
+def _timed(step: Mapping[str, Any]) -> str:
+    """The latency that a step measured, as a share of the original's."""
+    rows = step["report"]["rows"] if step["do"] == "benchmark" else []
+    return f"{rows[1]['ratio']['median']:.3f}" if len(rows) > 1 and rows[1]["ratio"] else ""
 
 
 def steps(planned: Mapping[str, Any]) -> None:
@@ -65,8 +84,7 @@ def trained(report: Mapping[str, Any], *, every: bool = False) -> None:
     """What `finetune` and `train` did."""
     out = console()
     rows = [change("file on disk", report["before_bytes"], report["bytes"])]
-    if "stages" in report:
-        rows += costs(report["stages"][0], report["stages"][-1])
+    rows += costs(report["before"], report["after"])
     summary(out, f"{report['model']} -> {report['output']}", report["judgement"], rows, TEACH)
     listed = table("", "epoch", "loss", "score", "learning rate", "s")
     for epoch in report["epochs"][0 if every else -_SHOWN :]:

@@ -396,4 +396,4 @@ class _Tables(Samples):
         least = self.signature.size or 1
         if count < least:
             of = " and ".join(repr(spec.name) for spec in self.signature.specs if spec.batched)
-            raise OptionError(f"{self.source}: has {count} samples of {of}, the model takes {least} at a time")
+            raise OptionError(f"{self.source}: has {count} samples of {of}, the model takes {least} at a time: give more")

@@ -44,7 +44,7 @@ def foreign(source: ModelSource, chosen: Plan) -> str:
     """
     if not chosen.sha256 or not isinstance(source, str | Path) or digest_of(source) == chosen.sha256:
         return ""
-    return f"{source} is not the file that the plan was made for ({chosen.file}, sha256 {chosen.sha256[:12]}...); the groups fit"
+    return f"{source} is not the file that the plan was made for ({chosen.file}, sha256 {chosen.sha256[:12]}...)"
 
 
 def unpaired(pruned: ModelSource, chosen: Plan) -> str:

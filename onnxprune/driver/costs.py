@@ -1,19 +1,22 @@
-"""What a file costs, and what is left of it: by a plan, and as it is written."""
+"""What a file costs, and what is left of it: by a plan, as it is written, and where only its weights change."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from onnxprune.errors import OnnxPruneError
 from onnxprune.ir.files import written_bytes
+from onnxprune.passes import Couple, Normalize
 from onnxprune.pruning.cost import COST_METRICS, Cost
 
 if TYPE_CHECKING:
     from onnxprune.axes.plan import Plan
     from onnxprune.driver.result import Pruned
+    from onnxprune.ir.model import Model
     from onnxprune.passes.analysis import Analysis
 
-__all__ = ["outcome", "price"]
+__all__ = ["before_and_after", "cost_of", "outcome", "price"]
 
 
 def price(analysis: Analysis, plan: Plan) -> tuple[Cost, Cost, dict[str, float]]:
@@ -36,3 +39,16 @@ def outcome(pruned: Pruned) -> tuple[Cost, Cost, dict[str, float]]:
 
 def _fractions(before: Cost, after: Cost) -> dict[str, float]:
     return {metric: getattr(after, metric) / max(getattr(before, metric), 1) for metric in COST_METRICS}
+
+
+def cost_of(model: Model) -> Cost | None:
+    """MACs, parameters and bytes of a model; ``None`` where it cannot be analysed, which is no reason not to write it."""
+    try:
+        return Couple().run(Normalize().run(model)).costs.original()
+    except OnnxPruneError:
+        return None
+
+
+def before_and_after(cost: Cost | None, written: Model) -> dict[str, Any]:
+    """What a report says of a model that multiplies as much as the one that it was made of, zeros included: bytes differ."""
+    return {"before": cost, "after": cost and dataclasses.replace(cost, size=written_bytes(written))}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from onnxprune.driver.costs import before_and_after, cost_of
 from onnxprune.driver.judgement import Judgement, Jury
 from onnxprune.driver.kernels import inlined, layers_in, proven_with_kernels
 from onnxprune.driver.proof import demand, stored
@@ -28,6 +29,9 @@ from onnxprune.sparse.encoding.recognize import Decoders
 from onnxprune.sparse.kernel_nodes import KernelLayer
 from onnxprune.verify.verdicts import Check
 
+if TYPE_CHECKING:
+    from onnxprune.pruning.cost import Cost
+
 __all__ = ["Stored", "decode", "describe", "encode", "survey"]
 
 
@@ -42,6 +46,8 @@ class Stored(ModelResult):
         judgement: how good the model is beside the original, whose outputs it has.
         notes: what else the user should know.
         kernels: the layers that have sparse kernels.
+        before: MACs, parameters and bytes of the file; ``None`` where it cannot be analysed.
+        after: likewise of the result: only bytes differ.
     """
 
     weights: tuple[Encoded, ...]
@@ -50,6 +56,8 @@ class Stored(ModelResult):
     judgement: Judgement
     notes: tuple[str, ...] = ()
     kernels: tuple[KernelLayer, ...] = ()
+    before: Cost | None = None
+    after: Cost | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data: the weights one by one and all together."""
@@ -63,6 +71,8 @@ class Stored(ModelResult):
             "score": asdict(self.judgement.score) if self.judgement.score else None,
             "notes": list(self.notes),
             "kernels": [layer.to_dict() for layer in self.kernels],
+            "before": self.before and asdict(self.before),
+            "after": self.after and asdict(self.after),
             **made(self.compiled),
         }
 
@@ -126,7 +136,8 @@ def encode(
     if kernels and not found.layers:
         notes.append("no layer has a sparse kernel: none would be faster, by its zeros and by measurement")
     judged = jury.judge(encoded.model, compare=False, exact=True)
-    return Stored(rows, rest, check, judged, tuple(notes), found.layers, compiled=encoded.model)
+    costs = before_and_after(cost_of(original), encoded.model)
+    return Stored(rows, rest, check, judged, tuple(notes), found.layers, **costs, compiled=encoded.model)
 
 
 def _proven(result: Model, original: Model, how: str, *, require_proof: bool) -> Check:
@@ -153,7 +164,8 @@ def decode(source: ModelSource, *, require_proof: bool = False, shape: Sequence[
     check = _proven(model, original, "decoded", require_proof=require_proof)
     rows = survey(model)
     judged = jury.judge(model, compare=False, exact=True)
-    return Stored(rows, model.nbytes - sum(row.dense for row in rows), check, judged, compiled=model)
+    rest, costs = model.nbytes - sum(row.dense for row in rows), before_and_after(cost_of(original), model)
+    return Stored(rows, rest, check, judged, **costs, compiled=model)
 
 
 def describe(source: ModelSource) -> dict[str, Any]:

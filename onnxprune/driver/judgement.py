@@ -13,7 +13,7 @@ from onnxprune.errors import InputError, OptionError, QualityError
 from onnxprune.ir.model import Model
 from onnxprune.options.gates import parse_drop, parse_share
 from onnxprune.verify.drift import Drift, measure_drift
-from onnxprune.verify.metrics import Evaluation, QualityScore, resolve_metric
+from onnxprune.verify.metrics import Evaluation, QualityScore, find_metric, resolve_metric
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
@@ -153,6 +153,8 @@ class Jury:
             raise OptionError(f"{gates.asked} needs samples to judge by: add --eval DATA")
         if judges is not None and gates.scored:
             resolve_metric(gates.metric, original, judges)
+        elif gates.metric != "auto":
+            find_metric(gates.metric)
         return cls(gates, original, learnt, judges, apart)
 
     def sized(self) -> Jury:

@@ -180,7 +180,9 @@ def demand(check: Check | None, name: str) -> None:
     Raises:
         VerificationError: one is not; names it, with the reason.
     """
-    if check is None or not check.outputs:
+    if check is None:
+        raise VerificationError(f"{name}: --require-proof: nothing was tested: leave --no-verify out")
+    if not check.outputs:
         raise VerificationError(f"{name}: --require-proof: nothing was tested")
     for one in check.untested:
         raise VerificationError(f"{name}: --require-proof: output {one.output!r} was not tested: it {one.why}")

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from onnxprune.data.samples import optional_samples, sized
 from onnxprune.driver import ort_quantizer
+from onnxprune.driver.costs import before_and_after, cost_of
 from onnxprune.driver.int8_layers import left_alone, name_nodes, scaled_whole
 from onnxprune.driver.int8_result import (
     WeightZeros,
@@ -121,13 +122,9 @@ def quantize(
     report = QuantReport(
         model=original.name,
         recipe=recipe.to_dict() | {"reduce_range": "yes" if recipe.reduced else "no"},
-        nodes=dict(made.nodes),
-        kept=made.kept,
-        weights=len(made.weights),
-        rounded=made.rounded,
-        elements=sum(weight.elements for weight in made.weights),
-        zeros=(sum(weight.before for weight in made.weights), sum(weight.after for weight in made.weights)),
+        **made.told(),
         size=(files.source_bytes(original), files.written_bytes(made.model)),
+        **before_and_after(cost_of(original), made.model),
         verification=made.check,
         drift=judged.drift,
         arithmetic=arithmetic,
@@ -176,6 +173,13 @@ class Quantized:
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     check: Check
+
+    def told(self) -> dict[str, Any]:
+        """What has become of nodes and weights, as the report has it."""
+        zeros = (sum(weight.before for weight in self.weights), sum(weight.after for weight in self.weights))
+        elements = sum(weight.elements for weight in self.weights)
+        nodes = {"nodes": dict(self.nodes), "kept": self.kept}
+        return {**nodes, "weights": len(self.weights), "rounded": self.rounded, "elements": elements, "zeros": zeros}
 
 
 class Quantizer:
@@ -259,7 +263,9 @@ class Quantizer:
         _tidy(result, original)
         result = Restore().run(result, with_quantizers(self._model, result))
         if not weights:
-            raise TargetError(f"{self._model.name}: nothing in it can be quantised: {most_frequent_reason(result, kept)}")
+            why = most_frequent_reason(result, kept)
+            remedy = ": name less with --exclude" if why == EXCLUDED else ""
+            raise TargetError(f"{self._model.name}: nothing in it can be quantised: {why}{remedy}")
         single = tuple(whole) if recipe.per_channel else ()
         said = tuple(self._workshop.said)
         return Quantized(result, nodes, kept, weights, len(rounded.layers), single, said, rounded.notes, self.check)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from onnxprune.driver.costs import before_and_after, cost_of
 from onnxprune.driver.judgement import Judgement, Jury
 from onnxprune.driver.proof import demand, stored
 from onnxprune.driver.result import ModelResult
@@ -14,6 +15,9 @@ from onnxprune.ir.unchanged import watched
 from onnxprune.options.release import ReleaseRecipe
 from onnxprune.passes import Release
 from onnxprune.verify.verdicts import Check
+
+if TYPE_CHECKING:
+    from onnxprune.pruning.cost import Cost
 
 __all__ = ["Released", "release"]
 
@@ -26,16 +30,21 @@ class Released(ModelResult):
         inputs: those that are gone.
         verification: the proof that the model computes what the file does for callers that do not override them.
         judgement: how good the model is beside the original, whose outputs it has.
+        before: MACs, parameters and bytes of the file; ``None`` where it cannot be analysed.
+        after: likewise of the result: only bytes differ.
     """
 
     inputs: tuple[str, ...]
     verification: Check
     judgement: Judgement
+    before: Cost | None = None
+    after: Cost | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         found = {"model": self.compiled.name, "released": list(self.inputs), "verification": asdict(self.verification)}
-        return {**found, "judgement": self.judgement.to_dict(), **made(self.compiled)}
+        costs = {name: cost and asdict(cost) for name, cost in (("before", self.before), ("after", self.after))}
+        return {**found, **costs, "judgement": self.judgement.to_dict(), **made(self.compiled)}
 
 
 @watched()
@@ -63,4 +72,5 @@ def release(source: ModelSource, recipe: ReleaseRecipe | None = None) -> Release
     if recipe.require_proof:
         demand(check, original.name)
     judged = jury.judge(released, compare=False, exact=True)
-    return Released(tuple(sorted(original.overridable - released.overridable)), check, judged, compiled=released)
+    gone = tuple(sorted(original.overridable - released.overridable))
+    return Released(gone, check, judged, **before_and_after(cost_of(original), released), compiled=released)

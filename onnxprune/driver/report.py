@@ -150,6 +150,8 @@ class SparseReport(_Told):
         zeros: how many of them are zero in the layers.
         size: bytes of the original and of what is written.
         gzip: the same after gzip.
+        before: MACs, parameters and bytes of the original.
+        after: likewise of the result, whose zeros count as well.
         permuted: groups whose channels changed places, proven to compute the same.
         verification: the result against the original with the same weights in its own constants.
         repairs: the readers that were refit, with their errors: weights only cut, and refit.
@@ -174,6 +176,8 @@ class SparseReport(_Told):
     zeros: int
     size: tuple[int, int]
     gzip: tuple[int, int]
+    before: Cost | None = None
+    after: Cost | None = None
     left: Mapping[str, str] = field(default_factory=dict)
     permuted: tuple[str, ...] = ()
     verification: Check | None = None
@@ -213,6 +217,8 @@ class QuantReport(_Told):
         elements: how many elements they have.
         zeros: how many of these are zero, before and after; every one that was zero is.
         size: bytes of the original and of the result.
+        before: MACs, parameters and bytes of the original; ``None`` where it cannot be analysed.
+        after: likewise of the result, which has the MACs and parameters that it had in float.
         verification: what was quantised (decoded, folded) against the original; not the rounding to int8, which nothing proves.
         drift: outputs against the original's, in exact arithmetic; ``None`` when it was switched off.
         arithmetic: how far outputs of int8 kernels, here, are from exact arithmetic: the relative difference.
@@ -232,6 +238,8 @@ class QuantReport(_Told):
     elements: int
     zeros: tuple[int, int]
     size: tuple[int, int]
+    before: Cost | None = None
+    after: Cost | None = None
     verification: Check | None = None
     drift: Drift | None = None
     arithmetic: float = 0.0

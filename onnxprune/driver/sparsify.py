@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxprune.data.samples import optional_samples
+from onnxprune.driver.costs import before_and_after
 from onnxprune.driver.judgement import Jury
 from onnxprune.driver.named import check_protected
 from onnxprune.driver.progress import Stages
@@ -92,8 +93,7 @@ def sparsify(
         left=worker.left,
         parameters=footprint_of_file(original).params,
         zeros=sum(layer.zeros(made.model) for layer, _ in made.layers),
-        size=(files.source_bytes(original), files.written_bytes(made.stored)),
-        gzip=(gzipped(original), gzipped(made.stored)),
+        **_costs(worker, original, made),
         permuted=tuple(worker.permuted),
         verification=check,
         repairs=made.repairs,
@@ -106,6 +106,13 @@ def sparsify(
         notes=(*_notes(worker, made, opened), *filter(None, [judged.note])),
     )
     return SparseResult(report, compiled=made.stored)
+
+
+def _costs(worker: Sparsifier, original: Model, made: Sparsified) -> dict[str, Any]:
+    """What the original and the result take, as the report has it."""
+    size = (files.source_bytes(original), files.written_bytes(made.stored))
+    gzip = (gzipped(original), gzipped(made.stored))
+    return {"size": size, "gzip": gzip, **before_and_after(worker.analysis.costs.original(), made.stored)}
 
 
 def _made(worker: Sparsifier, original: Model) -> tuple[Sparsified, Check, dict[str, Any]]:

@@ -23,6 +23,7 @@ from onnxprune.ir.sizes import GivenSizes, given_sizes
 from onnxprune.ir.unchanged import note
 from onnxprune.ir.validate import validate
 from onnxprune.ir.weights import FLOATS, Weight, densify
+from onnxprune.options.documents import absent
 
 __all__ = ["Model", "ModelSource", "data_files", "load_proto", "pinned_sizes"]
 
@@ -45,7 +46,8 @@ def load_proto(path: Path) -> ModelProto:
         if not path.is_file():
             if path.is_symlink() and not path.exists():
                 raise ModelError(f"{path}: is a link that leads nowhere")
-            raise ModelError(f"{path}: no such file" if not path.exists() else f"{path}: is a folder, not an .onnx file")
+            is_folder = "is a folder, not an .onnx file, and has none in it: name the file"
+            raise ModelError(f"{path}: {is_folder if path.exists() else absent(path, '.onnx')}")
         proto = onnx.load(path, load_external_data=False)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
@@ -54,7 +56,7 @@ def load_proto(path: Path) -> ModelProto:
     except Exception as error:  # the parser raises another type with every protobuf backend
         raise ModelError(f"{path}: not an ONNX model, or truncated: export or copy it again") from error
     if not proto.opset_import or not (proto.graph.node or proto.graph.output):
-        raise ModelError(f"{path}: not an ONNX model (no graph in it)")
+        raise ModelError(f"{path}: not an ONNX model (no graph in it): export or copy it again")
     return proto
 
 

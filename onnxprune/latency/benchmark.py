@@ -32,6 +32,7 @@ from onnxprune.latency.providers import (
     open_session,
     require_provider,
 )
+from onnxprune.options.documents import absent
 
 __all__ = ["BenchReport", "BenchRow", "LatencyStats", "benchmark", "machine_of"]
 
@@ -131,7 +132,7 @@ def _candidates(models: Sequence[str | Path | bytes], labels: Sequence[str] | No
     names = [f"{name} ({names[:n].count(name) + 1})" if name in names[:n] else name for n, name in enumerate(names)]
     for model in models:
         if not isinstance(model, bytes) and not Path(model).is_file():
-            raise ModelError(f"no such model file: {model}")
+            raise ModelError(f"{model}: {absent(Path(model), '.onnx')}")
     sources = [model if isinstance(model, bytes) else str(model) for model in models]
     return list(zip(labels or names, sources, strict=True))
 

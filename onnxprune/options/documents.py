@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import tomllib
@@ -11,13 +12,33 @@ from typing import Any
 
 from onnxprune.errors import OptionError
 
-__all__ = ["is_deep", "load_json", "load_toml", "strict"]
+__all__ = ["absent", "is_deep", "load_json", "load_toml", "strict"]
 
 _LIMIT = 2**28
 """Bytes that no such file has: a device that never ends is not read for ever."""
+_NAMED = 3
+"""Files beside one that is not there, which are named."""
 _LEVELS = 64
 """Levels of a document, at most."""
 _DEEP = "its parts lie in each other too deep"
+
+
+def absent(path: Path, suffix: str) -> str:
+    """What is said of a file that is not there: which one may have been meant, else which are beside it.
+
+    Args:
+        path: as the user wrote it.
+        suffix: of the files that may be meant.
+    """
+    if not path.parent.exists():
+        return f"no such file, and no folder {path.parent}"
+    known = sorted(one.name.removesuffix(suffix) for one in path.parent.glob(f"*{suffix}"))
+    if near := difflib.get_close_matches(path.stem, known, 1):
+        return f"no such file; did you mean {str(path.with_name(near[0] + suffix))!r}?"
+    if not known:
+        return f"no such file, and no other {suffix} file beside it"
+    there = ", ".join(name + suffix for name in known[:_NAMED])
+    return f"no such file; beside it are {there}{', ...' if len(known) > _NAMED else ''}"
 
 
 def load_toml(path: str | Path) -> dict[str, Any]:
@@ -28,6 +49,8 @@ def load_toml(path: str | Path) -> dict[str, Any]:
     """
     try:
         found = tomllib.loads(_text(Path(path)))
+    except FileNotFoundError as error:
+        raise OptionError(f"{path}: {absent(Path(path), '.toml')}") from error
     except OSError as error:
         raise OptionError(f"{path}: cannot be read: {error.strerror}") from error
     except RecursionError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import importlib
 import importlib.util
@@ -34,13 +35,24 @@ def load_named(name: str, where: str) -> Any:
     """
     module, _, attribute = name.partition(":")
     _find_beside()
+    if not _is_known(module.partition(".")[0]):
+        raise OptionError(f"{where}: there is no module {module!r}: it must be in the working directory, or installed")
     with users_code(where, f"{module} cannot be imported:"):
         found: Any = importlib.import_module(module)
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise OptionError(f"{where}: {module} has no {attribute}")
+            near = difflib.get_close_matches(part, dir(found), 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ": write package.module:function"
+            raise OptionError(f"{where}: {module} has no {attribute}{hint}")
         found = getattr(found, part)
     return found
+
+
+def _is_known(module: str) -> bool:
+    try:
+        return module in sys.modules or importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _find_beside() -> None:

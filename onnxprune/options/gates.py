@@ -81,7 +81,7 @@ class Gates(Options):
     @property
     def scored(self) -> bool:
         """Whether a score is asked for."""
-        return bool(self.eval or self.min_score or self.max_drop)
+        return bool(self.eval or self.min_score or self.max_drop or self.metric != "auto")
 
     @property
     def gates(self) -> Gates:

@@ -15,6 +15,7 @@ __all__ = [
     "cards",
     "changed",
     "concludes",
+    "ends",
     "layers",
     "listed",
     "outputs",
@@ -111,12 +112,22 @@ def whole(document: Document) -> Document:
     reports = [step["report"] for step in document.get("steps") or () if "report" in step]
     if not reports:
         return document
-    ends = [[one[key] for one in reports if isinstance(one.get(key), Mapping)] for key in ("before", "after")]
-    sizes = [{"size": size} for size in document["bytes"]]
-    costs = {"before": {**ends[0][0], **sizes[0]}, "after": {**ends[1][-1], **sizes[1]}} if all(ends) else {}
     last = {key: one[key] for one in reports for key in ("groups", "layers", "benchmark", "tried") if one.get(key)}
+    final = document["steps"][-1]
+    if final["do"] == "benchmark":  # an earlier one timed another model than the result
+        last["benchmark"] = final["report"]
     notes = [f"{step['name']}: {note}" for step in document["steps"] for note in step["report"].get("notes") or ()]
-    return {**last, **costs, **document, "size": document["bytes"], "notes": [*document.get("notes", ()), *notes]}
+    return {**last, **ends(document), **document, "size": document["bytes"], "notes": [*document.get("notes", ()), *notes]}
+
+
+def ends(document: Document) -> dict[str, dict[str, int]]:
+    """What a recipe began with costs, and what it ended with; nothing where no step counted."""
+    reports = [step["report"] for step in document["steps"]]
+    first, last = ([one[key] for one in reports if one.get(key)] for key in ("before", "after"))
+    if not first or not last:
+        return {}
+    sizes = [{"size": size} for size in document["bytes"]]
+    return {"before": {**first[0], **sizes[0]}, "after": {**last[-1], **sizes[1]}}
 
 
 def concludes(document: Document) -> bool:

@@ -30,6 +30,7 @@ from onnxprune.options.functions import NAMED, source_file
 from onnxprune.options.gates import Gates
 from onnxprune.options.shared import NOISE
 from onnxprune.options.tracking import tracking_uri
+from onnxprune.pages.contents import ends
 from onnxprune.pipeline.steps import STEPS, Given, StepInput, located, read
 from onnxprune.runtime.custom_operators import custom_operators, libraries
 from onnxprune.runtime.memory import max_memory, read_bytes
@@ -230,7 +231,8 @@ def run(
         known = {**({"score": before} if score else {}), "judgement": judged.to_dict()}
         saved = place.save(result, {**known, "size": [files.source_bytes(original), files.written_bytes(result)]})
     sizes = [files.size_on_disk(build.model), files.size_on_disk(place.file)]
-    report = {**build.to_dict(), **known, "bytes": sizes, "steps": found, "notes": list(saved.notes)}
+    report = {**build.to_dict(), **known, "judges": _judges(build), "bytes": sizes, "steps": found, "notes": list(saved.notes)}
+    report |= ends(report)
     return {**report, "mlflow": log_run(report, build.mlflow)} if build.mlflow else report
 
 
@@ -249,7 +251,10 @@ def _carried_out(
         return made if known["writes"] else model, {**json.loads(known["report"]), "reused": True}
     start = time.perf_counter()
     checkpoint = folder / f"{number}-{step.name}-{sign[:12]}.checkpoint"
-    written, report = STEPS[step.do].run(StepInput(model, build.model, checkpoint, tell), step.options)
+    try:
+        written, report = STEPS[step.do].run(StepInput(model, build.model, checkpoint, tell), step.options)
+    except OptionError as error:
+        raise OptionError(f"{build.path}: [{step.name}] {error}") from error
     if written:
         written.save(made, force=True)
     result = made if written else model
@@ -313,14 +318,23 @@ def _digest(path: Path) -> str:
     return " ".join(files.sha256(part) for part in files.model_files(path)) if path.is_file() else ""
 
 
-def _jury(build: Build, original: Model) -> Jury:
-    """What judges the result in the end: the samples of ``eval``, else what the steps' ``calib`` hold out."""
+def _judges(build: Build) -> dict[str, str]:
+    """Which samples judge the result in the end: those of ``eval``, else those of the first ``calib`` that is no noise."""
+    if build.gates.eval:
+        return {"model": str(build.model), "eval": build.gates.eval, "calib": "", "preprocess": build.preprocess}
     named = [(one.calib, one.preprocess) for step in build.steps for one in step.options.values() if getattr(one, "calib", "")]
     calib, preprocess = next((pair for pair in named if pair[0] != NOISE), ("", ""))
-    if build.gates.eval:
-        calib, preprocess = "", build.preprocess
-    given = optional_samples(calib, original.inputs, preprocess if calib else "")
-    return Jury.of(build.gates, original, given, preprocess)
+    return {"model": str(build.model), "eval": "", "calib": calib, "preprocess": preprocess}
+
+
+def _jury(build: Build, original: Model) -> Jury:
+    """What judges the result in the end; of ``calib``, what is held out."""
+    told = _judges(build)
+    try:
+        given = optional_samples(told["calib"], original.inputs, told["preprocess"] if told["calib"] else "")
+        return Jury.of(build.gates, original, given, told["preprocess"])
+    except OptionError as error:
+        raise OptionError(f"{build.path}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from onnxprune.data.samples import open_samples
+from onnxprune.driver.costs import before_and_after, cost_of
 from onnxprune.driver.judgement import Judgement, hold
 from onnxprune.errors import OptionError
 from onnxprune.ir.history import begin, history, recipe_text
@@ -67,5 +68,7 @@ def judged(result: TrainedModel, source: ModelSource, inputs: TrainingInputs, co
         score = QualityScore(*told, report["notice"], chance)
     found = Judgement(score, drift, sampled=True)
     hold(inputs.gates, found, original.name)
-    told_of = {"judgement": found.to_dict(), "drift": dataclasses.asdict(drift)}
+    both = {**before_and_after(cost_of(trained), trained), "before": cost_of(before)}  # training may remove channels
+    costs = {name: cost and dataclasses.asdict(cost) for name, cost in both.items()}
+    told_of = {"judgement": found.to_dict(), "drift": dataclasses.asdict(drift), **costs}
     return dataclasses.replace(result, report={**result.report, **told_of}, compiled=trained)

@@ -87,8 +87,10 @@ def resolve_metric(metric: str | QualityMetric, model: Model, samples: Samples) 
     otherwise.
 
     Raises:
-        OptionError: it needs labels that the samples lack.
+        OptionError: there is none of that name, or it needs labels that the samples lack.
     """
+    if metric != "auto":
+        find_metric(metric)
     if metric == "top1" and not samples.labelled:
         raise OptionError(f"--metric top1 needs labels, and {samples.source} has none: use --metric agreement")
     if metric != "auto":

@@ -65,6 +65,7 @@ def test_a_latency_out_of_reach_is_said_and_the_others_are_shown(tmp_path: Path,
     assert done.status == 0, done.err
     assert inside(tmp_path / "page.html") == done.json()
     assert "target macs=0.001 cannot be reached" in done.json()["missed"]["by-latency"]
+    assert not any("my-by-latency" in command for command in done.json()["commands"])
     assert [row["name"] for row in done.json()["models"]] == ["original", *CUT]
 
 

@@ -100,6 +100,11 @@ def test_a_document_and_a_page_of_each_command(folder: Path) -> None:
         assert inside(folder / f"{command}.html") == done.json()
 
 
+def test_what_a_recipe_would_do_is_a_document_too(folder: Path) -> None:
+    done = within("run", "r.toml", "--dry-run", "--json", cwd=folder)
+    assert [step["name"] for step in checked(done.json())["steps"]] == ["prune"]
+
+
 @pytest.mark.parametrize(
     ("command", "status", "kind"),
     [

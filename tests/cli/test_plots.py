@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from command import DIGITS, refused, within
 from onnxprune.cli.plots import FORMATS, curves
 from onnxprune.errors import OptionError
 
@@ -36,6 +38,12 @@ def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(OptionError, match=r"pip install .onnxprune\[plot\]"):
         curves(FOUND, io.BytesIO(), ".svg")
+
+
+def test_a_picture_that_cannot_be_drawn_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    done = within("sensitivity", DIGITS, "--calib", "noise", "--plot", "x.bmp", cwd=tmp_path)
+    refused(done, 2, "cannot draw .bmp")
+    assert "phase" not in done.err
 
 
 def test_every_curve_is_named_and_the_axis_starts_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:

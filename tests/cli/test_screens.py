@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from command import ENV, PATIENCE, net, within
 
@@ -30,7 +31,28 @@ SCREENS: dict[str, tuple[str, ...]] = {
     "sparsify": ("net.onnx", "-o", "s.onnx", "--force", "--ends"),
     "encode": ("s.onnx", "-o", "e.onnx", "--force"),
     "quantize": ("net.onnx", "-o", "q.onnx", "--force", "--calib", "c.npz"),
+    "apply": ("net.onnx", "made.json", "-o", "ap.onnx", "--force"),
+    "verify": ("net.onnx", "made.onnx", "--plan", "made.json"),
+    "decode": ("coded.onnx", "-o", "d.onnx", "--force"),
+    "release": ("old.onnx", "-o", "rel.onnx", "--force"),
+    "benchmark": ("net.onnx", "made.onnx", "--seconds", "0.02"),
+    "lint": ("net.onnx", "made.onnx", "--max-size", "1M"),
+    "log": ("made.onnx",),
+    "compare": ("net.onnx", "made.onnx"),
+    "run": ("r.toml", "--force"),
+    "run what it would": ("r.toml", "--dry-run"),
 }
+WRITERS = ("prune", "sparsify", "encode", "quantize", "apply", "decode", "release", "run")
+RECIPE = """model = "net.onnx"
+output = "built.onnx"
+[prune]
+target = "macs=0.7"
+align = "1"
+[quantize]
+calib = "c.npz"
+[benchmark]
+seconds = 0.02
+"""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +60,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("screens")
     onnx.save(net(), path / "net.onnx")
     np.savez(path / "c.npz", x=np.random.default_rng(0).standard_normal((32, 3, 8, 8)).astype(np.float32))
-    assert within("sparsify", "net.onnx", "-o", "s.onnx", "--ends", cwd=path).status == 0
+    old = net()
+    old.graph.input.extend(helper.make_tensor_value_info(w.name, w.data_type, w.dims) for w in old.graph.initializer)
+    onnx.save(old, path / "old.onnx")
+    (path / "r.toml").write_text(RECIPE)
+    for words in (
+        ("sparsify", "net.onnx", "-o", "s.onnx", "--ends"),
+        ("encode", "s.onnx", "-o", "coded.onnx"),
+        ("prune", "net.onnx", "-o", "made.onnx", "--plan-out", "made.json", "--no-benchmark"),
+    ):
+        assert within(*words, cwd=path).status == 0
     return path
 
 
@@ -68,6 +99,14 @@ def test_lines_fit_except_those_that_are_copied(name: str, columns: int, folder:
     copied = [line for line in lines if re.match(r"(next:| {4,}) *(onnxprune|python|samples|import|np\.)", line)]
     assert max(len(line) for line in lines if line not in copied) <= columns
     assert "…" not in "".join(lines)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_writes_a_model_says_what_it_costs(name: str, folder: Path) -> None:
+    done = within(name, *SCREENS[name], cwd=folder)
+    rows = [line.split()[0] for line in done.out.splitlines() if line]
+    assert {"file", "MACs", "parameters"} <= set(rows), done.out
+    assert "\x1b" not in done.out
 
 
 def test_the_red_line_is_red_and_without_colour_it_is_words(folder: Path) -> None:

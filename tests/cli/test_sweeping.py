@@ -129,7 +129,7 @@ def test_models_are_copied_into_a_folder(swept: Path) -> None:
         (("status", "models"), 2, ("models: is no sweep",)),
         (("pick", "models"), 2, ("models: is no sweep",)),
         (("report", "models"), 2, ("models: is no sweep",)),
-        (("missing.toml",), 2, ("missing.toml: cannot be read",)),
+        (("missing.toml",), 2, ("missing.toml: no such file",)),
     ],
 )
 def test_mistakes_are_one_line(words: tuple[str, ...], status: int, told: tuple[str, ...], folder: Path) -> None:

@@ -9,12 +9,17 @@ import numpy as np
 import onnx
 import pytest
 
+import onnxprune
+from command import net
 from nets import parse
 from onnxprune.axes.plan import Plan
 from onnxprune.driver.apply import carry_out
-from onnxprune.driver.costs import outcome, price
-from onnxprune.driver.prune import make_plan, prune
+from onnxprune.driver.costs import before_and_after, cost_of, outcome, price
+from onnxprune.driver.prune import analyze, make_plan, prune
+from onnxprune.errors import ModelError
+from onnxprune.ir.model import Model
 from onnxprune.options.prune import Recipe
+from onnxprune.passes import Couple
 
 NET = """(float[N,8] x) => (float[N,4] y) <float[8,16] a, float[16,16] b, float[16,4] c, float[16] v> {
   h = MatMul(x, a) g = Add(h, v) r = Relu(g) k = MatMul(r, b) l = Add(k, v) t = Relu(l) y = MatMul(t, c)
@@ -39,3 +44,27 @@ def test_a_plan_that_is_carried_out_costs_what_it_was_to() -> None:
     assert price(analysis, plan)[0] == before
     assert price(analysis, plan)[1].params == after.params
     assert price(analysis, plan)[2]["macs"] == obtained["macs"]
+
+
+def test_the_cost_is_that_of_the_analysis_and_only_bytes_change() -> None:
+    model = Model.of(net())
+    cost = cost_of(model)
+    assert cost is not None
+    assert cost == analyze(net()).costs.original()
+    made = onnxprune.sparsify(net(), onnxprune.SparseRecipe(target="sparsity=0.9", encoding="auto", ends=True))
+    assert made.report.before == cost
+    assert made.report.after is not None
+    assert (made.report.after.macs, made.report.after.params) == (cost.macs, cost.params)
+    assert made.report.after.size == made.report.size[1] < cost.size
+    assert before_and_after(cost, made.compiled) == {"before": cost, "after": made.report.after}
+
+
+def test_a_model_that_cannot_be_analysed_is_written_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ModelError("net.onnx: no")
+
+    monkeypatch.setattr(Couple, "run", fail)
+    assert cost_of(Model.of(net())) is None
+    assert before_and_after(None, Model.of(net())) == {"before": None, "after": None}
+    found = onnxprune.encode(net()).to_dict()
+    assert (found["before"], found["after"]) == (None, None)

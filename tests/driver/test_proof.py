@@ -188,5 +188,5 @@ def test_an_output_that_must_be_tested_and_cannot_be() -> None:
 def test_nothing_to_require() -> None:
     with pytest.raises(VerificationError, match="nothing was tested"):
         demand(None, "net")
-    with pytest.raises(VerificationError, match="nothing was tested"):
+    with pytest.raises(VerificationError, match="nothing was tested: leave --no-verify out"):
         prune(parse(SOFT), Recipe(target="channels=0.5", align="1", require_proof=True, verify=False))

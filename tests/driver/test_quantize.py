@@ -255,6 +255,8 @@ def test_what_cannot_be_quantized_is_said() -> None:
     sines = "net (float[N, 4, 8, 8] x) => (float[N, 4, 8, 8] y) { y = Sin(x) }"
     with pytest.raises(TargetError, match="nothing in it can be quantised: ONNX Runtime has no int8 form of it"):
         small(parser.parse_model('<ir_version: 8, opset_import: ["": 17]>' + sines))
+    with pytest.raises(TargetError, match="nothing in it can be quantised: excluded: name less with --exclude"):
+        small(net(), exclude=("*",))
 
 
 @pytest.mark.parametrize(

@@ -328,6 +328,25 @@ def test_other_things_are_not_models(source: object) -> None:
         Model.of(source)
 
 
+def test_a_file_that_is_not_there_is_one_that_is(tmp_path: Path) -> None:
+    """What may have been meant is named, by the name of the file alone: folders may be long, and alike."""
+    gone = tmp_path / "digit.onnx"
+    with pytest.raises(ModelError, match=r"digit\.onnx: no such file, and no other \.onnx file beside it"):
+        Model.of(gone)
+    for name in ("a1", "b2", "c3", "d4"):
+        (tmp_path / f"{name}.onnx").touch()
+    with pytest.raises(ModelError, match=r"no such file; beside it are a1.onnx, b2.onnx, c3.onnx, \.\.\."):
+        Model.of(gone)
+    (tmp_path / "digits.onnx").touch()
+    with pytest.raises(ModelError, match=r"digit.onnx: no such file; did you mean '.*digits\.onnx'\?"):
+        Model.of(gone)
+    with pytest.raises(ModelError, match=r"no such file, and no folder .*nowhere"):
+        Model.of(tmp_path / "nowhere" / "a.onnx")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ModelError, match=r"is a folder, not an \.onnx file, and has none in it"):
+        Model.of(tmp_path / "folder")
+
+
 def test_bytes_that_are_no_model_are_refused() -> None:
     with pytest.raises(ModelError, match="not an ONNX model"):
         Model.of(b"hello world")

@@ -114,7 +114,7 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], says: s
 
 
 def test_models_that_do_not_load_or_run_are_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ModelError, match=r"no such model file: .*gone\.onnx"):
+    with pytest.raises(ModelError, match=r"gone\.onnx: no such file"):
         benchmark([tmp_path / "gone.onnx"], **QUICK)
     garbage = tmp_path / "bad.onnx"
     garbage.write_bytes(b"this is no model")

@@ -19,7 +19,7 @@ def test_files(tmp_path: Path) -> None:
     path.write_text("[prune")
     with pytest.raises(OptionError, match=r"a\.toml: not TOML"):
         load_toml(path)
-    with pytest.raises(OptionError, match=r"b\.toml: cannot be read: No such file"):
+    with pytest.raises(OptionError, match=r"b\.toml: no such file; beside it are a\.toml"):
         load_toml(tmp_path / "b.toml")
 
 

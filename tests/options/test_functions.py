@@ -15,7 +15,7 @@ def test_a_function_of_the_working_directory(tmp_path: Path, monkeypatch: pytest
     monkeypatch.syspath_prepend(str(tmp_path))  # takes it back
     (tmp_path / "named_by_a_user.py").write_text("class Inner:\n    def f(): return 7\n")
     assert load_named("named_by_a_user:Inner.f", "--x")() == 7
-    with pytest.raises(OptionError, match=r"^--x a: named_by_a_user has no Inner\.g$"):
+    with pytest.raises(OptionError, match=r"^--x a: named_by_a_user has no Inner\.g: write package\.module:function$"):
         load_named("named_by_a_user:Inner.g", "--x a")
 
 

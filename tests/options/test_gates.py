@@ -40,6 +40,11 @@ def test_every_step_that_writes_a_model_has_gates() -> None:
             assert names <= {field.name for kind in step.options for field in fields_of(kind)}, name
 
 
+def test_a_metric_that_is_named_is_a_score_that_is_asked_for() -> None:
+    assert not Gates().scored
+    assert Gates(metric="cosine").scored
+
+
 def test_a_recipe_gives_its_gates() -> None:
     assert Recipe(min_agreement="95%", eval="e.npz").gates == Gates(min_agreement="95%", eval="e.npz")
     assert Recipe(min_agreement="95%").asked == "--min-agreement 95%"

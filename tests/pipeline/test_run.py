@@ -155,7 +155,7 @@ def test_the_examples_are_read(path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path, recipe: Write) -> None:
-    with pytest.raises(OptionError, match=r"gone\.toml: cannot be read"):
+    with pytest.raises(OptionError, match=r"gone\.toml: no such file"):
         Build.load(tmp_path / "gone.toml")
     with pytest.raises(ModelError, match="no such file"):
         run(recipe("[encode]", 'model = "gone.onnx"\noutput = "small.onnx"\n'))
@@ -240,6 +240,13 @@ def test_training_has_the_original_for_its_teacher_and_goes_on_after_a_kill(
     assert tuned["teacher"] == str(DIGITS)
     assert tuned["loss"] == "distill"
     onnx.checker.check_model(onnx.load(tmp_path / "small.onnx"))
+
+
+def test_what_a_step_or_the_gates_lack_is_told_with_file_and_step(recipe: Write) -> None:
+    with pytest.raises(OptionError, match=r"recipe\.toml: \[quantize\] int8 needs the ranges of activations"):
+        run(recipe("[quantize]\n"))
+    with pytest.raises(OptionError, match=r"recipe\.toml: --max-drop 1% needs samples to judge by: add --eval DATA"):
+        run(recipe("[prune]\n", f'{HEAD}max_drop = "1%"\n'))
 
 
 def test_a_step_that_fails_leaves_no_output(recipe: Write, tmp_path: Path) -> None:

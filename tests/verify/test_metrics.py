@@ -68,9 +68,10 @@ def test_a_function_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     [
         ("top1", "needs labels"),
         ("accuracy", f"there is no metric 'accuracy'; there are {', '.join(QUALITY_METRICS)}"),
-        ("nowhere_at_all:f", "No module named"),
+        ("nowhere_at_all:f", "there is no module 'nowhere_at_all': it must be in the working directory, or installed"),
         ("onnxprune.verify.metrics:QUALITY_METRICS", "is not a function"),
-        ("onnxprune.verify.metrics:nothing", "has no nothing"),
+        ("onnxprune.verify.metrics:nothing", "has no nothing: write package.module:function"),
+        ("onnxprune.verify.metrics:check_label", "has no check_label; did you mean 'check_labels'?"),
     ],
 )
 def test_bad_metrics(metric: str, message: str) -> None:
