@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ def demo(given: Demo) -> None:
     from onnxprune.cli import demo_tables
     from onnxprune.driver.progress import Phase
     from onnxprune.latency.benchmark import benchmark
+    from onnxprune.pages.page import missing
 
     folder = _folder(given.output, force=given.force)
     with progress("copying the model and its samples", quiet=given.as_json, phases=(*RECIPES, "timing")) as tell:
@@ -56,7 +58,9 @@ def demo(given: Demo) -> None:
     best = min(good, key=lambda row: row["ratio"])["name"] if good else ""
     told = {"folder": str(folder), "machine": dict(timed.machine), "models": rows, "best": best, "missed": missed}
     report = {**told, "commands": _commands(folder, made)}
-    show(report, given, lambda: demo_tables.shown(report))
+    if not given.report and not missing():
+        given = replace(given, report=folder / "report.html")
+    show(report, given, lambda: demo_tables.shown(report, given.report))
     if not best:
         text = f"no model is faster here and has {FLOOR} of the digits right: the machine may be busy, repeat"
         raise QualityError(f"{folder}: {text}")

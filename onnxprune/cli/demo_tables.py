@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from onnxprune.cli.console import console, in_bytes, quantity, say, table
@@ -17,8 +18,8 @@ _TOLD = {
 }
 
 
-def shown(report: Mapping[str, Any]) -> None:
-    """Print the models side by side, what is to be learnt, and the commands."""
+def shown(report: Mapping[str, Any], page: Path | None) -> None:
+    """Print the models side by side, what is to be learnt, where the page is, and the commands."""
     out = console()
     rows = table("handwritten digits; accuracy on 599 images", "", "accuracy", "latency", "ratio", "bytes", "MACs")
     for row in report["models"]:
@@ -43,6 +44,8 @@ def shown(report: Mapping[str, Any]) -> None:
     )
     if report["best"]:
         say(out, f"best: {report['folder']}/{report['best']}.onnx", style="green")
+    if page:
+        say(out, f"report: {page}: open it in a browser")
     say(out, f"measured on {report['machine']['cpu']}, one thread, batch 1")
     for number, command in enumerate(report["commands"]):
         out.print(f"{'next:' if number == 0 else '     '} {command}", soft_wrap=True)

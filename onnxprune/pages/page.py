@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from onnxprune.pages.contents import Document
 
-__all__ = ["check_installed", "drawing", "page", "renderer", "summary", "templates"]
+__all__ = ["check_installed", "drawing", "missing", "page", "renderer", "summary", "templates"]
 
 _LINES = 2000
 """Marks from which a picture is drawn in dots, because lines would be slow to move through."""
@@ -37,6 +37,11 @@ class Picture:
         return renderer(self.marks)
 
 
+def missing() -> list[str]:
+    """The packages that pages need and that are not installed."""
+    return [name for name in ("jinja2", "altair", "vl_convert") if find_spec(name) is None]
+
+
 def check_installed(option: str = "--report", extra: str = "report") -> None:
     """Nothing happens if what pages need is installed.
 
@@ -47,9 +52,8 @@ def check_installed(option: str = "--report", extra: str = "report") -> None:
     Raises:
         OptionError: Jinja or Altair is not.
     """
-    missing = [name for name in ("jinja2", "altair", "vl_convert") if find_spec(name) is None]
-    if missing:
-        raise OptionError(f'{option} needs {" and ".join(missing)}: run pip install "onnxprune[{extra}]"')
+    if lacking := missing():
+        raise OptionError(f'{option} needs {" and ".join(lacking)}: run pip install "onnxprune[{extra}]"')
 
 
 def renderer(marks: int) -> str:

@@ -51,7 +51,8 @@ def test_it_shows_what_samples_are_for(tmp_path: Path, monkeypatch: pytest.Monke
     assert all(row["verified"] for row in rows.values())
     assert report["best"] == "with-samples"
     folder = tmp_path / "onnxprune-demo"
-    assert {path.name for path in folder.iterdir()} == {*demo.FILES, "cut-alone.onnx", "with-samples.onnx"}
+    assert {path.name for path in folder.iterdir()} == {*demo.FILES, "cut-alone.onnx", "with-samples.onnx", "report.html"}
+    assert inside(folder / "report.html") == report
     words = shlex.split(report["commands"][0])
     again = within(*words[1:], "--no-benchmark", cwd=tmp_path)
     assert again.status == 0, again.err
@@ -75,4 +76,5 @@ def test_what_is_slower_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert complaints(done).endswith("no model is faster here and has 97% of the digits right: the machine may be busy, repeat\n")
     assert "best:" not in done.out
     assert "never do this" in done.out
+    assert "onnxprune-demo/report.html: open it in a browser" in done.out
     refused(within("demo", cwd=tmp_path), 2, "onnxprune-demo", "exists", "--force")
