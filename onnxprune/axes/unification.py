@@ -127,7 +127,7 @@ def _align(x: Factor, y: Factor, why: object) -> list[tuple[Factor, Factor]]:
         p, q = xs.pop(), ys.pop()
         if p.size < q.size:
             p, q, xs, ys = q, p, ys, xs
-        if p.size % q.size:
+        if not q.size or p.size % q.size:
             for rest in (p, q, *xs, *ys):
                 fix(rest, why)
             return equal
@@ -146,7 +146,7 @@ def _expand(x: Factor, y: Factor, why: object) -> list[tuple[Factor, Factor]]:
     ``(10 3)`` against ``12+18``: 12 = 4 * 3 and 18 = 6 * 3, so that 10 is ``4+6``, 12 is ``(4 3)`` and 18 is ``(6 3)``.
     """
     major, rest = x.parts[0], product(x.parts[1:])
-    if any(part.size % rest.size for part in y.parts):
+    if not rest.size or any(part.size % rest.size for part in y.parts):
         fix(x, why)
         fix(y, why)
         return []

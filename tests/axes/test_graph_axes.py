@@ -34,6 +34,19 @@ def test_values_that_meet_share_factors() -> None:
     assert not graph.axes["h"][1].root.fixed
 
 
+def test_a_reshape_of_nothing_leaves_axes_as_they_are() -> None:
+    """An input of no frames, as some files declare it."""
+    found = analyze(
+        parse("""(float[N,0,8] x) => (float[N,0,8] y) <float[8,8] w, int64[4] s = {0,0,2,4}, int64[3] t = {0,0,8}> {
+  h = MatMul(x, w)
+  a = Reshape(h, s)
+  b = Relu(a)
+  y = Reshape(b, t)
+}""")
+    )
+    assert not found.coupling.groups
+
+
 def test_ranks() -> None:
     assert ranks([(2, 3), None, ()]) == (2, None, 0)
 

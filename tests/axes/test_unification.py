@@ -53,6 +53,18 @@ def test_a_list_splits_its_source_by_how_often_it_names_positions() -> None:
     assert labels(axis, leaves(source)[2]).tolist() == [1, 0, 1, -1, 0]
 
 
+SIZES = st.lists(st.sampled_from([0, 1, 2, 4]), min_size=1, max_size=3)
+
+
+@given(SIZES, SIZES, st.booleans(), st.booleans())
+def test_axes_without_a_position_unify(one: list[int], other: list[int], summed: bool, flipped: bool) -> None:
+    x = direct_sum([Factor(size) for size in one]) if summed else product([Factor(size) for size in one])
+    y = product([Factor(size) for size in other])
+    if x.size == y.size:
+        unify(*((y, x) if flipped else (x, y)), "test")
+        assert x.root.size == y.root.size
+
+
 def test_an_order_of_all_positions_splits_nothing() -> None:
     source = Factor(4)
     axis = listed(source, [3, 2, 1, 0])

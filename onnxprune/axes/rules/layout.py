@@ -124,7 +124,7 @@ def _run(shape: Shape, out: Shape, i: int, j: int) -> tuple[list[int], list[int]
 
 def _common_radices(a: list[int], b: list[int]) -> list[tuple[int, tuple[int, int]]] | None:
     """Radices, major first, that refine both lists, each with the positions it comes from; ``None`` if there are none."""
-    if math.prod(a) != math.prod(b):
+    if math.prod(a) != math.prod(b) or not math.prod(a):
         return None
     found: list[tuple[int, tuple[int, int]]] = []
     i, j, x, y = len(a) - 1, len(b) - 1, 1, 1
