@@ -13,7 +13,7 @@ from onnxprune.errors import InputError, OptionError, QualityError
 from onnxprune.ir.model import Model
 from onnxprune.options.gates import parse_drop, parse_share
 from onnxprune.verify.drift import Drift, measure_drift
-from onnxprune.verify.metrics import Evaluation, QualityScore, find_metric, resolve_metric
+from onnxprune.verify.metrics import Evaluation, QualityScore, check_first_labels, find_metric, resolve_metric
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
@@ -158,12 +158,15 @@ class Jury:
         return cls(gates, original, learnt, judges, apart)
 
     def sized(self) -> Jury:
-        """The same, with the original at the sizes of the samples.
+        """The same, with the original at the sizes of the samples; where a gate asks for a score, it is known to have one.
 
         Raises:
-            OptionError: a sample has another size than the user gave.
+            OptionError: a sample has another size than the user gave, or labels are no classes of the model.
         """
-        return dataclasses.replace(self, original=sized(self.original, self.learnt or self.judges))
+        original = sized(self.original, self.learnt or self.judges)
+        if self.judges is not None and self.gates.scored:
+            check_first_labels(original, self.judges, self.gates.metric)
+        return dataclasses.replace(self, original=original)
 
     def judge(
         self,

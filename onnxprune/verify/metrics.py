@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
 
-__all__ = ["QUALITY_METRICS", "Evaluation", "QualityMetric", "check_labels", "find_metric", "metric_name", "resolve_metric"]
+__all__ = [
+    "QUALITY_METRICS",
+    "Evaluation",
+    "QualityMetric",
+    "check_first_labels",
+    "check_labels",
+    "find_metric",
+    "metric_name",
+    "resolve_metric",
+]
 
 _BATCH = 64
 """Samples of a batch that is scored, at most."""
@@ -144,6 +153,17 @@ def check_labels(outputs: Sequence[Any], labels: Any, where: str, seen: int = 0)
         raise OptionError(
             f"{where}: label {marks[at]} of sample {seen + at} is no class of the model, which has 0 to {classes - 1}"
         )
+
+
+def check_first_labels(original: Model, samples: Samples, metric: str | QualityMetric = "auto") -> None:
+    """Check the labels of the first batch, before anything is computed that a score is taken of.
+
+    Raises:
+        OptionError: as `check_labels` does.
+    """
+    if resolve_metric(metric, original, samples) == "top1":
+        batch = next(iter(samples.batches(runs_that_fit(original, _BATCH)[0])))
+        check_labels(Session(original).run(batch.feeds), batch.labels, samples.source)
 
 
 def chance_notice(score: float, outputs: Sequence[Any], samples: int, where: str) -> str:

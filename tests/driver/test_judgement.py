@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nets import parse
-from onnxprune import Gates, OptionError, QualityError, Recipe, prune
+from onnxprune import Gates, OptionError, QualityError, Recipe, SparseRecipe, prune, sparsify
 from onnxprune.data.samples import open_samples
 from onnxprune.driver.apply import carry_out
 from onnxprune.driver.judgement import Judgement, Jury, Level
@@ -90,6 +90,15 @@ def test_a_plan_carried_out_learns_from_the_same_samples() -> None:
 def test_gates_need_samples(gate: dict[str, str]) -> None:
     with pytest.raises(OptionError, match="needs samples to judge by: add --eval DATA"):
         Jury.of(Gates(**gate), Model.of(parse(BODY)), None)
+
+
+@pytest.mark.parametrize("made", [prune, sparsify])
+def test_labels_that_are_no_classes_are_refused_before_anything_is_computed(made: Any) -> None:
+    wrong, phases = {**data(64), "label": np.arange(64)}, list[object]()
+    recipe = {prune: Recipe(target="macs=0.5", min_score="0.5"), sparsify: SparseRecipe(sparsity=0.5, min_score="0.5")}[made]
+    with pytest.raises(OptionError, match=r"label \d+ of sample \d+ is no class of the model, which has 0 to 3"):
+        made(parse(BODY), recipe, samples=wrong, progress=phases.append)
+    assert not phases
 
 
 @pytest.mark.parametrize(
