@@ -11,7 +11,7 @@ from typing import Any, Self
 from onnxprune.driver.prune import analyze, describe
 from onnxprune.errors import OptionError
 from onnxprune.ir.history import made
-from onnxprune.options.documents import load_json
+from onnxprune.options.documents import absent, load_json
 from onnxprune.pages import contents
 
 __all__ = ["Comparison", "Difference", "Row", "compare"]
@@ -101,6 +101,8 @@ class _Side:
             if not str(found["schema"]).startswith("onnxprune/"):
                 raise ValueError("it has another schema")
             return cls._of(found)
+        except FileNotFoundError as error:
+            raise OptionError(f"{path}: {absent(path, '.json')}") from error
         except OSError as error:
             raise OptionError(f"{path}: cannot be read: {error.strerror}") from error
         except (ValueError, TypeError, LookupError, AttributeError) as error:

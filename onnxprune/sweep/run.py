@@ -104,6 +104,8 @@ def _locked(store: Store) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         number = os.open(folder / "sweep.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except FileExistsError as error:
+        raise OutputError(f"{folder}: is a file: name a folder with -o") from error
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
     try:

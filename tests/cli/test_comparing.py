@@ -43,5 +43,5 @@ def test_the_same_model(call: Cli, both: tuple[Path, Path]) -> None:
 
 
 def test_bad_input(call: Cli, both: tuple[Path, Path]) -> None:
-    refused(call("compare", both[0], "absent.json"), 2, "absent.json: cannot be read")
+    refused(call("compare", both[0], "absent.json"), 2, "absent.json: no such file")
     refused(call("compare", both[0], "absent.onnx"), 2, "absent.onnx: no such file")

@@ -125,7 +125,7 @@ def test_models_are_copied_into_a_folder(swept: Path) -> None:
         (("models/*.onnx",), 2, ("no place for results",)),
         (("models/*.onnx", "-o", "s", "--engine", "dusk"), 2, ("there is no engine 'dusk'",)),
         (("models/*.onnx", "-o", "s", "--option", "spped=1"), 2, ("the step has no option 'spped'",)),
-        (("models/*.onnx", "-o", "models/a.onnx"), 2, ("models/a.onnx: cannot be written",)),
+        (("models/*.onnx", "-o", "models/a.onnx"), 2, ("models/a.onnx: is a file: name a folder with -o",)),
         (("status", "models"), 2, ("models: is no sweep",)),
         (("pick", "models"), 2, ("models: is no sweep",)),
         (("report", "models"), 2, ("models: is no sweep",)),

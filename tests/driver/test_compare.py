@@ -59,5 +59,5 @@ def test_what_is_no_report(tmp_path: Path, text: str) -> None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"absent\.json: cannot be read: No such file"):
+    with pytest.raises(OptionError, match=r"absent\.json: no such file"):
         compare(tmp_path / "absent.json", tmp_path / "absent.json")
