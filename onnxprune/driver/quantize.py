@@ -17,6 +17,7 @@ from onnxprune.driver.int8_layers import left_alone, name_nodes, scaled_whole
 from onnxprune.driver.int8_result import (
     WeightZeros,
     computing,
+    kept_in_bodies,
     kept_in_float,
     most_frequent_reason,
     weight_zeros,
@@ -256,6 +257,7 @@ class Quantizer:
         weights = tuple(weight_zeros(prepared, result).values())
         kept = tuple(kept_in_float(result, excluded))
         nodes = Counter(node.op_type for node in computing(result)) - Counter(node["op"] for node in kept)
+        kept = (*kept, *kept_in_bodies(result))
         _tidy(result, original)
         result = Restore().run(result, with_quantizers(self._model, result))
         if not weights:

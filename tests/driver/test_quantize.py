@@ -15,7 +15,7 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, numpy_helper, parser
+from onnx import TensorProto, helper, numpy_helper, parser
 
 import onnxprune
 from int8_nets import LAYERS, NET, net
@@ -209,6 +209,25 @@ def test_an_old_operator_set_is_brought_up_where_that_is_needed() -> None:
     assert small(net(text=old), per_channel=False).compiled.opset == 11
 
 
+def test_equal_constants_of_the_oldest_format_are_shared_and_no_inputs() -> None:
+    """In that, every constant is an input, too, which ONNX Runtime leaves where it reads another one that is equal."""
+    made = "gain = ConstantOfShape <value = float[1] {2}> (sizes) shift = ConstantOfShape (same) a = Conv"
+    old = net(text=NET.replace("a = Conv", made))
+    del old.graph.initializer[2:4]  # gain and shift
+    old.graph.initializer.extend(numpy_helper.from_array(np.array([8]), name) for name in ("sizes", "same"))
+    old.graph.input.extend(helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in old.graph.initializer)
+    old.ir_version = 3
+    check = small(old).report.verification
+    assert check is not None
+    assert not check.notes
+
+
+def test_operator_sets_that_are_named_twice_are_read_as_one() -> None:
+    twice = net()
+    twice.opset_import.append(twice.opset_import[0])
+    assert small(twice).report.weights == 4
+
+
 def test_a_model_in_several_files_stays_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     onnx.save(net(sparsity=0.5), tmp_path / "net.onnx", save_as_external_data=True, size_threshold=0, location="net.data")
     monkeypatch.setattr(files, "LIMIT", 1000)
@@ -255,6 +274,27 @@ def test_what_cannot_be_quantized_is_said() -> None:
     sines = "net (float[N, 4, 8, 8] x) => (float[N, 4, 8, 8] y) { y = Sin(x) }"
     with pytest.raises(TargetError, match="nothing in it can be quantised: ONNX Runtime has no int8 form of it"):
         small(parser.parse_model('<ir_version: 8, opset_import: ["": 17]>' + sines))
+
+
+@pytest.mark.parametrize("layer", [False, True])
+def test_layers_in_branches_are_named(layer: bool) -> None:
+    """The quantizer does not look into bodies; where there is nothing else, that is why there is no int8."""
+    text = """n (float[N, 4, 8, 8] x, bool b) => (float[N, 4, 8, 8] y) {
+      y = If (b) <then_branch = t () => (float[N, 4, 8, 8] p) { [inner] p = Conv <pads = [1, 1, 1, 1]> (z, w) },
+                  else_branch = e () => (float[N, 4, 8, 8] q) { q = Relu (z) }> }"""
+    text = text.replace("{\n      y", "{ z = Conv <pads = [1, 1, 1, 1]> (x, v) y" if layer else "{ z = Identity (x) y", 1)
+    proto = parser.parse_model('<ir_version: 8, opset_import: ["": 17]>' + text)
+    for name in ("w", "v")[: 1 + layer]:
+        proto.graph.initializer.append(numpy_helper.from_array(np.full((4, 4, 3, 3), 0.5, np.float32), name))
+    feeds = samples() | {"b": np.array(True)}
+    why = "ONNX Runtime's quantizer does not look into branches and loops"
+    if layer:
+        report = quantize(proto, samples=feeds).report
+        assert report.nodes["Conv"] == 1
+        assert {"node": "inner", "op": "Conv", "why": why} in [dict(one) for one in report.kept]
+    else:
+        with pytest.raises(TargetError, match=f"nothing in it can be quantised: {why}"):
+            quantize(proto, samples=feeds)
 
 
 @pytest.mark.parametrize(
