@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from onnxprune.data.calibration import Calibration
 from onnxprune.ir.precision import as_float32, float_types
+from onnxprune.passes.constants import tie
 from onnxprune.passes.footprint import footprint, footprint_of_file
 from onnxprune.passes.restore import Restore
 from onnxprune.pruning.cost import CostModel, Footprint
@@ -73,9 +74,10 @@ class Analysis(Normalized):
     @cached_property
     def costs(self) -> CostModel:
         """What the model costs under any plan, written like `onnxprune.passes.Restore` leaves it."""
-        restored, file = Restore().run(self.model, self.source), footprint_of_file(self.source)
-        params, uncut = footprint(self.model).params, footprint(restored)
+        tied, file = tie(self.model), footprint_of_file(self.source)
+        restored = Restore().run(tied, self.source)
+        params, uncut = footprint(tied).params, footprint(restored)
         # What nodes make are parameters that take no bytes, in the file and in what is written.
         file = Footprint(file.params + params - uncut.params, file.size)
-        made = self.model.weights.keys() - restored.weights.keys()
+        made = tied.weights.keys() - restored.weights.keys()
         return CostModel(self.model, self.coupling, self.shapes.batch, file, Footprint(params, uncut.size), made)

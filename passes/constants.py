@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnx import NodeProto
 
@@ -13,7 +14,10 @@ from onnxprune.ir.weights import Array, Weight, constant_of
 from onnxprune.passes.bodies import compute_outputs, hoist, rename, replace_all, unique_names
 from onnxprune.runtime.session import evaluate
 
-__all__ = ["constants_to_initializers", "fold", "gather_constants", "share", "untie"]
+if TYPE_CHECKING:
+    from onnxprune.ir.types import Shape
+
+__all__ = ["constants_to_initializers", "fold", "gather_constants", "share", "tie", "untie"]
 
 _NOT_FOLDED = frozenset({"DequantizeLinear", "QuantizeLinear", "Cast", "Bernoulli", "Multinomial"})
 _SMALL_BYTES = 1 << 16
@@ -98,7 +102,7 @@ def _shared(model: Model, foldable: Sequence[NodeProto], values: Mapping[str, Ar
     found = set()
     for name, readers in model.consumers().items():
         weight = model.weights.get(name)
-        if weight is None or not weight.is_float or not _is_matrix(weight):
+        if weight is None or not weight.is_float or not weight.is_matrix:
             continue
         results = [value for node, _ in readers for value in node.output if value]
         copies = sum(values[value].nbytes for value in results if value in values)
@@ -107,14 +111,10 @@ def _shared(model: Model, foldable: Sequence[NodeProto], values: Mapping[str, Ar
     return found
 
 
-def _is_matrix(weight: Weight) -> bool:
-    return sum(size != 1 for size in weight.shape) > 1
-
-
 def share(model: Model) -> None:
     """What is the same by name is one value: copies of a matrix are that matrix, and what equal nodes make of it is made once."""
     kept = {value.name for graph in every_graph(model.graph) for value in graph.output}
-    matrices = {name for name, weight in model.weights.items() if _is_matrix(weight)} - model.overridable
+    matrices = {name for name, weight in model.weights.items() if weight.is_matrix} - model.overridable
     constant = set(model.weights) - model.overridable
     for graph in every_graph(model.graph):
         names: dict[str, str] = {}
@@ -149,7 +149,7 @@ def untie(model: Model) -> None:
     pinned = {*pinned_sizes(model).values(), *model.overridable}
     for name, readers in list(model.consumers().items()):
         weight = model.weights.get(name)
-        if weight is None or name in pinned or len(readers) < 2 or _is_matrix(weight):
+        if weight is None or name in pinned or len(readers) < 2 or weight.is_matrix:
             continue
         for node, position in readers[1:]:
             if position < 0:
@@ -157,6 +157,26 @@ def untie(model: Model) -> None:
             copy = model.fresh_name(f"{name}__copy")
             model.weights[copy] = weight.renamed(copy)
             node.input[position] = copy
+
+
+def tie(model: Model) -> Model:
+    """The model with one constant for all copies that `untie` made of it and that are still equal; itself if there are none."""
+    known: dict[tuple[str, Shape, bytes], str] = {}
+    names: dict[str, str] = {}
+    kept = {value.name for value in model.graph.output} | model.overridable
+    copied = {origin for origin, count in Counter(weight.origin for weight in model.weights.values()).items() if count > 1}
+    for name, weight in model.weights.items():
+        if weight.origin in copied and name not in kept and not weight.is_matrix:
+            first = known.setdefault((weight.origin, weight.shape, weight.array().tobytes()), name)
+            if first != name:
+                names[name] = first
+    if not names:
+        return model
+    tied = model.copy()
+    rename(tied.graph, names)
+    for name in names:
+        del tied.weights[name]
+    return tied
 
 
 def _untie_decoded(model: Model) -> None:
@@ -168,7 +188,7 @@ def _untie_decoded(model: Model) -> None:
             nodes.append(node)
             if node.op_type != "DequantizeLinear" or any(name not in model.weights for name in node.input):
                 continue
-            if _is_matrix(model.weights[node.input[0]]):
+            if model.weights[node.input[0]].is_matrix:
                 continue
             for reader, position in consumers.get(node.output[0], [])[1:]:
                 if position >= 0:

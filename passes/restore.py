@@ -1,4 +1,4 @@
-"""Constants that the file makes by nodes are made so again, where that takes fewer bytes."""
+"""Constants are stored as in the file again: once for all readers, or made by nodes, where that takes fewer bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnxprune.ir.plain import same_operator
 from onnxprune.ir.weights import Array, Weight, field_bytes
 from onnxprune.passes.base import Pass
 from onnxprune.passes.bodies import replace_all
-from onnxprune.passes.constants import gather_constants
+from onnxprune.passes.constants import gather_constants, tie
 from onnxprune.runtime.session import evaluate
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _SMALL = 96
 
 @dataclass(frozen=True)
 class Restore(Pass):
-    """A constant that was folded, and is still what the nodes of the file make, is made by these nodes again.
+    """Copies of a constant that are still equal are one; what was folded, and is what nodes of the file make, is made by these.
 
     A matrix of 1 MB that ``ConstantOfShape`` and ``ScatterElements`` make of 30 kB is folded to see its axes; where none of
     them was pruned, it goes back into the file as it came. Constants that differ in one bit, or that are smaller than the nodes
@@ -41,12 +41,13 @@ class Restore(Pass):
     """
 
     def run(self, model: Model, original: Model) -> Model:
-        """The model with such constants made by nodes of ``original``; ``model`` itself where there are none.
+        """The model with such constants shared, or made by nodes of ``original``; ``model`` itself where there are none.
 
         Args:
             model: made from ``original``; its constants have the names that they had there.
             original: the file, as it was read.
         """
+        model = tie(model)
         large = {weight.origin for weight in model.weights.values() if weight.nbytes > _SMALL} - original.weights.keys()
         if not large.intersection(name for node in every_node(original.graph) for name in node.output):
             return model

@@ -183,10 +183,10 @@ def _applied(result: Pruned, chosen: Plan, *, masked: bool) -> dict[str, Any]:
     """What came of a plan, as plain data."""
     import dataclasses
 
-    from onnxprune.driver.prune import price
+    from onnxprune.driver.prune import outcome
     from onnxprune.ir.history import made
 
-    before, after, _ = price(result.analysis, chosen)
+    before, after, _ = outcome(result)
     kept = {
         group.id: (group.size, len(chosen.keep[group.id])) for group in result.analysis.coupling.groups if group.id in chosen.keep
     }

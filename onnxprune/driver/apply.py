@@ -158,7 +158,7 @@ def _masked(original: Model, chosen: Plan, recipe: Recipe) -> Pruned:
     result = dense if file.missing else min(file.model, dense, key=files.written_bytes)
     judge, other = Judge(original, found.model, recipe.seed), dense if result is dense else zeroed
     proof = exact(judge.prove(found, chosen, other, masked=True), original.name) if recipe.verify else None
-    return Pruned(found, chosen, result, proof)
+    return Pruned(found, chosen, result, check=proof)
 
 
 def check(original: ModelSource, pruned: ModelSource, chosen: Plan, *, seed: int = 0, shape: Sequence[str] = ()) -> Check:

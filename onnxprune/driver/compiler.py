@@ -21,6 +21,8 @@ from onnxprune.ir.precision import differing_weights, with_fitted_weights
 from onnxprune.ir.weights import FLOATS
 from onnxprune.passes import Normalize, PruneChannels, Repair, Restore, Rotate
 from onnxprune.passes.base import Fitted, Progress, silent
+from onnxprune.passes.constants import tie
+from onnxprune.passes.footprint import footprint
 from onnxprune.runtime.engines import demand_installed
 
 if TYPE_CHECKING:
@@ -130,7 +132,8 @@ class Compiler:
             with self.stages("repair", "repairing"):
                 calibration = self._prepared().calibration
                 pruned = self._blindly(pruned) if calibration is None else self._repaired(pruned, calibration.every)
-        return replace(pruned, model=Restore().run(pruned.model, self.file))
+        tied = tie(pruned.model)
+        return replace(pruned, model=Restore().run(tied, self.file), params=footprint(tied).params)
 
     def planned(self, target: Target) -> tuple[Analysis, Plan]:
         """The normalised model with its groups, and a plan for a target.

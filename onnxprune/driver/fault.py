@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -42,14 +43,15 @@ def explained(
     """
     if isinstance(error, MemoryError):
         return ModelError(f"there is not enough memory here; use a machine with more or fewer samples {error}")
-    for path in models:
-        fault = refused(path)
-        if fault is not None:
-            return fault
-    for option, source in (samples or {}).items() if models else ():
-        unfit = unsuitable(models[0], option, source, preprocess)
-        if unfit is not None:
-            return unfit
+    with contextlib.suppress(Exception):  # what is a defect here is one there, too: the first is reported
+        for path in models:
+            fault = refused(path)
+            if fault is not None:
+                return fault
+        for option, source in (samples or {}).items() if models else ():
+            unfit = unsuitable(models[0], option, source, preprocess)
+            if unfit is not None:
+                return unfit
     if isinstance(error, ContractError):
         return error
     return ContractError(f"{type(error).__name__}: {error}; this is a defect of onnxprune, please report it")

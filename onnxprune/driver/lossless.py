@@ -17,6 +17,8 @@ from onnxprune.ir.node import is_followed
 from onnxprune.options.prune import Recipe
 from onnxprune.options.targets import Align
 from onnxprune.passes import Couple, Lossless, Normalize, PruneChannels, Restore
+from onnxprune.passes.constants import tie
+from onnxprune.passes.footprint import footprint
 from onnxprune.shapes.probes import probe
 from onnxprune.verify.law import compare, unchanged
 from onnxprune.verify.verdicts import Check
@@ -98,8 +100,8 @@ def _attempt(original: Model, normal: Normalized, recipe: Recipe, frozen: Mappin
     found = Lossless(align).run(analysis)
     if found.removal.gone:
         analysis = couple.run(dataclasses.replace(normal, model=found.model, shapes=probe(found.model)), frozen)
-    small = Restore().run(PruneChannels().run(analysis, found.plan), original)
-    pruned = Pruned(analysis, found.plan, small, frozen=frozen)
+    small = tie(PruneChannels().run(analysis, found.plan))
+    pruned = Pruned(analysis, found.plan, Restore().run(small, original), footprint(small).params, frozen=frozen)
     return Exact(pruned, found.removal)
 
 

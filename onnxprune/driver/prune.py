@@ -49,6 +49,7 @@ __all__ = [
     "compiling",
     "describe",
     "make_plan",
+    "outcome",
     "price",
     "prune",
     "samples_of",
@@ -294,6 +295,13 @@ def price(analysis: Analysis, plan: Plan) -> tuple[Cost, Cost, dict[str, float]]
     return before, after, obtained
 
 
+def outcome(pruned: Pruned) -> tuple[Cost, Cost, dict[str, float]]:
+    """As `price`, with the parameters and bytes of the small model as it is written."""
+    before, planned, obtained = price(pruned.analysis, pruned.plan)
+    after = dataclasses.replace(planned, params=pruned.params, size=written_bytes(pruned.model))
+    return before, after, {**obtained, **_fractions(before, after)}
+
+
 def _fractions(before: Cost, after: Cost) -> dict[str, float]:
     return {metric: getattr(after, metric) / max(getattr(before, metric), 1) for metric in COST_METRICS}
 
@@ -328,8 +336,7 @@ def _report(original: Model, recipe: Recipe, made: _Made, judged: Judgement) -> 
     """The report, except for what is measured on the result."""
     pruned, exact, search = made.pruned, made.exact, made.search
     plan, coupling = pruned.plan, pruned.analysis.coupling
-    before, planned, obtained = price(pruned.analysis, plan)
-    after = dataclasses.replace(planned, size=written_bytes(pruned.model))
+    before, after, obtained = outcome(pruned)
     return Report(
         model=original.name,
         requested="lossless" if recipe.only_exact else str(search.target if search else recipe.target),
@@ -338,7 +345,7 @@ def _report(original: Model, recipe: Recipe, made: _Made, judged: Judgement) -> 
         score=judged.score,
         drift=judged.drift,
         tried=search.tried if search else (),
-        obtained={**obtained, **_fractions(before, after), **made.measured},
+        obtained={**obtained, **made.measured},
         before=before,
         after=after,
         groups=tuple(

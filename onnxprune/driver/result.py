@@ -83,6 +83,7 @@ class Pruned:
         analysis: the model that was cut, and its groups.
         plan: what remains of it.
         model: the small model.
+        params: its parameters; those that its nodes make, too.
         check: the proof of the surgery, before any repair; ``None`` if it was not asked for.
         repairs: the readers that were repaired since, with their errors before and after.
         frozen: groups that were left whole because they break the proof, by id, with the reason.
@@ -92,6 +93,7 @@ class Pruned:
     analysis: Analysis
     plan: Plan
     model: Model
+    params: int = 0
     check: Check | None = None
     repairs: tuple[Repaired, ...] = ()
     frozen: Mapping[str, str] = field(default_factory=dict)

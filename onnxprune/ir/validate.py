@@ -171,8 +171,19 @@ class _Validation:
         seen: set[str] = set()
         for attribute in node.attribute:
             self._attribute(attribute, seen, where, inside=inside)
-        if (domain, node.op_type) not in self.functions and domain in STANDARD_DOMAINS:
+        if (domain, node.op_type) in self.functions:
+            self._call(node, where)
+        elif domain in STANDARD_DOMAINS:
             _check_operator(node, seen, opsets[domain], where)
+
+    def _call(self, node: NodeProto, where: str) -> None:
+        """A call of a function passes at most what that takes, and has no more outputs than that."""
+        key = _domain(node.domain), node.op_type, node.overload
+        for function in (one for one in self.proto.functions if (_domain(one.domain), one.name, one.overload) == key):
+            if len(node.input) > len(function.input):
+                raise ModelError(f"{where} has {len(node.input)} inputs; its function takes {len(function.input)}")
+            if len(node.output) > len(function.output):
+                raise ModelError(f"{where} has {len(node.output)} outputs; its function makes {len(function.output)}")
 
     def _attribute(self, attribute: AttributeProto, seen: set[str], where: str, *, inside: bool) -> None:
         name = attribute.name

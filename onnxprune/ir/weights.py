@@ -81,6 +81,11 @@ class Weight:
         return self.dtype in FLOATS
 
     @property
+    def is_matrix(self) -> bool:
+        """Whether it has more than one axis; what has one or none is a vector, or a number."""
+        return sum(size != 1 for size in self.shape) > 1
+
+    @property
     def nbytes(self) -> int:
         """Bytes of its data in the file."""
         if self.dtype in PACKED:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
     from onnxprune.axes.node_axes import NodeAxes
     from onnxprune.ir.model import Model
+    from onnxprune.ir.types import Shape
 
 __all__ = ["COST_METRICS", "KERNELS", "Cost", "CostModel", "Footprint", "layer_costs"]
 
@@ -99,48 +100,39 @@ class CostModel:
         for node in coupling.nodes:
             for letters in node.rule.macs:
                 known = [node.letters.get(letter) or node.sizes[letter] for letter in letters]
-                self._add("macs", 1 / batch, known, free, below)
-                self._add(KERNELS, 1 / batch, known, free, below)
+                product = _product(known, free, below)
+                self._add("macs", 1 / batch, product, below)
+                self._add(KERNELS, 1 / batch, product, below)
             for name in node.view.outputs if node.rule.macs else ():
-                self._add(KERNELS, _OUTPUT / batch, coupling.axes.get(name, ()), free, below)
-        counted = parameters(model)
+                self._add(KERNELS, _OUTPUT / batch, _product(coupling.axes.get(name, ()), free, below), below)
+        counted, apart = parameters(model), dict.fromkeys(metrics, 0.0)
+        copies: dict[str, set[tuple[Shape, tuple[Factor, ...]]]] = {}
         for weight in model.weights.values():
-            factors = coupling.axes.get(weight.name, weight.shape)
-            if weight.name not in made:
-                self._add("size", weight.nbytes / max(weight.size, 1), factors, free, below)
-            if weight.name in counted:
-                self._add("params", counted[weight.name], factors, free, below)
+            product = _product(coupling.axes.get(weight.name, weight.shape), free, below)
+            one, others = (weight.shape, product[1]), set() if weight.is_matrix else copies.setdefault(weight.origin, set())
+            if one in others:
+                continue  # a copy of a vector that is cut like the vector is written once
+            each = {"size": weight.nbytes / max(weight.size, 1), "params": float(counted.get(weight.name, 0))}
+            for metric in each.keys() - ({"size"} if weight.name in made else set()):
+                self._add(metric, each[metric], product, below)
+                apart[metric] += each[metric] * weight.size if others else 0.0
+            others.add(one)
         uncut = uncut or Footprint(round(self.total("params", {})), written_bytes(model))
         self.file = file or uncut
         """What targets are a fraction of."""
         for metric in ("params", "size"):
-            self._constant[metric] += getattr(uncut, metric) - self.total(metric, {})
+            # What is cut otherwise than its copy is written apart from it. Where neither is, it is not: that little is left out.
+            self._constant[metric] += getattr(uncut, metric) + apart[metric] - self.total(metric, {})
 
     def _add(
-        self,
-        metric: str,
-        coefficient: float,
-        factors: Iterable[Factor | int],
-        free: set[Factor],
-        below: dict[Factor, frozenset[Factor]],
+        self, metric: str, coefficient: float, product: tuple[int, tuple[Factor, ...]], below: dict[Factor, frozenset[Factor]]
     ) -> None:
-        """Add one product; ``below`` remembers the free leaves of each factor."""
-        moving = []
-        for factor in factors:
-            if isinstance(factor, int):
-                coefficient *= factor
-                continue
-            root = factor.root
-            if root not in below:
-                below[root] = frozenset(free.intersection(leaves(root)))
-            if below[root]:
-                moving.append(root)
-            else:
-                coefficient *= factor.size
+        """Add one product, as `_product` tells it."""
+        fixed, moving = product
         if not moving:
-            self._constant[metric] += coefficient
+            self._constant[metric] += coefficient * fixed
             return
-        term = (coefficient, tuple(moving))
+        term = (coefficient * fixed, moving)
         self._terms[metric].append(term)
         for leaf in {leaf for root in moving for leaf in below[root]}:
             self._touched[metric].setdefault(leaf, []).append(term)
@@ -199,6 +191,25 @@ class Priced:
 
     def sharing(self, factor: Factor) -> set[Factor]:
         return self.model.sharing(self.metric, factor)
+
+
+def _product(
+    factors: Iterable[Factor | int], free: set[Factor], below: dict[Factor, frozenset[Factor]]
+) -> tuple[int, tuple[Factor, ...]]:
+    """What of a product is fixed, and the factors of which something may go; ``below`` remembers the free leaves of each."""
+    fixed, moving = 1, list[Factor]()
+    for factor in factors:
+        if isinstance(factor, int):
+            fixed *= factor
+            continue
+        root = factor.root
+        if root not in below:
+            below[root] = frozenset(free.intersection(leaves(root)))
+        if below[root]:
+            moving.append(root)
+        else:
+            fixed *= factor.size
+    return fixed, tuple(moving)
 
 
 def _block(metric: str) -> int:

@@ -27,7 +27,7 @@ from onnxprune.data.samples import Samples, open_samples, sized
 from onnxprune.driver.apply import carry_out
 from onnxprune.driver.named import standing
 from onnxprune.driver.proof import judged
-from onnxprune.driver.prune import analyzed, make_plan, price, prune
+from onnxprune.driver.prune import analyzed, make_plan, outcome, prune
 from onnxprune.errors import OptionError
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.options.prune import Recipe
@@ -260,7 +260,7 @@ class _ChannelRun:
         plan = selection.plan({name: session.module.value_of(name) for name in run.layers})
         self._tell("cutting out what is masked")
         cut = carry_out(trained.compiled, plan, Recipe(seed=options.seed), compare=False)
-        cost = dataclasses.asdict(price(found, plan)[1])
+        cost = dataclasses.asdict(outcome(cut)[1])
         row = {**self._row(stage.name, cut.model, cost), "verification": _verified(cut.check)}
         return _after(state, cut.model, trained.report), row
 

@@ -80,5 +80,14 @@ def test_what_the_standard_forbids_is_at_fault_even_where_onnx_runtime_runs_it(t
     assert "drop" in str(unsuitable(path, "--calib", str(samples)))
 
 
+def test_what_fails_when_it_is_looked_for_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> None:
+        raise RuntimeError(path)
+
+    monkeypatch.setattr("onnxprune.driver.fault.refused", refused)
+    defect = explained(IndexError("list index out of range"), [written(tmp_path, RUNS)])
+    assert "IndexError: list index out of range; this is a defect of onnxprune" in str(defect)
+
+
 def test_too_little_memory_is_no_defect() -> None:
     assert explained(MemoryError(), []).exit_status == 2

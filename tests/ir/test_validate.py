@@ -51,6 +51,16 @@ def has_one_twice(model: ModelProto) -> None:
     model.functions.append(onnx.FunctionProto.FromString(model.functions[0].SerializeToString()))
 
 
+def calls(*, inputs: int = 1, outputs: int = 1) -> Callable[[ModelProto], None]:
+    def change(model: ModelProto) -> None:
+        calls_itself(model)
+        model.functions[0].node[0].CopyFrom(helper.make_node("Neg", ["x"], ["y"]))
+        node = helper.make_node("F", ["x"] * inputs, [f"z{at}" for at in range(outputs)], "added", domain="local")
+        model.graph.node.append(node)
+
+    return change
+
+
 def calls_itself(model: ModelProto) -> None:
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("local", 1)]
     call = helper.make_node("F", ["x"], ["y"], domain="local")
@@ -112,6 +122,8 @@ BROKEN: dict[str, tuple[Callable[[ModelProto], object], str]] = {
     ),
     "domain": (set_to(first, "domain", "foo"), "Conv node 'first' is of domain 'foo', which the model does not import"),
     "function": (calls_itself, "function 'F' calls itself"),
+    "function's inputs": (calls(inputs=2), "F node 'added' has 2 inputs; its function takes 1"),
+    "function's outputs": (calls(outputs=3), "F node 'added' has 3 outputs; its function makes 1"),
     "function twice": (has_one_twice, "there are two functions 'F' of domain 'local'"),
     "attribute": (attribute(group="x"), "attribute 'group' of Conv node 'first' is not INT"),
     "reference": (set_to(lambda m: first(m).attribute[0], "ref_attr_name", "g"), "refers to a function's attribute"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime as ort
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, helper
 
 from nets import parse
 from onnxprune.driver.prune import prune
@@ -16,7 +16,7 @@ from onnxprune.ir.weights import Weight
 from onnxprune.options.prune import Recipe
 from onnxprune.options.quantize import QuantRecipe
 from onnxprune.options.sparsify import SparseRecipe
-from onnxprune.passes import Restore
+from onnxprune.passes import Normalize, Restore
 from onnxprune.runtime.session import evaluate
 
 MAKERS = {
@@ -69,6 +69,31 @@ def test_what_nodes_make_is_made_by_them_again(maker: str) -> None:
     assert "made" not in restored.weights
     assert restored.nbytes < dense.nbytes - 15_000
     np.testing.assert_array_equal(outputs(restored.to_proto()), outputs(original.to_proto()))
+
+
+SHARING = """(float[N,8] x) => (float[N,8] y) <float[8,8] w, float[8] b, float low = {0}> {
+  a = Gemm(x, w, b) r = Clip(a, low) c = Gemm(r, w, b) d = Gemm(c, v, b) q = Clip(d, low) y = Gemm(q, u, b)
+}""".replace("<float[8,8] w", "<float[8,8] v, float[8,8] u, float[8,8] w")
+
+
+def test_copies_of_a_shared_constant_are_one_again() -> None:
+    original = Model.of(parse(SHARING))
+    model = Normalize().run(original).model
+    assert {"b__copy", "b__copy__1", "b__copy__2", "low__copy"} < model.weights.keys()
+    assert Restore().run(model, original).weights.keys() == original.weights.keys()
+    small = prune(parse(SHARING), Recipe(target="channels=0.5", align="1")).model
+    biases = sorted(weight.dims[0] for weight in small.graph.initializer if weight.name.startswith("b") and len(weight.dims) == 1)
+    assert biases == [4, 8]  # cut for the third layer alone
+    assert len(small.graph.initializer) == 6
+
+
+def test_a_copy_that_is_an_output_keeps_its_name() -> None:
+    proto = parse(SHARING)
+    proto.graph.output.add().CopyFrom(helper.make_tensor_value_info("b", TensorProto.FLOAT, [8]))
+    original = Model.of(proto)
+    restored = Restore().run(Normalize().run(original).model, original)
+    assert [value.name for value in restored.graph.output] == ["y", "b"]
+    assert "b" in restored.weights
 
 
 def test_a_constant_that_differs_in_one_bit_stays() -> None:

@@ -18,6 +18,8 @@ from onnxprune.ir.files import written_bytes
 from onnxprune.ir.model import Model
 from onnxprune.ir.parameters import parameters
 from onnxprune.passes.analysis import Analysis
+from onnxprune.passes.constants import tie
+from onnxprune.passes.footprint import footprint
 from onnxprune.pruning.cost import COST_METRICS, KERNELS, Cost, CostModel, layer_costs
 
 EXPECTED = {  # by hand: multiply-accumulates of one sample, parameters
@@ -111,6 +113,24 @@ def test_layers_add_up_to_the_model(name: str) -> None:
     whole = costs_of(found).cost({})
     assert sum(macs for macs, _ in layers) == whole.macs
     assert sum(params for _, params in layers) == whole.params
+
+
+COUPLED = """(float[N,8] x) => (float[N,3] y) <float[8,6] a, float[6,6] b, float[6,3] c, float[6] v> {
+  h = MatMul(x, a) p = Add(h, v) r = Relu(p) k = MatMul(r, b) q = Add(k, v) s = Add(r, q) y = MatMul(s, c) }"""
+APART = """(float[N,8] x) => (float[N,3] y) <float[8,6] a, float[6,6] b, float[6,3] c, float[6] v> {
+  h = MatMul(x, a) p = Add(h, v) r = Relu(p) k = MatMul(r, b) q = Add(k, v) s = Relu(q) y = MatMul(s, c) }"""
+
+
+@pytest.mark.parametrize(("text", "groups"), [(COUPLED, 1), (APART, 2)], ids=["cut alike", "cut apart"])
+def test_a_vector_that_layers_share_counts_once_unless_they_are_cut_apart(text: str, groups: int) -> None:
+    found = analyze(parse(text))
+    assert len(found.coupling.groups) == groups
+    assert (found.costs.original().params, footprint(tie(found.model)).params) == (108, 108)
+    keep = {group.id: some(group.size, seed) for seed, group in enumerate(found.coupling.groups)}
+    cost = found.costs.cost({group.factor: len(keep[group.id]) for group in found.coupling.groups})
+    small = tie(both(found, keep)[0])
+    assert (cost.params, len(small.weights)) == (footprint(small).params, 3 + groups)
+    assert cost.size == pytest.approx(written_bytes(small), abs=80)
 
 
 def test_what_bodies_compute_counts_once() -> None:
