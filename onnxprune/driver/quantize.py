@@ -39,6 +39,7 @@ from onnxprune.ir.unchanged import watched
 from onnxprune.options.globs import check_globs
 from onnxprune.options.quantize import QuantRecipe
 from onnxprune.passes import Decode, FoldMasks, Restore
+from onnxprune.passes.constants import gather_constants
 from onnxprune.runtime import session
 from onnxprune.shapes.run_memory import batch_that_fits
 from onnxprune.verify.metrics import Evaluation
@@ -259,6 +260,7 @@ class Quantizer:
         nodes = Counter(node.op_type for node in computing(result)) - Counter(node["op"] for node in kept)
         kept = (*kept, *kept_in_bodies(result))
         _tidy(result, original)
+        gather_constants(result)
         result = Restore().run(result, with_quantizers(self._model, result))
         if not weights:
             raise TargetError(f"{self._model.name}: nothing in it can be quantised: {most_frequent_reason(result, kept)}")
