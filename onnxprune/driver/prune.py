@@ -153,7 +153,7 @@ def prune(
     original = begin(Model.of(source, recipe.shape), source, _told(recipe))
     check_protected(recipe.protect, original)
     opened = samples_of(recipe, original) if samples is None else optional_samples(samples, original.inputs, recipe.preprocess)
-    jury = Jury.of(recipe.gates, original, opened, recipe.preprocess).sized()
+    jury = Jury.of(recipe.gates, sized(original, opened), opened, recipe.preprocess).sized()
     original = jury.original
     made = _made(recipe, jury, stages, shared).remembered()
     if recipe.require_proof:

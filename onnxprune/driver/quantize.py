@@ -110,8 +110,8 @@ def quantize(
     recipe, stages = recipe or QuantRecipe(), Stages(progress)
     original = begin(Model.of(source, recipe.shape), source, recipe_text("quantize", recipe))
     opened = _opened(recipe.calib if samples is None else samples, original, recipe)
-    original = sized(original, opened)
-    jury = Jury.of(recipe.gates, original, opened, recipe.preprocess)
+    jury = Jury.of(recipe.gates, sized(original, opened), opened, recipe.preprocess).sized()
+    original = jury.original
     evaluation = _evaluation(jury, original, stages) if recipe.scored else None
     with Quantizer(original, recipe, jury.learnt or opened, stages) as quantizer:
         made = quantizer.form(recipe.exclude)

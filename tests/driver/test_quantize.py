@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 import onnxprune
 from int8_nets import LAYERS, NET, net
+from nets import parse
 from onnxprune.data.samples import open_samples
 from onnxprune.driver import encode, ort_quantizer
 from onnxprune.driver.progress import Stages
@@ -226,6 +227,26 @@ def test_operator_sets_that_are_named_twice_are_read_as_one() -> None:
     twice = net()
     twice.opset_import.append(twice.opset_import[0])
     assert small(twice).report.weights == 4
+
+
+@pytest.mark.parametrize("count", [24, 300])
+@pytest.mark.parametrize(("behind", "size"), [("y = Add (b, table)", 1), ("y = Reshape (b, crops)", 3)])
+def test_models_that_are_particular_about_the_number_of_samples(behind: str, size: int, count: int) -> None:
+    """One takes a single sample, or as many as its table has rows; the other multiples of three."""
+    proto = parse(
+        f"""(float[N, 8] x) => (float[M, A, B] y)
+        <float[8, 8] w, float[8, 4] v, float[1, 12, 4] table, int64[3] crops = {{-1, 3, 4}}> {{
+          a = MatMul (x, w)
+          r = Relu (a)
+          b = MatMul (r, v)
+          {behind}
+        }}"""
+    )
+    rows = np.random.default_rng(0).standard_normal((count, 8)).astype(np.float32)
+    report = quantize(proto, samples={"x": rows}).report
+    assert report.nodes["MatMul"] == 2
+    assert report.drift is not None
+    assert report.drift.samples % size == 0
 
 
 def test_a_model_in_several_files_stays_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
