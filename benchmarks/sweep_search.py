@@ -21,7 +21,7 @@ from typing import Any
 
 from onnxprune.data.samples import Samples, open_samples, sized
 from onnxprune.driver.compiler import Compiler
-from onnxprune.driver.prune import price
+from onnxprune.driver.costs import price
 from onnxprune.errors import TargetError
 from onnxprune.ir.model import Model
 from onnxprune.options.prune import Recipe

@@ -50,6 +50,7 @@ PROTOBUF = {
     "ir.validate",
     "ir.inferred",
     "runtime.affordable",
+    "runtime.draws",
     "ir.control_flow",
     "ir.model",
     "ir.parameters",

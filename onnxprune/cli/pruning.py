@@ -103,13 +103,14 @@ def plan(
     from onnxprune.cli import phases, pruning_tables
     from onnxprune.cli.suggestions import Suggestions
     from onnxprune.driver import prune as api
+    from onnxprune.driver.costs import price
     from onnxprune.ir import files
     from onnxprune.ir.outputs import replace_file
 
     out = files.check_output(given.output, inputs=(given.model,), force=given.force)
     with progress("reading", quiet=given.as_json, phases=phases.planning(recipe)) as tell:
         chosen, analysis = api.make_plan(given.model, recipe, progress=tell)
-        obtained = api.price(analysis, chosen)[2]
+        obtained = price(analysis, chosen)[2]
     document = chosen.to_dict(analysis.coupling)
     with replace_file(out) as file:
         file.write(as_json_file(document))
@@ -183,7 +184,7 @@ def _applied(result: Pruned, chosen: Plan, *, masked: bool) -> dict[str, Any]:
     """What came of a plan, as plain data."""
     import dataclasses
 
-    from onnxprune.driver.prune import outcome
+    from onnxprune.driver.costs import outcome
     from onnxprune.ir.history import made
 
     before, after, _ = outcome(result)

@@ -13,6 +13,7 @@ from onnxprune.axes.coupling import Coupling
 from onnxprune.axes.plan import Plan
 from onnxprune.data.samples import optional_samples, sized
 from onnxprune.driver.compiler import Compiler
+from onnxprune.driver.costs import outcome
 from onnxprune.driver.interface import interface
 from onnxprune.driver.judgement import Judgement, Jury
 from onnxprune.driver.lossless import Exact, remove
@@ -24,7 +25,6 @@ from onnxprune.driver.result import ModelResult, Predicted, Pruned
 from onnxprune.driver.search import DropSearch, at_latency, within_drop
 from onnxprune.driver.shared import SharedStages
 from onnxprune.errors import OptionError, TargetError
-from onnxprune.ir.files import written_bytes
 from onnxprune.ir.folders import model_in
 from onnxprune.ir.history import begin, planned, recipe_text
 from onnxprune.ir.model import Model, ModelSource
@@ -35,7 +35,7 @@ from onnxprune.options.prune import Recipe
 from onnxprune.options.targets import Target
 from onnxprune.passes import Couple, Normalize
 from onnxprune.passes.analysis import Analysis
-from onnxprune.pruning.cost import COST_METRICS, Cost, layer_costs
+from onnxprune.pruning.cost import layer_costs
 from onnxprune.verify.metrics import Evaluation
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ __all__ = [
     "compiling",
     "describe",
     "make_plan",
-    "outcome",
-    "price",
     "prune",
     "samples_of",
     "sensitivity",
@@ -282,28 +280,6 @@ def sensitivity(
             }
         )
     return {"model": original.name, "criterion": recipe.settled(data=True).criterion, "repaired": recipe.repair, "groups": groups}
-
-
-def price(analysis: Analysis, plan: Plan) -> tuple[Cost, Cost, dict[str, float]]:
-    """What the file costs, what it is expected to cost under a plan, and the fraction of each metric that remains."""
-    groups = analysis.coupling.groups
-    counts = {group.factor: len(plan.keep[group.id]) for group in groups if group.id in plan.keep}
-    before, after = analysis.costs.original(), analysis.costs.cost(counts)
-    obtained = _fractions(before, after)
-    positions = sum(group.size for group in groups)
-    obtained["channels"] = sum(counts.get(g.factor, g.size) for g in groups) / positions if positions else 1.0
-    return before, after, obtained
-
-
-def outcome(pruned: Pruned) -> tuple[Cost, Cost, dict[str, float]]:
-    """As `price`, with the parameters and bytes of the small model as it is written."""
-    before, planned, obtained = price(pruned.analysis, pruned.plan)
-    after = dataclasses.replace(planned, params=pruned.params, size=written_bytes(pruned.model))
-    return before, after, {**obtained, **_fractions(before, after)}
-
-
-def _fractions(before: Cost, after: Cost) -> dict[str, float]:
-    return {metric: getattr(after, metric) / max(getattr(before, metric), 1) for metric in COST_METRICS}
 
 
 def samples_of(recipe: Recipe, model: Model) -> Samples | None:

@@ -14,7 +14,7 @@ from onnxprune.runtime.threads import threads
 if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
 
-__all__ = ["gram", "gram_pieces", "whole"]
+__all__ = ["gram", "gram_pieces", "lift", "whole"]
 
 _SIDE = 512
 """Rows and columns of a piece of a Gram matrix, at most."""
@@ -54,6 +54,16 @@ def whole(pieces: Sequence[Array], features: int) -> Array:
     found = np.empty((len(pieces[0]), features, features), pieces[0].dtype)
     for piece, product in zip(_upper(features), pieces, strict=True):
         _put(found, piece, product)
+    return found
+
+
+def lift(moments: Array) -> Array:
+    """What to add to the diagonal of centred second moments so that no eigenvalue is negative. [groups, size, size] -> [groups]
+
+    They are a difference of sums in float32. Of features that hardly vary, nothing but rounding is left of it, of either sign;
+    where it is the same for all of them, the eigenvalue is as far below zero as their entries on the diagonal together.
+    """
+    found: Array = -2 * np.minimum(np.einsum("gff->gf", moments), 0).sum(1)
     return found
 
 

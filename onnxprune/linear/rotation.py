@@ -20,6 +20,7 @@ import numpy as np
 
 from onnxprune.ir.weights import Array, Weight
 from onnxprune.linear.linear_groups import LinearGroup, linear_groups
+from onnxprune.linear.products import lift
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling
@@ -201,7 +202,7 @@ class _ProductSums:
         means = self._sums.astype(np.float64) / self._count
         with np.errstate(invalid="ignore"):
             centred_products: Array = products - means[:, :, None] * means[:, None, :]
-        return centred_products
+            return centred_products + lift(centred_products)[:, None, None] * np.eye(means.shape[1])
 
 
 def _basis(found: LinearGroup, moments: Mapping[tuple[str, Strand], _ProductSums]) -> Basis | None:

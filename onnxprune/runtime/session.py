@@ -15,6 +15,7 @@ from onnxprune.ir.node import every_body
 from onnxprune.ir.subgraph import subgraph
 from onnxprune.runtime.affordable import affordable
 from onnxprune.runtime.custom_operators import register_libraries
+from onnxprune.runtime.draws import fix_draws
 from onnxprune.runtime.stopping import run_options
 from onnxprune.runtime.threads import threads as default_threads
 
@@ -92,6 +93,8 @@ class Session:
         With ``fuse`` it computes as it does for users: kernels of int8 take the place of quantised nodes, which otherwise compute
         in floating point, exactly.
 
+        Random numbers are the same in every run, see `onnxprune.runtime.draws`.
+
         One thread adds in one order, so that a run repeats to the bit, and takes the least processor time; 0 takes all cores.
 
         Raises:
@@ -104,6 +107,7 @@ class Session:
             chosen = [known.get(name, ValueInfoProto(name=name)) for name in outputs]
             del proto.graph.output[:]
             proto.graph.output.extend(chosen)
+        fix_draws(proto)
         read = set(_read(proto.graph))  # ONNX Runtime drops what nothing reads, and then does not take its values
         self._weights = lend(proto, [weight for name, weight in model.weights.items() if name in read])
         options = _cpu_options(optimize=optimize, fuse=fuse, threads=threads, lent=self._weights)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxprune.linear.products import lift
+
 if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
     from onnxprune.linear.regression import Regression
@@ -66,7 +68,7 @@ class QuadraticProblem:
         # Where features hardly vary, the difference is the rounding of float32 moments, of either sign: the ridge covers that.
         rounding = np.finfo(np.float32).eps * np.einsum("gff->g", gram.astype(np.float64))
         spread = hessian[:, at, at].mean(1)
-        ridge = np.where(spread > rounding, damping * spread, rounding) + 1e-12
+        ridge = np.maximum(np.where(spread > rounding, damping * spread, rounding), lift(hessian)) + 1e-12
         hessian[:, at, at] += ridge[:, None]
         return cls(hessian, ridge, np.zeros(0), mean, np.zeros(0))
 

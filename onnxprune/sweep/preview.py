@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.data.samples import optional_samples
+from onnxprune.driver.costs import price
 from onnxprune.driver.judgement import Jury
 from onnxprune.driver.progress import Stages
-from onnxprune.driver.prune import compiling, price
+from onnxprune.driver.prune import compiling
 from onnxprune.errors import TargetError
 from onnxprune.ir.model import Model
 from onnxprune.options.prune import Recipe

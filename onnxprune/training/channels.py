@@ -25,9 +25,10 @@ import numpy as np
 from onnxprune.data.batching import Batch
 from onnxprune.data.samples import Samples, open_samples, sized
 from onnxprune.driver.apply import carry_out
+from onnxprune.driver.costs import outcome
 from onnxprune.driver.named import standing
 from onnxprune.driver.proof import judged
-from onnxprune.driver.prune import analyzed, make_plan, outcome, prune
+from onnxprune.driver.prune import analyzed, make_plan, prune
 from onnxprune.errors import OptionError
 from onnxprune.ir.model import Model, ModelSource
 from onnxprune.options.prune import Recipe

@@ -17,6 +17,7 @@ from onnxprune.errors import ModelError
 from onnxprune.ir.discontinuities import branch_variants, frontier
 from onnxprune.ir.node import defined
 from onnxprune.ir.precision import as_float32, float_types
+from onnxprune.runtime.draws import draws
 from onnxprune.verify.comparison import TOLERANCE, Way, compare_values
 from onnxprune.verify.float64 import as_float64
 from onnxprune.verify.inputs import reference
@@ -158,6 +159,10 @@ def _settle(pruned: Model, masked: Model, way: Way, limit: float) -> Check:
     """Compare outputs; where they differ behind a choice, compare what goes into it."""
     outputs = [output.name for output in masked.graph.output]
     outcome = compare_values(pruned, masked, outputs, way, limit)
+    if count := draws(masked.graph):
+        outcome = replace(
+            outcome, notes=(*outcome.notes, f"random numbers were the same in both models; nodes that draw: {count}")
+        )
     if outcome.ok or not way.values or not outcome.runs:
         return outcome
     changed = [name for name, weight in masked.weights.items() if _shape(pruned, name) != weight.shape]

@@ -114,6 +114,19 @@ def test_what_is_lost_is_what_the_spectrum_says() -> None:
     assert (np.diff(basis.lost) >= 0).all()
 
 
+def test_moments_of_values_that_never_vary_are_not_negative() -> None:
+    """They are sums in float32, which rounding brings below zero, and a square root follows."""
+    found, _ = bases(GROUPED)
+    sums = BasisSums(found.model, found.coupling)
+    shapes = {name: found.shapes.shapes[name] or () for name in sums.names}
+    for level in np.random.default_rng(0).normal(size=16):
+        shard = sums.fresh(0)
+        for _ in range(9):
+            shard.add({name: np.full(shape, level, np.float32) for name, shape in shapes.items()})
+        for moments in shard._moments.values():
+            assert (np.linalg.eigvalsh(moments.second(centred=True)) >= -1e-20).all()
+
+
 def test_values_that_are_not_finite_give_no_basis() -> None:
     """A row of attention in which all is masked out is no number: its group is repaired as it stands."""
     found, some = bases(NETS["attention"])

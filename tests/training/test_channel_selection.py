@@ -12,6 +12,7 @@ from onnx import numpy_helper, parser
 
 from onnxprune import TargetError, apply
 from onnxprune.driver import prune
+from onnxprune.driver.costs import price
 from onnxprune.options.targets import Align
 from onnxprune.torch.module import GraphModule, to_module
 from onnxprune.training import masks
@@ -72,7 +73,7 @@ def test_the_share_of_the_metric_goes_and_the_plan_cuts_what_is_masked(share: fl
     masks.apply_masks(module, choose(ranked(module), share))
     found = prune.analyze(network())
     plan = choose.plan({name: module.value_of(name) for name in ("u", "v", "w", "s")})
-    obtained = prune.price(found, plan)[2]["params"]
+    obtained = price(found, plan)[2]["params"]
     assert 1 - share - 0.2 <= obtained <= 1 - share
     small = apply(network(), plan)
     assert small.weights["w"].shape[1] == sum(int(masks.masks_of(module)[name].any((1, 2, 3)).sum()) for name in ("u", "v"))
