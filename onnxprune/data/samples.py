@@ -38,8 +38,6 @@ __all__ = [
     "sized",
 ]
 
-_AT_A_TIME = 16
-"""Samples of a batch that some are held out of."""
 _VANISHING = 1e-19
 """Absolute values whose squares are zero in float32, about."""
 _FEW, _FAR = 8, 1000.0
@@ -272,15 +270,13 @@ def held_out(samples: Samples, inputs: Sequence[ValueInfoProto], every: int) -> 
         OptionError: there are fewer samples, or batches, than that.
     """
     signature = InputSignature.of(inputs)
-    each = signature.size or (samples.at_a_time(_AT_A_TIME) if samples.multiple > 1 else 1)
-    single = signature.size is not None or each > 1
+    single = signature.size is not None or samples.multiple > 1
+    each = signature.size or (samples.at_a_time(16) if single else 1)  # what `batches` gives unless told
 
     def part(held: bool) -> SampleSource:
         def tables() -> Iterator[Table]:
             seen = 0
-            for batch in samples.batches(_AT_A_TIME):
-                if single and batch.size < each:
-                    continue
+            for batch in (one for one in samples.batches() if not single or one.size == each):
                 numbers = np.full(batch.size, seen) if single else seen + np.arange(batch.size)
                 seen += 1 if single else batch.size
                 rows = np.flatnonzero((numbers % every == every - 1) == held)
@@ -295,8 +291,7 @@ def held_out(samples: Samples, inputs: Sequence[ValueInfoProto], every: int) -> 
     counts = (None, None) if samples.count is None or those_of is None else (samples.count - those_of, those_of)
     others, those = (_Tables(part(held), signature, None) for held in (False, True))
     those.every, those.each = samples.every * every, each
-    for one in (others, those):
-        one.multiple, one.alone = samples.multiple, samples.alone
+    others.multiple, others.alone = those.multiple, those.alone = samples.multiple, samples.alone
     return others, those
 
 
