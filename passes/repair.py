@@ -14,7 +14,7 @@ import numpy as np
 
 from onnxprune.axes.factors import Keeper
 from onnxprune.ir.model import Model
-from onnxprune.linear.layers import install, linear_readers, matrix_of
+from onnxprune.linear.layers import install, linear_readers, matrix_of, weight_products
 from onnxprune.linear.moments import ROWS
 from onnxprune.linear.reconstruction import NetworkPair, Repaired, Task, tasks_of
 from onnxprune.linear.ridge import refit
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from onnxprune.data.calibration import Batches
     from onnxprune.passes.analysis import Analysis
 
-__all__ = ["Repair", "repair_tasks"]
+__all__ = ["Repair", "repair_tasks", "unrepaired_bodies"]
 
 
 @dataclass(frozen=True)
@@ -77,3 +77,10 @@ def repair_tasks(pruned: Model, original: Analysis) -> list[Task]:
     changed = [name for name, weight in original.model.weights.items() if pruned.weights[name].shape != weight.shape]
     readers = linear_readers(original.model, original.coupling)
     return [task for task in tasks_of(original.model, readers, original.shapes, changed) if task.fed]
+
+
+def unrepaired_bodies(original: Analysis, plan: Plan) -> list[str]:
+    """The layers in branches and loops that read less than they did: repair does not see what they compute."""
+    counts = {factor: len(positions) for factor, positions in plan.positions(original.coupling).items()}
+    products = (reader for readers in weight_products(original.model, original.coupling).values() for reader in readers)
+    return [one.name for one in products if one.node.inside and one.cut(counts).features < one.features]

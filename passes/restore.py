@@ -36,8 +36,9 @@ class Restore(Pass):
     """Copies of a constant that are still equal are one; what was folded, and is what nodes of the file make, is made by these.
 
     A matrix of 1 MB that ``ConstantOfShape`` and ``ScatterElements`` make of 30 kB is folded to see its axes; where none of
-    them was pruned, it goes back into the file as it came. Constants that differ in one bit, or that are smaller than the nodes
-    and the constants that these read, stay; those that are cut, and all equal, are filled again. Computes the same as before.
+    them was pruned, it goes back into the file as it came. Constants that differ in one bit stay, and so do those that take less
+    room than what makes them, all together that are made of one constant: ``Unsqueeze(w)`` in two branches stores ``w`` twice.
+    Those that are cut, and all equal, are filled again. Computes the same as before.
     """
 
     def run(self, model: Model, original: Model) -> Model:
@@ -54,11 +55,12 @@ class Restore(Pass):
         file = original.copy()
         gather_constants(file)
         source = _Source(file, model.opset)
-        found = [weight for weight in model.weights.values() if weight.origin in large & source.makers.keys()]
+        free = [weight for name, weight in model.weights.items() if name not in model.overridable]
+        found = [weight for weight in free if weight.origin in large & source.makers.keys()]
         changed = model.copy()
         writer = _Writer(source, changed)
-        for weight in found:
-            writer.restore(weight)
+        for weights in source.of_one_constant(found):
+            writer.restore(weights)
         if not writer.nodes:
             return model
         replace_all(changed.graph.node, [*writer.nodes, *changed.graph.node])
@@ -106,6 +108,14 @@ class _Source:
         weights = self.model.weights
         return {name: weights[name] for node in nodes for name in node.input if name in weights}
 
+    def of_one_constant(self, weights: Iterable[Weight]) -> list[list[Weight]]:
+        """Constants of a model, those together that nodes make of the same large constants: these are stored once for all."""
+        found: dict[frozenset[str], list[Weight]] = {}
+        for weight in weights:
+            made_of = self.constants(self.chain(weight.origin))
+            found.setdefault(frozenset(name for name, one in made_of.items() if one.nbytes > _SMALL), []).append(weight)
+        return list(found.values())
+
     def value(self, name: str, nodes: Sequence[NodeProto]) -> Array | None:
         """What nodes make; ``None`` where ONNX Runtime cannot tell."""
         constants = {name: weight.array() for name, weight in self.constants(nodes).items()}
@@ -130,23 +140,34 @@ class _Writer:
     names: dict[str, str] = field(default_factory=dict)
     shapes: dict[Shape, str] = field(default_factory=dict)
 
-    def restore(self, weight: Weight) -> None:
-        """Make a constant of the model by nodes, if these make the same and take fewer bytes."""
-        if weight.name in self.model.overridable:
+    def restore(self, weights: Sequence[Weight]) -> None:
+        """Make constants of the model by nodes, if these make the same and take fewer bytes: all together, else each alone."""
+        if self._written(weights):
             return
-        chain, room = self.source.chain(weight.origin), constant_bytes(self.model, weight)
-        new = [node for node in chain if self.names.keys().isdisjoint(node.output)]
+        for weight in weights:
+            if len(weights) == 1 or not self._written([weight]):
+                self._fill(weight, constant_bytes(self.model, weight))
+
+    def _written(self, weights: Sequence[Weight]) -> bool:
+        """Make all these by nodes, or none; tells which."""
+        chains = [self.source.chain(weight.origin) for weight in weights]
+        room = sum(constant_bytes(self.model, weight) for weight in weights)
+        needed = {tuple(node.output): node for chain in chains for node in chain}
+        new = [node for node in needed.values() if self.names.keys().isdisjoint(node.output)]
         constants = {name: one for name, one in self.source.constants(new).items() if not self._has(one)}
-        if self._bytes(new, constants.values()) < room and self._makes(chain, weight):
+        smaller = self._bytes(new, constants.values()) < room
+        if not smaller or not all(map(self._makes, chains, weights)):
+            return False
+        for weight in weights:
             del self.model.weights[weight.name]
-            for name, one in constants.items():
-                self.names[name] = self.model.fresh_name(name)
-                self.model.weights[self.names[name]] = one.renamed(self.names[name])
-            for node in new:
-                self._write(node, {weight.origin: weight.name})
+        for name, one in constants.items():
+            self.names[name] = self.model.fresh_name(name)
+            self.model.weights[self.names[name]] = one.renamed(self.names[name])
+        for node in new:
+            self._write(node, {weight.origin: weight.name for weight in weights})
+        for weight in weights:
             self._read(weight)
-        else:
-            self._fill(weight, room)
+        return True
 
     def _bytes(self, nodes: Iterable[NodeProto], constants: Iterable[Weight]) -> int:
         """What nodes and constants take in the file."""

@@ -15,6 +15,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from onnxprune.ir.model import Model
+from onnxprune.ir.node import values_read
 from onnxprune.ir.weights import Weight
 from onnxprune.linear.layers import Reader, linear_readers, matrix_of
 from onnxprune.linear.reconstruction import NetworkPair, Repaired, Task, Twin, tasks_of
@@ -171,7 +172,7 @@ def _in_floats(model: Model, constants: Mapping[str, _Constant], original: Model
     for node in model.graph.node:
         if node.output[0] in constants:
             continue
-        place = places.get(node.name, max((made.get(name, -1) for name in node.input), default=-1))
+        place = places.get(node.name, max((made.get(name, -1) for name in values_read(node)), default=-1))
         made |= dict.fromkeys(node.output, place)
         order.append((place, node))
     del twin.graph.node[:]

@@ -264,18 +264,19 @@ def _again(samples: Samples, signature: InputSignature) -> SampleSource:
 def held_out(samples: Samples, inputs: Sequence[ValueInfoProto], every: int) -> tuple[Samples, Samples]:
     """Samples in two parts that share none, always the same ones: each of so many, and before it all the others.
 
-    Where a model takes a fixed number at a time, these are batches.
+    Where a model takes a fixed number at a time, or multiples of one, these are batches.
 
     Raises:
         OptionError: there are fewer samples, or batches, than that.
     """
     signature = InputSignature.of(inputs)
-    single = signature.size is not None
+    single = signature.size is not None or samples.multiple > 1
+    each = signature.size or (samples.at_a_time(16) if single else 1)  # what `batches` gives unless told
 
     def part(held: bool) -> SampleSource:
         def tables() -> Iterator[Table]:
             seen = 0
-            for batch in samples.batches():
+            for batch in (one for one in samples.batches() if not single or one.size == each):
                 numbers = np.full(batch.size, seen) if single else seen + np.arange(batch.size)
                 seen += 1 if single else batch.size
                 rows = np.flatnonzero((numbers % every == every - 1) == held)
@@ -284,13 +285,13 @@ def held_out(samples: Samples, inputs: Sequence[ValueInfoProto], every: int) -> 
 
         return SampleSource(samples.source, tables, counts[held], samples.bounded, samples.fresh)
 
-    if samples.count is not None and samples.count < every * (signature.size or 1):
+    if samples.count is not None and samples.count < every * each:
         raise OptionError(f"{samples.source}: has {samples.count} samples, of which none can be held out: give more")
-    each = signature.size or 1
     those_of = None if samples.count is None else samples.count // each // every * each
     counts = (None, None) if samples.count is None or those_of is None else (samples.count - those_of, those_of)
     others, those = (_Tables(part(held), signature, None) for held in (False, True))
     those.every, those.each = samples.every * every, each
+    others.multiple, others.alone = those.multiple, those.alone = samples.multiple, samples.alone
     return others, those
 
 

@@ -317,6 +317,6 @@ def _refit(
 
 def _check_weights(model: Model) -> None:
     if not model.has_floats:
-        raise ModelError(
-            f"{model.name}: has no floating-point weights to rank channels by: prune the model before it is converted to integers"
-        )
+        integers = any(weight.is_matrix for weight in model.weights.values())
+        way = "prune the model before it is converted to integers" if integers else "a model without layers has no channels"
+        raise ModelError(f"{model.name}: has no floating-point weights to rank channels by: {way}")

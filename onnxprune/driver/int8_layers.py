@@ -223,13 +223,20 @@ def _in_integers(model: Model) -> Iterator[tuple[str, str]]:
 
 
 def _rectifiers(model: Model) -> Iterator[tuple[str, str]]:
-    """Rectifiers of what others need whole: the quantizer gives their input the range of their output."""
-    needed = {output.name for output in model.graph.output}
+    """Rectifiers that the quantizer would take away although the range of integers does not do the same for all who read there.
+
+    It gives the input of a rectifier the range of its output, and drops the node: who else reads the input gets it cut off, and a
+    body that reads the output, where nothing is quantised, gets it whole.
+    """
+    inside = {name for node in model.graph.node for name in captured(node)}
+    needed = inside | {output.name for output in model.graph.output}
     for node in model.graph.node:
-        needed.update(captured(node))
-    for node in model.graph.node:
-        if node.op_type in _RECTIFIERS and node.input[0] in needed:
+        if node.op_type not in _RECTIFIERS:
+            continue
+        if node.input[0] in needed:
             yield node.name, f"what it cuts off {node.input[0]!r} is needed elsewhere"
+        elif node.output[0] in inside:
+            yield node.name, f"a branch or loop reads {node.output[0]!r}, which would not be cut off there"
 
 
 def scaled_whole(model: Model) -> list[str]:

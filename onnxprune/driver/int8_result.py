@@ -12,16 +12,25 @@ from onnx import NodeProto
 
 from onnxprune.driver import ort_quantizer
 from onnxprune.errors import VerificationError
-from onnxprune.ir.node import QDQ, domain_of, every_node
+from onnxprune.ir.node import QDQ, domain_of, every_graph, every_node
 from onnxprune.ir.weights import FLOATS
 
 if TYPE_CHECKING:
     from onnxprune.ir.model import Model
 
-__all__ = ["WeightZeros", "computing", "kept_in_float", "most_frequent_reason", "weight_zeros", "with_quantizers"]
+__all__ = [
+    "WeightZeros",
+    "computing",
+    "kept_in_bodies",
+    "kept_in_float",
+    "most_frequent_reason",
+    "weight_zeros",
+    "with_quantizers",
+]
 
 _SIZES = frozenset({"Shape", "Size"})
 """Read floats, and compute nothing of them."""
+_IN_BODY = "ONNX Runtime's quantizer does not look into branches and loops"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,23 @@ def kept_in_float(model: Model, excluded: Mapping[str, str]) -> Iterator[dict[st
         else:
             why = "what it reads is not in int8"
         yield {"node": node.name, "op": node.op_type, "why": why}
+
+
+def kept_in_bodies(model: Model) -> Iterator[dict[str, str]]:
+    """Layers in branches and loops, which the quantizer does not look into: name, operator, and why."""
+    constants = {name for name, weight in model.weights.items() if weight.dtype in FLOATS}
+    _, *bodies = every_graph(model.graph)
+    for body in bodies:
+        constants.update(tensor.name for tensor in body.initializer if tensor.data_type in FLOATS)
+        constants.update(node.output[0] for node in body.node if node.op_type == "Constant" and _holds_floats(node))
+    known = ort_quantizer.operators()
+    for node in (node for body in bodies for node in body.node):
+        if node.op_type in known and constants.intersection(node.input[1:]):
+            yield {"node": node.name or node.output[0], "op": node.op_type, "why": _IN_BODY}
+
+
+def _holds_floats(constant: NodeProto) -> bool:
+    return any(attribute.name == "value" and attribute.t.data_type in FLOATS for attribute in constant.attribute)
 
 
 def most_frequent_reason(model: Model, kept: Sequence[Mapping[str, str]]) -> str:

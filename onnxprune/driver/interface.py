@@ -9,6 +9,7 @@ from onnx import TensorProto
 from onnxprune.data.batching import InputSignature
 from onnxprune.errors import OptionError
 from onnxprune.ir.files import source_bytes
+from onnxprune.ir.lookups import rows_looked_up
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,13 +60,13 @@ def snippet(model: Model, shapes: Mapping[str, Shape | None]) -> list[str]:
     """Three lines of Python that write ``calib.npz`` with an array for each input, of noise to be replaced by samples; empty
     where an input is no tensor, or has no known number of axes.
 
-    Open axes have the sizes of ``shapes``, where these are known.
+    Ids are drawn over the rows of the table that they look up. Open axes have the sizes of ``shapes``, where these are known.
     """
     try:
         signature = InputSignature.of(model.inputs)
     except OptionError:
         return []
-    batch = signature.size or 1
+    batch, rows = signature.size or 1, rows_looked_up(model)
     count, arrays = _SAMPLES // batch * batch or batch, []
     for spec in signature.specs:
         if spec.sizes is None:
@@ -74,8 +75,8 @@ def snippet(model: Model, shapes: Mapping[str, Shape | None]) -> list[str]:
         sizes = [found if size is None else size for size, found in zip(spec.sizes, known, strict=True)]
         if spec.batched:
             sizes[0] = count
-        floats = spec.dtype.kind == "f"
-        drawn = f"rng.random({sizes})" if floats else f"rng.integers(0, 2, {sizes})"
+        noise = spec.dtype.kind == "f" and spec.name not in rows
+        drawn = f"rng.random({sizes})" if noise else f"rng.integers(0, {rows.get(spec.name, 2)}, {sizes})"
         arrays.append(f"{spec.name!r}: {drawn}.astype({str(spec.dtype)!r})")
     return [
         "import numpy as np; rng = np.random.default_rng(0)",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.data.samples import held_out, open_samples, optional_samples, sized
+from onnxprune.data.samples import held_out, in_multiples, open_samples, optional_samples, sized
 from onnxprune.errors import InputError, OptionError, QualityError
 from onnxprune.ir.model import Model
 from onnxprune.options.gates import parse_drop, parse_share
@@ -164,8 +164,10 @@ class Jury:
             OptionError: a sample has another size than the user gave, or labels are no classes of the model.
         """
         original = sized(self.original, self.learnt or self.judges)
-        if self.judges is not None and self.gates.scored:
-            check_first_labels(original, self.judges, self.gates.metric)
+        if self.judges is not None:
+            in_multiples(original, self.judges)
+            if self.gates.scored:
+                check_first_labels(original, self.judges, self.gates.metric)
         return dataclasses.replace(self, original=original)
 
     def judge(

@@ -22,7 +22,7 @@ from onnx import ModelProto, TensorProto, helper, version_converter
 from onnxprune.driver.int8_layers import make_biases_vectors, name_nodes, separate_names
 from onnxprune.errors import ModelError, OnnxPruneError
 from onnxprune.ir import files
-from onnxprune.ir.model import Model
+from onnxprune.ir.model import DEFAULTS, Model
 from onnxprune.ir.node import domain_of
 from onnxprune.ir.temporary import temporary_folder
 from onnxprune.ir.weights import Weight
@@ -114,7 +114,7 @@ class Workshop:
         model = self.original
         if model.opset < opset:
             model = self._converted(opset)
-        files.save(_with_types(model), self._plain)
+        files.save(_for_quantizer(model), self._plain)
         if self._large:  # the optimizer would need the whole model in memory, several times
             return self.plain()
         from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -293,17 +293,17 @@ class Workshop:
             ort.set_default_logger_severity(2)  # what it is unless told; it cannot be asked
 
 
-def _with_types(model: Model) -> Model:
-    """A model that declares which outputs of operators outside of the standard are floats.
+def _for_quantizer(model: Model) -> Model:
+    """A model as the quantizer reads it best: in a format whose constants are no inputs, with the types of all operators.
 
-    The quantizer leaves alone what has no type.
+    In older formats ONNX Runtime leaves constants among the inputs that it has replaced by equal ones. The quantizer leaves alone
+    what has no type; those of operators outside of the standard are declared.
     """
-    made = [name for node in model.graph.node if domain_of(node) for name in node.output if name]
-    if not made:
-        return model
     proto = ModelProto()
     proto.CopyFrom(model.proto)
-    types = session.Session(model, made, optimize=False).output_types
+    proto.ir_version = max(proto.ir_version, DEFAULTS)
+    made = [name for node in model.graph.node if domain_of(node) for name in node.output if name]
+    types = session.Session(model, made, optimize=False).output_types if made else {}
     floats = [name for name, kind in types.items() if kind == "tensor(float)"]
     declared = {value.name for value in (*proto.graph.value_info, *proto.graph.output)}
     proto.graph.value_info.extend(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,7 +151,7 @@ def prune(
     original = begin(Model.of(source, recipe.shape), source, _told(recipe))
     check_protected(recipe.protect, original)
     opened = samples_of(recipe, original) if samples is None else optional_samples(samples, original.inputs, recipe.preprocess)
-    jury = Jury.of(recipe.gates, original, opened, recipe.preprocess).sized()
+    jury = Jury.of(recipe.gates, sized(original, opened), opened, recipe.preprocess).sized()
     original = jury.original
     made = _made(recipe, jury, stages, shared).remembered()
     if recipe.require_proof:
@@ -161,7 +161,7 @@ def prune(
         exact = recipe.only_exact and made.pruned.check is not None
         score = made.search.score if made.search else None
         judged = jury.judge(made.pruned.model, compare=agreement, seed=recipe.seed, score=score, exact=exact)
-    report = _report(original, recipe, made, judged)
+    report = _report(original, recipe, made, judged, samples=opened is not None)
     told = [made.predicted.note if made.predicted else "", opened.notice if opened else "", judged.note]
     notes = (*report.notes, *filter(None, told))
     report = dataclasses.replace(report, notes=notes, seconds=dict(stages.seconds))
@@ -308,7 +308,7 @@ def _signed(chosen: Plan, source: ModelSource, recipe: Recipe, samples: Samples 
     return dataclasses.replace(chosen, file=model_in(Path(source)).name, sha256=digest_of(source))
 
 
-def _report(original: Model, recipe: Recipe, made: _Made, judged: Judgement) -> Report:
+def _report(original: Model, recipe: Recipe, made: _Made, judged: Judgement, *, samples: bool) -> Report:
     """The report, except for what is measured on the result."""
     pruned, exact, search = made.pruned, made.exact, made.search
     plan, coupling = pruned.plan, pruned.analysis.coupling
@@ -331,23 +331,10 @@ def _report(original: Model, recipe: Recipe, made: _Made, judged: Judgement) -> 
         verification=pruned.check,
         repairs=pruned.repairs,
         frozen=dict(pruned.frozen),
-        notes=tuple(_notes(recipe, pruned)),
+        notes=tuple(pruned.notes(recipe, samples=samples)),
         lossless=exact.to_dict(plan) if exact else None,
         predicted=made.predicted.to_dict() if made.predicted else None,
     )
-
-
-def _notes(recipe: Recipe, pruned: Pruned) -> Iterator[str]:
-    groups, frozen = pruned.analysis.coupling.groups, pruned.frozen
-    if frozen:
-        yield f"left whole, because they failed verification: {len(frozen)} of {len(groups) + len(frozen)} groups"
-    if any(not group.exact and group.id in pruned.plan.keep for group in groups):
-        yield "inexact groups were pruned: equality with the masked model was proven for the exact ones only"
-    if recipe.blind and recipe.repair:
-        if pruned.repairs:
-            yield "repaired on noise, not on data: samples repair better"
-        else:
-            yield "repair on noise did not help, and was left out"
 
 
 def describe(analysis: Analysis) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from onnxprune.driver.int8_layers import left_alone, name_nodes, scaled_whole
 from onnxprune.driver.int8_result import (
     WeightZeros,
     computing,
+    kept_in_bodies,
     kept_in_float,
     most_frequent_reason,
     weight_zeros,
@@ -39,6 +40,7 @@ from onnxprune.ir.unchanged import watched
 from onnxprune.options.globs import check_globs
 from onnxprune.options.quantize import QuantRecipe
 from onnxprune.passes import Decode, FoldMasks, Restore
+from onnxprune.passes.constants import gather_constants
 from onnxprune.runtime import session
 from onnxprune.shapes.run_memory import batch_that_fits
 from onnxprune.verify.metrics import Evaluation
@@ -109,8 +111,8 @@ def quantize(
     recipe, stages = recipe or QuantRecipe(), Stages(progress)
     original = begin(Model.of(source, recipe.shape), source, recipe_text("quantize", recipe))
     opened = _opened(recipe.calib if samples is None else samples, original, recipe)
-    original = sized(original, opened)
-    jury = Jury.of(recipe.gates, original, opened, recipe.preprocess)
+    jury = Jury.of(recipe.gates, sized(original, opened), opened, recipe.preprocess).sized()
+    original = jury.original
     evaluation = _evaluation(jury, original, stages) if recipe.scored else None
     with Quantizer(original, recipe, jury.learnt or opened, stages) as quantizer:
         made = quantizer.form(recipe.exclude)
@@ -260,7 +262,9 @@ class Quantizer:
         weights = tuple(weight_zeros(prepared, result).values())
         kept = tuple(kept_in_float(result, excluded))
         nodes = Counter(node.op_type for node in computing(result)) - Counter(node["op"] for node in kept)
+        kept = (*kept, *kept_in_bodies(result))
         _tidy(result, original)
+        gather_constants(result)
         result = Restore().run(result, with_quantizers(self._model, result))
         if not weights:
             why = most_frequent_reason(result, kept)

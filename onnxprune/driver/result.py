@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
@@ -13,6 +13,7 @@ from onnxprune.driver.destination import Destination
 from onnxprune.ir.history import made
 from onnxprune.ir.model import Model
 from onnxprune.pages.brief import brief
+from onnxprune.passes.repair import unrepaired_bodies
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -21,10 +22,14 @@ if TYPE_CHECKING:
     from onnxprune.driver.judgement import Judgement
     from onnxprune.latency.device_table import DeviceTable
     from onnxprune.linear.reconstruction import Repaired
+    from onnxprune.options.prune import Recipe
     from onnxprune.passes.analysis import Analysis
     from onnxprune.verify.verdicts import Check
 
 __all__ = ["ModelResult", "Predicted", "Pruned"]
+
+_NAMED = 3
+"""Layers that a note names."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,6 +103,24 @@ class Pruned:
     repairs: tuple[Repaired, ...] = ()
     frozen: Mapping[str, str] = field(default_factory=dict)
     judgement: Judgement | None = None
+
+    def notes(self, recipe: Recipe, *, samples: bool) -> Iterator[str]:
+        """What the user should know of it; ``samples`` tells whether there were any to repair on."""
+        groups, frozen = self.analysis.coupling.groups, self.frozen
+        if frozen:
+            yield f"left whole, because they failed verification: {len(frozen)} of {len(groups) + len(frozen)} groups"
+        if any(not group.exact and group.id in self.plan.keep for group in groups):
+            yield "inexact groups were pruned: equality with the masked model was proven for the exact ones only"
+        if not recipe.repair:
+            return
+        if recipe.blind and self.repairs:
+            yield "repaired on noise, not on data: samples repair better"
+        elif recipe.blind:
+            yield "repair on noise did not help, and was left out"
+        unrepaired = unrepaired_bodies(self.analysis, self.plan) if samples else []
+        if unrepaired:
+            few = ", ".join(unrepaired[:_NAMED]) + (f" and {len(unrepaired) - _NAMED} more" if len(unrepaired) > _NAMED else "")
+            yield f"in branches or loops, where samples do not show what is computed: {few} read less, and were not repaired"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.data.samples import optional_samples
+from onnxprune.data.samples import optional_samples, sized
 from onnxprune.driver.costs import before_and_after
 from onnxprune.driver.judgement import Jury
 from onnxprune.driver.named import check_protected
@@ -76,7 +76,7 @@ def sparsify(
     original = begin(Model.of(source, recipe.shape), source, recipe_text("sparsify", recipe))
     check_protected(recipe.protect, original)
     opened = optional_samples(recipe.calib if samples is None else samples, original.inputs, recipe.preprocess)
-    jury = Jury.of(recipe.gates, original, opened, recipe.preprocess).sized()
+    jury = Jury.of(recipe.gates, sized(original, opened), opened, recipe.preprocess).sized()
     original = jury.original
     worker = Sparsifier(original, recipe, jury.learnt, stages)
     made, check, timing = _made(worker, original)

@@ -25,9 +25,9 @@ from onnxprune.ir.validate import validate
 from onnxprune.ir.weights import FLOATS, Weight, densify
 from onnxprune.options.documents import absent
 
-__all__ = ["Model", "ModelSource", "data_files", "load_proto", "pinned_sizes"]
+__all__ = ["DEFAULTS", "Model", "ModelSource", "data_files", "load_proto", "pinned_sizes"]
 
-_DEFAULTS = 4
+DEFAULTS = 4
 """The version of the file format from which an initializer need not be an input, and one that is gives a default."""
 _MAY_HOLD = frozenset({"Constant", "ConstantOfShape"})
 """Operators that may make floating-point weights of nothing else than what they hold."""
@@ -178,7 +178,7 @@ class Model:
         weights = {t.name: Weight(t.name, t, file=file) for t in proto.graph.initializer}
         for sparse in proto.graph.sparse_initializer:
             weights[sparse.values.name] = Weight(sparse.values.name, None, densify(sparse))
-        if proto.ir_version < _DEFAULTS:
+        if proto.ir_version < DEFAULTS:
             needed = [value for value in proto.graph.input if value.name not in weights]
             del skeleton.graph.input[:]
             skeleton.graph.input.extend(needed)
@@ -285,7 +285,7 @@ class Model:
 
     def listed(self, weights: Iterable[Weight]) -> Iterator[ValueInfoProto]:
         """The inputs that a file of this model's version of the format lists initializers as; none from version 4 on."""
-        for weight in weights if self.proto.ir_version < _DEFAULTS else ():
+        for weight in weights if self.proto.ir_version < DEFAULTS else ():
             yield helper.make_tensor_value_info(weight.name, weight.dtype, weight.shape)
 
     def skeleton(self, *, keep_below: int = 1024) -> ModelProto:

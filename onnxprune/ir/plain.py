@@ -1,6 +1,7 @@
-"""A graph as every command reads it: without local functions, and with its nodes in an order in which each can run.
+"""A graph as every command reads it: without local functions, each operator set named once, nodes in an order in which they run.
 
-Exporters write functions, and converters append nodes at the end; ONNX Runtime inlines and sorts for itself.
+Exporters write functions, converters append nodes at the end, and programs that join models name operator sets twice; ONNX
+Runtime inlines and sorts for itself, and takes the last name.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ __all__ = ["make_plain", "same_operator"]
 
 
 def make_plain(proto: ModelProto, name: str) -> None:
-    """Inline the functions of a model, and sort the nodes of its graph, in place; bodies must be sorted to run anywhere.
+    """Inline the functions of a model, name each operator set once, and sort the nodes of its graph, in place.
+
+    Bodies must be sorted to run anywhere.
 
     A function of other operator sets than the model's is inlined where its operators are the same in both; else it stays.
 
@@ -32,11 +35,20 @@ def make_plain(proto: ModelProto, name: str) -> None:
     Raises:
         ModelError: nodes read each other's outputs in a circle.
     """
+    _name_opsets_once(proto)
     if proto.functions:
         _inline(proto)
     nodes = in_order(proto.graph.node, name)
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
+
+
+def _name_opsets_once(proto: ModelProto) -> None:
+    """Keep the last version of each operator set, which is what ONNX Runtime goes by where there are several."""
+    versions = {_domain(opset): opset.version for opset in proto.opset_import}
+    if len(versions) < len(proto.opset_import):
+        del proto.opset_import[:]
+        proto.opset_import.extend(onnx.helper.make_opsetid(*opset) for opset in versions.items())
 
 
 def _inline(proto: ModelProto) -> None:

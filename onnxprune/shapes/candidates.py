@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from onnxprune.ir.types import Shape
 
-__all__ = ["binding_candidates", "bindings", "larger", "one_sample"]
+__all__ = ["binding_candidates", "bindings", "larger", "moved", "one_sample", "unmoved"]
 
 _COMMON = (224, 32, 28, 256, 128, 384, 299, 512)
 """Image sizes and sequence lengths that models are made for."""
@@ -289,6 +289,32 @@ def larger(model: Model, sizes: Mapping[str, Shape]) -> Iterator[dict[str, Shape
     if free and one <= _SMALL_SAMPLE:
         unit = math.gcd(*(found[key] for key in free))
         yield grown(dict.fromkeys(free, _LARGE_BATCH * unit if len({found[key] for key in free}) == 1 else _LARGE_BATCH))
+
+
+def unmoved(model: Model, first: Mapping[str, Shape], second: Mapping[str, Shape]) -> list[str]:
+    """The keys of open axes that have one size in two probes, except what is computed from others."""
+    sizes, others = _open_sizes(model, first), _open_sizes(model, second)
+    return [key for key, size in sizes.items() if others.get(key) == size and formula(key, sizes) is None]
+
+
+def moved(model: Model, sizes: Mapping[str, Shape], key: str) -> Iterator[dict[str, Shape]]:
+    """The shapes of a probe with other sizes of one open axis."""
+    found = _open_sizes(model, sizes)
+    formulas = {one: formula(one, found) for one in found}
+    size = found[key]
+    for other in (2 * size - 1, 2 * size, size // 2, 3 * size // 2):
+        if other not in {0, 1, size}:  # one fits many by broadcasting alone
+            assignment = _with_formulas({**found, key: other}, formulas, model.sizes.fixed)
+            yield shapes_from(model.inputs, model.sizes, assignment)
+
+
+def _open_sizes(model: Model, shapes: Mapping[str, Shape]) -> Assignment:
+    """The sizes of open axes by key; of no input whose rank is a guess."""
+    axes = {value.name: model.sizes.axes(value) for value in model.inputs}
+    if any(len(axes[name]) != len(shape) for name, shape in shapes.items()):
+        return {}
+    pairs = (pair for name, shape in shapes.items() for pair in zip(axes[name], shape, strict=True))
+    return {key: size for key, size in pairs if isinstance(key, str)}
 
 
 def one_sample(model: Model, sizes: Mapping[str, Shape]) -> dict[str, Shape]:

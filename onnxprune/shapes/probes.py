@@ -19,7 +19,7 @@ from onnxprune.ir.control_flow import walk
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import domain_of, every_node
 from onnxprune.ir.weights import Array
-from onnxprune.shapes.candidates import binding_candidates, bindings
+from onnxprune.shapes.candidates import binding_candidates, bindings, moved, unmoved
 from onnxprune.shapes.dependence import WINDOWS, Dependence
 from onnxprune.shapes.inference import Inferred, infer
 from onnxprune.shapes.size_arithmetic import small_constants
@@ -73,7 +73,7 @@ def starved(model: Model, shapes: Mapping[str, Shape | None]) -> bool:
 def probe(model: Model) -> Shapes:
     """Shapes of every value of ``model`` and its bodies; no weight is read unless the model has to be run."""
     constants = small_constants(model)
-    probes, first, second = _probes(model, constants)
+    probes, first, second = _apart(model, constants, *_probes(model, constants))
     doubted = {name for name, axis in first.assumed if _size(first, name, axis) == _size(second or first, name, axis)}
     if doubted:
         first, second = _twice(model, probes, constants, doubted)  # static and yet not always the same
@@ -158,6 +158,25 @@ def _probes(model: Model, constants: Mapping[str, Array]) -> tuple[list[dict[str
             break
     whole = [entry for entry in found if not entry[1].stuck]
     return next((entry for entry in whole if not starved(model, entry[1].shapes)), (*whole, found[0])[0])
+
+
+def _apart(
+    model: Model, constants: Mapping[str, Array], probes: list[dict[str, Shape]], first: Inferred, second: Inferred | None
+) -> tuple[list[dict[str, Shape]], Inferred, Inferred | None]:
+    """The probes with other sizes in the second one on open axes that have the same in both, where the graph takes that alone.
+
+    A height that must be what it is leaves the width free: together they may only be tried at sizes that suit both.
+    """
+    if first.stuck or (second is not None and second.stuck):
+        return probes, first, second
+    last = probes[-1]
+    for key in unmoved(model, probes[0], last):
+        for sizes in moved(model, last, key):
+            found = infer(model, sizes, constants, _STAND_INS[1])
+            if not found.stuck and not starved(model, found.shapes):
+                last, second = sizes, found
+                break
+    return ([probes[0], last], first, second) if last != probes[-1] else (probes, first, second)
 
 
 def _twice(

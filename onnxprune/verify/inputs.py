@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxprune.errors import ModelError
-from onnxprune.ir.node import every_node
+from onnxprune.ir.lookups import rows_looked_up
 from onnxprune.runtime.partition import run_each
 from onnxprune.runtime.session import first_line, random_feeds
 from onnxprune.shapes.candidates import binding_candidates, larger
@@ -178,29 +178,19 @@ def _is_starved(model: Model, sizes: Mapping[str, Shape], results: Sequence[Any]
 def redrawn(model: Model, feed: Mapping[str, Array], seed: int, draw: int) -> dict[str, Array]:
     """Other values of the same types and sizes; ``draw`` counts the ways to draw them, from 1."""
     rng = np.random.default_rng((seed, draw))
-    tables = _tables(model)
+    rows = rows_looked_up(model)
     found = {}
     for name, array in feed.items():
         if array.dtype == np.bool_:
             found[name] = np.ones_like(array)
+        elif name in rows:
+            found[name] = np.asarray(rng.integers(0, rows[name], array.shape)).astype(array.dtype)
         elif array.dtype.kind in "iu":
-            size = tables.get(name)
-            found[name] = np.ones_like(array) if size is None else rng.integers(0, size, array.shape).astype(array.dtype)
+            found[name] = np.ones_like(array)
         elif draw > 1 and array.dtype.kind == "f":
             found[name] = np.asarray(rng.uniform(*_POSITIVE, array.shape) if array.size == 1 else np.abs(array)).astype(
                 array.dtype
             )
         else:
             found[name] = array
-    return found
-
-
-def _tables(model: Model) -> dict[str, int]:
-    """The sizes of the tables that inputs are positions in."""
-    found: dict[str, int] = {}
-    for node in every_node(model.graph):
-        if node.op_type == "Gather" and node.input[0] in model.weights:
-            axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
-            size = model.weights[node.input[0]].shape[axis]
-            found[node.input[1]] = min(size, found.get(node.input[1], size))
     return found

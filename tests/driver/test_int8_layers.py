@@ -210,6 +210,21 @@ def test_an_output_is_not_cut_off_by_the_range_of_a_rectifier_behind_it(rectifie
     assert "what it cuts off 'a' is needed elsewhere" in reasons(result).values()
 
 
+@pytest.mark.parametrize("rectifier", ["Relu (a)", "Clip (a, zero)"])
+def test_a_body_reads_what_a_rectifier_outputs(rectifier: str) -> None:
+    """The quantizer would drop the node and name what it reads like what it outputs; in bodies nothing cuts that off."""
+    text = f"""(float[N, 8] x, bool c) => (float[N, 8] y, float[N, 4] z) {{
+        a = MatMul (x, w) [cut] b = {rectifier} z = MatMul (b, v)
+        y = If (c) <then_branch = t () => (float[N, 8] p) {{ p = Identity (b) }},
+                    else_branch = e () => (float[N, 8] q) {{ q = Neg (b) }}>
+    }}"""
+    feeds = X | {"c": np.array(True)}
+    result = small(net(text, w=(8, 8), v=(8, 4), zero=np.float32(0)), feeds)
+    assert (Session(result.compiled).run(feeds)[0] >= 0).all()
+    assert reasons(result)["cut"] == "a branch or loop reads 'b', which would not be cut off there"
+    assert result.report.nodes["MatMul"] == 2
+
+
 def test_what_onnx_runtime_fails_at_stays_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from onnxruntime.quantization.operators.gemm import QDQGemm
 

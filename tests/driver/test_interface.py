@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from command import net
+from nets import parse
 from onnxprune.data.samples import open_samples
 from onnxprune.driver.interface import interface, snippet
 from onnxprune.ir.model import Model
@@ -69,3 +70,10 @@ def test_samples_have_the_sizes_that_the_model_takes() -> None:
     made = snippet(model, {"audio": (2, 512), "lengths": (7,)})[1]
     assert "rng.random([256, 512])" in made
     assert "rng.integers(0, 2, [256])" in made
+
+
+def test_ids_are_drawn_over_the_table_that_they_look_up() -> None:
+    text = "(int64[N,T] ids, int64[N,T] mask) => (float[N,T,4] y) <float[50,4] table> { y = Gather(table, ids) }"
+    made = snippet(Model.of(parse(text)), {})[1]
+    assert "'ids': rng.integers(0, 50, [256, 64])" in made
+    assert "'mask': rng.integers(0, 2, [256, 64])" in made

@@ -161,8 +161,10 @@ def test_what_is_no_model(source: Any, message: str) -> None:
 
 
 def test_a_model_without_weights() -> None:
-    with pytest.raises(ModelError, match="has no floating-point weights to rank channels by"):
+    with pytest.raises(ModelError, match="has no floating-point weights to rank channels by: a model without layers has no"):
         prune(parse("(float[N,4] x) => (float[N,4] y) { y = Relu(x) }"))
+    with pytest.raises(ModelError, match="to rank channels by: prune the model before it is converted to integers"):
+        prune(parse("(int8[N,4] x) => (int32[N,4] y) <int8[4,4] w> { y = MatMulInteger(x, w) }"))
 
 
 def test_weights_that_are_not_finite() -> None:

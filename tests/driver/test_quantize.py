@@ -15,10 +15,11 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, numpy_helper, parser
+from onnx import TensorProto, helper, numpy_helper, parser
 
 import onnxprune
 from int8_nets import LAYERS, NET, net
+from nets import parse
 from onnxprune.data.samples import open_samples
 from onnxprune.driver import encode, ort_quantizer
 from onnxprune.driver.progress import Stages
@@ -209,6 +210,45 @@ def test_an_old_operator_set_is_brought_up_where_that_is_needed() -> None:
     assert small(net(text=old), per_channel=False).compiled.opset == 11
 
 
+def test_equal_constants_of_the_oldest_format_are_shared_and_no_inputs() -> None:
+    """In that, every constant is an input, too, which ONNX Runtime leaves where it reads another one that is equal."""
+    made = "gain = ConstantOfShape <value = float[1] {2}> (sizes) shift = ConstantOfShape (same) a = Conv"
+    old = net(text=NET.replace("a = Conv", made))
+    del old.graph.initializer[2:4]  # gain and shift
+    old.graph.initializer.extend(numpy_helper.from_array(np.array([8]), name) for name in ("sizes", "same"))
+    old.graph.input.extend(helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in old.graph.initializer)
+    old.ir_version = 3
+    check = small(old).report.verification
+    assert check is not None
+    assert not check.notes
+
+
+def test_operator_sets_that_are_named_twice_are_read_as_one() -> None:
+    twice = net()
+    twice.opset_import.append(twice.opset_import[0])
+    assert small(twice).report.weights == 4
+
+
+@pytest.mark.parametrize("count", [24, 300])
+@pytest.mark.parametrize(("behind", "size"), [("y = Add (b, table)", 1), ("y = Reshape (b, crops)", 3)])
+def test_models_that_are_particular_about_the_number_of_samples(behind: str, size: int, count: int) -> None:
+    """One takes a single sample, or as many as its table has rows; the other multiples of three."""
+    proto = parse(
+        f"""(float[N, 8] x) => (float[M, A, B] y)
+        <float[8, 8] w, float[8, 4] v, float[1, 12, 4] table, int64[3] crops = {{-1, 3, 4}}> {{
+          a = MatMul (x, w)
+          r = Relu (a)
+          b = MatMul (r, v)
+          {behind}
+        }}"""
+    )
+    rows = np.random.default_rng(0).standard_normal((count, 8)).astype(np.float32)
+    report = quantize(proto, samples={"x": rows}).report
+    assert report.nodes["MatMul"] == 2
+    assert report.drift is not None
+    assert report.drift.samples % size == 0
+
+
 def test_a_model_in_several_files_stays_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     onnx.save(net(sparsity=0.5), tmp_path / "net.onnx", save_as_external_data=True, size_threshold=0, location="net.data")
     monkeypatch.setattr(files, "LIMIT", 1000)
@@ -257,6 +297,27 @@ def test_what_cannot_be_quantized_is_said() -> None:
         small(parser.parse_model('<ir_version: 8, opset_import: ["": 17]>' + sines))
     with pytest.raises(TargetError, match="nothing in it can be quantised: excluded: name less with --exclude"):
         small(net(), exclude=("*",))
+
+
+@pytest.mark.parametrize("layer", [False, True])
+def test_layers_in_branches_are_named(layer: bool) -> None:
+    """The quantizer does not look into bodies; where there is nothing else, that is why there is no int8."""
+    text = """n (float[N, 4, 8, 8] x, bool b) => (float[N, 4, 8, 8] y) {
+      y = If (b) <then_branch = t () => (float[N, 4, 8, 8] p) { [inner] p = Conv <pads = [1, 1, 1, 1]> (z, w) },
+                  else_branch = e () => (float[N, 4, 8, 8] q) { q = Relu (z) }> }"""
+    text = text.replace("{\n      y", "{ z = Conv <pads = [1, 1, 1, 1]> (x, v) y" if layer else "{ z = Identity (x) y", 1)
+    proto = parser.parse_model('<ir_version: 8, opset_import: ["": 17]>' + text)
+    for name in ("w", "v")[: 1 + layer]:
+        proto.graph.initializer.append(numpy_helper.from_array(np.full((4, 4, 3, 3), 0.5, np.float32), name))
+    feeds = samples() | {"b": np.array(True)}
+    why = "ONNX Runtime's quantizer does not look into branches and loops"
+    if layer:
+        report = quantize(proto, samples=feeds).report
+        assert report.nodes["Conv"] == 1
+        assert {"node": "inner", "op": "Conv", "why": why} in [dict(one) for one in report.kept]
+    else:
+        with pytest.raises(TargetError, match=f"nothing in it can be quantised: {why}"):
+            quantize(proto, samples=feeds)
 
 
 @pytest.mark.parametrize(

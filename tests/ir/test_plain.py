@@ -77,3 +77,14 @@ def test_a_circle_is_refused_by_whoever_reads_the_model() -> None:
     model = helper.make_model(helper.make_graph(nodes, "g", [value], [helper.make_tensor_value_info("b", 1, [2])]))
     with pytest.raises(ModelError, match="in a circle"):
         Model.of(model)
+
+
+@pytest.mark.parametrize("domains", [("", ""), ("", "ai.onnx"), ("ai.onnx", "")])
+def test_of_an_operator_set_that_is_named_twice_the_last_version_counts(domains: tuple[str, str]) -> None:
+    model = parse("(float[2,4] x) => (float[2] y) { y = ReduceMax<axes = [1], keepdims = 0>(x) }", 17)
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(*one) for one in zip(domains, (18, 17), strict=True))
+    assert inference_session(model).run(None, {"x": np.ones((2, 4), np.float32)})[0].shape == (2,)  # not an operator of 18
+    read = Model.of(model)
+    assert read.opset == 17
+    assert [(one.domain, one.version) for one in read.proto.opset_import] == [("", 17)]

@@ -10,8 +10,10 @@ import pytest
 from nets import NETS, parse
 from onnxprune.axes.plan import Plan
 from onnxprune.data.samples import open_samples
+from onnxprune.driver.prune import prune
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
+from onnxprune.options.prune import Recipe
 from onnxprune.passes import Couple, Normalize, PruneChannels, Repair
 from onnxprune.passes.analysis import Analysis
 from onnxprune.passes.base import Fitted
@@ -124,3 +126,17 @@ def test_the_interface_and_the_graph_stay() -> None:
     assert cut.pruned.to_proto().SerializeToString() == before
     assert [node.op_type for node in repaired.graph.node] == [node.op_type for node in cut.pruned.graph.node]
     assert len(repaired.graph.node[1].input) == 3  # a bias came
+
+
+@pytest.mark.parametrize("repair", [True, False])
+def test_layers_in_branches_are_not_repaired_which_is_said(repair: bool) -> None:
+    text = """(float[N,8] x, bool c) => (float[N,4] y) <float[8,16] w, float[16] b, float[16,4] v, float[16,4] u> {
+      a = Gemm(x, w, b)
+      r = Relu(a)
+      y = If(c) <then_branch = t () => (float[N,4] p) { [yes] p = MatMul(r, v) },
+                 else_branch = e () => (float[N,4] q) { [no] q = MatMul(r, u) }>
+    }"""
+    samples = {"x": np.random.default_rng(0).standard_normal((32, 8)).astype(np.float32), "c": np.array(True)}
+    report = prune(parse(text), Recipe(target="params=0.6", repair=repair), samples=samples).report
+    note = "in branches or loops, where samples do not show what is computed: yes, no read less, and were not repaired"
+    assert (note in report.notes) == repair

@@ -105,6 +105,25 @@ def test_a_constant_that_differs_in_one_bit_stays() -> None:
     assert Restore().run(dense, original) is dense
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_constants_that_are_made_of_one_are_judged_together(changed: bool) -> None:
+    """One alone takes as much room as what it is made of."""
+    original = Model.of(
+        parse("""(float[N,64] x) => (float[N,64] y) <float[64,64] w> {
+          left = Neg(w)
+          right = Transpose(w)
+          a = MatMul(x, left)
+          y = MatMul(a, right)
+        }""")
+    )
+    dense, array = original.copy(), original.weights["w"].array()
+    del dense.weights["w"], dense.graph.node[:2]
+    dense.weights |= {"left": Weight("left", None, -array), "right": Weight("right", None, array.T + np.float32(changed))}
+    restored = Restore().run(dense, original)
+    assert restored.weights.keys() == ({"left", "right"} if changed else {"w"})
+    np.testing.assert_array_equal(outputs(restored.to_proto()), outputs(dense.to_proto()))
+
+
 def test_nodes_that_take_more_bytes_do_not_come_back() -> None:
     text = """(float[N,16] x) => (float[N,8] y) <float[8,16] v> {
       w = Transpose<perm = [1, 0]>(v)
@@ -159,6 +178,20 @@ def test_a_mask_that_is_multiplied_is_made_and_then_quantised(product: str, per_
     assert made.model.ByteSize() < source.ByteSize() / 2.5
     assert not any(tensor.dims == [128, 128] and tensor.name != "w1_quantized" for tensor in made.model.graph.initializer)
     assert made.report.size == (source.ByteSize(), made.model.ByteSize())
+
+
+def test_weights_that_branches_share_are_stored_once_in_int8() -> None:
+    """ONNX Runtime computes in each branch what it makes of them, and stores that there."""
+    original = parse(
+        """(float[N,64] x, bool c) => (float[N,64] y) <float[64,64] u, float[64,64] w> {
+          a = MatMul(x, u)
+          y = If(c) <then_branch = t () => (float[N,64] p) { v = Transpose(w) l = MatMul(a, v) p = Tanh(l) },
+                     else_branch = e () => (float[N,64] q) { k = Transpose(w) m = MatMul(a, k) q = Sigmoid(m) }>
+        }"""
+    )
+    result = quantize(original, samples={"x": X, "c": np.array(True)})
+    assert result.report.size[1] < 64 * 64 * 5 + 4000
+    assert sum(weight.size == 64 * 64 for weight in result.compiled.weights.values()) == 2
 
 
 def test_nodes_come_back_in_another_operator_set_that_does_not_change_them() -> None:

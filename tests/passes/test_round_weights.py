@@ -44,6 +44,23 @@ PRODUCTS = """(float[N, 9, 6] x) => (float[N, 9, 5] y) <float[6,20] w1, float[20
     t = Tanh (c)
     y = MatMul (t, w2)
 }"""
+BRANCHING = """(float[N, 6, 8, 8] x) => (float[N, 10] y)
+<float[16,6,3,3] w1, float[16] b1, float[16,16,3,3] w2, float[16] b2, float[10,16] w4, float[10] b4,
+ int64 one = {1}, int64 width = {16}> {
+    a = Conv <pads = [1, 1, 1, 1]> (x, w1, b1)
+    ra = Tanh (a)
+    sizes = Shape (x)
+    channels = Gather (sizes, one)
+    narrow = Less (channels, width)
+    b = Conv <pads = [1, 1, 1, 1]> (ra, w2, b2)
+    rb = Tanh (b)
+    c = If (narrow) <then_branch = t () => (float[N, 16, 8, 8] p) { p = Identity (rb) },
+                     else_branch = e () => (float[N, 16, 8, 8] q) { q = Neg (rb) }>
+    p = GlobalAveragePool (c)
+    f = Flatten (p)
+    y = Gemm <transB = 1> (f, w4, b4)
+}"""
+"""The branch that is always taken is inlined where the network is analysed, and in int8 it is not."""
 SHARED = """(float[N, 6, 8, 8] x) => (float[N, 6, 8, 8] y) <float[6,6,1,1] w1, float[6,6,3,3] w2> {
     a = Conv (x, w1)
     b = Conv (a, w1)
@@ -78,7 +95,9 @@ def integers(model: Model) -> dict[str, Array]:
     return {name: weight.array() for name, weight in model.weights.items() if name.endswith("_quantized")}
 
 
-@pytest.mark.parametrize(("text", "shape"), [(RESIDUAL, (6, 8, 8)), (DEPTHWISE, (6, 8, 8)), (PRODUCTS, (9, 6))])
+@pytest.mark.parametrize(
+    ("text", "shape"), [(RESIDUAL, (6, 8, 8)), (DEPTHWISE, (6, 8, 8)), (PRODUCTS, (9, 6)), (BRANCHING, (6, 8, 8))]
+)
 def test_outputs_are_nearer_to_the_originals_on_other_samples(text: str, shape: tuple[int, ...]) -> None:
     original, nearest, fitted = both(parse(text), drawn(shape, 0))
     fresh = drawn(shape, 1)

@@ -24,7 +24,8 @@ def test_a_classifier_behind_an_image(head: str, size: int, image: int) -> None:
     text = f"""(float[N,3,H,W] x) => (float[N,5] y) <float[4,3,3,3] w, float[{4 * size * size},5] v> {{
       c = Conv<pads = [1,1,1,1]>(x, w) q = MaxPool{TWICE}(c) p = MaxPool{TWICE}(q) {head}
     }}"""
-    assert sizes(text) == ((2, 3, image, image), (True, False, False, False))
+    other = image == 4  # 5 to 7 pixels are right, too
+    assert sizes(text) == ((2, 3, image, image), (True, False, other, other))
 
 
 def test_an_image_that_is_no_square() -> None:

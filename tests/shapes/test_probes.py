@@ -71,6 +71,24 @@ def test_a_size_that_is_open_by_mistake_is_found() -> None:
     assert found.dynamic["c"] == (True, False, False, False)
 
 
+@pytest.mark.parametrize("given", ["", "H=50", "W=50"])
+def test_axes_that_move_alone_are_dynamic(given: str) -> None:
+    """Heights from 40 to 79 are right, and any width: twice both is not, which says nothing of the width."""
+    text = """(float[N,4,H,W] x) => (float[N,4,1,M] y)
+    <int64[1] zero = {0}, int64[1] one = {1}, int64[1] three = {3}, int64[1] four = {4}> {
+      p = AveragePool<kernel_shape = [40, 2], strides = [40, 2]>(x)
+      s = Shape(p)
+      n = Slice(s, zero, one, zero)
+      w = Slice(s, three, four, zero)
+      to = Concat<axis = 0>(n, four, one, w)
+      y = Reshape(p, to)
+    }"""
+    model = Model.of(parse(text), (given,) if given else ())
+    found = probe(model)
+    assert found.dynamic["x"][3]
+    assert found.open["to"].tolist() == [True, False, False, True]
+
+
 def test_a_contradiction_that_nothing_resolves_keeps_the_plain_sizes() -> None:
     found = shapes_of("""(float[N,H] x) => (float[N,5] y) <float[7,5] v, float[9,5] w> {
       m = MatMul(x, v) n = MatMul(x, w) y = Add(m, n)

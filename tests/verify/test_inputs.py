@@ -52,6 +52,14 @@ def test_ids_are_redrawn_from_the_whole_table() -> None:
     assert max(redrawn(model, feed, seed, 1)["x"].max() for seed in range(9)) > 10
 
 
+def test_ids_in_floating_point_are_redrawn_from_the_whole_table_too() -> None:
+    text = "(float[N,T] x) => (float[N,T,4] y) <float[50,4] table> { i = Cast<to = 7>(x) y = Gather(table, i) }"
+    model = Model.of(parse(text))
+    ids = redrawn(model, {"x": np.zeros((3, 70), np.float32)}, 0, 1)["x"]
+    assert ids.dtype == np.float32
+    assert ids.max() > 40
+
+
 def test_numbers_are_redrawn_positive_at_last() -> None:
     model = Model.of(parse("(float[N,4] a, float x) => (float[N,4] y) { y = Add(a, x) }"))
     (feed, *_) = reference(model, ["y"], 0).feeds
