@@ -1,4 +1,4 @@
-"""Loops that no machine finishes: one number in a file can ask for any amount of time.
+"""Loops that no user waits for: one number in a file can ask for any amount of time.
 
 Exporters write ``while`` with the largest number there is, and a condition that ends it: such loops pass.
 """
@@ -15,8 +15,8 @@ from onnxprune.ir.node import domain_of, subgraphs
 
 __all__ = ["demand_ends"]
 
-_MOST = 1 << 36
-"""Runs of a body: ONNX Runtime takes about a microsecond for the shortest, and a day for so many."""
+_MOST = 1 << 30
+"""Runs of a body: ONNX Runtime takes about a microsecond for the shortest, and a quarter of an hour for so many."""
 _PASSES = frozenset({"Identity", "Cast"})
 
 _Constants = Mapping[str, TensorProto]

@@ -1,4 +1,4 @@
-"""Loops that no machine finishes are refused; those that a condition ends are not."""
+"""Loops that no user waits for are refused; those that a condition ends are not."""
 
 from __future__ import annotations
 
