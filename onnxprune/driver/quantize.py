@@ -33,7 +33,7 @@ from onnxprune.driver.result import ModelResult
 from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
 from onnxprune.ir import files
 from onnxprune.ir.history import begin, recipe_text
-from onnxprune.ir.model import Model, ModelSource
+from onnxprune.ir.model import DEFAULTS, Model, ModelSource
 from onnxprune.ir.node import QDQ, domain_of, every_node
 from onnxprune.ir.precision import float_types
 from onnxprune.ir.unchanged import watched
@@ -329,6 +329,8 @@ def _tidy(model: Model, original: Model) -> None:
     """The name, interface and description of the original; nothing that only the quantizer's own steps read."""
     proto, first = model.proto, original.proto
     model.name, model.sizes = original.name, original.sizes
+    if first.ir_version < DEFAULTS:  # the quantizer got a newer one
+        proto.ir_version = first.ir_version
     for field in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
         setattr(proto, field, getattr(first, field))
     for field, old in (("metadata_props", first.metadata_props), ("functions", first.functions)):

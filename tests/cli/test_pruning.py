@@ -119,7 +119,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, ("plan.json", "No such file")),
+        (None, ("plan.json", "no such file")),
         (b"no", ("plan.json", "not JSON")),
         (b"\xff\xfe\x00", ("plan.json", "not JSON")),
         (b"[1]", ("not a plan",)),

@@ -109,8 +109,8 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes, wor
 
 
 def test_a_recipe_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "absent.toml"):
-        with pytest.raises(OptionError, match="cannot be read"):
+    for path, words in ((tmp_path, "cannot be read"), (tmp_path / "absent.toml", "no such file")):
+        with pytest.raises(OptionError, match=words):
             Recipe.load(path)
 
 
