@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ _RATIO = 1024
 """How many times the bytes that something is made of it may have beyond that."""
 _LARGEST_INPUT = 1 << 32
 """Bytes of one sample of an input, 4 GiB."""
+_LAST_OPSET = (1 << 31) - 1
 _BODIES = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}
 _TENSOR_TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
 _SINGLE = onnx.defs.OpSchema.FormalParameterOption.Single
@@ -79,9 +80,7 @@ class _Validation:
         self.functions = {(_domain(one.domain), one.name) for one in proto.functions}
 
     def check(self) -> None:
-        for domain, version in self.opsets.items():
-            if version < 1:
-                raise ModelError(f"operator set {version} of domain {domain or 'ai.onnx'!r} does not exist")
+        self._opsets(self.opsets)
         for value in self.proto.graph.input:
             self._input(value)
         self._graph(self.proto.graph, None)
@@ -92,6 +91,7 @@ class _Validation:
                 raise ModelError(f"there are two functions {function.name!r} of domain {function.domain!r}")
             seen.add(key)
             opsets = {**self.opsets, **{_domain(opset.domain): opset.version for opset in function.opset_import}}
+            self._opsets(opsets)
             made = [name for node in function.node for name in node.output if name]
             _once([*function.input, *made], f"function {function.name!r}")
             self._nodes(function.node, _Scope(frozenset([*function.input, *made])), opsets, inside=True)
@@ -99,6 +99,12 @@ class _Validation:
                 if name not in {*made, *function.input}:
                     raise ModelError(f"no node makes output {name!r} of function {function.name!r}")
         self._no_circle()
+
+    def _opsets(self, opsets: Mapping[str, int]) -> None:
+        """Versions of operator sets are numbers from 1 that ONNX can look up."""
+        for domain, version in opsets.items():
+            if not 1 <= version <= _LAST_OPSET:
+                raise ModelError(f"operator set {version} of domain {domain or 'ai.onnx'!r} does not exist")
 
     def _no_circle(self) -> None:
         """No function may call itself."""

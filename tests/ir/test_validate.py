@@ -61,6 +61,14 @@ def calls(*, inputs: int = 1, outputs: int = 1) -> Callable[[ModelProto], None]:
     return change
 
 
+def has_a_function_of(version: int) -> Callable[[ModelProto], None]:
+    def change(model: ModelProto) -> None:
+        calls()(model)
+        model.functions[0].opset_import[0].version = version
+
+    return change
+
+
 def calls_itself(model: ModelProto) -> None:
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("local", 1)]
     call = helper.make_node("F", ["x"], ["y"], domain="local")
@@ -134,6 +142,10 @@ BROKEN: dict[str, tuple[Callable[[ModelProto], object], str]] = {
     "output": (set_to(lambda m: m.graph.output[0], "name", "no"), "nothing makes output 'no' of the graph"),
     "twice": (lambda m: first(m).output.__setitem__(0, "y"), "two inputs or nodes of the graph make 'y'"),
     "constant and node": (lambda m: first(m).output.__setitem__(0, "b"), "'b' is a constant of the graph"),
+    "operator set of a function": (
+        has_a_function_of(2**40),
+        f"operator set {2**40} of domain 'ai.onnx' does not exist",
+    ),
     "operator set": (set_to(lambda m: m.opset_import[0], "version", -3), "operator set -3 of domain 'ai.onnx' does not exist"),
 }
 
