@@ -14,7 +14,9 @@ from onnxprune.data.batching import Batch, Held, InputSignature, SampleBlock, Ta
 from onnxprune.data.memory import memory_source
 from onnxprune.data.noise import coloured
 from onnxprune.data.sources import SampleSource, find_source
+from onnxprune.data.variety import variety
 from onnxprune.errors import OptionError
+from onnxprune.runtime.partition import run_each
 from onnxprune.runtime.session import random_feeds
 from onnxprune.shapes.candidates import bindings
 from onnxprune.shapes.probes import batch_multiple, takes_one_sample
@@ -37,11 +39,6 @@ __all__ = [
     "optional_samples",
     "sized",
 ]
-
-_VANISHING = 1e-19
-"""Absolute values whose squares are zero in float32, about."""
-_FEW, _FAR = 8, 1000.0
-"""Samples from which one can be an outlier, which is so many times as large as the largest other one."""
 
 
 class Samples(ABC):
@@ -162,7 +159,7 @@ def optional_samples(source: SamplesLike, inputs: Sequence[ValueInfoProto], prep
             raise OptionError(f"--preprocess {preprocess}: is for the images of --calib: name their folder")
         return None
     opened = open_samples(source, inputs, preprocess=preprocess)
-    opened.notice = "; ".join(filter(None, (_variety(opened), opened.notice)))
+    opened.notice = "; ".join(filter(None, (variety(opened.source, opened.batches(), bounded=opened.bounded), opened.notice)))
     return opened
 
 
@@ -190,64 +187,25 @@ def in_multiples(model: Model, samples: Samples) -> None:
     Raises:
         OptionError: there are fewer.
     """
-    if InputSignature.of(model.inputs).size is None:
-        samples.multiple, samples.alone = batch_multiple(model), takes_one_sample(model)
+    signature = InputSignature.of(model.inputs)
+    if signature.size is None:
+        samples.multiple = batch_multiple(model)
+        samples.alone = takes_one_sample(model) or _state_of_one(model, samples, signature)
         if samples.count is not None and samples.count < samples.multiple:
             raise OptionError(
                 f"{samples.source}: has {samples.count} samples, the model takes multiples of {samples.multiple}: give more"
             )
 
 
-def _variety(samples: Samples) -> str:
-    """A notice where samples show little; empty where they do not.
-
-    Images are only read until two differ: the values of others may be far from each other, or vanish.
-
-    Raises:
-        OptionError: all are equal, one has a single value everywhere, or all values vanish: nothing can be learnt from them.
-    """
-    first: dict[str, Array] = {}
-    sizes: dict[str, list[float]] = {}
-    seen, differ = 0, False
-    for batch in samples.batches():
-        seen += batch.size
-        for name, array in batch.feeds.items():
-            parts = array if batch.size > 1 and array.ndim and len(array) == batch.size else array[None]
-            like = first.setdefault(name, parts[0])
-            differ = differ or any(part.shape != like.shape or not np.array_equal(part, like) for part in parts)
-            if array.dtype.kind == "f" and parts.size:
-                sizes.setdefault(name, []).extend(np.abs(parts).max(tuple(range(1, parts.ndim))).tolist())
-        if differ and samples.bounded:
-            return ""
-    if not differ:
-        return _alone(samples, seen, first)
-    if sizes and len(sizes) == len(first) and max(map(max, sizes.values())) < _VANISHING:
-        raise OptionError(f"{samples.source}: every value is below {_VANISHING:g}, and its square is zero: scale the samples")
-    return _outlier(samples.source, sizes)
-
-
-def _alone(samples: Samples, seen: int, first: Mapping[str, Array]) -> str:
-    """The notice on a single sample; as `_variety`."""
-    if all(array.size < 2 or (array == array.flat[0]).all() for array in first.values()):
-        raise OptionError(f"{samples.source}: every value of every sample is the same, which shows nothing: give real samples")
-    if seen > 1:
-        raise OptionError(f"{samples.source}: all {seen} samples are equal, which show no more than one: give different ones")
-    return f"{samples.source}: one sample alone shows little of the data: give more"
-
-
-def _outlier(source: str, sizes: Mapping[str, Sequence[float]]) -> str:
-    """The notice on a sample that is far larger than all others: what is fitted follows it alone."""
-    for name, found in sizes.items():
-        if len(found) < _FEW:
-            continue
-        second, largest = np.sort(found)[-2:]
-        if second > 0 and largest > _FAR * second:
-            at = int(np.argmax(found))
-            return (
-                f"{source}: sample {at} of {name!r} has values up to {largest:.3g}, all others at most {second:.3g}: "
-                "what is fitted follows it alone; leave it out if it is wrong"
-            )
-    return ""
+def _state_of_one(model: Model, samples: Samples, signature: InputSignature) -> bool:
+    """Whether what all samples share, as the state of a recurrent layer, is that of one: the model does not run with two."""
+    if not any(not spec.batched and spec.sizes and None in spec.sizes for spec in signature.specs):
+        return False
+    one, two = (next(iter(samples.batches(size)), None) for size in (1, 2))
+    if one is None or two is None or two.size < 2:
+        return False
+    alone, together = run_each(model, [one.feeds, two.feeds])
+    return isinstance(together, Exception) and not isinstance(alone, Exception)
 
 
 def _again(samples: Samples, signature: InputSignature) -> SampleSource:

@@ -16,9 +16,10 @@ from onnxprune.runtime.session import first_line, random_feeds
 from onnxprune.shapes.candidates import binding_candidates
 
 if TYPE_CHECKING:
+    from onnxprune.data.samples import Samples
     from onnxprune.ir.weights import Array
 
-__all__ = ["explained", "refused", "unsuitable"]
+__all__ = ["explained", "refused", "unfit", "unsuitable"]
 
 _TRIALS = 12
 """Sizes of inputs that are tried."""
@@ -85,25 +86,33 @@ def unsuitable(path: Path, option: str, source: str, preprocess: str = "") -> In
     """
     try:
         model = Model.of(path)
-        samples = open_samples(source, model.inputs, option=option, preprocess=preprocess or None)
-        in_multiples(model, samples)
-        for size, optimize in _AT_A_TIME:
-            batches = list(islice(samples.batches(size), _BATCHES))
-            results = run_each(model, [one.feeds for one in batches], optimize=optimize)
-            for result, batch in zip(results, batches, strict=True):
-                if isinstance(result, Exception):
-                    return OptionError(f"{samples.source}: {_told(model, batch.feeds, first_line(result))}")
+        return unfit(model, open_samples(source, model.inputs, option=option, preprocess=preprocess or None))
     except InputError as error:
         return error
+
+
+def unfit(model: Model, samples: Samples) -> OptionError | None:
+    """That a model does not run on samples, with the ways out; ``None`` if it does.
+
+    Raises:
+        OptionError: there are too few.
+    """
+    in_multiples(model, samples)
+    for size, optimize in _AT_A_TIME:
+        batches = list(islice(samples.batches(samples.at_a_time(size)), _BATCHES))
+        results = run_each(model, [one.feeds for one in batches], optimize=optimize)
+        for result, batch in zip(results, batches, strict=True):
+            if isinstance(result, Exception):
+                return OptionError(f"{samples.source}: {_told(model, batch.feeds, first_line(result))}")
     return None
 
 
 def _told(model: Model, feeds: Mapping[str, Array], why: str) -> str:
-    """That a model does not run on a batch, and the way out if its first axis counts no samples."""
+    """That a model does not run on a batch, and the ways out: its first axis may count no samples, or another one, too."""
     shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
     name, array = next(iter(feeds.items()))
     form = "x".join(["N", *map(str, array.shape[1:])])
     return (
         f"{model.name} does not run on these samples ({shapes}): {why}; if its first axis counts no samples, say how long it is, "
-        f"as --shape {name}={form} with a number for N"
+        f"as --shape {name}={form} with a number for N; else give each sample as an .npz of its own, in a folder"
     )

@@ -14,6 +14,7 @@ import numpy as np
 from onnxprune.data.samples import optional_samples, sized
 from onnxprune.driver import ort_quantizer
 from onnxprune.driver.costs import before_and_after, cost_of
+from onnxprune.driver.fault import unfit
 from onnxprune.driver.int8_layers import left_alone, name_nodes, scaled_whole
 from onnxprune.driver.int8_result import (
     WeightZeros,
@@ -250,7 +251,12 @@ class Quantizer:
         )
         with self._stages("quantize", "measuring ranges and quantising"):
             if self._unmeasured is None:
-                self._unmeasured = self._workshop.measure(settings, self._samples)
+                try:
+                    self._unmeasured = self._workshop.measure(settings, self._samples)
+                except ModelError as error:
+                    if found := unfit(self._model, self._samples):
+                        raise found from error
+                    raise
             excluded = self._unmeasured | excluded
             result, failing = self._workshop.quantize_most(replace(settings, exclude=sorted(excluded)), self._samples)
             excluded |= failing

@@ -15,8 +15,10 @@ from PIL import Image
 
 from data.test_batching import unknown, value
 from data.test_sources import MODULE
-from onnxprune.data.samples import Batch, Samples, held_out, noise_samples, open_samples, optional_samples
+from nets import parse
+from onnxprune.data.samples import Batch, Samples, held_out, in_multiples, noise_samples, open_samples, optional_samples
 from onnxprune.errors import OptionError
+from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Array
 
 X = value("x", "N", 3)
@@ -309,17 +311,6 @@ def test_labels_are_finite_numbers() -> None:
         open_samples({"x": x, "label": np.array(list("abcd"))}, [X])
 
 
-def test_samples_that_show_nothing_are_refused() -> None:
-    x = np.arange(12, dtype=np.float32).reshape(4, 3)
-    assert optional_samples({"x": x}, [X], "").notice == ""  # type: ignore[union-attr]
-    assert "one sample alone" in optional_samples({"x": x[1:2]}, [X], "").notice  # type: ignore[union-attr]
-    with pytest.raises(OptionError, match="all 4 samples are equal"):
-        optional_samples({"x": np.repeat(x[1:2], 4, 0)}, [X], "")
-    for same in (np.zeros((4, 3), np.float32), np.full((1, 3), 2, np.float32)):
-        with pytest.raises(OptionError, match="every value of every sample is the same"):
-            optional_samples({"x": same}, [X], "")
-
-
 # Values that spoil what is fitted
 
 
@@ -341,26 +332,27 @@ def test_labels_are_no_masks() -> None:
         list(open_samples(feeds, [X]).batches())
 
 
-def test_values_whose_squares_vanish_are_refused() -> None:
-    x = np.random.default_rng(0).random((8, 3), np.float32)
-    with pytest.raises(OptionError, match="every value is below 1e-19, and its square is zero: scale the samples"):
-        optional_samples({"x": x * np.float32(1e-30)}, [X], "")
-    assert optional_samples({"x": x * np.float32(1e-15)}, [X], "").notice == ""  # type: ignore[union-attr]
-
-
-def test_a_sample_that_is_far_larger_than_all_others_is_named() -> None:
-    x = np.random.default_rng(0).random((40, 3), np.float32)
-    x[33, 1] = 1e6
-    notice = optional_samples({"x": x}, [X], "").notice  # type: ignore[union-attr]
-    assert "sample 33 of 'x' has values up to 1e+06, all others at most" in notice
-    x[20, 0] = 1e6
-    assert optional_samples({"x": x}, [X], "").notice == ""  # type: ignore[union-attr]
-
-
 def test_bytes_for_an_input_in_floating_point_are_named() -> None:
     x = np.random.default_rng(0).integers(0, 255, (8, 3)).astype(np.uint8)
     assert "'x' holds bytes, 0 to 255, which the model gets as they are" in optional_samples({"x": x}, [X], "").notice  # type: ignore[union-attr]
     assert optional_samples({"x": x.astype(np.float32)}, [X], "").notice == ""  # type: ignore[union-attr]
+
+
+RECURRENT = """(float[N,5] x, float[1,M,3] state) => (float[1,N,3] y)
+<float[1,12,5] w, float[1,12,3] r, float[1,12] b, int64[1] front = {0}> {
+  t = Unsqueeze(x, front)
+  s, y, c = LSTM<hidden_size = 3>(t, w, r, "", "", state)
+}"""
+
+
+@pytest.mark.parametrize(("rows", "alone"), [(1, True), (6, False)])
+def test_samples_go_one_at_a_time_where_they_share_the_state_of_one(rows: int, alone: bool) -> None:
+    model = Model.of(parse(RECURRENT))
+    x = np.random.default_rng(0).random((6, 5), np.float32)
+    samples = open_samples({"x": x, "state": np.zeros((1, rows, 3), np.float32)}, model.inputs)
+    in_multiples(model, samples)
+    assert samples.alone == alone
+    assert [batch.size for batch in samples.batches(samples.at_a_time(6))] == ([1] * 6 if alone else [6])
 
 
 # Held out

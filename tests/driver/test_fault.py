@@ -6,7 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
+from nets import parse
 from onnxprune.driver.fault import explained, refused, unsuitable
+from onnxprune.driver.quantize import quantize
 from onnxprune.errors import ContractError, ModelError, OptionError, PassError
 
 RUNS = '<ir_version: 9, opset_import: ["" : 18]> g (float[n, 4] x) => (y) { y = Relu (x) }'
@@ -68,6 +70,25 @@ def test_a_first_axis_that_counts_no_samples_is_told_of(tmp_path: Path) -> None:
     assert fault is not None
     assert "does not run on these samples (x [2, 4])" in str(fault)
     assert "as --shape x=Nx4 with a number for N" in str(fault)
+
+
+NAMED = """(float[batch,5] x, float[1,batch,3] state) => (float[1,batch,3] y)
+<float[1,12,5] w, float[1,12,3] r, float[5,5] a, int64[1] front = {0}> {
+  h = MatMul(x, a) g = Relu(h) t = Unsqueeze(g, front) s, y, c = LSTM<hidden_size = 3>(t, w, r, "", "", state)
+}"""
+
+
+def test_samples_that_lie_on_another_axis_too_are_given_apart(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, state = rng.random((6, 5), np.float32), np.zeros((1, 1, 3), np.float32)
+    onnx.save(parse(NAMED), tmp_path / "m.onnx")
+    np.savez(tmp_path / "calib.npz", x=x, state=state)
+    with pytest.raises(OptionError, match=r"not run on these samples .*; else give each sample as an \.npz of its own, in a"):
+        quantize(tmp_path / "m.onnx", samples=str(tmp_path / "calib.npz"))
+    (tmp_path / "apart").mkdir()
+    for at, row in enumerate(x):
+        np.savez(tmp_path / "apart" / f"{at}.npz", x=row[None], state=state)
+    assert quantize(tmp_path / "m.onnx", samples=str(tmp_path / "apart")).report.weights
 
 
 def test_what_the_standard_forbids_is_at_fault_even_where_onnx_runtime_runs_it(tmp_path: Path) -> None:
