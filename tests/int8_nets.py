@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import numpy_helper, parser
+
+from onnxprune.driver.quantize import QuantResult, quantize
+from onnxprune.ir.weights import Array
+from onnxprune.options.quantize import QuantRecipe
 
 NET = """<ir_version: 8, opset_import: ["": 17]>
 net (float[N, 4, 8, 8] x) => (float[N, 5] y) {
@@ -38,3 +44,11 @@ def net(seed: int = 0, sparsity: float = 0.0, text: str = NET, spread: float = 0
             array = np.abs(array) + 0.5
         proto.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
     return proto
+
+
+def samples(count: int = 8, seed: int = 1) -> dict[str, Array]:
+    return {"x": np.random.default_rng(seed).standard_normal((count, 4, 8, 8)).astype(np.float32)}
+
+
+def small(source: Any, **fields: Any) -> QuantResult:
+    return quantize(source, QuantRecipe(**fields), samples=samples())

@@ -158,16 +158,19 @@ class Jury:
         return cls(gates, original, learnt, judges, apart)
 
     def sized(self) -> Jury:
-        """The same, with the original at the sizes of the samples; where a gate asks for a score, it is known to have one.
+        """The same, with the original at the sizes of ``--eval`` where it has no others; a score that is asked for is one.
 
         Raises:
             OptionError: a sample has another size than the user gave, or labels are no classes of the model.
         """
-        original = sized(self.original, self.learnt or self.judges)
-        if self.judges is not None:
-            in_multiples(original, self.judges)
-            if self.gates.scored:
-                check_first_labels(original, self.judges, self.gates.metric)
+        original = self.original
+        if self.gates.eval and self.judges is not None:
+            if self.learnt is None:
+                original = sized(original, self.judges)
+            else:
+                in_multiples(original, self.judges)
+        if self.gates.scored and self.judges is not None:
+            check_first_labels(original, self.judges, self.gates.metric)
         return dataclasses.replace(self, original=original)
 
     def judge(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxprune.ir.node import domain_of, every_node
+from onnxprune.ir.node import domain_of, every_node, origin
 
 if TYPE_CHECKING:
-    from onnx import NodeProto
-
     from onnxprune.ir.model import Model
 
 __all__ = ["rows_looked_up"]
@@ -35,16 +33,9 @@ def rows_looked_up(model: Model) -> dict[str, int]:
     for node in every_node(model.graph):
         if node.op_type != "Gather" or domain_of(node):
             continue
-        table, ids = _origin(node.input[0], _SAME_ROWS, makers), _origin(node.input[1], _SAME_VALUES, makers)
+        table, ids = origin(node.input[0], makers, _SAME_ROWS), origin(node.input[1], makers, _SAME_VALUES)
         if table in model.weights and ids in inputs:
             axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
             rows = max(model.weights[table].shape[axis], 1)
             found[ids] = min(rows, found.get(ids, rows))
     return found
-
-
-def _origin(name: str, operators: frozenset[str], makers: dict[str, NodeProto]) -> str:
-    """The value that another one comes from by these operators alone."""
-    while name in makers and makers[name].op_type in operators and not domain_of(makers[name]):
-        name = makers[name].input[0]
-    return name

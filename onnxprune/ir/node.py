@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,7 @@ __all__ = [
     "every_graph",
     "every_node",
     "is_followed",
+    "origin",
     "set_attribute",
     "subgraphs",
     "values_read",
@@ -83,6 +84,18 @@ def every_body(graph: GraphProto) -> Iterator[GraphProto]:
         for body in subgraphs(node):
             yield body
             yield from every_body(body)
+
+
+def origin(name: str, makers: Mapping[str, NodeProto], operators: Collection[str]) -> str:
+    """The value that another one is made of, first input by first input, by these operators of the standard alone.
+
+    Graphs that nobody has sorted yet may hold circles: the walk ends where it has been.
+    """
+    seen: set[str] = set()
+    while name in makers and name not in seen and makers[name].op_type in operators and not domain_of(makers[name]):
+        seen.add(name)
+        name = makers[name].input[0]
+    return name
 
 
 def defined(graph: GraphProto) -> list[str]:

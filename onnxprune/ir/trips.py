@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helper
 
 from onnxprune.errors import ModelError
-from onnxprune.ir.node import domain_of, subgraphs
+from onnxprune.ir.node import domain_of, origin, subgraphs
 
 __all__ = ["demand_ends"]
 
 _MOST = 1 << 30
 """Runs of a body: ONNX Runtime takes about a microsecond for the shortest, and a quarter of an hour for so many."""
 _PASSES = frozenset({"Identity", "Cast"})
+_WHOLE = frozenset({TensorProto.INT64, TensorProto.BOOL})
+"""Types of the number of runs, and of conditions."""
 
 _Constants = Mapping[str, TensorProto]
 
@@ -67,6 +69,8 @@ def _number(name: str, constants: _Constants) -> int | None:
     tensor = constants.get(name)
     if tensor is None or tensor.data_location == TensorProto.EXTERNAL or math.prod(tensor.dims) != 1:
         return None
+    if tensor.data_type not in _WHOLE:
+        return None
     return int(numpy_helper.to_array(tensor).reshape(-1)[0])
 
 
@@ -78,7 +82,5 @@ def _holds(name: str, constants: _Constants) -> bool:
 def _goes_on(body: GraphProto, outer: _Constants) -> bool:
     """Whether the condition that a body returns is the one that it got, or always true."""
     constants, makers = {**outer, **_constants(body)}, {name: node for node in body.node for name in node.output}
-    name = body.output[0].name
-    while name in makers and makers[name].op_type in _PASSES:
-        name = makers[name].input[0]
+    name = origin(body.output[0].name, makers, _PASSES)
     return name == body.input[1].name or bool(_number(name, constants))

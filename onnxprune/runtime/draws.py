@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnxprune.ir.node import domain_of, every_body
+from onnxprune.ir.node import STANDARD_DOMAINS, domain_of, every_body
 
 __all__ = ["draws", "fix_draws"]
 
@@ -27,9 +27,10 @@ _STEP, _SPREAD = 12.9898, 43758.5453
 """Of the usual hash of graphics: the fraction of ``sin(12.9898 i) * 43758.5453`` looks evenly distributed over [0, 1)."""
 
 
-def draws(graph: GraphProto) -> int:
-    """The number of nodes of a graph and its bodies that draw random numbers."""
-    return sum(_is_draw(node) for part in (graph, *every_body(graph)) for node in part.node)
+def draws(proto: ModelProto) -> int:
+    """The number of nodes of a model whose random numbers `fix_draws` computes."""
+    opset = _opset(proto)
+    return sum(_is_fixed(node, opset) for graph in (proto.graph, *every_body(proto.graph)) for node in graph.node)
 
 
 def fix_draws(proto: ModelProto) -> None:
@@ -37,21 +38,23 @@ def fix_draws(proto: ModelProto) -> None:
 
     What has no type of its own stays in operator sets before 15, and everything does before 9; so does ``Multinomial``.
     """
-    opset = max((one.version for one in proto.opset_import if not one.domain), default=0)
-    for graph in (proto.graph, *every_body(proto.graph)) if opset >= _LEAST_OPSET else ():
-        if any(map(_is_draw, graph.node)):
+    opset = _opset(proto)
+    for graph in (proto.graph, *every_body(proto.graph)):
+        if any(_is_fixed(node, opset) for node in graph.node):
             nodes = [made for node in graph.node for made in (_computed(node, opset) if _is_fixed(node, opset) else [node])]
             copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
             del graph.node[:]
             graph.node.extend(copies)
 
 
-def _is_draw(node: NodeProto) -> bool:
-    return node.op_type in _KINDS and not domain_of(node)
+def _opset(proto: ModelProto) -> int:
+    return max((one.version for one in proto.opset_import if one.domain in STANDARD_DOMAINS), default=0)
 
 
 def _is_fixed(node: NodeProto, opset: int) -> bool:
-    return _is_draw(node) and (opset >= _CAST_LIKE or not node.input or any(one.name == "dtype" for one in node.attribute))
+    if node.op_type not in _KINDS or domain_of(node) or opset < _LEAST_OPSET:
+        return False
+    return opset >= _CAST_LIKE or not node.input or any(one.name == "dtype" for one in node.attribute)
 
 
 def _computed(node: NodeProto, opset: int) -> Iterator[NodeProto]:

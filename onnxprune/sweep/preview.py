@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.data.samples import optional_samples
+from onnxprune.data.samples import optional_samples, sized
 from onnxprune.driver.costs import price
 from onnxprune.driver.judgement import Jury
 from onnxprune.driver.progress import Stages
@@ -42,7 +42,7 @@ def preview(order: Mapping[str, Any]) -> dict[str, float | None]:
         recipe: Recipe = options[Recipe]
         original = Model.of(Path(model), recipe.shape)
         opened = optional_samples(recipe.calib, original.inputs, recipe.preprocess)
-        jury = Jury.of(recipe.gates, original, opened, recipe.preprocess).sized()
+        jury = Jury.of(recipe.gates, sized(original, opened), opened, recipe.preprocess).sized()
         compiler, _ = compiling(recipe, jury.original, jury.learnt, Stages(), stages_of(order))
         try:
             analysis, plan = compiler.planned(recipe.target)

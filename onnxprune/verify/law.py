@@ -159,7 +159,7 @@ def _settle(pruned: Model, masked: Model, way: Way, limit: float) -> Check:
     """Compare outputs; where they differ behind a choice, compare what goes into it."""
     outputs = [output.name for output in masked.graph.output]
     outcome = compare_values(pruned, masked, outputs, way, limit)
-    if count := draws(masked.graph):
+    if count := draws(masked.proto):
         outcome = replace(
             outcome, notes=(*outcome.notes, f"random numbers were the same in both models; nodes that draw: {count}")
         )

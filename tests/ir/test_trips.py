@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
+from onnx import numpy_helper, parser
 
 from nets import parse
 from onnxprune import ModelError
 from onnxprune.ir.model import Model
+from onnxprune.ir.trips import demand_ends
 
 HUGE = 2**63 - 1
 PASSED = "d = Identity(c)"
@@ -16,15 +19,16 @@ COMPUTED = "s = ReduceSum<keepdims = 0>(v) z = Constant<value_float: float = 0.0
 TRUE = "d = Constant<value = bool {1}>()"
 
 
+TEXT = """(float[N,4] x, bool go) => (float[N,4] y) <int64 m = {{{m}}}, bool yes = {{1}}> {{
+  k = Constant<value = int64 {{{m}}}>()
+  [loop] y = Loop({count}, {condition}, x) <body = b (int64 i, bool c, float[N,4] v) => (bool d, float[N,4] w) {{
+    {body} w = Tanh(v)
+  }}>
+}}"""
+
+
 def net(*, count: str = "m", condition: str = '""', body: str = PASSED, m: int = HUGE) -> Model:
-    return Model.of(
-        parse(f"""(float[N,4] x, bool go) => (float[N,4] y) <int64 m = {{{m}}}, bool yes = {{1}}> {{
-          k = Constant<value = int64 {{{m}}}>()
-          [loop] y = Loop({count}, {condition}, x) <body = b (int64 i, bool c, float[N,4] v) => (bool d, float[N,4] w) {{
-            {body} w = Tanh(v)
-          }}>
-        }}""")
-    )
+    return Model.of(parse(TEXT.format(m=m, count=count, condition=condition, body=body)))
 
 
 @pytest.mark.parametrize("count", ["m", "k"])
@@ -38,6 +42,21 @@ def test_a_loop_that_nothing_ends_is_refused(count: str, condition: str, body: s
 def test_a_loop_without_a_number_is_refused() -> None:
     with pytest.raises(ModelError, match="Loop node 'loop' runs without end"):
         net(count='""')
+
+
+@pytest.mark.parametrize("body", ["d = Identity(e) e = Identity(d)", "d = Cast<to = 9>(d)"])
+def test_a_condition_in_a_circle_ends_the_search(body: str) -> None:
+    text = TEXT.format(m=HUGE, count="m", condition='""', body=body)
+    demand_ends(parser.parse_model(f'<ir_version: 9, opset_import: ["" : 18]> g {text}').graph)  # whoever sorts it refuses it
+
+
+@pytest.mark.parametrize(
+    "count", [np.array(np.nan, np.float32), np.array(1e30), np.array("many", object), np.array([HUGE, HUGE])], ids=str
+)
+def test_what_is_no_whole_number_says_nothing(count: np.ndarray) -> None:
+    proto = parse(TEXT.format(m=1, count="m", condition='""', body=PASSED))
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(count, "m"))
+    demand_ends(proto.graph)
 
 
 @pytest.mark.parametrize(

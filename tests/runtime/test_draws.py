@@ -92,7 +92,7 @@ SAMPLES = {"x": np.random.default_rng(0).standard_normal((64, 8)).astype(np.floa
 )
 def test_models_that_draw_are_proven(made: Any, noise: str) -> None:
     net = parse(NET % noise)
-    assert draws(net.graph) == 1
+    assert draws(net) == 1
     check = made(net)
     assert check.ok
     assert not check.untested
