@@ -25,6 +25,8 @@ Ratios = Callable[[Model, Sequence[Model], float], list[float]]
 """Times models: their latencies as fractions of the first one's, from measurements of so many seconds each."""
 _SECONDS = 0.7
 """Of a measurement, for each model."""
+_NOISE = 0.02
+"""By how much, relatively, two measurements of one model's latency differ: one took 0.69 and 0.70 of the original's."""
 _HELD = 1 << 30
 """Bytes of models that are kept, 1 GiB; others are made again when they are needed."""
 
@@ -70,6 +72,11 @@ class WithinDrop:
         """Sorts trials that hold, the best first."""
         return trial.latency, -trial.score, trial.size
 
+    def choose(self, trials: Sequence[Trial]) -> Trial:
+        """The best of trials that hold: where the clock does not tell them apart, the one that kept most."""
+        fastest = min(trial.latency for trial in trials)
+        return min((trial for trial in trials if trial.latency <= fastest * (1 + _NOISE)), key=lambda trial: -trial.score)
+
 
 @dataclass(frozen=True, slots=True)
 class Meets:
@@ -92,6 +99,10 @@ class Meets:
     def rank(self, trial: Trial) -> tuple[float, ...]:
         """Sorts trials that hold, the best first."""
         return -trial.score, self.of(trial)
+
+    def choose(self, trials: Sequence[Trial]) -> Trial:
+        """The best of trials that hold."""
+        return min(trials, key=self.rank)
 
 
 Wish = WithinDrop | Meets

@@ -118,3 +118,11 @@ def test_wishes() -> None:
     assert [target.holds(trial) for trial in (one, faster)] == [False, True]
     assert Meets(Target("size", 0.45)).holds(one)
     assert min([one, faster, better], key=target.rank) is better
+
+
+def test_where_the_clock_does_not_tell_models_apart_the_score_decides() -> None:
+    close = [("fastest", 0.680, 0.985), ("as fast", 0.687, 0.988), ("slower", 0.700, 0.990)]
+    trials = [Trial(Mixture().having("scaled", name), latency, 1.0, score) for name, latency, score in close]
+    wish = WithinDrop(0.99, 0.01)
+    assert wish.choose(trials) is trials[1]
+    assert wish.choose([trials[0], trials[2]]) is trials[0]

@@ -9,7 +9,8 @@ enum {
     FEW_TILES = 2,          /* that a band has at least */
     MOST_SIZE = 1 << 30,    /* of any number that is read from a file */
     UNITS = 16,             /* units of work that a convolution is at least cut in, for threads */
-    FEW_ROWS = 256,         /* that a unit has at least */
+    FEW_ROWS = 32,          /* that a unit has at least */
+    FEW_GATHERED_ROWS = 256, /* the same where each unit gathers its inputs itself */
     FEW_CHANNELS = 64,      /* that are laid out at a time */
 };
 
@@ -131,10 +132,13 @@ typedef struct {
     float *y;
     const Threads *threads;
     int64_t band, bands;  /* output rows of a band; bands of an image */
+    size_t all;           /* bands of all images and groups */
     size_t parts;         /* in which panels are cut */
     int direct;           /* whether planes of inputs are used as they are */
+    Layout layout;        /* of a whole band, and of the last one, too */
     size_t floats;        /* of the planes of a band */
     float *laid;          /* the planes of all bands, where several parts read each; else every unit lays out its own */
+    size_t *offsets;      /* of used columns in the planes; [groups, columns] */
     volatile int failed;
 } Work;
 
@@ -165,8 +169,7 @@ static void lay_unit(void *argument, size_t unit) {
     int64_t from = (int64_t)unit % chunks * FEW_CHANNELS, to = channels - from < FEW_CHANNELS ? channels : from + FEW_CHANNELS;
     size_t index = unit / (size_t)chunks;
     Band band = band_at(work, index);
-    Layout layout = layout_of(work->window, band.rows);
-    lay_band(&layout, band.x, band.top, from, to, work->laid + index * work->floats);
+    lay_band(&work->layout, band.x, band.top, from, to, work->laid + index * work->floats);
 }
 
 static void convolve_unit(void *argument, size_t unit) {
@@ -179,55 +182,72 @@ static void convolve_unit(void *argument, size_t unit) {
     Finish finish = *work->finish;
     if (finish.bias) finish.bias += band.group * (window->outputs / window->groups);
 
-    /* One piece of memory: a tile, offsets, and the planes of the band where they are not there yet. */
-    Layout layout = layout_of(window, band.rows);
+    /* One piece of memory: a tile, and the planes of the band where they are not there yet. */
     size_t floats = work->direct || work->laid ? 0 : work->floats;
-    void *memory = borrow(work->threads, LINE + TILE_BYTES + packed->columns * sizeof(size_t) + floats * sizeof(float));
+    void *memory = borrow(work->threads, LINE + TILE_BYTES + floats * sizeof(float));
     if (!memory) {
         work->failed = 1;
         return;
     }
     float *room = (float *)(((uintptr_t)memory + LINE - 1) / LINE * LINE);
-    size_t *offsets = (size_t *)(room + TILE_FLOATS);
-    Source source = {band.x + band.top * window->width, offsets};
-    if (work->direct) {
-        for (size_t c = 0; c < packed->columns; c++) offsets[c] = c * (size_t)(window->height * window->width);
-    } else {
-        float *planes = work->laid ? work->laid + index * work->floats : (float *)(offsets + packed->columns);
-        if (!work->laid) lay_band(&layout, band.x, band.top, 0, window->channels / window->groups, planes);
-        list_offsets(&layout, offsets);
-        source.inputs = planes;
-    }
-    keep_used(packed, offsets);
+    float *planes = work->laid ? work->laid + index * work->floats : room + TILE_FLOATS;
+    if (floats) lay_band(&work->layout, band.x, band.top, 0, window->channels / window->groups, planes);
+    Source source = {work->direct ? band.x + band.top * window->width : planes, work->offsets + band.group * packed->columns};
     multiply(work->loops, packed, &finish, &source, from, to, (size_t)(band.rows * window->out[1]), work->y + band.at, plane,
              work->residual ? work->residual + band.at : NULL, room);
     give_back(work->threads, memory);
+}
+
+/* Where used columns begin in the planes of each group. */
+static void list_used(const Work *work) {
+    const Window *window = work->window;
+    for (int64_t group = 0; group < window->groups; group++) {
+        size_t columns = work->packed[group]->columns, *offsets = work->offsets + group * columns;
+        if (work->direct)
+            for (size_t c = 0; c < columns; c++) offsets[c] = c * (size_t)(window->height * window->width);
+        else
+            list_offsets(&work->layout, offsets);
+        keep_used(work->packed[group], offsets);
+    }
+}
+
+/* Cut the work in bands and parts. */
+static void cut(Work *work) {
+    const Window *window = work->window;
+    int64_t inputs = window->channels / window->groups, least = FEW_TILES * TILE_VECTORS * (int64_t)work->loops->lanes;
+    double row = 4.0 * (double)(window->kernel[1] * inputs) * (double)window->stride[0] * (double)window->out[1];
+    work->band = (int64_t)(BAND_BYTES / row); /* bytes of a row of outputs' inputs: no overflow, however odd the numbers are */
+    if (work->direct || work->band * window->out[1] < least) work->band = least / window->out[1] + 1;
+    if (work->band > window->out[0]) work->band = window->out[0];
+    work->bands = (window->out[0] + work->band - 1) / work->band;
+    work->band = (window->out[0] + work->bands - 1) / work->bands; /* of about the same height */
+    work->bands = (window->out[0] + work->band - 1) / work->band;
+    work->all = (size_t)(window->batch * window->groups * work->bands);
+    size_t rows = (size_t)(window->outputs / window->groups), few = work->packed[0]->in_place ? FEW_ROWS : FEW_GATHERED_ROWS;
+    work->parts = work->all && work->all < UNITS ? UNITS / work->all : 1;
+    if (work->parts > rows / few) work->parts = rows / few ? rows / few : 1;
+    work->layout = layout_of(window, work->band);
+    work->floats = (size_t)(window->kernel[1] * inputs * work->layout.phases * work->layout.rows * window->out[1]);
 }
 
 int convolve(const Loops *loops, Packed *const *packed, const Finish *finish, const Window *window, const float *x,
              const float *residual, float *y, const Threads *threads) {
     Work work = {loops, packed, finish, window, x, residual, y, threads};
     const int64_t *pad = window->pad, *kernel = window->kernel, *stride = window->stride;
-    int64_t channels = window->channels / window->groups, least = FEW_TILES * TILE_VECTORS * (int64_t)loops->lanes;
     work.direct = kernel[0] == 1 && kernel[1] == 1 && stride[0] == 1 && stride[1] == 1 && !(pad[0] | pad[1] | pad[2] | pad[3]);
-    double row = 4.0 * (double)(kernel[1] * channels) * (double)stride[0] * (double)window->out[1];
-    work.band = (int64_t)(BAND_BYTES / row); /* bytes of a row of outputs' inputs: no overflow, however odd the numbers are */
-    if (work.direct || work.band * window->out[1] < least) work.band = least / window->out[1] + 1;
-    if (work.band > window->out[0]) work.band = window->out[0];
-    work.bands = (window->out[0] + work.band - 1) / work.band;
-    work.band = (window->out[0] + work.bands - 1) / work.bands; /* of about the same height */
-    work.bands = (window->out[0] + work.band - 1) / work.band;
-    size_t bands = (size_t)(window->batch * window->groups * work.bands), rows = (size_t)(window->outputs / window->groups);
-    work.parts = bands && bands < UNITS ? UNITS / bands : 1;
-    if (work.parts > rows / FEW_ROWS) work.parts = rows / FEW_ROWS ? rows / FEW_ROWS : 1;
-    Layout layout = layout_of(window, work.band);
-    work.floats = (size_t)(kernel[1] * channels * layout.phases * layout.rows * window->out[1]);
-    if (work.parts > 1 && !work.direct) {
-        work.laid = borrow(threads, bands * work.floats * sizeof(float));
-        if (!work.laid) return -1;
-        run_units(threads, lay_unit, bands * (size_t)((channels + FEW_CHANNELS - 1) / FEW_CHANNELS), &work);
+    cut(&work);
+    int64_t channels = window->channels / window->groups;
+    work.offsets = borrow(threads, (size_t)window->groups * packed[0]->columns * sizeof(size_t));
+    int lays = work.parts > 1 && !work.direct;
+    if (lays) work.laid = borrow(threads, work.all * work.floats * sizeof(float));
+    if (work.offsets && (work.laid || !lays)) {
+        list_used(&work);
+        if (lays) run_units(threads, lay_unit, work.all * (size_t)((channels + FEW_CHANNELS - 1) / FEW_CHANNELS), &work);
+        run_units(threads, convolve_unit, work.all * work.parts, &work);
+    } else {
+        work.failed = 1;
     }
-    run_units(threads, convolve_unit, bands * work.parts, &work);
     give_back(threads, work.laid);
+    give_back(threads, work.offsets);
     return work.failed ? -1 : 0;
 }
