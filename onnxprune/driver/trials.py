@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -173,6 +174,33 @@ class Trials:
         found = Trial(mixture, latency, size_share(model, self.original), score)
         self.tried[mixture] = found
         return found
+
+    def draft(self, mixture: Mixture, lever: Lever) -> Trial | None:
+        """What a mixture takes, by models that are made in less time from a lever on; it has no score.
+
+        ``None`` where one of these levers makes none, or the mixture cannot be made.
+
+        Raises:
+            TimeoutError: the time is over.
+        """
+        if self.over:
+            raise TimeoutError
+        chosen = dict(mixture.choices)
+        drafted = [one for one in self.levers[self.levers.index(lever) :] if one.name in chosen]
+        before = mixture
+        for one in drafted:
+            before = before.without(one.name)
+        try:
+            made: Made | None = self.made(before)
+            for one in drafted:
+                made = made and one.draft(made, chosen[one.name])
+            if made is None:
+                return None
+            with self._stages("measuring", f"timing a draft of {mixture}"):
+                latency = self._ratios(self.original, [made.model], _SECONDS)[0]
+        except OnnxPruneError:
+            return None
+        return Trial(mixture, latency, size_share(made.model, self.original), math.nan)
 
     def add(self, made: Made, latency: float) -> Trial:
         """What a model comes to that no lever made, which takes the time of one of the same nodes."""
