@@ -9,7 +9,7 @@ enum {
     FEW_TILES = 2,          /* that a band has at least */
     MOST_SIZE = 1 << 30,    /* of any number that is read from a file */
     UNITS = 16,             /* units of work that a convolution is at least cut in, for threads */
-    FEW_ROWS = 32,          /* that a unit has at least */
+    FEW_ROWS = 64,          /* that a unit has at least */
     FEW_GATHERED_ROWS = 256, /* the same where each unit gathers its inputs itself */
     FEW_CHANNELS = 64,      /* that are laid out at a time */
 };
