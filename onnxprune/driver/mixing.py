@@ -97,7 +97,10 @@ def _climbed(trials: Trials, wish: Wish, start: Mixture, lever: Lever) -> list[T
     """
     found: list[Trial] = []
     for number, choice in enumerate(_promising(lever)):
-        trial = _tried(trials, start.having(lever.name, choice))
+        mixture = start.having(lever.name, choice)
+        draft = trials.draft(mixture, lever) if found and isinstance(wish, Meets) else None
+        # What does not meet a target by itself is cut, and tried as a whole then.
+        trial = draft if draft is not None and not wish.holds(draft) else _tried(trials, mixture)
         if trial is None:
             continue
         better = [one for one in found if wish.holds(one) and wish.rank(one) <= wish.rank(trial)]
@@ -130,9 +133,17 @@ def _graded(trials: Trials, wish: Wish, rung: Trial, lever: GradedLever, share: 
 
 
 def _aimed(trials: Trials, wish: Meets, rung: Trial, lever: GradedLever) -> float:
-    """Aim at a target with a graded lever; a rung that meets it by itself stays whole."""
+    """Aim at a target with a graded lever; a rung that meets it by itself stays whole.
+
+    What meets it is found by drafts where levers make some: there is time for few models that are repaired and rounded.
+    """
     wanted = wish.target.fraction
     share = wanted / max(wish.of(rung), wanted)
+    if (drafted := _drafted(trials, wish, rung, lever, share)) is not None:
+        share = drafted
+        found = _graded_at(trials, rung, lever, share)
+        if found is not None and wish.holds(found):
+            return share
 
     def measure(share: float) -> float:
         found = _graded_at(trials, rung, lever, share)
@@ -146,3 +157,21 @@ def _aimed(trials: Trials, wish: Meets, rung: Trial, lever: GradedLever) -> floa
         with suppress(TargetError):
             approach(measure, wanted, share)
     return share
+
+
+def _drafted(trials: Trials, wish: Meets, rung: Trial, lever: GradedLever, start: float) -> float | None:
+    """The largest share whose draft meets a target, if one does."""
+    met: dict[float, float] = {}
+
+    def measure(share: float) -> float:
+        draft = trials.draft(rung.mixture.having(lever.name, lever.at(share)), lever)
+        if draft is None:
+            raise TargetError(f"{lever.name}: no draft at {share}")
+        if wish.holds(draft):
+            met[share] = wish.of(draft)
+        return wish.of(draft)
+
+    if start < 1:
+        with suppress(TargetError):
+            approach(measure, wish.target.fraction, start)
+    return max(met, default=None)

@@ -211,10 +211,10 @@ def _confirmed(trials: Trials, wish: Wish, clock: Clock, stages: Stages) -> tupl
         with stages("confirming", "timing the best models afresh"):
             fresh = clock.ratios(trials.original, [one.model for one in made], _SECONDS)
         timed = [dataclasses.replace(trial, latency=ratio) for trial, ratio in zip(finalists, fresh, strict=True)]
-        good = [number for number, trial in enumerate(timed) if wish.holds(trial) and _improves(wish, trial)]
+        good = [trial for trial in timed if wish.holds(trial) and _improves(wish, trial)]
         if good:
-            best = min(good, key=lambda number: wish.rank(timed[number]))
-            return timed[best], made[best]
+            best = wish.choose(good)
+            return best, made[timed.index(best)]
     raise TargetError(_nothing(trials, wish))
 
 

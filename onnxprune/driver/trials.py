@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ Ratios = Callable[[Model, Sequence[Model], float], list[float]]
 """Times models: their latencies as fractions of the first one's, from measurements of so many seconds each."""
 _SECONDS = 0.7
 """Of a measurement, for each model."""
+_NOISE = 0.02
+"""By how much, relatively, two measurements of one model's latency differ: one took 0.69 and 0.70 of the original's."""
 _HELD = 1 << 30
 """Bytes of models that are kept, 1 GiB; others are made again when they are needed."""
 
@@ -70,6 +73,11 @@ class WithinDrop:
         """Sorts trials that hold, the best first."""
         return trial.latency, -trial.score, trial.size
 
+    def choose(self, trials: Sequence[Trial]) -> Trial:
+        """The best of trials that hold: where the clock does not tell them apart, the one that kept most."""
+        fastest = min(trial.latency for trial in trials)
+        return min((trial for trial in trials if trial.latency <= fastest * (1 + _NOISE)), key=lambda trial: -trial.score)
+
 
 @dataclass(frozen=True, slots=True)
 class Meets:
@@ -92,6 +100,10 @@ class Meets:
     def rank(self, trial: Trial) -> tuple[float, ...]:
         """Sorts trials that hold, the best first."""
         return -trial.score, self.of(trial)
+
+    def choose(self, trials: Sequence[Trial]) -> Trial:
+        """The best of trials that hold."""
+        return min(trials, key=self.rank)
 
 
 Wish = WithinDrop | Meets
@@ -162,6 +174,33 @@ class Trials:
         found = Trial(mixture, latency, size_share(model, self.original), score)
         self.tried[mixture] = found
         return found
+
+    def draft(self, mixture: Mixture, lever: Lever) -> Trial | None:
+        """What a mixture takes, by models that are made in less time from a lever on; it has no score.
+
+        ``None`` where one of these levers makes none, or the mixture cannot be made.
+
+        Raises:
+            TimeoutError: the time is over.
+        """
+        if self.over:
+            raise TimeoutError
+        chosen = dict(mixture.choices)
+        drafted = [one for one in self.levers[self.levers.index(lever) :] if one.name in chosen]
+        before = mixture
+        for one in drafted:
+            before = before.without(one.name)
+        try:
+            made: Made | None = self.made(before)
+            for one in drafted:
+                made = made and one.draft(made, chosen[one.name])
+            if made is None:
+                return None
+            with self._stages("measuring", f"timing a draft of {mixture}"):
+                latency = self._ratios(self.original, [made.model], _SECONDS)[0]
+        except OnnxPruneError:
+            return None
+        return Trial(mixture, latency, size_share(made.model, self.original), math.nan)
 
     def add(self, made: Made, latency: float) -> Trial:
         """What a model comes to that no lever made, which takes the time of one of the same nodes."""

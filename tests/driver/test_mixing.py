@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,6 +71,26 @@ class Imagined(Trials):
         score = FULL - loss - 0.04 * (1 - share) ** 2
         self.tried[mixture] = Trial(mixture, time * share, time * share, score)
         return self.tried[mixture]
+
+    def draft(self, mixture: Mixture, lever: Lever) -> Trial | None:
+        return None
+
+
+class WithDrafts(Imagined):
+    """The same, with drafts from each lever on."""
+
+    def __init__(self, off: float = 1.0, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.off, self.drafts = off, list[Mixture]()
+
+    def draft(self, mixture: Mixture, lever: Lever) -> Trial | None:
+        assert lever.name in dict(mixture.choices)
+        self.drafts.append(mixture)
+        try:
+            found = Imagined(self.int8, self.loss, self.least).of(mixture)
+        except TargetError:
+            return None
+        return replace(found, latency=found.latency * self.off, size=found.size * self.off, score=math.nan)
 
 
 class WithZeros(Imagined):
@@ -231,3 +253,38 @@ def test_what_saves_most_is_searched_first_and_channels_alone_on_the_way() -> No
     mixed = [mixture for mixture in trials.tried if "channels" in dict(mixture.choices)]
     assert dict(mixed[0].choices)["precision"] == "all"
     assert mixed[1] == mixed[0].without("precision")
+
+
+# Drafts
+
+
+@pytest.mark.parametrize("off", [1.0, 1.05, 0.93])
+def test_drafts_find_the_share_that_meets_a_target_so_that_few_models_are_finished(off: float) -> None:
+    wish = Meets(Target("latency", 0.23))
+    plain, drafted = Imagined(), WithDrafts(off)
+    found = best(drafted, wish)
+    assert 0.9 * 0.23 <= found.latency <= 0.23
+    assert found.score == pytest.approx(best(plain, wish).score, abs=0.004)
+    with_channels = [one for one in drafted.tried if len({"channels", "precision"} & dict(one.choices).keys()) == 2]
+    assert len(with_channels) <= (2 if off == 1 else 4)
+    assert not any(math.isnan(trial.score) for trial in drafted.tried.values())
+
+
+def test_of_rungs_that_miss_a_target_one_is_finished() -> None:
+    drafted = WithDrafts()
+    search(drafted, Meets(Target("latency", 0.23)))
+    alone = [one for one in drafted.tried if "precision" in dict(one.choices) and "channels" not in dict(one.choices)]
+    assert len(alone) == 1
+
+
+def test_a_rung_whose_draft_meets_the_target_is_finished() -> None:
+    drafted = WithDrafts()
+    search(drafted, Meets(Target("latency", 0.53)))
+    alone = [dict(one.choices)["precision"] for one in drafted.tried if {"lossless", "precision"} == dict(one.choices).keys()]
+    assert alone == ["all", "most"]
+
+
+def test_drafts_are_for_targets() -> None:
+    drafted = WithDrafts()
+    search(drafted, WithinDrop(FULL, 0.01))
+    assert not drafted.drafts

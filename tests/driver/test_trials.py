@@ -118,3 +118,26 @@ def test_wishes() -> None:
     assert [target.holds(trial) for trial in (one, faster)] == [False, True]
     assert Meets(Target("size", 0.45)).holds(one)
     assert min([one, faster, better], key=target.rank) is better
+
+
+def test_where_the_clock_does_not_tell_models_apart_the_score_decides() -> None:
+    close = [("fastest", 0.680, 0.985), ("as fast", 0.687, 0.988), ("slower", 0.700, 0.990)]
+    trials = [Trial(Mixture().having("scaled", name), latency, 1.0, score) for name, latency, score in close]
+    wish = WithinDrop(0.99, 0.01)
+    assert wish.choose(trials) is trials[1]
+    assert wish.choose([trials[0], trials[2]]) is trials[0]
+
+
+def test_a_draft_is_timed_on_top_of_what_is_built_and_is_not_kept(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    scaled, again = trials.levers
+    mixture = Mixture().having("scaled", "2").having("again", "3")
+    assert trials.draft(mixture, again) is None  # which makes none
+    monkeypatch.setattr(Again, "draft", lambda lever, made, choice: lever.carry_out(made, choice))
+    found = trials.draft(mixture, again)
+    assert found is not None
+    assert (found.mixture, found.latency) == (mixture, 1.0)
+    assert math.isnan(found.score)
+    assert mixture not in trials.tried
+    assert built == ["2", "3"]
+    assert trials.draft(mixture, scaled) is None  # all from a lever on are drafts
+    assert trials.draft(Mixture().having("again", "0"), again) is None

@@ -136,6 +136,17 @@ class Lever(ABC):
             VerificationError: the proof fails, or the result does not run.
         """
 
+    def draft(self, made: Made, choice: str) -> Made | None:
+        """A model of the latency and size that a choice comes to, made in much less time; what it computes is not looked at.
+
+        ``None`` where that would take as long as `carry_out`. What it is made of may be a draft, of which nothing may be kept.
+
+        Raises:
+            ModelError: as by `carry_out`.
+            TargetError: likewise.
+        """
+        return None
+
 
 class GradedLever(Lever):
     """A lever with a choice for every share of the goal's metric; of its `choices` any will do that shows it has some."""

@@ -41,6 +41,11 @@ class Channels(GradedLever):
         left = tuple({"node": name, "op": "group", "why": why} for name, why in pruned.frozen.items())
         return made.then(Step(self.name, choice, {"cut": cut, "repaired": pruned.model}, pruned.check, left))
 
+    def draft(self, made: Made, choice: str) -> Made:
+        """The cut alone, without proof and repair."""
+        _, cut = self._compiler(made).draft(Target.parse(choice))
+        return made.then(Step(self.name, choice, {"cut": cut}))
+
     def _compiler(self, made: Made) -> Compiler:
         """The compiler of a model that levers before this one made."""
         if made.mixture not in self._compilers:

@@ -18,7 +18,7 @@ from onnxprune.options.quantize import QuantRecipe
 from onnxprune.runtime.session import first_line
 
 if TYPE_CHECKING:
-    from onnxprune.driver.quantize import Quantized
+    from onnxprune.driver.kernels import Apart
     from onnxprune.ir.model import Model
     from onnxprune.latency.node_times import NodeTime
 
@@ -30,6 +30,8 @@ _SPARSE = "a sparse kernel computes it"
 _BOTH = "without sparse kernels ONNX Runtime may put these layers into int8 itself, since their neighbours are"
 _RANGES = 128
 """Samples that ranges are measured on, about; evenly spread over all."""
+_FEW = 8
+"""Samples that the ranges of a draft are measured on, about."""
 _OPEN = 2
 """Models that are ready to be quantised in yet another form at a time: each takes its own size on disk, three times."""
 
@@ -63,9 +65,9 @@ class Precision(Lever):
     def carry_out(self, made: Made, choice: str) -> Made:
         """Layers with sparse kernels stay in float32, too: the quantizer sees the dense ones that they stand for."""
         plain = apart(made.model)
-        sparse = (name for chain in plain.chains.values() for name in chain)
-        why = self._ladder[choice] | dict.fromkeys(sparse, _SPARSE)
-        quantized = self._form(Made(made.mixture, plain.model), why)
+        dense = Made(made.mixture, plain.model)
+        why = self._why(plain, choice)
+        quantized = self._quantizer(dense).form(self._globs(dense, why))
         result = plain.fused(quantized.model)
         kept = tuple({**node, "why": self._reason(node, why)} for node in quantized.kept)
         notes = [f"ONNX Runtime: {text}" for text in quantized.warnings]
@@ -74,10 +76,23 @@ class Precision(Lever):
             notes.append(f"{_BOTH}; as the file says, outputs differ by {gap:.1e}")
         return made.then(Step(self.name, choice, {"rounded": result}, None, kept, tuple(notes)))
 
-    def _form(self, made: Made, why: Mapping[str, str]) -> Quantized:
+    def draft(self, made: Made, choice: str) -> Made:
+        """Rounded to the nearest, with ranges from a few samples."""
+        plain = apart(made.model)
+        dense = Made(made.mixture, plain.model)
+        few = held_out(self._samples, made.model.inputs, max((self._samples.count or 0) // _FEW, 1))[1]
+        with Quantizer(plain.model, self._recipe, few, self.ground.stages) as quantizer:
+            quantized = quantizer.form(self._globs(dense, self._why(plain, choice)), refit=False)
+        return made.then(Step(self.name, choice, {"rounded": plain.fused(quantized.model)}))
+
+    def _why(self, plain: Apart, choice: str) -> dict[str, str]:
+        """What stays in float32, with the reason."""
+        sparse = (name for chain in plain.chains.values() for name in chain)
+        return self._ladder[choice] | dict.fromkeys(sparse, _SPARSE)
+
+    def _globs(self, made: Made, why: Mapping[str, str]) -> list[str]:
         nodes = {node.name for node in made.model.graph.node} | made.model.weights.keys()
-        globs = [_literally(name) for name in why if name in nodes]
-        return self._quantizer(made).form([*globs, *self._protected(made)])
+        return [*(_literally(name) for name in why if name in nodes), *self._protected(made)]
 
     def _protected(self, made: Made) -> list[str]:
         """The globs of what stays as it is, as far as they name anything here."""

@@ -6,9 +6,12 @@
 
 enum {
     BAND_BYTES = 256 << 10, /* of laid-out inputs: they stay in the L2 cache */
+    FEW_TILES = 2,          /* that a band has at least */
     MOST_SIZE = 1 << 30,    /* of any number that is read from a file */
     UNITS = 16,             /* units of work that a convolution is at least cut in, for threads */
-    FEW_ROWS = 256,         /* that a unit has at least */
+    FEW_ROWS = 64,          /* that a unit has at least */
+    FEW_GATHERED_ROWS = 256, /* the same where each unit gathers its inputs itself */
+    FEW_CHANNELS = 64,      /* that are laid out at a time */
 };
 
 int measure_window(Window *window) {
@@ -64,7 +67,10 @@ static void lay_row(const Window *window, const float *row, int64_t column, floa
     if (end > out) end = out;
     if (end < first) end = first;
     memset(to, 0, first * sizeof *to);
-    for (int64_t x = first; x < end; x++) to[x] = row[column + x * stride];
+    if (stride == 2) /* a constant, so that the compiler makes vectors of it */
+        for (int64_t x = first; x < end; x++) to[x] = row[column + x * 2];
+    else
+        for (int64_t x = first; x < end; x++) to[x] = row[column + x * stride];
     memset(to + end, 0, (out - end) * sizeof *to);
 }
 
@@ -98,12 +104,15 @@ static void lay_rows(const Layout *layout, const float *channel, int64_t top, in
     }
 }
 
-static void lay_band(const Layout *layout, const float *x, int64_t top, float *to) {
+/* Some channels of a band; `planes` are those of all channels. */
+static void lay_band(const Layout *layout, const float *x, int64_t top, int64_t channel_from, int64_t channel_to, float *planes) {
     const Window *window = layout->window;
+    int64_t channels = window->channels / window->groups, floats = layout->rows * window->out[1];
     int plain = window->stride[0] == 1 && window->stride[1] == 1 && window->out[1] == window->width;
     for (int64_t kx = 0; kx < window->kernel[1]; kx++)
-        for (int64_t channel = 0; channel < window->channels / window->groups; channel++)
-            for (int64_t phase = 0; phase < layout->phases; phase++, to += layout->rows * window->out[1]) {
+        for (int64_t channel = channel_from; channel < channel_to; channel++)
+            for (int64_t phase = 0; phase < layout->phases; phase++) {
+                float *to = planes + ((kx * channels + channel) * layout->phases + phase) * floats;
                 const float *from = x + channel * window->height * window->width;
                 int64_t column = kx * window->dilation[1] - window->pad[1];
                 if (plain)
@@ -122,49 +131,103 @@ typedef struct {
     const float *x, *residual;
     float *y;
     const Threads *threads;
-    int64_t band, bands;  /* output rows of a unit; units of an image */
+    int64_t band, bands;  /* output rows of a band; bands of an image */
+    size_t all;           /* bands of all images and groups */
     size_t parts;         /* in which panels are cut */
     int direct;           /* whether planes of inputs are used as they are */
+    Layout layout;        /* of a whole band, and of the last one, too */
+    size_t floats;        /* of the planes of a band */
+    float *laid;          /* the planes of all bands, where several parts read each; else every unit lays out its own */
+    size_t *offsets;      /* of used columns in the planes; [groups, columns] */
     volatile int failed;
 } Work;
+
+/* Some rows of the outputs of an image and a group. */
+typedef struct {
+    int64_t group, top, rows;
+    const float *x;
+    size_t at; /* where they begin in y */
+} Band;
+
+static Band band_at(const Work *work, size_t index) {
+    const Window *window = work->window;
+    int64_t group = (int64_t)index / work->bands % window->groups, image = (int64_t)index / work->bands / window->groups;
+    int64_t inputs = window->channels / window->groups, outputs = window->outputs / window->groups;
+    int64_t top = (int64_t)index % work->bands * work->band, left = window->out[0] - top;
+    return (Band){
+        .group = group,
+        .top = top,
+        .rows = left < work->band ? left : work->band,
+        .x = work->x + (image * window->channels + group * inputs) * window->height * window->width,
+        .at = (size_t)(((image * window->outputs + group * outputs) * window->out[0] + top) * window->out[1]),
+    };
+}
+
+static void lay_unit(void *argument, size_t unit) {
+    Work *work = argument;
+    int64_t channels = work->window->channels / work->window->groups, chunks = (channels + FEW_CHANNELS - 1) / FEW_CHANNELS;
+    int64_t from = (int64_t)unit % chunks * FEW_CHANNELS, to = channels - from < FEW_CHANNELS ? channels : from + FEW_CHANNELS;
+    size_t index = unit / (size_t)chunks;
+    Band band = band_at(work, index);
+    lay_band(&work->layout, band.x, band.top, from, to, work->laid + index * work->floats);
+}
 
 static void convolve_unit(void *argument, size_t unit) {
     Work *work = argument;
     const Window *window = work->window;
-    size_t part = unit % work->parts, rest = unit / work->parts;
-    int64_t band = (int64_t)rest % work->bands, group = (int64_t)rest / work->bands % window->groups;
-    int64_t image = (int64_t)rest / work->bands / window->groups, top = band * work->band;
-    int64_t rows = window->out[0] - top < work->band ? window->out[0] - top : work->band;
-    int64_t inputs = window->channels / window->groups, outputs = window->outputs / window->groups;
-    size_t plane = (size_t)(window->out[0] * window->out[1]);
-    const Packed *packed = work->packed[group];
-    const float *x = work->x + (image * window->channels + group * inputs) * window->height * window->width;
-    size_t at = (size_t)(image * window->outputs + group * outputs) * plane + top * window->out[1];
+    size_t part = unit % work->parts, index = unit / work->parts, plane = (size_t)(window->out[0] * window->out[1]);
+    Band band = band_at(work, index);
+    const Packed *packed = work->packed[band.group];
     size_t from = packed->panels * part / work->parts, to = packed->panels * (part + 1) / work->parts;
     Finish finish = *work->finish;
-    if (finish.bias) finish.bias += group * outputs;
+    if (finish.bias) finish.bias += band.group * (window->outputs / window->groups);
 
-    /* One piece of memory: a tile, offsets, and the inputs of the band where they are laid out anew. */
-    Layout layout = layout_of(window, rows);
-    size_t floats = work->direct ? 0 : (size_t)(window->kernel[1] * inputs * layout.phases * layout.rows * window->out[1]);
-    void *memory = borrow(work->threads, LINE + TILE_BYTES + packed->columns * sizeof(size_t) + floats * sizeof(float));
+    /* One piece of memory: a tile, and the planes of the band where they are not there yet. */
+    size_t floats = work->direct || work->laid ? 0 : work->floats;
+    void *memory = borrow(work->threads, LINE + TILE_BYTES + floats * sizeof(float));
     if (!memory) {
         work->failed = 1;
         return;
     }
-    float *room = (float *)(((uintptr_t)memory + LINE - 1) / LINE * LINE), *laid;
-    size_t *offsets = (size_t *)(room + TILE_FLOATS);
-    laid = (float *)(offsets + packed->columns);
-    if (work->direct) {
-        for (size_t c = 0; c < packed->columns; c++) offsets[c] = c * (size_t)(window->height * window->width);
-    } else {
-        list_offsets(&layout, offsets);
-        lay_band(&layout, x, top, laid);
-    }
-    Source source = {work->direct ? x + top * window->width : laid, offsets};
-    multiply(work->loops, packed, &finish, &source, from, to, (size_t)(rows * window->out[1]), work->y + at, plane,
-             work->residual ? work->residual + at : NULL, room);
+    float *room = (float *)(((uintptr_t)memory + LINE - 1) / LINE * LINE);
+    float *planes = work->laid ? work->laid + index * work->floats : room + TILE_FLOATS;
+    if (floats) lay_band(&work->layout, band.x, band.top, 0, window->channels / window->groups, planes);
+    Source source = {work->direct ? band.x + band.top * window->width : planes, work->offsets + band.group * packed->columns};
+    multiply(work->loops, packed, &finish, &source, from, to, (size_t)(band.rows * window->out[1]), work->y + band.at, plane,
+             work->residual ? work->residual + band.at : NULL, room);
     give_back(work->threads, memory);
+}
+
+/* Where used columns begin in the planes of each group. */
+static void list_used(const Work *work) {
+    const Window *window = work->window;
+    for (int64_t group = 0; group < window->groups; group++) {
+        size_t columns = work->packed[group]->columns, *offsets = work->offsets + group * columns;
+        if (work->direct)
+            for (size_t c = 0; c < columns; c++) offsets[c] = c * (size_t)(window->height * window->width);
+        else
+            list_offsets(&work->layout, offsets);
+        keep_used(work->packed[group], offsets);
+    }
+}
+
+/* Cut the work in bands and parts. */
+static void cut(Work *work) {
+    const Window *window = work->window;
+    int64_t inputs = window->channels / window->groups, least = FEW_TILES * TILE_VECTORS * (int64_t)work->loops->lanes;
+    double row = 4.0 * (double)(window->kernel[1] * inputs) * (double)window->stride[0] * (double)window->out[1];
+    work->band = (int64_t)(BAND_BYTES / row); /* bytes of a row of outputs' inputs: no overflow, however odd the numbers are */
+    if (work->direct || work->band * window->out[1] < least) work->band = least / window->out[1] + 1;
+    if (work->band > window->out[0]) work->band = window->out[0];
+    work->bands = (window->out[0] + work->band - 1) / work->band;
+    work->band = (window->out[0] + work->bands - 1) / work->bands; /* of about the same height */
+    work->bands = (window->out[0] + work->band - 1) / work->band;
+    work->all = (size_t)(window->batch * window->groups * work->bands);
+    size_t rows = (size_t)(window->outputs / window->groups), few = work->packed[0]->in_place ? FEW_ROWS : FEW_GATHERED_ROWS;
+    work->parts = work->all && work->all < UNITS ? UNITS / work->all : 1;
+    if (work->parts > rows / few) work->parts = rows / few ? rows / few : 1;
+    work->layout = layout_of(window, work->band);
+    work->floats = (size_t)(window->kernel[1] * inputs * work->layout.phases * work->layout.rows * window->out[1]);
 }
 
 int convolve(const Loops *loops, Packed *const *packed, const Finish *finish, const Window *window, const float *x,
@@ -172,17 +235,19 @@ int convolve(const Loops *loops, Packed *const *packed, const Finish *finish, co
     Work work = {loops, packed, finish, window, x, residual, y, threads};
     const int64_t *pad = window->pad, *kernel = window->kernel, *stride = window->stride;
     work.direct = kernel[0] == 1 && kernel[1] == 1 && stride[0] == 1 && stride[1] == 1 && !(pad[0] | pad[1] | pad[2] | pad[3]);
-    double row = 4.0 * (double)(kernel[1] * (window->channels / window->groups)) * (double)stride[0] * (double)window->out[1];
-    int64_t widest = (int64_t)(loops->vectors * loops->lanes);
-    work.band = (int64_t)(BAND_BYTES / row); /* bytes of a row of outputs' inputs: no overflow, however odd the numbers are */
-    if (work.direct || work.band * window->out[1] < 4 * widest) work.band = 4 * widest / window->out[1] + 1;
-    if (work.band > window->out[0]) work.band = window->out[0];
-    work.bands = (window->out[0] + work.band - 1) / work.band;
-    work.band = (window->out[0] + work.bands - 1) / work.bands; /* of about the same height */
-    work.bands = (window->out[0] + work.band - 1) / work.band;
-    size_t units = (size_t)(window->batch * window->groups * work.bands), rows = (size_t)(window->outputs / window->groups);
-    work.parts = units && units < UNITS ? UNITS / units : 1;
-    if (work.parts > rows / FEW_ROWS) work.parts = rows / FEW_ROWS ? rows / FEW_ROWS : 1;
-    run_units(threads, convolve_unit, units * work.parts, &work);
+    cut(&work);
+    int64_t channels = window->channels / window->groups;
+    work.offsets = borrow(threads, (size_t)window->groups * packed[0]->columns * sizeof(size_t));
+    int lays = work.parts > 1 && !work.direct;
+    if (lays) work.laid = borrow(threads, work.all * work.floats * sizeof(float));
+    if (work.offsets && (work.laid || !lays)) {
+        list_used(&work);
+        if (lays) run_units(threads, lay_unit, work.all * (size_t)((channels + FEW_CHANNELS - 1) / FEW_CHANNELS), &work);
+        run_units(threads, convolve_unit, work.all * work.parts, &work);
+    } else {
+        work.failed = 1;
+    }
+    give_back(threads, work.laid);
+    give_back(threads, work.offsets);
     return work.failed ? -1 : 0;
 }

@@ -10,16 +10,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#ifndef TILE_KIB
-#define TILE_KIB 96
-#endif
 enum {
-    MOST_VECTORS = 8,      /* vectors of positions in a tile */
     MOST_LANES = 16,       /* floats in a vector of the widest instruction set */
     MOST_ROWS = 16,        /* rows of a panel */
-    TILE_BYTES = TILE_KIB << 10, /* of inputs that are packed at a time, at most: they must stay close to the processor */
+    IN_PLACE_ROWS = 4,     /* of panels that read inputs where they are, at least */
+    PART_VECTORS = 8,      /* vectors of positions whose sums are registers at a time, at most; a tile of gathered inputs has these */
+    TILE_VECTORS = 24,     /* of a tile whose inputs are read in place: weights come to the L1 cache once for all its parts */
+    TILE_BYTES = 64 << 10, /* of inputs that are gathered at a time, at most: they must stay close to the processor */
     TILE_FLOATS = TILE_BYTES / 4,
-    MOST_COLUMNS = TILE_FLOATS / 16, /* of a block: no tile is narrower than 16 floats */
+    MOST_COLUMNS = TILE_FLOATS / MOST_LANES, /* of a block: a vector of each can be gathered; six of each stay in the L2 cache */
     ENTRIES = 32,          /* that a panel has in a block, about: with fewer, sums are loaded and stored too often */
     LINE = 64,             /* bytes of a line of the cache */
 };
@@ -32,12 +31,17 @@ typedef struct {
 
 /* The weights of a layer in the order in which they are read: block of columns, panel, column, row.
  *
- * A block has so many columns that a tile of their inputs stays in the L1 cache. Columns that only have zeros are in no block.
+ * A block has so many columns that their inputs stay close to the processor while all panels read them. Columns that only have
+ * zeros are in no block.
+ *
+ * Panels of many rows read inputs where they are, panels of few rows inputs that are gathered first: with R rows a load of inputs
+ * serves R sums, so that it may cross a line of the cache (two accesses) where R is 4, and must not where R is 1.
  */
 typedef struct {
     size_t rows, columns;  /* of the dense matrix */
     size_t panels, blocks; /* counts */
     size_t most;           /* columns in a block, at most */
+    int in_place;          /* whether inputs are read where they are */
     Panel *panel;          /* [panels] */
     uint32_t *used;        /* the columns of all blocks, in ascending order */
     uint32_t *first;       /* where each block begins in `used`; [blocks + 1] */
@@ -54,19 +58,21 @@ typedef struct {
     float low, high;   /* -inf and inf where there are none */
 } Finish;
 
-/* One tile of outputs while a block of columns is added to it. */
+/* One tile of outputs while a block of columns is added to it. Its last vector ends at the last position: where positions fill no
+ * whole number of vectors, it overlaps the one before, and both compute the same. */
 typedef struct {
-    const float *inputs;   /* [columns of the block, width], aligned */
-    size_t width;          /* vectors * lanes */
-    int vectors;           /* 1 to MOST_VECTORS */
-    int tail;              /* floats that the last vector really has, 1 to lanes */
+    const float *inputs;   /* column c of the block begins at inputs + offsets[c] */
+    const size_t *offsets; /* [columns of the block] */
+    int vectors;           /* 1 to PART_VECTORS or TILE_VECTORS */
+    int tail;              /* floats of the last vector: fewer than lanes only where it is the only one */
+    size_t last, gathered; /* where the last vector begins in the tile's outputs, and in its inputs */
     float *outputs;        /* of row 0 at the first position */
     size_t stride;         /* floats from a row of outputs to the next */
     const float *residual; /* as outputs, or null */
     int begins, ends;      /* whether this is the first block, the last one */
 } Tile;
 
-/* Inputs of a tile: column c at positions 0 .. is source + offsets[c]. */
+/* Inputs: the used column u at positions 0 .. is inputs + offsets[u]. */
 typedef struct {
     const float *inputs;
     const size_t *offsets;
@@ -75,12 +81,12 @@ typedef struct {
 /* The loops that are compiled once for each instruction set. */
 typedef struct {
     const char *name;
-    size_t lanes;   /* floats in a vector */
-    size_t vectors; /* of positions in a tile: many, so that few weights are loaded; few, so that many columns fit */
-    /* Copy inputs so that they lie close together, begin at vectors, and end with zeros. [count, vectors * lanes] */
-    void (*gather)(const Source *source, const uint32_t *columns, size_t count, size_t position, int vectors, int tail, float *to);
-    /* Add the entries of a panel to a tile. */
-    void (*product)(const Tile *tile, const Finish *finish, Panel panel, const uint16_t *at, const float *values, size_t entries);
+    size_t lanes; /* floats in a vector */
+    /* Copy the inputs of a tile so that they lie close together and all vectors are aligned. [count, vectors * lanes]
+     * inputs: at the tile's first position. */
+    void (*gather)(const float *inputs, const size_t *offsets, size_t count, const Tile *tile, float *to);
+    /* Add the panels [from, to) of a block to a tile. */
+    void (*product)(const Tile *tile, const Finish *finish, const Packed *packed, size_t block, size_t from, size_t to);
     /* Add the entries of a panel to one column of outputs: the product of one position. */
     void (*dot)(const float *inputs, float *outputs, uint32_t rows, const uint16_t *at, const float *values, size_t entries);
 } Loops;
@@ -92,6 +98,9 @@ const Loops *best_loops(void);
  * Null where memory is short. */
 Packed *pack(const Loops *loops, const float *weights, size_t rows, size_t columns, size_t row_step, size_t column_step);
 void free_packed(Packed *packed);
+
+/* Keep the offsets of used columns, in their order, of those of all columns. */
+void keep_used(const Packed *packed, size_t *offsets);
 
 /* Runs `work` for 0 .. units - 1, on the threads of the session. */
 typedef struct Threads Threads;

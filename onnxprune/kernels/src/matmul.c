@@ -36,6 +36,32 @@ static size_t row_of(const Packed *packed, size_t panel) {
     return panel < packed->panels ? packed->panel[panel].row : packed->rows;
 }
 
+typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
+#ifdef __clang__
+#define MIX(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+typedef int32_t Which __attribute__((vector_size(16)));
+#define MIX(a, b, i, j, k, l) __builtin_shuffle(a, b, (Which){i, j, k, l})
+#endif
+
+/* from: [rows, columns], of whose rows each begins from_stride floats after the one before; to: [columns, rows]. */
+static void transpose(const float *from, size_t from_stride, size_t rows, size_t columns, float *to, size_t to_stride) {
+    size_t whole_rows = rows / 4 * 4, whole_columns = columns / 4 * 4;
+    for (size_t c = 0; c < whole_columns; c += 4)
+        for (size_t r = 0; r < whole_rows; r += 4) {
+            Four in[4], pair[4];
+            for (size_t i = 0; i < 4; i++) in[i] = *(const Four *)(from + (r + i) * from_stride + c);
+            pair[0] = MIX(in[0], in[1], 0, 4, 1, 5), pair[1] = MIX(in[0], in[1], 2, 6, 3, 7);
+            pair[2] = MIX(in[2], in[3], 0, 4, 1, 5), pair[3] = MIX(in[2], in[3], 2, 6, 3, 7);
+            for (size_t i = 0; i < 2; i++) {
+                *(Four *)(to + (c + 2 * i) * to_stride + r) = MIX(pair[i], pair[i + 2], 0, 1, 4, 5);
+                *(Four *)(to + (c + 2 * i + 1) * to_stride + r) = MIX(pair[i], pair[i + 2], 2, 3, 6, 7);
+            }
+        }
+    for (size_t r = 0; r < rows; r++) /* what is left */
+        for (size_t c = r < whole_rows ? whole_columns : 0; c < columns; c++) to[c * to_stride + r] = from[r * from_stride + c];
+}
+
 /* Many tokens: inputs are transposed, multiplied, and transposed back. */
 static void many_tokens(void *argument, size_t unit) {
     Work *work = argument;
@@ -55,16 +81,11 @@ static void many_tokens(void *argument, size_t unit) {
     size_t *offsets = (size_t *)(room + TILE_FLOATS);
     float *transposed = (float *)(offsets + packed->columns), *outputs = transposed + packed->columns * tokens;
     for (size_t c = 0; c < packed->columns; c++) offsets[c] = c * tokens;
-    for (size_t c = 0; c < packed->columns; c += 16) /* sixteen at a time: a line of the cache */
-        for (size_t t = 0; t < tokens; t++)
-            for (size_t i = c; i < c + 16 && i < packed->columns; i++)
-                transposed[i * tokens + t] = work->x[(token + t) * packed->columns + i];
+    keep_used(packed, offsets);
+    transpose(work->x + token * packed->columns, packed->columns, tokens, packed->columns, transposed, tokens);
     Source source = {transposed, offsets};
     multiply(work->loops, packed, work->finish, &source, from, to, tokens, outputs - row * tokens, tokens, NULL, room);
-    for (size_t r = 0; r < rows; r += 16)
-        for (size_t t = 0; t < tokens; t++)
-            for (size_t i = r; i < r + 16 && i < rows; i++)
-                work->y[(token + t) * packed->rows + row + i] = outputs[i * tokens + t];
+    transpose(outputs, tokens, rows, tokens, work->y + token * packed->rows + row, packed->rows);
     give_back(work->threads, memory);
 }
 

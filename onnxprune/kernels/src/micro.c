@@ -7,9 +7,6 @@
 #endif
 
 #define LANES (VECTOR_BYTES / 4)
-#ifndef WIDTH
-#define WIDTH 7
-#endif
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 #define TEXT_(a) #a
@@ -56,46 +53,62 @@ static inline void store(float *to, Vec x, int whole, int count) {
 typedef struct {
     const Tile *tile;
     const Finish *finish;
-    size_t row, position;
-    const uint16_t *at;
-    const float *values;
-    size_t step; /* weights from an entry to the next: more than R where a panel has more rows than there are registers for */
-    size_t entries;
-    int whole; /* whether the last vector has all its floats */
+    const Packed *packed;
+    size_t block, from, to; /* panels [from, to) of a block; they have the same height */
+    size_t row;             /* rows of a panel before these: more than 0 where it has more rows than there are registers for */
+    size_t position;        /* of the first vector in the tile */
+    size_t last, gathered;  /* of the last vector from the first, in outputs and in inputs */
 } Part;
+
+/* Weights, and entries whose inputs, are asked for before they are needed: each entry reads elsewhere, nothing guesses that. */
+enum { ENTRIES_AHEAD = 8, WEIGHTS_AHEAD = 256, DOT_WEIGHTS_AHEAD = 512 };
 
 /* R and V are constants wherever this is called, so that sums are registers. */
 static inline __attribute__((always_inline)) void product_of(const int R, const int V, const Part *part) {
     const Tile *tile = part->tile;
     const Finish *finish = part->finish;
-    const size_t width = tile->width, stride = tile->stride, step = part->step, entries = part->entries;
-    const uint16_t *at = part->at;
-    const float *w = part->values, *inputs = tile->inputs + part->position;
-    float *y = tile->outputs + part->row * stride + part->position;
-    const int whole = part->whole, tail = tile->tail;
-    Vec sum[4][MOST_VECTORS];
-    EACH(int r = 0; r < R; r++) {
-        Vec bias = spread(finish->bias ? finish->bias[part->row + r] : 0);
-        EACH(int v = 0; v < V; v++)
-            sum[r][v] = tile->begins ? bias : load(y + r * stride + v * LANES, v < V - 1 || whole, tail);
-    }
-    for (size_t n = 0; n < entries; n++, w += step) {
-        const float *x = inputs + at[n] * width;
-        Vec column[MOST_VECTORS];
-        EACH(int v = 0; v < V; v++) column[v] = *(const Vec *)(x + v * LANES);
+    const Packed *packed = part->packed;
+    const size_t *offsets = tile->offsets;
+    const size_t last = part->last, gathered = part->gathered, stride = tile->stride, step = packed->panel[part->from].rows;
+    const uint32_t *start = packed->start + part->block * packed->panels, *value = packed->value + part->block * packed->panels;
+    const uint16_t *final = packed->at + start[packed->panels] - 1;
+    const float *inputs = tile->inputs + part->position;
+    const int tail = tile->tail, whole = V > 1 || tail == LANES;
+    for (size_t p = part->from; p < part->to; p++) {
+        const size_t row = packed->panel[p].row + part->row;
+        const uint16_t *at = packed->at + start[p], *end = packed->at + start[p + 1];
+        if (at == end && !tile->begins && !tile->ends) continue;
+        const float *w = packed->values + value[p] + part->row;
+        float *y = tile->outputs + row * stride + part->position;
+        Vec sum[4][PART_VECTORS];
         EACH(int r = 0; r < R; r++) {
-            Vec weight = spread(w[r]);
-            EACH(int v = 0; v < V; v++) sum[r][v] += weight * column[v];
+            Vec bias = spread(finish->bias ? finish->bias[row + r] : 0);
+            EACH(int v = 0; v < V; v++)
+                sum[r][v] = tile->begins ? bias : load(y + r * stride + (v < V - 1 ? (size_t)v * LANES : last), whole, tail);
+        }
+        for (; at < end; at++, w += step) {
+            const float *x = inputs + offsets[*at];
+            if (R >= IN_PLACE_ROWS) {
+                const float *next = inputs + offsets[at + ENTRIES_AHEAD < final ? at[ENTRIES_AHEAD] : *final];
+                EACH(int v = 0; v < V; v++) __builtin_prefetch(next + v * LANES, 0, 3);
+                __builtin_prefetch(w + WEIGHTS_AHEAD, 0, 3);
+            }
+            Vec column[PART_VECTORS];
+            EACH(int v = 0; v < V; v++) column[v] = (Vec) * (const Loose *)(x + (v < V - 1 ? (size_t)v * LANES : gathered));
+            EACH(int r = 0; r < R; r++) {
+                Vec weight = spread(w[r]);
+                EACH(int v = 0; v < V; v++) sum[r][v] += weight * column[v];
+            }
+        }
+        EACH(int r = 0; r < R; r++) EACH(int v = 0; v < V; v++) {
+            float *to = y + r * stride + (v < V - 1 ? (size_t)v * LANES : last);
+            if (tile->ends) {
+                if (tile->residual) sum[r][v] += load(tile->residual + (to - tile->outputs), whole, tail);
+                sum[r][v] = SMALLER(spread(finish->high), LARGER(spread(finish->low), sum[r][v]));
+            }
+            store(to, sum[r][v], whole, tail);
         }
     }
-    if (tile->ends)
-        EACH(int r = 0; r < R; r++) EACH(int v = 0; v < V; v++) {
-            if (tile->residual)
-                sum[r][v] += load(tile->residual + (y - tile->outputs) + r * stride + v * LANES, v < V - 1 || whole, tail);
-            sum[r][v] = SMALLER(spread(finish->high), LARGER(spread(finish->low), sum[r][v]));
-        }
-    EACH(int r = 0; r < R; r++) EACH(int v = 0; v < V; v++)
-        store(y + r * stride + v * LANES, sum[r][v], v < V - 1 || whole, tail);
 }
 
 #define PRODUCT(R, V) \
@@ -123,28 +136,42 @@ static const Product FOUR[] = {product_4x1, product_4x2, product_4x3};
 enum { WIDE_TWO = 5, WIDE_FOUR = 3 };
 #endif
 
-static void product(const Tile *tile, const Finish *finish, Panel panel, const uint16_t *at, const float *values, size_t entries) {
-    const Product *of = panel.rows == 1 ? ONE : panel.rows == 2 ? TWO : FOUR;
-    int widest = panel.rows == 1 ? MOST_VECTORS : panel.rows == 2 ? WIDE_TWO : WIDE_FOUR;
-    size_t together = panel.rows < 4 ? panel.rows : 4;
+/* The panels [from, to) of one height: vectors in parts of about the same width. Where there are two vectors, each part has two:
+ * what the last one shares with the one before is loaded before either is stored. */
+static void add_panels(const Tile *tile, const Finish *finish, const Packed *packed, size_t block, size_t from, size_t to) {
+    uint32_t rows = packed->panel[from].rows;
+    const Product *of = rows == 1 ? ONE : rows == 2 ? TWO : FOUR;
+    int widest = rows == 1 ? PART_VECTORS : rows == 2 ? WIDE_TWO : WIDE_FOUR;
     int parts = (tile->vectors + widest - 1) / widest;
-    for (size_t r = 0; r < panel.rows; r += together)
+    for (size_t row = 0; row < rows; row += 4)
         for (int done = 0, v = 0; done < parts; done++) {
-            int vectors = (tile->vectors - v) / (parts - done); /* parts of about the same width */
-            int whole = v + vectors < tile->vectors || tile->tail == LANES;
-            Part part = {tile, finish, panel.row + r, (size_t)v * LANES, at, values + r, panel.rows, entries, whole};
-            of[vectors - 1](&part);
+            int vectors = (tile->vectors - v) / (parts - done), inner = done < parts - 1;
+            size_t position = (size_t)v * LANES, end = (size_t)(vectors - 1) * LANES;
+            size_t last = inner ? end : tile->last - position, gathered = inner ? end : tile->gathered - position;
+            of[vectors - 1](&(Part){tile, finish, packed, block, from, to, row, position, last, gathered});
             v += vectors;
         }
 }
 
-static void gather(const Source *source, const uint32_t *columns, size_t count, size_t position, int vectors, int tail, float *to) {
-    for (size_t c = 0; c < count; c++) {
-        const float *from = source->inputs + source->offsets[columns[c]] + position;
-        for (int v = 0; v < vectors; v += LINE / VECTOR_BYTES) /* of the next tile: each column is elsewhere, nothing guesses it */
-            __builtin_prefetch(from + (vectors + v) * LANES, 0, 2);
-        for (int v = 0; v < vectors; v++, from += LANES, to += LANES)
-            *(Vec *)to = load(from, v < vectors - 1 || tail == LANES, tail);
+/* Rows of panels at a time: few, so that their weights stay in the L1 cache for all parts of the tile. */
+enum { TOGETHER = 16 };
+
+static void product(const Tile *tile, const Finish *finish, const Packed *packed, size_t block, size_t from, size_t to) {
+    for (size_t end; from < to; from = end) {
+        uint32_t rows = packed->panel[from].rows;
+        for (end = from + 1; end < to && (end - from) * rows < TOGETHER && packed->panel[end].rows == rows;) end++;
+        add_panels(tile, finish, packed, block, from, end);
+    }
+}
+
+static void gather(const float *inputs, const size_t *offsets, size_t count, const Tile *tile, float *to) {
+    int inner = tile->vectors - 1;
+    for (size_t c = 0; c < count; c++, to += LANES) {
+        const float *from = inputs + offsets[c];
+        for (int v = 0; v < tile->vectors; v += LINE / VECTOR_BYTES) /* of the next tile: each column is elsewhere, nothing guesses it */
+            __builtin_prefetch(from + (tile->vectors + v) * LANES, 0, 2);
+        for (int v = 0; v < inner; v++, to += LANES) *(Vec *)to = (Vec) * (const Loose *)(from + v * LANES);
+        *(Vec *)to = load(from + tile->last, tile->tail == LANES, tile->tail);
     }
 }
 
@@ -155,7 +182,10 @@ static void gather(const Source *source, const uint32_t *columns, size_t count, 
         Rows sum[4] = {*(const Rows *)outputs, {0}, {0}, {0}};                                                                 \
         size_t n = 0;                                                                                                          \
         for (; n + 4 <= entries; n += 4)                                                                                       \
-            EACH(int i = 0; i < 4; i++) sum[i] += *(const Rows *)(values + (n + i) * R) * inputs[at[n + i]];                   \
+            EACH(int i = 0; i < 4; i++) {                                                                                      \
+                sum[i] += *(const Rows *)(values + (n + i) * R) * inputs[at[n + i]];                                           \
+                if (i * R % (LINE / 4) == 0) __builtin_prefetch(values + (n + i) * R + DOT_WEIGHTS_AHEAD, 0, 3);                       \
+            }                                                                                                                  \
         for (; n < entries; n++) sum[0] += *(const Rows *)(values + n * R) * inputs[at[n]];                                    \
         *(Rows *)outputs = (sum[0] + sum[1]) + (sum[2] + sum[3]);                                                              \
     }
@@ -171,4 +201,4 @@ static void dot(const float *inputs, float *outputs, uint32_t rows, const uint16
     }
 }
 
-const Loops JOIN(loops_, ISA) = {TEXT(ISA), LANES, WIDTH, gather, product, dot};
+const Loops JOIN(loops_, ISA) = {TEXT(ISA), LANES, gather, product, dot};

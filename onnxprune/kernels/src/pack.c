@@ -102,8 +102,11 @@ static void fill(Packed *packed, const Dense *dense) {
 /* Fill what is allocated as far as sizes are known; false where memory is short. */
 static int pack_dense(Packed *packed, const Dense *dense) {
     size_t stored = 0, height = best_height(dense, &stored);
-    /* Half of the room, and all of it where a panel would have few entries in a block. */
-    if (stored * packed->most / 2 >= dense->rows * dense->columns * ENTRIES) packed->most /= 2;
+    packed->in_place = height >= IN_PLACE_ROWS;
+    if (packed->in_place)
+        packed->most = MOST_COLUMNS;
+    else if (stored * packed->most / 2 >= dense->rows * dense->columns * ENTRIES)
+        packed->most /= 2; /* half of the room, and all of it where a panel would have few entries in a block */
     packed->panels = panels_of(dense->rows, height);
     packed->panel = malloc((packed->panels + 1) * sizeof *packed->panel);
     packed->used = malloc((dense->columns + 1) * sizeof *packed->used);
@@ -129,7 +132,7 @@ Packed *pack(const Loops *loops, const float *weights, size_t rows, size_t colum
     int done = 0;
     if (packed && dense.stored) {
         packed->rows = rows, packed->columns = columns;
-        packed->most = TILE_FLOATS / (loops->vectors * loops->lanes);
+        packed->most = TILE_FLOATS / (PART_VECTORS * loops->lanes);
         find_stored(&dense);
         done = pack_dense(packed, &dense);
     }
@@ -137,6 +140,11 @@ Packed *pack(const Loops *loops, const float *weights, size_t rows, size_t colum
     if (done) return packed;
     free_packed(packed);
     return NULL;
+}
+
+void keep_used(const Packed *packed, size_t *offsets) {
+    size_t count = packed->first[packed->blocks];
+    for (size_t u = 0; u < count; u++) offsets[u] = offsets[packed->used[u]]; /* which is not before u */
 }
 
 void free_packed(Packed *packed) {

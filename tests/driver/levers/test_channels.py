@@ -37,6 +37,15 @@ def test_a_choice_is_cut_proven_and_repaired() -> None:
     assert shapes[0] == shapes[1]
 
 
+def test_a_draft_has_the_widths_of_what_is_carried_out() -> None:
+    lever = Channels(ground(SMALL))
+    start = Made(Mixture(), lever.ground.original)
+    draft, found = lever.draft(start, "size=0.4"), lever.carry_out(start, "size=0.4")
+    assert draft.mixture == found.mixture
+    widths = [{weight.shape for weight in made.model.weights.values()} for made in (draft, found)]
+    assert widths[0] == widths[1]
+
+
 def test_a_share_that_cannot_be_reached() -> None:
     lever = Channels(ground(SMALL))
     with pytest.raises(TargetError, match="cannot be reached"):

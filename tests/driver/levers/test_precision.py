@@ -14,6 +14,7 @@ from onnxprune.driver.judgement import Jury
 from onnxprune.driver.levers.base import Made, Mixture
 from onnxprune.driver.levers.precision import Precision
 from onnxprune.driver.quantize import quantize
+from onnxprune.ir.files import written_bytes
 from onnxprune.ir.model import Model
 from onnxprune.options.gates import Gates
 from onnxprune.options.optimize import OptimizeRecipe
@@ -115,3 +116,12 @@ def test_ranges_are_measured_on_samples_of_all_kinds(count: int) -> None:
     samples = open_samples({"x": many}, place.original.inputs)
     lever = Precision(dataclasses.replace(place, samples=samples))  # with the stack of the other
     assert lever.choices()
+
+
+def test_a_draft_has_the_layers_and_the_bytes_of_what_is_carried_out() -> None:
+    lever = Precision(ground())
+    for choice in lever.choices():
+        draft = lever.draft(Made(Mixture(), lever.ground.original), choice).model
+        found = carried(lever, choice).model
+        assert [node.op_type for node in draft.graph.node] == [node.op_type for node in found.graph.node]
+        assert written_bytes(draft) == pytest.approx(written_bytes(found), rel=0.01)
