@@ -89,6 +89,7 @@ PROTOBUF |= {
     "sparse.encoding.coo",
     "sparse.encoding.forms",
     "sparse.encoding.flat",
+    "passes.compact",
     "passes.encode",
     "passes.fold_masks",
     "passes.mask_source",

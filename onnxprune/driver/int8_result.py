@@ -12,6 +12,7 @@ from onnx import NodeProto
 
 from onnxprune.driver import ort_quantizer
 from onnxprune.errors import VerificationError
+from onnxprune.ir.model import DEFAULTS
 from onnxprune.ir.node import QDQ, domain_of, every_graph, every_node
 from onnxprune.ir.weights import FLOATS
 
@@ -24,6 +25,7 @@ __all__ = [
     "kept_in_bodies",
     "kept_in_float",
     "most_frequent_reason",
+    "tidy",
     "weight_zeros",
     "with_quantizers",
 ]
@@ -145,6 +147,33 @@ def with_quantizers(original: Model, result: Model) -> Model:
         step.attribute.extend(node.attribute)
         source.graph.node.append(step)
     return source
+
+
+def tidy(model: Model, original: Model) -> None:
+    """The name, interface and description of the original; nothing that only the quantizer's own steps read."""
+    proto, first = model.proto, original.proto
+    model.name, model.sizes = original.name, original.sizes
+    if first.ir_version < DEFAULTS:  # the quantizer got a newer one
+        proto.ir_version = first.ir_version
+    for field in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
+        setattr(proto, field, getattr(first, field))
+    for field, old in (("metadata_props", first.metadata_props), ("functions", first.functions)):
+        current = getattr(proto, field)
+        del current[:]
+        current.extend(old)
+    recorded = {value.name for value in first.graph.value_info}
+    kept = [value for value in proto.graph.value_info if value.name in recorded]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(kept)
+    for side in ("input", "output"):
+        current = getattr(proto.graph, side)
+        del current[:]
+        current.extend(getattr(original.graph, side))
+    proto.graph.name = first.graph.name
+    used = {domain_of(node) for node in every_node(model.graph)}
+    opsets = [one for one in proto.opset_import if one.domain in {"", "ai.onnx"} or one.domain in used]
+    del proto.opset_import[:]
+    proto.opset_import.extend(opsets)
 
 
 def _axis(node: NodeProto) -> int:

@@ -22,6 +22,7 @@ from onnxprune.driver.int8_result import (
     kept_in_bodies,
     kept_in_float,
     most_frequent_reason,
+    tidy,
     weight_zeros,
     with_quantizers,
 )
@@ -34,13 +35,13 @@ from onnxprune.driver.result import ModelResult
 from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
 from onnxprune.ir import files
 from onnxprune.ir.history import begin, recipe_text
-from onnxprune.ir.model import DEFAULTS, Model, ModelSource
-from onnxprune.ir.node import QDQ, domain_of, every_node
+from onnxprune.ir.model import Model, ModelSource
+from onnxprune.ir.node import QDQ, every_node
 from onnxprune.ir.precision import float_types
 from onnxprune.ir.unchanged import watched
 from onnxprune.options.globs import check_globs
 from onnxprune.options.quantize import QuantRecipe
-from onnxprune.passes import Decode, FoldMasks, Restore
+from onnxprune.passes import Compact, Decode, FoldMasks, Restore
 from onnxprune.passes.constants import gather_constants
 from onnxprune.runtime import session
 from onnxprune.shapes.run_memory import batch_that_fits
@@ -116,7 +117,7 @@ def quantize(
     original = jury.original
     evaluation = _evaluation(jury, original, stages) if recipe.scored else None
     with Quantizer(original, recipe, jury.learnt or opened, stages) as quantizer:
-        made = quantizer.form(recipe.exclude)
+        made = quantizer.written(recipe.exclude)
     if recipe.require_proof:
         demand(made.check, original.name)
     with stages("agreement", "comparing outputs with the original's") if agreement or jury.gates.asked else nullcontext():
@@ -229,6 +230,11 @@ class Quantizer:
     def __exit__(self, *_: object) -> None:
         self._workshop.__exit__()
 
+    def written(self, exclude: Sequence[str]) -> Quantized:
+        """`form`, as it is written: in fewer bytes, with the names of the file."""
+        made = self.form(exclude)
+        return replace(made, model=Compact().run(made.model, self._original))
+
     def form(self, exclude: Sequence[str], *, refit: bool = True) -> Quantized:
         """The model in int8, by ONNX Runtime's quantizer, and what has become of its nodes and weights.
 
@@ -269,7 +275,7 @@ class Quantizer:
         kept = tuple(kept_in_float(result, excluded))
         nodes = Counter(node.op_type for node in computing(result)) - Counter(node["op"] for node in kept)
         kept = (*kept, *kept_in_bodies(result))
-        _tidy(result, original)
+        tidy(result, original)
         gather_constants(result)
         result = Restore().run(result, with_quantizers(self._model, result))
         if not weights:
@@ -329,33 +335,6 @@ def _excluded(globs: Sequence[str], model: Model, prepared: Model) -> set[str]:
 def _called(node: NodeProto, model: Model) -> Iterator[str]:
     yield from (node.name, node.op_type)
     yield from (name for name in node.input if name in model.weights)
-
-
-def _tidy(model: Model, original: Model) -> None:
-    """The name, interface and description of the original; nothing that only the quantizer's own steps read."""
-    proto, first = model.proto, original.proto
-    model.name, model.sizes = original.name, original.sizes
-    if first.ir_version < DEFAULTS:  # the quantizer got a newer one
-        proto.ir_version = first.ir_version
-    for field in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
-        setattr(proto, field, getattr(first, field))
-    for field, old in (("metadata_props", first.metadata_props), ("functions", first.functions)):
-        current = getattr(proto, field)
-        del current[:]
-        current.extend(old)
-    recorded = {value.name for value in first.graph.value_info}
-    kept = [value for value in proto.graph.value_info if value.name in recorded]
-    del proto.graph.value_info[:]
-    proto.graph.value_info.extend(kept)
-    for side in ("input", "output"):
-        current = getattr(proto.graph, side)
-        del current[:]
-        current.extend(getattr(original.graph, side))
-    proto.graph.name = first.graph.name
-    used = {domain_of(node) for node in every_node(model.graph)}
-    opsets = [one for one in proto.opset_import if one.domain in {"", "ai.onnx"} or one.domain in used]
-    del proto.opset_import[:]
-    proto.opset_import.extend(opsets)
 
 
 def _arithmetic(model: Model, samples: Samples) -> float:

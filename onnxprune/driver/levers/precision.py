@@ -77,7 +77,7 @@ class Precision(Lever):
     def _form(self, made: Made, why: Mapping[str, str]) -> Quantized:
         nodes = {node.name for node in made.model.graph.node} | made.model.weights.keys()
         globs = [_literally(name) for name in why if name in nodes]
-        return self._quantizer(made).form([*globs, *self._protected(made)])
+        return self._quantizer(made).written([*globs, *self._protected(made)])
 
     def _protected(self, made: Made) -> list[str]:
         """The globs of what stays as it is, as far as they name anything here."""
