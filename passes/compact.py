@@ -10,6 +10,7 @@ from onnx import NodeProto, TensorProto
 
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import QDQ, defined, domain_of, every_body, every_graph, every_node
+from onnxprune.ir.plain import default_attributes
 from onnxprune.passes.base import Pass
 from onnxprune.passes.bodies import rename, replace_all
 
@@ -48,6 +49,7 @@ class Compact(Pass):
         rename(result.graph, new)
         result.weights = {new.get(name, name): weight.renamed(new.get(name, name)) for name, weight in result.weights.items()}
         _tidy_nodes(result, original)
+        _drop_default_attributes(result, original)
         made = {name for node in result.graph.node for name in node.output}
         recorded = [value for value in result.graph.value_info if value.name in made - set(new.values())]
         replace_all(result.graph.value_info, recorded)
@@ -159,3 +161,19 @@ def _tidy_nodes(model: Model, original: Model) -> None:
             used.add(node.name)
         if node.doc_string not in described:
             node.ClearField("doc_string")
+
+
+def _drop_default_attributes(model: Model, original: Model) -> None:
+    """Take away attributes that say what the standard does, except those in the file: ONNX Runtime spells them out."""
+    spelled = {
+        (node.op_type, name, attribute.name)
+        for node in every_node(original.graph)
+        for name in node.output
+        for attribute in node.attribute
+    }
+    for node in model.graph.node:
+        known = {} if domain_of(node) else default_attributes(node.op_type, model.opset)
+        new = [one for one in node.attribute if (node.op_type, node.output[0], one.name) not in spelled]
+        gone = [one.name for one in new if one.name in known and known[one.name] == one.SerializeToString()]
+        if gone:
+            replace_all(node.attribute, [one for one in node.attribute if one.name not in gone])

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "WeightZeros",
     "computing",
+    "idle_in_int8",
     "kept_in_bodies",
     "kept_in_float",
     "most_frequent_reason",
@@ -32,6 +33,9 @@ __all__ = [
 
 _SIZES = frozenset({"Shape", "Size"})
 """Read floats, and compute nothing of them."""
+_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""Operators whose products int8 makes cheaper, also those of two activations."""
+_IDLE = "no layer around it computes in int8"
 _IN_BODY = "ONNX Runtime's quantizer does not look into branches and loops"
 
 
@@ -78,6 +82,40 @@ def kept_in_float(model: Model, excluded: Mapping[str, str]) -> Iterator[dict[st
         yield {"node": node.name, "op": node.op_type, "why": why}
 
 
+def idle_in_int8(model: Model, excluded: Mapping[str, str]) -> dict[str, str]:
+    """Nodes with converted values, but no layer in int8 in their stretch, by name, and why they had better stay as they are.
+
+    A stretch is what values lead through without floats in between. One of ``Slice`` and ``Concat`` alone gains nothing: values
+    are rounded, converted forth and back, and the file holds two nodes, a scale and a zero point for each of them.
+    """
+    floats = {node["node"] for node in kept_in_float(model, excluded)}
+    same = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type in QDQ}
+    converted = same.keys() | set(same.values())
+    touched = (node for node in computing(model) if not converted.isdisjoint([*node.input, *node.output]))
+    known = ort_quantizer.operators()
+    nodes = [node for node in touched if node.name not in excluded and node.op_type in known and not domain_of(node)]
+    makers = {_followed(name, same): node.name for node in nodes for name in node.output if name in converted}
+    stretches = {node.name: {node.name} for node in nodes}
+    busy = set()
+    for node in nodes:
+        sources = [_followed(name, same) for name in node.input if name in converted]
+        matrix = any(name in model.weights and model.weights[name].is_matrix for name in sources)
+        if node.name not in floats and (node.op_type in _LAYERS or matrix):
+            busy.add(node.name)
+        for other in (makers[name] for name in sources if name in makers):
+            if stretches[other] is not stretches[node.name]:
+                stretches[other] |= stretches[node.name]
+                stretches |= dict.fromkeys(stretches[node.name], stretches[other])
+    return {name: _IDLE for name, stretch in stretches.items() if busy.isdisjoint(stretch)}
+
+
+def _followed(name: str, same: Mapping[str, str]) -> str:
+    """The value, or constant, that a value is the same as but for its type."""
+    while name in same:
+        name = same[name]
+    return name
+
+
 def kept_in_bodies(model: Model) -> Iterator[dict[str, str]]:
     """Layers in branches and loops, which the quantizer does not look into: name, operator, and why."""
     constants = {name for name, weight in model.weights.items() if weight.dtype in FLOATS}
@@ -96,8 +134,9 @@ def _holds_floats(constant: NodeProto) -> bool:
 
 
 def most_frequent_reason(model: Model, kept: Sequence[Mapping[str, str]]) -> str:
-    """The most frequent reason."""
-    reasons = Counter(node["why"] for node in kept).most_common(1)
+    """The most frequent reason; that of layers, where others only stay because these do."""
+    every = Counter(node["why"] for node in kept)
+    reasons = Counter({why: count for why, count in every.items() if why != _IDLE}).most_common(1) or every.most_common(1)
     if reasons:
         return reasons[0][0]
     return "no operator reads a weight in floating point" if any(computing(model)) else "it computes on no floats"

@@ -19,6 +19,7 @@ from onnxprune.driver.int8_layers import left_alone, name_nodes, scaled_whole
 from onnxprune.driver.int8_result import (
     WeightZeros,
     computing,
+    idle_in_int8,
     kept_in_bodies,
     kept_in_float,
     most_frequent_reason,
@@ -123,11 +124,12 @@ def quantize(
     with stages("agreement", "comparing outputs with the original's") if agreement or jury.gates.asked else nullcontext():
         arithmetic = _arithmetic(made.model, opened) if agreement else 0.0
         judged = jury.judge(made.model, compare=agreement, evaluation=evaluation)
+    size = files.source_bytes(original), files.written_bytes(made.model)
     report = QuantReport(
         model=original.name,
         recipe=recipe.to_dict() | {"reduce_range": "yes" if recipe.reduced else "no"},
         **made.told(),
-        size=(files.source_bytes(original), files.written_bytes(made.model)),
+        size=size,
         **before_and_after(cost_of(original), made.model),
         verification=made.check,
         drift=judged.drift,
@@ -135,7 +137,7 @@ def quantize(
         score=judged.score,
         judgement=judged,
         seconds=dict(stages.seconds),
-        notes=(*filter(None, [opened.notice, judged.note]), *_notes(made, recipe, arithmetic)),
+        notes=(*filter(None, [opened.notice, judged.note]), *_notes(made, recipe, arithmetic, size[1] - size[0])),
     )
     return QuantResult(report, compiled=made.model)
 
@@ -249,7 +251,7 @@ class Quantizer:
             VerificationError: a zero would not stay zero.
         """
         recipe, original, prepared = self._recipe, self._original, self.prepared
-        excluded = left_alone(prepared, original.overridable)
+        excluded = left_alone(prepared, original.overridable, self._workshop.generated)
         excluded |= dict.fromkeys(_excluded(exclude, self._model, prepared), EXCLUDED)
         whole = scaled_whole(prepared)
         settings = ort_quantizer.Settings(
@@ -263,9 +265,7 @@ class Quantizer:
                     if found := unfit(self._model, self._samples):
                         raise found from error
                     raise
-            excluded = self._unmeasured | excluded
-            result, failing = self._workshop.quantize_most(replace(settings, exclude=sorted(excluded)), self._samples)
-            excluded |= failing
+            result, excluded = self._quantized(settings, self._unmeasured | excluded)
         rounded = Rounded(result)
         if refit and recipe.rounding == "refit":
             with self._stages("rounding", "rounding weights towards what the original outputs"):
@@ -277,7 +277,7 @@ class Quantizer:
         kept = (*kept, *kept_in_bodies(result))
         tidy(result, original)
         gather_constants(result)
-        result = Restore().run(result, with_quantizers(self._model, result))
+        result = Restore().run(result, with_quantizers(self._workshop.source, result))
         if not weights:
             why = most_frequent_reason(result, kept)
             remedy = ": name less with --exclude" if why == EXCLUDED else ""
@@ -285,6 +285,16 @@ class Quantizer:
         single = tuple(whole) if recipe.per_channel else ()
         said = tuple(self._workshop.said)
         return Quantized(result, nodes, kept, weights, len(rounded.layers), single, said, rounded.notes, self.check)
+
+    def _quantized(self, settings: ort_quantizer.Settings, excluded: dict[str, str]) -> tuple[Model, dict[str, str]]:
+        """The model in int8, but for the nodes excluded, those that fail, and those that no layer in int8 is near; with these."""
+        while True:
+            result, failing = self._workshop.quantize_most(replace(settings, exclude=sorted(excluded)), self._samples)
+            excluded |= failing
+            idle = idle_in_int8(result, excluded)
+            if not idle:
+                return result, excluded
+            excluded |= idle
 
 
 def _proven(workshop: ort_quantizer.Workshop, prepared: Model, original: Model) -> tuple[Model, Check]:
@@ -359,8 +369,10 @@ def _arithmetic(model: Model, samples: Samples) -> float:
     return float(np.sqrt(gaps / squares)) if squares else 0.0
 
 
-def _notes(made: Quantized, recipe: QuantRecipe, arithmetic: float) -> Iterator[str]:
+def _notes(made: Quantized, recipe: QuantRecipe, arithmetic: float, grown: int) -> Iterator[str]:
     model = made.model
+    if grown > 0:
+        yield f"the file is {grown} bytes larger: scales and conversions take more than its weights save, which are small or few"
     if arithmetic > _OVERFLOW:
         yield (
             f"int8 kernels of this CPU are {arithmetic:.1%} off exact arithmetic: sums of 16 bits overflow"

@@ -111,6 +111,13 @@ def test_what_is_recorded_of_values_that_changed_their_names_is_gone() -> None:
     assert [value.name for value in result.graph.value_info] == ["h"]
 
 
+def test_attributes_that_the_file_does_not_spell_are_not_spelled() -> None:
+    before = parse(BEFORE.replace("Gemm(xd", "Gemm<alpha = 1.0, beta = 1.0, transA = 0, transB = 1>(xd"))
+    file = parse(FILE.replace("Gemm(x", "Gemm<beta = 1.0>(x"))
+    result = Compact().run(Model.of(before), Model.of(file))
+    assert [one.name for node in result.graph.node for one in node.attribute if node.op_type == "Gemm"] == ["beta", "transB"]
+
+
 def test_long_names_are_not_repeated() -> None:
     """A file with names of 100 letters grows by no more bytes than one with short ones."""
     values = ("a", "b", "c", "d", "e", "f", "g", "h")
