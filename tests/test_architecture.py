@@ -122,7 +122,6 @@ UNTESTED = {
     "__main__": "tests/cli/test_app.py runs it",
     "cli.building": "test_pipeline",
     "cli.demo_tables": "tests/cli/test_demo.py",
-    "cli.quantizing": "test_quantizer",
     "latency.model": "tests/latency/test_profiler.py",
     "shapes.binding": "test_inference",
     "driver.ort_quantizer": "test_quantizer",
