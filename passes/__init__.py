@@ -7,6 +7,7 @@ Change here: one step of the compilation, or add one.
 """
 
 from onnxprune.passes.allocate import Allocate
+from onnxprune.passes.compact import Compact
 from onnxprune.passes.couple import Couple
 from onnxprune.passes.decode import Decode
 from onnxprune.passes.encode import Encode
@@ -29,6 +30,7 @@ from onnxprune.passes.use_kernels import UseKernels
 
 __all__ = [
     "Allocate",
+    "Compact",
     "Couple",
     "Decode",
     "Encode",

@@ -22,7 +22,7 @@ from onnxprune.runtime.session import evaluate
 if TYPE_CHECKING:
     from onnxprune.ir.types import Shape
 
-__all__ = ["Restore"]
+__all__ = ["ConstantNodes", "Restore"]
 
 _RANDOM = frozenset({"Bernoulli", "Multinomial"})
 _FILLS = 9
@@ -54,7 +54,7 @@ class Restore(Pass):
             return model
         file = original.copy()
         gather_constants(file)
-        source = _Source(file, model.opset)
+        source = ConstantNodes(file, model.opset)
         free = [weight for name, weight in model.weights.items() if name not in model.overridable]
         found = [weight for weight in free if weight.origin in large & source.makers.keys()]
         changed = model.copy()
@@ -67,7 +67,7 @@ class Restore(Pass):
         return changed
 
 
-class _Source:
+class ConstantNodes:
     """The nodes of a file that only constants feed, and that mean the same in another operator set.
 
     Attributes:
@@ -134,7 +134,7 @@ class _Writer:
         shapes: the constants that spell shapes of what is filled.
     """
 
-    source: _Source
+    source: ConstantNodes
     model: Model
     nodes: list[NodeProto] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)

@@ -6,9 +6,7 @@ from onnxprune.cli.app import app
 from onnxprune.cli.derived import command
 from onnxprune.cli.output import destination, progress, show, write
 from onnxprune.options.commands import Compares
-from onnxprune.options.quantize import QuantRecipe
-
-_REMEDY = "Leave what loses most in floating point with --exclude GLOB, try --method percentile, or give more samples"
+from onnxprune.options.quantize import ROUNDINGS, QuantRecipe
 
 
 @command(app)
@@ -28,4 +26,12 @@ def quantize(recipe: QuantRecipe, given: Compares) -> None:
     nexts = Suggestions(given.model, out, shape=recipe.shape).benchmark().commands
     report = {**result.to_dict(), "output": str(out), "bytes": files.size_on_disk(out), "next": nexts}
     told = result.report
-    show(report, given, lambda: tables.quantized(told, str(out), remedy=_REMEDY, commands=nexts, every=given.every))
+    show(report, given, lambda: tables.quantized(told, str(out), remedy=_remedy(recipe), commands=nexts, every=given.every))
+
+
+def _remedy(recipe: QuantRecipe) -> str:
+    """What mends a bad result: options that were not given."""
+    method = "" if recipe.method == "percentile" else "--method percentile or "
+    rounding = next(name for name in ROUNDINGS if name != recipe.rounding)
+    tried = f"try {method}--rounding {rounding}"
+    return f"Leave what loses most in floating point with --exclude GLOB, {tried}, or give more samples (--calib)"

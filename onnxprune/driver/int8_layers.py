@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
-from onnxprune.ir.node import captured, domain_of
+from onnxprune.ir.node import captured, domain_of, every_graph, every_node
 from onnxprune.ir.weights import Weight
+from onnxprune.passes.bodies import replace_all
 
 if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
 
-__all__ = ["left_alone", "make_biases_vectors", "name_nodes", "scaled_whole", "separate_names"]
+__all__ = ["as_constants", "as_defaults", "left_alone", "make_biases_vectors", "name_nodes", "scaled_whole", "separate_names"]
 
 _INTEGER = frozenset(
     {
@@ -158,16 +159,18 @@ def _apart(node: NodeProto, model: Model) -> list[NodeProto]:
     ]
 
 
-def left_alone(model: Model, given: Collection[str]) -> dict[str, str]:
+def left_alone(model: Model, given: Collection[str], generated: Collection[str] = ()) -> dict[str, str]:
     """The nodes that the quantizer would spoil, or fail at, by name, with the reason why they stay as they are.
 
     Args:
         model: prepared for the quantizer.
         given: constants that callers may override.
+        generated: weights that nodes of the file make of next to nothing.
     """
     found: dict[str, str] = {}
     for reasons in (
         _overridable(model, given),
+        _generated(model, generated),
         _not_finite(model),
         _matrix_biases(model),
         _in_integers(model),
@@ -182,6 +185,12 @@ def _overridable(model: Model, given: Collection[str]) -> Iterator[tuple[str, st
     for node in model.graph.node:
         if any(name in given for name in node.input):
             yield node.name, "it reads an input that callers may override, unless `onnxprune release` makes it a constant"
+
+
+def _generated(model: Model, generated: Collection[str]) -> Iterator[tuple[str, str]]:
+    for node in model.graph.node:
+        if any(name in generated for name in node.input):
+            yield node.name, "nodes make its weight of fewer bytes than int8 takes"
 
 
 def _not_finite(model: Model) -> Iterator[tuple[str, str]]:
@@ -255,3 +264,30 @@ def scaled_whole(model: Model) -> list[str]:
         if stacked or grouped:
             found[weight.name] = True
     return list(found)
+
+
+def as_defaults(model: Model, weights: Collection[Weight]) -> Model:
+    """The model with weights as defaults of inputs, and without the nodes that make them; itself if there are none.
+
+    ONNX Runtime folds no default into what follows, and its quantizer is told to leave the readers alone.
+    """
+    if not weights:
+        return model
+    changed = model.copy()
+    made = {weight.name for weight in weights}
+    while made:
+        nodes = [node for node in changed.graph.node if made.isdisjoint(node.output)]
+        gone = {name for node in changed.graph.node for name in node.input if not made.isdisjoint(node.output)}
+        replace_all(changed.graph.node, nodes)
+        read = {name for node in every_node(changed.graph) for name in node.input}
+        read.update(value.name for graph in every_graph(changed.graph) for value in graph.output)
+        made = gone - read - changed.weights.keys()  # by now, nobody needs the nodes in front either
+    changed.weights |= {weight.name: weight for weight in weights}
+    changed.graph.input.extend(helper.make_tensor_value_info(one.name, one.dtype, one.shape) for one in weights)
+    return changed
+
+
+def as_constants(model: Model, names: Collection[str]) -> Model:
+    """The model with defaults of inputs as constants and nothing else."""
+    replace_all(model.graph.input, [value for value in model.graph.input if value.name not in names])
+    return model

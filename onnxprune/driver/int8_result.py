@@ -12,6 +12,7 @@ from onnx import NodeProto
 
 from onnxprune.driver import ort_quantizer
 from onnxprune.errors import VerificationError
+from onnxprune.ir.model import DEFAULTS
 from onnxprune.ir.node import QDQ, domain_of, every_graph, every_node
 from onnxprune.ir.weights import FLOATS
 
@@ -21,15 +22,20 @@ if TYPE_CHECKING:
 __all__ = [
     "WeightZeros",
     "computing",
+    "idle_in_int8",
     "kept_in_bodies",
     "kept_in_float",
     "most_frequent_reason",
+    "tidy",
     "weight_zeros",
     "with_quantizers",
 ]
 
 _SIZES = frozenset({"Shape", "Size"})
 """Read floats, and compute nothing of them."""
+_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""Operators whose products int8 makes cheaper, also those of two activations."""
+_IDLE = "no layer around it computes in int8"
 _IN_BODY = "ONNX Runtime's quantizer does not look into branches and loops"
 
 
@@ -76,6 +82,40 @@ def kept_in_float(model: Model, excluded: Mapping[str, str]) -> Iterator[dict[st
         yield {"node": node.name, "op": node.op_type, "why": why}
 
 
+def idle_in_int8(model: Model, excluded: Mapping[str, str]) -> dict[str, str]:
+    """Nodes with converted values, but no layer in int8 in their stretch, by name, and why they had better stay as they are.
+
+    A stretch is what values lead through without floats in between. One of ``Slice`` and ``Concat`` alone gains nothing: values
+    are rounded, converted forth and back, and the file holds two nodes, a scale and a zero point for each of them.
+    """
+    floats = {node["node"] for node in kept_in_float(model, excluded)}
+    same = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type in QDQ}
+    converted = same.keys() | set(same.values())
+    touched = (node for node in computing(model) if not converted.isdisjoint([*node.input, *node.output]))
+    known = ort_quantizer.operators()
+    nodes = [node for node in touched if node.name not in excluded and node.op_type in known and not domain_of(node)]
+    makers = {_followed(name, same): node.name for node in nodes for name in node.output if name in converted}
+    stretches = {node.name: {node.name} for node in nodes}
+    busy = set()
+    for node in nodes:
+        sources = [_followed(name, same) for name in node.input if name in converted]
+        matrix = any(name in model.weights and model.weights[name].is_matrix for name in sources)
+        if node.name not in floats and (node.op_type in _LAYERS or matrix):
+            busy.add(node.name)
+        for other in (makers[name] for name in sources if name in makers):
+            if stretches[other] is not stretches[node.name]:
+                stretches[other] |= stretches[node.name]
+                stretches |= dict.fromkeys(stretches[node.name], stretches[other])
+    return {name: _IDLE for name, stretch in stretches.items() if busy.isdisjoint(stretch)}
+
+
+def _followed(name: str, same: Mapping[str, str]) -> str:
+    """The value, or constant, that a value is the same as but for its type."""
+    while name in same:
+        name = same[name]
+    return name
+
+
 def kept_in_bodies(model: Model) -> Iterator[dict[str, str]]:
     """Layers in branches and loops, which the quantizer does not look into: name, operator, and why."""
     constants = {name for name, weight in model.weights.items() if weight.dtype in FLOATS}
@@ -94,8 +134,9 @@ def _holds_floats(constant: NodeProto) -> bool:
 
 
 def most_frequent_reason(model: Model, kept: Sequence[Mapping[str, str]]) -> str:
-    """The most frequent reason."""
-    reasons = Counter(node["why"] for node in kept).most_common(1)
+    """The most frequent reason; that of layers, where others only stay because these do."""
+    every = Counter(node["why"] for node in kept)
+    reasons = Counter({why: count for why, count in every.items() if why != _IDLE}).most_common(1) or every.most_common(1)
     if reasons:
         return reasons[0][0]
     return "no operator reads a weight in floating point" if any(computing(model)) else "it computes on no floats"
@@ -145,6 +186,33 @@ def with_quantizers(original: Model, result: Model) -> Model:
         step.attribute.extend(node.attribute)
         source.graph.node.append(step)
     return source
+
+
+def tidy(model: Model, original: Model) -> None:
+    """The name, interface and description of the original; nothing that only the quantizer's own steps read."""
+    proto, first = model.proto, original.proto
+    model.name, model.sizes = original.name, original.sizes
+    if first.ir_version < DEFAULTS:  # the quantizer got a newer one
+        proto.ir_version = first.ir_version
+    for field in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
+        setattr(proto, field, getattr(first, field))
+    for field, old in (("metadata_props", first.metadata_props), ("functions", first.functions)):
+        current = getattr(proto, field)
+        del current[:]
+        current.extend(old)
+    recorded = {value.name for value in first.graph.value_info}
+    kept = [value for value in proto.graph.value_info if value.name in recorded]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(kept)
+    for side in ("input", "output"):
+        current = getattr(proto.graph, side)
+        del current[:]
+        current.extend(getattr(original.graph, side))
+    proto.graph.name = first.graph.name
+    used = {domain_of(node) for node in every_node(model.graph)}
+    opsets = [one for one in proto.opset_import if one.domain in {"", "ai.onnx"} or one.domain in used]
+    del proto.opset_import[:]
+    proto.opset_import.extend(opsets)
 
 
 def _axis(node: NodeProto) -> int:

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, version_converter
 
-from onnxprune.driver.int8_layers import make_biases_vectors, name_nodes, separate_names
+from onnxprune.driver.int8_layers import as_constants, as_defaults, make_biases_vectors, name_nodes, separate_names
 from onnxprune.errors import ModelError, OnnxPruneError
 from onnxprune.ir import files
 from onnxprune.ir.model import DEFAULTS, Model
 from onnxprune.ir.node import domain_of
 from onnxprune.ir.temporary import temporary_folder
 from onnxprune.ir.weights import Weight
+from onnxprune.passes.generated import generated_weights
 from onnxprune.runtime import session
 from onnxprune.runtime.custom_operators import register_libraries
 from onnxprune.runtime.parallel import at_once, map_ordered
@@ -86,12 +87,15 @@ class Workshop:
         original: the model as it came, with weights as constants; every node has a name.
         said: what the quantizer warned of.
         remedy: what to do if the model is another in the operator set that int8 needs; empty if it had that.
+        source: the model in the operator set that int8 needs; nothing is folded in it.
+        generated: the weights of it that nodes make of next to nothing, which stay in floating point.
     """
 
     def __init__(self, original: Model) -> None:
         self.original = original
         self.said: list[str] = []
         self.remedy = ""
+        self.source, self.generated = original, dict[str, Weight]()
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -114,7 +118,8 @@ class Workshop:
         model = self.original
         if model.opset < opset:
             model = self._converted(opset)
-        files.save(_for_quantizer(model), self._plain)
+        self.source, self.generated = model, generated_weights(model)
+        files.save(_for_quantizer(as_defaults(model, self.generated.values())), self._plain)
         if self._large:  # the optimizer would need the whole model in memory, several times
             return self.plain()
         from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -134,7 +139,7 @@ class Workshop:
         if any([name_nodes(model), separate_names(model), make_biases_vectors(model)]):
             self._ready = self._folder / "ready.onnx"
             files.save(model, self._ready)
-        return model
+        return as_constants(model, self.generated)
 
     @property
     def _plain(self) -> Path:
@@ -225,7 +230,7 @@ class Workshop:
             )
             quantizer.quantize_model()
             quantizer.model.save_model_to_file(str(path), self._large)
-        return _in_memory(path)
+        return as_constants(_in_memory(path), self.generated)
 
     def quantize_most(self, settings: Settings, samples: Samples) -> tuple[Model, dict[str, str]]:
         """`quantize`, without the nodes that the quantizer fails at, or that do not run then; with their names and reasons.

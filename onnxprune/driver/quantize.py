@@ -19,9 +19,11 @@ from onnxprune.driver.int8_layers import left_alone, name_nodes, scaled_whole
 from onnxprune.driver.int8_result import (
     WeightZeros,
     computing,
+    idle_in_int8,
     kept_in_bodies,
     kept_in_float,
     most_frequent_reason,
+    tidy,
     weight_zeros,
     with_quantizers,
 )
@@ -34,13 +36,13 @@ from onnxprune.driver.result import ModelResult
 from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
 from onnxprune.ir import files
 from onnxprune.ir.history import begin, recipe_text
-from onnxprune.ir.model import DEFAULTS, Model, ModelSource
-from onnxprune.ir.node import QDQ, domain_of, every_node
+from onnxprune.ir.model import Model, ModelSource
+from onnxprune.ir.node import QDQ, every_node
 from onnxprune.ir.precision import float_types
 from onnxprune.ir.unchanged import watched
 from onnxprune.options.globs import check_globs
 from onnxprune.options.quantize import QuantRecipe
-from onnxprune.passes import Decode, FoldMasks, Restore
+from onnxprune.passes import Compact, Decode, FoldMasks, Restore
 from onnxprune.passes.constants import gather_constants
 from onnxprune.runtime import session
 from onnxprune.shapes.run_memory import batch_that_fits
@@ -116,17 +118,18 @@ def quantize(
     original = jury.original
     evaluation = _evaluation(jury, original, stages) if recipe.scored else None
     with Quantizer(original, recipe, jury.learnt or opened, stages) as quantizer:
-        made = quantizer.form(recipe.exclude)
+        made = quantizer.written(recipe.exclude)
     if recipe.require_proof:
         demand(made.check, original.name)
     with stages("agreement", "comparing outputs with the original's") if agreement or jury.gates.asked else nullcontext():
         arithmetic = _arithmetic(made.model, opened) if agreement else 0.0
         judged = jury.judge(made.model, compare=agreement, evaluation=evaluation)
+    size = files.source_bytes(original), files.written_bytes(made.model)
     report = QuantReport(
         model=original.name,
         recipe=recipe.to_dict() | {"reduce_range": "yes" if recipe.reduced else "no"},
         **made.told(),
-        size=(files.source_bytes(original), files.written_bytes(made.model)),
+        size=size,
         **before_and_after(cost_of(original), made.model),
         verification=made.check,
         drift=judged.drift,
@@ -134,7 +137,7 @@ def quantize(
         score=judged.score,
         judgement=judged,
         seconds=dict(stages.seconds),
-        notes=(*filter(None, [opened.notice, judged.note]), *_notes(made, recipe, arithmetic)),
+        notes=(*filter(None, [opened.notice, judged.note]), *_notes(made, recipe, arithmetic, size[1] - size[0])),
     )
     return QuantResult(report, compiled=made.model)
 
@@ -229,6 +232,11 @@ class Quantizer:
     def __exit__(self, *_: object) -> None:
         self._workshop.__exit__()
 
+    def written(self, exclude: Sequence[str], *, refit: bool = True) -> Quantized:
+        """`form`, as it is written: in fewer bytes, with the names of the file."""
+        made = self.form(exclude, refit=refit)
+        return replace(made, model=Compact().run(made.model, self._original))
+
     def form(self, exclude: Sequence[str], *, refit: bool = True) -> Quantized:
         """The model in int8, by ONNX Runtime's quantizer, and what has become of its nodes and weights.
 
@@ -243,7 +251,7 @@ class Quantizer:
             VerificationError: a zero would not stay zero.
         """
         recipe, original, prepared = self._recipe, self._original, self.prepared
-        excluded = left_alone(prepared, original.overridable)
+        excluded = left_alone(prepared, original.overridable, self._workshop.generated)
         excluded |= dict.fromkeys(_excluded(exclude, self._model, prepared), EXCLUDED)
         whole = scaled_whole(prepared)
         settings = ort_quantizer.Settings(
@@ -257,9 +265,7 @@ class Quantizer:
                     if found := unfit(self._model, self._samples):
                         raise found from error
                     raise
-            excluded = self._unmeasured | excluded
-            result, failing = self._workshop.quantize_most(replace(settings, exclude=sorted(excluded)), self._samples)
-            excluded |= failing
+            result, excluded = self._quantized(settings, self._unmeasured | excluded)
         rounded = Rounded(result)
         if refit and recipe.rounding == "refit":
             with self._stages("rounding", "rounding weights towards what the original outputs"):
@@ -269,9 +275,9 @@ class Quantizer:
         kept = tuple(kept_in_float(result, excluded))
         nodes = Counter(node.op_type for node in computing(result)) - Counter(node["op"] for node in kept)
         kept = (*kept, *kept_in_bodies(result))
-        _tidy(result, original)
+        tidy(result, original)
         gather_constants(result)
-        result = Restore().run(result, with_quantizers(self._model, result))
+        result = Restore().run(result, with_quantizers(self._workshop.source, result))
         if not weights:
             why = most_frequent_reason(result, kept)
             remedy = ": name less with --exclude" if why == EXCLUDED else ""
@@ -279,6 +285,16 @@ class Quantizer:
         single = tuple(whole) if recipe.per_channel else ()
         said = tuple(self._workshop.said)
         return Quantized(result, nodes, kept, weights, len(rounded.layers), single, said, rounded.notes, self.check)
+
+    def _quantized(self, settings: ort_quantizer.Settings, excluded: dict[str, str]) -> tuple[Model, dict[str, str]]:
+        """The model in int8, but for the nodes excluded, those that fail, and those that no layer in int8 is near; with these."""
+        while True:
+            result, failing = self._workshop.quantize_most(replace(settings, exclude=sorted(excluded)), self._samples)
+            excluded |= failing
+            idle = idle_in_int8(result, excluded)
+            if not idle:
+                return result, excluded
+            excluded |= idle
 
 
 def _proven(workshop: ort_quantizer.Workshop, prepared: Model, original: Model) -> tuple[Model, Check]:
@@ -331,33 +347,6 @@ def _called(node: NodeProto, model: Model) -> Iterator[str]:
     yield from (name for name in node.input if name in model.weights)
 
 
-def _tidy(model: Model, original: Model) -> None:
-    """The name, interface and description of the original; nothing that only the quantizer's own steps read."""
-    proto, first = model.proto, original.proto
-    model.name, model.sizes = original.name, original.sizes
-    if first.ir_version < DEFAULTS:  # the quantizer got a newer one
-        proto.ir_version = first.ir_version
-    for field in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
-        setattr(proto, field, getattr(first, field))
-    for field, old in (("metadata_props", first.metadata_props), ("functions", first.functions)):
-        current = getattr(proto, field)
-        del current[:]
-        current.extend(old)
-    recorded = {value.name for value in first.graph.value_info}
-    kept = [value for value in proto.graph.value_info if value.name in recorded]
-    del proto.graph.value_info[:]
-    proto.graph.value_info.extend(kept)
-    for side in ("input", "output"):
-        current = getattr(proto.graph, side)
-        del current[:]
-        current.extend(getattr(original.graph, side))
-    proto.graph.name = first.graph.name
-    used = {domain_of(node) for node in every_node(model.graph)}
-    opsets = [one for one in proto.opset_import if one.domain in {"", "ai.onnx"} or one.domain in used]
-    del proto.opset_import[:]
-    proto.opset_import.extend(opsets)
-
-
 def _arithmetic(model: Model, samples: Samples) -> float:
     """How far int8 kernels are from exact arithmetic, here: the relative difference of outputs.
 
@@ -380,8 +369,10 @@ def _arithmetic(model: Model, samples: Samples) -> float:
     return float(np.sqrt(gaps / squares)) if squares else 0.0
 
 
-def _notes(made: Quantized, recipe: QuantRecipe, arithmetic: float) -> Iterator[str]:
+def _notes(made: Quantized, recipe: QuantRecipe, arithmetic: float, grown: int) -> Iterator[str]:
     model = made.model
+    if grown > 0:
+        yield f"the file is {grown} bytes larger: scales and conversions take more than its weights save, which are small or few"
     if arithmetic > _OVERFLOW:
         yield (
             f"int8 kernels of this CPU are {arithmetic:.1%} off exact arithmetic: sums of 16 bits overflow"

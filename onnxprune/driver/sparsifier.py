@@ -29,6 +29,7 @@ from onnxprune.options.sparsify import SparseRecipe
 from onnxprune.options.targets import Goal
 from onnxprune.passes import Couple, Decode, Encode, FillSource, Normalize, Restore, Sparsify, UseKernels
 from onnxprune.passes.base import Fitted, Progress, silent
+from onnxprune.passes.generated import generated_weights
 from onnxprune.passes.use_kernels import WithKernels
 from onnxprune.pruning.cost import layer_costs
 from onnxprune.sparse import layers as sparse_layers
@@ -116,7 +117,9 @@ class Sparsifier:
         self._use_kernels = use_kernels or UseKernels(OrtTimer())
         with stages("analysis", "finding layers"):
             analysis = Couple(allow_inexact=True).run(Normalize().run(original))  # orders may change there
-            self.every, self.left = sparse_layers.find_layers(analysis.model, analysis.coupling, recipe.protect, recipe.parsed)
+            self.every, self.left = sparse_layers.find_layers(
+                analysis.model, analysis.coupling, recipe.protect, recipe.parsed, generated_weights(Decode().run(original))
+            )
             self.calibration = None if samples is None else analysis.calibration(samples)
         names = (name for layer in self.every for name in (layer.reader.name, layer.name))
         check_globs((glob for glob, _ in recipe.own), names, "--layer", f"layer of {analysis.model.name} that may be sparse")

@@ -18,7 +18,7 @@ from onnxprune.ir.toposort import in_order
 if TYPE_CHECKING:
     from onnx import FunctionProto, ModelProto, NodeProto
 
-__all__ = ["make_plain", "same_operator"]
+__all__ = ["default_attributes", "make_plain", "same_operator"]
 
 
 def make_plain(proto: ModelProto, name: str) -> None:
@@ -79,6 +79,16 @@ def same_operator(op: str, domain: str, one: int, other: int) -> bool:
     except SchemaError:  # another function, or a runtime's own operator: the standard does not version those
         return domain not in STANDARD_DOMAINS
     return first.since_version == second.since_version
+
+
+def default_attributes(op: str, opset: int) -> dict[str, bytes]:
+    """What attributes of a standard operator are where a node does not say, as protobuf spells them, by name."""
+    try:
+        schema = get_schema(op, opset, "")
+    except SchemaError:  # a runtime's own operator
+        return {}
+    defaults = {name: attribute.default_value for name, attribute in schema.attributes.items()}
+    return {name: value.SerializeToString() for name, value in defaults.items() if value.name}
 
 
 def _every_node(nodes: Iterable[NodeProto]) -> Iterable[NodeProto]:

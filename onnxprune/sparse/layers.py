@@ -30,6 +30,7 @@ __all__ = ["Layer", "check_finite", "few_left", "find_layers"]
 
 _VIEWS = frozenset({"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators through which a layer reads the same weight in another form: zeros stay zeros."""
+_GENERATED = "is made by nodes, and would be stored if it had zeros"
 _FEW = 3
 """Matrices that a message names."""
 
@@ -88,7 +89,11 @@ def check_finite(model: Model, layers: Sequence[Layer]) -> None:
 
 
 def find_layers(
-    model: Model, coupling: Coupling, protect: Sequence[str] = (), pattern: Pattern | None = None
+    model: Model,
+    coupling: Coupling,
+    protect: Sequence[str] = (),
+    pattern: Pattern | None = None,
+    generated: Collection[str] = (),
 ) -> tuple[list[Layer], dict[str, str]]:
     """The layers that may be sparse: constant matrices of convolutions and products, in the order of the graph.
 
@@ -97,6 +102,7 @@ def find_layers(
         coupling: its groups.
         protect: globs over names of nodes and weights that stay as they are.
         pattern: what may be kept; unstructured if none.
+        generated: weights that nodes of the file make of next to nothing; with zeros in them they would be stored.
 
     Returns:
         The layers; and the matrices that are none of them, by name, with the reason.
@@ -107,6 +113,7 @@ def find_layers(
     readers = {reader.weight: reader for reader in linear_readers(model, coupling)}
     products, consumers = weight_products(model, coupling), model.consumers()
     left = {name: why for name in _matrices(model) if (why := _left(name, products.get(name, []), consumers, pattern))}
+    left |= {name: _GENERATED for name in _matrices(model) if model.weights[name].origin in generated}
     ends = _ends(model, products)
     layers = []
     for name, found in products.items():

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from onnx import numpy_helper, parser
 
+from nets import parse
 from onnxprune.driver.int8_result import WeightZeros, computing, kept_in_float, most_frequent_reason, weight_zeros
-from onnxprune.errors import VerificationError
+from onnxprune.driver.quantize import quantize
+from onnxprune.errors import TargetError, VerificationError
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Array
 
@@ -59,3 +61,27 @@ def test_zeros_are_counted_and_stay(stays: bool) -> None:
     else:
         with pytest.raises(VerificationError, match="w: a zero of it is not zero in int8: leave it out with --exclude 'w'"):
             weight_zeros(first, model(INT8, w_quantized=after))
+
+
+def int8_of(second: str, first: str = "MatMul(b, w)") -> tuple[dict[str, int], list[str]]:
+    """Two stretches with a ``Softplus`` in between, which has no int8 form: the nodes in int8, and those no layer is near."""
+    text = f"""(float[N,8,8] x, float[8,8] c) => (float[N,8,8] y) <float[8,8] w, float[8,8] v> {{
+        b = Sigmoid(x)
+        d = {first}
+        e = Softplus(d)
+        f = Sigmoid(e)
+        y = {second}
+    }}"""
+    rng = np.random.default_rng(0)
+    feeds = {"x": rng.standard_normal((8, 8, 8)).astype(np.float32), "c": np.eye(8, dtype=np.float32)}
+    report = quantize(parse(text), samples=feeds).report
+    return dict(report.nodes), [node["op"] for node in report.kept if "no layer around it" in node["why"]]
+
+
+def test_what_no_layer_is_near_stays_in_floating_point() -> None:
+    """A stretch of ``Sigmoid`` and ``Add`` in int8 takes time and bytes, and saves none."""
+    assert int8_of("MatMul(f, v)") == ({"Sigmoid": 2, "MatMul": 2}, [])
+    assert int8_of("Add(f, v)") == ({"Sigmoid": 2, "MatMul": 1, "Add": 1}, [])  # a matrix is smaller in int8
+    assert int8_of("Add(f, c)") == ({"Sigmoid": 1, "MatMul": 1}, ["Sigmoid", "Add"])
+    with pytest.raises(TargetError, match="nothing in it can be quantised: ONNX Runtime has no int8 form of it"):
+        int8_of("Add(f, c)", "Add(b, c)")

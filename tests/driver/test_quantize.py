@@ -39,11 +39,11 @@ def dequantized(model: Model) -> dict[str, tuple[Array, Array, Array]]:
     found = {}
     for node in model.graph.node:
         if node.op_type == "DequantizeLinear" and node.input[0] in model.weights:
-            weight, scale, point = (model.weights[name].array() for name in node.input)
+            weight, scale, *point = (model.weights[name].array() for name in node.input)
             if weight.ndim > 1:
                 axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
                 along = [-1 if at == axis and scale.size > 1 else 1 for at in range(weight.ndim)]
-                found[node.input[0].removesuffix("_quantized")] = (weight, scale.reshape(along), point)
+                found[node.input[0]] = (weight, scale.reshape(along), point[0])
     return found
 
 
@@ -163,7 +163,8 @@ def test_a_percentile_leaves_outliers_out() -> None:
 
     def step(**fields: Any) -> float:
         model = quantize(net(), QuantRecipe(**fields), samples=feeds, agreement=False).compiled
-        return float(model.weights["x_scale"].array())
+        (scale,) = {node.input[1] for node in model.graph.node if node.input[0] == "x"}
+        return float(model.weights[scale].array())
 
     assert step(method="percentile", percentile=99.0) < step() / 50
 
@@ -213,15 +214,18 @@ def test_widths_at_which_int8_is_slow_are_noted() -> None:
 def test_the_quantizer_is_quiet_and_what_it_warns_of_is_a_note(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    text = "n (float[N, 4, 8, 8] x) => (float[N, 4, 8, 8] y) { z = LayerNormalization (x, w) y = LayerNormalization (z, v) }"
+    text = """n (float[N, 4, 8, 8] x) => (float[N, 4, 8, 8] y) {
+        m = MatMul (x, k) z = LayerNormalization (m, w) y = LayerNormalization (z, v)
+    }"""
     proto = parser.parse_model('<ir_version: 8, opset_import: ["": 17]>' + text)
     proto.graph.initializer.extend(numpy_helper.from_array(np.full(8, n, np.float32), name) for n, name in ((1, "w"), (2, "v")))
+    proto.graph.initializer.append(numpy_helper.from_array(np.eye(8, dtype=np.float32), "k"))
     handlers = list(logging.getLogger().handlers)
     report = small(proto, method="percentile").report
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
     assert logging.getLogger().handlers == handlers
-    assert [note[:47] for note in report.notes[1:]] == ["ONNX Runtime: Axis 1 is out-of-range for weight"]
+    assert [note[:47] for note in report.notes if "ONNX" in note] == ["ONNX Runtime: Axis 1 is out-of-range for weight"]
 
 
 # Afterwards
@@ -296,7 +300,7 @@ def test_forms_of_one_model_are_those_that_quantize_makes_alone(method: str) -> 
     model, recipe = Model.of(net()), QuantRecipe(method=method)
     given = open_samples(samples(), model.inputs)
     with Quantizer(model, recipe, given, Stages()) as quantizer:
-        forms = [quantizer.form(exclude).model.to_proto().graph for exclude in ((), ("second",), ())]
+        forms = [quantizer.written(exclude).model.to_proto().graph for exclude in ((), ("second",), ())]
     excluding = dataclasses.replace(recipe, exclude=("second",))
     alone = [quantize(model, one, samples=samples(), agreement=False).model.graph for one in (recipe, excluding, recipe)]
     assert forms == alone

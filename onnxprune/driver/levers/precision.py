@@ -67,7 +67,7 @@ class Precision(Lever):
         plain = apart(made.model)
         dense = Made(made.mixture, plain.model)
         why = self._why(plain, choice)
-        quantized = self._quantizer(dense).form(self._globs(dense, why))
+        quantized = self._quantizer(dense).written(self._globs(dense, why))
         result = plain.fused(quantized.model)
         kept = tuple({**node, "why": self._reason(node, why)} for node in quantized.kept)
         notes = [f"ONNX Runtime: {text}" for text in quantized.warnings]
@@ -82,7 +82,7 @@ class Precision(Lever):
         dense = Made(made.mixture, plain.model)
         few = held_out(self._samples, made.model.inputs, max((self._samples.count or 0) // _FEW, 1))[1]
         with Quantizer(plain.model, self._recipe, few, self.ground.stages) as quantizer:
-            quantized = quantizer.form(self._globs(dense, self._why(plain, choice)), refit=False)
+            quantized = quantizer.written(self._globs(dense, self._why(plain, choice)), refit=False)
         return made.then(Step(self.name, choice, {"rounded": plain.fused(quantized.model)}))
 
     def _why(self, plain: Apart, choice: str) -> dict[str, str]:

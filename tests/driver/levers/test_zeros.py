@@ -130,7 +130,7 @@ def test_layers_without_a_kernel_compute_in_int8() -> None:
     mixed = Precision(pulled.ground).carry_out(sparse, "int8")
     assert kernels(mixed.model) == ["SparseConvRelu"]
     assert "w2" in Decode().run(mixed.model).weights
-    assert {"w1_quantized", "w3_quantized", "w4_quantized"} <= Decode().run(mixed.model).weights.keys()
+    assert {"w1", "w3", "w4"} <= Decode().run(mixed.model).weights.keys()
     assert empty_of(mixed.model, "w2") == empty_of(sparse.model, "w2")
     step = mixed.steps[-1]
     assert {"node": "second", "op": "Conv", "why": "a sparse kernel computes it"} in step.kept
