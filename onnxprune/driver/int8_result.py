@@ -35,7 +35,15 @@ _SIZES = frozenset({"Shape", "Size"})
 """Read floats, and compute nothing of them."""
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators whose products int8 makes cheaper, also those of two activations."""
+_MOVING = frozenset(
+    {
+        *("Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Pad", "Reshape", "Slice", "Split"),
+        *("Squeeze", "Transpose", "Unsqueeze", "Tile", "Where"),
+    }
+)
+"""Operators that compute nothing."""
 _IDLE = "no layer around it computes in int8"
+_READS_FLOATS = "what it reads is not in int8"
 _IN_BODY = "ONNX Runtime's quantizer does not look into branches and loops"
 
 
@@ -78,15 +86,17 @@ def kept_in_float(model: Model, excluded: Mapping[str, str]) -> Iterator[dict[st
         elif all(name in dequantized for name in floats):
             continue
         else:
-            why = "what it reads is not in int8"
+            why = _READS_FLOATS
         yield {"node": node.name, "op": node.op_type, "why": why}
 
 
 def idle_in_int8(model: Model, excluded: Mapping[str, str]) -> dict[str, str]:
-    """Nodes with converted values, but no layer in int8 in their stretch, by name, and why they had better stay as they are.
+    """Nodes in a stretch of int8 that gains nothing, by name, and why they had better stay as they are.
 
     A stretch is what values lead through without floats in between. One of ``Slice`` and ``Concat`` alone gains nothing: values
-    are rounded, converted forth and back, and the file holds two nodes, a scale and a zero point for each of them.
+    are rounded, converted forth and back, and the file holds two nodes, a scale and a zero point for each of them. One that
+    computes without a layer also keeps values in the range of the samples, as behind a logarithm; it gains nothing where the
+    model has no layer in int8 at all.
     """
     floats = {node["node"] for node in kept_in_float(model, excluded)}
     same = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type in QDQ}
@@ -96,16 +106,19 @@ def idle_in_int8(model: Model, excluded: Mapping[str, str]) -> dict[str, str]:
     nodes = [node for node in touched if node.name not in excluded and node.op_type in known and not domain_of(node)]
     makers = {_followed(name, same): node.name for node in nodes for name in node.output if name in converted}
     stretches = {node.name: {node.name} for node in nodes}
-    busy = set()
+    layers, computed = set(), set()
     for node in nodes:
         sources = [_followed(name, same) for name in node.input if name in converted]
         matrix = any(name in model.weights and model.weights[name].is_matrix for name in sources)
         if node.name not in floats and (node.op_type in _LAYERS or matrix):
-            busy.add(node.name)
+            layers.add(node.name)
+        elif node.op_type not in _MOVING:
+            computed.add(node.name)
         for other in (makers[name] for name in sources if name in makers):
             if stretches[other] is not stretches[node.name]:
                 stretches[other] |= stretches[node.name]
                 stretches |= dict.fromkeys(stretches[node.name], stretches[other])
+    busy = layers | computed if layers else layers
     return {name: _IDLE for name, stretch in stretches.items() if busy.isdisjoint(stretch)}
 
 
@@ -134,9 +147,11 @@ def _holds_floats(constant: NodeProto) -> bool:
 
 
 def most_frequent_reason(model: Model, kept: Sequence[Mapping[str, str]]) -> str:
-    """The most frequent reason; that of layers, where others only stay because these do."""
+    """The most frequent reason; of nodes that stay because of others only where there are none else."""
     every = Counter(node["why"] for node in kept)
-    reasons = Counter({why: count for why, count in every.items() if why != _IDLE}).most_common(1) or every.most_common(1)
+    reasons = Counter({why: count for why, count in every.items() if why not in {_IDLE, _READS_FLOATS}}).most_common(
+        1
+    ) or every.most_common(1)
     if reasons:
         return reasons[0][0]
     return "no operator reads a weight in floating point" if any(computing(model)) else "it computes on no floats"
