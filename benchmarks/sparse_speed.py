@@ -165,7 +165,8 @@ def table(results: Sequence[Row], named: str) -> str:
     lines = [f"| {named} | dense, ms | " + " | ".join(head) + " |", "|---|" + "--:|" * (len(head) + 1)]
     for result in results:
         first, *rest = result["rows"]
-        name = result.get("layer", f"{result['model']}, {result.get('threads')} thread, batch {result.get('batch')}")
+        threads = result.get("threads", 1)
+        name = result.get("layer", f"{result['model']}, {threads} thread{'s' * (threads > 1)}, batch {result.get('batch')}")
         cells = " | ".join(f"{1 / row['ratio']:.2f}" for row in rest)
         lines.append(f"| {name} | {first['ms']:.2f} | {cells} |")
     return "\n".join(lines)
