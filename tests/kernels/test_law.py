@@ -50,15 +50,28 @@ def test_every_operator_is_drawn() -> None:
     assert drawn == FUSIONS.keys()
 
 
-@pytest.mark.parametrize("size", [(64, 256, 1, 56), (64, 64, 3, 56), (256, 256, 3, 14), (512, 512, 3, 7)])
-def test_layers_of_a_real_network(size: tuple[int, int, int, int]) -> None:
-    inputs, outputs, kernel, pixels = size
+@pytest.mark.parametrize("height", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+    "size",
+    [
+        (64, 256, 1, 1, 56),
+        (64, 64, 3, 1, 56),
+        (256, 256, 3, 1, 14),
+        (256, 512, 1, 2, 28),
+        (512, 512, 3, 1, 7),
+        (512, 512, 3, 2, 14),
+    ],
+)
+def test_layers_of_a_real_network(size: tuple[int, int, int, int, int], height: int) -> None:
+    """Large enough for several tiles and blocks of columns, for planes that parts share, and for last vectors that overlap."""
+    inputs, outputs, kernel, stride, pixels = size
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((outputs, inputs, kernel, kernel)).astype(np.float32) * (rng.random((outputs, 1, 1, 1)) < 0.9)
-    weight *= rng.random(weight.shape) < 0.2
+    weight *= (rng.random((outputs // height, *weight.shape[1:])) < 0.2).repeat(height, axis=0)
     feeds = {"x": rng.standard_normal((1, inputs, pixels, pixels)).astype(np.float32)}
-    weights = {"w": weight, "b": np.zeros(outputs, np.float32)}
-    check(cases.Case("SparseConv", "Conv", weights, feeds, ["x", "w", "b"], {"pads": [kernel // 2] * 4}), library())
+    weights = {"w": weight, "b": rng.standard_normal(outputs).astype(np.float32)}
+    attributes = {"pads": [kernel // 2] * 4, "strides": [stride] * 2}
+    check(cases.Case("SparseConv", "Conv", weights, feeds, ["x", "w", "b"], attributes), library())
 
 
 @pytest.mark.slow
