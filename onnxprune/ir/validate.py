@@ -52,7 +52,7 @@ def validate(proto: ModelProto, file: Path | None) -> None:
         ModelError: it contradicts itself; the message names node or tensor.
     """
     _Validation(proto, file).check()
-    demand_ends(proto.graph)
+    demand_ends(proto.graph, file)
 
 
 @dataclass(frozen=True)

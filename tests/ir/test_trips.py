@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import numpy_helper, parser
 
@@ -37,6 +39,25 @@ def net(*, count: str = "m", condition: str = '""', body: str = PASSED, m: int =
 def test_a_loop_that_nothing_ends_is_refused(count: str, condition: str, body: str) -> None:
     with pytest.raises(ModelError, match=re.escape(f"Loop node 'loop' runs {HUGE} times, and nothing in its body ends it")):
         net(count=count, condition=condition, body=body)
+
+
+@pytest.mark.parametrize(
+    "made", ["n = Identity(m)", f"n = Constant<value_int: int = {HUGE}>()", "e = Cast<to = 7>(m) n = Identity(e)"]
+)
+def test_a_number_that_nodes_pass_on_is_seen(made: str) -> None:
+    text = TEXT.format(m=HUGE, count="n", condition='""', body=PASSED).replace("[loop]", f"{made} [loop]")
+    with pytest.raises(ModelError, match=f"runs {HUGE} times"):
+        Model.of(parse(text))
+
+
+def test_a_number_beside_the_file_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    proto = parse(TEXT.format(m=HUGE, count="m", condition='""', body=PASSED))
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array(HUGE), "m"))
+    onnx.save(proto, path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    assert onnx.load(path, load_external_data=False).graph.initializer[0].data_location == onnx.TensorProto.EXTERNAL
+    with pytest.raises(ModelError, match=f"runs {HUGE} times"):
+        Model.of(path)
 
 
 def test_a_loop_without_a_number_is_refused() -> None:
