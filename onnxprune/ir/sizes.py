@@ -43,6 +43,10 @@ class GivenSizes:
         dims = enumerate(tensor.shape.dim)
         return [dim.dim_param or f"{value.name}.{axis}" if is_open(dim) else dim.dim_value for axis, dim in dims]
 
+    def tried(self, shapes: Mapping[str, Sequence[int]]) -> GivenSizes:
+        """These sizes, with the ranks that inputs of open rank have in shapes which the model takes."""
+        return replace(self, ranks={**{name: len(shape) for name, shape in shapes.items()}, **self.ranks})
+
     def with_samples(self, samples: Mapping[str, Sizes], inputs: Sequence[ValueInfoProto], source: str) -> GivenSizes:
         """These sizes, and those of samples.
 

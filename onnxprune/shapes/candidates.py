@@ -263,7 +263,7 @@ def larger(model: Model, sizes: Mapping[str, Shape]) -> Iterator[dict[str, Shape
         model: its inputs, and what is known of their sizes.
         sizes: shapes of the inputs that it takes.
     """
-    inputs, given = model.inputs, model.sizes
+    inputs, given = model.inputs, model.sizes.tried(sizes)
     axes = {value.name: given.axes(value) for value in inputs}
     found = {
         key: size for name, keys in axes.items() for key, size in zip(keys, sizes[name], strict=True) if isinstance(key, str)
@@ -324,7 +324,8 @@ def one_sample(model: Model, sizes: Mapping[str, Shape]) -> dict[str, Shape]:
         model: its inputs, and what is known of their sizes.
         sizes: shapes of the inputs that it takes.
     """
-    axes = {value.name: model.sizes.axes(value) for value in model.inputs}
+    given = model.sizes.tried(sizes)
+    axes = {value.name: given.axes(value) for value in model.inputs}
     leading = {keys[0] for keys in axes.values() if keys}
     static = leading if len(leading) == 1 else set()
     batches = {key for key, home in _homes(axes).items() if home == 0}

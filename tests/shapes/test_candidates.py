@@ -11,7 +11,7 @@ from onnx import TensorProto, ValueInfoProto, helper
 from onnxprune.ir.model import Model
 from onnxprune.ir.sizes import GivenSizes
 from onnxprune.ir.types import Shape
-from onnxprune.shapes.candidates import binding_candidates, bindings, larger
+from onnxprune.shapes.candidates import binding_candidates, bindings, larger, one_sample
 
 
 def model_of(inputs: list[ValueInfoProto], given: GivenSizes | None = None) -> Model:
@@ -151,6 +151,16 @@ def test_larger_sizes() -> None:
 def test_a_large_batch_keeps_its_multiple() -> None:
     *_, last = larger(model_of([value("x", "N", 4)]), {"x": (7, 4)})
     assert last == {"x": (35, 4)}
+
+
+def test_inputs_whose_rank_is_a_guess_grow_along_the_axes_that_were_tried() -> None:
+    unranked = helper.make_tensor_value_info("x", TensorProto.FLOAT, None)
+    model = model_of([unranked, value("state", "N", 8)])
+    found = list(larger(model, {"x": (2, 24), "state": (2, 8)}))
+    assert found
+    assert all(len(shapes["x"]) == 2 for shapes in found)
+    assert max(shapes["x"][1] for shapes in found) > 24
+    assert one_sample(model, {"x": (2, 24), "state": (2, 8)}) == {"x": (1, 24), "state": (1, 8)}
 
 
 def test_what_samples_are_is_no_reason_to_try_sizes_that_are_many_times_as_large() -> None:
