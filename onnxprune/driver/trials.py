@@ -75,8 +75,8 @@ class WithinDrop:
 
     def choose(self, trials: Sequence[Trial]) -> Trial:
         """The best of trials that hold: where the clock does not tell them apart, the one that kept most."""
-        fastest = min(trial.latency for trial in trials)
-        return min((trial for trial in trials if trial.latency <= fastest * (1 + _NOISE)), key=lambda trial: -trial.score)
+        most = min(trial.latency for trial in trials) * (1 + _NOISE)
+        return min((trial for trial in trials if trial.latency <= most), key=lambda trial: (-trial.score, trial.latency))
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,7 @@ def test_where_the_clock_does_not_tell_models_apart_the_score_decides() -> None:
     wish = WithinDrop(0.99, 0.01)
     assert wish.choose(trials) is trials[1]
     assert wish.choose([trials[0], trials[2]]) is trials[0]
+    assert wish.choose([replace(trials[1], score=0.985), trials[0]]) is trials[0]  # as good, and faster
 
 
 def test_a_draft_is_timed_on_top_of_what_is_built_and_is_not_kept(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:

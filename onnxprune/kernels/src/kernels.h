@@ -12,7 +12,6 @@
 
 enum {
     MOST_LANES = 16,       /* floats in a vector of the widest instruction set */
-    MOST_ROWS = 16,        /* rows of a panel */
     IN_PLACE_ROWS = 4,     /* of panels that read inputs where they are, at least */
     PART_VECTORS = 8,      /* vectors of positions whose sums are registers at a time, at most; a tile of gathered inputs has these */
     TILE_VECTORS = 24,     /* of a tile whose inputs are read in place: weights come to the L1 cache once for all its parts */
