@@ -1,4 +1,4 @@
-"""Large products of matrices in pieces of one size: several threads work on them, and the result does not depend on how many."""
+"""Products of matrices; large ones in pieces of one size, so that the result does not depend on the number of threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxprune.runtime.threads import threads
 if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
 
-__all__ = ["gram", "gram_pieces", "lift", "whole"]
+__all__ = ["gram", "gram_pieces", "lift", "product", "whole"]
 
 _SIDE = 512
 """Rows and columns of a piece of a Gram matrix, at most."""
@@ -37,6 +37,18 @@ def gram(x: Array) -> Array:
 
     for _ in map_ordered(fill, _upper(features), threads()):
         pass
+    return found
+
+
+def product(x: Array, w: Array) -> Array:
+    """``x @ w`` for each group, with no word about invalid operations. [groups, rows, inner], [groups, inner, columns]
+
+    NumPy asks the processor afterwards whether any operation was invalid. Where a float32 matrix has 5 columns and `w` has one,
+    OpenBLAS 0.3.31 with AVX-512 also computes with lanes of registers that it never filled, and drops what comes out: the product
+    is right, but the processor may say so. Whether a product is finite has to be asked of the product itself.
+    """
+    with np.errstate(invalid="ignore"):
+        found: Array = x @ w
     return found
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.linear.products import gram
+from onnxprune.linear.products import gram, product
 
 if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
@@ -68,7 +68,7 @@ class Regression:
     def moments(self, start: Array) -> Moments:
         """The moments that a least squares step away from some weights depends on, where features are not too many."""
         residual = self.residual(start, rectified=False)
-        cross = self.x.transpose(0, 2, 1) @ residual
+        cross = product(self.x.transpose(0, 2, 1), residual)
         return Moments(self.gram, cross, float(np.vdot(residual, residual)), residual.size, self.affine)
 
     def part(self, rows: slice | Array) -> Regression:
@@ -86,7 +86,7 @@ class Regression:
         return Solver(self, damping, gram)
 
     def _predict(self, w: Array) -> Array:
-        predicted: Array = self.x @ w.astype(np.float32)
+        predicted = product(self.x, w.astype(np.float32))
         return predicted if self.offset is None else predicted + self.offset
 
     def residual(self, w: Array, *, rectified: bool) -> Array:
@@ -188,9 +188,9 @@ class Solver:
         """
         residual = self._problem.residual(start, rectified=rectified)
         if self._problem.dual:
-            return near + self._dual(residual + self._problem.x @ (start - near).astype(np.float32))
+            return near + self._dual(residual + product(self._problem.x, (start - near).astype(np.float32)))
         # W = start + (X'X + D)^-1 (X'r + D (near - start))
-        step: Array = np.linalg.solve(self._matrix, self._turned @ residual + self._ridge[:, :, None] * (near - start))
+        step: Array = np.linalg.solve(self._matrix, product(self._turned, residual) + self._ridge[:, :, None] * (near - start))
         return start + step
 
     def _dual(self, gap: Array) -> Array:
@@ -198,8 +198,8 @@ class Solver:
         affine = self._problem.affine
         mean = gap.mean(1, keepdims=True, dtype=np.float64) if affine else 0.0
         # X' (XX' + d)^-1 gap is (X'X + d)^-1 X' gap, with a matrix of rows to invert
-        step: Array = self._turned @ np.linalg.solve(self._matrix, gap - mean).astype(np.float32)
+        step = product(self._turned, np.linalg.solve(self._matrix, gap - mean).astype(np.float32))
         if affine:
             step[:, -1:] = 0
-            step[:, -1:] = mean - self._problem.x.mean(1, keepdims=True) @ step
+            step[:, -1:] = mean - product(self._problem.x.mean(1, keepdims=True), step)
         return step

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.linear.products import lift
+from onnxprune.linear.products import lift, product
 
 if TYPE_CHECKING:
     from onnxprune.ir.weights import Array
@@ -74,7 +74,7 @@ class QuadraticProblem:
 
     def aim(self, rows: Regression, targets: Array, weights: Array) -> QuadraticProblem:
         """The same rows with these targets; the damping pulls to ``weights``. [groups, rows, outputs]"""
-        cross = (rows.x.transpose(0, 2, 1) @ targets).astype(np.float64) / max(rows.x.shape[1], 1)
+        cross = product(rows.x.transpose(0, 2, 1), targets).astype(np.float64) / max(rows.x.shape[1], 1)
         target = np.zeros((len(cross), cross.shape[2]))
         if rows.affine:
             target = cross[:, -1]

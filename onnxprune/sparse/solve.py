@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxprune.linear.products import product
 from onnxprune.sparse.fit import QuadraticProblem, masked
 from onnxprune.sparse.selection import admm_selection, magnitude_mask, obs_selection, random_mask, split_taps, wanda_mask
 
@@ -123,7 +124,7 @@ class Sparser:
         found = masked(problem, mask, found)
         for _ in range(ROUNDS if rows.rectified else 0):
             present = problem.whole(found) if affine else found
-            targets = rows.x @ present.astype(np.float32) + rows.residual(present, rectified=True)
+            targets = product(rows.x, present.astype(np.float32)) + rows.residual(present, rectified=True)
             problem = problem.aim(rows, targets, start)
             found = masked(problem, mask, found)
         return problem.whole(found) if affine else found
