@@ -27,8 +27,8 @@ SOURCES = Path(__file__).resolve().parent / "src"
 _LOOPS = "micro.c"
 """The source that is compiled once for each instruction set."""
 _X86 = {
-    "avx512": ("-mavx512f", "-mfma", "-DVECTOR_BYTES=64", "-DREGISTERS=32"),
-    "avx2": ("-mavx2", "-mfma", "-DVECTOR_BYTES=32"),
+    "avx512": ("-mavx512f", "-mfma", "-mf16c", "-DVECTOR_BYTES=64", "-DREGISTERS=32"),
+    "avx2": ("-mavx2", "-mfma", "-mf16c", "-DVECTOR_BYTES=32"),
     "portable": ("-DVECTOR_BYTES=16",),
 }
 _ARM = {"neon": ("-DVECTOR_BYTES=16", "-DREGISTERS=32"), "portable": ("-DVECTOR_BYTES=16",)}

@@ -35,6 +35,9 @@ typedef struct {
  *
  * Panels of many rows read inputs where they are, panels of few rows inputs that are gathered first: with R rows a load of inputs
  * serves R sums, so that it may cross a line of the cache (two accesses) where R is 4, and must not where R is 1.
+ *
+ * Few tokens wait for weights to come from memory. Those that float16 can hold come in half of the bytes, and are widened where
+ * they are used: what is computed is the same bit for bit.
  */
 typedef struct {
     size_t rows, columns;  /* of the dense matrix */
@@ -47,7 +50,8 @@ typedef struct {
     uint32_t *start;       /* where a panel begins in `at`, block by block; [blocks * panels + 1] */
     uint32_t *value;        /* where its weights begin in `values`; [blocks * panels + 1] */
     uint16_t *at;          /* of each entry: its column, counted in the block */
-    float *values;         /* R weights of each entry */
+    float *values;         /* R weights of each entry; null where there are `halves` */
+    uint16_t *halves;      /* the same as float16, or null */
     size_t stored;         /* weights that are stored */
 } Packed;
 
@@ -86,8 +90,8 @@ typedef struct {
     void (*gather)(const float *inputs, const size_t *offsets, size_t count, const Tile *tile, float *to);
     /* Add the panels [from, to) of a block to a tile. */
     void (*product)(const Tile *tile, const Finish *finish, const Packed *packed, size_t block, size_t from, size_t to);
-    /* Add the entries of a panel to one column of outputs: the product of one position. */
-    void (*dot)(const float *inputs, float *outputs, uint32_t rows, const uint16_t *at, const float *values, size_t entries);
+    /* Add a panel of a block to one column of outputs: the product of one position. */
+    void (*dot)(const float *inputs, float *outputs, const Packed *packed, size_t block, size_t panel);
 } Loops;
 
 /* The fastest loops of this processor, or those that ONNXPRUNE_KERNELS_ISA names. */
@@ -96,6 +100,8 @@ const Loops *best_loops(void);
 /* Pack a dense matrix whose element (row, column) is at weights[row * row_step + column * column_step], for these loops.
  * Null where memory is short. */
 Packed *pack(const Loops *loops, const float *weights, size_t rows, size_t columns, size_t row_step, size_t column_step);
+/* Store the weights as float16 if it can hold every one of them. */
+void narrow(Packed *packed);
 void free_packed(Packed *packed);
 
 /* Keep the offsets of used columns, in their order, of those of all columns. */

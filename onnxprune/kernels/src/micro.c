@@ -4,6 +4,8 @@
 
 #ifdef __SSE__
 #include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
 #endif
 
 #define LANES (VECTOR_BYTES / 4)
@@ -49,6 +51,43 @@ static inline void store(float *to, Vec x, int whole, int count) {
         for (int i = 0; i < count; i++) to[i] = x[i];
 }
 
+/* R weights at a time, from float32 and from float16. The numbers of float16 are those of float32 with another bias of the exponent,
+ * but for those below 2^-14, which have no leading one: it is put there, and taken away as a number. */
+typedef uint16_t half;
+#define ROWS(R)                                                                        \
+    typedef float Rows##R __attribute__((vector_size(4 * R), aligned(4), may_alias));  \
+    typedef half Halves##R __attribute__((vector_size(2 * R), aligned(2), may_alias)); \
+    static inline Rows##R float_##R(const float *at) { return *(const Rows##R *)at; }
+#define WIDENED(R)                                                                                  \
+    typedef uint32_t Bits##R __attribute__((vector_size(4 * R)));                                   \
+    static inline Rows##R half_##R(const half *at) {                                                \
+        Bits##R bits = __builtin_convertvector(*(const Halves##R *)at, Bits##R);                    \
+        Bits##R rest = (bits & 0x7fff) << 13, small = (Bits##R)(rest < 1u << 23) & 1u << 23;        \
+        Rows##R one = (Rows##R)(small * 113), found = (Rows##R)(rest + (112u << 23) + small) - one; \
+        return (Rows##R)((Bits##R)found | (bits & 0x8000) << 16);                                   \
+    }
+#define WIDENED_TWICE(R, H)                                                                               \
+    static inline Rows##R half_##R(const half *at) {                                                      \
+        Rows##R both;                                                                                     \
+        *(Rows##H *)&both = half_##H(at), *((Rows##H *)&both + 1) = half_##H(at + H);                     \
+        return both;                                                                                      \
+    }
+ROWS(1) ROWS(2) ROWS(4) ROWS(8) ROWS(16) WIDENED(1) WIDENED(2)
+#if defined(__F16C__)
+static inline Rows4 half_4(const half *at) { return (Rows4)_mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)at)); }
+static inline Rows8 half_8(const half *at) { return (Rows8)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)at)); }
+#elif defined(__ARM_NEON)
+static inline Rows4 half_4(const half *at) { return (Rows4)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(at))); }
+WIDENED_TWICE(8, 4)
+#else
+WIDENED(4) WIDENED_TWICE(8, 4)
+#endif
+#ifdef __AVX512F__
+static inline Rows16 half_16(const half *at) { return (Rows16)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)at)); }
+#else
+WIDENED_TWICE(16, 8)
+#endif
+
 /* What R rows times V vectors of positions have in common: where they are, and what is added. */
 typedef struct {
     const Tile *tile;
@@ -58,6 +97,7 @@ typedef struct {
     size_t row;             /* rows of a panel before these: more than 0 where it has more rows than there are registers for */
     size_t position;        /* of the first vector in the tile */
     size_t last, gathered;  /* of the last vector from the first, in outputs and in inputs */
+    const float *values;    /* the weights of panel `from` and those behind it */
 } Part;
 
 /* Weights, and entries whose inputs, are asked for before they are needed: each entry reads elsewhere, nothing guesses that. */
@@ -78,7 +118,7 @@ static inline __attribute__((always_inline)) void product_of(const int R, const 
         const size_t row = packed->panel[p].row + part->row;
         const uint16_t *at = packed->at + start[p], *end = packed->at + start[p + 1];
         if (at == end && !tile->begins && !tile->ends) continue;
-        const float *w = packed->values + value[p] + part->row;
+        const float *w = part->values + (value[p] - value[part->from]) + part->row;
         float *y = tile->outputs + row * stride + part->position;
         Vec sum[4][PART_VECTORS];
         EACH(int r = 0; r < R; r++) {
@@ -138,7 +178,8 @@ enum { WIDE_TWO = 5, WIDE_FOUR = 3 };
 
 /* The panels [from, to) of one height: vectors in parts of about the same width. Where there are two vectors, each part has two:
  * what the last one shares with the one before is loaded before either is stored. */
-static void add_panels(const Tile *tile, const Finish *finish, const Packed *packed, size_t block, size_t from, size_t to) {
+static void add_panels(const Tile *tile, const Finish *finish, const Packed *packed, size_t block, size_t from, size_t to,
+                       const float *values) {
     uint32_t rows = packed->panel[from].rows;
     const Product *of = rows == 1 ? ONE : rows == 2 ? TWO : FOUR;
     int widest = rows == 1 ? PART_VECTORS : rows == 2 ? WIDE_TWO : WIDE_FOUR;
@@ -148,7 +189,7 @@ static void add_panels(const Tile *tile, const Finish *finish, const Packed *pac
             int vectors = (tile->vectors - v) / (parts - done), inner = done < parts - 1;
             size_t position = (size_t)v * LANES, end = (size_t)(vectors - 1) * LANES;
             size_t last = inner ? end : tile->last - position, gathered = inner ? end : tile->gathered - position;
-            of[vectors - 1](&(Part){tile, finish, packed, block, from, to, row, position, last, gathered});
+            of[vectors - 1](&(Part){tile, finish, packed, block, from, to, row, position, last, gathered, values});
             v += vectors;
         }
 }
@@ -156,11 +197,25 @@ static void add_panels(const Tile *tile, const Finish *finish, const Packed *pac
 /* Rows of panels at a time: few, so that their weights stay in the L1 cache for all parts of the tile. */
 enum { TOGETHER = 16 };
 
+/* Panels with weights in float16, which are widened for all positions of the tile. */
+static void add_narrow_panels(const Tile *tile, const Finish *finish, const Packed *packed, size_t block, size_t from, size_t to) {
+    float values[TOGETHER * MOST_COLUMNS];
+    const uint32_t *value = packed->value + block * packed->panels;
+    const half *halves = packed->halves + value[from];
+    size_t count = value[to] - value[from], i = 0;
+    for (; i + 16 <= count; i += 16) *(Rows16 *)(values + i) = half_16(halves + i);
+    for (; i < count; i++) *(Rows1 *)(values + i) = half_1(halves + i);
+    add_panels(tile, finish, packed, block, from, to, values);
+}
+
 static void product(const Tile *tile, const Finish *finish, const Packed *packed, size_t block, size_t from, size_t to) {
     for (size_t end; from < to; from = end) {
         uint32_t rows = packed->panel[from].rows;
         for (end = from + 1; end < to && (end - from) * rows < TOGETHER && packed->panel[end].rows == rows;) end++;
-        add_panels(tile, finish, packed, block, from, end);
+        if (packed->halves)
+            add_narrow_panels(tile, finish, packed, block, from, end);
+        else
+            add_panels(tile, finish, packed, block, from, end, packed->values + packed->value[block * packed->panels + from]);
     }
 }
 
@@ -176,28 +231,36 @@ static void gather(const float *inputs, const size_t *offsets, size_t count, con
 }
 
 /* R rows at one position: the rows are the vector; four sums, since each waits for the one before. */
-#define DOT(R)                                                                                                                 \
-    static void dot_##R(const float *inputs, float *outputs, const uint16_t *at, const float *values, size_t entries) {        \
-        typedef float Rows __attribute__((vector_size(4 * R), aligned(4), may_alias));                                         \
-        Rows sum[4] = {*(const Rows *)outputs, {0}, {0}, {0}};                                                                 \
+#define DOT(R, TYPE)                                                                                                           \
+    static void dot_##TYPE##_##R(const float *inputs, float *outputs, const uint16_t *at, const TYPE *values, size_t entries) { \
+        Rows##R sum[4] = {*(const Rows##R *)outputs, {0}, {0}, {0}};                                                           \
         size_t n = 0;                                                                                                          \
         for (; n + 4 <= entries; n += 4)                                                                                       \
             EACH(int i = 0; i < 4; i++) {                                                                                      \
-                sum[i] += *(const Rows *)(values + (n + i) * R) * inputs[at[n + i]];                                           \
-                if (i * R % (LINE / 4) == 0) __builtin_prefetch(values + (n + i) * R + DOT_WEIGHTS_AHEAD, 0, 3);                       \
+                sum[i] += TYPE##_##R(values + (n + i) * R) * inputs[at[n + i]];                                                \
+                if (i * R % (int)(LINE / sizeof *values) == 0) __builtin_prefetch(values + (n + i) * R + DOT_WEIGHTS_AHEAD, 0, 3); \
             }                                                                                                                  \
-        for (; n < entries; n++) sum[0] += *(const Rows *)(values + n * R) * inputs[at[n]];                                    \
-        *(Rows *)outputs = (sum[0] + sum[1]) + (sum[2] + sum[3]);                                                              \
+        for (; n < entries; n++) sum[0] += TYPE##_##R(values + n * R) * inputs[at[n]];                                         \
+        *(Rows##R *)outputs = (sum[0] + sum[1]) + (sum[2] + sum[3]);                                                           \
     }
-DOT(1) DOT(2) DOT(4) DOT(8) DOT(16)
+#define DOTS(TYPE) DOT(1, TYPE) DOT(2, TYPE) DOT(4, TYPE) DOT(8, TYPE) DOT(16, TYPE)
+DOTS(float) DOTS(half)
 
-static void dot(const float *inputs, float *outputs, uint32_t rows, const uint16_t *at, const float *values, size_t entries) {
-    switch (rows) {
-    case 1: dot_1(inputs, outputs, at, values, entries); break;
-    case 2: dot_2(inputs, outputs, at, values, entries); break;
-    case 4: dot_4(inputs, outputs, at, values, entries); break;
-    case 8: dot_8(inputs, outputs, at, values, entries); break;
-    default: dot_16(inputs, outputs, at, values, entries);
+static void dot(const float *inputs, float *outputs, const Packed *packed, size_t block, size_t panel) {
+    size_t n = block * packed->panels + panel, entries = packed->start[n + 1] - packed->start[n];
+    const uint16_t *at = packed->at + packed->start[n];
+#define OF(R)                                                                                   \
+    if (packed->halves)                                                                         \
+        dot_half_##R(inputs, outputs, at, packed->halves + packed->value[n], entries);          \
+    else                                                                                        \
+        dot_float_##R(inputs, outputs, at, packed->values + packed->value[n], entries);         \
+    break
+    switch (packed->panel[panel].rows) {
+    case 1: OF(1);
+    case 2: OF(2);
+    case 4: OF(4);
+    case 8: OF(8);
+    default: OF(16);
     }
 }
 

@@ -89,6 +89,7 @@ static OrtStatus *pack_weight(const Kernel *kernel, const Tensor *weight, Packed
         else
             packed[g] = pack(kernel->loops, data, rows / groups, columns, columns, 1);
         if (!packed[g]) return fail(kernel->api, "no memory for the weights");
+        if (kernel->of->kind != CONV) narrow(packed[g]); /* which a convolution reads once for many positions */
     }
     return NULL;
 }

@@ -142,6 +142,38 @@ Packed *pack(const Loops *loops, const float *weights, size_t rows, size_t colum
     return NULL;
 }
 
+/* The float16 that has exactly the value of a float; false where there is none. */
+static int as_half(float value, uint16_t *half) {
+    uint32_t bits, sign, exponent, lost;
+    memcpy(&bits, &value, sizeof bits);
+    sign = bits >> 16 & 0x8000, exponent = bits >> 23 & 0xff;
+    if (!(bits << 1)) return *half = (uint16_t)sign, 1;
+    if (exponent < 103 || exponent > 142) return 0; /* below 2^-24; 2^16 and more, infinite, not a number */
+    lost = exponent < 113 ? 126 - exponent : 13; /* bits of the fraction: numbers below 2^-14 have fewer */
+    uint32_t fraction = (bits & 0x7fffff) | 0x800000;
+    if (fraction & ((1u << lost) - 1)) return 0;
+    /* The leading one of a normal number adds one to its exponent. */
+    *half = (uint16_t)(sign | ((exponent < 113 ? 0 : exponent - 113) << 10) + (fraction >> lost));
+    return 1;
+}
+
+/* Weights from which they are stored as float16: about a megabyte, which would not stay in the cache from run to run. With fewer,
+ * widening them for many tokens would cost more than few tokens gain. */
+enum { NARROW_FROM = 1 << 18 };
+
+void narrow(Packed *packed) {
+    if (packed->stored < NARROW_FROM) return;
+    uint16_t *halves = malloc((packed->stored + 1) * sizeof *halves);
+    for (size_t i = 0; halves && i < packed->stored; i++)
+        if (!as_half(packed->values[i], halves + i)) {
+            free(halves);
+            return;
+        }
+    if (!halves) return; /* float32 does as well */
+    free(packed->values);
+    packed->values = NULL, packed->halves = halves;
+}
+
 void keep_used(const Packed *packed, size_t *offsets) {
     size_t count = packed->first[packed->blocks];
     for (size_t u = 0; u < count; u++) offsets[u] = offsets[packed->used[u]]; /* which is not before u */
@@ -150,5 +182,5 @@ void keep_used(const Packed *packed, size_t *offsets) {
 void free_packed(Packed *packed) {
     if (!packed) return;
     free(packed->panel), free(packed->used), free(packed->first), free(packed->start), free(packed->value), free(packed->at);
-    free(packed->values), free(packed);
+    free(packed->values), free(packed->halves), free(packed);
 }
