@@ -51,6 +51,8 @@ class EncodedModel:
 class Encode(Pass):
     """Sparse weights are made by nodes that ONNX Runtime folds away at load, or are sparse tensors; the rest stays as it is.
 
+    Weights of float32 that float16 can hold, each of them, are stored in it, and cast back.
+
     Constants of bodies move to the main graph, and what is encoded already is decoded first.
 
     Attributes:
@@ -98,7 +100,7 @@ class Encode(Pass):
                     f"{model.name}: operator set {model.opset} lacks what decodes weights: it takes {OPSET}; "
                     "convert the model with onnx.version_converter, or encode as coo"
                 )
-            chosen = bundles(pieces, {name: model.weights[name].dtype for name in rows}, self.mode)
+            chosen = bundles(pieces, self.mode)
             tell("writing decoders")
             rows |= _accounts(rows, chosen)
             _write(model, chosen, values)
@@ -133,7 +135,7 @@ def _write(model: Model, chosen: Sequence[Bundle], values: ReadArray) -> None:
     chain = Chain(model)
     made: dict[str, list[tuple[Piece, str]]] = defaultdict(list)
     for bundle in chosen:
-        row = _row(bundle, model, values)
+        row = _row(bundle, values)
         names = chain.pieces(bundle.scheme.write(chain, row), [piece.size // bundle.scheme.unit for piece in bundle.pieces])
         for piece, name in zip(bundle.pieces, names, strict=True):
             made[piece.weight].append((piece, name))
@@ -144,11 +146,11 @@ def _write(model: Model, chosen: Sequence[Bundle], values: ReadArray) -> None:
     replace_all(model.graph.node, [*chain.nodes, *model.graph.node])
 
 
-def _row(bundle: Bundle, model: Model, values: ReadArray) -> Flat:
+def _row(bundle: Bundle, values: ReadArray) -> Flat:
     """The elements of all pieces of a bundle."""
-    first = bundle.pieces[0]
+    layout = bundle.pieces[0].layout
     parts = [laid_out(values(piece.weight), piece.layout)[piece.start : piece.stop] for piece in bundle.pieces]
-    return Flat(np.concatenate(parts), model.weights[first.weight].dtype, first.layout.fill)
+    return Flat(np.concatenate(parts), layout.dtype, layout.fill)
 
 
 def _restore(chain: Chain, weight: Weight, parts: Sequence[tuple[Piece, str]]) -> None:
@@ -156,8 +158,11 @@ def _restore(chain: Chain, weight: Weight, parts: Sequence[tuple[Piece, str]]) -
     ordered = sorted(parts, key=lambda part: part[0].start)
     names = [name for _, name in ordered]
     row = names[0] if len(names) == 1 else chain.node("Concat", *names, axis=0)
-    order = ordered[0][0].layout.order(len(weight.shape))
+    layout = ordered[0][0].layout
+    order = layout.order(len(weight.shape))
     restored = chain.reshaped(row, *(weight.shape[axis] for axis in order))
     if order != sorted(order):
-        chain.node("Transpose", restored, perm=[order.index(axis) for axis in range(len(order))])
+        restored = chain.node("Transpose", restored, perm=[order.index(axis) for axis in range(len(order))])
+    if layout.dtype != weight.dtype:
+        chain.cast(restored, weight.dtype)
     chain.finish(weight.name)

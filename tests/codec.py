@@ -37,6 +37,8 @@ def sparse(draw: st.DrawFn, *, least: int = 0, rank: int = 5) -> Array:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     dtype = draw(st.sampled_from(DTYPES))
     array = rng.integers(0, 256, size * dtype.itemsize, np.uint8).view(dtype)  # NaN, infinities and all
+    if dtype == np.float32 and draw(st.booleans()):
+        array = rng.integers(0, 1 << 16, size, np.uint16).view(np.float16).astype(dtype)  # numbers that float16 has
     mask = rng.random(size) < draw(st.sampled_from([0, 0.02, 0.1, 0.3, 0.5, 0.8, 1]))
     if draw(st.booleans()):
         mask = np.sort(mask)[::-1]

@@ -164,6 +164,37 @@ def test_every_float_type(dtype: Any) -> None:
         np.testing.assert_array_equal(got, array.astype(np.float32))
 
 
+def halved(model: ModelProto) -> ModelProto:
+    """The same with the nearest float16 of each weight; layers still have float32."""
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) > 1:
+            array = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    return model
+
+
+@pytest.mark.parametrize("opset", [11, 18])
+@pytest.mark.parametrize("encoding", ["auto", "bitmask", "nm"])
+def test_numbers_that_float16_has_take_two_bytes(encoding: str, opset: int, tmp_path: Path) -> None:
+    wide = in_pattern(pruned(1, opset)) if encoding == "nm" else pruned(0.2, opset)
+    dense = halved(onnx.ModelProto.FromString(wide.SerializeToString()))
+    encoded, found = encode(dense, encoding)
+    onnx.checker.check_model(encoded, full_check=True)
+    assert_folds(encoded, dense, tmp_path)
+    assert_restored(encoded, dense)
+    assert encode(encoded, encoding)[0] == encoded
+    for row, before in zip(found.weights, encode(wide, encoding)[1].weights, strict=True):
+        if row.encoding != "dense":
+            assert row.stored < 0.7 * before.stored
+    tensor = next(tensor for tensor in dense.graph.initializer if tensor.name == "wide")
+    array = numpy_helper.to_array(tensor).copy()
+    array[0, 0] = 1 + 2**-11  # one number that it has not
+    tensor.CopyFrom(numpy_helper.from_array(array, "wide"))
+    mixed, found = encode(dense, encoding)
+    assert_folds(mixed, dense, tmp_path)
+    assert_restored(mixed, dense)
+
+
 @pytest.mark.parametrize(("dtype", "point"), [(np.int8, 0), (np.int8, 3), (np.uint8, 128)])
 def test_quantised_weights_and_their_zero_point(dtype: Any, point: int, tmp_path: Path) -> None:
     text = """(float[N,8,9,9] x) => (float[N,16,7,7] y) <float scale> {{

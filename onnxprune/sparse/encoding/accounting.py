@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.ir.weights import Array
-from onnxprune.sparse.encoding.flat import bits_of
+from onnxprune.sparse.encoding.flat import bits_of, narrowest
 from onnxprune.sparse.encoding.n_of_m import patterns
 
 __all__ = ["Encoded", "compressed", "entropy_bytes", "totals"]
@@ -53,10 +53,11 @@ class Encoded:
         """A weight as it is."""
         size = array.size
         unlike = int((bits_of(array) != fill).sum())
-        bound, pattern = entropy_bytes(size, unlike, array.itemsize), ""
+        width = narrowest(array).itemsize
+        bound, pattern = entropy_bytes(size, unlike, width), ""
         for _, scheme in patterns(array, fill) if unlike < size else ():
             groups = size // scheme.m
-            bound = min(bound, groups * (scheme.n * array.itemsize + math.log2(scheme.choices) / 8))
+            bound = min(bound, groups * (scheme.n * width + math.log2(scheme.choices) / 8))
             pattern = pattern or (str(scheme) if 2 * scheme.n <= scheme.m else "")
         sparsity = 1 - unlike / size if size else 0.0
         return cls(name, tuple(array.shape), str(array.dtype), sparsity, pattern, "dense", array.nbytes, array.nbytes, bound)

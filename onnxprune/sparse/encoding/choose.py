@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from onnx import TensorProto, helper
 
 from onnxprune.ir.weights import Array
 from onnxprune.options.registries import ENCODINGS
 from onnxprune.sparse.encoding.bitmask import Bitmask
 from onnxprune.sparse.encoding.delta import Delta
-from onnxprune.sparse.encoding.flat import Flat, bits_of, most_frequent
+from onnxprune.sparse.encoding.flat import Flat, bits_of, most_frequent, narrowest
 from onnxprune.sparse.encoding.gaps import Gaps
 from onnxprune.sparse.encoding.n_of_m import patterns
 
@@ -104,10 +105,12 @@ class Layout:
     Attributes:
         axis: moved to the end first; ``None`` leaves the order.
         fill: bits of the element that is not stored.
+        dtype: of the elements of the row, as ``TensorProto.DataType``; float16 also for weights of float32 that it can hold.
     """
 
     axis: int | None = None
     fill: int = 0
+    dtype: int = TensorProto.FLOAT
 
     def order(self, rank: int) -> list[int]:
         """The axes in the order of the row."""
@@ -126,7 +129,7 @@ class Piece:
         stop: after the last.
         scheme: the encoding.
         costs: bytes that each encoding would take.
-        dense: bytes of the elements themselves.
+        dense: bytes of the elements in the file as it was.
         stored: elements that differ from the fill.
     """
 
@@ -157,8 +160,8 @@ class Bundle:
 
 
 def laid_out(array: Array, layout: Layout) -> Array:
-    """The elements of a weight in the order of its row, as unsigned integers. [size]"""
-    return bits_of(array.transpose(layout.order(array.ndim)))
+    """The elements of a weight in the order and type of its row, as unsigned integers. [size]"""
+    return bits_of(array.transpose(layout.order(array.ndim)).astype(helper.tensor_dtype_to_np_dtype(layout.dtype), copy=False))
 
 
 def choose_pieces(name: str, array: Array, encoding: str, mode: str) -> list[Piece]:
@@ -172,7 +175,7 @@ def choose_pieces(name: str, array: Array, encoding: str, mode: str) -> list[Pie
     """
     if not array.size:
         return []
-    layout = Layout(fill=most_frequent(array))
+    layout = Layout(fill=most_frequent(array), dtype=helper.np_dtype_to_tensor_dtype(narrowest(array).dtype))
     options, families = [], _families(encoding, mode)
     plain = tuple(scheme for family in families for scheme in family.schemes(mode))
     if plain:
@@ -196,14 +199,13 @@ def _families(encoding: str, mode: str) -> list[Family]:
 
 def _pieces(name: str, array: Array, layout: Layout, schemes: Sequence[Scheme]) -> Iterator[Piece]:
     row = laid_out(array, layout)
-    dtype = Flat.of(array.reshape(-1)[:0]).dtype
     for start in range(0, row.size, PIECE):
-        flat = Flat(row[start : start + PIECE], dtype, layout.fill)
+        flat = Flat(row[start : start + PIECE], layout.dtype, layout.fill)
         costs = {scheme: scheme.nbytes(flat) for scheme in schemes}
         best = min(costs, key=costs.__getitem__)
         if costs.get(Bitmask(), 1 << 62) <= SLOWER * costs[best]:
             best = Bitmask()
-        yield Piece(name, layout, start, start + flat.size, best, costs, flat.nbytes, flat.stored)
+        yield Piece(name, layout, start, start + flat.size, best, costs, flat.size * array.itemsize, flat.stored)
 
 
 def affordable(pieces: Sequence[Piece], elements: int) -> list[Piece]:
@@ -226,12 +228,11 @@ def affordable(pieces: Sequence[Piece], elements: int) -> list[Piece]:
     return [piece for piece in pieces if piece.weight in kept]
 
 
-def bundles(pieces: Sequence[Piece], dtypes: Mapping[str, int], mode: str) -> list[Bundle]:
+def bundles(pieces: Sequence[Piece], mode: str) -> list[Bundle]:
     """Share decoders among small pieces, so that few are needed; a weight that does not pay for its decoder is in none.
 
     Args:
         pieces: of all weights.
-        dtypes: of the weights.
         mode: as in `choose_pieces`.
     """
     found = [Bundle(piece.scheme, (piece,)) for piece in pieces if piece.nbytes >= APART[mode] or piece.start]
@@ -242,7 +243,7 @@ def bundles(pieces: Sequence[Piece], dtypes: Mapping[str, int], mode: str) -> li
             if piece.nbytes < APART[mode] and not piece.start:
                 found.append(Bundle(piece.scheme, (piece,)))
         else:
-            kinds.setdefault((dtypes[piece.weight], piece.layout.fill), []).append(piece)
+            kinds.setdefault((piece.layout.dtype, piece.layout.fill), []).append(piece)
     for members in kinds.values():
         for scheme, sharing in _shared(members).items():
             found += [Bundle(scheme, tuple(part)) for part in _parts(sharing)]

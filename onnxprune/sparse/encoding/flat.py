@@ -9,13 +9,32 @@ from onnx import helper
 
 from onnxprune.ir.weights import Array
 
-__all__ = ["Flat", "bits_of", "most_frequent"]
+__all__ = ["Flat", "bits_of", "most_frequent", "narrowest"]
+
+_SAMPLE = 1 << 12
+"""Elements that are looked at first: most weights need float32, and show it there."""
 
 
 def bits_of(array: Array) -> Array:
     """The elements as unsigned integers of their width: equal if and only if they are the same bit for bit. [size]"""
     array = np.ascontiguousarray(array).reshape(-1)
     return array.view(np.dtype(f"u{array.itemsize}"))
+
+
+def narrowest(array: Array) -> Array:
+    """The same numbers in float16 if it holds each of them, bit for bit; else the array as it is.
+
+    Weights come so from training or export in half precision, or from ``sparsify --values float16``.
+    """
+    if array.dtype != np.float32 or not _halves(array.reshape(-1)[:_SAMPLE]) or not _halves(array):
+        return array
+    return array.astype(np.float16)
+
+
+def _halves(array: Array) -> bool:
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        there_and_back = array.astype(np.float16).astype(np.float32)
+    return np.array_equal(bits_of(array), bits_of(there_and_back))
 
 
 def most_frequent(array: Array) -> int:

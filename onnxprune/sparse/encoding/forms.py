@@ -124,7 +124,8 @@ def _cast(step: Step) -> Kind | None:
     from_code = source.dtype in _CODES and to == TensorProto.INT32
     to_part = source.dtype == TensorProto.INT32 and to == TensorProto.UINT8
     fill = source.filled and source.dtype == TensorProto.FLOAT and to == TensorProto.BFLOAT16
-    return Kind(to, source.rank) if from_code or to_part or fill else None
+    widened = source.dtype == TensorProto.FLOAT16 and to == TensorProto.FLOAT
+    return Kind(to, source.rank) if from_code or to_part or fill or widened else None
 
 
 def _concat(step: Step) -> Kind | None:

@@ -28,7 +28,7 @@ def test_pattern(kept: int, pattern: str) -> None:
 
 
 def test_the_bound_of_a_pattern_is_lower() -> None:
-    array = np.tile(np.array([1, 0, 3, 0], np.float32), (8, 4))
+    array = np.tile(np.array([0.1, 0, 0.3, 0], np.float32), (8, 4))
     assert Encoded.of("w", array).bound == pytest.approx(64 * 4 + 32 * math.log2(6) / 8)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from codec import planted
 from onnxprune.errors import OptionError
@@ -68,19 +69,22 @@ def test_a_large_weight_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxprune.sparse.encoding.choose.PIECE", 1 << 12)
     pieces = choose_pieces("w", planted((10000,), 0.2), "auto", "smallest")
     assert [(piece.start, piece.stop) for piece in pieces] == [(0, 4096), (4096, 8192), (8192, 10000)]
-    found = bundles(pieces, {"w": 1}, "smallest")
+    found = bundles(pieces, "smallest")
     assert [bundle.pieces for bundle in sorted(found, key=lambda b: b.pieces[0].start)] == [(piece,) for piece in pieces]
     assert PIECE % 16 == 0, "groups of N:M are never cut"
 
 
-def small(name: str, costs: dict[object, int], dense: int = 1000, fill: int = 0, stored: int = 10) -> Piece:
-    return Piece(name, Layout(fill=fill), 0, 250, min(costs, key=costs.__getitem__), costs, dense, stored)  # type: ignore[arg-type]
+def small(
+    name: str, costs: dict[object, int], dense: int = 1000, fill: int = 0, stored: int = 10, dtype: int = TensorProto.FLOAT
+) -> Piece:
+    layout = Layout(fill=fill, dtype=dtype)
+    return Piece(name, layout, 0, 250, min(costs, key=costs.__getitem__), costs, dense, stored)  # type: ignore[arg-type]
 
 
 def test_few_decoders_are_shared() -> None:
     one, other = Gaps(2), Gaps(3)
     pieces = [small("a", {one: 100, other: 110}, 5000), *(small(f"b{at}", {one: 300, other: 100}, 5000) for at in range(9))]
-    [bundle] = bundles(pieces, dict.fromkeys([p.weight for p in pieces], 1), "smallest")
+    [bundle] = bundles(pieces, "smallest")
     assert bundle.scheme == other
     assert [piece.weight for piece in bundle.pieces] == [piece.weight for piece in pieces]
     assert bundle.pieces[0].nbytes == 110
@@ -88,20 +92,20 @@ def test_few_decoders_are_shared() -> None:
 
 def test_types_and_fills_do_not_share() -> None:
     costs: dict[object, int] = {Delta(8): 10}
-    pieces = [small("a", costs, 5000), small("b", costs, 5000), small("c", costs, 5000, fill=7)]
-    found = bundles(pieces, {"a": 1, "b": 10, "c": 1}, "smallest")
+    pieces = [small("a", costs, 5000), small("b", costs, 5000, dtype=TensorProto.FLOAT16), small("c", costs, 5000, fill=7)]
+    found = bundles(pieces, "smallest")
     assert sorted(piece.weight for bundle in found for piece in bundle.pieces) == ["a", "b", "c"]
     assert len(found) == 3
 
 
 def test_a_weight_that_does_not_pay_for_its_decoder_stays() -> None:
-    assert bundles([small("a", {Delta(8): 900}, 1050)], {"a": 1}, "smallest") == []
+    assert bundles([small("a", {Delta(8): 900}, 1050)], "smallest") == []
 
 
 def test_a_decoder_holds_few_elements(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxprune.sparse.encoding.choose.PIECE", 600)
     pieces = [small(name, {Delta(8): 10}, 5000) for name in "abcde"]
-    found: list[Bundle] = bundles(pieces, dict.fromkeys("abcde", 1), "smallest")
+    found: list[Bundle] = bundles(pieces, "smallest")
     assert [len(bundle.pieces) for bundle in found] == [2, 2, 1]
 
 
