@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from onnxprune.errors import ModelError
 from onnxprune.ir.model import Model
@@ -150,7 +150,7 @@ def _row(bundle: Bundle, values: ReadArray) -> Flat:
     """The elements of all pieces of a bundle."""
     layout = bundle.pieces[0].layout
     parts = [laid_out(values(piece.weight), piece.layout)[piece.start : piece.stop] for piece in bundle.pieces]
-    return Flat(np.concatenate(parts), layout.dtype, layout.fill)
+    return Flat.of(np.concatenate(parts).view(layout.dtype), layout.fill)
 
 
 def _restore(chain: Chain, weight: Weight, parts: Sequence[tuple[Piece, str]]) -> None:
@@ -163,6 +163,6 @@ def _restore(chain: Chain, weight: Weight, parts: Sequence[tuple[Piece, str]]) -
     restored = chain.reshaped(row, *(weight.shape[axis] for axis in order))
     if order != sorted(order):
         restored = chain.node("Transpose", restored, perm=[order.index(axis) for axis in range(len(order))])
-    if layout.dtype != weight.dtype:
+    if helper.np_dtype_to_tensor_dtype(layout.dtype) != weight.dtype:
         chain.cast(restored, weight.dtype)
     chain.finish(weight.name)

@@ -49,6 +49,8 @@ class Sparsify(Pass):
     """Whether weights that stay make up for those that go; needs samples."""
     seed: int = 0
     """Of everything drawn."""
+    values: str = "float32"
+    """The type whose numbers weights of float32 are rounded to in the end: itself, or ``float16``."""
 
     def run(
         self,
@@ -79,6 +81,8 @@ class Sparsify(Pass):
             fitted = self._fitted(original, layers, sparser, feeds, tell)
             changed = differing_weights(fitted.model, original.model)
             result = Fitted(with_fitted_weights(analysis.model, fitted.model, changed), fitted.repairs)
+        if self.values == "float16":
+            _round_to_half(result.model, [layer.name for layer, _ in layers])
         for layer, keep in layers:
             if keep < layer.size and (layer.size - layer.zeros(result.model) > keep or not layer.obeys(result.model, pattern)):
                 raise PassError(f"{layer.name}: has not become {pattern} with {keep} weights")
@@ -133,6 +137,14 @@ def _cut(model: Model, layer: Layer, mask: Mask) -> None:
     like = model.weights[layer.name].array()
     kept = layer.reader.weight_of(mask * layer.reader.scale[0], np.zeros(like.shape, np.float32)) != 0
     model.weights[layer.name] = Weight(layer.name, None, np.where(kept, like, np.zeros((), like.dtype)))
+
+
+def _round_to_half(model: Model, names: Sequence[str]) -> None:
+    """The nearest float16 of each weight of float32; a weight with a number above 65,504, which float16 has not, stays."""
+    for name in names:
+        array = model.weights[name].array()
+        if array.dtype == np.float32 and np.abs(array).max(initial=0) <= np.finfo(np.float16).max:
+            model.weights[name] = Weight(name, None, array.astype(np.float16).astype(np.float32))
 
 
 def _judged(name: str, judge: Regression, start: Array, found: Array) -> Repaired:

@@ -129,6 +129,17 @@ def product(rng: np.random.Generator) -> Case:
     return Case(f"SparseMatMul{'Add' * adds}{bound}", "MatMul", weights, feeds, ["x", "w", "b"][: 2 + adds])
 
 
+def of_every_half(height: int, tokens: int) -> tuple[Case, Array]:
+    """A large product whose weights are the numbers of float16, all that are finite; each token reads a row of them as it is."""
+    rng = np.random.default_rng(0)
+    numbers = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    weight = np.resize(numbers[np.isfinite(numbers)], (64, 8192)).astype(np.float32)
+    weight *= (rng.random((64, 8192 // height)) < 0.6).repeat(height, axis=1)
+    rows = rng.integers(0, 64, tokens)
+    feeds = {"x": (np.arange(64) == rows[:, None]).astype(np.float32)}
+    return Case("SparseMatMul", "MatMul", {"w": weight}, feeds, ["x", "w"]), weight[rows]
+
+
 def error(found: Array, expected: Array) -> float:
     """The largest difference, relative to the largest number that was expected."""
     assert found.shape == expected.shape

@@ -195,7 +195,7 @@ class Sparsifier:
         """A model as fast as the one with these counts: it has kernels, and its zeros lie by magnitude; nothing is refit."""
         with self.stages("measuring", "timing layers with sparse kernels"):
             layers = [(layer, counts.get(layer.name, layer.size)) for layer in self.every]
-            step = Sparsify(self.recipe.pattern, "magnitude", repair=False, seed=self.recipe.seed)
+            step = Sparsify(self.recipe.pattern, "magnitude", repair=False, seed=self.recipe.seed, values=self.recipe.values)
             return self._use_kernels.run(step.run(self.analysis, layers).model, self.stages.tell)
 
     def paying(self, counts: WeightCounts) -> dict[str, int]:
@@ -310,7 +310,7 @@ class Sparsifier:
     ) -> Fitted:
         recipe = self.recipe
         layers = [(layer, counts.get(layer.name, layer.size)) for layer in self.every]
-        step = Sparsify(recipe.pattern, recipe.method, recipe.repair, recipe.seed)
+        step = Sparsify(recipe.pattern, recipe.method, recipe.repair, recipe.seed, recipe.values)
         return step.run(analysis, layers, feeds, self.importance, tell)
 
     def with_counts(self, counts: WeightCounts) -> Sparsified:

@@ -14,10 +14,11 @@ from onnxprune.options.registry import SAMPLES
 from onnxprune.options.shared import Preprocess, RequireProof, Samples, Seed, Shape
 from onnxprune.options.targets import Goal, by_layer, number
 
-__all__ = ["MODES", "EncodeRecipe", "SparseRecipe", "read_pattern"]
+__all__ = ["MODES", "VALUES", "EncodeRecipe", "SparseRecipe", "read_pattern"]
 
 
 MODES = ("smallest", "fast")
+VALUES = ("float32", "float16")
 
 
 def read_pattern(text: str) -> Any:
@@ -58,6 +59,8 @@ class SparseRecipe(Gates):
         ends: also layers that no other comes before or after: the first, the classifier.
         repair: let weights that stay make up for those that go, where there are samples; without, they stay as they are.
         permute: under N:M, let channels change places where that keeps larger weights; the model computes the same.
+        values: the type whose numbers weights are rounded to. Layers compute in float32; with ``float16`` an encoding takes two
+            bytes for each weight, and kernels read half as much from memory for few tokens.
         encoding: how weights with zeros are written: ``dense`` as they are, ``auto`` the smallest.
         kernels: let ONNX Runtime compute layers by sparse kernels where these are faster; see `onnxprune.kernels`.
 
@@ -75,6 +78,7 @@ class SparseRecipe(Gates):
     ends: bool = False
     repair: bool = True
     permute: bool = True
+    values: Annotated[str, Option(names=VALUES, says="there are", metavar="TYPE")] = "float32"
     encoding: Annotated[str, Option(names=("dense", "auto", ENCODINGS), noun="encoding", metavar="NAME")] = "dense"
     kernels: bool = False
     calib: Samples = ""

@@ -44,6 +44,9 @@ def mutated(case: cases.Case, rng: np.random.Generator) -> cases.Case:
 
 
 def main(library: Path, count: int) -> None:
+    for height in cases.HEIGHTS:
+        for tokens in (1, 70):
+            cases.of_every_half(height, tokens)[0].run(library)
     ran = 0
     for seed in range(count):
         rng = np.random.default_rng(seed)

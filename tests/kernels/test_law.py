@@ -79,16 +79,12 @@ def test_layers_of_a_real_network(size: tuple[int, int, int, int, int], height: 
 @pytest.mark.parametrize("tokens", [1, 70])
 def test_every_number_of_float16_is_stored_as_it_is(height: int, tokens: int) -> None:
     """Large weights that float16 can hold are kept in it: subnormal ones, the largest, and those of every exponent."""
-    rng = np.random.default_rng(0)
-    numbers = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
-    weight = np.resize(numbers[np.isfinite(numbers)], (64, 8192)).astype(np.float32)
-    weight *= (rng.random((64, 8192 // height)) < 0.6).repeat(height, axis=1)
-    rows = rng.integers(0, 64, tokens)
-    feeds = {"x": (np.arange(64) == rows[:, None]).astype(np.float32)}
-    for exact in (True, False):
-        weight[0, 0] = 1 if exact else 1 + 2**-11  # which float16 has not: then none of them is stored in it
-        case = cases.Case("SparseMatMul", "MatMul", {"w": weight}, feeds, ["x", "w"], {})
-        np.testing.assert_array_equal(case.run(library()), weight[rows])
+    case, expected = cases.of_every_half(height, tokens)
+    np.testing.assert_array_equal(case.run(library()), expected)
+    weight = case.weights["w"]
+    weight[:, 0] = 1 + 2**-11  # which float16 has not: then none of them is stored in it
+    expected[:, 0] = weight[0, 0]
+    np.testing.assert_array_equal(case.run(library()), expected)
 
 
 @pytest.mark.slow

@@ -47,6 +47,25 @@ def test_before_and_expected() -> None:
     assert np.array_equal(model.weights["w"].array(), w)
 
 
+@pytest.mark.parametrize("repair", [True, False])
+def test_weights_become_numbers_that_float16_has(repair: bool) -> None:
+    found, calibration = ready()
+    wide = sparse(found, calibration, {"inner": 100}, Sparsify(method="admm", repair=repair))
+    narrow = sparse(found, calibration, {"inner": 100}, Sparsify(method="admm", repair=repair, values="float16"))
+    for name in ("inner", "skip"):
+        array = narrow.weights[name].array()
+        assert array.dtype == np.float32
+        assert not np.array_equal(array, wide.weights[name].array())
+        np.testing.assert_array_equal(array, wide.weights[name].array().astype(np.float16))
+
+
+def test_a_weight_beyond_the_numbers_of_float16_stays() -> None:
+    found, _ = ready("(float[N,4,8,8] x) => (float[N,2,8,8] y) <float[2,4,1,1] w> { y = Conv(x, w) }")
+    found.model.weights["w"] = Weight("w", None, np.array([[1e5, 0.1, 2, 3], [4, 5, 6, 7]], np.float32).reshape(2, 4, 1, 1))
+    result = sparse(found, None, {"w": 7}, Sparsify(values="float16"))
+    assert sorted(result.weights["w"].array().reshape(-1)) == sorted(np.array([1e5, 0, 2, 3, 4, 5, 6, 7], np.float32))
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4", "4x1", "1x2", "channel", "filter"])
 def test_masks_survive_to_the_bit(method: str, pattern: str) -> None:

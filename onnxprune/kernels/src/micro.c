@@ -51,8 +51,8 @@ static inline void store(float *to, Vec x, int whole, int count) {
         for (int i = 0; i < count; i++) to[i] = x[i];
 }
 
-/* R weights at a time, from float32 and from float16. The numbers of float16 are those of float32 with another bias of the exponent,
- * but for those below 2^-14, which have no leading one: it is put there, and taken away as a number. */
+/* R weights at a time, from float32 and from float16. A number of float16 is that of float32 with another bias of the exponent; one
+ * below 2^-14 has no leading one: it is put there, and taken away as a number. */
 typedef uint16_t half;
 #define ROWS(R)                                                                        \
     typedef float Rows##R __attribute__((vector_size(4 * R), aligned(4), may_alias));  \
@@ -66,11 +66,11 @@ typedef uint16_t half;
         Rows##R one = (Rows##R)(small * 113), found = (Rows##R)(rest + (112u << 23) + small) - one; \
         return (Rows##R)((Bits##R)found | (bits & 0x8000) << 16);                                   \
     }
-#define WIDENED_TWICE(R, H)                                                                               \
-    static inline Rows##R half_##R(const half *at) {                                                      \
-        Rows##R both;                                                                                     \
-        *(Rows##H *)&both = half_##H(at), *((Rows##H *)&both + 1) = half_##H(at + H);                     \
-        return both;                                                                                      \
+#define WIDENED_TWICE(R, H)                                                           \
+    static inline Rows##R half_##R(const half *at) {                                  \
+        Rows##R both;                                                                 \
+        *(Rows##H *)&both = half_##H(at), *((Rows##H *)&both + 1) = half_##H(at + H); \
+        return both;                                                                  \
     }
 ROWS(1) ROWS(2) ROWS(4) ROWS(8) ROWS(16) WIDENED(1) WIDENED(2)
 #if defined(__F16C__)
@@ -231,17 +231,17 @@ static void gather(const float *inputs, const size_t *offsets, size_t count, con
 }
 
 /* R rows at one position: the rows are the vector; four sums, since each waits for the one before. */
-#define DOT(R, TYPE)                                                                                                           \
-    static void dot_##TYPE##_##R(const float *inputs, float *outputs, const uint16_t *at, const TYPE *values, size_t entries) { \
-        Rows##R sum[4] = {*(const Rows##R *)outputs, {0}, {0}, {0}};                                                           \
-        size_t n = 0;                                                                                                          \
-        for (; n + 4 <= entries; n += 4)                                                                                       \
-            EACH(int i = 0; i < 4; i++) {                                                                                      \
-                sum[i] += TYPE##_##R(values + (n + i) * R) * inputs[at[n + i]];                                                \
+#define DOT(R, TYPE)                                                                                                               \
+    static void dot_##TYPE##_##R(const float *inputs, float *outputs, const uint16_t *at, const TYPE *values, size_t entries) {    \
+        Rows##R sum[4] = {*(const Rows##R *)outputs, {0}, {0}, {0}};                                                               \
+        size_t n = 0;                                                                                                              \
+        for (; n + 4 <= entries; n += 4)                                                                                           \
+            EACH(int i = 0; i < 4; i++) {                                                                                          \
+                sum[i] += TYPE##_##R(values + (n + i) * R) * inputs[at[n + i]];                                                    \
                 if (i * R % (int)(LINE / sizeof *values) == 0) __builtin_prefetch(values + (n + i) * R + DOT_WEIGHTS_AHEAD, 0, 3); \
-            }                                                                                                                  \
-        for (; n < entries; n++) sum[0] += TYPE##_##R(values + n * R) * inputs[at[n]];                                         \
-        *(Rows##R *)outputs = (sum[0] + sum[1]) + (sum[2] + sum[3]);                                                           \
+            }                                                                                                                      \
+        for (; n < entries; n++) sum[0] += TYPE##_##R(values + n * R) * inputs[at[n]];                                             \
+        *(Rows##R *)outputs = (sum[0] + sum[1]) + (sum[2] + sum[3]);                                                               \
     }
 #define DOTS(TYPE) DOT(1, TYPE) DOT(2, TYPE) DOT(4, TYPE) DOT(8, TYPE) DOT(16, TYPE)
 DOTS(float) DOTS(half)
@@ -249,11 +249,11 @@ DOTS(float) DOTS(half)
 static void dot(const float *inputs, float *outputs, const Packed *packed, size_t block, size_t panel) {
     size_t n = block * packed->panels + panel, entries = packed->start[n + 1] - packed->start[n];
     const uint16_t *at = packed->at + packed->start[n];
-#define OF(R)                                                                                   \
-    if (packed->halves)                                                                         \
-        dot_half_##R(inputs, outputs, at, packed->halves + packed->value[n], entries);          \
-    else                                                                                        \
-        dot_float_##R(inputs, outputs, at, packed->values + packed->value[n], entries);         \
+#define OF(R)                                                                           \
+    if (packed->halves)                                                                 \
+        dot_half_##R(inputs, outputs, at, packed->halves + packed->value[n], entries);  \
+    else                                                                                \
+        dot_float_##R(inputs, outputs, at, packed->values + packed->value[n], entries); \
     break
     switch (packed->panel[panel].rows) {
     case 1: OF(1);

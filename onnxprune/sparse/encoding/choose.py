@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from onnx import TensorProto, helper
 
 from onnxprune.ir.weights import Array
 from onnxprune.options.registries import ENCODINGS
@@ -43,6 +42,7 @@ SLOWER = 1.01
 BUDGET = 0.2, 1 << 18
 """Elements that the fast mode decodes: a fraction of all, since scattering one takes about five times as long as loading one;
 and as many as take some milliseconds in any model."""
+_FLOAT = np.dtype(np.float32)
 
 
 class Scheme(Protocol):
@@ -105,12 +105,12 @@ class Layout:
     Attributes:
         axis: moved to the end first; ``None`` leaves the order.
         fill: bits of the element that is not stored.
-        dtype: of the elements of the row, as ``TensorProto.DataType``; float16 also for weights of float32 that it can hold.
+        dtype: of the elements of the row; float16 also for weights of float32 that it can hold.
     """
 
     axis: int | None = None
     fill: int = 0
-    dtype: int = TensorProto.FLOAT
+    dtype: np.dtype[Any] = _FLOAT
 
     def order(self, rank: int) -> list[int]:
         """The axes in the order of the row."""
@@ -161,7 +161,7 @@ class Bundle:
 
 def laid_out(array: Array, layout: Layout) -> Array:
     """The elements of a weight in the order and type of its row, as unsigned integers. [size]"""
-    return bits_of(array.transpose(layout.order(array.ndim)).astype(helper.tensor_dtype_to_np_dtype(layout.dtype), copy=False))
+    return bits_of(array.transpose(layout.order(array.ndim)).astype(layout.dtype, copy=False))
 
 
 def choose_pieces(name: str, array: Array, encoding: str, mode: str) -> list[Piece]:
@@ -175,7 +175,7 @@ def choose_pieces(name: str, array: Array, encoding: str, mode: str) -> list[Pie
     """
     if not array.size:
         return []
-    layout = Layout(fill=most_frequent(array), dtype=helper.np_dtype_to_tensor_dtype(narrowest(array).dtype))
+    layout = Layout(fill=most_frequent(array), dtype=narrowest(array).dtype)
     options, families = [], _families(encoding, mode)
     plain = tuple(scheme for family in families for scheme in family.schemes(mode))
     if plain:
@@ -200,7 +200,7 @@ def _families(encoding: str, mode: str) -> list[Family]:
 def _pieces(name: str, array: Array, layout: Layout, schemes: Sequence[Scheme]) -> Iterator[Piece]:
     row = laid_out(array, layout)
     for start in range(0, row.size, PIECE):
-        flat = Flat(row[start : start + PIECE], layout.dtype, layout.fill)
+        flat = Flat.of(row[start : start + PIECE].view(layout.dtype), layout.fill)
         costs = {scheme: scheme.nbytes(flat) for scheme in schemes}
         best = min(costs, key=costs.__getitem__)
         if costs.get(Bitmask(), 1 << 62) <= SLOWER * costs[best]:
@@ -237,7 +237,7 @@ def bundles(pieces: Sequence[Piece], mode: str) -> list[Bundle]:
     """
     found = [Bundle(piece.scheme, (piece,)) for piece in pieces if piece.nbytes >= APART[mode] or piece.start]
     alone = {bundle.pieces[0].weight for bundle in found}
-    kinds: dict[tuple[int, int], list[Piece]] = {}
+    kinds: dict[tuple[np.dtype[Any], int], list[Piece]] = {}
     for piece in pieces:
         if piece.weight in alone:
             if piece.nbytes < APART[mode] and not piece.start:

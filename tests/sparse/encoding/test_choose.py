@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import TensorProto
 
 from codec import planted
 from onnxprune.errors import OptionError
@@ -75,9 +74,9 @@ def test_a_large_weight_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def small(
-    name: str, costs: dict[object, int], dense: int = 1000, fill: int = 0, stored: int = 10, dtype: int = TensorProto.FLOAT
+    name: str, costs: dict[object, int], dense: int = 1000, fill: int = 0, stored: int = 10, dtype: type = np.float32
 ) -> Piece:
-    layout = Layout(fill=fill, dtype=dtype)
+    layout = Layout(fill=fill, dtype=np.dtype(dtype))
     return Piece(name, layout, 0, 250, min(costs, key=costs.__getitem__), costs, dense, stored)  # type: ignore[arg-type]
 
 
@@ -92,7 +91,7 @@ def test_few_decoders_are_shared() -> None:
 
 def test_types_and_fills_do_not_share() -> None:
     costs: dict[object, int] = {Delta(8): 10}
-    pieces = [small("a", costs, 5000), small("b", costs, 5000, dtype=TensorProto.FLOAT16), small("c", costs, 5000, fill=7)]
+    pieces = [small("a", costs, 5000), small("b", costs, 5000, dtype=np.float16), small("c", costs, 5000, fill=7)]
     found = bundles(pieces, "smallest")
     assert sorted(piece.weight for bundle in found for piece in bundle.pieces) == ["a", "b", "c"]
     assert len(found) == 3
