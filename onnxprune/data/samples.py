@@ -172,11 +172,11 @@ def sized(model: Model, samples: Samples | None) -> Model:
     batch = None if samples is None else next(samples.batches(1), None)
     if samples is None or batch is None:
         return model
-    result = model.copy()
+    result = model.believing({name: array.shape for name, array in batch.feeds.items()}).copy()
     batched = {spec.name for spec in InputSignature.of(model.inputs).specs if spec.batched}
     shapes = {name: array.shape for name, array in batch.feeds.items()}
     sizes = {name: (None, *shape[1:]) if name in batched else shape for name, shape in shapes.items()}
-    result.sizes = model.sizes.with_samples(sizes, model.inputs, samples.source)
+    result.sizes = model.sizes.with_samples(sizes, result.inputs, samples.source)
     in_multiples(result, samples)
     return result
 

@@ -7,7 +7,7 @@ byte of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from onnxprune.errors import ModelError
 from onnxprune.ir.folders import model_in
 from onnxprune.ir.node import FOLLOWED, STANDARD_DOMAINS, captured, defined, domain_of, every_body, every_node, is_followed
 from onnxprune.ir.plain import make_plain
-from onnxprune.ir.sizes import GivenSizes, given_sizes
+from onnxprune.ir.sizes import GivenSizes, given_sizes, is_name, two_sized, unname, written_sizes
 from onnxprune.ir.unchanged import note
 from onnxprune.ir.validate import validate
 from onnxprune.ir.weights import FLOATS, Weight, densify
 from onnxprune.options.documents import absent
+from onnxprune.options.sizes import check_shape
 
 __all__ = ["DEFAULTS", "Model", "ModelSource", "data_files", "load_proto", "pinned_sizes"]
 
@@ -140,6 +141,8 @@ class Model:
         """
         model = cls._of(source)
         if shape:
+            check_shape(shape)
+            model = model.believing(written_sizes(shape))
             model.sizes = given_sizes(shape, model.inputs)
         return model
 
@@ -185,10 +188,25 @@ class Model:
         for body in every_body(skeleton.graph):
             _load_external(body, file)
         make_plain(skeleton, name)
+        values = (*skeleton.graph.input, *skeleton.graph.output, *skeleton.graph.value_info)
+        unname(values, lambda symbol: not is_name(symbol))
         external = any(tensor.data_location == TensorProto.EXTERNAL for tensor in proto.graph.initializer)
         sparse = frozenset(one.values.name for one in proto.graph.sparse_initializer)
         taken = proto.ByteSize() if file is None else sum(part.stat().st_size for part in {file, *_data_files(proto, file)})
         return cls(skeleton, weights, name, external=external, sparse=sparse, file_bytes=taken)
+
+    def believing(self, shapes: Mapping[str, Sequence[int | None]]) -> Model:
+        """The model without the names of dimensions that have two sizes in an input; itself where there are none.
+
+        Args:
+            shapes: by input, what sizes it has; ``None`` where that is not known.
+        """
+        lost = two_sized({value.name: self.sizes.axes(value) for value in self.inputs}, shapes)
+        if not lost:
+            return self
+        model = self.copy()
+        unname((*model.graph.input, *model.graph.output, *model.graph.value_info), lost.__contains__)
+        return model
 
     def copy(self) -> Model:
         """A model whose graph and set of weights can be changed without changing this one; the weights are shared."""

@@ -1,12 +1,13 @@
 """Sizes of the inputs of a graph that are known before any is tried: from the user, and from samples.
 
 An *open* axis has no number in the file. It has a key: the name of its dimension, or ``input.axis`` where that has none. Axes
-with one key have one size.
+with one key have one size. Names that say otherwise are no names: Paddle's exporter calls every open axis ``?``, and people call
+both height and width ``dynamic``. What the file calls so loses its name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,17 @@ from onnxprune.options.sizes import Sizes, check_shape, read_shape
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
 
-__all__ = ["GivenSizes", "given_shapes", "given_sizes", "is_open", "told_inputs"]
+__all__ = [
+    "GivenSizes",
+    "given_shapes",
+    "given_sizes",
+    "is_name",
+    "is_open",
+    "told_inputs",
+    "two_sized",
+    "unname",
+    "written_sizes",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +94,35 @@ def is_open(dim: object) -> bool:
     return not dim.HasField("dim_value") or dim.dim_value < 0  # type: ignore[attr-defined] # a message of protobuf
 
 
+def is_name(symbol: str) -> bool:
+    """Tell whether a text names a dimension; ``?`` and the like say that nothing is known of it."""
+    return any(character.isalnum() for character in symbol)
+
+
+def two_sized(inputs: Mapping[str, Sequence[int | str | None]], shapes: Mapping[str, Sequence[int | None]]) -> set[str]:
+    """The names of dimensions of which one input has two sizes.
+
+    Args:
+        inputs: the axes of each: a size, a name, or nothing.
+        shapes: sizes of some inputs; ``None`` or a negative one for what is not known.
+    """
+    found = set()
+    for name, shape in shapes.items():
+        sizes: dict[str, int] = {}
+        for symbol, size in zip(inputs.get(name, ()), shape, strict=False):
+            if isinstance(symbol, str) and symbol and size is not None and size >= 0 and sizes.setdefault(symbol, size) != size:
+                found.add(symbol)
+    return found
+
+
+def unname(values: Iterable[ValueInfoProto], lost: Callable[[str], bool]) -> None:
+    """Take the names away from the dimensions of values for which ``lost`` holds."""
+    for value in values:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param and lost(dim.dim_param):
+                dim.ClearField("dim_param")
+
+
 def told_inputs(inputs: Sequence[ValueInfoProto]) -> str:
     """Inputs with their axes, as messages spell them: ``image[n, 3, ?, ?]``."""
     return ", ".join(f"{value.name}{_told(value)}" for value in inputs) or "none"
@@ -93,6 +133,11 @@ def _told(value: ValueInfoProto) -> str:
     if not tensor.HasField("shape"):
         return " of any rank"
     return f"[{', '.join(dim.dim_param or '?' if is_open(dim) else str(dim.dim_value) for dim in tensor.shape.dim)}]"
+
+
+def written_sizes(texts: Sequence[str]) -> dict[str, Sizes]:
+    """By what a user wrote sizes for, an input or a dimension, what they are."""
+    return dict(map(read_shape, texts))
 
 
 def given_sizes(texts: Sequence[str], inputs: Sequence[ValueInfoProto]) -> GivenSizes:
@@ -127,6 +172,7 @@ def given_shapes(texts: Sequence[str], inputs: Mapping[str, Sequence[int | str |
         OptionError: as there.
     """
     values = [helper.make_tensor_value_info(name, TensorProto.UNDEFINED, dims) for name, dims in inputs.items()]
+    unname(values, two_sized(inputs, written_sizes(texts)).__contains__)
     return given_sizes(texts, values).shapes(values)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxprune.errors import OptionError
+from onnxprune.ir.sizes import is_name, two_sized
 from onnxprune.latency.stopwatch import NUMPY_TYPES, draw
 
 __all__ = ["ResolvedShapes", "SessionInput", "make_feeds", "resolve_shapes", "session_inputs", "to_ask"]
@@ -45,7 +46,11 @@ class ResolvedShapes:
 
 def session_inputs(session: Any) -> tuple[SessionInput, ...]:
     """Return the inputs of the session's model."""
-    return tuple(SessionInput(item.name, item.type, tuple(item.shape)) for item in session.get_inputs())
+    return tuple(SessionInput(item.name, item.type, tuple(map(_known, item.shape))) for item in session.get_inputs())
+
+
+def _known(dim: int | str | None) -> int | str | None:
+    return None if isinstance(dim, str) and not is_name(dim) else dim
 
 
 def _batch_symbols(inputs: Sequence[SessionInput]) -> set[str]:
@@ -119,7 +124,8 @@ def resolve_shapes(inputs: Sequence[SessionInput], batch: int, shapes: Mapping[s
 
     The batch sets every axis whose symbol is named like a batch (N, batch, batch_size, ...); where no symbol is, the
     symbolic first axes that are not named like a sequence; and unnamed first axes. ``shapes`` (input name to full
-    shape, -1 for "as without it") sets other dynamic axes, and with them every axis of the same symbol. What is left
+    shape, -1 for "as without it") sets other dynamic axes, and with them every axis of the same symbol, unless it gives axes of
+    one input that have this symbol two sizes: then it names nothing. What is left
     gets a default that is noted: 224 for the height and width of an image, else 64.
 
     A batch that the shapes give is taken where 1 is asked for. A model whose batch is fixed keeps it, with a note.
@@ -127,6 +133,7 @@ def resolve_shapes(inputs: Sequence[SessionInput], batch: int, shapes: Mapping[s
     """
     symbols = _batch_symbols(inputs)
     batch = _given_batch(inputs, symbols, shapes) if batch == 1 else batch
+    apart = two_sized({item.name: item.dims for item in inputs}, shapes)
     sizes: dict[tuple[str, int], int] = {}  # by input and axis
     given: dict[str, int] = {}  # by symbol
     dynamic = False
@@ -138,7 +145,7 @@ def resolve_shapes(inputs: Sequence[SessionInput], batch: int, shapes: Mapping[s
         for axis, size in asked.items():
             sizes[item.name, axis] = size
             symbol = item.dims[axis]
-            if isinstance(symbol, str) and given.setdefault(symbol, size) != size:
+            if isinstance(symbol, str) and symbol not in apart and given.setdefault(symbol, size) != size:
                 raise OptionError(f"axis {symbol!r} is given two sizes, {given[symbol]} and in input {item.name!r} {size}")
     guessed = []
     for item in inputs:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from nets import parse
+from onnxprune.data.samples import open_samples, sized
 from onnxprune.errors import OptionError
 from onnxprune.ir.model import Model
 
@@ -80,3 +82,41 @@ def test_the_rank_of_an_input_may_be_given() -> None:
     model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, None))
     assert Model.of(model, ("x=2x?",)).sizes.ranks == {"x": 2}
     assert fixed("x=2x?", model=model) == {"x.0": 2}
+
+
+ALIKE = "(float[n,3,dynamic,dynamic] x, float[n,dynamic] ids) => (float[n,3,dynamic,dynamic] y) { y = Relu(x) }"
+"""Height and width have one name, and so has the length of something else."""
+
+
+def names(model: Model) -> list[str]:
+    return [dim.dim_param for value in (*model.graph.input, *model.graph.output) for dim in value.type.tensor_type.shape.dim]
+
+
+def test_a_name_that_one_input_has_two_sizes_of_is_none() -> None:
+    model = Model.of(parse(ALIKE), ("x=?x3x48x192",))
+    assert model.sizes.fixed == {"x.2": 48, "x.3": 192}
+    assert names(model) == ["n", "", "", "", "n", "", "n", "", "", ""]
+    square = Model.of(parse(ALIKE), ("x=?x3x48x48",))
+    assert square.sizes.fixed == {"dynamic": 48}
+    with pytest.raises(OptionError, match="dimension 'dynamic' is given 48 and 7; it has one size"):
+        Model.of(parse(ALIKE), ("x=?x3x48x48", "ids=?x7"))
+
+
+def test_samples_show_it_too() -> None:
+    feeds = {"x": np.zeros((4, 3, 8, 16), np.float32), "ids": np.zeros((4, 7), np.float32)}
+    model = Model.of(parse(ALIKE))
+    found = sized(model, open_samples(feeds, model.inputs))
+    assert found.sizes.shapes(found.inputs) == {"x": (-1, -1, 8, 16), "ids": (-1, 7)}
+    assert names(model) == ["n", "", "dynamic", "dynamic", "n", "dynamic", "n", "", "dynamic", "dynamic"]
+
+
+def test_a_question_mark_is_no_name() -> None:
+    """As Paddle's exporter calls what is open."""
+    proto = parse(ALIKE)
+    for value in (*proto.graph.input, *proto.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if not dim.HasField("dim_value"):
+                dim.dim_param = "?"
+    model = Model.of(proto)
+    assert set(names(model)) == {""}
+    assert fixed("x=2x3x48x192", model=proto) == {"x.0": 2, "x.2": 48, "x.3": 192}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxprune.errors import OptionError
-from onnxprune.latency.inputs import SessionInput, make_feeds, resolve_shapes
+from onnxprune.latency.inputs import SessionInput, make_feeds, resolve_shapes, session_inputs
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,23 @@ def test_one_symbol_cannot_be_given_two_sizes() -> None:
     inputs = [SessionInput("a", "tensor(float)", ("N", "seq")), SessionInput("b", "tensor(float)", ("N", "seq"))]
     with pytest.raises(OptionError, match="'seq' is given two sizes, 3 and in input 'b' 4"):
         resolve_shapes(inputs, 1, {"a": [-1, 3], "b": [-1, 4]})
+
+
+def test_a_symbol_of_which_one_input_is_given_two_sizes_names_nothing() -> None:
+    image = SessionInput("x", "tensor(float)", ("N", 3, "any", "any"))
+    assert resolve_shapes([image], 2, {"x": [-1, 3, 48, 192]}).shapes == {"x": (2, 3, 48, 192)}
+    mask = SessionInput("m", "tensor(float)", ("N", "any"))
+    assert resolve_shapes([image, mask], 1, {"x": [-1, 3, 48, 192], "m": [-1, 7]}).shapes["m"] == (1, 7)
+
+
+def test_a_question_mark_is_no_symbol() -> None:
+    class Input:
+        name, type, shape = "x", "tensor(float)", ("?", 3, "?", "?")
+
+    class Session:
+        get_inputs = staticmethod(lambda: [Input])
+
+    assert session_inputs(Session) == (SessionInput("x", "tensor(float)", (None, 3, None, None)),)
 
 
 def test_feeds_depend_on_seed_and_name_alone() -> None:
