@@ -267,7 +267,7 @@ class InputSignature:
             OptionError: an array is missing, or its shape, type, values or number of samples do not fit.
         """
         count = self.count(table)
-        columns, labels = self._chosen(table)
+        columns, labels = self.chosen(table)
         whole = {s.name: s.read(columns[s.name].whole(), table.where) for s in self.specs if not s.batched}
         batched = [spec for spec in self.specs if spec.batched]
         if not batched or self._is_one(table, columns):
@@ -292,11 +292,11 @@ class InputSignature:
 
     def labelled(self, table: Table) -> bool:
         """Tell whether a table has labels."""
-        return self._chosen(table)[1] is not None
+        return self.chosen(table)[1] is not None
 
     def unscaled(self, table: Table) -> list[str]:
         """The inputs in floating point that a table has bytes for, as images are stored."""
-        columns, _ = self._chosen(table)
+        columns, _ = self.chosen(table)
         return [spec.name for spec in self.specs if spec.dtype.kind in "fV" and columns[spec.name].dtype == np.uint8]
 
     def count(self, table: Table) -> int:
@@ -305,7 +305,7 @@ class InputSignature:
         Raises:
             OptionError: as `blocks`, except for values.
         """
-        columns, labels = self._chosen(table)
+        columns, labels = self.chosen(table)
         one = self._is_one(table, columns)
         for spec in self.specs:
             _check(spec, columns[spec.name], table.where, lifted=one and spec.batched)
@@ -325,7 +325,7 @@ class InputSignature:
         ranks = [(spec.name, len(spec.sizes)) for spec in self.specs if spec.batched and spec.sizes is not None]
         return table.single and bool(ranks) and all(len(columns[name].shape) == rank - 1 for name, rank in ranks)
 
-    def _chosen(self, table: Table) -> tuple[dict[str, Column], Column | None]:
+    def chosen(self, table: Table) -> tuple[dict[str, Column], Column | None]:
         """The array of each input, and the labels."""
         names = {spec.name for spec in self.specs}
         labels = [name for name in (self.label, f"{self.label}s") if name in table.columns and name not in names]

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from onnxprune.data.batching import Batch, Held, InputSignature, SampleBlock, Table, assemble, take_samples
-from onnxprune.data.memory import memory_source
+from onnxprune.data.memory import memory_source, repeatable
 from onnxprune.data.noise import coloured
 from onnxprune.data.sources import SampleSource, find_source
 from onnxprune.data.variety import variety
 from onnxprune.errors import OptionError
+from onnxprune.ir.sizes import believed
 from onnxprune.runtime.partition import run_each
 from onnxprune.runtime.session import random_feeds
 from onnxprune.shapes.candidates import bindings
@@ -46,6 +47,7 @@ class Samples(ABC):
 
     Attributes:
         source: where they come from, for messages: ``--calib data.npz``.
+        signature: how arrays become the model's inputs.
         count: how many there are; ``None`` where only a pass over them would tell.
         labelled: whether there are labels.
         fresh: whether another pass may give other samples, as a function's.
@@ -58,6 +60,7 @@ class Samples(ABC):
     """
 
     source: str
+    signature: InputSignature
     count: int | None
     labelled: bool
     fresh: bool = False
@@ -131,15 +134,14 @@ def open_samples(
     """
     if limit is not None and limit < 1:
         raise OptionError(f"{option}: a limit of {limit} samples: take at least 1")
-    signature = InputSignature.of(inputs, label)
+    signature, source = InputSignature.of(inputs, label), repeatable(source)
     if isinstance(source, _Tables) and source.signature == signature and limit is None:
         return source
-    if isinstance(source, Samples):
-        found = _again(source, signature)
-    elif isinstance(source, str | Path):
-        found = find_source(source, option, signature, preprocess)
-    else:
-        found = memory_source(source, signature)
+    found = _source(source, option, signature, preprocess)
+    shown = _believed(inputs, found, signature)
+    if shown is not inputs:
+        signature = InputSignature.of(shown, label)
+        found = _source(source, option, signature, preprocess)
     if preprocess and not found.images:
         raise OptionError(f"--preprocess {preprocess}: is for a folder of images, which {found.text} is not")
     opened = _Tables(found, signature, limit)
@@ -173,7 +175,7 @@ def sized(model: Model, samples: Samples | None) -> Model:
     if samples is None or batch is None:
         return model
     result = model.believing({name: array.shape for name, array in batch.feeds.items()}).copy()
-    batched = {spec.name for spec in InputSignature.of(model.inputs).specs if spec.batched}
+    batched = {spec.name for spec in InputSignature.of(result.inputs).specs if spec.batched}
     shapes = {name: array.shape for name, array in batch.feeds.items()}
     sizes = {name: (None, *shape[1:]) if name in batched else shape for name, shape in shapes.items()}
     result.sizes = model.sizes.with_samples(sizes, result.inputs, samples.source)
@@ -206,6 +208,24 @@ def _state_of_one(model: Model, samples: Samples, signature: InputSignature) -> 
         return False
     alone, together = run_each(model, [one.feeds, two.feeds])
     return isinstance(together, Exception) and not isinstance(alone, Exception)
+
+
+def _source(source: SamplesLike, option: str, signature: InputSignature, preprocess: str | None) -> SampleSource:
+    if isinstance(source, Samples):
+        return _again(source, signature)
+    if isinstance(source, str | Path):
+        return find_source(source, option, signature, preprocess)
+    return memory_source(source, signature)
+
+
+def _believed(inputs: Sequence[ValueInfoProto], found: SampleSource, signature: InputSignature) -> Sequence[ValueInfoProto]:
+    """The inputs, as far as the first samples agree with the names of their dimensions.
+
+    A first axis that has the name of another is no batch, unless these have different sizes: then it may be.
+    """
+    if all(spec.batched for spec in signature.specs) or (table := next(found.tables(), None)) is None:
+        return inputs
+    return believed(inputs, {name: column.shape for name, column in signature.chosen(table)[0].items()})
 
 
 def _again(samples: Samples, signature: InputSignature) -> SampleSource:

@@ -230,7 +230,8 @@ def judge_optimized(source: ModelSource, recipe: OptimizeRecipe, gates: Gates, m
         QualityError: it is not as good as a gate asks.
     """
     original = Model.of(source, recipe.shape)
-    jury = Jury.of(gates, original, optional_samples(recipe.calib, original.inputs, recipe.preprocess), recipe.preprocess)
+    given = optional_samples(recipe.calib, original.inputs, recipe.preprocess)
+    jury = Jury.of(gates, sized(original, given), given, recipe.preprocess)
     return jury.judge(made, seed=recipe.seed, score=score)
 
 

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
-from onnx import TensorProto, helper
+from onnx import TensorProto, ValueInfoProto, helper
 
 from onnxprune.errors import OptionError
 from onnxprune.options.sizes import Sizes, check_shape, read_shape
 
-if TYPE_CHECKING:
-    from onnx import ValueInfoProto
-
 __all__ = [
     "GivenSizes",
+    "believed",
     "given_shapes",
     "given_sizes",
     "is_name",
@@ -121,6 +118,21 @@ def unname(values: Iterable[ValueInfoProto], lost: Callable[[str], bool]) -> Non
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param and lost(dim.dim_param):
                 dim.ClearField("dim_param")
+
+
+def believed(inputs: Sequence[ValueInfoProto], shapes: Mapping[str, Sequence[int | None]]) -> Sequence[ValueInfoProto]:
+    """The inputs without the names of dimensions of which one of them has two sizes; the same where there are none.
+
+    Args:
+        inputs: of a graph.
+        shapes: see `two_sized`.
+    """
+    lost = two_sized({value.name: GivenSizes().axes(value) for value in inputs}, shapes)
+    if not lost:
+        return inputs
+    copies = [ValueInfoProto.FromString(value.SerializeToString()) for value in inputs]
+    unname(copies, lost.__contains__)
+    return copies
 
 
 def told_inputs(inputs: Sequence[ValueInfoProto]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onnxprune.data.samples import optional_samples
+from onnxprune.data.samples import optional_samples, sized
 from onnxprune.driver.destination import Destination
 from onnxprune.driver.judgement import Jury
 from onnxprune.driver.tracking import check_tracking, log_run
@@ -332,7 +332,7 @@ def _jury(build: Build, original: Model) -> Jury:
     told = _judges(build)
     try:
         given = optional_samples(told["calib"], original.inputs, told["preprocess"] if told["calib"] else "")
-        return Jury.of(build.gates, original, given, told["preprocess"])
+        return Jury.of(build.gates, sized(original, given), given, told["preprocess"])
     except OptionError as error:
         raise OptionError(f"{build.path}: {error}") from error
 

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from onnxprune.data.batching import Batch, Held, InputSignature, Table
+from onnxprune.data.batching import Batch, Held, Table
 from onnxprune.data.samples import open_samples
 from onnxprune.errors import OptionError
 from onnxprune.ir.weights import Array
@@ -84,7 +84,7 @@ class TrainingData:
         """
         samples = open_samples(source, inputs, option="--data", preprocess=preprocess, label=label)
         self.source, self.labelled = samples.source, samples.labelled
-        self.samples, self._signature = samples, InputSignature.of(inputs, label)
+        self.samples, self._signature = samples, samples.signature
         self._multiple = self._signature.size or samples.multiple
         self.size = self._signature.size or samples.at_a_time(batch)
         self._seed, self._shard = seed, shard

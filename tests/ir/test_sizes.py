@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper
@@ -108,6 +110,22 @@ def test_samples_show_it_too() -> None:
     found = sized(model, open_samples(feeds, model.inputs))
     assert found.sizes.shapes(found.inputs) == {"x": (-1, -1, 8, 16), "ids": (-1, 7)}
     assert names(model) == ["n", "", "dynamic", "dynamic", "n", "dynamic", "n", "", "dynamic", "dynamic"]
+
+
+def test_a_batch_may_have_the_name_of_everything_else(tmp_path: Path) -> None:
+    """Samples show that it is one: there are more of them than a row has numbers."""
+    model = Model.of(parse("(float[any,3,any,any] x) => (float[any,3,any,any] y) { y = Relu(x) }"))
+    array = np.random.default_rng(0).standard_normal((64, 3, 8, 12)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=array)
+    for source in (str(tmp_path / "x.npz"), {"x": array}, iter([array[:32], array[32:]])):
+        samples = open_samples(source, model.inputs)
+        assert samples.count in {64, None}
+        assert [batch.feeds["x"].shape for batch in samples.batches(32)] == [(32, 3, 8, 12)] * 2
+        found = sized(model, samples)
+        assert found.sizes.shapes(found.inputs) == {"x": (-1, -1, 8, 12)}
+        assert open_samples(samples, model.inputs).count in {64, None}
+    square = open_samples({"x": array[:8, :, :8, :8]}, model.inputs)
+    assert square.count == 1, "eight images of 8 px are one input, as far as anyone can see"
 
 
 def test_a_question_mark_is_no_name() -> None:
