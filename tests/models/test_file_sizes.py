@@ -15,6 +15,7 @@ from models.test_zoo import ALL, load
 from onnxprune import Recipe, SparseRecipe, decode, encode, prune, quantize, sparsify
 from onnxprune.driver.apply import apply
 from onnxprune.driver.result import ModelResult
+from onnxprune.errors import OnnxPruneError
 from onnxprune.ir import files
 from onnxprune.ir.model import Model
 from onnxprune.options.train import Sparse, Training
@@ -125,9 +126,20 @@ def test_weights_that_nodes_fill(name: str, tmp_path: Path) -> None:
     assert files.size_on_disk(tmp_path / "out.onnx") <= files.size_on_disk(path)
 
 
+FILLED = tuple(f"file_light_{name}" for name in ("densenet121", "inception_v1", "resnet50", "zfnet512"))
+"""Files of the zoo all of whose weights nodes make, of next to nothing."""
+REFUSED = {(name, "sparsify"): "is made by nodes, and would be stored if it had zeros" for name in FILLED} | {
+    ("file_light_densenet121", "encode"): "operator set 9 lacks what decodes weights: .* or encode as coo"
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["prune", "sparsify", "encode"])
 @pytest.mark.parametrize("name", ALL)
 def test_whole_zoo(shared: Callable[[str], Path], name: str, command: str, tmp_path: Path) -> None:
     source = load(shared, name)
+    if (name, command) in REFUSED:
+        with pytest.raises(OnnxPruneError, match=REFUSED[name, command]):
+            check(source, command, source.ByteSize(), tmp_path)
+        return
     check(source, command, source.ByteSize(), tmp_path)
