@@ -1,8 +1,8 @@
 """Sizes of the inputs of a graph that are known before any is tried: from the user, and from samples.
 
 An *open* axis has no number in the file. It has a key: the name of its dimension, or ``input.axis`` where that has none. Axes
-with one key have one size. Names that say otherwise are no names: Paddle's exporter calls every open axis ``?``, and people call
-both height and width ``dynamic``. What the file calls so loses its name.
+with one key have one size. Names that say otherwise are no names: exporters call every open axis ``?``, and people call both
+height and width ``dynamic``. What the file calls so loses its name.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from nets import parse
 from onnxprune import Gates, OptionError, QualityError, Recipe, SparseRecipe, prune, sparsify
 from onnxprune.data.samples import open_samples
 from onnxprune.driver.apply import carry_out
-from onnxprune.driver.judgement import Judgement, Jury, Level
+from onnxprune.driver.judgement import Judgement, Jury, Level, judge_optimized
 from onnxprune.driver.prune import make_plan
 from onnxprune.ir.model import Model
+from onnxprune.options.optimize import OptimizeRecipe
 from onnxprune.verify.drift import Drift
 from onnxprune.verify.metrics import QualityScore
 
@@ -31,6 +33,17 @@ def data(count: int, *, labels: bool = False) -> dict[str, Any]:
 def jury(count: int, **gates: str) -> Jury:
     model = Model.of(parse(BODY))
     return Jury.of(Gates(**gates), model, open_samples(data(count), model.inputs))
+
+
+def test_samples_are_held_out_where_their_axis_is_called_as_others_are(tmp_path: Path) -> None:
+    """Samples show that it is the batch, when what `optimize` made is judged, too."""
+    proto = parse(BODY.replace("float[N,16]", "float[any,any]").replace("float[N,4]", "float[any,4]"))
+    np.savez(tmp_path / "calib.npz", **data(64))
+    recipe, score = OptimizeRecipe(calib=str(tmp_path / "calib.npz")), QualityScore("agreement", 1.0, 1.0, 8, "some")
+    found = judge_optimized(proto, recipe, Gates(), Model.of(proto), score)
+    assert found.drift is not None
+    assert found.drift.samples == 8
+    assert found.drift.source.endswith("held out")
 
 
 @pytest.mark.parametrize(("count", "held"), [(32, 4), (240, 30), (512, 64), (4096, 64)])

@@ -129,7 +129,7 @@ def test_a_batch_may_have_the_name_of_everything_else(tmp_path: Path) -> None:
 
 
 def test_a_question_mark_is_no_name() -> None:
-    """As Paddle's exporter calls what is open."""
+    """As some files of Paddle call what is open."""
     proto = parse(ALIKE)
     for value in (*proto.graph.input, *proto.graph.output):
         for dim in value.type.tensor_type.shape.dim:
