@@ -77,6 +77,7 @@ PROTOBUF |= {
     "ir.discontinuities",
     "data.batching",
     "ir.files",
+    "latency.int8_form",
     "latency.segments",
     "latency.timer",
     "latency.worklist",
@@ -123,6 +124,8 @@ UNTESTED = {
     "cli.building": "test_pipeline",
     "cli.demo_tables": "tests/cli/test_demo.py",
     "latency.model": "tests/latency/test_profiler.py",
+    "driver.layer_types": "tests/driver/levers/test_channels.py",
+    "runtime.int8_operators": "tests/latency/test_int8_form.py",
     "shapes.binding": "test_inference",
     "driver.ort_quantizer": "test_quantizer",
     "options.quantize": "test_quantizer",
@@ -259,6 +262,7 @@ def test_few_modules_know_the_runtime() -> None:
         "latency.stopwatch",
         "latency.on_device",
         "driver.ort_quantizer",
+        "runtime.int8_operators",
     }
 
 

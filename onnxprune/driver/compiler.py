@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from onnxprune.data.samples import Samples, noise_samples
 from onnxprune.driver.exponents import best_exponent, drifted, small_enough
+from onnxprune.driver.layer_types import IN_FLOATS, LayerTypes
 from onnxprune.driver.prepared import Prepared
 from onnxprune.driver.progress import Stages
 from onnxprune.driver.proof import Judge, broken, exact
@@ -86,10 +87,14 @@ class Compiler:
         self._latest: Prepared | None = None
         self._exponent: float | None = None
 
-    def build(self, target: Target) -> Pruned:
+    def build(self, target: Target, types: LayerTypes = IN_FLOATS) -> Pruned:
         """A small model that meets a target; surgery proven, readers repaired.
 
         Groups that break the law are left whole, and stay so for every later target.
+
+        Args:
+            target: of latency, what remains of the model's whose layers compute in ``types``.
+            types: what layers will compute in, which decides what widths save.
 
         Raises:
             ModelError: the weights are not finite floats.
@@ -98,7 +103,7 @@ class Compiler:
                 else than the file.
         """
         while True:
-            analysis, plan = self.planned(target)
+            analysis, plan = self.planned(target, types)
             with self.stages("surgery", "cutting"):
                 pruned = Pruned(analysis, plan, PruneChannels().run(analysis, plan), frozen=self._prepared().frozen)
             if not self.recipe.verify:
@@ -135,15 +140,15 @@ class Compiler:
         tied = tie(pruned.model)
         return replace(pruned, model=Restore().run(tied, self.file), params=footprint(tied).params)
 
-    def planned(self, target: Target) -> tuple[Analysis, Plan]:
-        """The normalised model with its groups, and a plan for a target.
+    def planned(self, target: Target, types: LayerTypes = IN_FLOATS) -> tuple[Analysis, Plan]:
+        """The normalised model with its groups, and a plan for a target, as by `build`.
 
         Raises:
             ModelError: the weights are not finite floats.
             TargetError: the target cannot be reached; says what is reachable.
         """
         prepared = self._prepared()
-        plan = prepared.allocator(target)
+        plan = prepared.allocator(target, types)
         try:
             with self.stages("analysis", "allocating"):
                 return prepared.analysis, plan(self._exponent_for(prepared, target, plan))
@@ -153,13 +158,13 @@ class Compiler:
             failed = f"{len(prepared.frozen)} groups failed verification: {', '.join(prepared.frozen)}"
             raise TargetError(f"{error} ({failed})") from error
 
-    def draft(self, target: Target) -> tuple[Model, Model]:
-        """The normalised original and the model that a target comes to, cut but neither proven nor repaired.
+    def draft(self, target: Target, types: LayerTypes = IN_FLOATS) -> tuple[Model, Model]:
+        """The normalised original and the model that a target comes to as by `build`, cut but neither proven nor repaired.
 
         Raises:
             TargetError: the target cannot be reached; says what is reachable.
         """
-        analysis, plan = self.planned(target)
+        analysis, plan = self.planned(target, types)
         return analysis.model, PruneChannels().run(analysis, plan)
 
     def rehearsed(self, target: Target) -> float | None:

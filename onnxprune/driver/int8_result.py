@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import NodeProto
 
-from onnxprune.driver import ort_quantizer
+from onnxprune.driver.ort_quantizer import BYTES
 from onnxprune.errors import VerificationError
 from onnxprune.ir.model import DEFAULTS
 from onnxprune.ir.node import QDQ, domain_of, every_graph, every_node
 from onnxprune.ir.weights import FLOATS
+from onnxprune.runtime.int8_operators import operators
 
 if TYPE_CHECKING:
     from onnxprune.ir.model import Model
@@ -76,7 +77,7 @@ def kept_in_float(model: Model, excluded: Mapping[str, str]) -> Iterator[dict[st
     """Nodes that compute in floating point: name, operator, and why."""
     dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     types = _types(model)
-    known = ort_quantizer.operators()
+    known = operators()
     for node in computing(model):
         floats = [name for name in node.input if name and (name in dequantized or types.get(name, 1) in FLOATS)]
         if node.name in excluded:
@@ -102,7 +103,7 @@ def idle_in_int8(model: Model, excluded: Mapping[str, str]) -> dict[str, str]:
     same = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type in QDQ}
     converted = same.keys() | set(same.values())
     touched = (node for node in computing(model) if not converted.isdisjoint([*node.input, *node.output]))
-    known = ort_quantizer.operators()
+    known = operators()
     nodes = [node for node in touched if node.name not in excluded and node.op_type in known and not domain_of(node)]
     makers = {_followed(name, same): node.name for node in nodes for name in node.output if name in converted}
     stretches = {node.name: {node.name} for node in nodes}
@@ -136,7 +137,7 @@ def kept_in_bodies(model: Model) -> Iterator[dict[str, str]]:
     for body in bodies:
         constants.update(tensor.name for tensor in body.initializer if tensor.data_type in FLOATS)
         constants.update(node.output[0] for node in body.node if node.op_type == "Constant" and _holds_floats(node))
-    known = ort_quantizer.operators()
+    known = operators()
     for node in (node for body in bodies for node in body.node):
         if node.op_type in known and constants.intersection(node.input[1:]):
             yield {"node": node.name or node.output[0], "op": node.op_type, "why": _IN_BODY}
@@ -169,7 +170,7 @@ def weight_zeros(prepared: Model, result: Model) -> dict[str, WeightZeros]:
             continue
         weight = result.weights[node.input[0]]
         name = weight.name.removesuffix("_quantized")
-        if weight.dtype not in ort_quantizer.BYTES or name not in prepared.weights:
+        if weight.dtype not in BYTES or name not in prepared.weights:
             continue
         point, along = result.weights[node.input[2]].array(), [1] * len(weight.shape)
         if point.size > 1:

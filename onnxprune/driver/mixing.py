@@ -63,7 +63,7 @@ def _tried(trials: Trials, mixture: Mixture) -> Trial | None:
 
 def _graded_at(trials: Trials, rung: Trial, lever: GradedLever, share: float) -> Trial | None:
     """A graded lever on top of a rung. Without what comes after it in the rung it is tried, too: that is built already."""
-    choice = lever.at(round(share, 4))
+    choice = lever.at(round(share, 4), rung.mixture)
     found = _tried(trials, rung.mixture.having(lever.name, choice))
     if found:
         names = [one.name for one in trials.levers]
@@ -164,7 +164,7 @@ def _drafted(trials: Trials, wish: Meets, rung: Trial, lever: GradedLever, start
     met: dict[float, float] = {}
 
     def measure(share: float) -> float:
-        draft = trials.draft(rung.mixture.having(lever.name, lever.at(share)), lever)
+        draft = trials.draft(rung.mixture.having(lever.name, lever.at(share, rung.mixture)), lever)
         if draft is None:
             raise TargetError(f"{lever.name}: no draft at {share}")
         if wish.holds(draft):

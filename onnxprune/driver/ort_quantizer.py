@@ -29,6 +29,7 @@ from onnxprune.ir.weights import Weight
 from onnxprune.passes.generated import generated_weights
 from onnxprune.runtime import session
 from onnxprune.runtime.custom_operators import register_libraries
+from onnxprune.runtime.int8_operators import operators
 from onnxprune.runtime.parallel import at_once, map_ordered
 from onnxprune.runtime.stopping import run_options
 from onnxprune.shapes.run_memory import runs_that_fit
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from onnxprune.data.batching import Batch
     from onnxprune.data.samples import Samples
 
-__all__ = ["BYTES", "PER_CHANNEL", "PER_TENSOR", "Settings", "Workshop", "operators"]
+__all__ = ["BYTES", "PER_CHANNEL", "PER_TENSOR", "Settings", "Workshop"]
 
 BYTES = frozenset({TensorProto.INT8, TensorProto.UINT8})
 """Element types of quantised weights."""
@@ -71,13 +72,6 @@ class Settings:
     reduce_range: bool
     exclude: Sequence[str] = ()
     whole: Sequence[str] = ()
-
-
-def operators() -> frozenset[str]:
-    """Operators that the quantizer may put into int8."""
-    from onnxruntime.quantization import registry
-
-    return frozenset(registry.QDQRegistry) | frozenset(registry.QLinearOpsRegistry)
 
 
 class Workshop:

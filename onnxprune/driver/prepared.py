@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from onnxprune.driver.layer_types import IN_FLOATS, LayerTypes
 from onnxprune.driver.shared import SharedStages
+from onnxprune.errors import ModelError
 from onnxprune.passes import Allocate, Couple, Observe, ScoreChannels, Sensitivity
 from onnxprune.passes.analysis import Analysis
 from onnxprune.pruning.allocation import widths
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from onnxprune.data.calibration import Calibration
     from onnxprune.driver.progress import Stages
     from onnxprune.latency.device_table import DeviceTable
+    from onnxprune.latency.model import LatencyModel
     from onnxprune.latency.profiler import LatencyProfiler
     from onnxprune.options.prune import Recipe
     from onnxprune.options.targets import Target
@@ -73,10 +76,15 @@ class Prepared:
         """Whether a target is shared out by what each group costs."""
         return self.recipe.scope == "sensitivity" and target.metric != "channels"
 
-    def allocator(self, target: Target) -> Callable[[float], Plan]:
-        """A function from an exponent of predicted errors to the plan for a target; what that needs is worked out here."""
+    def allocator(self, target: Target, types: LayerTypes = IN_FLOATS) -> Callable[[float], Plan]:
+        """A function from an exponent of predicted errors to the plan for a target; what that needs is worked out here.
+
+        Args:
+            target: of a latency, of the model whose layers compute in ``types``.
+            types: what layers will compute in.
+        """
         scores, curves = self.scores, self.curves if self.by_curves(target) else {}
-        latencies = self.latencies if target.timed else None
+        latencies = self.latencies_in(types) if target.timed else None
 
         def plan(exponent: float) -> Plan:
             step = Allocate(target, self.recipe.scope, self.recipe.align, exponent, self.recipe.own)
@@ -134,11 +142,30 @@ class Prepared:
             )
 
     @cached_property
-    def latencies(self) -> TargetPrices:
+    def latencies(self) -> LatencyModel:
         """What the model takes under any plan, by timing its layers here, or by the table of another device."""
         with self.stages("latency table", "timing layers" if self.device is None else "reading the table of the device"):
             profiler, wanted = self._profiler()
             return profiler.profile(wanted)
+
+    @cached_property
+    def _int8_latencies(self) -> LatencyModel | None:
+        """The same in int8; ``None`` where ONNX Runtime does not run all of it so."""
+        from onnxprune.latency.int8_form import in_int8
+
+        with self.stages("latency table", "timing layers in int8"):
+            profiler, wanted = self._profiler(in_int8)
+            try:
+                return profiler.profile(wanted)
+            except ModelError:
+                return None
+
+    def latencies_in(self, types: LayerTypes) -> TargetPrices:
+        """As `latencies`, where layers compute in some types, as far as it is known what they take in int8."""
+        ints = self._int8_latencies if types.int8 else None
+        if ints is None:
+            return self.latencies
+        return self.latencies.blended(ints, types.is_int8) if types.floats else ints
 
     @cached_property
     def device(self) -> DeviceTable | None:
@@ -152,15 +179,17 @@ class Prepared:
         profiler, wanted = self._profiler()
         return profiler.worklist(wanted)
 
-    def _profiler(self) -> tuple[LatencyProfiler, dict[Factor, list[int]]]:
-        """What times the layers, and the widths at which that is needed."""
+    def _profiler(
+        self, form: Callable[[ModelProto], ModelProto] | None = None
+    ) -> tuple[LatencyProfiler, dict[Factor, list[int]]]:
+        """What times the layers, in a form of `LatencyProfiler`, and the widths at which that is needed."""
         from onnxprune.latency.profiler import LatencyProfiler
 
         analysis, align = self.analysis, self.recipe.align.suited(timed=True)
         coupling = analysis.coupling
         model, shapes, device = analysis.model, analysis.shapes, self.device
         progress = self._timing if device is None else None  # nothing is timed
-        profiler = LatencyProfiler(model, coupling, shapes, align=align.channels, progress=progress, device=device)
+        profiler = LatencyProfiler(model, coupling, shapes, align=align.channels, progress=progress, device=device, form=form)
         return profiler, {group.factor: widths(group, coupling, align) for group in coupling.groups}
 
     def _timing(self, what: str, done: int, steps: int) -> None:

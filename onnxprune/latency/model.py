@@ -10,7 +10,8 @@ no segment. So the time of the whole model is fitted under a few plans as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ from onnxprune.axes.factors import Factor, length
 from onnxprune.latency.interpolation import GridInterpolator
 
 if TYPE_CHECKING:
+    from onnx import NodeProto
+
     from onnxprune.latency.segments import Segment, SegmentedGraph
 
 __all__ = ["LatencyFit", "LatencyModel", "SegmentCost", "fit_latency"]
@@ -107,7 +110,7 @@ class LatencyModel:
             untimed: see the class.
         """
         self.fit, self.untimed = fit, untimed
-        self._graph, self._costs = graph, [cost.fitted(fit) for cost in costs]
+        self._graph, self._costs, self._factors = graph, [cost.fitted(fit) for cost in costs], factors
         self._touched: dict[Factor, list[SegmentCost]] = {factor: [] for factor in factors}
         for cost in self._costs:
             for leaf in {leaf for factor in cost.segment.coordinates for leaf in graph.below(factor)}:
@@ -131,6 +134,21 @@ class LatencyModel:
         """The other factors whose counts matter for what a change of this one costs."""
         costs = self._touched.get(factor, ())
         return {leaf for cost in costs for axis in cost.segment.coordinates for leaf in self._graph.below(axis)} - {factor}
+
+    def blended(self, other: LatencyModel, taken: Callable[[Sequence[NodeProto]], bool]) -> LatencyModel:
+        """The same with some segments in the form of another one, as int8; what conversions between them take is left out.
+
+        Args:
+            other: of the same graph, in another form.
+            taken: tells of the nodes of a segment whether its time is the other's.
+        """
+        nodes = self._graph.model.graph.node
+        choices = [taken([nodes[place] for place in cost.segment.nodes]) for cost in self._costs]
+        costs = [theirs if other_is else ours for other_is, ours, theirs in zip(choices, self._costs, other._costs, strict=True)]
+        share = sum(choices) / max(len(choices), 1)
+        offset = self.fit.offset + share * (other.fit.offset - self.fit.offset)
+        fit = LatencyFit(1.0, 0.0, offset, math.nan, max(self.fit.error, other.fit.error))
+        return LatencyModel(self._graph, self._factors, costs, fit, self.untimed)
 
     def _sum(self, costs: Sequence[SegmentCost], counts: Mapping[Factor, int]) -> float:
         return sum(cost.milliseconds(cost.point(self._graph, counts)) for cost in costs)

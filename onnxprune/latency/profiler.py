@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
@@ -93,6 +93,7 @@ class LatencyProfiler:
         progress: TimingProgress | None = None,
         timer: Timer | None = None,
         device: DeviceTable | None = None,
+        form: Callable[[ModelProto], ModelProto] | None = None,
     ) -> None:
         """Cut the model into segments; nothing is timed yet.
 
@@ -109,6 +110,7 @@ class LatencyProfiler:
             progress: told (what, steps done, steps in all).
             timer: what times models, if not ONNX Runtime.
             device: times of another device, instead of those that are taken here.
+            form: what models are timed as, as `onnxprune.latency.int8_form.in_int8`; as they are if none.
 
         Raises:
             OptionError: an open size has no plausible default; says which input.
@@ -123,7 +125,7 @@ class LatencyProfiler:
             place = user_cache() / "latency.sqlite" if cache == "auto" else cache
             kept = LatencyCache(place, fingerprint(machine, provider))
         self._times = Timings(timer or OrtTimer(provider, threads), kept, yardstick(), constant_bytes, progress)
-        self._align, self._device = align, device
+        self._align, self._device, self._form = align, device, form
         fed = [SessionInput(value.name, "", _dims(value)) for value in model.inputs]
         self._model, self._factors = model, [group.factor for group in coupling.groups]
         inputs = inputs or model.sizes.shapes(model.inputs)
@@ -172,8 +174,8 @@ class LatencyProfiler:
         """What `profile` times, by digest: models of layers, and the whole model under some plans; nothing is timed."""
         self._samplings(widths)
         layers = dict(self._times.models)
-        wholes = [model for sizes in self._plans() if (model := self._graph.whole(sizes))]
-        return layers, {_digest(model): model for model in wholes}
+        wholes = [self._add(model) for sizes in self._plans() if (model := self._graph.whole(sizes))]
+        return layers, {digest: self._times.models[digest] for digest in wholes}
 
     def _samplings(self, widths: Mapping[Factor, Sequence[int]] | None) -> list[_Sampling]:
         """The models to time for each segment, for plans with these widths and those of earlier calls."""
@@ -186,6 +188,7 @@ class LatencyProfiler:
 
     def _add(self, model: ModelProto) -> str:
         """The digest of a model, which may be timed from now on; equal models have one."""
+        model = self._form(model) if self._form else model
         digest = _digest(model)
         self._times.models[digest] = model
         return digest

@@ -16,7 +16,7 @@ from onnxprune.axes.rules.registry import Reason
 from onnxprune.errors import OptionError, TargetError
 from onnxprune.options.targets import Align, Target
 from onnxprune.pruning.knapsack import Curve, choose_widths
-from onnxprune.pruning.width_search import GroupWidths, TargetPrices, WidthSearch, WidthStep
+from onnxprune.pruning.width_search import GroupWidths, TargetPrices, WidthSearch, WidthStep, cheapest
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import Coupling, CouplingGroup
@@ -132,7 +132,8 @@ def allocate_by_curves(
     curves = {name: replace(curve, error=curve.error**exponent) for name, curve in curves.items()}
     counts = choose_widths(coupling.groups, curves, allowed, prices, target.fraction * whole, kernels)
     if counts is None:
-        raise _out_of_reach(target, prices, {groups[name].factor: choices[0] for name, choices in allowed.items()}, align)
+        least = cheapest({groups[name].factor: choices for name, choices in allowed.items()}, prices)
+        raise _out_of_reach(target, prices, least, align)
     factors = {groups[name].factor: count for name, count in counts.items()}
     keep = {name: curves[name].keep(count) for name, count in counts.items() if count < groups[name].size}
     return Allocation(keep, prices.total(factors) / whole)

@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.pruning.width_search import GroupWidths, PriceChanges, Prices, TargetPrices, WidthSearch, WidthStep
+from onnxprune.pruning.width_search import (
+    GroupWidths,
+    PriceChanges,
+    Prices,
+    TargetPrices,
+    WidthSearch,
+    WidthStep,
+    settled,
+    thinned,
+)
 
 if TYPE_CHECKING:
     from onnxprune.axes.coupling import CouplingGroup
@@ -31,10 +40,6 @@ __all__ = ["Curve", "choose_widths"]
 
 _STEPS = 30
 """Bisection steps of the price: from 24 orders of magnitude to less than a ten-millionth of it."""
-_ROUNDS = 30
-"""Rounds over all groups until none moves; where two groups alternate, this ends it."""
-_CHOICES = 24
-"""Widths of one group that the relaxation looks at; the others are there to spend what is left."""
 _WORTH = 0.5
 """The worth of a share of what kernels compute, beside one of what the target counts."""
 _TRIALS = 200_000
@@ -100,7 +105,7 @@ class _CurveSearch(WidthSearch):
         self.kernels = _Kernels(kernels, self.allowed, prices.total({}) / budget) if kernels else None
         self.price = 0.0
         self.errors = {group.factor: curves[group.id].error[group.size - np.array(allowed[group.id])] for group in groups}
-        self.coarse = {factor: _thinned(widths) for factor, widths in self.allowed.items()}
+        self.coarse = {factor: thinned(widths) for factor, widths in self.allowed.items()}
         self.trials = _TRIALS
 
     def run(self) -> GroupWidths | None:
@@ -141,20 +146,16 @@ class _CurveSearch(WidthSearch):
 
     def _relaxed(self, price: float, start: GroupWidths) -> GroupWidths:
         """The width of each group with the least ``error + price * cost / budget``, given the others', until none moves."""
-        counts = dict(start)
-        for _ in range(_ROUNDS):
-            moved = False
-            for factor, widths in self.coarse.items():
-                errors = [self._at(factor, width) for width in widths]
-                paid = np.array(self.changes(counts, factor, widths)) / self.budget
-                if self.kernels:
-                    paid += self.kernels.changes(counts, factor, widths)
-                best = widths[int(np.argmin(np.array(errors) + price * paid))]
-                moved |= best != counts[factor]
-                counts[factor] = best
-            if not moved:
-                break
-        return counts
+
+        def choose(counts: GroupWidths, factor: Factor) -> int:
+            widths = self.coarse[factor]
+            errors = [self._at(factor, width) for width in widths]
+            paid = np.array(self.changes(counts, factor, widths)) / self.budget
+            if self.kernels:
+                paid += self.kernels.changes(counts, factor, widths)
+            return widths[int(np.argmin(np.array(errors) + price * paid))]
+
+        return settled(start, choose)
 
     def _exchange(self, counts: GroupWidths) -> GroupWidths:
         """Change one group and let others make up for it, for as long as less is lost."""
@@ -190,9 +191,3 @@ class _Kernels:
     def changes(self, counts: GroupWidths, factor: Factor, widths: Sequence[int]) -> Floats:
         """The growth when one group takes each of some widths. Returns float64 [widths]."""
         return self._worth * np.array(self._changes(counts, factor, widths))
-
-
-def _thinned(widths: Sequence[int]) -> list[int]:
-    """At most so many widths, evenly, both ends among them."""
-    at = np.unique(np.linspace(0, len(widths) - 1, min(_CHOICES, len(widths))).round().astype(int))
-    return [widths[i] for i in at]

@@ -13,10 +13,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 if TYPE_CHECKING:
     from onnxprune.axes.factors import Factor
 
-__all__ = ["GroupWidths", "PriceChanges", "Prices", "TargetPrices", "WidthSearch", "WidthStep"]
+__all__ = ["GroupWidths", "PriceChanges", "Prices", "TargetPrices", "WidthSearch", "WidthStep", "cheapest", "settled", "thinned"]
+
+_CHOICES = 24
+"""Widths of one group that are looked at where all would be many."""
+_ROUNDS = 30
+"""Rounds over all groups until none moves; where two groups alternate, this ends it."""
 
 GroupWidths = dict["Factor", int]
 """The width of every group, by its factor."""
@@ -84,6 +91,40 @@ class PriceChanges:
         return [known[width] - known[present] for width in widths]
 
 
+def thinned(widths: Sequence[int]) -> list[int]:
+    """At most so many widths, evenly, both ends among them."""
+    at = np.unique(np.linspace(0, len(widths) - 1, min(_CHOICES, len(widths))).round().astype(int))
+    return [widths[i] for i in at]
+
+
+def settled(start: GroupWidths, choose: Callable[[GroupWidths, Factor], int]) -> GroupWidths:
+    """Widths after each group in turn has taken the one that is best given the others', until none moves."""
+    counts = dict(start)
+    for _ in range(_ROUNDS):
+        moved = False
+        for factor, present in counts.items():
+            best = choose(counts, factor)
+            moved |= best != present
+            counts[factor] = best
+        if not moved:
+            break
+    return counts
+
+
+def cheapest(allowed: Mapping[Factor, Sequence[int]], prices: Prices) -> GroupWidths:
+    """The widths that cost least, as far as one group after the other finds them.
+
+    Time does not always fall with widths: an int8 convolution of 12 channels may take longer than one of 16.
+    """
+    changes, coarse = PriceChanges(prices, allowed), {factor: thinned(widths) for factor, widths in allowed.items()}
+
+    def choose(counts: GroupWidths, factor: Factor) -> int:
+        return coarse[factor][int(np.argmin(changes(counts, factor, coarse[factor])))]
+
+    starts = [{factor: widths[end] for factor, widths in allowed.items()} for end in (0, -1)]
+    return min((settled(start, choose) for start in starts), key=prices.total)
+
+
 class WidthSearch(ABC):
     """A search for widths whose price is within a budget.
 
@@ -91,7 +132,7 @@ class WidthSearch(ABC):
         allowed: the widths of each group, ascending.
         prices: the cost under widths.
         budget: the most that widths may cost.
-        least: every group at its least width.
+        least: the widths that cost least.
         changes: of the price, from widths to others.
     """
 
@@ -102,7 +143,7 @@ class WidthSearch(ABC):
 
     def __init__(self, allowed: Mapping[Factor, Sequence[int]], prices: Prices, budget: float) -> None:
         self.allowed, self.prices, self.budget = allowed, prices, budget
-        self.least = {factor: widths[0] for factor, widths in allowed.items()}
+        self.least = cheapest(allowed, prices)
         self.changes = PriceChanges(prices, allowed)
 
     @abstractmethod

@@ -36,7 +36,7 @@ class Ladder(Lever):
 class Graded(Ladder, GradedLever):
     """The same with one for every share."""
 
-    def at(self, share: float) -> str:
+    def at(self, share: float, beside: Mixture) -> str:
         return f"{share:g}"
 
 

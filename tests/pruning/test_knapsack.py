@@ -221,11 +221,3 @@ def test_no_groups() -> None:
 def test_a_curve_keeps_what_goes_last() -> None:
     curve = Curve(np.array([2, 0, 3, 1]), np.arange(5.0), {})
     assert [curve.keep(width).tolist() for width in (4, 3, 2, 1)] == [[0, 1, 2, 3], [0, 1, 3], [1, 3], [1]]
-
-
-def test_widths_of_the_relaxation_have_both_ends() -> None:
-    assert knapsack._thinned([3, 7]) == [3, 7]
-    some = knapsack._thinned(range(5, 505))
-    assert len(some) == 24
-    assert (some[0], some[-1]) == (5, 504)
-    assert some == sorted(set(some))

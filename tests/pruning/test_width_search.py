@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from onnxprune.axes.factors import Factor
-from onnxprune.pruning.width_search import GroupWidths, WidthSearch, WidthStep
+from onnxprune.pruning.width_search import GroupWidths, WidthSearch, WidthStep, cheapest, thinned
 
 A, B = Factor(8), Factor(8)
 
@@ -21,6 +21,20 @@ class Sum:
 
     def sharing(self, factor: Factor) -> set[Factor]:
         return set()
+
+
+class Blocks(Sum):
+    """Positions of A cost four times as much where they are no multiple of 4, unless B has all of its own."""
+
+    def total(self, counts: Mapping[Factor, int]) -> float:
+        a, b = (counts.get(factor, factor.size) for factor in (A, B))
+        return float(a * (1 if a % 4 == 0 or b == B.size else 4) + b)
+
+    def change(self, counts: dict[Factor, int], factor: Factor, count: int) -> float:
+        return self.total({**counts, factor: count}) - self.total(counts)
+
+    def sharing(self, factor: Factor) -> set[Factor]:
+        return {A, B} - {factor}
 
 
 class Search(WidthSearch):
@@ -65,3 +79,20 @@ def test_bisection_ends_next_to_the_budget() -> None:
     assert found[0][1] == {A: 2, B: 2}
     assert search(11).within(lambda share: {A: 8 - 2 * round(3 * share), B: 8}, 0, 1, 8)[-1][1] == {A: 2, B: 8}
     assert search(16).within(lambda share: {A: 8 - 2 * round(3 * share), B: 8}, 0, 1, 8)[-1][1] == {A: 8, B: 8}
+
+
+def test_the_cheapest_widths_need_not_be_the_least() -> None:
+    allowed = {A: [2, 4, 6, 8], B: [2, 4, 6, 8]}
+    assert cheapest(allowed, Sum()) == {A: 2, B: 2}
+    assert cheapest(allowed, Blocks()) == {A: 4, B: 2}
+    found = Search(allowed, Blocks(), 7)
+    assert found.least == {A: 4, B: 2}
+    assert found.within(lambda _: {A: 2, B: 2}, 0, 1, 8) == [(1, {A: 4, B: 2})]
+
+
+def test_of_many_widths_some_are_looked_at() -> None:
+    assert thinned([3, 7]) == [3, 7]
+    some = thinned(range(5, 505))
+    assert len(some) == 24
+    assert (some[0], some[-1]) == (5, 504)
+    assert some == sorted(set(some))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
+    from onnxprune.driver.layer_types import LayerTypes
     from onnxprune.driver.progress import Stages
     from onnxprune.ir.model import Model
     from onnxprune.latency.node_times import NodeTime
@@ -92,6 +93,7 @@ class Ground:
         stages: announces and times what is done.
         times: the time of each node that ONNX Runtime runs for a model.
         stack: closes what levers open.
+        types: what layers compute in, of choices that decide it; levers before these plan by it.
     """
 
     original: Model
@@ -100,6 +102,7 @@ class Ground:
     stages: Stages
     times: Callable[[Model], Sequence[NodeTime]]
     stack: ExitStack = field(default_factory=ExitStack)
+    types: dict[str, LayerTypes] = field(default_factory=dict)
 
 
 class Lever(ABC):
@@ -152,5 +155,5 @@ class GradedLever(Lever):
     """A lever with a choice for every share of the goal's metric; of its `choices` any will do that shows it has some."""
 
     @abstractmethod
-    def at(self, share: float) -> str:
-        """The choice that leaves about this share of the goal's metric."""
+    def at(self, share: float, beside: Mixture) -> str:
+        """The choice that leaves about this share of the goal's metric, beside choices of other levers."""

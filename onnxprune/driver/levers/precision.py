@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from onnxprune.data.samples import held_out
 from onnxprune.driver.kernels import apart, gap_in_int8
+from onnxprune.driver.layer_types import LayerTypes
 from onnxprune.driver.levers.base import Ground, Lever, Made, Mixture, Step
 from onnxprune.driver.levers.layers import Layer, layers_of, predicted, slower
 from onnxprune.driver.levers.rounding import rounding_noise
@@ -140,6 +141,7 @@ class Precision(Lever):
             if count >= len(noisy):
                 break
             count = count * 2 or 1
+        ground.types.update({choice: LayerTypes(int8=True, floats=stay.keys()) for choice, stay in ladder.items()})
         return ladder
 
     @staticmethod

@@ -59,9 +59,9 @@ class Zeros(GradedLever):
         except (ModelError, OptionError, TargetError) as error:
             self.notes.append(str(error))
             return ()
-        return (self.at(0.5),)
+        return (self.at(0.5, Mixture()),)
 
-    def at(self, share: float) -> str:
+    def at(self, share: float, beside: Mixture) -> str:
         """Where latency is the goal: a kernel that reads the share `PAYS` of a weight takes about as long as all of it does."""
         density = share if self.ground.recipe.by_size else share * PAYS
         return f"{_PATTERN} sparsity={number(round(1 - density, 4))}"

@@ -69,8 +69,8 @@ def test_it_is_offered_where_kernels_are_asked_for() -> None:
 
 
 def test_a_share_of_the_time_is_twice_as_much_of_the_weights() -> None:
-    assert lever().at(0.4) == "4x1 sparsity=0.8"
-    assert lever(target="size=0.3").at(0.4) == "4x1 sparsity=0.6"
+    assert lever().at(0.4, Mixture()) == "4x1 sparsity=0.8"
+    assert lever(target="size=0.3").at(0.4, Mixture()) == "4x1 sparsity=0.6"
 
 
 def test_layers_get_zeros_kernels_and_a_proof_of_both_lives() -> None:
