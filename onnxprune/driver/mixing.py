@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from onnxprune.driver.levers.base import GradedLever, Lever, Mixture
 from onnxprune.driver.search import approach, least_share
-from onnxprune.driver.trials import Meets, Trial, Trials, Wish
+from onnxprune.driver.trials import Meets, Trial, Trials, Wish, WithinDrop
 from onnxprune.errors import TargetError
 
 __all__ = ["search"]
@@ -25,9 +25,10 @@ def search(trials: Trials, wish: Wish) -> None:
     Exact levers that make the model no slower are part of all that follows. A lever with a few choices is a ladder, each
     rung of which loses less and saves less; what is predicted to be fastest is tried first, until one is good enough and the next
     is no better.
-    A graded lever is then searched with each rung that saves anything: for the most that may be lost, or by aiming
-    at what is asked for. What it found goes on from a milder choice, which leaves the next graded lever about half of what may be
-    lost, or is to be saved: that one is searched on top of it, too.
+    A graded lever is then searched with each rung that saves anything: for the most that may be lost, or by aiming at what is
+    asked for. A rung that loses too much where it would catch up with the best is left, by the last of these levers. What the
+    others found goes on from a milder choice, which leaves the next graded lever about half of what may be lost, or is to be
+    saved: that one is searched on top of it, too.
 
     Raises:
         TimeoutError: the time is over.
@@ -48,6 +49,8 @@ def search(trials: Trials, wish: Wish) -> None:
     for lever in graded:
         share, milder = _START, list[Trial]()
         for rung in sorted(useful, key=lambda rung: _saves(wish, rung)):  # what saves most first: time may end
+            if lever is graded[-1] and rung.mixture != start and _is_behind(trials, wish, rung, lever):
+                continue
             share = _graded(trials, wish, rung, lever, share)
             milder += _milder(trials, wish, rung, lever, share) if lever is not graded[-1] else ()
         useful += milder
@@ -118,6 +121,15 @@ def _promising(lever: Lever) -> list[str]:
     boldest, *_ = choices = lever.choices()
     first, *others = sorted(choices, key=lever.expected)
     return list(dict.fromkeys([first, boldest, *others]))
+
+
+def _is_behind(trials: Trials, wish: Wish, rung: Trial, lever: GradedLever) -> bool:
+    """Whether a rung loses more than the drop where it would be as fast as the best so far: then it is not searched."""
+    bar = trials.ranked(wish)[0].latency / rung.latency if isinstance(wish, WithinDrop) else 1.0
+    if bar >= 1:
+        return False
+    found = _graded_at(trials, rung, lever, bar)
+    return found is None or not wish.holds(found)
 
 
 def _graded(trials: Trials, wish: Wish, rung: Trial, lever: GradedLever, share: float) -> float:

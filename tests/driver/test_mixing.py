@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -268,6 +269,21 @@ def test_drafts_find_the_share_that_meets_a_target_so_that_few_models_are_finish
     with_channels = [one for one in drafted.tried if len({"channels", "precision"} & dict(one.choices).keys()) == 2]
     assert len(with_channels) <= (2 if off == 1 else 4)
     assert not any(math.isnan(trial.score) for trial in drafted.tried.values())
+
+
+def test_a_rung_that_cannot_catch_up_is_left_after_one_try() -> None:
+    trials, wish = Imagined(), WithinDrop(FULL, 0.01)
+    found = best(trials, wish)
+    assert dict(found.mixture.choices)["precision"] == "all"
+    tried = Counter(dict(mixture.choices).get("precision") for mixture in trials.tried if "channels" in dict(mixture.choices))
+    assert tried["all"] > 1
+    assert tried["most"] == 1
+    assert tried[None] > 1  # channels alone
+
+
+def test_a_rung_that_catches_up_is_searched() -> None:
+    found = best(Imagined(loss=0.0095), WithinDrop(FULL, 0.01))
+    assert dict(found.mixture.choices)["precision"] == "most"
 
 
 def test_of_rungs_that_miss_a_target_one_is_finished() -> None:
