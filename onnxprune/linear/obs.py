@@ -5,24 +5,33 @@ re-solving the others costs ``tr(W_S' (H^-1_SS)^-1 W_S)`` and changes ``W`` by `
 down-dated, so that the next block sees what the first one left (Hassibi and Stork 1993; blocks as in Kurtic et al. 2023,
 "ZipLM"). A position of a group is a block in each of its readers; their costs add, each relative to the power
 of its reader's output.
+
+Where the order of removal is known, one Cholesky factor has all of this: with ``H = L L'`` over features of which the first to go
+is the last, the rows of ``L'W`` that belong to what has gone are the loss, and ``L'^-1`` of the others the new weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+from onnxprune.linear.definite import Factors
 
 if TYPE_CHECKING:
     from onnxprune.axes.factors import Positions
     from onnxprune.ir.weights import Array, Floats
 
-__all__ = ["AdditiveLoss", "QuadraticLoss", "RemovalLoss", "removal"]
+__all__ = ["AdditiveLoss", "QuadraticLoss", "RemovalLoss", "Removals", "removal"]
 
 OBS_DAMPING = 1e-3
 """Added to the diagonal of a Gram matrix, relative to its mean, so that it can be inverted where features depend on each other.
 SparseGPT adds 1e-2; the matrix is inverted in double precision here, which needs less."""
+_STRONGER = 10.0
+"""What the damping is multiplied by where rounding of the sums left the matrix indefinite all the same."""
 _DEAD = 0.2
 """Share of an inverse that is of no use any more from which on it is made smaller."""
 _ROWS = 256
@@ -40,6 +49,22 @@ class RemovalLoss(Protocol):
     def remove(self, gone: Positions) -> float:
         """Remove positions together; returns the cost."""
 
+    def along(self, order: Positions) -> Removals:
+        """What is lost when nothing has gone yet and all positions go in an order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removals:
+    """What a reader loses as positions go in an order that is known.
+
+    Attributes:
+        lost: when so many have gone. [positions + 1]
+        weights: of the reader when so many have gone; ``None`` where it keeps those that it has. -> float64 [f, o]
+    """
+
+    lost: Floats
+    weights: Callable[[int], Array] | None = None
+
 
 class AdditiveLoss:
     """Costs that do not depend on what else is gone."""
@@ -52,6 +77,9 @@ class AdditiveLoss:
 
     def remove(self, gone: Positions) -> float:
         return float(self._costs[gone].sum())
+
+    def along(self, order: Positions) -> Removals:
+        return Removals(np.concatenate([[0.0], np.cumsum(self._costs[order])]))
 
 
 class QuadraticLoss:
@@ -71,36 +99,44 @@ class QuadraticLoss:
             affine: whether the last feature is a constant 1.
             share: what the loss is multiplied by.
         """
-        h = gram.astype(np.float64)
         self.weights = weights.astype(np.float64)
+        self._gram, self._blocks, self._affine = gram, blocks, affine
         # the power of the output, tr(W' H W), without that of its mean, |m W|^2 / h_11, where m is the row of the constant 1
-        power = np.vdot(self.weights, h @ self.weights)
+        power = np.vdot(self.weights, gram @ self.weights)
         if affine:
-            power -= np.square(h[-1] @ self.weights).sum() / max(h[-1, -1], 1e-30)
+            power -= np.square(gram[-1] @ self.weights).sum() / max(gram[-1, -1], 1e-30)
         self._share = share / max(float(power), 1e-30)
-        at = np.arange(len(h))
-        damping = np.full(len(h), OBS_DAMPING * h.trace() / len(h) + 1e-12)
-        if affine:
-            damping[-1] = 1e-9
-        h[at, at] += damping
-        self._inverse = np.linalg.inv(h)
-        self._blocks = blocks
-        self._left, self._place = at, at.copy()  # the features that the inverse holds, and where it holds each
-        self._dead = 0
+        self._left = np.arange(len(gram))  # the features that the inverse holds,
+        self._place = self._left.copy()  # where it holds each,
+        self._gone = np.zeros(len(gram), bool)  # and the places of those that have gone
+
+    @cached_property
+    def _inverse(self) -> Array:
+        return self._factors(self._left).inverse()[0]
+
+    def _factors(self, order: Positions, damping: float = OBS_DAMPING) -> Factors:
+        """The factors of the damped Gram matrix, its features in an order."""
+        h = self._gram.astype(np.float64)
+        ridge = np.full(len(h), damping * h.trace() / len(h) + 1e-12)
+        if self._affine:
+            ridge[-1] = 1e-9
+        h[order, order] += ridge[order]
+        return Factors(h[np.ix_(order, order)][None])
 
     def costs(self, alive: Positions) -> Floats:
         blocks = self._blocks[alive]
         places = self._place[blocks]
         inner = self._inverse[places[:, :, None], places[:, None, :]]
         weights = self.weights[blocks]
-        # tr(W_S' (H^-1_SS)^-1 W_S) for each block S
-        found: Floats = np.einsum("pbo,pbo->p", weights, np.linalg.solve(inner, weights)) * self._share
+        # tr(W_S' (H^-1_SS)^-1 W_S) for each block S, as tr((H^-1_SS)^-1 W_S W_S'): outputs are many, features of a block few
+        found: Floats = np.einsum("pbb->p", np.linalg.solve(inner, weights @ weights.transpose(0, 2, 1))) * self._share
         return found
 
     def remove(self, gone: Positions) -> float:
         features = self._blocks[gone].reshape(-1)
         places = self._place[features]
         column = self._inverse[:, places]
+        column[self._gone] = 0  # but for rounding they are
         # (H^-1_SS)^-1 times W_S and times the rows H^-1_S. at once
         step = np.linalg.solve(column[places], np.concatenate([self.weights[features], column.T], 1))
         outputs = self.weights.shape[1]
@@ -109,22 +145,36 @@ class QuadraticLoss:
         for at in range(0, len(column), _ROWS):  # a product of the whole size would be written to fresh memory each time
             self._inverse[at : at + _ROWS] -= column[at : at + _ROWS] @ step[:, outputs:]  # H^-1 - H^-1_.S (H^-1_SS)^-1 H^-1_S.
         self.weights[features] = 0
-        self._inverse[places] = 0
-        self._inverse[:, places] = 0
-        self._inverse[places, places] = 1
-        self._place[features] = -1
-        self._dead += len(features)
-        if self._dead > len(self._left) * _DEAD:
+        self._gone[places] = True
+        if np.count_nonzero(self._gone) > len(self._left) * _DEAD:
             self._compact()
         return cost
 
     def _compact(self) -> None:
         """Give up the rows and columns of features that are gone: what follows gets cheaper."""
-        held = np.flatnonzero(self._place[self._left] >= 0)
+        held = np.flatnonzero(~self._gone)
         self._left = self._left[held]
         self._inverse = self._inverse[np.ix_(held, held)]
         self._place[self._left] = np.arange(len(held))
-        self._dead = 0
+        self._gone = np.zeros(len(held), bool)
+
+    def along(self, order: Positions) -> Removals:
+        """As described for the protocol, by one Cholesky factor."""
+        kept = np.setdiff1d(np.arange(len(self._gram)), self._blocks)  # the bias, and what no position has
+        features = np.concatenate([kept, self._blocks[order[::-1]].reshape(-1)])
+        damping = OBS_DAMPING
+        while not (factors := self._factors(features, damping)).definite:
+            damping *= _STRONGER
+        turned = np.tril(factors.lower[0]).T @ self.weights[features]
+        each = np.square(turned[len(kept) :]).sum(1).reshape(len(order), -1).sum(1)[::-1] * self._share
+        size = self._blocks.shape[1]
+
+        def weights(gone: int) -> Array:
+            found, count = np.zeros_like(self.weights), len(features) - gone * size
+            found[features[:count]] = factors.back(turned[None, :count])[0]
+            return found
+
+        return Removals(np.concatenate([[0.0], np.cumsum(each)]), weights)
 
 
 def removal(size: int, losses: Sequence[RemovalLoss]) -> Floats:
