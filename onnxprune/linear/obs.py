@@ -35,7 +35,9 @@ _STRONGER = 10.0
 _DEAD = 0.2
 """Share of an inverse that is of no use any more from which on it is made smaller."""
 _ROWS = 256
-"""Rows that are down-dated at a time."""
+"""Rows that are down-dated at a time,"""
+_TOGETHER = 128
+"""for so many features that have gone, at least: of fewer, reading and writing the inverse would take most of the time."""
 _CHUNK = 64
 """At most this part of the positions that are left goes at once, before the others are priced again."""
 
@@ -83,11 +85,7 @@ class AdditiveLoss:
 
 
 class QuadraticLoss:
-    """The least squares loss of one reader, or of one of the groups that it keeps apart.
-
-    Attributes:
-        weights: those of the reader after all removals so far. [f, o]
-    """
+    """The least squares loss of one reader, or of one of the groups that it keeps apart."""
 
     def __init__(self, gram: Array, weights: Array, blocks: Positions, *, affine: bool, share: float = 1.0) -> None:
         """Set up.
@@ -99,16 +97,17 @@ class QuadraticLoss:
             affine: whether the last feature is a constant 1.
             share: what the loss is multiplied by.
         """
-        self.weights = weights.astype(np.float64)
+        self._weights = weights.astype(np.float64)  # of the features that the inverse holds
         self._gram, self._blocks, self._affine = gram, blocks, affine
         # the power of the output, tr(W' H W), without that of its mean, |m W|^2 / h_11, where m is the row of the constant 1
-        power = np.vdot(self.weights, gram @ self.weights)
+        power = np.vdot(self._weights, gram @ self._weights)
         if affine:
-            power -= np.square(gram[-1] @ self.weights).sum() / max(gram[-1, -1], 1e-30)
+            power -= np.square(gram[-1] @ self._weights).sum() / max(gram[-1, -1], 1e-30)
         self._share = share / max(float(power), 1e-30)
         self._left = np.arange(len(gram))  # the features that the inverse holds,
         self._place = self._left.copy()  # where it holds each,
-        self._gone = np.zeros(len(gram), bool)  # and the places of those that have gone
+        self._gone = np.zeros(len(gram), bool)  # which places are those of features that have gone,
+        self._across = self._steps = np.zeros((0, len(gram)))  # and what is to be taken off the inverse: the product of both
 
     @cached_property
     def _inverse(self) -> Array:
@@ -123,40 +122,51 @@ class QuadraticLoss:
         h[order, order] += ridge[order]
         return Factors(h[np.ix_(order, order)][None])
 
+    @property
+    def weights(self) -> Array:
+        """Those of the reader after all removals so far. [f, o]"""
+        found = np.zeros((len(self._gram), self._weights.shape[1]))
+        found[self._left] = self._weights
+        return found
+
     def costs(self, alive: Positions) -> Floats:
-        blocks = self._blocks[alive]
-        places = self._place[blocks]
+        places = self._place[self._blocks[alive]]
         inner = self._inverse[places[:, :, None], places[:, None, :]]
-        weights = self.weights[blocks]
+        inner -= self._across[:, places].transpose(1, 2, 0) @ self._steps[:, places].transpose(1, 0, 2)
+        weights = self._weights[places]
         # tr(W_S' (H^-1_SS)^-1 W_S) for each block S, as tr((H^-1_SS)^-1 W_S W_S'): outputs are many, features of a block few
         found: Floats = np.einsum("pbb->p", np.linalg.solve(inner, weights @ weights.transpose(0, 2, 1))) * self._share
         return found
 
     def remove(self, gone: Positions) -> float:
-        features = self._blocks[gone].reshape(-1)
-        places = self._place[features]
-        column = self._inverse[:, places]
-        column[self._gone] = 0  # but for rounding they are
+        places = self._place[self._blocks[gone].reshape(-1)]
+        rows = self._inverse[places]
+        rows -= self._steps[:, places].T @ self._across
+        rows[:, self._gone] = 0  # but for rounding they are
         # (H^-1_SS)^-1 times W_S and times the rows H^-1_S. at once
-        step = np.linalg.solve(column[places], np.concatenate([self.weights[features], column.T], 1))
-        outputs = self.weights.shape[1]
-        cost = float(np.vdot(self.weights[features], step[:, :outputs])) * self._share
-        self.weights[self._left] -= column @ step[:, :outputs]  # W - H^-1_.S (H^-1_SS)^-1 W_S
-        for at in range(0, len(column), _ROWS):  # a product of the whole size would be written to fresh memory each time
-            self._inverse[at : at + _ROWS] -= column[at : at + _ROWS] @ step[:, outputs:]  # H^-1 - H^-1_.S (H^-1_SS)^-1 H^-1_S.
-        self.weights[features] = 0
+        outputs, weights = self._weights.shape[1], self._weights[places]
+        step = np.linalg.solve(rows[:, places], np.concatenate([weights, rows], 1))
+        cost = float(np.vdot(weights, step[:, :outputs])) * self._share
+        self._weights -= rows.T @ step[:, :outputs]  # W - H^-1_.S (H^-1_SS)^-1 W_S
+        self._weights[places] = 0
+        # H^-1 - H^-1_.S (H^-1_SS)^-1 H^-1_S.
+        self._across, self._steps = np.concatenate([self._across, rows]), np.concatenate([self._steps, step[:, outputs:]])
         self._gone[places] = True
-        if np.count_nonzero(self._gone) > len(self._left) * _DEAD:
-            self._compact()
+        if len(self._across) >= _TOGETHER:
+            self._downdate()
         return cost
 
-    def _compact(self) -> None:
-        """Give up the rows and columns of features that are gone: what follows gets cheaper."""
-        held = np.flatnonzero(~self._gone)
-        self._left = self._left[held]
-        self._inverse = self._inverse[np.ix_(held, held)]
-        self._place[self._left] = np.arange(len(held))
-        self._gone = np.zeros(len(held), bool)
+    def _downdate(self) -> None:
+        """Work into the inverse what has gone; give up rows and columns of that: what follows gets cheaper."""
+        for at in range(0, len(self._left), _ROWS):  # a product of the whole size would be written to fresh memory each time
+            self._inverse[at : at + _ROWS] -= self._across[:, at : at + _ROWS].T @ self._steps
+        if np.count_nonzero(self._gone) > len(self._left) * _DEAD:
+            held = np.flatnonzero(~self._gone)
+            self._left, self._weights = self._left[held], self._weights[held]
+            self._inverse = self._inverse[np.ix_(held, held)]
+            self._place[self._left] = np.arange(len(held))
+            self._gone = np.zeros(len(held), bool)
+        self._across = self._steps = np.zeros((0, len(self._left)))
 
     def along(self, order: Positions) -> Removals:
         """As described for the protocol, by one Cholesky factor."""
@@ -165,12 +175,12 @@ class QuadraticLoss:
         damping = OBS_DAMPING
         while not (factors := self._factors(features, damping)).definite:
             damping *= _STRONGER
-        turned = np.tril(factors.lower[0]).T @ self.weights[features]
+        turned = np.tril(factors.lower[0]).T @ self._weights[features]
         each = np.square(turned[len(kept) :]).sum(1).reshape(len(order), -1).sum(1)[::-1] * self._share
         size = self._blocks.shape[1]
 
         def weights(gone: int) -> Array:
-            found, count = np.zeros_like(self.weights), len(features) - gone * size
+            found, count = np.zeros_like(self._weights), len(features) - gone * size
             found[features[:count]] = factors.back(turned[None, :count])[0]
             return found
 
