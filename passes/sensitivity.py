@@ -163,7 +163,7 @@ def _interpolated(lost: Scores, measured: Mapping[int, float]) -> Scores:
     at = sorted(size - width for width in measured)
     known = np.maximum.accumulate([0.0, *(measured[size - count] for count in at)])
     where = loss[[0, *at]]
-    found = np.interp(loss, where, known)
+    found: Scores = np.interp(loss, where, known)
     beyond = loss > where[-1]
     slope = (known[-1] - known[-2]) / max(where[-1] - where[-2], 1e-30)
     found[beyond] = known[-1] + (loss[beyond] - where[-1]) * slope

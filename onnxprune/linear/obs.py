@@ -31,7 +31,7 @@ OBS_DAMPING = 1e-3
 """Added to the diagonal of a Gram matrix, relative to its mean, so that it can be inverted where features depend on each other.
 SparseGPT adds 1e-2; the matrix is inverted in double precision here, which needs less."""
 _STRONGER = 10.0
-"""What the damping is multiplied by where rounding of the sums left the matrix indefinite all the same."""
+"""What the damping is multiplied by as long as rounding of the sums leaves the matrix indefinite all the same, up to 1."""
 _DEAD = 0.2
 """Share of an inverse that is of no use any more from which on it is made smaller."""
 _ROWS = 256
@@ -111,7 +111,8 @@ class QuadraticLoss:
 
     @cached_property
     def _inverse(self) -> Array:
-        return self._factors(self._left).inverse()[0]
+        found: Array = self._factors(self._left).inverse()[0]
+        return found
 
     def _factors(self, order: Positions, damping: float = OBS_DAMPING) -> Factors:
         """The factors of the damped Gram matrix, its features in an order."""
@@ -172,9 +173,10 @@ class QuadraticLoss:
         """As described for the protocol, by one Cholesky factor."""
         kept = np.setdiff1d(np.arange(len(self._gram)), self._blocks)  # the bias, and what no position has
         features = np.concatenate([kept, self._blocks[order[::-1]].reshape(-1)])
-        damping = OBS_DAMPING
-        while not (factors := self._factors(features, damping)).definite:
+        factors, damping = self._factors(features), OBS_DAMPING
+        while not factors.definite and damping < 1:
             damping *= _STRONGER
+            factors = self._factors(features, damping)
         turned = np.tril(factors.lower[0]).T @ self._weights[features]
         each = np.square(turned[len(kept) :]).sum(1).reshape(len(order), -1).sum(1)[::-1] * self._share
         size = self._blocks.shape[1]
