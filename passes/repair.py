@@ -15,7 +15,6 @@ import numpy as np
 from onnxprune.axes.factors import Keeper
 from onnxprune.ir.model import Model
 from onnxprune.linear.layers import install, linear_readers, matrix_of, weight_products
-from onnxprune.linear.moments import ROWS
 from onnxprune.linear.reconstruction import NetworkPair, Repaired, Task, tasks_of
 from onnxprune.linear.ridge import refit
 from onnxprune.passes.base import Fitted, Pass, Progress, silent
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Repair", "repair_tasks", "unrepaired_bodies"]
 
+_ROWS = 16384
+"""Rows that are enough for a reader of few features."""
+
 
 @dataclass(frozen=True)
 class Repair(Pass):
@@ -35,7 +37,7 @@ class Repair(Pass):
 
     seed: int = 0
     """Of the rows that are drawn where there are many."""
-    rows: int = ROWS
+    rows: int = _ROWS
     """That are enough for a reader, unless its features need more."""
 
     def run(self, pruned: Model, original: Analysis, plan: Plan, feeds: Batches, tell: Progress = silent) -> Fitted:

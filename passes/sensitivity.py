@@ -19,7 +19,7 @@ from onnxprune.axes.factors import leaves
 from onnxprune.axes.plan import Plan
 from onnxprune.ir.model import Model, pinned_sizes
 from onnxprune.linear.layers import Reader, install
-from onnxprune.linear.obs import AdditiveLoss, QuadraticLoss, RemovalLoss
+from onnxprune.linear.obs import AdditiveLoss, Removals
 from onnxprune.passes.base import Pass, Progress, silent
 from onnxprune.passes.prune_channels import PruneChannels
 from onnxprune.passes.rotate import rotated_problem
@@ -49,8 +49,6 @@ _PASSES = 2
 """Forward passes over all calibration samples that measuring may take, about,"""
 _WORK = 1e11
 """or multiply-accumulates, where that is more."""
-_POINTS = 20
-"""Widths at which the loss of a group's readers is worked out."""
 
 
 @dataclass(frozen=True)
@@ -106,25 +104,14 @@ class Sensitivity(Pass):
             analysis = replace(analysis, model=rotated)
             problem = replace(problem, meetings=tuple(np.diff(basis.lost)[np.argsort(order)] for _ in problem.meetings))
         losses = problem.losses() or [AdditiveLoss(np.square(scores) / max(float(np.square(scores).sum()), 1e-30))]
-        levels = {max(1, min(group.size - 1, round(share * group.size))) for share in shares}
-        stops = sorted(levels | set(np.linspace(group.size, 1, _POINTS).round().astype(int).tolist()), reverse=True)
-        measured, lost, at = {}, [0.0], group.size
-        for stop in stops:
-            if stop < at:
-                lost.append(lost[-1] + sum(loss.remove(order[group.size - at : group.size - stop]) for loss in losses))
-                at = stop
-            if stop in levels:
-                measured[stop] = measure(self._cut(analysis, group, order[group.size - stop :], problem, losses))
-        removed = [0, *(group.size - stop for stop in stops if stop < group.size)]
-        return Curve(order, _interpolated(group.size, removed, lost, measured), measured)
-
-    def _cut(
-        self, analysis: Analysis, group: CouplingGroup, keep: Array, problem: Problem, losses: Sequence[RemovalLoss]
-    ) -> Model:
-        """The model with one group cut, and its readers as the losses have them by now."""
-        if self.repair:
-            analysis = _repaired(analysis, problem, losses)
-        return PruneChannels().run(analysis, Plan({group.id: np.sort(keep)}))
+        removals = [loss.along(order) for loss in losses]
+        measured = {}
+        for width in sorted({max(1, min(group.size - 1, round(share * group.size))) for share in shares}, reverse=True):
+            gone = group.size - width
+            repaired = _repaired(analysis, problem, removals, gone) if self.repair else analysis
+            cut = PruneChannels().run(repaired, Plan({group.id: np.sort(order[gone:])}))
+            measured[width] = measure(cut)
+        return Curve(order, _interpolated(np.sum([one.lost for one in removals], 0), measured), measured)
 
 
 def _affordable(
@@ -153,13 +140,13 @@ def _starts(model: Model, coupling: Coupling) -> dict[Factor, int]:
     return found
 
 
-def _repaired(analysis: Analysis, problem: Problem, losses: Sequence[RemovalLoss]) -> Analysis:
-    """The model, at its full size, with readers as their losses have them; biases that they got have axes."""
+def _repaired(analysis: Analysis, problem: Problem, removals: Sequence[Removals], gone: int) -> Analysis:
+    """The model, at its full size, with readers as they are when so many positions have gone; biases that they got have axes."""
     matrices: dict[str, list[Array]] = {}
     readers: dict[str, Reader] = {}
-    for piece, loss in zip(problem.parts, losses, strict=False):  # the losses of meetings follow
-        if isinstance(loss, QuadraticLoss):
-            matrices.setdefault(piece.reader.weight, []).append(loss.weights)
+    for piece, one in zip(problem.parts, removals, strict=False):  # those of meetings follow
+        if one.weights is not None:
+            matrices.setdefault(piece.reader.weight, []).append(one.weights(gone))
             readers[piece.reader.weight] = piece.reader
     model, axes = analysis.model.copy(), dict(analysis.coupling.axes)
     for name, reader in readers.items():
@@ -169,14 +156,14 @@ def _repaired(analysis: Analysis, problem: Problem, losses: Sequence[RemovalLoss
     return replace(analysis, model=model, coupling=replace(analysis.coupling, axes=axes))
 
 
-def _interpolated(size: int, removed: Sequence[int], lost: Sequence[float], measured: Mapping[int, float]) -> Scores:
+def _interpolated(lost: Scores, measured: Mapping[int, float]) -> Scores:
     """The divergence for every number of removed positions, from the readers' loss and some measured widths. [size + 1]"""
-    loss = np.interp(np.arange(size + 1), removed, np.maximum.accumulate(lost))
-    loss += 1e-12 * np.arange(size + 1)  # strictly ascending
+    size = len(lost) - 1
+    loss = np.maximum.accumulate(lost) + 1e-12 * np.arange(size + 1)  # strictly ascending
     at = sorted(size - width for width in measured)
     known = np.maximum.accumulate([0.0, *(measured[size - count] for count in at)])
     where = loss[[0, *at]]
-    found = np.interp(loss, where, known)
+    found: Scores = np.interp(loss, where, known)
     beyond = loss > where[-1]
     slope = (known[-1] - known[-2]) / max(where[-1] - where[-2], 1e-30)
     found[beyond] = known[-1] + (loss[beyond] - where[-1]) * slope

@@ -46,6 +46,9 @@ _ENTRIES = 1 << 26
 """Numbers in the rows of one reader and their targets, 256 MiB in float32; fewer rows do where one has many,"""
 _EACH = 6
 """but so many for each."""
+_TOGETHER = 512
+"""Rows that wait for each other before their products are made, where features are as many: with few rows, reading and writing
+the sums of products would take longer than making them."""
 _PART = 16
 """The part of the memory that rows may take; fewer rows do where that is short."""
 
@@ -164,6 +167,7 @@ class MomentSums:
         _demand_room(model.name, len(self._readers), self.nbytes * min(2, -(-batches // shard_length(batches))))
         self.names = list(dict.fromkeys([*(reader.data for reader in self._readers), *(name for name, _ in places)]))
         self._moments = {reader.weight: _Mean() for reader in self._readers}
+        self._waiting: dict[str, list[Array]] = {}
         self._energies = {place: _Mean() for place in places}
 
     def fresh(self, shard: int) -> Self:
@@ -171,12 +175,22 @@ class MomentSums:
         made = copy.copy(self)
         made._met = ()  # only what is added up is asked of it
         made._rng = np.random.default_rng([self._seed, shard] if shard else self._seed)
-        made._moments = {weight: _Mean() for weight in self._moments}
+        made._moments, made._waiting = {weight: _Mean() for weight in self._moments}, {}
         made._energies = {place: _Mean() for place in self._energies}
         return made
 
+    def _sum(self, reader: Reader) -> None:
+        """Work in the rows of a reader that wait, if any do."""
+        waiting = self._waiting.pop(reader.weight, [])
+        if waiting:
+            rows = waiting[0] if len(waiting) == 1 else np.concatenate(waiting, 1)
+            with np.errstate(over="ignore", invalid="ignore"):  # said at the end, with the name of the node
+                self._moments[reader.weight].add(_second_moments(rows, full=not _too_many(reader)), rows.shape[1])
+
     def state(self) -> list[tuple[list[Array], int]]:
         """Totals and counts."""
+        for reader in self._readers:
+            self._sum(reader)
         return [mean.state for mean in (*self._moments.values(), *self._energies.values())]
 
     def merge(self, state: list[tuple[list[Array], int]]) -> None:
@@ -188,20 +202,25 @@ class MomentSums:
         """Take in one batch, by name."""
         for reader in self._readers:
             rows = _rows(reader, values[reader.data], self._plan[reader.weight], self._rng)
-            with np.errstate(over="ignore", invalid="ignore"):  # said at the end, with the name of the node
-                self._moments[reader.weight].add(_second_moments(rows, full=not _too_many(reader)), rows.shape[1])
+            waiting = self._waiting.setdefault(reader.weight, [])
+            waiting.append(rows)
+            if sum(some.shape[1] for some in waiting) >= min(rows.shape[2], _TOGETHER):
+                self._sum(reader)
         for (name, axis), mean in self._energies.items():
             array = values[name].astype(np.float32)
             others = tuple(at for at in range(array.ndim) if at != axis)
             mean.add([np.square(array).sum(others)], array.size // array.shape[axis])
 
     def statistics(self) -> Statistics:
-        """What was added up.
+        """What was added up, which can be asked for once: sums are given up as means are made of them.
 
         Raises:
             ModelError: what a layer reads is not finite on the samples, or its squares are not.
         """
-        found = {reader.weight: _joined(self._moments[reader.weight], reader) for reader in self._readers}
+        found = {}
+        for reader in self._readers:
+            self._sum(reader)
+            found[reader.weight] = _joined(self._moments.pop(reader.weight), reader)
         for reader in self._readers:
             if not np.isfinite(found[reader.weight].squares).all():
                 raise ModelError(

@@ -13,19 +13,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from onnxprune.axes.factors import Indices, take
 from onnxprune.ir.node import captured
 from onnxprune.linear.layers import Reader, outer_consumers
 from onnxprune.linear.moments import ROWS, rows_wanted
-from onnxprune.linear.regression import Regression, with_ones
+from onnxprune.linear.regression import Regression
 from onnxprune.linear.rows import input_rows, output_rows, pick_rows, summable
 
 if TYPE_CHECKING:
     from onnx import NodeProto
 
     from onnxprune.ir.model import Model
+    from onnxprune.ir.weights import Array
     from onnxprune.runtime.stages import StagedRun
     from onnxprune.shapes.probes import Shapes
 
@@ -179,30 +179,54 @@ class NetworkPair:
         batches = self._original.batches
         kernel = self._original.model.weights[reader.weight].shape
         wanted = rows_wanted(reader.features, reader.groups * (reader.features + 2 * reader.roles.size("output")), self._most)
-        designs, targets, offsets, judging = [], [], [], []
+        designs, targets, offsets = [], [], []
         for batch in range(batches):
             x = self._changed.value(twin.data, batch)
             y = take(self._original.value(task.target, batch), self._kept(task.target))
             picked = pick_rows(reader, x.shape, kernel, max(1, wanted // batches), rng)
-            rows = input_rows(reader, x, picked).astype(np.float32)
-            designs.append(with_ones(rows) if reader.affine else rows)
+            designs.append(input_rows(reader, x, picked).astype(np.float32))
             targets.append(output_rows(reader, y, picked).astype(np.float32))
             if twin.others:
                 added = sum((self._changed.value(other, batch) for other in twin.others), np.zeros((), y.dtype))
                 offsets.append(output_rows(reader, np.broadcast_to(added, y.shape), picked).astype(np.float32))
-            judging.append(np.full(rows.shape[1], batch % _FOURTH == _FOURTH - 1))
-        offset = np.concatenate(offsets, 1) if offsets else None
-        whole = Regression(np.concatenate(designs, 1), np.concatenate(targets, 1), offset, *task.bounds, reader.affine)
-        judge = np.concatenate(judging)
-        judge[_FOURTH - 1 :: _FOURTH] |= not judge.any()
-        whole, judge = _summable(whole, judge)
-        if not judge.any() or judge.all():
-            return whole, whole, whole
-        return whole, whole.part(np.flatnonzero(~judge)), whole.part(np.flatnonzero(judge))
+        judging = [batch % _FOURTH == _FOURTH - 1 for batch in range(batches)]
+        fitted = sum(rows.shape[1] for rows, judges in zip(designs, judging, strict=True) if not judges)
+        x, y = _joined(designs, judging, ones=reader.affine), _joined(targets, judging)
+        offset = _joined(offsets, judging) if offsets else None
+        return _parts(Regression(x, y, offset, *task.bounds, reader.affine), fitted)
 
 
-def _summable(whole: Regression, judge: npt.NDArray[np.bool_]) -> tuple[Regression, npt.NDArray[np.bool_]]:
-    """Without the rows that have no sum."""
+def _joined(parts: list[Array], last: Sequence[bool], *, ones: bool = False) -> Array:
+    """The rows of all batches, those of some ``last``; with a last feature that is 1, where there are to be ``ones``.
+
+    What is joined leaves the list, so that no row is held twice. [groups, rows, features]
+    """
+    groups, _, features = parts[0].shape
+    joined = np.empty((groups, sum(part.shape[1] for part in parts), features + ones), np.float32)
+    joined[:, :, features:] = 1
+    stop = 0
+    for batch in sorted(range(len(parts)), key=lambda batch: last[batch]):
+        part, parts[batch] = parts[batch], np.empty(0, np.float32)
+        start, stop = stop, stop + part.shape[1]
+        joined[:, start:stop, :features] = part
+    return joined
+
+
+def _parts(whole: Regression, fitted: int) -> tuple[Regression, Regression, Regression]:
+    """All rows, those that are fitted, and those that judge; without the rows that have no sum.
+
+    Args:
+        whole: the rows that are fitted, and then those that judge.
+        fitted: how many are fitted; where that is all of them, each fourth row judges.
+    """
     arrays = [array for array in (whole.x, whole.y, whole.offset) if array is not None]
-    sound = summable(*arrays)
-    return (whole, judge) if sound.all() else (whole.part(np.flatnonzero(sound)), judge[sound])
+    places = np.arange(whole.y.shape[1])
+    if fitted == len(places):
+        judges = places % _FOURTH == _FOURTH - 1
+        places, fitted = np.concatenate([places[~judges], places[judges]]), int(np.count_nonzero(~judges))
+    sound = summable(*arrays)[places]
+    if not sound.all() or (np.diff(places) != 1).any():
+        whole, fitted = whole.part(places[sound]), int(np.count_nonzero(sound[:fitted]))
+    if fitted in {0, whole.y.shape[1]}:
+        return whole, whole, whole
+    return whole, whole.part(slice(0, fitted)), whole.part(slice(fitted, None))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxprune.linear.definite import Factors
 from onnxprune.linear.products import gram, product
 
 if TYPE_CHECKING:
@@ -78,8 +79,9 @@ class Regression:
 
     def error(self, w: Array) -> float:
         """Mean squared error behind the rectifier."""
-        predicted = self._predict(w)
-        return float(np.square(np.clip(predicted, self.low, self.high) - np.clip(self.y, self.low, self.high)).mean())
+        gap = self._bounded(self._predict(w))
+        gap -= self._bounded(self.y)
+        return float(np.square(gap, out=gap).mean())
 
     def solver(self, damping: float, gram: Array | None = None) -> Solver:
         """A solver for a ridge relative to the mean diagonal of the Gram matrix, which may be known already."""
@@ -87,17 +89,27 @@ class Regression:
 
     def _predict(self, w: Array) -> Array:
         predicted = product(self.x, w.astype(np.float32))
-        return predicted if self.offset is None else predicted + self.offset
+        if self.offset is not None:
+            predicted += self.offset
+        return predicted
+
+    def _bounded(self, values: Array) -> Array:
+        """What the rectifier makes of values."""
+        found: Array = np.clip(values, self.low, self.high) if self.rectified else values
+        return found
 
     def residual(self, w: Array, *, rectified: bool) -> Array:
         """The target minus the prediction; 0 where both are cut off, if ``rectified``. [groups, rows, outputs]"""
         predicted = self._predict(w)
-        target = self.y
-        if rectified:
-            target = np.where(target <= self.low, np.minimum(predicted, self.low), target)
-            target = np.where(target >= self.high, np.maximum(predicted, self.high), target)
-        result: Array = target - predicted
-        return result
+        found: Array = self.y - predicted
+        if rectified:  # one that is cut off gives way to the prediction, up to the bound
+            if self.low > -np.inf:
+                beyond = self.low - predicted
+                np.copyto(found, np.minimum(beyond, 0, out=beyond), where=self.y <= self.low)
+            if self.high < np.inf:
+                beyond = self.high - predicted
+                np.copyto(found, np.maximum(beyond, 0, out=beyond), where=self.y >= self.high)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +138,7 @@ class Moments:
     def step(self, damping: float) -> Array:
         """The step that lowers the squared error most under a ridge. float64 [groups, features, outputs]"""
         # s = (X'X + D)^-1 X'r
-        matrix, _ = _damped(self.gram, damping, affine=self.affine)
-        found: Array = np.linalg.solve(matrix, self.cross.astype(np.float64))
-        return found
+        return Factors(_damped(self.gram, damping, affine=self.affine)[0]).solve(self.cross)
 
     def error(self, step: Array) -> float:
         """Mean squared error after a step, without the rectifier behind."""
@@ -172,8 +182,8 @@ class Solver:
         self._turned = problem.x.transpose(0, 2, 1)
         gram, affine = problem.gram if gram is None else gram, problem.affine
         dual, features = problem.dual, problem.x.shape[2]
-        damped = _dual(gram, damping, features, affine=affine) if dual else _damped(gram, damping, affine=affine)
-        self._matrix, self._ridge = damped  # an inverse takes three times as long as one solution, and few are asked for
+        matrix, self._ridge = _dual(gram, damping, features, affine=affine) if dual else _damped(gram, damping, affine=affine)
+        self._factors = Factors(matrix)
 
     def solve(self, start: Array, near: Array, *, rectified: bool = False) -> Array:
         """The solution for the targets at ``start``, where what is rectified away gives way; drawn towards ``near``.
@@ -190,15 +200,14 @@ class Solver:
         if self._problem.dual:
             return near + self._dual(residual + product(self._problem.x, (start - near).astype(np.float32)))
         # W = start + (X'X + D)^-1 (X'r + D (near - start))
-        step: Array = np.linalg.solve(self._matrix, product(self._turned, residual) + self._ridge[:, :, None] * (near - start))
-        return start + step
+        return start + self._factors.solve(product(self._turned, residual) + self._ridge[:, :, None] * (near - start))
 
     def _dual(self, gap: Array) -> Array:
         """The step that closes a gap [groups, rows, outputs] as far as the ridge lets it."""
         affine = self._problem.affine
         mean = gap.mean(1, keepdims=True, dtype=np.float64) if affine else 0.0
         # X' (XX' + d)^-1 gap is (X'X + d)^-1 X' gap, with a matrix of rows to invert
-        step = product(self._turned, np.linalg.solve(self._matrix, gap - mean).astype(np.float32))
+        step = product(self._turned, self._factors.solve(gap - mean).astype(np.float32))
         if affine:
             step[:, -1:] = 0
             step[:, -1:] = mean - product(self._problem.x.mean(1, keepdims=True), step)

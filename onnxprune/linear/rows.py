@@ -86,7 +86,10 @@ def output_rows(reader: Reader, y: Array, picked: PickedRows) -> Array:
 
 def summable(*arrays: Array) -> npt.NDArray[np.bool_]:
     """Tell for each row of arrays [groups, rows, ...] if its products have sums: it has numbers, and none is too large. [rows]"""
-    found: npt.NDArray[np.bool_] = np.all([(np.abs(array) < _LARGEST).all((0, 2)) for array in arrays], 0)
+    ends = [
+        (array.min((0, 2), initial=0), array.max((0, 2), initial=0)) for array in arrays
+    ]  # what is no number is neither less nor more
+    found: npt.NDArray[np.bool_] = np.all([(low > -_LARGEST) & (high < _LARGEST) for low, high in ends], 0)
     return found
 
 

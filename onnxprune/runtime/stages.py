@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["StagedRun"]
 
-HELD_BYTES = 1 << 30
-"""Bytes of activations that one run keeps in memory, 1 GiB or less where memory is short; others lie in a temporary folder."""
+HELD_BYTES = 1 << 28
+"""Bytes of activations that one run keeps in memory, 256 MiB or less where memory is short; others lie in a temporary folder. It
+is the first layers of image networks that have as many, and to write them and read them again takes little."""
 _PART = 8
 """The part of the memory which they may take."""
 
@@ -115,15 +116,16 @@ class _Store:
         return list(self._values)
 
     def get(self, name: str, batch: int) -> Any:
-        return self._values[name][batch]
+        path = self._files.get((name, batch))
+        # mapped for as long as somebody looks at it: what is mapped and was read counts as memory
+        return self._values[name][batch] if path is None else np.load(path, mmap_mode="r")
 
     def add(self, name: str, batch: int, value: Any) -> None:
         size = _size(value)
         if size and self._used + size > self._memory:
             self._files[name, batch] = self._write(value)
-            value = np.load(self._files[name, batch], mmap_mode="r")
-        else:
-            self._used += size
+            value = None
+        self._used += _size(value)
         self._values.setdefault(name, {})[batch] = value
 
     def _write(self, array: Array) -> Path:
@@ -136,9 +138,8 @@ class _Store:
     def drop(self, name: str) -> None:
         for batch, value in self._values.pop(name).items():
             path = self._files.pop((name, batch), None)
-            if path is None:
-                self._used -= _size(value)
-            else:
+            self._used -= _size(value)
+            if path is not None:
                 path.unlink()
 
     def close(self) -> None:

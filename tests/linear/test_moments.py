@@ -64,6 +64,23 @@ def test_grams_of_convolutions(batch: int) -> None:
     close(found.moments["w3"].array[0], outer(ones(s)))
 
 
+@pytest.mark.parametrize(("together", "products"), [(1, 10), (64, 10), (65, 5), (512, 5)])
+def test_few_rows_wait_for_those_of_other_batches(monkeypatch: pytest.MonkeyPatch, together: int, products: int) -> None:
+    """64 rows of 73 features in each of ten batches: those of two batches are enough, and none is lost."""
+    expected = collected(parse(NETS["chain"]), 1)[0].moments["w2"].array
+    made: list[int] = []
+    sums = moments._second_moments
+
+    def counted(rows: Array, *, full: bool) -> list[Array]:
+        made.append(rows.shape[2])
+        return sums(rows, full=full)
+
+    monkeypatch.setattr(moments, "_TOGETHER", together)
+    monkeypatch.setattr(moments, "_second_moments", counted)
+    close(collected(parse(NETS["chain"]), 1)[0].moments["w2"].array, expected)
+    assert made.count(73) == products
+
+
 @pytest.mark.parametrize("batch", [1, 4])
 def test_grams_of_each_convolution_group(batch: int) -> None:
     found, values, _ = collected(parse(NETS["depthwise"]), batch)

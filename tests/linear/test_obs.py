@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from onnxprune.axes.factors import Positions
 from onnxprune.ir.weights import Array
+from onnxprune.linear import obs
 from onnxprune.linear.obs import OBS_DAMPING, AdditiveLoss, QuadraticLoss, removal
 
 
@@ -88,6 +89,44 @@ def test_together_is_one_after_the_other(seed: int, affine: bool, order: list[in
     np.testing.assert_allclose(jointly.costs(np.array(order[4:])), singly.costs(np.array(order[4:])), rtol=1e-4)
 
 
+@given(st.integers(0, 2**31), st.booleans(), st.integers(1, 3), st.permutations(range(6)))
+def test_along_a_known_order_is_one_after_the_other(seed: int, affine: bool, each: int, order: list[int]) -> None:
+    reader = Reader(seed, affine=affine, each=each)
+    singly, lost = reader.loss(), 0.0
+    removals = reader.loss().along(np.array(order))
+    assert len(removals.lost) == 7
+    assert removals.lost[0] == 0
+    assert removals.weights is not None
+    for count in range(6):
+        assert removals.lost[count] == pytest.approx(lost, rel=1e-4, abs=1e-9)
+        np.testing.assert_allclose(removals.weights(count), singly.weights, rtol=1e-4, atol=1e-4)
+        lost += singly.remove(np.array(order[count : count + 1]))
+
+
+def test_features_of_no_position_stay_along_an_order() -> None:
+    reader = Reader(7, positions=6, each=1)
+    reader.blocks = np.array([[4], [0]])
+    removals = reader.loss().along(np.array([1, 0]))
+    assert removals.weights is not None
+    weights, error = reader.solved(np.array([1]))
+    np.testing.assert_allclose(removals.weights(1), weights, rtol=1e-4, atol=1e-4)
+    assert removals.lost[1] == pytest.approx(error, rel=1e-4)
+
+
+def test_sums_that_rounding_left_indefinite_are_damped_more() -> None:
+    gram = np.diag([1.0, 1.0, -0.05])
+    removals = QuadraticLoss(gram, np.ones((3, 1)), np.arange(3)[:, None], affine=False).along(np.arange(3))
+    assert np.isfinite(removals.lost).all()
+
+
+@pytest.mark.parametrize("together", [1, 5, 10**6])
+def test_how_many_are_down_dated_together_does_not_matter(monkeypatch: pytest.MonkeyPatch, together: int) -> None:
+    readers = [Reader(3, positions=12), Reader(4, positions=12, affine=False)]
+    expected = removal(12, [reader.loss() for reader in readers])
+    monkeypatch.setattr(obs, "_TOGETHER", together)
+    np.testing.assert_allclose(removal(12, [reader.loss() for reader in readers]), expected, rtol=1e-8)
+
+
 def test_a_copy_costs_next_to_nothing_until_the_other_goes() -> None:
     rng = np.random.default_rng(0)
     x, weights = rng.standard_normal((500, 6)), rng.standard_normal((6, 3))
@@ -119,6 +158,8 @@ def test_all_that_can_go_costs_what_the_reader_puts_out() -> None:
 
 def test_additive() -> None:
     loss = AdditiveLoss(np.array([1.0, 2.0, 4.0]))
+    along = loss.along(np.array([2, 0, 1]))
+    assert (along.lost.tolist(), along.weights) == ([0, 4, 5, 7], None)
     assert loss.costs(np.array([2, 0])).tolist() == [4, 1]
     assert loss.remove(np.array([0, 2])) == 5
 

@@ -143,6 +143,18 @@ def test_memory_that_is_free_again_is_used(folder: Path) -> None:
         assert not list(folder.iterdir())
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="tells what is mapped")
+def test_what_lies_in_files_takes_no_memory_until_it_is_asked_for(folder: Path) -> None:
+    model = loaded("chain")
+    with StagedRun(model, feeds_of(model), memory=0) as run:
+        run.advance(2)
+        assert list(folder.rglob("*.npy"))
+        assert str(folder) not in Path("/proc/self/maps").read_text()
+        value = run.value(model.graph.node[1].output[0], 0)
+        assert isinstance(value, np.memmap)
+        assert str(folder) in Path("/proc/self/maps").read_text()
+
+
 def test_replaced_weights_count_from_the_next_stage() -> None:
     model = loaded("flatten")
     (feed,) = feeds_of(model, 1)
