@@ -145,7 +145,8 @@ def _removed(store: Store, trial: Trial, name: str, target: str) -> None:
 
     store.once(key, prune)
     material = replace(trial.material, teacher=network.path)
-    measured(store, trial, name, lambda: finetune(store.model(key), material, trial.options))
+    options = replace(trial.options, lr=trial.options.rate)  # that of the rows beside it, which `train` made
+    measured(store, trial, name, lambda: finetune(store.model(key), material, options))
 
 
 def lottery(store: Store, trial: Trial) -> None:

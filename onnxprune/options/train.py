@@ -17,6 +17,9 @@ from onnxprune.options.targets import Align, Target
 __all__ = ["Lesson", "Sparse", "Training", "methods", "turns"]
 
 _RATES = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2, "rmsprop": 1e-4}
+_SHARE = 0.01
+"""The learning rate of a weight as a share of its size. One number for all networks is too much for those of small weights: short
+trainings cost ResNet-20 accuracy at the rate that the digits network needs. docs/guide/train.md has the figures."""
 _AUTO = "auto"
 _Int = Annotated[int, Option(range="[0, inf)", metavar="N")]
 _Float = Annotated[float, Option(range="[0, inf)", metavar="X")]
@@ -46,7 +49,8 @@ class Training(Options):
         batch: samples at a time; of a static batch the model's.
         optimizer: ``adamw``, ``adam``, ``sgd`` (with Nesterov momentum) or ``rmsprop``.
         lr: the largest learning rate; 0 for what suits the optimizer: 0.001, with sgd 0.01, with rmsprop 0.0001; ten times that
-            for methods that train from the start.
+            for methods that train from the start. `finetune` with adamw or adam and 0 takes 1 % of each weight's size (the root
+            of its mean square).
         momentum: of sgd and rmsprop.
         weight_decay: of weights with more than one axis.
         schedule: of the learning rate: ``cosine`` to zero, ``step`` (a tenth after half, and after three quarters) or
@@ -98,6 +102,11 @@ class Training(Options):
     def fresh_rate(self) -> float:
         """The largest learning rate for new weights, of which retraining takes a tenth (Han et al. 2015)."""
         return self.lr or 10 * _RATES[self.optimizer]
+
+    @property
+    def share(self) -> float:
+        """The largest learning rate of a model that has its weights, as a share of each weight's size; 0 for `rate` for all."""
+        return 0.0 if self.lr or self.optimizer not in {"adamw", "adam"} else _SHARE
 
     def settled(self, *, teacher: bool, labelled: bool) -> Training:
         """The same with the loss decided, by what there is.

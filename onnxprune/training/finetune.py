@@ -37,4 +37,5 @@ def finetune(
     check_gates(inputs)
     options = options or Training()
     session = TrainingSession(source, inputs, options, tell=progress)
-    return judged(session.train([Phase("finetune", session.options.epochs, start=True)]), source, inputs, "finetune", options)
+    trained = session.train([Phase("finetune", session.options.epochs, start=True, sized=True)])
+    return judged(trained, source, inputs, "finetune", options)

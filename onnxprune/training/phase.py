@@ -24,6 +24,7 @@ class Phase:
         ready: share of the phase from which on its epochs may be the result.
         start: whether the weights that it begins with are the result where no epoch scores better.
         end: called once, after it.
+        sized: whether the learning rate of each weight follows its size, where the options give none (`Training.share`).
         groups: the largest learning rate of parameters whose names end so; weight decay leaves them alone.
         snapshot: number of the epoch before which the weights are kept, for rewinding; below 0 for none.
     """
@@ -37,5 +38,6 @@ class Phase:
     ready: float = 0.0
     start: bool = False
     end: Callable[[], None] | None = None
+    sized: bool = False
     groups: Mapping[str, float] = field(default_factory=dict)
     snapshot: int = -1

@@ -29,7 +29,7 @@ class Epoch:
         number: of the epoch in the phase, from 1; 0 is the state at the begin of the phase, which has no loss.
         loss: the mean over its steps.
         score: on evaluation samples, if there are any.
-        rate: the learning rate of its last step.
+        rate: the learning rate of its last step; of the first weight, where each has its own.
         seconds: that it took.
     """
 

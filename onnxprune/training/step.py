@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainingStep", "make_optimizer"]
 
+_SMALLEST, _SMALLEST_BIAS = 0.01, 0.1
+"""A smaller weight, and a smaller bias or scale, counts as that large: zeros must be able to grow."""
+
 
 class _Student(nn.Module):
     """A graph that outputs the values that a loss reads; this is the module that is wrapped for several devices."""
@@ -93,7 +96,9 @@ class TrainingStep:
         return value
 
 
-def make_optimizer(module: nn.Module, options: Training, groups: Mapping[str, float]) -> torch.optim.Optimizer:
+def make_optimizer(
+    module: nn.Module, options: Training, groups: Mapping[str, float], share: float = 0.0
+) -> torch.optim.Optimizer:
     """An optimizer of the weights that are trained. Biases and scales have no weight decay.
 
     Each parameter group has its largest learning rate as ``peak``.
@@ -102,6 +107,7 @@ def make_optimizer(module: nn.Module, options: Training, groups: Mapping[str, fl
         module: whose parameters are trained.
         options: the optimizer and its numbers.
         groups: the largest learning rate of parameters whose names end so.
+        share: the largest learning rate of each other parameter, as a share of its size; 0 for that of the options.
 
     Raises:
         RequirementError: no parameter is trained.
@@ -111,9 +117,13 @@ def make_optimizer(module: nn.Module, options: Training, groups: Mapping[str, fl
         return next((end for end in groups if name.endswith(end)), None)
 
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    free = [p for name, p in named if not ending(name)]
     parts: list[dict[str, Any]] = [
-        {"params": [p for n, p in named if p.dim() > 1 and not ending(n)], "peak": options.rate},
-        {"params": [p for n, p in named if p.dim() <= 1 and not ending(n)], "peak": options.rate, "weight_decay": 0.0},
+        *({"params": few, "peak": rate} for rate, few in _by_rate([p for p in free if p.dim() > 1], options.rate, share)),
+        *(
+            {"params": few, "peak": rate, "weight_decay": 0.0}
+            for rate, few in _by_rate([p for p in free if p.dim() <= 1], options.rate, share)
+        ),
         *(
             {"params": [p for n, p in named if ending(n) == end], "peak": rate, "weight_decay": 0.0}
             for end, rate in groups.items()
@@ -129,3 +139,14 @@ def make_optimizer(module: nn.Module, options: Training, groups: Mapping[str, fl
         return torch.optim.RMSprop(parts, lr, momentum=momentum, weight_decay=decay)
     kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
     return kind(parts, lr, weight_decay=decay)
+
+
+def _by_rate(parameters: Sequence[Tensor], rate: float, share: float) -> list[tuple[float, list[Tensor]]]:
+    """Parameters by their largest learning rate: one for all, or each a share of its size, the root mean square without zeros."""
+    if not share:
+        return [(rate, [*parameters])]
+    found = []
+    for one in parameters:
+        size = float(one.detach().float().norm()) / math.sqrt(max(int(one.count_nonzero()), 1))
+        found.append((share * max(size, _SMALLEST if one.dim() > 1 else _SMALLEST_BIAS), [one]))
+    return found

@@ -143,7 +143,8 @@ class Trainer:
         phase = phases[number]
         if saved is None:
             self._begin(phase, number)
-        optimizer = make_optimizer(self.module, self.options, phase.groups)
+        share = self.options.share if phase.sized else 0.0
+        optimizer = make_optimizer(self.module, self.options, phase.groups, share)
         student, optimizer = self._devices.prepare(self.step.student(), optimizer)
         loop = _Loop(phase, number == len(phases) - 1, student, optimizer, meter)
         if self._checkpoint and saved is not None:

@@ -58,6 +58,11 @@ def test_rates_suit_the_optimizer() -> None:
     assert Training(optimizer="sgd", lr=0.5).rate == 0.5
 
 
+def test_steps_follow_sizes_unless_a_rate_is_given() -> None:
+    assert Training().share == Training(optimizer="adam").share == 0.01
+    assert Training(lr=1e-3).share == Training(optimizer="sgd").share == Training(optimizer="rmsprop").share == 0
+
+
 @pytest.mark.parametrize(
     ("loss", "asked"), [("distill", False), ("0.9*distill+0.1*cross_entropy", True), ("cross_entropy", True), ("mse", True)]
 )

@@ -16,7 +16,7 @@ from onnxprune.options.train import Training
 from onnxprune.passes import UseKernels
 from onnxprune.training.finetune import finetune
 from onnxprune.training.inputs import TrainingInputs
-from trainable import graph, images, sparse
+from trainable import filled, graph, images, sparse
 
 DIGITS = Path(__file__).resolve().parents[2] / "models" / "digits.onnx"
 
@@ -61,6 +61,23 @@ def test_zeros_may_go() -> None:
     result = finetune(sparse(0.5), TrainingInputs(images(), DIGITS), Training(epochs=1, keep_zeros=False))
     assert result.report["sparsity"] < 0.1  # what no sample reaches gets no gradient
     assert result.report["score"] is None
+
+
+def test_the_learning_rate_follows_weights_unless_it_is_given() -> None:
+    """Of a network whose weights are a tenth as large, steps are a tenth as large."""
+    small, large = (filled("(float[N,6] x) => (float[N,3] y) { y = MatMul(x, w) }", w=(6, 3)) for _ in range(2))
+    weight = onnx.numpy_helper.to_array(large.graph.initializer[0]) / 10
+    small.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weight, "w"))
+    rng = np.random.default_rng(0)
+    inputs = TrainingInputs({"x": rng.normal(size=(32, 6)).astype(np.float32), "label": rng.integers(3, size=32)})
+
+    def rate(model: onnx.ModelProto, lr: float) -> float:
+        options = Training(epochs=2, batch=16, lr=lr, warmup=0, schedule="constant", device="cpu")
+        return float(finetune(model, inputs, options).report["epochs"][-1]["rate"])
+
+    assert rate(large, 0.0) == pytest.approx(10 * rate(small, 0.0))
+    assert rate(large, 0.0) == pytest.approx(Training().share * 10 * np.sqrt(np.square(weight).mean()), rel=1e-5)
+    assert rate(large, 0.002) == rate(small, 0.002) == 0.002
 
 
 def test_values_inside_are_matched_too() -> None:

@@ -46,6 +46,20 @@ def test_groups_have_a_rate_of_their_own() -> None:
         make_optimizer(module, OPTIONS, {})
 
 
+def test_rates_follow_the_sizes_of_weights() -> None:
+    module = to_module(perceptron(4))
+    with torch.no_grad():
+        module.value_of("u").fill_(3.0)[0] = 0.0  # zeros do not count
+        module.value_of("v").zero_()
+        module.value_of("a").fill_(2.0)
+        module.value_of("b").zero_()
+    names = {id(parameter): name for name, parameter in module.weights().items()}
+    parts = make_optimizer(module, Training(weight_decay=0.5), {"w": 3.0}, 0.01).param_groups
+    found = {names[id(part["params"][0])]: (part["peak"], part["weight_decay"]) for part in parts}
+    expected = {"u": (0.03, 0.5), "v": (0.0001, 0.5), "a": (0.02, 0.0), "b": (0.001, 0.0), "w": (3.0, 0.0)}
+    assert {name: pytest.approx(pair) for name, pair in expected.items()} == found
+
+
 def test_a_loss_that_is_no_number_is_an_error() -> None:
     module = to_module(perceptron(4))
     step, phase = (
