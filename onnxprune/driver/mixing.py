@@ -14,7 +14,10 @@ __all__ = ["search"]
 
 _FIRST = 2
 """Rungs of a ladder that are tried in any case: what is predicted to be fastest, and the boldest choice or the one after it."""
-_START = 0.5
+_START, _MILD = 0.5, 0.9
+"""The share that a graded lever begins with, and the one where no rung of a ladder holds: such a network loses much by little."""
+_BEYOND = 2.0
+"""A rung that is predicted to lose so many times what may be lost is not tried."""
 _WIDER = 1.2
 """By how much more remains in the next try where a share is too small."""
 
@@ -42,12 +45,13 @@ def search(trials: Trials, wish: Wish) -> None:
             if found and found.latency <= 1:
                 start = found.mixture
     rungs = [trials.of(start)]
-    for lever in (lever for lever in ladders if not lever.exact):
+    inexact = [lever for lever in ladders if not lever.exact]
+    for lever in inexact:
         rungs += _climbed(trials, wish, start, lever)
     useful = [rung for rung in rungs if rung.mixture == start or _saves(wish, rung) < _saves(wish, rungs[0])]
     graded = [lever for lever in offering if isinstance(lever, GradedLever)]
     for lever in graded:
-        share, milder = _START, list[Trial]()
+        share, milder = _START if len(rungs) > 1 or not inexact else _MILD, list[Trial]()
         for rung in sorted(useful, key=lambda rung: _saves(wish, rung)):  # what saves most first: time may end
             if lever is graded[-1] and rung.mixture != start and _is_behind(trials, wish, rung, lever):
                 continue
@@ -99,7 +103,10 @@ def _climbed(trials: Trials, wish: Wish, start: Mixture, lever: Lever) -> list[T
     For a drop these must hold by themselves. For a target every rung that was tried may: what it lacks is cut.
     """
     found: list[Trial] = []
+    rates: list[float] = []  # what rungs lost for their noise
     for number, choice in enumerate(_promising(lever)):
+        if number >= _FIRST and min(rates, default=0.0) * lever.noise(choice) > _BEYOND:
+            continue
         mixture = start.having(lever.name, choice)
         draft = trials.draft(mixture, lever) if found and isinstance(wish, Meets) else None
         # What does not meet a target by itself is cut, and tried as a whole then.
@@ -108,6 +115,8 @@ def _climbed(trials: Trials, wish: Wish, start: Mixture, lever: Lever) -> list[T
             continue
         better = [one for one in found if wish.holds(one) and wish.rank(one) <= wish.rank(trial)]
         found.append(trial)
+        if isinstance(wish, WithinDrop) and lever.noise(choice):
+            rates.append(wish.lost(trial) / lever.noise(choice))
         late = number + 1 >= _FIRST
         over = _saves(wish, trial) >= 1 or (isinstance(wish, Meets) and not wish.holds(trial))
         if late and (better or over):

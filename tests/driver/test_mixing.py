@@ -16,6 +16,8 @@ from onnxprune.driver.trials import Meets, Trial, Trials, WithinDrop
 from onnxprune.errors import TargetError
 from onnxprune.options.targets import Target
 
+NOISE = {"0 of 9": 8.0, "1 of 9": 4.0, "2 of 9": 2.0, "4 of 9": 1.0}
+"""Of rungs."""
 FULL = 0.9
 """The score of the original."""
 
@@ -32,6 +34,13 @@ class Ladder(Lever):
 
     def carry_out(self, made: Made, choice: str) -> Made:
         raise AssertionError(choice)
+
+
+class Noisy(Ladder):
+    """The same, with choices whose loss follows from their noise."""
+
+    def noise(self, choice: str) -> float:
+        return NOISE[choice]
 
 
 class Graded(Ladder, GradedLever):
@@ -75,6 +84,25 @@ class Imagined(Trials):
 
     def draft(self, mixture: Mixture, lever: Lever) -> Trial | None:
         return None
+
+
+class Fragile(Imagined):
+    """The same with a ladder of many rungs, which lose as much as they are noisy."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.levers = (*self.levers[:2], Noisy("precision", *NOISE))
+
+    def of(self, mixture: Mixture) -> Trial:
+        rung = dict(mixture.choices).get("precision")
+        if mixture in self.tried or rung is None:
+            return super().of(mixture)
+        found = super().of(mixture.without("precision"))
+        score = found.score - self.scale * NOISE[rung]
+        share = 0.5 + 0.02 * list(NOISE).index(rung)
+        self.tried[mixture] = Trial(mixture, share * found.latency, share * found.size, score)
+        return self.tried[mixture]
 
 
 class WithDrafts(Imagined):
@@ -269,6 +297,25 @@ def test_drafts_find_the_share_that_meets_a_target_so_that_few_models_are_finish
     with_channels = [one for one in drafted.tried if len({"channels", "precision"} & dict(one.choices).keys()) == 2]
     assert len(with_channels) <= (2 if off == 1 else 4)
     assert not any(math.isnan(trial.score) for trial in drafted.tried.values())
+
+
+def test_rungs_that_are_too_noisy_are_passed_over() -> None:
+    def rungs(scale: float) -> list[str]:
+        trials = Fragile(scale)
+        search(trials, WithinDrop(FULL, 0.01))
+        return [dict(one.choices)["precision"] for one in trials.tried if set(dict(one.choices)) == {"lossless", "precision"}]
+
+    assert rungs(0.001) == ["0 of 9", "1 of 9"]
+    assert rungs(0.008) == ["0 of 9", "1 of 9", "2 of 9", "4 of 9"]
+    assert rungs(0.018) == ["0 of 9", "1 of 9", "4 of 9"]
+    assert rungs(0.1) == ["0 of 9", "1 of 9"]
+
+
+def test_where_no_rung_holds_little_is_cut_first() -> None:
+    for scale, first in ((0.001, "0.5"), (0.1, "0.9")):
+        trials = Fragile(scale)
+        search(trials, WithinDrop(FULL, 0.01))
+        assert next(dict(one.choices)["channels"] for one in trials.tried if "channels" in dict(one.choices)) == first
 
 
 def test_a_rung_that_cannot_catch_up_is_left_after_one_try() -> None:

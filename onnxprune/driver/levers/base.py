@@ -129,6 +129,10 @@ class Lever(ABC):
         """The latency of a choice as a fraction of the original's, as layer times predict it before anything is built; else 1."""
         return 1.0
 
+    def noise(self, choice: str) -> float:
+        """What a choice adds to the original's values in all, to which its loss is about proportional; 0 if it is not known."""
+        return 0.0
+
     @abstractmethod
     def carry_out(self, made: Made, choice: str) -> Made:
         """The model with a choice carried out.

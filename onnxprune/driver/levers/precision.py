@@ -52,6 +52,7 @@ class Precision(Lever):
         self._quantizers: dict[Mixture, Quantizer] = {}
         recipe = ground.recipe
         self._expected: dict[str, float] = {}
+        self._noise: dict[str, float] = {}
         self._recipe = QuantRecipe(method=recipe.method, reduce_range=recipe.reduce_range)
         count = ground.samples.count or 0
         every = count // _RANGES
@@ -62,6 +63,9 @@ class Precision(Lever):
 
     def expected(self, choice: str) -> float:
         return self._expected.get(choice, 1.0)
+
+    def noise(self, choice: str) -> float:
+        return self._noise.get(choice, 0.0)
 
     def carry_out(self, made: Made, choice: str) -> Made:
         """Layers with sparse kernels stay in float32, too: the quantizer sees the dense ones that they stand for."""
@@ -128,9 +132,11 @@ class Precision(Lever):
             times = [ground.times(model) for model in timed]
             slow = self._slower(layers, times)
         with ground.stages("layers", "measuring what each layer loses in int8"):
-            noisy = [layer for layer in self._noisiest(layers, whole.model, made) if layer not in slow]
+            noise = self._noises(layers, whole.model, made)
+        noisy = [layer for layer in sorted(noise, key=lambda layer: -noise[layer]) if layer not in slow]
         ladder: dict[str, dict[str, str]] = {_WHOLE: {}}
         self._expect(_WHOLE, layers, times, [])
+        self._noise[_WHOLE] = sum(noise.values())
         count = 0
         while len(slow) + count <= max(len(layers) // 2, len(slow)):
             stay = [*((layer, _SLOW) for layer in slow), *((layer, _LOSES) for layer in noisy[:count])]
@@ -138,6 +144,7 @@ class Precision(Lever):
                 choice = f"{_WHOLE}, {len(stay)} of {len(layers)} layers in float32"
                 ladder[choice] = {name: why for layer, why in stay for name in layer.nodes}
                 self._expect(choice, layers, times, [layer.name for layer, _ in stay])
+                self._noise[choice] = sum(noise.values()) - sum(noise.get(layer, 0.0) for layer, _ in stay)
             if count >= len(noisy):
                 break
             count = count * 2 or 1
@@ -155,15 +162,15 @@ class Precision(Lever):
         if times:
             self._expected[choice] = predicted(layers, times[0], times[1], floats)
 
-    def _noisiest(self, layers: Sequence[Layer], rounded: Model, made: Made) -> list[Layer]:
-        """The layers by what they lose, the most first."""
+    def _noises(self, layers: Sequence[Layer], rounded: Model, made: Made) -> dict[Layer, float]:
+        """What each layer loses; nothing if that cannot be measured."""
         names = {name: layer for layer in layers for name in layer.nodes[:1]}
         try:
             noise = rounding_noise(self._quantizer(made).prepared, rounded, list(names), self._samples)
         except Exception as error:  # noqa: BLE001 - onnxruntime derives its exceptions from Exception alone
             self.notes.append(f"what each layer loses in int8 was not measured: {first_line(error)}")
-            return []
-        return [names[name] for name in sorted(noise, key=lambda name: -noise[name])]
+            return {}
+        return {names[name]: lost for name, lost in noise.items()}
 
     @staticmethod
     def _reason(node: Mapping[str, str], stays: Mapping[str, str]) -> str:
