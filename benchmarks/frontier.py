@@ -127,7 +127,8 @@ def table(points: Sequence[Point], original: float) -> str:
             f"| {way} | {latency:.3f} | {1 / latency:.2f} | {accuracy:.2f} % | {original - accuracy:.2f} |"
             for latency, accuracy in reversed(front)
         ]
-    lines += ["", "| the fastest that lose at most | " + " | ".join(f"{loss:g} points" for loss in POINTS) + " |"]
+    losses = " | ".join(f"{loss:g} point{'s' * (loss > 1)}" for loss in POINTS)
+    lines += ["", f"| the fastest that lose at most | {losses} |"]
     lines += ["|---|" + "--:|" * len(POINTS)]
     for way in dict.fromkeys(point.way for point in points):
         cells = []
