@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from string import digits
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.ir.weights import Array
 
-__all__ = ["as_constants", "as_defaults", "left_alone", "make_biases_vectors", "name_nodes", "scaled_whole", "separate_names"]
+__all__ = [
+    "as_constants",
+    "as_defaults",
+    "left_alone",
+    "make_biases_vectors",
+    "masked_scores",
+    "name_nodes",
+    "scaled_whole",
+    "separate_names",
+]
 
 _INTEGER = frozenset(
     {
@@ -34,6 +43,9 @@ _SUFFIXES = (
 )
 """Of names that the quantizer makes."""
 _RECTIFIERS = frozenset({"Relu", "Clip"})
+_EXPONENTIAL = frozenset({"Softmax", "LogSoftmax"})
+_LEVELS = 256
+"""Values that integers of 8 bits tell apart."""
 
 
 def name_nodes(model: Model) -> bool:
@@ -246,6 +258,28 @@ def _rectifiers(model: Model) -> Iterator[tuple[str, str]]:
             yield node.name, f"what it cuts off {node.input[0]!r} is needed elsewhere"
         elif node.output[0] in inside:
             yield node.name, f"a branch or loop reads {node.output[0]!r}, which would not be cut off there"
+
+
+def masked_scores(nodes: Sequence[NodeProto], ranges: Mapping[str, Sequence[Any]]) -> set[str]:
+    """The values in front of a ``Softmax`` whose range leaves integers no room for scores: masks, and what they are added to.
+
+    A mask is a number that stands for minus infinity: -10,000, or the least of float32. Integers that reach it are whole units
+    apart or more, and the exponentials of neighbours differ by a factor of e.
+
+    Args:
+        nodes: of the graph.
+        ranges: the least and the largest number of each value on samples.
+    """
+    makers = {name: node for node in nodes for name in node.output}
+    wide = {name for name, (low, high) in ranges.items() if np.max(high) - np.min(low) >= _LEVELS}
+    found: set[str] = set()
+    todo = [node.input[0] for node in nodes if node.op_type in _EXPONENTIAL]
+    while todo:
+        name = todo.pop()
+        if name in wide - found:
+            found.add(name)
+            todo += makers[name].input if name in makers else []
+    return found
 
 
 def scaled_whole(model: Model) -> list[str]:

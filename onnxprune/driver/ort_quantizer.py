@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, version_converter
 
-from onnxprune.driver.int8_layers import as_constants, as_defaults, make_biases_vectors, name_nodes, separate_names
+from onnxprune.driver.int8_layers import as_constants, as_defaults, make_biases_vectors, masked_scores, name_nodes, separate_names
 from onnxprune.errors import ModelError, OnnxPruneError
 from onnxprune.ir import files
 from onnxprune.ir.model import DEFAULTS, Model
@@ -47,6 +47,8 @@ _METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"
 """How the ranges of activations are found, and ONNX Runtime's names of that."""
 PER_TENSOR, PER_CHANNEL = 10, 13
 """The first operator sets of ``QuantizeLinear``, and of its axis."""
+_INFINITE, _MASKED = "is not finite on the samples", "is masked by numbers so low that int8 tells no others apart"
+"""Why a value has no range."""
 _BATCH = 16
 """Samples in memory at a time, with every value inside the graph where histograms are taken."""
 
@@ -185,12 +187,13 @@ class Workshop:
                 calibrator.collect_data(_Feed())  # ranges are merged after every batch, whatever the method
             self._ranges = calibrator.compute_data()
         found = {name: data.range_value for name, data in self._ranges.items()}
-        without = {name for name, ends in found.items() if not all(np.isfinite(end).all() for end in ends)}
+        nodes = Model.of(self._ready).graph.node
+        without = {name: _INFINITE for name, ends in found.items() if not all(np.isfinite(end).all() for end in ends)}
+        without |= dict.fromkeys(masked_scores(nodes, {name: found[name] for name in found.keys() - without.keys()}), _MASKED)
         for name in without:
             del self._ranges.data[name]
-        nodes = Model.of(self._ready).graph.node
-        touching = [(node.name, sorted(without.intersection([*node.input, *node.output]))) for node in nodes]
-        return {name: f"{values[0]!r} is not finite on the samples" for name, values in touching if values}
+        touching = [(node.name, sorted(without.keys() & {*node.input, *node.output})) for node in nodes]
+        return {name: f"{values[0]!r} {without[values[0]]}" for name, values in touching if values}
 
     def quantize(self, settings: Settings) -> Model:
         """The model with quantised constants, and ``QuantizeLinear`` and ``DequantizeLinear`` around what computes in int8.

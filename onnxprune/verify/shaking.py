@@ -63,8 +63,9 @@ def sparse_weights(model: Model) -> dict[str, SparseTensorProto]:
 
 def _shaken(array: Array) -> Array:
     factors = np.random.default_rng(0).uniform(_LEAST, _MOST, min(_PERIOD, array.size)).astype(np.float32)
-    moved: Array = array * np.resize(factors, array.shape).astype(array.dtype)
-    return moved
+    with np.errstate(over="ignore"):
+        moved = array * np.resize(factors, array.shape).astype(array.dtype)
+    return np.where(np.isfinite(moved), moved, array)  # masks may be the least number that there is
 
 
 def weights_that_count(model: Model) -> set[str]:

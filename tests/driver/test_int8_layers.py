@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
-from onnxprune.driver.int8_layers import left_alone, make_biases_vectors, name_nodes, scaled_whole, separate_names
+from onnxprune.driver.int8_layers import left_alone, make_biases_vectors, masked_scores, name_nodes, scaled_whole, separate_names
 from onnxprune.driver.quantize import QuantResult, quantize
 from onnxprune.errors import TargetError
 from onnxprune.ir.model import Model
@@ -199,6 +199,32 @@ def test_what_is_infinite_stays_in_floating_point(activations: str) -> None:
     assert result.report.nodes == {"MatMul": 1}
     probabilities = [Session(model).run(X)[0] for model in (Model.of(proto), result.compiled)]
     assert np.abs(probabilities[0] - probabilities[1]).max() < 0.05
+
+
+@pytest.mark.parametrize("lowest", [-1e4, -1e9, np.finfo(np.float32).min])
+def test_masked_scores_stay_in_floating_point(lowest: float) -> None:
+    text = """(float[N, 8] x) => (float[N, 8] y) {
+        a = MatMul (x, w) s = Mul (a, half) keep = Greater (x, zero) m = Where (keep, zero, low)
+        b = Add (s, m) p = Softmax (b) y = MatMul (p, v)
+    }"""
+    proto = net(text, w=(8, 8), v=(8, 8), zero=np.float32(0), low=np.float32(lowest), half=np.float32(0.5))
+    for node in proto.graph.node:
+        node.name = node.op_type + node.output[0]
+    result = small(proto)
+    found = reasons(result)
+    assert found["Softmaxp"].endswith("is masked by numbers so low that int8 tells no others apart")
+    assert result.report.nodes["MatMul"] == 2
+    outputs = [Session(model).run(X)[0] for model in (Model.of(proto), result.compiled)]
+    assert np.abs(outputs[0] - outputs[1]).max() < 0.1
+
+
+def test_only_what_softmax_reads_is_taken_for_a_mask() -> None:
+    nodes = net(
+        "(float[N, 8] x) => (float[N, 8] y, float[N, 8] z) { a = Mul (x, s) y = Softmax (a) z = Add (a, b) }", s=(), b=(8,)
+    ).graph.node
+    wide, narrow = (np.float32(-300), np.float32(0)), (np.float32(-3), np.float32(3))
+    assert masked_scores(nodes, {"x": wide, "a": wide, "z": wide}) == {"a", "x"}
+    assert masked_scores(nodes, {"x": wide, "a": narrow, "z": wide}) == set()
 
 
 @pytest.mark.parametrize("rectifier", ["Relu (a)", "Clip (a, zero)"])

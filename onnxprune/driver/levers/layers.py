@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.latency.node_times import NodeTime
 
-__all__ = ["Layer", "layers_of", "predicted", "slower"]
+__all__ = ["LINEAR", "Layer", "layers_of", "predicted", "slower"]
 
-_LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators whose products int8 makes cheaper; each begins a layer."""
 _BORDERS = frozenset({"QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOutput"})
 """Operators that change how values are stored, where stretches of one type begin and end."""
@@ -44,12 +44,12 @@ def layers_of(model: Model) -> list[Layer]:
     for node in model.graph.node:
         weights = [name for name in node.input if name in model.weights]
         name = node.name if node.name in alone else next(iter(weights), "")
-        if node.op_type in _LINEAR and name:
+        if node.op_type in LINEAR and name:
             nodes, values = [], []
             found.append(Layer(name, (), ()))
         if not found:
             continue
-        nodes += [name] if name and (node.op_type in _LINEAR or node.name in alone) else []
+        nodes += [name] if name and (node.op_type in LINEAR or node.name in alone) else []
         values += [value for value in node.output if value]
         found[-1] = Layer(found[-1].name, tuple(nodes), tuple(values))
     return found

@@ -11,11 +11,12 @@ from onnxprune.data.samples import held_out
 from onnxprune.driver.kernels import apart, gap_in_int8
 from onnxprune.driver.layer_types import LayerTypes
 from onnxprune.driver.levers.base import Ground, Lever, Made, Mixture, Step
-from onnxprune.driver.levers.layers import Layer, layers_of, predicted, slower
+from onnxprune.driver.levers.layers import LINEAR, Layer, layers_of, predicted, slower
 from onnxprune.driver.levers.rounding import rounding_noise
 from onnxprune.driver.quantize import EXCLUDED, Quantizer
 from onnxprune.errors import ModelError, TargetError
 from onnxprune.options.quantize import QuantRecipe
+from onnxprune.runtime.int8_operators import operators
 from onnxprune.runtime.session import first_line
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ __all__ = ["Precision"]
 _WHOLE = "int8"
 _SLOW, _LOSES, _PROTECTED = "slower in int8, with its neighbours", "loses most in int8", "protected"
 _SPARSE = "a sparse kernel computes it"
+_PRODUCTS = f"{_WHOLE}, products alone"
+_BETWEEN = "lies between products"
 _BOTH = "without sparse kernels ONNX Runtime may put these layers into int8 itself, since their neighbours are"
 _RANGES = 128
 """Samples that ranges are measured on, about; evenly spread over all."""
@@ -42,7 +45,8 @@ class Precision(Lever):
 
     What each layer takes in both types is read from a profile of ONNX Runtime, with what conversions take at the borders of
     stretches; what it loses is the noise of its own rounding. Layers that are slower stay in float32 first, then those that lose
-    most: one, two, four, ... up to half of them.
+    most: one, two, four, ... up to half of them. Where most layers are products of matrices, a choice has these alone in int8:
+    sums along the residuals of transformers hold few large numbers, next to which int8 tells no others apart.
     """
 
     name: ClassVar[str] = "precision"
@@ -96,7 +100,7 @@ class Precision(Lever):
         return self._ladder[choice] | dict.fromkeys(sparse, _SPARSE)
 
     def _globs(self, made: Made, why: Mapping[str, str]) -> list[str]:
-        nodes = {node.name for node in made.model.graph.node} | made.model.weights.keys()
+        nodes = {name for node in made.model.graph.node for name in (node.name, node.op_type)} | made.model.weights.keys()
         return [*(_literally(name) for name in why if name in nodes), *self._protected(made)]
 
     def _protected(self, made: Made) -> list[str]:
@@ -148,8 +152,17 @@ class Precision(Lever):
             if count >= len(noisy):
                 break
             count = count * 2 or 1
+        ladder |= self._products(layers)
         ground.types.update({choice: LayerTypes(int8=True, floats=stay.keys()) for choice, stay in ladder.items()})
         return ladder
+
+    def _products(self, layers: Sequence[Layer]) -> dict[str, dict[str, str]]:
+        """The choice of products alone, by operators, where it is one."""
+        graph = self.ground.original.graph
+        if 2 * sum(node.op_type in {"MatMul", "Gemm"} for node in graph.node) < len(layers):
+            return {}
+        between = {node.op_type for node in graph.node if node.op_type in operators() - LINEAR}
+        return {_PRODUCTS: dict.fromkeys(sorted(between), _BETWEEN)} if between else {}
 
     @staticmethod
     def _slower(layers: Sequence[Layer], times: Sequence[Sequence[NodeTime]]) -> list[Layer]:
@@ -175,7 +188,7 @@ class Precision(Lever):
     @staticmethod
     def _reason(node: Mapping[str, str], stays: Mapping[str, str]) -> str:
         """Why a node stays in floating point."""
-        return stays.get(node["node"], _PROTECTED) if node["why"] == EXCLUDED else node["why"]
+        return stays.get(node["node"]) or stays.get(node["op"], _PROTECTED) if node["why"] == EXCLUDED else node["why"]
 
 
 def _literally(name: str) -> str:

@@ -125,3 +125,17 @@ def test_a_draft_has_the_layers_and_the_bytes_of_what_is_carried_out() -> None:
         found = carried(lever, choice).model
         assert [node.op_type for node in draft.graph.node] == [node.op_type for node in found.graph.node]
         assert written_bytes(draft) == pytest.approx(written_bytes(found), rel=0.01)
+
+
+def test_products_of_matrices_may_be_alone_in_int8() -> None:
+    text = """(float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y) <float[8,16] v, float[16,8] w> {
+        a = MatMul (x, v) b = Relu (a) c = MatMul (b, w) d = Add (c, x) t = Tanh (d) y = Add (t, x)
+    }"""
+    lever = Precision(ground(proto=parse(text)))
+    choice = lever.choices()[-1]
+    assert choice == "int8, products alone"
+    (step,) = carried(lever, choice).steps
+    kept = {node["op"]: node["why"] for node in step.kept}
+    assert kept["Add"] == "lies between products"
+    assert "MatMul" not in kept
+    assert not any("alone" in one for one in Precision(ground()).choices())
