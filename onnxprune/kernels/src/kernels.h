@@ -90,8 +90,8 @@ typedef struct {
     void (*gather)(const float *inputs, const size_t *offsets, size_t count, const Tile *tile, float *to);
     /* Add the panels [from, to) of a block to a tile. */
     void (*product)(const Tile *tile, const Finish *finish, const Packed *packed, size_t block, size_t from, size_t to);
-    /* Add a panel of a block to one column of outputs: the product of one position. */
-    void (*dot)(const float *inputs, float *outputs, const Packed *packed, size_t block, size_t panel);
+    /* Add the panels [from, to) of a block to one column of outputs: the product of one position. */
+    void (*dot)(const float *inputs, float *outputs, const Packed *packed, size_t block, size_t from, size_t to);
 } Loops;
 
 /* The fastest loops of this processor, or those that ONNXPRUNE_KERNELS_ISA names. */

@@ -103,8 +103,7 @@ static void one_token(void *argument, size_t unit) {
     for (size_t r = first; r < end; r++) y[r] = finish->bias ? finish->bias[r] : 0;
     for (size_t b = 0; b < packed->blocks; b++) {
         for (uint32_t u = packed->first[b]; u < packed->first[b + 1]; u++) inputs[u - packed->first[b]] = x[packed->used[u]];
-        for (size_t p = from; p < to; p++)
-            work->loops->dot(inputs, y + packed->panel[p].row, packed, b, p);
+        work->loops->dot(inputs, y, packed, b, from, to);
     }
     for (size_t r = first; r < end; r++) y[r] = bounded(y[r], finish);
 }

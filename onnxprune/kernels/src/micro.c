@@ -243,24 +243,45 @@ static void gather(const float *inputs, const size_t *offsets, size_t count, con
         for (; n < entries; n++) sum[0] += TYPE##_##R(values + n * R) * inputs[at[n]];                                             \
         *(Rows##R *)outputs = (sum[0] + sum[1]) + (sum[2] + sum[3]);                                                               \
     }
-#define DOTS(TYPE) DOT(1, TYPE) DOT(2, TYPE) DOT(4, TYPE) DOT(8, TYPE) DOT(16, TYPE)
+#ifdef __AVX512F__
+/* One row at one position: its entries are the vector. What lies behind the last one is read, and counts as zero. */
+#define DOT_ROW(TYPE)                                                                                                           \
+    static void dot_##TYPE##_1(const float *inputs, float *outputs, const uint16_t *at, const TYPE *values, size_t entries) {   \
+        __m512 sum = _mm512_setzero_ps();                                                                                       \
+        for (size_t n = 0; n < entries; n += LANES) {                                                                           \
+            __mmask16 there = entries - n < LANES ? (__mmask16)((1u << (entries - n)) - 1) : 0xffff;                            \
+            __m512i where = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(at + n)));                               \
+            __m512 input = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), there, where, inputs, sizeof *inputs);                 \
+            sum = _mm512_fmadd_ps(_mm512_maskz_mov_ps(there, (__m512)TYPE##_16(values + n)), input, sum);                       \
+            for (size_t ahead = 0; ahead < LANES * sizeof *values; ahead += LINE)                                               \
+                __builtin_prefetch((const char *)(values + n + DOT_WEIGHTS_AHEAD) + ahead, 0, 3);                               \
+        }                                                                                                                       \
+        *outputs += _mm512_reduce_add_ps(sum);                                                                                  \
+    }
+#else
+#define DOT_ROW(TYPE) DOT(1, TYPE)
+#endif
+#define DOTS(TYPE) DOT_ROW(TYPE) DOT(2, TYPE) DOT(4, TYPE) DOT(8, TYPE) DOT(16, TYPE)
 DOTS(float) DOTS(half)
 
-static void dot(const float *inputs, float *outputs, const Packed *packed, size_t block, size_t panel) {
-    size_t n = block * packed->panels + panel, entries = packed->start[n + 1] - packed->start[n];
-    const uint16_t *at = packed->at + packed->start[n];
-#define OF(R)                                                                           \
-    if (packed->halves)                                                                 \
-        dot_half_##R(inputs, outputs, at, packed->halves + packed->value[n], entries);  \
-    else                                                                                \
-        dot_float_##R(inputs, outputs, at, packed->values + packed->value[n], entries); \
+static void dot(const float *inputs, float *outputs, const Packed *packed, size_t block, size_t from, size_t to) {
+    const uint32_t *start = packed->start + block * packed->panels, *value = packed->value + block * packed->panels;
+#define OF(R)                                                                                    \
+    if (packed->halves)                                                                          \
+        dot_half_##R(inputs, y, packed->at + start[p], packed->halves + value[p], entries);      \
+    else                                                                                         \
+        dot_float_##R(inputs, y, packed->at + start[p], packed->values + value[p], entries);     \
     break
-    switch (packed->panel[panel].rows) {
-    case 1: OF(1);
-    case 2: OF(2);
-    case 4: OF(4);
-    case 8: OF(8);
-    default: OF(16);
+    for (size_t p = from; p < to; p++) {
+        float *y = outputs + packed->panel[p].row;
+        size_t entries = start[p + 1] - start[p];
+        switch (packed->panel[p].rows) {
+        case 1: OF(1);
+        case 2: OF(2);
+        case 4: OF(4);
+        case 8: OF(8);
+        default: OF(16);
+        }
     }
 }
 

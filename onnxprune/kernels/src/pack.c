@@ -119,8 +119,8 @@ static int pack_dense(Packed *packed, const Dense *dense) {
     packed->value = malloc(count * sizeof *packed->value);
     if (!packed->start || !packed->value) return 0;
     fill(packed, dense);
-    packed->at = malloc((packed->start[count - 1] + 1) * sizeof *packed->at);
-    packed->values = malloc((packed->stored + 1) * sizeof *packed->values);
+    packed->at = calloc(packed->start[count - 1] + MOST_LANES, sizeof *packed->at);
+    packed->values = calloc(packed->stored + MOST_LANES, sizeof *packed->values);
     if (!packed->at || !packed->values) return 0;
     fill(packed, dense);
     return 1;
@@ -163,7 +163,7 @@ enum { NARROW_FROM = 1 << 18 };
 
 void narrow(Packed *packed) {
     if (packed->stored < NARROW_FROM) return;
-    uint16_t *halves = malloc((packed->stored + 1) * sizeof *halves);
+    uint16_t *halves = calloc(packed->stored + MOST_LANES, sizeof *halves);
     for (size_t i = 0; halves && i < packed->stored; i++)
         if (!as_half(packed->values[i], halves + i)) {
             free(halves);
