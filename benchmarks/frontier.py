@@ -141,7 +141,7 @@ def table(points: Sequence[Point], original: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="another classifier of CIFAR-10, as benchmarks/wide_net.py writes it")
+    parser.add_argument("--model", type=Path, help="another classifier of CIFAR-10, as benchmarks/cifar_nets.py writes it")
     parser.add_argument("--data", type=Path, default=default_data(), help="folder of optional local data")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "frontier", help="where models are kept")
     args = parser.parse_args()

@@ -161,7 +161,7 @@ class _Fuser:
             if name in self.model.weights and name != matrix.name:
                 self.model.weights[name].append_to(graph.initializer)
         for copy in range(min(_COPIES, -(-self._bytes // matrix.nbytes))):
-            own = {name: f"{name} {copy}" for name in (matrix.name, *made)}
+            own = {name: f"{name} {copy}" if copy else name for name in (matrix.name, *made)}
             array = np.roll(matrix.array(), copy, axis)
             Weight(own[matrix.name], None, array).append_to(graph.initializer)
             for node in nodes:

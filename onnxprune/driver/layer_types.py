@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from onnxprune.runtime.int8_operators import LINEAR
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
@@ -17,15 +19,16 @@ __all__ = ["IN_FLOATS", "LayerTypes"]
 class LayerTypes:
     """Attributes:
     int8: whether layers compute in int8.
-    floats: names of nodes, or of weights that they read, that stay in floating point even so.
+    floats: what stays in floating point even so: names of nodes, of weights that they read, and operators.
     """
 
     int8: bool
     floats: Collection[str] = ()
 
     def is_int8(self, nodes: Sequence[NodeProto]) -> bool:
-        """Whether nodes that are timed together compute in int8."""
-        names = {name for node in nodes for name in (node.name, *node.input)}
+        """Whether nodes that are timed together compute in int8: the layers among them, or all where there is none."""
+        layers = [node for node in nodes if node.op_type in LINEAR] or nodes
+        names = {name for node in layers for name in (node.name, node.op_type, *node.input)}
         return self.int8 and names.isdisjoint(self.floats)
 
 

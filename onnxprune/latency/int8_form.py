@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnxprune.ir.inferred import infer_shapes, typed_values
 from onnxprune.ir.node import domain_of, is_followed
-from onnxprune.runtime.int8_operators import is_direct, is_removable, operators
+from onnxprune.runtime.int8_operators import LINEAR, is_direct, is_removable, operators
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -24,8 +24,6 @@ __all__ = ["in_int8"]
 
 _OPSET = 10
 """The first with ``QuantizeLinear``."""
-_LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""Operators whose second input takes int8 where it is constant, and the third the integers of sums."""
 _DATA_ALONE = frozenset({"Resize", "Pad", "Gather", "GatherElements"})
 """Operators of which the first input alone is quantised; others are sizes or places."""
 _ALIKE = _DATA_ALONE | {"Split"}
@@ -131,7 +129,7 @@ class _Quantized:
                 node.input[at] = self._result(name)
             elif computes and name in self._floats and not (at and node.op_type in _DATA_ALONE):
                 scale = _CONSTANT
-                if node.op_type in _LINEAR and at:  # ONNX Runtime asks that the step of a bias is that of the sums
+                if node.op_type in LINEAR and at:  # ONNX Runtime asks that the step of a bias is that of the sums
                     scale = _WEIGHT if at == 1 else _Scale(TensorProto.INT32, scales[0].step * scales[1].step)
                 stored = f"{name}.{len(self._added)}"
                 self._added[stored] = TensorProto(name=stored, data_type=scale.dtype, dims=self._constants[name].dims)

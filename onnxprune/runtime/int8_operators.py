@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["is_direct", "is_removable", "operators"]
+__all__ = ["LINEAR", "is_direct", "is_removable", "operators"]
+
+LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""Operators whose products int8 makes cheaper. Constant, their second input takes int8, the third the integers of sums."""
 
 
 def operators() -> frozenset[str]:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
+from onnxprune.runtime.int8_operators import LINEAR
+
 if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.latency.node_times import NodeTime
 
-__all__ = ["LINEAR", "Layer", "layers_of", "predicted", "slower"]
+__all__ = ["Layer", "layers_of", "predicted", "slower"]
 
-LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""Operators whose products int8 makes cheaper; each begins a layer."""
 _BORDERS = frozenset({"QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOutput"})
 """Operators that change how values are stored, where stretches of one type begin and end."""
 

@@ -11,12 +11,12 @@ from onnxprune.data.samples import held_out
 from onnxprune.driver.kernels import apart, gap_in_int8
 from onnxprune.driver.layer_types import LayerTypes
 from onnxprune.driver.levers.base import Ground, Lever, Made, Mixture, Step
-from onnxprune.driver.levers.layers import LINEAR, Layer, layers_of, predicted, slower
+from onnxprune.driver.levers.layers import Layer, layers_of, predicted, slower
 from onnxprune.driver.levers.rounding import rounding_noise
 from onnxprune.driver.quantize import EXCLUDED, Quantizer
 from onnxprune.errors import ModelError, TargetError
 from onnxprune.options.quantize import QuantRecipe
-from onnxprune.runtime.int8_operators import operators
+from onnxprune.runtime.int8_operators import LINEAR, operators
 from onnxprune.runtime.session import first_line
 
 if TYPE_CHECKING:
