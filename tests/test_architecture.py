@@ -124,7 +124,6 @@ UNTESTED = {
     "cli.building": "test_pipeline",
     "cli.demo_tables": "tests/cli/test_demo.py",
     "latency.model": "tests/latency/test_profiler.py",
-    "driver.layer_types": "tests/driver/levers/test_channels.py",
     "runtime.int8_operators": "tests/latency/test_int8_form.py",
     "shapes.binding": "test_inference",
     "driver.ort_quantizer": "test_quantizer",

@@ -24,7 +24,10 @@ Preprocess = Annotated[
 ]
 Metric = Annotated[
     str | Callable[..., Any],
-    Option(help="The score: top1, agreement, mse, cosine or package.module:function; auto chooses.", metavar="METRIC"),
+    Option(
+        help="The score: top1, agreement, position_agreement, detections, mse, cosine or package.module:function; auto chooses.",
+        metavar="METRIC",
+    ),
 ]
 Seed = Annotated[int, Option(help="Of everything drawn.", range="[0, inf)", metavar="N")]
 Shape = Annotated[

@@ -51,16 +51,16 @@ class ModuleEvaluator:
 
     def __call__(self, module: GraphModule) -> float:
         """The score of a module, which must be in evaluation mode."""
-        total, count = 0.0, 0
+        mean, count = metrics.MeanScore(), 0
         for number, batch in enumerate(self._samples.batches(_BATCH)):
             if len(self._expected) == number:
                 self._expected.append([] if self.metric == "top1" else _outputs(self._reference.eval(), batch.feeds))
             outputs = _outputs(module, batch.feeds)
             if self.metric == "top1":
                 metrics.check_labels(outputs, batch.labels, self._samples.source, count)
-            total += self._score(outputs, self._expected[number], batch.labels) * batch.size
+            mean.add(self._score(outputs, self._expected[number], batch.labels), batch.size)
             count += batch.size
-        return total / max(count, 1)
+        return mean.value
 
 
 def score_report(before: float, after: metrics.QualityScore) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from onnxprune.options.functions import guarded, load_named
 from onnxprune.runtime.parallel import at_once, map_ordered
 from onnxprune.runtime.session import Session
 from onnxprune.shapes.run_memory import runs_that_fit
+from onnxprune.verify.detections import are_detections, same_detections
 from onnxprune.verify.divergence import comparable, cosines, finite_rows
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 __all__ = [
     "QUALITY_METRICS",
     "Evaluation",
+    "MeanScore",
     "QualityMetric",
+    "Weighted",
     "check_first_labels",
     "check_labels",
     "find_metric",
@@ -37,10 +40,44 @@ __all__ = [
 _BATCH = 64
 """Samples of a batch that is scored, at most."""
 
+_FEW, _LOOKED_AT = 8, 256
+"""Samples of a batch, and in all, by whose outputs detectors are known: the first of another model tells as a rule."""
+_LAST_AXIS = 13
+"""The operator set from which Softmax runs over the last axis unless it says another."""
+
 _KEPT = 1 << 26
 """Bytes of the original's outputs that are kept, 64 MiB; the others are computed again."""
-QualityMetric = Callable[[Sequence[Any], Sequence[Any], Any], float]
-"""From a batch's outputs, the original's, and the labels (``None`` if there are none), to a score; higher is better."""
+
+
+class Weighted(NamedTuple):
+    """A score that counts as much as there is that it was taken of, which need not be the samples."""
+
+    score: float
+    weight: float
+
+
+QualityMetric = Callable[[Sequence[Any], Sequence[Any], Any], float | Weighted]
+"""From a batch's outputs, the original's, and the labels (``None`` if there are none), to a score; higher is better. A number
+counts once for each sample."""
+
+
+class MeanScore:
+    """The mean of the scores of batches."""
+
+    def __init__(self) -> None:
+        """Of none."""
+        self._total = self._weight = 0.0
+
+    def add(self, score: float | Weighted, samples: int) -> None:
+        """Take in the score of a batch of so many samples."""
+        score, weight = score if isinstance(score, Weighted) else (score, samples)
+        self._total += score * weight
+        self._weight += weight
+
+    @property
+    def value(self) -> float:
+        """The mean; 1 where nothing counted in any batch, so that nothing is wrong."""
+        return self._total / self._weight if self._weight else 1.0
 
 
 def top1(outputs: Sequence[Any], reference: Sequence[Any], labels: Any) -> float:
@@ -66,7 +103,28 @@ def cosine(outputs: Sequence[Any], reference: Sequence[Any], labels: Any) -> flo
     return float(np.mean([cosines(x, y).mean() for x, y in _pairs(outputs, reference)]))
 
 
-QUALITY_METRICS: dict[str, QualityMetric] = {f.__name__: f for f in (top1, agreement, mse, cosine)}
+def position_agreement(outputs: Sequence[Any], reference: Sequence[Any], labels: Any) -> Weighted:
+    """Share of positions [samples, positions, ..., classes] whose largest entry of the first output is where the original's is.
+
+    Positions at which both have the class that the original has most often are left out: blanks between letters, words without a
+    tag, padding and background would hide all others.
+    """
+    found, wanted = (np.asarray(values[0]).argmax(-1) for values in (outputs, reference))
+    usual = np.bincount(wanted.reshape(-1)).argmax()
+    counted = (found != usual) | (wanted != usual)
+    count = int(counted.sum())
+    return Weighted(float((found == wanted)[counted].mean()) if count else 1.0, count)
+
+
+def detections(outputs: Sequence[Any], reference: Sequence[Any], labels: Any) -> Weighted:
+    """F1 score of what anchors found, against what they find in the original: twice what is the same, of what both found."""
+    same, found = same_detections(np.asarray(outputs[0]), np.asarray(reference[0]))
+    return Weighted(2 * same / found if found else 1.0, found)
+
+
+QUALITY_METRICS: dict[str, QualityMetric] = {
+    f.__name__: f for f in (top1, agreement, position_agreement, detections, mse, cosine)
+}
 """Every metric by name."""
 
 
@@ -92,8 +150,10 @@ def metric_name(metric: str | QualityMetric) -> str:
 
 
 def resolve_metric(metric: str | QualityMetric, model: Model, samples: Samples) -> str | QualityMetric:
-    """A metric: for ``auto`` ``top1`` where there are labels, ``agreement`` where outputs are [samples, classes], and ``cosine``
-    otherwise.
+    """A metric: for ``auto`` ``top1`` where there are labels, otherwise what suits the first output.
+
+    That is ``agreement`` for [samples, classes], ``position_agreement`` for probabilities of classes along the last axis of more,
+    ``detections`` for anchors that have found something in the first samples, and ``cosine`` for all others.
 
     Raises:
         OptionError: there is none of that name, or it needs labels that the samples lack.
@@ -104,8 +164,34 @@ def resolve_metric(metric: str | QualityMetric, model: Model, samples: Samples) 
         raise OptionError(f"--metric top1 needs labels, and {samples.source} has none: use --metric agreement")
     if metric != "auto":
         return metric
-    shape = model.graph.output[0].type.tensor_type.shape.dim
-    return "top1" if samples.labelled else "agreement" if len(shape) == 2 else "cosine"
+    return "top1" if samples.labelled else _suited(model, samples)
+
+
+def _suited(model: Model, samples: Samples) -> str:
+    """The metric for what the first output is, by its axes, the node that makes it, and its numbers."""
+    output = model.graph.output[0]
+    axes = len(output.type.tensor_type.shape.dim)
+    if axes == 2:
+        return "agreement"
+    maker = next((node for node in model.graph.node if output.name in node.output), None)
+    if maker is not None and maker.op_type in {"Softmax", "LogSoftmax"} and axes > 2:
+        given = [int(one.i) for one in maker.attribute if one.name == "axis"]
+        if (given or [-1])[0] in {-1, axes - 1} and (given or model.opset >= _LAST_AXIS):
+            return "position_agreement"
+    return "detections" if axes == 3 and _detects(model, output.name, samples) else "cosine"
+
+
+def _detects(model: Model, output: str, samples: Samples) -> bool:
+    """Whether an output of some samples is that of a detector, and one of them has something to detect."""
+    session, seen = Session(model, [output]), 0
+    for batch in samples.batches(runs_that_fit(model, _FEW)[0]):
+        values = np.asarray(session.run(batch.feeds)[0])
+        seen += batch.size
+        if not are_detections(values) or seen > _LOOKED_AT:
+            return False
+        if same_detections(values, values)[1]:
+            return True
+    return False
 
 
 def find_metric(name: str | QualityMetric) -> QualityMetric:
@@ -233,7 +319,7 @@ class Evaluation:
 
     def _run(self, model: Model) -> float:
         session = Session(model, self._names, fuse=True)
-        total, self.count = 0.0, 0
+        mean, self.count = MeanScore(), 0
         outputs: Sequence[Any] = ()
 
         def run(numbered: tuple[int, Batch]) -> tuple[Batch, Sequence[Any], Sequence[Any]]:
@@ -247,9 +333,9 @@ class Evaluation:
                 check_labels(outputs, batch.labels, self._samples.source, self.count)
             if model is self._model:
                 self._keep(number, outputs)
-            total += self._score(outputs, reference, batch.labels) * batch.size
+            mean.add(self._score(outputs, reference, batch.labels), batch.size)
             self.count += batch.size
-        score = total / max(self.count, 1)
+        score = mean.value
         if model is self._model and self.metric == "top1":
             self._chance = 1 / max(_scores(outputs).shape[-1], 1)
             self.notice = chance_notice(score, outputs, self.count, self._samples.source)

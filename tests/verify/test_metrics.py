@@ -16,7 +16,7 @@ from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Weight
 from onnxprune.options.gates import parse_drop
 from onnxprune.verify import metrics
-from onnxprune.verify.metrics import QUALITY_METRICS, Evaluation, chance_notice
+from onnxprune.verify.metrics import QUALITY_METRICS, Evaluation, Weighted, chance_notice
 
 SCORES = "(float[N,4] x) => (float[N,3] y) <float[4,3] w> { y = MatMul(x, w) }"
 IMAGES = "(float[N,4,2,2] x) => (float[N,3,2,2] y) <float[3,4,1,1] w> { y = Conv(x, w) }"
@@ -54,6 +54,52 @@ def test_the_metric_follows_from_labels_and_outputs() -> None:
     assert Evaluation(model, open_samples({"x": X, "label": np.zeros(150, int)}, model.inputs)).metric == "top1"
     assert Evaluation(model, open_samples({"x": X}, model.inputs)).metric == "agreement"
     assert Evaluation(images, open_samples({"x": np.ones((3, 4, 2, 2), np.float32)}, images.inputs)).metric == "cosine"
+
+
+@pytest.mark.parametrize(
+    ("opset", "axis", "metric"),
+    [(18, "", "position_agreement"), (18, "<axis=2>", "position_agreement"), (18, "<axis=1>", "cosine"), (11, "", "cosine")],
+)
+def test_probabilities_along_the_last_axis_are_classes_at_positions(opset: int, axis: str, metric: str) -> None:
+    model = Model.of(parse(f"(float[N, 5, 4] x) => (float[N, 5, 4] y) {{ y = Softmax{axis}(x) }}", opset))
+    samples = open_samples({"x": np.random.default_rng(0).random((3, 5, 4), np.float32)}, model.inputs)
+    assert Evaluation(model, samples).metric == metric
+
+
+DETECTOR = "(float[N, 6, 9] x) => (float[N, 6, 9] y) { y = Identity(x) }"
+
+
+@pytest.mark.parametrize(
+    ("score", "pixels", "metric"),
+    [(0.9, 100.0, "detections"), (0.1, 100.0, "cosine"), (1.1, 100.0, "cosine"), (0.9, 1.0, "cosine")],
+)
+def test_boxes_in_pixels_and_scores_are_detections_where_something_is_found(score: float, pixels: float, metric: str) -> None:
+    """... in some sample: not each image shows something."""
+    model, x = Model.of(parse(DETECTOR)), np.zeros((40, 6, 9), np.float32)
+    x[:, :4], x[30, 4, 2] = pixels, score
+    assert Evaluation(model, open_samples({"x": x}, model.inputs)).metric == metric
+
+
+def test_what_is_scored_counts_and_not_the_samples() -> None:
+    """Of 128 images two show something; the anchor of one has gone."""
+    model, x = Model.of(parse(DETECTOR)), np.zeros((128, 6, 9), np.float32)
+    x[:, :4], x[3, 4, 2], x[100, 5, 8] = 100, 0.9, 0.9
+    weaker = "(float[N, 6, 9] x) => (float[N, 6, 9] y) <float[9] mask> { y = Mul(x, mask) }"
+    other = Model.of(parse(weaker))
+    other.weights["mask"] = Weight("mask", None, np.array([1] * 8 + [0.1], np.float32))
+    assert Evaluation(model, open_samples({"x": x}, model.inputs)).of(other).pruned == pytest.approx(2 / 3)
+
+
+def test_positions_of_the_usual_class_do_not_hide_others() -> None:
+    """Nine blanks, and a letter that is another one."""
+    wanted, found = np.zeros((1, 10, 3)), np.zeros((1, 10, 3))
+    wanted[..., 0] = found[..., 0] = 0.5
+    wanted[0, 4, 1] = found[0, 4, 2] = 1
+    assert QUALITY_METRICS["position_agreement"]([found], [wanted], None) == Weighted(0, 1)
+    found[0, 4, 1], found[0, 5, 1] = 2, 1  # the right letter, and one more
+    assert QUALITY_METRICS["position_agreement"]([found], [wanted], None) == Weighted(0.5, 2)
+    blank = wanted[:, :4]
+    assert QUALITY_METRICS["position_agreement"]([blank], [blank], None) == Weighted(1, 0)
 
 
 def test_a_function_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,4 +204,6 @@ def test_the_originals_outputs_are_kept_while_there_is_room(room: int, monkeypat
 def test_entries_that_the_original_has_no_number_for(metric: str) -> None:
     x, other = np.array([[1.0, np.nan, 3.0], [0.0, 0.0, 0.0]]), np.array([[np.nan, 1.0, 3.0], [0.0, 0.0, 0.0]])
     assert QUALITY_METRICS[metric]([x], [x], None) == pytest.approx(1), "zeros are as they were, too"
-    assert QUALITY_METRICS[metric]([other], [x], None) <= 0.5, "a sample that lost a number is all wrong"
+    found = QUALITY_METRICS[metric]([other], [x], None)
+    assert isinstance(found, float)
+    assert found <= 0.5, "a sample that lost a number is all wrong"

@@ -45,7 +45,7 @@ class Precision(Lever):
 
     What each layer takes in both types is read from a profile of ONNX Runtime, with what conversions take at the borders of
     stretches; what it loses is the noise of its own rounding. Layers that are slower stay in float32 first, then those that lose
-    most: one, two, four, ... up to half of them. Where most layers are products of matrices, a choice has these alone in int8:
+    most: one, two, four, ... until they are all. Where most layers are products of matrices, a choice has these alone in int8:
     sums along the residuals of transformers hold few large numbers, next to which int8 tells no others apart.
     """
 
@@ -142,7 +142,7 @@ class Precision(Lever):
         self._expect(_WHOLE, layers, times, [])
         self._noise[_WHOLE] = sum(noise.values())
         count = 0
-        while len(slow) + count <= max(len(layers) // 2, len(slow)):
+        while not count or len(slow) + count < len(layers):
             stay = [*((layer, _SLOW) for layer in slow), *((layer, _LOSES) for layer in noisy[:count])]
             if stay:
                 choice = f"{_WHOLE}, {len(stay)} of {len(layers)} layers in float32"
