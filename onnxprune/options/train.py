@@ -56,7 +56,7 @@ class Training(Options):
         schedule: of the learning rate: ``cosine`` to zero, ``step`` (a tenth after half, and after three quarters) or
             ``constant``.
         warmup: share of the steps in which the learning rate rises from zero.
-        clip: largest norm of all gradients together; 0 for any.
+        clip: largest norm of all gradients together; 0 for any, but in `finetune` with sgd and no ``lr`` for 1.
         precision: that layers compute in: ``float32``, ``bfloat16`` or ``float16``; weights stay as they are.
         patience: epochs without a better score after which training stops; 0 for never. Needs evaluation samples.
         restore_norms: whether convolutions with a bias get back, for the training, the batch normalisation that exporters fold
@@ -107,6 +107,15 @@ class Training(Options):
     def share(self) -> float:
         """The largest learning rate of a model that has its weights, as a share of each weight's size; 0 for `rate` for all."""
         return 0.0 if self.lr or self.optimizer not in {"adamw", "adam"} else _SHARE
+
+    @property
+    def bound(self) -> float:
+        """The largest norm of all gradients together for a model that has its weights; 0 for any.
+
+        With sgd at its own rate there is one: a step is as long as the gradients, and those of networks whose batch normalisation
+        is folded grew until the loss was no number.
+        """
+        return self.clip or (1.0 if self.optimizer == "sgd" and not self.lr else 0.0)
 
     def settled(self, *, teacher: bool, labelled: bool) -> Training:
         """The same with the loss decided, by what there is.

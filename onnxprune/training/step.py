@@ -52,7 +52,7 @@ class TrainingStep:
         """
         self.teacher = None if teacher is None else teacher.to(devices.device).eval()
         self.objective = Objective.of(options.loss, module, teacher, options.match, options.match_weight, options.temperature)
-        self._module, self._devices, self._clip = module, devices, options.clip
+        self._module, self._devices, self._options = module, devices, options
 
     def student(self) -> nn.Module:
         """The module, with the values that the loss reads as its outputs."""
@@ -92,7 +92,7 @@ class TrainingStep:
                 f"{self._module.title}: the loss is {value} in {phase.name}: make --lr smaller, or set --clip 1 or --warmup 0.1"
             )
         parameters = [tensor for group in optimizer.param_groups for tensor in group["params"]]
-        self._devices.step(loss, parameters, optimizer, self._clip)
+        self._devices.step(loss, parameters, optimizer, self._options.bound if phase.sized else self._options.clip)
         return value
 
 

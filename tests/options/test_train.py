@@ -58,6 +58,12 @@ def test_rates_suit_the_optimizer() -> None:
     assert Training(optimizer="sgd", lr=0.5).rate == 0.5
 
 
+def test_sgd_has_a_bound_at_its_own_rate() -> None:
+    assert Training(optimizer="sgd").bound == 1
+    assert Training(optimizer="sgd", clip=5).bound == Training(clip=5).bound == 5
+    assert Training(optimizer="sgd", lr=0.01).bound == Training().bound == 0
+
+
 def test_steps_follow_sizes_unless_a_rate_is_given() -> None:
     assert Training().share == Training(optimizer="adam").share == 0.01
     assert Training(lr=1e-3).share == Training(optimizer="sgd").share == Training(optimizer="rmsprop").share == 0

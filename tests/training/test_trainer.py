@@ -51,6 +51,17 @@ def test_it_learns_under_a_mask(optimizer: str) -> None:
     assert not run.module.training
 
 
+@pytest.mark.parametrize(("sized", "lr", "far"), [(True, 0.0, False), (True, 0.01, True), (False, 0.0, True)])
+def test_sgd_at_its_own_rate_goes_no_further_than_that(sized: bool, lr: float, far: bool) -> None:
+    """Gradients of what is a hundred times as large would carry weights away; who gives a rate has said how far to go."""
+    run = trainer(Training(epochs=1, optimizer="sgd", lr=lr, momentum=0.0, warmup=0.0))
+    before = {name: one * 100 for name, one in weights(run.module).items()}
+    run.module.load_state_dict({name: one * 100 for name, one in run.module.state_dict().items()})
+    run.run([Phase("fit", 1, sized=sized)])
+    moved = math.sqrt(sum(float((one - before[name]).square().sum()) for name, one in weights(run.module).items()))
+    assert (moved > 5 * 0.01 * 1.01) is far  # five batches
+
+
 def test_it_trains_on_what_augmentation_makes_of_the_samples() -> None:
     calls = []
 
