@@ -1,7 +1,7 @@
 """Time the files that one may deploy side by side: in ONNX Runtime, with sparse kernels where they have them, and in OpenVINO.
 
     pip install openvino
-    python benchmarks/runtimes.py model.onnx int8.onnx pruned.onnx --threads 1 2
+    python benchmarks/runtimes.py model.onnx int8.onnx pruned.onnx --threads 1 2 [--data samples.npz]
 
 All take turns, and a figure is the median over rounds of the first file's time in ONNX Runtime by the other's. OpenVINO computes
 in float32, and in bfloat16 where the processor has instructions for it; a quantised file computes in int8 in both. Threads of
@@ -20,6 +20,7 @@ from typing import Any
 import onnxruntime as ort
 
 import onnxprune.kernels
+from onnxprune.data.samples import open_samples
 from onnxprune.ir.model import Model
 from onnxprune.runtime.session import random_feeds
 
@@ -54,11 +55,17 @@ def by_openvino(path: Path, feeds: Mapping[str, Any], threads: int, precision: s
     return lambda: request.infer(dict(feeds), share_inputs=True)
 
 
-def runs_of(paths: Sequence[Path], threads: int) -> dict[str, Run]:
-    """Every file in every runtime, by the name of both."""
-    inputs = Model.of(paths[0]).graph.input
+def fed(path: Path, data: Path | None) -> Mapping[str, Any]:
+    """The first of some samples, or random numbers of the sizes that the file declares, open ones 1."""
+    inputs = Model.of(path).graph.input
+    if data:
+        return next(open_samples(str(data), inputs).batches(1)).feeds
     shapes = {value.name: tuple(dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim) for value in inputs}
-    feeds = random_feeds(inputs, shapes, seed=0)
+    return random_feeds(inputs, shapes, seed=0)
+
+
+def runs_of(paths: Sequence[Path], feeds: Mapping[str, Any], threads: int) -> dict[str, Run]:
+    """Every file in every runtime, by the name of both."""
     found = {}
     for path in paths:
         found[f"{path.stem}, ONNX Runtime"] = by_onnxruntime(path, feeds, threads)
@@ -87,10 +94,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--data", type=Path, help="samples, of which the first is what is timed")
     parser.add_argument("--rounds", type=int, default=30)
     args = parser.parse_args()
+    feeds = fed(args.files[0], args.data)
     for threads in args.threads:
-        taken = timed(runs_of(args.files, threads), args.rounds)
+        taken = timed(runs_of(args.files, feeds, threads), args.rounds)
         first = next(iter(taken.values()))
         print(f"\n| {threads} {'thread' if threads == 1 else 'threads'} | ms | times as fast |\n|---|--:|--:|")
         for name, times in taken.items():

@@ -15,8 +15,9 @@ from onnxprune.options.functions import guarded, load_named
 from onnxprune.runtime.parallel import at_once, map_ordered
 from onnxprune.runtime.session import Session
 from onnxprune.shapes.run_memory import runs_that_fit
-from onnxprune.verify.detections import are_detections, same_detections
+from onnxprune.verify.detections import same_detections
 from onnxprune.verify.divergence import comparable, cosines, finite_rows
+from onnxprune.verify.suited import suited_metric
 
 if TYPE_CHECKING:
     from onnxprune.data.batching import Batch
@@ -39,11 +40,6 @@ __all__ = [
 
 _BATCH = 64
 """Samples of a batch that is scored, at most."""
-
-_FEW, _LOOKED_AT = 8, 256
-"""Samples of a batch, and in all, by whose outputs detectors are known: the first of another model tells as a rule."""
-_LAST_AXIS = 13
-"""The operator set from which Softmax runs over the last axis unless it says another."""
 
 _KEPT = 1 << 26
 """Bytes of the original's outputs that are kept, 64 MiB; the others are computed again."""
@@ -152,8 +148,7 @@ def metric_name(metric: str | QualityMetric) -> str:
 def resolve_metric(metric: str | QualityMetric, model: Model, samples: Samples) -> str | QualityMetric:
     """A metric: for ``auto`` ``top1`` where there are labels, otherwise what suits the first output.
 
-    That is ``agreement`` for [samples, classes], ``position_agreement`` for probabilities of classes along the last axis of more,
-    ``detections`` for anchors that have found something in the first samples, and ``cosine`` for all others.
+    See `onnxprune.verify.suited`.
 
     Raises:
         OptionError: there is none of that name, or it needs labels that the samples lack.
@@ -164,34 +159,7 @@ def resolve_metric(metric: str | QualityMetric, model: Model, samples: Samples) 
         raise OptionError(f"--metric top1 needs labels, and {samples.source} has none: use --metric agreement")
     if metric != "auto":
         return metric
-    return "top1" if samples.labelled else _suited(model, samples)
-
-
-def _suited(model: Model, samples: Samples) -> str:
-    """The metric for what the first output is, by its axes, the node that makes it, and its numbers."""
-    output = model.graph.output[0]
-    axes = len(output.type.tensor_type.shape.dim)
-    if axes == 2:
-        return "agreement"
-    maker = next((node for node in model.graph.node if output.name in node.output), None)
-    if maker is not None and maker.op_type in {"Softmax", "LogSoftmax"} and axes > 2:
-        given = [int(one.i) for one in maker.attribute if one.name == "axis"]
-        if (given or [-1])[0] in {-1, axes - 1} and (given or model.opset >= _LAST_AXIS):
-            return "position_agreement"
-    return "detections" if axes == 3 and _detects(model, output.name, samples) else "cosine"
-
-
-def _detects(model: Model, output: str, samples: Samples) -> bool:
-    """Whether an output of some samples is that of a detector, and one of them has something to detect."""
-    session, seen = Session(model, [output]), 0
-    for batch in samples.batches(runs_that_fit(model, _FEW)[0]):
-        values = np.asarray(session.run(batch.feeds)[0])
-        seen += batch.size
-        if not are_detections(values) or seen > _LOOKED_AT:
-            return False
-        if same_detections(values, values)[1]:
-            return True
-    return False
+    return "top1" if samples.labelled else suited_metric(model, samples)
 
 
 def find_metric(name: str | QualityMetric) -> QualityMetric:

@@ -56,28 +56,7 @@ def test_the_metric_follows_from_labels_and_outputs() -> None:
     assert Evaluation(images, open_samples({"x": np.ones((3, 4, 2, 2), np.float32)}, images.inputs)).metric == "cosine"
 
 
-@pytest.mark.parametrize(
-    ("opset", "axis", "metric"),
-    [(18, "", "position_agreement"), (18, "<axis=2>", "position_agreement"), (18, "<axis=1>", "cosine"), (11, "", "cosine")],
-)
-def test_probabilities_along_the_last_axis_are_classes_at_positions(opset: int, axis: str, metric: str) -> None:
-    model = Model.of(parse(f"(float[N, 5, 4] x) => (float[N, 5, 4] y) {{ y = Softmax{axis}(x) }}", opset))
-    samples = open_samples({"x": np.random.default_rng(0).random((3, 5, 4), np.float32)}, model.inputs)
-    assert Evaluation(model, samples).metric == metric
-
-
 DETECTOR = "(float[N, 6, 9] x) => (float[N, 6, 9] y) { y = Identity(x) }"
-
-
-@pytest.mark.parametrize(
-    ("score", "pixels", "metric"),
-    [(0.9, 100.0, "detections"), (0.1, 100.0, "cosine"), (1.1, 100.0, "cosine"), (0.9, 1.0, "cosine")],
-)
-def test_boxes_in_pixels_and_scores_are_detections_where_something_is_found(score: float, pixels: float, metric: str) -> None:
-    """... in some sample: not each image shows something."""
-    model, x = Model.of(parse(DETECTOR)), np.zeros((40, 6, 9), np.float32)
-    x[:, :4], x[30, 4, 2] = pixels, score
-    assert Evaluation(model, open_samples({"x": x}, model.inputs)).metric == metric
 
 
 def test_what_is_scored_counts_and_not_the_samples() -> None:
