@@ -13,6 +13,7 @@ from onnx import NodeProto, TensorProto, helper
 from onnxprune.ir.node import captured, domain_of, every_graph, every_node
 from onnxprune.ir.weights import Weight
 from onnxprune.passes.bodies import replace_all
+from onnxprune.runtime.int8_operators import LINEAR, is_direct
 
 if TYPE_CHECKING:
     from onnxprune.ir.model import Model
@@ -27,6 +28,7 @@ __all__ = [
     "name_nodes",
     "scaled_whole",
     "separate_names",
+    "unlike_parts",
 ]
 
 _INTEGER = frozenset(
@@ -44,8 +46,8 @@ _SUFFIXES = (
 """Of names that the quantizer makes."""
 _RECTIFIERS = frozenset({"Relu", "Clip"})
 _EXPONENTIAL = frozenset({"Softmax", "LogSoftmax"})
-_LEVELS = 256
-"""Values that integers of 8 bits tell apart."""
+_LEVELS, _TOLD = 256, 8
+"""Values that integers of 8 bits tell apart, and how few are too few for some of the numbers."""
 
 
 def name_nodes(model: Model) -> bool:
@@ -280,6 +282,37 @@ def masked_scores(nodes: Sequence[NodeProto], ranges: Mapping[str, Sequence[Any]
             found.add(name)
             todo += makers[name].input if name in makers else []
     return found
+
+
+def unlike_parts(nodes: Sequence[NodeProto], ranges: Mapping[str, Sequence[Any]]) -> set[str]:
+    """The values that hold numbers of unlike sizes side by side, next to which integers tell the small ones from zero no more.
+
+    Detectors concatenate boxes in pixels and scores between 0 and 1, and arrange that. What layers multiply is left out: it has
+    one scale in any case.
+
+    Args:
+        nodes: of the graph, in order.
+        ranges: the least and the largest number of each value on samples.
+    """
+    spans = {name: float(max(np.max(high), 0) - min(np.min(low), 0)) for name, (low, high) in ranges.items()}
+    multiplied: set[str] = set()
+    for node in reversed(nodes):
+        if node.op_type in LINEAR or (_arranges(node) and not multiplied.isdisjoint(node.output)):
+            multiplied.update(node.input)
+    found: set[str] = set()
+    for node in nodes:
+        if not _arranges(node) or not multiplied.isdisjoint(node.output):
+            continue
+        parts = [spans[name] for name in node.input if spans.get(name)] if node.op_type == "Concat" else []
+        unlike = parts and min(parts) * _LEVELS < _TOLD * max(parts)
+        if unlike or not found.isdisjoint(node.input):
+            found.update(node.output)
+    return found
+
+
+def _arranges(node: NodeProto) -> bool:
+    """Whether the numbers of a node are those that it reads, elsewhere."""
+    return node.op_type in {"Concat", "Split"} or is_direct(node.op_type)
 
 
 def scaled_whole(model: Model) -> list[str]:

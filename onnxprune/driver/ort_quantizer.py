@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, version_converter
 
-from onnxprune.driver.int8_layers import as_constants, as_defaults, make_biases_vectors, masked_scores, name_nodes, separate_names
+from onnxprune.driver.int8_layers import (
+    as_constants,
+    as_defaults,
+    make_biases_vectors,
+    masked_scores,
+    name_nodes,
+    separate_names,
+    unlike_parts,
+)
 from onnxprune.errors import ModelError, OnnxPruneError
 from onnxprune.ir import files
 from onnxprune.ir.model import DEFAULTS, Model
@@ -48,6 +56,7 @@ _METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"
 PER_TENSOR, PER_CHANNEL = 10, 13
 """The first operator sets of ``QuantizeLinear``, and of its axis."""
 _INFINITE, _MASKED = "is not finite on the samples", "is masked by numbers so low that int8 tells no others apart"
+_UNLIKE = "holds numbers so small beside others that int8 tells them from zero no more"
 """Why a value has no range."""
 _BATCH = 16
 """Samples in memory at a time, with every value inside the graph where histograms are taken."""
@@ -189,8 +198,10 @@ class Workshop:
         found = {name: data.range_value for name, data in self._ranges.items()}
         nodes = Model.of(self._ready).graph.node
         without = {name: _INFINITE for name, ends in found.items() if not all(np.isfinite(end).all() for end in ends)}
-        without |= dict.fromkeys(masked_scores(nodes, {name: found[name] for name in found.keys() - without.keys()}), _MASKED)
-        for name in without:
+        finite = {name: ends for name, ends in found.items() if name not in without}
+        without |= dict.fromkeys(masked_scores(nodes, finite), _MASKED)
+        without |= dict.fromkeys(unlike_parts(nodes, finite) - without.keys(), _UNLIKE)
+        for name in without.keys() & found.keys():
             del self._ranges.data[name]
         touching = [(node.name, sorted(without.keys() & {*node.input, *node.output})) for node in nodes]
         return {name: f"{values[0]!r} {without[values[0]]}" for name, values in touching if values}

@@ -11,7 +11,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
-from onnxprune.driver.int8_layers import left_alone, make_biases_vectors, masked_scores, name_nodes, scaled_whole, separate_names
+from onnxprune.driver.int8_layers import (
+    left_alone,
+    make_biases_vectors,
+    masked_scores,
+    name_nodes,
+    scaled_whole,
+    separate_names,
+    unlike_parts,
+)
 from onnxprune.driver.quantize import QuantResult, quantize
 from onnxprune.errors import TargetError
 from onnxprune.ir.model import Model
@@ -225,6 +233,46 @@ def test_only_what_softmax_reads_is_taken_for_a_mask() -> None:
     wide, narrow = (np.float32(-300), np.float32(0)), (np.float32(-3), np.float32(3))
     assert masked_scores(nodes, {"x": wide, "a": wide, "z": wide}) == {"a", "x"}
     assert masked_scores(nodes, {"x": wide, "a": narrow, "z": wide}) == set()
+
+
+def test_scores_beside_boxes_stay_in_floating_point() -> None:
+    """Next to 320 pixels a score of 0.5 is zero in int8, as in detectors of Ultralytics; layers are in int8 even so."""
+    text = """(float[N, 8] x) => (float[N, 2, 8] y) {
+        a = MatMul (x, w) s = Sigmoid (a) b = MatMul (x, v) p = Mul (b, pixels) j = Concat <axis=1> (p, s)
+        y = Reshape (j, shape)
+    }"""
+    proto = net(text, w=(8, 8), v=(8, 8), pixels=np.float32(100), shape=np.array([0, 2, 8]))
+    for node in proto.graph.node:
+        node.name = node.op_type + node.output[0]
+    result = small(proto)
+    why = "holds numbers so small beside others that int8 tells them from zero no more"
+    assert {name: text.endswith(why) for name, text in reasons(result).items()} == {"Concatj": True, "Reshapey": True}
+    assert result.report.nodes["MatMul"] == 2
+    outputs = [Session(model).run(X)[0][:, 1] for model in (Model.of(proto), result.compiled)]
+    assert np.abs(outputs[0] - outputs[1]).max() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("nodes", "small", "found"),
+    [
+        ("j = Concat <axis=1> (x, s) y = Relu (j)", 1, {"j"}),
+        ("j = Concat <axis=1> (x, s) y = Relu (j)", 10, set()),  # 8 of 256 steps
+        ("j = Concat <axis=1> (x, s) y = Relu (j)", 0, set()),  # nothing but zeros
+        (
+            "t = Transpose (x) j = Concat <axis=1> (x, s) k = Slice (j, one, two, one) y = Concat <axis=1> (k, t)",
+            1,
+            {"j", "k", "y"},
+        ),
+        ("j = Concat <axis=1> (x, s) k = Reshape (j, two) y = MatMul (k, w)", 1, set()),
+        ("j = Concat <axis=1> (s, c) y = Relu (j)", 1, set()),  # a constant has no range
+    ],
+)
+def test_parts_are_unlike_where_integers_tell_some_from_zero_no_more(nodes: str, small: float, found: set[str]) -> None:
+    text = f"(float[N, 16] x, float[N, 16] s) => (float[N, 16] y) {{ {nodes} }}"
+    graph = net(text, w=(16, 16), c=(1, 16), one=np.array([1]), two=np.array([2])).graph
+    wide = (np.float32(-20), np.float32(300))
+    ranges = {name: wide for node in graph.node for name in node.output} | {"x": wide, "s": (np.float32(0), np.float32(small))}
+    assert unlike_parts(graph.node, ranges) == found
 
 
 @pytest.mark.parametrize("rectifier", ["Relu (a)", "Clip (a, zero)"])
