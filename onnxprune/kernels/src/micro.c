@@ -140,14 +140,17 @@ static inline __attribute__((always_inline)) void product_of(const int R, const 
                 EACH(int v = 0; v < V; v++) sum[r][v] += weight * column[v];
             }
         }
-        EACH(int r = 0; r < R; r++) EACH(int v = 0; v < V; v++) {
-            float *to = y + r * stride + (v < V - 1 ? (size_t)v * LANES : last);
-            if (tile->ends) {
-                if (tile->residual) sum[r][v] += load(tile->residual + (to - tile->outputs), whole, tail);
-                sum[r][v] = SMALLER(spread(finish->high), LARGER(spread(finish->low), sum[r][v]));
+        if (tile->ends) {
+            if (tile->residual) {
+                const float *added = tile->residual + (y - tile->outputs);
+                EACH(int r = 0; r < R; r++) EACH(int v = 0; v < V; v++)
+                    sum[r][v] += load(added + r * stride + (v < V - 1 ? (size_t)v * LANES : last), whole, tail);
             }
-            store(to, sum[r][v], whole, tail);
+            EACH(int r = 0; r < R; r++) EACH(int v = 0; v < V; v++)
+                sum[r][v] = SMALLER(spread(finish->high), LARGER(spread(finish->low), sum[r][v]));
         }
+        EACH(int r = 0; r < R; r++) EACH(int v = 0; v < V; v++)
+            store(y + r * stride + (v < V - 1 ? (size_t)v * LANES : last), sum[r][v], whole, tail);
     }
 }
 
