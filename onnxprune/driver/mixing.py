@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 
 from onnxprune.driver.levers.base import GradedLever, Lever, Mixture
@@ -52,12 +53,18 @@ def search(trials: Trials, wish: Wish) -> None:
     graded = [lever for lever in offering if isinstance(lever, GradedLever)]
     for lever in graded:
         share, milder = _START if len(rungs) > 1 or not inexact else _MILD, list[Trial]()
-        for rung in sorted(useful, key=lambda rung: _saves(wish, rung)):  # what saves most first: time may end
+        for rung in _in_turn(wish, useful, start):
             if lever is graded[-1] and rung.mixture != start and _is_behind(trials, wish, rung, lever):
                 continue
             share = _graded(trials, wish, rung, lever, share)
             milder += _milder(trials, wish, rung, lever, share) if lever is not graded[-1] else ()
         useful += milder
+
+
+def _in_turn(wish: Wish, rungs: Sequence[Trial], start: Mixture) -> list[Trial]:
+    """Rungs in the order in which a graded lever goes on from them: what saves most, then none, the lever alone; time may end."""
+    first, *others = sorted(rungs, key=lambda rung: _saves(wish, rung))
+    return [first, *sorted(others, key=lambda rung: rung.mixture != start)]
 
 
 def _tried(trials: Trials, mixture: Mixture) -> Trial | None:

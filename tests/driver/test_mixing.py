@@ -284,6 +284,16 @@ def test_what_saves_most_is_searched_first_and_channels_alone_on_the_way() -> No
     assert mixed[1] == mixed[0].without("precision")
 
 
+def test_channels_alone_are_searched_before_the_second_rung() -> None:
+    """They are what users would take instead, and may be the fastest where int8 gains little on top of them."""
+    trials, wish = Imagined(loss=0.0005), WithinDrop(FULL, 0.01)
+    search(trials, wish)
+    mixed = [dict(mixture.choices) for mixture in trials.tried if "channels" in dict(mixture.choices)]
+    second = next(at for at, one in enumerate(mixed) if one.get("precision") == "most")
+    alone = {one["channels"] for one in mixed[:second] if "precision" not in one}
+    assert alone > {one["channels"] for one in mixed[:second] if "precision" in one}
+
+
 # Drafts
 
 
