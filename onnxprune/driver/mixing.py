@@ -14,11 +14,13 @@ from onnxprune.errors import TargetError
 __all__ = ["search"]
 
 _FIRST = 2
-"""Rungs of a ladder that are tried in any case: what is predicted to be fastest, and the boldest choice or the one after it."""
+"""Rungs of a ladder before what they save may end it: the fastest by layer times, and the boldest or the one after it."""
 _START, _MILD = 0.5, 0.9
 """The share that a graded lever begins with, and the one where no rung of a ladder holds: such a network loses much by little."""
 _BEYOND = 2.0
 """A rung that is predicted to lose so many times what may be lost is not tried."""
+_NEAR = 1.1
+"""By how much more time rungs take that hardly differ."""
 _WIDER = 1.2
 """By how much more remains in the next try where a share is too small."""
 
@@ -29,9 +31,9 @@ def search(trials: Trials, wish: Wish) -> None:
     Exact levers that make the model no slower are part of all that follows. A lever with a few choices is a ladder, each
     rung of which loses less and saves less; what is predicted to be fastest is tried first, until one is good enough and the next
     is no better.
-    A graded lever is then searched with each rung that saves anything: for the most that may be lost, or by aiming at what is
-    asked for. A rung that loses too much where it would catch up with the best is left, by the last of these levers. What the
-    others found goes on from a milder choice, which leaves the next graded lever about half of what may be lost, or is to be
+    A graded lever is then searched with each rung that saves anything, and alone: for the most that may be lost, or by aiming at
+    what is asked for. A rung that loses too much where it would catch up with the best is left, by the last of these levers. What
+    the others found goes on from a milder choice, which leaves the next graded lever about half of what may be lost, or is to be
     saved: that one is searched on top of it, too.
 
     Raises:
@@ -53,7 +55,7 @@ def search(trials: Trials, wish: Wish) -> None:
     graded = [lever for lever in offering if isinstance(lever, GradedLever)]
     for lever in graded:
         share, milder = _START if len(rungs) > 1 or not inexact else _MILD, list[Trial]()
-        for rung in _in_turn(wish, useful, start):
+        for rung in _in_turn(trials, wish, sorted(useful, key=lambda rung: _saves(wish, rung)), start, lever, share):
             if lever is graded[-1] and rung.mixture != start and _is_behind(trials, wish, rung, lever):
                 continue
             share = _graded(trials, wish, rung, lever, share)
@@ -61,10 +63,23 @@ def search(trials: Trials, wish: Wish) -> None:
         useful += milder
 
 
-def _in_turn(wish: Wish, rungs: Sequence[Trial], start: Mixture) -> list[Trial]:
-    """Rungs in the order in which a graded lever goes on from them: what saves most, then none, the lever alone; time may end."""
-    first, *others = sorted(rungs, key=lambda rung: _saves(wish, rung))
+def _in_turn(trials: Trials, wish: Wish, rungs: Sequence[Trial], start: Mixture, lever: GradedLever, share: float) -> list[Trial]:
+    """Rungs, those that save most first, in the order in which a graded lever goes on from them; time may end.
+
+    Of those that hardly differ the one comes first that is fastest with a share of the lever: widths that suit it may suit the
+    others worse. None of them, the lever alone, is the second.
+    """
+    near = [rung for rung in rungs if rung.mixture != start and _saves(wish, rung) <= _NEAR * _saves(wish, rungs[0])]
+    if len(near) > 1 and isinstance(wish, WithinDrop):
+        found = {rung.mixture: _graded_at(trials, rung, lever, share) for rung in near}
+        near.sort(key=lambda rung: _latency(found[rung.mixture]))
+    first, *others = [*near, *(rung for rung in rungs if rung not in near)]
     return [first, *sorted(others, key=lambda rung: rung.mixture != start)]
+
+
+def _latency(trial: Trial | None) -> float:
+    """That of a trial; no end where it cannot be made."""
+    return math.inf if trial is None else trial.latency
 
 
 def _tried(trials: Trials, mixture: Mixture) -> Trial | None:
@@ -112,7 +127,7 @@ def _climbed(trials: Trials, wish: Wish, start: Mixture, lever: Lever) -> list[T
     found: list[Trial] = []
     rates: list[float] = []  # what rungs lost for their noise
     for number, choice in enumerate(_promising(lever)):
-        if number >= _FIRST and min(rates, default=0.0) * lever.noise(choice) > _BEYOND:
+        if min(rates, default=0.0) * lever.noise(choice) > _BEYOND:
             continue
         mixture = start.having(lever.name, choice)
         draft = trials.draft(mixture, lever) if found and isinstance(wish, Meets) else None

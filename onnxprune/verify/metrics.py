@@ -12,6 +12,7 @@ import numpy as np
 from onnxprune.data.samples import in_multiples
 from onnxprune.errors import ModelError, OptionError
 from onnxprune.options.functions import guarded, load_named
+from onnxprune.runtime.memory import spare
 from onnxprune.runtime.parallel import at_once, map_ordered
 from onnxprune.runtime.session import Session
 from onnxprune.shapes.run_memory import runs_that_fit
@@ -41,8 +42,9 @@ __all__ = [
 _BATCH = 64
 """Samples of a batch that is scored, at most."""
 
-_KEPT = 1 << 26
-"""Bytes of the original's outputs that are kept, 64 MiB; the others are computed again."""
+_KEPT, _PART = 1 << 28, 16
+"""Bytes of the original's outputs that are kept, 256 MiB, and the part of the memory which they may take; others are computed
+again. A recogniser of text has a megabyte of them for each line."""
 
 
 class Weighted(NamedTuple):
@@ -276,7 +278,7 @@ class Evaluation:
         self._session = Session(original, self._names, fuse=True)
         self._size, self._needed = runs_that_fit(original, _BATCH)
         self._kept: list[Sequence[Any]] = []
-        self._room = 0 if samples.fresh else _KEPT
+        self._room = 0 if samples.fresh else spare(_PART, _KEPT)
         self.notice, self._chance = "", 0.0
         self.original = self._run(original)
 

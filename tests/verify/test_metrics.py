@@ -164,7 +164,7 @@ def test_two_deviations_above_guessing_may_be_luck(score: float, guesses: bool) 
 @pytest.mark.parametrize("room", [1 << 26, 1000, 0])
 def test_the_originals_outputs_are_kept_while_there_is_room(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of 64, 64 and 22 rows of three floats: 768, 768 and 264 bytes."""
-    monkeypatch.setattr(metrics, "_KEPT", room)
+    monkeypatch.setattr(metrics, "spare", lambda *_: room)
     model = Model.of(parse(SCORES))
     evaluation = Evaluation(model, open_samples({"x": X}, model.inputs), "cosine")
     again: list[int] = []
