@@ -14,6 +14,7 @@ from onnxprune.ir.model import Model
 from onnxprune.options.gates import parse_drop, parse_share
 from onnxprune.verify.drift import Drift, measure_drift
 from onnxprune.verify.metrics import Evaluation, QualityScore, check_first_labels, find_metric, resolve_metric
+from onnxprune.verify.suited import suited_metric
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
@@ -28,6 +29,8 @@ _EVERY, _FEWEST, _HELD = 8, 32, 64
 _JUDGED = 1024
 """Samples of ``--eval`` that outputs are compared on, at most; a score is of all."""
 _HALF = 0.5
+_COMPARED = frozenset({"agreement", "cosine"})
+"""Metrics whose score the drift of outputs has as well."""
 _NOTICED = 0.05
 """What a result may lose without a word."""
 
@@ -199,7 +202,7 @@ class Jury:
             QualityError: it is not as good.
         """
         gates, note = self.gates, ""
-        if score is None and self.judges is not None and (gates.scored or (compare and self.judges.labelled)):
+        if score is None and self.judges is not None and (gates.scored or (compare and self._is_told(self.judges))):
             try:
                 score = (evaluation or Evaluation(self.original, self.judges, gates.metric)).of(made)
             except InputError as error:
@@ -215,6 +218,10 @@ class Jury:
         found = Judgement(score, drift, self.judges is not None, exact, note)
         hold(gates, found, self.original.name)
         return found
+
+    def _is_told(self, judges: Samples) -> bool:
+        """Whether samples have labels, or the original's outputs say more than a comparison of their numbers tells."""
+        return judges.labelled or suited_metric(self.original, judges) not in _COMPARED
 
     @property
     def _whose(self) -> str:

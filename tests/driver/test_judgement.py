@@ -16,6 +16,7 @@ from onnxprune.driver.apply import carry_out
 from onnxprune.driver.judgement import Judgement, Jury, Level, judge_optimized
 from onnxprune.driver.prune import make_plan
 from onnxprune.ir.model import Model
+from onnxprune.ir.weights import Weight
 from onnxprune.options.optimize import OptimizeRecipe
 from onnxprune.verify.drift import Drift
 from onnxprune.verify.metrics import QualityScore
@@ -157,3 +158,22 @@ def score(original: float, pruned: float, chance: float = 0.1) -> QualityScore:
 def test_the_level_follows_from_the_score_else_from_the_answers(found: Judgement, level: Level) -> None:
     assert found.level is level
     assert found.to_dict()["level"] == level.value
+
+
+def test_what_a_detector_finds_is_scored_without_labels() -> None:
+    """Their cosine is that of boxes, which move little."""
+    model, x = Model.of(parse("(float[N, 6, 9] x) => (float[N, 6, 9] y) { y = Identity(x) }")), np.zeros((40, 6, 9), np.float32)
+    x[:, :4], x[:, 4, 2] = 100, 0.3
+    gone = Model.of(parse("(float[N, 6, 9] x) => (float[N, 6, 9] y) <float[6, 1] mask> { y = Mul(x, mask) }"))
+    gone.weights["mask"] = Weight("mask", None, np.array([[1.0]] * 4 + [[0.5]] * 2, np.float32))
+    found = Jury.of(Gates(), model, open_samples({"x": x}, model.inputs)).judge(gone)
+    assert found.score
+    assert (found.score.metric, found.score.pruned, found.level) == ("detections", 0, Level.COLLAPSED)
+    assert found.drift
+    assert found.drift.cosine > 0.999
+
+
+def test_drift_says_what_a_score_of_outputs_would() -> None:
+    found = jury(64).judge(Model.of(parse(BODY)))
+    assert found.score is None
+    assert found.drift
