@@ -46,6 +46,9 @@ _EVERY, _FEWEST = 4, 16
 """Of so many samples one is held out to judge by; and how many there must be for that."""
 _FINALISTS, _SECONDS = 3, 2.0
 """Models that are timed afresh after the search, and for how long each."""
+_SEVEN_BITS = (
+    "int8 weights take 7 bits, as x86 processors without VNNI need; where the file runs on others, --reduce-range no keeps more"
+)
 _FEW = 4
 """Samples that a drop is without a note, at least."""
 
@@ -165,6 +168,9 @@ def _searched(trials: Trials, wish: Wish, recipe: OptimizeRecipe) -> Iterator[st
     except TimeoutError:
         yield f"the search ended after --time {recipe.time}: with more time it may find better"
     yield from (note for lever in trials.levers for note in lever.notes)
+    int8 = [trial for trial in trials.tried.values() if Precision.name in dict(trial.mixture.choices)]
+    if isinstance(wish, WithinDrop) and recipe.reduce_range == "auto" and not all(map(wish.holds, int8)):
+        yield _SEVEN_BITS
     count = trials.evaluation.count
     if isinstance(wish, WithinDrop) and wish.drop * count < _FEW:
         yield f"{count} samples judge: each is {1 / max(count, 1):.2%} of a score like top1, and the drop {wish.drop:.2%}"
@@ -239,7 +245,11 @@ def _nothing(trials: Trials, wish: Wish) -> str:
     return (
         f"{name}: nothing of {count} mixtures is faster within a drop of {wish.drop:.2%}: the fastest, {near.mixture}, takes "
         f"{near.latency:.3f} of the original's time and loses {wish.original - near.score:.2%}; "
-        + ("the time was over: give more --time" if trials.over else "allow a larger --max-drop, or give more samples")
+        + (
+            "the time was over: give more --time"
+            if trials.over
+            else "allow a larger --max-drop, give more samples, or keep 8 bits with --reduce-range no where processors have VNNI"
+        )
     )
 
 
