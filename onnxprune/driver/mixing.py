@@ -155,9 +155,12 @@ def _promising(lever: Lever) -> list[str]:
 
 
 def _is_behind(trials: Trials, wish: Wish, rung: Trial, lever: GradedLever) -> bool:
-    """Whether a rung loses more than the drop where it would be as fast as the best so far: then it is not searched."""
+    """Whether a rung loses more than the drop where it would be as fast as the best so far: then it is not searched.
+
+    One that hardly differs is not tried for that: a little is gained by any share.
+    """
     bar = trials.ranked(wish)[0].latency / rung.latency if isinstance(wish, WithinDrop) else 1.0
-    if bar >= 1:
+    if bar * _NEAR >= 1:
         return False
     found = _graded_at(trials, rung, lever, bar)
     return found is None or not wish.holds(found)
