@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from onnx import numpy_helper
 import onnxprune
 from nets import parse
 from onnxprune.data.samples import open_samples
-from onnxprune.driver.optimize import Clock, OptimizeResult, optimize
+from onnxprune.driver.levers.base import Mixture
+from onnxprune.driver.optimize import Clock, OptimizeResult, _nothing, optimize
 from onnxprune.driver.prune import analyzed
+from onnxprune.driver.trials import Trial, WithinDrop
 from onnxprune.errors import ModelError, OptionError, TargetError, VerificationError
 from onnxprune.ir.model import Model
 from onnxprune.kernels import build
@@ -207,10 +210,22 @@ def test_an_input_is_not_changed() -> None:
 
 def test_nothing_is_fast_enough_within_the_drop() -> None:
     same = Clock(lambda _, models, __: [1.0] * len(models), clock().nodes)
-    with pytest.raises(
-        TargetError, match=r"nothing of \d+ mixtures is faster within a drop of 1\.00%: the fastest, .* takes 1\.000"
-    ):
+    words = r"nothing of \d+ mixtures is faster within a drop of 1\.00%: the fastest, int8, takes 1\.000 .* loses 0\.00%; allow"
+    with pytest.raises(TargetError, match=words):
         run(same, max_drop="1%", metric="mse")
+
+
+def test_where_nothing_holds_the_fastest_is_named_and_what_keeps_most() -> None:
+    one, other = Mixture().having("precision", "int8"), Mixture().having("channels", "latency=0.9")
+    rows = [Trial(one, 0.5, 0.3, 0.8), Trial(other, 0.9, 0.9, 0.97)]
+    tried = {Mixture(): Trial(Mixture(), 1, 1, 1)} | {row.mixture: row for row in rows}
+    trials: Any = SimpleNamespace(original=Model.of(net()), tried=tried, failed={}, levers=(), over=True)
+    told = _nothing(trials, WithinDrop(1.0, 0.01))
+    assert (
+        "the fastest, int8, takes 0.500 of the original's time and loses 20.00%; what keeps most, latency=0.9, takes 0.900"
+        in told
+    )
+    assert told.endswith("loses 3.00%; the time was over: give more --time")
 
 
 def test_what_was_fast_only_once_is_not_taken() -> None:
