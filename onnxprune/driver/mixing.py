@@ -14,7 +14,7 @@ from onnxprune.errors import TargetError
 __all__ = ["search"]
 
 _FIRST = 2
-"""Rungs of a ladder before what they save may end it: the fastest by layer times, and the boldest or the one after it."""
+"""Rungs of a ladder that are tried in any case: what is predicted to be fastest, and the boldest choice or the one after it."""
 _START, _MILD = 0.5, 0.9
 """The share that a graded lever begins with, and the one where no rung of a ladder holds: such a network loses much by little."""
 _BEYOND = 2.0
@@ -127,7 +127,7 @@ def _climbed(trials: Trials, wish: Wish, start: Mixture, lever: Lever) -> list[T
     found: list[Trial] = []
     rates: list[float] = []  # what rungs lost for their noise
     for number, choice in enumerate(_promising(lever)):
-        if min(rates, default=0.0) * lever.noise(choice) > _BEYOND:
+        if number >= _FIRST and min(rates, default=0.0) * lever.noise(choice) > _BEYOND:
             continue
         mixture = start.having(lever.name, choice)
         draft = trials.draft(mixture, lever) if found and isinstance(wish, Meets) else None

@@ -335,9 +335,9 @@ def test_rungs_that_are_too_noisy_are_passed_over() -> None:
         return [dict(one.choices)["precision"] for one in trials.tried if set(dict(one.choices)) == {"lossless", "precision"}]
 
     assert rungs(0.001) == ["0 of 9", "1 of 9"]
-    assert rungs(0.008) == ["0 of 9", "2 of 9", "4 of 9"]
-    assert rungs(0.018) == ["0 of 9", "4 of 9"]
-    assert rungs(0.1) == ["0 of 9"]
+    assert rungs(0.008) == ["0 of 9", "1 of 9", "2 of 9", "4 of 9"]
+    assert rungs(0.018) == ["0 of 9", "1 of 9", "4 of 9"]
+    assert rungs(0.1) == ["0 of 9", "1 of 9"]
 
 
 def test_where_no_rung_holds_little_is_cut_first() -> None:
