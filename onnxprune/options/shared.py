@@ -25,7 +25,8 @@ Preprocess = Annotated[
 Metric = Annotated[
     str | Callable[..., Any],
     Option(
-        help="The score: top1, agreement, position_agreement, detections, mse, cosine or package.module:function; auto chooses.",
+        help="The score: top1, agreement, position_agreement, ctc_agreement, detections, mse, cosine or package.module:function; "
+        "auto chooses.",
         metavar="METRIC",
     ),
 ]

@@ -16,6 +16,7 @@ from onnxprune.runtime.memory import spare
 from onnxprune.runtime.parallel import at_once, map_ordered
 from onnxprune.runtime.session import Session
 from onnxprune.shapes.run_memory import runs_that_fit
+from onnxprune.verify.ctc import edit_distance, letters
 from onnxprune.verify.detections import same_detections
 from onnxprune.verify.divergence import comparable, cosines, finite_rows
 from onnxprune.verify.suited import suited_metric
@@ -104,14 +105,27 @@ def cosine(outputs: Sequence[Any], reference: Sequence[Any], labels: Any) -> flo
 def position_agreement(outputs: Sequence[Any], reference: Sequence[Any], labels: Any) -> Weighted:
     """Share of positions [samples, positions, ..., classes] whose largest entry of the first output is where the original's is.
 
-    Positions at which both have the class that the original has most often are left out: blanks between letters, words without a
-    tag, padding and background would hide all others.
+    Positions at which both have the class that the original has most often are left out: words without a tag, padding and
+    background would hide all others.
     """
     found, wanted = (np.asarray(values[0]).argmax(-1) for values in (outputs, reference))
     usual = np.bincount(wanted.reshape(-1)).argmax()
     counted = (found != usual) | (wanted != usual)
     count = int(counted.sum())
     return Weighted(float((found == wanted)[counted].mean()) if count else 1.0, count)
+
+
+def ctc_agreement(outputs: Sequence[Any], reference: Sequence[Any], labels: Any) -> Weighted:
+    """One minus the rate of letters [samples, steps, classes] that are read otherwise than by the original, whose text counts.
+
+    The blank is the class that the original has most often; see `onnxprune.verify.ctc`.
+    """
+    found, wanted = (np.asarray(values[0]).argmax(-1) for values in (outputs, reference))
+    blank = int(np.bincount(wanted.reshape(-1)).argmax())
+    texts = [(letters(ours, blank), letters(theirs, blank)) for ours, theirs in zip(found, wanted, strict=True)]
+    count = sum(max(len(ours), len(theirs)) for ours, theirs in texts)
+    wrong = sum(edit_distance(ours, theirs) for ours, theirs in texts)
+    return Weighted(1 - wrong / count if count else 1.0, count)
 
 
 def detections(outputs: Sequence[Any], reference: Sequence[Any], labels: Any) -> Weighted:
@@ -121,7 +135,7 @@ def detections(outputs: Sequence[Any], reference: Sequence[Any], labels: Any) ->
 
 
 QUALITY_METRICS: dict[str, QualityMetric] = {
-    f.__name__: f for f in (top1, agreement, position_agreement, detections, mse, cosine)
+    f.__name__: f for f in (top1, agreement, position_agreement, ctc_agreement, detections, mse, cosine)
 }
 """Every metric by name."""
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxprune.runtime.session import Session
 from onnxprune.shapes.run_memory import runs_that_fit
+from onnxprune.verify.ctc import has_blanks
 from onnxprune.verify.detections import are_detections, same_detections
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ _FEW, _LOOKED_AT = 8, 256
 def suited_metric(model: Model, samples: Samples) -> str:
     """The name of a metric.
 
-    That is ``agreement`` for scores of classes [samples, classes], ``position_agreement`` for probabilities of classes along the
-    last axis of more, ``detections`` for boxes and scores of anchors, of which one has found something, and otherwise ``cosine``.
+    That is ``agreement`` for scores of classes [samples, classes]; for probabilities of classes along the last axis of more
+    ``ctc_agreement`` where most steps are blanks, else ``position_agreement``; ``detections`` for boxes and scores of anchors, of
+    which one has found something; and otherwise ``cosine``.
     """
     output = model.graph.output[0]
     axes = len(output.type.tensor_type.shape.dim)
@@ -50,7 +52,7 @@ def suited_metric(model: Model, samples: Samples) -> str:
     if axes == 2:
         return "cosine" if _are_features(_maker(model, output.name, makers), makers) else "agreement"
     if axes > 2 and _is_softmax(makers.get(output.name), axes, model.opset):
-        return "position_agreement"
+        return "ctc_agreement" if axes == 3 and _reads(model, output.name, samples) else "position_agreement"
     return "detections" if axes == 3 and _detects(model, output.name, samples) else "cosine"
 
 
@@ -79,6 +81,13 @@ def _is_softmax(node: NodeProto | None, axes: int, opset: int) -> bool:
         return False
     given = next((one.i for one in node.attribute if one.name == "axis"), -1 if opset >= _LAST_AXIS else 1)
     return given in {-1, axes - 1}
+
+
+def _reads(model: Model, output: str, samples: Samples) -> bool:
+    """Whether an output of the first samples is that of a recogniser, which has blanks between letters."""
+    batch = next(iter(samples.batches(runs_that_fit(model, _FEW)[0])))
+    values = np.asarray(Session(model, [output]).run(batch.feeds)[0])
+    return has_blanks(values.argmax(-1), values.shape[-1])
 
 
 def _detects(model: Model, output: str, samples: Samples) -> bool:

@@ -69,6 +69,16 @@ def test_what_is_scored_counts_and_not_the_samples() -> None:
     assert Evaluation(model, open_samples({"x": x}, model.inputs)).of(other).pruned == pytest.approx(2 / 3)
 
 
+def test_a_letter_that_is_a_step_later_is_the_same_letter() -> None:
+    wanted, found = np.zeros((2, 10, 4)), np.zeros((2, 10, 4))
+    wanted[..., 0] = found[..., 0] = 0.5
+    wanted[0, 4, 1], wanted[0, 7, 2], found[0, 5, 1], found[0, 6, 2] = 1, 1, 1, 1
+    assert QUALITY_METRICS["ctc_agreement"]([found], [wanted], None) == Weighted(1, 2)
+    found[0, 5, 3] = wanted[1, 2, 3] = found[1, 2, 3] = 2
+    assert QUALITY_METRICS["ctc_agreement"]([found], [wanted], None) == Weighted(pytest.approx(2 / 3), 3)  # type: ignore[arg-type]
+    assert QUALITY_METRICS["ctc_agreement"]([wanted[:, :2]], [wanted[:, :2]], None) == Weighted(1, 0)
+
+
 def test_positions_of_the_usual_class_do_not_hide_others() -> None:
     """Nine blanks, and a letter that is another one."""
     wanted, found = np.zeros((1, 10, 3)), np.zeros((1, 10, 3))

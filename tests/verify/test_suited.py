@@ -42,6 +42,12 @@ def test_probabilities_along_the_last_axis_are_classes_at_positions(opset: int, 
     assert suited_metric(model, samples) == metric
 
 
+def test_steps_that_are_blank_for_the_most_part_are_read_as_text() -> None:
+    model, x = Model.of(parse("(float[N, 5, 4] x) => (float[N, 5, 4] y) { y = Softmax(x) }")), np.zeros((3, 5, 4), np.float32)
+    x[:, :3, 3] = x[:, 3:, 2] = 1
+    assert suited_metric(model, open_samples({"x": x}, model.inputs)) == "ctc_agreement"
+
+
 @pytest.mark.parametrize(
     ("score", "pixels", "metric"),
     [(0.9, 100.0, "detections"), (0.1, 100.0, "cosine"), (1.1, 100.0, "cosine"), (0.9, 1.0, "cosine")],
