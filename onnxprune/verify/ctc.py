@@ -15,19 +15,21 @@ if TYPE_CHECKING:
 
 __all__ = ["edit_distance", "has_blanks", "letters"]
 
-_MOST = 0.5
-"""The share of steps that blanks are where a model has them, at least."""
+_SHARE = 0.2
+"""Of steps that are blanks where a model has them, at least: a third between the letters of dense print."""
 
 
 def has_blanks(classes: Array, count: int) -> bool:
-    """Whether most steps have the first or the last class, which is where toolkits put the blank.
+    """Whether the class of most steps is the first or the last one, which is where toolkits put the blank.
 
     Args:
         classes: of time steps. [samples, steps]
         count: how many classes there are.
     """
-    shares = [(classes == blank).mean() for blank in (0, count - 1)] if classes.size else [0]
-    return bool(max(shares) > _MOST)
+    if not classes.size:
+        return False
+    steps = np.bincount(classes.reshape(-1), minlength=count)
+    return steps.argmax() in {0, count - 1} and bool(steps.max() >= _SHARE * steps.sum())
 
 
 def letters(classes: Array, blank: int) -> Array:

@@ -43,8 +43,8 @@ def suited_metric(model: Model, samples: Samples) -> str:
     """The name of a metric.
 
     That is ``agreement`` for scores of classes [samples, classes]; for probabilities of classes along the last axis of more
-    ``ctc_agreement`` where most steps are blanks, else ``position_agreement``; ``detections`` for boxes and scores of anchors, of
-    which one has found something; and otherwise ``cosine``.
+    ``ctc_agreement`` where there are blanks between letters, else ``position_agreement``; ``detections`` for boxes and scores of
+    anchors, of which one has found something; and otherwise ``cosine``.
     """
     output = model.graph.output[0]
     axes = len(output.type.tensor_type.shape.dim)

@@ -35,7 +35,13 @@ def test_the_distance_is_that_of_its_definition(one: list[int], other: list[int]
 
 @pytest.mark.parametrize(
     ("classes", "blank"),
-    [([[0, 0, 0, 1]], True), ([[4, 4, 4, 1]], True), ([[2, 2, 2, 1]], False), ([[0, 0, 1, 2]], False), ([[]], False)],
+    [
+        ([[0, 0, 1, 2]], True),
+        ([[4, 4, 3, 1]], True),
+        ([[2, 2, 0, 1]], False),  # the usual class is neither the first nor the last
+        ([[0, 0, *range(1, 10)]], False),  # and where hardly any is usual, it is no blank
+        ([[]], False),
+    ],
 )
-def test_blanks_are_the_first_or_the_last_class_of_most_steps(classes: list[list[int]], blank: bool) -> None:
-    assert has_blanks(np.array(classes, int), 5) is blank
+def test_blanks_are_the_first_or_the_last_class_and_the_usual_one(classes: list[list[int]], blank: bool) -> None:
+    assert has_blanks(np.array(classes, int), max(5, 1 + max(classes[0], default=0))) is blank
