@@ -16,7 +16,7 @@ from onnxprune.axes.plan import Plan
 from onnxprune.driver.prune import analyze
 from onnxprune.ir.model import Model
 from onnxprune.ir.weights import Array
-from onnxprune.linear.layers import Reader, linear_readers, matrix_of
+from onnxprune.linear.layers import Reader, install, linear_readers, matrix_of
 from onnxprune.linear.rows import input_rows, output_rows, pick_rows, positions_read
 from onnxprune.passes import PruneChannels
 from onnxprune.passes.analysis import Analysis
@@ -319,3 +319,16 @@ def test_half_precision() -> None:
     weight = Model.of(model).weights["w1"].array()
     np.testing.assert_array_equal(found[0].weight_of(found[0].matrix(weight.astype(np.float64)), weight), weight)
     assert found[0].weight_of(np.zeros((1, 4, 6)), weight).dtype == np.float16
+
+
+def test_no_subnormal_number_is_installed() -> None:
+    """Processors take many times as long for them; what float32 has as a normal number stays as it is."""
+    found = analyze(parse("(float[N,4] x) => (float[N,3] y) <float[4,3] w, float[3] b> { y = Gemm(x, w, b) }"))
+    (reader,), model = readers_of(found), found.model.copy()
+    matrix = matrix_of(reader, model).astype(np.float64)
+    matrix[0, 0, 0], matrix[0, 1, 1], matrix[0, 4, 2], matrix[0, 2, 2] = 1e-45, -1e-39, 1e-40, 1.2e-38
+    install(model, reader, matrix)
+    written = matrix_of(reader, model)
+    expected = np.where(np.abs(matrix) < np.finfo(np.float32).tiny, 0, matrix).astype(np.float32)
+    np.testing.assert_array_equal(written, expected)
+    assert (written == 0).sum() == 3
