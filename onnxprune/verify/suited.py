@@ -26,13 +26,11 @@ _ARRANGES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity",
 """Operators that move numbers and do not change them;"""
 _BY_CONSTANTS = frozenset({"Add", "Sub", "Mul", "Div"})
 """and those that scale and shift them where the other input is constant."""
-_FEATURES = frozenset(
-    {
-        *("ReduceMean", "GlobalAveragePool", "AveragePool", "GlobalMaxPool"),
-        *("LpNormalization", "LayerNormalization", "BatchNormalization", "Div", "Tanh"),
-    }
-)
-"""Operators that make features, not scores of classes: means and norms, and divisions by a norm that was computed."""
+_FEATURES = frozenset({"LpNormalization", "LayerNormalization", "BatchNormalization", "Div", "Tanh"})
+"""Operators that make features, not scores of classes: norms, and divisions by a norm that was computed. Means make either:
+SqueezeNet has a map for each class. Which feature is the largest changes sooner than their cosine, so that in doubt they are
+classes.
+"""
 _LAST_AXIS = 13
 """The operator set from which ``Softmax`` runs over the last axis unless it says another."""
 _FEW, _LOOKED_AT = 8, 256

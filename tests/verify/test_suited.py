@@ -22,7 +22,9 @@ from onnxprune.verify.suited import suited_metric
         ("a = MatMul(x, w) q = Mul(a, a) t = ReduceSum(q, last) r = Sqrt(t) y = Div(a, r)", "cosine"),
         ("a = MatMul(x, w) y = LpNormalization(a)", "cosine"),
         ("a = MatMul(x, w) n = LayerNormalization(a, b, b) y = Identity(n)", "cosine"),
-        ("a = Reshape(x, four) p = GlobalAveragePool(a) f = Flatten(p) s = Mul(f, b) y = Add(b, s)", "cosine"),
+        ("n = LpNormalization(x) s = Mul(n, b) y = Add(b, s)", "cosine"),
+        ("a = Reshape(x, four) p = GlobalAveragePool(a) y = Flatten(p)", "agreement"),  # maps of classes, as in SqueezeNet
+        ("a = Unsqueeze(x, last) b2 = Concat<axis=1>(a, a) y = ReduceMean<keepdims=0>(b2, last)", "agreement"),  # of two heads
     ],
 )
 def test_scores_of_classes_and_features(nodes: str, metric: str) -> None:
