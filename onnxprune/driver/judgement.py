@@ -14,7 +14,6 @@ from onnxprune.ir.model import Model
 from onnxprune.options.gates import parse_drop, parse_share
 from onnxprune.verify.drift import Drift, measure_drift
 from onnxprune.verify.metrics import Evaluation, QualityScore, check_first_labels, find_metric, resolve_metric
-from onnxprune.verify.suited import suited_metric
 
 if TYPE_CHECKING:
     from onnxprune.data.samples import Samples
@@ -202,9 +201,11 @@ class Jury:
             QualityError: it is not as good.
         """
         gates, note = self.gates, ""
-        if score is None and self.judges is not None and (gates.scored or (compare and self._is_told(self.judges))):
+        if score is None and self.judges is not None and (gates.scored or compare):
+            metric = resolve_metric(gates.metric, self.original, self.judges)
             try:
-                score = (evaluation or Evaluation(self.original, self.judges, gates.metric)).of(made)
+                if gates.scored or metric not in _COMPARED:
+                    score = (evaluation or Evaluation(self.original, self.judges, metric)).of(made)
             except InputError as error:
                 if gates.scored:
                     raise
@@ -218,10 +219,6 @@ class Jury:
         found = Judgement(score, drift, self.judges is not None, exact, note)
         hold(gates, found, self.original.name)
         return found
-
-    def _is_told(self, judges: Samples) -> bool:
-        """Whether samples have labels, or the original's outputs say more than a comparison of their numbers tells."""
-        return judges.labelled or suited_metric(self.original, judges) not in _COMPARED
 
     @property
     def _whose(self) -> str:

@@ -46,9 +46,7 @@ _EVERY, _FEWEST = 4, 16
 """Of so many samples one is held out to judge by; and how many there must be for that."""
 _FINALISTS, _SECONDS = 3, 2.0
 """Models that are timed afresh after the search, and for how long each."""
-_SEVEN_BITS = (
-    "int8 weights take 7 bits, as x86 processors without VNNI need; where the file runs on others, --reduce-range no keeps more"
-)
+_SEVEN_BITS = "int8 weights take 7 bits, as x86 processors without VNNI need; for others --reduce-range no may keep more"
 _FEW = 4
 """Samples that a drop is without a note, at least."""
 
@@ -113,7 +111,7 @@ def optimize(
     with ground.stack:
         trials = Trials(original, [kind(ground) for kind in LEVERS], evaluation, clock.ratios, stages, until)
         notes = [*filter(None, [given.notice]), *_searched(trials, wish, recipe)]
-        found, made = _confirmed(trials, wish, clock, stages)
+        found, made = _confirmed(trials, wish, clock, stages, _advice(trials, wish, recipe))
         if distil:
             found, made, told = distilled(trials, wish, found, made, distil, stages)
             notes.append(told)
@@ -168,12 +166,17 @@ def _searched(trials: Trials, wish: Wish, recipe: OptimizeRecipe) -> Iterator[st
     except TimeoutError:
         yield f"the search ended after --time {recipe.time}: with more time it may find better"
     yield from (note for lever in trials.levers for note in lever.notes)
-    int8 = [trial for trial in trials.tried.values() if Precision.name in dict(trial.mixture.choices)]
-    if isinstance(wish, WithinDrop) and recipe.reduce_range == "auto" and not all(map(wish.holds, int8)):
-        yield _SEVEN_BITS
+    yield from _advice(trials, wish, recipe)
     count = trials.evaluation.count
     if isinstance(wish, WithinDrop) and wish.drop * count < _FEW:
         yield f"{count} samples judge: each is {1 / max(count, 1):.2%} of a score like top1, and the drop {wish.drop:.2%}"
+
+
+def _advice(trials: Trials, wish: Wish, recipe: OptimizeRecipe) -> list[str]:
+    """What may keep more, where int8 loses more than the drop."""
+    int8 = [trial for trial in trials.tried.values() if Precision.name in dict(trial.mixture.choices)]
+    lost = isinstance(wish, WithinDrop) and not all(map(wish.holds, int8))
+    return [_SEVEN_BITS] if lost and recipe.reduce_range == "auto" else []
 
 
 def _check(model: Model) -> None:
@@ -204,7 +207,7 @@ def _judged(recipe: OptimizeRecipe, learnt: Samples, judges: Samples) -> str:
     return f"judged on each fourth sample of {judges.source}; learnt from the others"
 
 
-def _confirmed(trials: Trials, wish: Wish, clock: Clock, stages: Stages) -> tuple[Trial, Made]:
+def _confirmed(trials: Trials, wish: Wish, clock: Clock, stages: Stages, advice: Sequence[str]) -> tuple[Trial, Made]:
     """The best model by what is measured afresh, and what is known of it.
 
     Raises:
@@ -221,7 +224,7 @@ def _confirmed(trials: Trials, wish: Wish, clock: Clock, stages: Stages) -> tupl
         if good:
             best = wish.choose(good)
             return best, made[timed.index(best)]
-    raise TargetError(_nothing(trials, wish))
+    raise TargetError("; ".join([_nothing(trials, wish), *advice]))
 
 
 def _improves(wish: Wish, trial: Trial) -> bool:
@@ -243,7 +246,7 @@ def _nothing(trials: Trials, wish: Wish) -> str:
         return f"{name}: target {wish.target} cannot be reached: {nearest}{reason}"
     fastest, best = min(mixtures, key=lambda trial: trial.latency), max(mixtures, key=lambda trial: trial.score)
     told = f"the fastest, {_told(fastest, wish)}" + (f"; what keeps most, {_told(best, wish)}" if best != fastest else "")
-    out = "allow a larger --max-drop, give more samples, or keep 8 bits with --reduce-range no where processors have VNNI"
+    out = "allow a larger --max-drop, or give more samples"
     return f"{name}: nothing of {count} mixtures is faster within a drop of {wish.drop:.2%}: {told}; " + (
         "the time was over: give more --time" if trials.over else out
     )

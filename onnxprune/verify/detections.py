@@ -66,8 +66,10 @@ def _by_anchor(output: Array) -> Array:
 
 def _found(output: Array) -> _Found:
     numbers = _by_anchor(output)
+    whose_first = numbers is output
+    numbers = numbers.astype(np.float32)  # areas in pixels are more than float16 holds
     scores = numbers[..., _BOX:]
-    if numbers is output and scores.shape[-1] > 1:  # that of an object comes first
+    if whose_first and scores.shape[-1] > 1:  # that of an object comes first
         scores = scores[..., :1] * scores[..., 1:]
     return _Found(numbers[..., :_BOX], scores.argmax(-1), scores.max(-1) > _CONFIDENT)
 
@@ -78,5 +80,5 @@ def _overlap(one: Array, other: Array) -> Array:
     sides = np.maximum(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0)
     both = sides.prod(-1)
     union = one[..., 2:].prod(-1) + other[..., 2:].prod(-1) - both
-    result: Array = both / np.maximum(union, 1e-30)
+    result: Array = np.where(union > 0, both / np.maximum(union, 1e-30), 1.0)  # points are one where neither box has an area
     return result

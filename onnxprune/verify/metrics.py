@@ -108,7 +108,7 @@ def position_agreement(outputs: Sequence[Any], reference: Sequence[Any], labels:
     Positions at which both have the class that the original has most often are left out: words without a tag, padding and
     background would hide all others.
     """
-    found, wanted = (np.asarray(values[0]).argmax(-1) for values in (outputs, reference))
+    found, wanted = (_first(values, 3, "positions, classes").argmax(-1) for values in (outputs, reference))
     usual = np.bincount(wanted.reshape(-1)).argmax()
     counted = (found != usual) | (wanted != usual)
     count = int(counted.sum())
@@ -120,7 +120,7 @@ def ctc_agreement(outputs: Sequence[Any], reference: Sequence[Any], labels: Any)
 
     The blank is the class that the original has most often; see `onnxprune.verify.ctc`.
     """
-    found, wanted = (np.asarray(values[0]).argmax(-1) for values in (outputs, reference))
+    found, wanted = (_first(values, 3, "steps, classes", 3).argmax(-1) for values in (outputs, reference))
     blank = int(np.bincount(wanted.reshape(-1)).argmax())
     texts = [(letters(ours, blank), letters(theirs, blank)) for ours, theirs in zip(found, wanted, strict=True)]
     count = sum(max(len(ours), len(theirs)) for ours, theirs in texts)
@@ -130,7 +130,7 @@ def ctc_agreement(outputs: Sequence[Any], reference: Sequence[Any], labels: Any)
 
 def detections(outputs: Sequence[Any], reference: Sequence[Any], labels: Any) -> Weighted:
     """F1 score of what anchors found, against what they find in the original: twice what is the same, of what both found."""
-    same, found = same_detections(np.asarray(outputs[0]), np.asarray(reference[0]))
+    same, found = same_detections(*(_first(values, 3, "numbers, anchors", 3) for values in (outputs, reference)))
     return Weighted(2 * same / found if found else 1.0, found)
 
 
@@ -141,10 +141,15 @@ QUALITY_METRICS: dict[str, QualityMetric] = {
 
 
 def _scores(outputs: Sequence[Any]) -> Array:
+    return _first(outputs, 2, "classes", 2)
+
+
+def _first(outputs: Sequence[Any], least: int, axes: str, most: float = math.inf) -> Array:
+    """The first output, which has so many axes; those behind the samples are called ``axes`` where it has not."""
     first: Array = np.asarray(outputs[0])
-    if first.ndim != 2:
+    if not least <= first.ndim <= most:
         raise ModelError(
-            f"the first output has {first.ndim} axes, not [samples, classes]: use --metric cosine, mse or package.module:function"
+            f"the first output has {first.ndim} axes, not [samples, {axes}]: use --metric cosine, mse or package.module:function"
         )
     return first
 

@@ -52,6 +52,14 @@ def test_what_counts_as_found(objects: bool, changes: dict[str, Any], same: tupl
     assert same_detections(output(objects=objects), found) == same
 
 
+@pytest.mark.parametrize("objects", [True, False])
+def test_float16_does_not_hold_areas_and_boxes_may_be_points(objects: bool) -> None:
+    large, point = np.array([320, 320, 640, 640]), np.array([50, 50, 0, 0])
+    for box in (large, point):
+        x = output(objects=objects, box=box).astype(np.float16)
+        assert same_detections(x, x) == (2, 4)
+
+
 def test_an_object_must_be_there_for_a_class_to_count() -> None:
     x = output(objects=True)
     assert same_detections(output(objects=True, extra=0.9), x) == (2, 4)

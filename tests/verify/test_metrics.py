@@ -196,3 +196,18 @@ def test_entries_that_the_original_has_no_number_for(metric: str) -> None:
     found = QUALITY_METRICS[metric]([other], [x], None)
     assert isinstance(found, float)
     assert found <= 0.5, "a sample that lost a number is all wrong"
+
+
+@pytest.mark.parametrize(
+    ("metric", "shape", "axes"),
+    [
+        ("agreement", (2, 3, 4), "classes"),
+        ("position_agreement", (2, 3), "positions, classes"),
+        ("ctc_agreement", (2, 3), "steps, classes"),
+        ("ctc_agreement", (2, 3, 4, 5), "steps, classes"),
+        ("detections", (2, 3), "numbers, anchors"),
+    ],
+)
+def test_outputs_that_a_metric_is_not_for_are_refused(metric: str, shape: tuple[int, ...], axes: str) -> None:
+    with pytest.raises(ModelError, match=rf"has {len(shape)} axes, not \[samples, {axes}\]: use --metric cosine"):
+        QUALITY_METRICS[metric]([np.zeros(shape)], [np.zeros(shape)], None)
