@@ -7,10 +7,13 @@ Change here: one step of the compilation, or add one.
 """
 
 from onnxprune.passes.allocate import Allocate
+from onnxprune.passes.branch_losses import BranchLosses
+from onnxprune.passes.bypass import Bypass, RemoveBranches
 from onnxprune.passes.compact import Compact
 from onnxprune.passes.couple import Couple
 from onnxprune.passes.decode import Decode
 from onnxprune.passes.encode import Encode
+from onnxprune.passes.flush_subnormals import FlushSubnormals
 from onnxprune.passes.fold_masks import FoldMasks
 from onnxprune.passes.lossless import Lossless
 from onnxprune.passes.mask_source import FillSource, MaskSource
@@ -30,11 +33,14 @@ from onnxprune.passes.use_kernels import UseKernels
 
 __all__ = [
     "Allocate",
+    "BranchLosses",
+    "Bypass",
     "Compact",
     "Couple",
     "Decode",
     "Encode",
     "FillSource",
+    "FlushSubnormals",
     "FoldMasks",
     "Lossless",
     "MaskChannels",
@@ -44,6 +50,7 @@ __all__ = [
     "PruneChannels",
     "Refill",
     "Release",
+    "RemoveBranches",
     "Repair",
     "Restore",
     "Rotate",

@@ -39,12 +39,14 @@ class Repair(Pass):
     """Of the rows that are drawn where there are many."""
     rows: int = _ROWS
     """That are enough for a reader, unless its features need more."""
+    behind: int | None = None
+    """How many readers that sum over channels are solved behind those whose target moved; ``None`` for all, of any kind."""
 
     def run(self, pruned: Model, original: Analysis, plan: Plan, feeds: Batches, tell: Progress = silent) -> Fitted:
         """The pruned model with its readers re-solved.
 
         Args:
-            pruned: the original, cut down to the plan.
+            pruned: the original, cut down to the plan, or with branches bypassed.
             original: the original and its groups, in float32.
             plan: what remains.
             feeds: what is fitted on.
@@ -54,6 +56,9 @@ class Repair(Pass):
         kept = Keeper(keep)
         counts = {factor: len(positions) for factor, positions in keep.items()}
         tasks = repair_tasks(pruned, original)
+        if self.behind is not None:
+            dense = [task for task in tasks if not task.moved and task.reader.groups == 1]
+            tasks = [task for task in tasks if task.moved or task in dense[: self.behind]]
         repaired = pruned.copy()
         done = []
         with StagedRun(original.model, feeds, keep={task.target for task in tasks}) as large, StagedRun(repaired, feeds) as small:
@@ -73,12 +78,12 @@ def repair_tasks(pruned: Model, original: Analysis) -> list[Task]:
     """The readers that repair looks at, in order: one that only lost outputs computes the others as it did.
 
     Args:
-        pruned: the original, cut down to a plan.
+        pruned: the original, cut down to a plan, or with branches bypassed.
         original: the original and its groups.
     """
-    changed = [name for name, weight in original.model.weights.items() if pruned.weights[name].shape != weight.shape]
+    cut = [name for name, weight in original.model.weights.items() if pruned.weights[name].shape != weight.shape]
     readers = linear_readers(original.model, original.coupling)
-    return [task for task in tasks_of(original.model, readers, original.shapes, changed) if task.fed]
+    return [task for task in tasks_of(original.model, readers, original.shapes, cut, pruned) if task.fed]
 
 
 def unrepaired_bodies(original: Analysis, plan: Plan) -> list[str]:

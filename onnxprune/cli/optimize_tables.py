@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 __all__ = ["optimized"]
 
-_LAWS = {"lossless": "lossless == original", "channels": "pruned == masked", "zeros": "sparse == the same weights, dense"}
+_LAWS = {
+    "lossless": "lossless == original",
+    "subnormals": "without subnormal weights == with them",
+    "depth": "without branches == the file with their sums bypassed",
+    "channels": "pruned == masked",
+    "zeros": "sparse == the same weights, dense",
+}
 """What is proven of what a lever does."""
 
 

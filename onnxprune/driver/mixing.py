@@ -15,8 +15,10 @@ __all__ = ["search"]
 
 _FIRST = 2
 """Rungs of a ladder that are tried in any case: what is predicted to be fastest, and the boldest choice or the one after it."""
-_START, _MILD = 0.5, 0.9
-"""The share that a graded lever begins with, and the one where no rung of a ladder holds: such a network loses much by little."""
+_MILD = 0.9
+"""The share that a graded lever begins with where no rung of a ladder holds: such a network loses much by little."""
+_FEW = 2
+"""Rungs that a lever is searched on before the last one: what saves most, and none, if it is not that."""
 _BEYOND = 2.0
 """A rung that is predicted to lose so many times what may be lost is not tried."""
 _NEAR = 1.1
@@ -32,9 +34,10 @@ def search(trials: Trials, wish: Wish) -> None:
     rung of which loses less and saves less; what is predicted to be fastest is tried first, until one is good enough and the next
     is no better.
     A graded lever is then searched with each rung that saves anything, and alone: for the most that may be lost, or by aiming at
-    what is asked for. A rung that loses too much where it would catch up with the best is left, by the last of these levers. What
-    the others found goes on from a milder choice, which leaves the next graded lever about half of what may be lost, or is to be
-    saved: that one is searched on top of it, too.
+    what is asked for; those before the last one with the rung that saves most, and alone, and not at all where their mildest
+    choice loses too much. A rung that loses too much where it would catch up with the best is left, by the last of these levers.
+    What the others found goes on from a milder choice, which leaves the next graded lever about half of what may be lost, or is
+    to be saved: that one is searched on top of it, too.
 
     Raises:
         TimeoutError: the time is over.
@@ -54,27 +57,42 @@ def search(trials: Trials, wish: Wish) -> None:
     useful = [rung for rung in rungs if rung.mixture == start or _saves(wish, rung) < _saves(wish, rungs[0])]
     graded = [lever for lever in offering if isinstance(lever, GradedLever)]
     for lever in graded:
-        share, milder = _START if len(rungs) > 1 or not inexact else _MILD, list[Trial]()
-        for rung in _in_turn(trials, wish, sorted(useful, key=lambda rung: _saves(wish, rung)), start, lever, share):
-            if lever is graded[-1] and rung.mixture != start and _is_behind(trials, wish, rung, lever):
+        if _offers_nothing(trials, wish, start, lever):
+            continue
+        share, milder = lever.start if len(rungs) > 1 or not inexact else _MILD, list[Trial]()
+        last, ordered = lever is graded[-1], sorted(useful, key=lambda rung: _saves(wish, rung))
+        for rung in _in_turn(trials, wish, ordered, start, lever, share if last else None):
+            if last and rung.mixture != start and _is_behind(trials, wish, rung, lever):
                 continue
             share = _graded(trials, wish, rung, lever, share)
-            milder += _milder(trials, wish, rung, lever, share) if lever is not graded[-1] else ()
+            milder += [] if last else _milder(trials, wish, rung, lever, share)
         useful += milder
 
 
-def _in_turn(trials: Trials, wish: Wish, rungs: Sequence[Trial], start: Mixture, lever: GradedLever, share: float) -> list[Trial]:
+def _offers_nothing(trials: Trials, wish: Wish, start: Mixture, lever: GradedLever) -> bool:
+    """Whether the mildest choice of a lever loses more than the drop by itself."""
+    mildest = lever.mildest() if isinstance(wish, WithinDrop) else None
+    if mildest is None:
+        return False
+    found = _tried(trials, start.having(lever.name, mildest))
+    return found is None or not wish.holds(found)
+
+
+def _in_turn(
+    trials: Trials, wish: Wish, rungs: Sequence[Trial], start: Mixture, lever: GradedLever, share: float | None
+) -> list[Trial]:
     """Rungs, those that save most first, in the order in which a graded lever goes on from them; time may end.
 
-    Of those that hardly differ the one comes first that is fastest with a share of the lever: widths that suit it may suit the
-    others worse. None of them, the lever alone, is the second.
+    Of those that hardly differ the one comes first that is fastest with a ``share`` of the lever: widths that suit one may suit
+    the others worse. None of them, the lever alone, is the second. Without a share, as before the last lever, these two are all.
     """
     near = [rung for rung in rungs if rung.mixture != start and _saves(wish, rung) <= _NEAR * _saves(wish, rungs[0])]
-    if len(near) > 1 and isinstance(wish, WithinDrop):
+    if share is not None and len(near) > 1 and isinstance(wish, WithinDrop):
         found = {rung.mixture: _graded_at(trials, rung, lever, share) for rung in near}
         near.sort(key=lambda rung: _latency(found[rung.mixture]))
     first, *others = [*near, *(rung for rung in rungs if rung not in near)]
-    return [first, *sorted(others, key=lambda rung: rung.mixture != start)]
+    turn = [first, *sorted(others, key=lambda rung: rung.mixture != start)]
+    return turn[:_FEW] if share is None else turn
 
 
 def _latency(trial: Trial | None) -> float:

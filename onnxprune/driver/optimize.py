@@ -211,7 +211,7 @@ def _confirmed(trials: Trials, wish: Wish, clock: Clock, stages: Stages, advice:
     """The best model by what is measured afresh, and what is known of it.
 
     Raises:
-        TargetError: none is faster than the original, or meets the target.
+        TargetError: none is clearly faster than the original, or meets the target.
     """
     ranked = [trial for trial in trials.ranked(wish) if trial.mixture != Mixture()]
     for at in range(0, len(ranked), _FINALISTS):
@@ -220,15 +220,11 @@ def _confirmed(trials: Trials, wish: Wish, clock: Clock, stages: Stages, advice:
         with stages("confirming", "timing the best models afresh"):
             fresh = clock.ratios(trials.original, [one.model for one in made], _SECONDS)
         timed = [dataclasses.replace(trial, latency=ratio) for trial, ratio in zip(finalists, fresh, strict=True)]
-        good = [trial for trial in timed if wish.holds(trial) and _improves(wish, trial)]
+        good = [trial for trial in timed if wish.holds(trial) and wish.improves(trial)]
         if good:
             best = wish.choose(good)
             return best, made[timed.index(best)]
     raise TargetError("; ".join([_nothing(trials, wish), *advice]))
-
-
-def _improves(wish: Wish, trial: Trial) -> bool:
-    return trial.latency < 1 if isinstance(wish, WithinDrop) else True
 
 
 def _nothing(trials: Trials, wish: Wish) -> str:
@@ -247,7 +243,7 @@ def _nothing(trials: Trials, wish: Wish) -> str:
     fastest, best = min(mixtures, key=lambda trial: trial.latency), max(mixtures, key=lambda trial: trial.score)
     told = f"the fastest, {_told(fastest, wish)}" + (f"; what keeps most, {_told(best, wish)}" if best != fastest else "")
     out = "allow a larger --max-drop, or give more samples"
-    return f"{name}: nothing of {count} mixtures is faster within a drop of {wish.drop:.2%}: {told}; " + (
+    return f"{name}: nothing of {count} mixtures is clearly faster within a drop of {wish.drop:.2%}: {told}; " + (
         "the time was over: give more --time" if trials.over else out
     )
 

@@ -69,6 +69,10 @@ class WithinDrop:
         """What a trial lost, as a share of what it may."""
         return lost_share(self.original, trial.score, self.drop)
 
+    def improves(self, trial: Trial) -> bool:
+        """Whether a trial is faster than the original, by more than a clock errs."""
+        return trial.latency * (1 + _NOISE) < 1
+
     def rank(self, trial: Trial) -> tuple[float, ...]:
         """Sorts trials that hold, the best first."""
         return trial.latency, -trial.score, trial.size
@@ -96,6 +100,10 @@ class Meets:
     def holds(self, trial: Trial) -> bool:
         """Whether a trial may be taken."""
         return self.of(trial) <= self.target.fraction
+
+    def improves(self, trial: Trial) -> bool:
+        """Whether a trial is better than the original: where it holds, it is."""
+        return True
 
     def rank(self, trial: Trial) -> tuple[float, ...]:
         """Sorts trials that hold, the best first."""

@@ -14,17 +14,27 @@ from onnxprune.ir.model import Model
 from onnxprune.ir.node import values_read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from onnx import NodeProto
 
-__all__ = ["extract", "outer_values", "subgraph"]
+__all__ = ["extract", "needed", "outer_values", "subgraph"]
 
 
 def outer_values(nodes: Sequence[NodeProto]) -> list[str]:
     """The values that nodes and their bodies read and that none of the nodes makes, in the order of the first read."""
     made = {name for node in nodes for name in node.output}
     return list(dict.fromkeys(name for node in nodes for name in values_read(node) if name not in made))
+
+
+def needed(nodes: Sequence[NodeProto], values: Collection[str]) -> set[int]:
+    """The places of the nodes that values need."""
+    found, wanted = set(), set(values)
+    for place in reversed(range(len(nodes))):
+        if not wanted.isdisjoint(nodes[place].output):
+            found.add(place)
+            wanted.update(values_read(nodes[place]))
+    return found
 
 
 def subgraph(

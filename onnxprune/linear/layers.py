@@ -32,6 +32,7 @@ __all__ = [
     "MATRIX_PRODUCTS",
     "Reader",
     "install",
+    "is_subnormal",
     "linear_readers",
     "matrix_of",
     "outer_consumers",
@@ -43,7 +44,7 @@ FLOAT_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 MATRIX_PRODUCTS = BATCHED_PRODUCTS | {"Gemm"}
 _MATRIX = ("group", "feature", "output")
 _LEAST = float(np.finfo(np.float32).tiny)
-"""The least normal number of float32; processors compute with lesser ones, which are subnormal, many times as slowly."""
+"""The least normal number of float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,13 +263,19 @@ def matrix_of(reader: Reader, model: Model) -> Array:
     return np.concatenate([matrix, bias.astype(np.float64)[:, None]], 1)
 
 
+def is_subnormal(values: Array) -> Array:
+    """Which of some numbers float32 only has as subnormal ones, which processors compute with many times as slowly."""
+    size = np.abs(values)
+    return (size > 0) & (size < _LEAST)
+
+
 def install(model: Model, reader: Reader, matrix: Array) -> None:
     """Give a reader the weights that `matrix_of` would return, and a bias where it lacks one that it may have.
 
     A batch normalisation behind it only adds the bias from then on. Subnormal numbers become zero: with one channel of them,
     which a repair had brought there, a convolution took 17 times as long.
     """
-    matrix = np.where(np.abs(matrix) < _LEAST, 0, matrix)
+    matrix = np.where(is_subnormal(matrix), 0, matrix)
     like = model.weights[reader.weight].array()
     model.weights[reader.weight] = Weight(reader.weight, None, reader.weight_of(matrix[:, : reader.features], like))
     if not reader.affine:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.axes.factors import Indices, take
-from onnxprune.ir.node import captured
+from onnxprune.ir.node import captured, domain_of
+from onnxprune.ir.subgraph import needed
 from onnxprune.linear.layers import Reader, outer_consumers
 from onnxprune.linear.moments import ROWS, rows_wanted
 from onnxprune.linear.regression import Regression
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
     from onnxprune.runtime.stages import StagedRun
     from onnxprune.shapes.probes import Shapes
 
-__all__ = ["NetworkPair", "Repaired", "Task", "Twin", "tasks_of"]
+__all__ = ["UNBOUNDED", "NetworkPair", "Repaired", "Task", "Twin", "rectified_to", "tasks_of"]
 
 _FOURTH = 4
 """Every fourth batch judges what was fitted on the others."""
+UNBOUNDED = (-np.inf, np.inf)
+"""What no rectifier cuts off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,8 @@ class Task:
     others: what else goes into that sum.
     stop: the node behind the target.
     bounds: of the rectifier that alone reads the target; infinite where there is none.
-    fed: whether what it reads, or what its output is added to, differs from the original's, and not its weights alone.
+    fed: whether what it reads, what its output is added to or what it is matched to differs, and not its weights alone.
+    moved: whether it is matched to something behind a bypass.
     """
 
     reader: Reader
@@ -63,6 +67,7 @@ class Task:
     stop: int
     bounds: tuple[float, float]
     fed: bool
+    moved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,52 +85,108 @@ class Twin:
     others: tuple[str, ...] = ()
 
 
-def tasks_of(original: Model, readers: Sequence[Reader], shapes: Shapes, constants: Iterable[str]) -> list[Task]:
-    """The readers whose weights or input differ from the original's where those constants do, in order."""
-    consumers = outer_consumers(original)
-    places = {name: place for place, node in enumerate(original.graph.node) for name in node.output}
-    interface = {output.name for output in original.graph.output}
-    changed = set(constants)
+def tasks_of(
+    original: Model, readers: Sequence[Reader], shapes: Shapes, constants: Iterable[str], changed: Model | None = None
+) -> list[Task]:
+    """The readers whose weights, input or target differ from the original's, in order.
+
+    Args:
+        original: the model.
+        readers: its readers.
+        shapes: of its values.
+        constants: those that differ in the changed network.
+        changed: that network, where it has other nodes: an ``Identity`` in the place of some, which passes on what they read.
+    """
+    behind = _Behind(original, shapes, changed or original)
+    differ = {*constants, *behind.bypassed}
     for node in original.graph.node:
-        if not changed.isdisjoint((*node.input, *captured(node))):
-            changed.update(node.output)
+        if not differ.isdisjoint((*node.input, *captured(node))):
+            differ.update(node.output)
     tasks = []
     for reader in readers:
-        if changed.isdisjoint((reader.data, reader.weight)):
+        if reader.node.index not in behind.needed:
             continue
-        value, others = reader.output, []
-        while value not in interface and len(consumers.get(value, ())) == 1:
-            node, position = consumers[value][0]
-            if node.op_type != "Add" or position < 0:
-                break
-            other = node.input[1] if node.input[0] == value else node.input[0]
-            broadcast = shapes.shapes.get(node.output[0]) != shapes.shapes.get(value)
-            if other == value or broadcast or places.get(other, len(original.graph.node)) > reader.node.index:
-                break
-            others.append(other)
-            value = node.output[0]
-        bounds = (-np.inf, np.inf) if value in interface else _bounds(original, consumers.get(value, ()))
-        fed = not changed.isdisjoint((reader.data, *others))
-        tasks.append(Task(reader, value, tuple(others), places[value] + 1, bounds, fed))
+        value, others, bounds, moved = behind.target(reader)
+        if moved or not differ.isdisjoint((reader.data, reader.weight)):
+            fed = moved or not differ.isdisjoint((reader.data, *others))
+            tasks.append(Task(reader, value, others, behind.places[value] + 1, bounds, fed, moved))
     return tasks
 
 
-def _bounds(model: Model, readers: Sequence[tuple[NodeProto, int]]) -> tuple[float, float]:
-    """The bounds to which everything that reads a value clips it."""
-    found = {_clipped(model, node) for node, _ in readers}
-    return found.pop() if len(found) == 1 else (-np.inf, np.inf)
+class _Behind:
+    """What lies behind readers in the changed network: the sums that they go into, bypasses, and the rectifiers behind those."""
+
+    def __init__(self, original: Model, shapes: Shapes, changed: Model) -> None:
+        nodes = changed.graph.node
+        self.bypassed = {
+            node.output[0] for node, before in zip(nodes, original.graph.node, strict=True) if node.op_type != before.op_type
+        }
+        self.places = {name: place for place, node in enumerate(nodes) for name in node.output}
+        self._model, self._shapes = changed, shapes.shapes
+        self._interface = {output.name for output in changed.graph.output}
+        self.needed = needed(nodes, self._interface)
+        self._consumers = outer_consumers(changed)
+
+    def target(self, reader: Reader) -> tuple[str, tuple[str, ...], tuple[float, float], bool]:
+        """The value that is matched, what else goes into that sum, its bounds, and whether a bypass lies in between.
+
+        What enters a bypass is matched to what came out of it, also through a rectifier in front, whose bounds are then those of
+        the match: it can be no less.
+        """
+        value, others, bounds, moved = reader.output, list[str](), UNBOUNDED, False
+        while (following := self._next(value)) is not None:
+            node, position = following
+            if node.output[0] in self.bypassed:
+                value, moved = node.output[0], True
+                continue
+            limits = rectified_to(self._model, node)
+            if limits != UNBOUNDED:
+                after = self._next(node.output[0])
+                if after is None or after[0].output[0] not in self.bypassed or bounds not in {UNBOUNDED, limits}:
+                    break
+                value, bounds, moved = after[0].output[0], limits, True
+                continue
+            if node.op_type != "Add" or position < 0 or bounds != UNBOUNDED:
+                break
+            other = node.input[1 - position]
+            broadcast = self._shapes.get(node.output[0]) != self._shapes.get(value)
+            if other == value or broadcast or self.places.get(other, len(self.places)) > reader.node.index:
+                break
+            others.append(other)
+            value = node.output[0]
+        return value, tuple(others), self._bounds(value) if bounds == UNBOUNDED else bounds, moved
+
+    def _following(self, value: str) -> list[tuple[NodeProto, int]]:
+        """The nodes that read a value and are needed; in bodies all of them."""
+        return [
+            (node, at)
+            for node, at in self._consumers.get(value, ())
+            if at < 0 or any(self.places[name] in self.needed for name in node.output if name)
+        ]
+
+    def _next(self, value: str) -> tuple[NodeProto, int] | None:
+        """The one node that reads a value, if there is one and the value is no output; with the position."""
+        found = [] if value in self._interface else self._following(value)
+        return found[0] if len(found) == 1 else None
+
+    def _bounds(self, value: str) -> tuple[float, float]:
+        """The bounds to which everything that reads a value clips it."""
+        following = () if value in self._interface else self._following(value)
+        found = {rectified_to(self._model, node) for node, _ in following}
+        return found.pop() if len(found) == 1 else UNBOUNDED
 
 
-def _clipped(model: Model, node: NodeProto) -> tuple[float, float]:
-    if node.op_type == "Relu":
+def rectified_to(model: Model, node: NodeProto) -> tuple[float, float]:
+    """The bounds that a node clips its input to; `UNBOUNDED` where it is no rectifier."""
+    if node.op_type == "Relu" and not domain_of(node):
         return 0.0, np.inf
-    if node.op_type != "Clip":
-        return -np.inf, np.inf
+    if node.op_type != "Clip" or domain_of(node):
+        return UNBOUNDED
     limits = [float(a.f) for name in ("min", "max") for a in node.attribute if a.name == name]
     given = [model.weights.get(name) for name in node.input[1:3]]
     if len(given) == 2 and all(weight is not None for weight in given):
         limits = [float(weight.array().item()) for weight in given if weight is not None]
-    return (limits[0], limits[1]) if len(limits) == 2 else (-np.inf, np.inf)
+    return (limits[0], limits[1]) if len(limits) == 2 else UNBOUNDED
 
 
 class NetworkPair:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from onnxprune.ir.node import values_read
-from onnxprune.ir.subgraph import extract
+from onnxprune.ir.subgraph import extract, needed
 from onnxprune.ir.temporary import temporary_folder
 from onnxprune.runtime.memory import spare
 from onnxprune.runtime.parallel import at_once, map_ordered
@@ -49,7 +49,8 @@ class StagedRun:
         """Begin before the first node. Values named in ``keep`` stay until they are released, others until their last reader."""
         self.model, self.done, self.batches = model, 0, 0
         self._kept = set(keep)
-        self._readers = _last_readers(model)
+        self._needed = needed(model.graph.node, self._kept.union(output.name for output in model.graph.output))
+        self._readers = _last_readers(model, self._needed)
         self._store = _Store(spare(_PART, HELD_BYTES) if memory is None else memory)
         for feed in feeds:
             for name, array in feed.items():
@@ -76,10 +77,13 @@ class StagedRun:
         self._drop()
 
     def advance(self, stop: int) -> None:
-        """Run the nodes up to, and without, the node at index ``stop``; nothing if they have run."""
+        """Run the nodes up to, and without, the node at index ``stop``; nothing if they have run.
+
+        Nodes that no output and nothing kept needs are left out.
+        """
         if stop <= self.done:
             return
-        nodes = self.model.graph.node[self.done : stop]
+        nodes = [self.model.graph.node[place] for place in range(self.done, stop) if place in self._needed]
         made = [name for node in nodes for name in node.output if name]
         after = [name for name in made if name in self._kept or self._readers.get(name, -1) >= stop]
         if after:
@@ -152,11 +156,8 @@ def _size(value: Any) -> int:
     return int(value.nbytes) if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" else 0
 
 
-def _last_readers(model: Model) -> dict[str, int]:
-    """For each value the index of the last node that reads it; graph outputs are read after the last node."""
-    last: dict[str, int] = {}
-    for place, node in enumerate(model.graph.node):
-        for name in values_read(node):
-            last[name] = place
-    last |= {output.name: len(model.graph.node) for output in model.graph.output}
-    return last
+def _last_readers(model: Model, needed: Collection[int]) -> dict[str, int]:
+    """For each value the index of the last needed node that reads it; graph outputs are read after the last node."""
+    nodes = model.graph.node
+    last = {name: place for place in sorted(needed) for name in values_read(nodes[place])}
+    return last | dict.fromkeys((output.name for output in model.graph.output), len(nodes))

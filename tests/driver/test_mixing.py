@@ -380,3 +380,32 @@ def test_drafts_are_for_targets() -> None:
     drafted = WithDrafts()
     search(drafted, WithinDrop(FULL, 0.01))
     assert not drafted.drafts
+
+
+class WithDepth(WithZeros):
+    """The same, where a lever before the channels has some choices, of which the mildest loses a certain part of the score."""
+
+    def __init__(self, mildest: float, **settings: Any) -> None:
+        super().__init__(**settings)
+        first, channels, _, precision = self.levers
+        depth = Graded("zeros", "0.9")
+        depth.mildest = lambda: "0.9"  # type: ignore[method-assign]
+        self.levers = (first, depth, channels, precision)
+        self.weight = mildest / 0.1**2
+
+
+def test_a_lever_whose_mildest_choice_loses_too_much_is_not_searched() -> None:
+    wish = WithinDrop(FULL, 0.01)
+    hopeless, useful = WithDepth(0.02), WithDepth(0.0005)
+    for trials in (hopeless, useful):
+        search(trials, wish)
+    assert levers_of(hopeless).count({"zeros"}) == 1
+    assert not any(levers > {"zeros"} for levers in levers_of(hopeless))
+    assert any(levers > {"zeros", "channels"} for levers in levers_of(useful))
+
+
+def test_a_lever_before_the_last_is_searched_with_what_saves_most_and_alone() -> None:
+    trials = WithDepth(0.0002, int8=0.5, loss=0.004)
+    search(trials, WithinDrop(FULL, 0.01))
+    beside = {dict(mixture.choices).get("precision") for mixture in trials.tried if set(dict(mixture.choices)) >= {"zeros"}}
+    assert beside == {"all", None}

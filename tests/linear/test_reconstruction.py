@@ -49,3 +49,33 @@ def test_targets_are_the_originals_and_inputs_those_of_the_changed_network() -> 
     assert rows.offset is not None
     assert rows.offset[0] == pytest.approx(x, abs=1e-5)
     assert rows.y[0] == pytest.approx(half @ b[:-1] + b[-1] + half, abs=1e-4)
+
+
+BLOCKS = """(float[N,4,8,8] x) => (float[N,4,8,8] y) <float[4,4,1,1] a, float[4,4,1,1] b, float[4,4,1,1] c> {
+  NODES
+}"""
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ("r = Conv(x, a) q = Conv(r, b) s = Add(q, r) y = Conv(s, c)", ("s", (-np.inf, np.inf))),
+        ("r = Conv(x, a) q = Conv(r, b) s = Add(q, r) t = Relu(s) y = Conv(t, c)", ("s", (0.0, np.inf))),
+        ("p = Conv(x, a) r = Relu(p) q = Conv(r, b) s = Add(q, r) t = Relu(s) y = Conv(t, c)", ("s", (0.0, np.inf))),
+        ("p = Conv(x, a) r = Relu(p) q = Conv(r, b) s = Add(q, r) t = Sigmoid(s) y = Conv(t, c)", ("s", (0.0, np.inf))),
+        ("p = Conv(x, a) r = Sigmoid(p) q = Conv(r, b) s = Add(q, r) t = Relu(s) y = Conv(t, c)", None),
+        ("p = Conv(x, a) r = Relu(p) q = Conv(r, b) s = Add(q, r) t = Mul(s, r) y = Conv(t, c)", None),
+    ],
+)
+def test_what_enters_a_bypass_is_matched_to_what_came_out_of_it(nodes: str, expected: object) -> None:
+    found, _ = ready(BLOCKS.replace("NODES", nodes))
+    model, changed = found.model, found.model.copy()
+    (place,) = (place for place, node in enumerate(model.graph.node) if node.op_type == "Add")
+    changed.graph.node[place].op_type = "Identity"
+    changed.graph.node[place].input[:] = ["r"]
+    tasks = tasks_of(model, linear_readers(model, found.coupling), found.shapes, [], changed)
+    assert [task.reader.weight for task in tasks] == (["a", "c"] if expected else ["c"])  # nothing reads what b computes
+    if expected:
+        assert (tasks[0].target, tasks[0].bounds) == expected
+    assert [task.moved for task in tasks] == [True, False][-len(tasks) :]
+    assert all(task.fed for task in tasks)

@@ -169,6 +169,19 @@ def test_replaced_weights_count_from_the_next_stage() -> None:
         compare(stages.value("y", 0), r @ weight.T)
 
 
+def test_what_no_output_needs_is_not_run() -> None:
+    nodes = "a = MatMul(x, w) b = MatMul(z, w) c = Relu(b) y = Relu(a)"
+    text = f"(float[N,4] x, float[N,5] z) => (float[N,4] y) <float[4,4] w> {{ {nodes} }}"
+    model = Model.of(parse(text))
+    feed = {"x": np.ones((1, 4), np.float32), "z": np.ones((1, 5), np.float32)}  # the second product cannot be run
+    with StagedRun(model, [feed]) as stages:
+        for stop in range(1, 5):
+            stages.advance(stop)
+        assert stages.value("y", 0).shape == (1, 4)
+    with StagedRun(model, [feed], keep={"c"}) as stages, pytest.raises(Exception, match="dimension mismatch"):
+        stages.advance(4)
+
+
 def test_files_of_others_are_not_touched(tmp_path: Path, folder: Path) -> None:
     """Samples may be mapped from a person's file."""
     path = tmp_path / "samples.npy"

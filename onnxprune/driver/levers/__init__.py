@@ -11,8 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnxprune.driver.levers.channels import Channels
+from onnxprune.driver.levers.depth import Depth
 from onnxprune.driver.levers.lossless import Lossless
 from onnxprune.driver.levers.precision import Precision
+from onnxprune.driver.levers.subnormals import Subnormals
 from onnxprune.driver.levers.zeros import Zeros
 
 if TYPE_CHECKING:
@@ -20,6 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LEVERS"]
 
-LEVERS: tuple[type[Lever], ...] = (Lossless, Channels, Zeros, Precision)
+LEVERS: tuple[type[Lever], ...] = (Lossless, Subnormals, Depth, Channels, Zeros, Precision)
 """Exact ones first; what is cut gets no zeros; layers are repaired before they are rounded, so that ranges are those of the
 repaired model."""

@@ -156,7 +156,17 @@ class Lever(ABC):
 
 
 class GradedLever(Lever):
-    """A lever with a choice for every share of the goal's metric; of its `choices` any will do that shows it has some."""
+    """A lever with a choice for every share of the goal's metric; of its `choices` any will do that shows it has some.
+
+    Attributes:
+        start: the share that a search begins with.
+    """
+
+    start: ClassVar[float] = 0.5
+
+    def mildest(self) -> str | None:
+        """The choice that removes least, where that is much; where it loses too much, the lever has nothing to offer."""
+        return None
 
     @abstractmethod
     def at(self, share: float, beside: Mixture) -> str:

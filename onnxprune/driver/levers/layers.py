@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from onnxprune.ir.model import Model
     from onnxprune.latency.node_times import NodeTime
 
-__all__ = ["Layer", "layers_of", "predicted", "slower"]
+__all__ = ["Layer", "layer_times", "layers_of", "predicted", "slower"]
 
 _BORDERS = frozenset({"QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOutput"})
 """Operators that change how values are stored, where stretches of one type begin and end."""
@@ -93,6 +93,11 @@ def predicted(layers: Sequence[Layer], whole: Sequence[NodeTime], rounded: Seque
         last = is_float
     total += 0.0 if last or not layers else cost * written[-1]
     return total / max(sum(in_floats), 1e-30)
+
+
+def layer_times(layers: Sequence[Layer], times: Sequence[NodeTime]) -> dict[str, float]:
+    """The milliseconds of each layer, by its name."""
+    return {layer.name: time for layer, time in zip(layers, _per_layer(layers, times), strict=True)}
 
 
 def _per_layer(layers: Sequence[Layer], times: Sequence[NodeTime]) -> list[float]:
