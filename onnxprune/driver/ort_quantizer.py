@@ -34,9 +34,12 @@ from onnxprune.ir.model import DEFAULTS, Model
 from onnxprune.ir.node import domain_of
 from onnxprune.ir.temporary import temporary_folder
 from onnxprune.ir.weights import Weight
+from onnxprune.passes.bodies import replace_all
 from onnxprune.passes.generated import generated_weights
+from onnxprune.passes.normalize import remove_unused
 from onnxprune.runtime import session
 from onnxprune.runtime.custom_operators import register_libraries
+from onnxprune.runtime.float_outputs import with_float_outputs
 from onnxprune.runtime.int8_operators import operators
 from onnxprune.runtime.parallel import at_once, map_ordered
 from onnxprune.runtime.stopping import run_options
@@ -238,7 +241,7 @@ class Workshop:
             )
             quantizer.quantize_model()
             quantizer.model.save_model_to_file(str(path), self._large)
-        return as_constants(_in_memory(path), self.generated)
+        return as_constants(_with_float_outputs(_in_memory(path), Model.of(self._ready)), self.generated)
 
     def quantize_most(self, settings: Settings, samples: Samples) -> tuple[Model, dict[str, str]]:
         """`quantize`, without the nodes that the quantizer fails at, or that do not run then; with their names and reasons.
@@ -380,4 +383,16 @@ def _in_memory(path: Path) -> Model:
     model = Model.of(path)
     if model.external:
         model.weights = {name: Weight(name, None, weight.array().copy()) for name, weight in model.weights.items()}
+    return model
+
+
+def _with_float_outputs(model: Model, original: Model) -> Model:
+    """The model, in which products output floats where only floats read them; it is changed."""
+    nodes = list(model.graph.node)
+    names = {node.name for node in nodes}
+    rectified = {name for node in original.graph.node if node.name not in names for name in node.output}
+    kept = with_float_outputs(nodes, {output.name for output in model.graph.output}, rectified)
+    if len(kept) < len(nodes):
+        replace_all(model.graph.node, kept)
+        remove_unused(model)
     return model

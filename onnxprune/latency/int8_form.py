@@ -15,6 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnxprune.ir.inferred import infer_shapes, typed_values
 from onnxprune.ir.node import domain_of, is_followed
+from onnxprune.runtime.float_outputs import with_float_outputs
 from onnxprune.runtime.int8_operators import LINEAR, is_direct, is_removable, operators
 
 if TYPE_CHECKING:
@@ -69,11 +70,13 @@ class _Quantized:
         self._floats |= {name for name, one in self._constants.items() if one.data_type == TensorProto.FLOAT}
         self._outputs = {value.name for value in graph.output}
         self._added: dict[str, TensorProto] = {}
+        self._rectified: set[str] = set()
         nodes = list(self._without_rectifiers(graph.node))
         self._values = self._scales(nodes)
         written = [pair for value in graph.input for pair in self._pair(value.name, value.name)]
         for node in nodes:
             written += self._written(node)
+        written = with_float_outputs(written, self._outputs, self._rectified)
         del graph.node[:], graph.initializer[:]
         graph.node.extend(written)
         read = {name for node in written for name in node.input} | self._outputs
@@ -88,6 +91,7 @@ class _Quantized:
             if maker and readers[node.input[0]] == 1:
                 maker.output[0] = node.output[0]
                 made[node.output[0]] = maker
+                self._rectified.add(node.output[0])
                 continue
             if self._computes(node):
                 made[node.output[0]] = node

@@ -31,6 +31,8 @@ _SLOW, _LOSES, _PROTECTED = "slower in int8, with its neighbours", "loses most i
 _SPARSE = "a sparse kernel computes it"
 _PRODUCTS = f"{_WHOLE}, products alone"
 _BETWEEN = "lies between products"
+_PART, _IN_FLOATS = 4, 1.1
+"""Of products alone in int8: the part of the layers that may stay in float32, too; and how much more time all take, about."""
 _BOTH = "without sparse kernels ONNX Runtime may put these layers into int8 itself, since their neighbours are"
 _RANGES = 128
 """Samples that ranges are measured on, about; evenly spread over all."""
@@ -45,8 +47,8 @@ class Precision(Lever):
 
     What each layer takes in both types is read from a profile of ONNX Runtime, with what conversions take at the borders of
     stretches; what it loses is the noise of its own rounding. Layers that are slower stay in float32 first, then those that lose
-    most: one, two, four, ... until they are all. Where most layers are products of matrices, a choice has these alone in int8:
-    sums along the residuals of transformers hold few large numbers, next to which int8 tells no others apart.
+    most: one, two, four, ... until they are all. Where most layers are products of matrices, choices have these alone in int8, or
+    most of them: sums along the residuals of transformers hold few large numbers, next to which int8 tells no others apart.
     """
 
     name: ClassVar[str] = "precision"
@@ -152,17 +154,26 @@ class Precision(Lever):
             if count >= len(noisy):
                 break
             count = count * 2 or 1
-        ladder |= self._products(layers)
+        for choice, names in self._products(layers, noisy).items():
+            ladder[choice] = names
+            floats = [layer.name for layer in layers if not names.keys().isdisjoint(layer.nodes[:1])]
+            self._expect(choice, layers, times, floats, _IN_FLOATS)
         ground.types.update({choice: LayerTypes(int8=True, floats=stay.keys()) for choice, stay in ladder.items()})
         return ladder
 
-    def _products(self, layers: Sequence[Layer]) -> dict[str, dict[str, str]]:
-        """The choice of products alone, by operators, where it is one."""
+    def _products(self, layers: Sequence[Layer], noisy: Sequence[Layer]) -> dict[str, dict[str, str]]:
+        """The choices of products alone, where most layers are such: what lies between stays by operator, and what loses most."""
         graph = self.ground.original.graph
         if 2 * sum(node.op_type in {"MatMul", "Gemm"} for node in graph.node) < len(layers):
             return {}
-        between = {node.op_type for node in graph.node if node.op_type in operators() - LINEAR}
-        return {_PRODUCTS: dict.fromkeys(sorted(between), _BETWEEN)} if between else {}
+        between = dict.fromkeys(sorted({node.op_type for node in graph.node} & operators() - LINEAR), _BETWEEN)
+        found = {_PRODUCTS: between} if between else {}
+        count = 1
+        while between and count <= len(noisy) // _PART:
+            stay = {name: _LOSES for layer in noisy[:count] for name in layer.nodes}
+            found[f"{_PRODUCTS}, {count} of {len(layers)} layers in float32"] = between | stay
+            count *= 2
+        return found
 
     @staticmethod
     def _slower(layers: Sequence[Layer], times: Sequence[Sequence[NodeTime]]) -> list[Layer]:
@@ -170,10 +181,17 @@ class Precision(Lever):
         found = slower(layers, times[0], times[1]) if times else []
         return found if len(found) < len(layers) else []
 
-    def _expect(self, choice: str, layers: Sequence[Layer], times: Sequence[Sequence[NodeTime]], floats: Collection[str]) -> None:
-        """Keep what the times of layers, in floating point and in int8, predict for a choice."""
+    def _expect(
+        self,
+        choice: str,
+        layers: Sequence[Layer],
+        times: Sequence[Sequence[NodeTime]],
+        floats: Collection[str],
+        more: float = 1.0,
+    ) -> None:
+        """Keep what the times of layers, in floating point and in int8, predict for a choice, times something."""
         if times:
-            self._expected[choice] = predicted(layers, times[0], times[1], floats)
+            self._expected[choice] = more * predicted(layers, times[0], times[1], floats)
 
     def _noises(self, layers: Sequence[Layer], rounded: Model, made: Made) -> dict[Layer, float]:
         """What each layer loses; nothing if that cannot be measured."""
