@@ -28,6 +28,7 @@ from onnxprune.passes.rotate import Rotate
 from onnxprune.passes.round_weights import RoundWeights
 from onnxprune.passes.score_channels import ScoreChannels
 from onnxprune.passes.sensitivity import Sensitivity
+from onnxprune.passes.smooth import Smooth
 from onnxprune.passes.sparsify import Sparsify
 from onnxprune.passes.use_kernels import UseKernels
 
@@ -57,6 +58,7 @@ __all__ = [
     "RoundWeights",
     "ScoreChannels",
     "Sensitivity",
+    "Smooth",
     "Sparsify",
     "UseKernels",
 ]

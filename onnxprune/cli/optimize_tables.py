@@ -25,6 +25,7 @@ _LAWS = {
     "subnormals": "without subnormal weights == with them",
     "depth": "without branches == the file with their sums bypassed",
     "channels": "pruned == masked",
+    "precision": "with smooth activations == without",
     "zeros": "sparse == the same weights, dense",
 }
 """What is proven of what a lever does."""

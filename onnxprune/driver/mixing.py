@@ -21,6 +21,8 @@ _FEW = 2
 """Rungs that a lever is searched on before the last one: what saves most, and none, if it is not that."""
 _BEYOND = 2.0
 """A rung that is predicted to lose so many times what may be lost is not tried."""
+_LESS, _IDLE = 0.95, 2
+"""How little less is no less, and rungs in a row that lose no less after which a ladder is left."""
 _NEAR = 1.1
 """By how much more time rungs take that hardly differ."""
 _WIDER = 1.2
@@ -140,10 +142,12 @@ def _saves(wish: Wish, trial: Trial) -> float:
 def _climbed(trials: Trials, wish: Wish, start: Mixture, lever: Lever) -> list[Trial]:
     """The rungs of a ladder that a graded lever goes on from, those that save most first.
 
-    For a drop these must hold by themselves. For a target every rung that was tried may: what it lacks is cut.
+    For a drop these must hold by themselves, and the climb ends where further rungs do not lose less. For a target every rung
+    that was tried may: what it lacks is cut.
     """
     found: list[Trial] = []
     rates: list[float] = []  # what rungs lost for their noise
+    least, idle = math.inf, 0
     for number, choice in enumerate(_promising(lever)):
         if number >= _FIRST and min(rates, default=0.0) * lever.noise(choice) > _BEYOND:
             continue
@@ -157,9 +161,12 @@ def _climbed(trials: Trials, wish: Wish, start: Mixture, lever: Lever) -> list[T
         found.append(trial)
         if isinstance(wish, WithinDrop) and lever.noise(choice):
             rates.append(wish.lost(trial) / lever.noise(choice))
+        if isinstance(wish, WithinDrop):
+            idle = idle + 1 if number >= _FIRST and wish.lost(trial) > _LESS * least else 0
+            least = min(least, wish.lost(trial))
         late = number + 1 >= _FIRST
         over = _saves(wish, trial) >= 1 or (isinstance(wish, Meets) and not wish.holds(trial))
-        if late and (better or over):
+        if late and (better or over or idle >= _IDLE):
             break
     kept = found if isinstance(wish, Meets) else list(filter(wish.holds, found))
     return sorted(kept, key=lambda trial: _saves(wish, trial))

@@ -1,8 +1,8 @@
 """Products in int8 whose results only nodes in floating point read output floats, and are not rounded on the way there.
 
 ONNX Runtime adds up the products of integers and scales the sums once (``MatMulIntegerToFloat``, ``QGemm``), which takes less
-time than rounding them and decoding that: the sentence encoder MiniLM with its products in int8 has a cosine of 0.984 with what it was,
-in 0.49 of its time; with rounded outputs it was 0.903, in 0.53. Convolutions have no such form.
+time than rounding them and decoding that: the sentence encoder MiniLM with its products in int8 has a cosine of 0.984 with what
+it was, in 0.49 of its time; with rounded outputs it was 0.903, in 0.53. Convolutions have no such form.
 """
 
 from __future__ import annotations

@@ -409,3 +409,21 @@ def test_a_lever_before_the_last_is_searched_with_what_saves_most_and_alone() ->
     search(trials, WithinDrop(FULL, 0.01))
     beside = {dict(mixture.choices).get("precision") for mixture in trials.tried if set(dict(mixture.choices)) >= {"zeros"}}
     assert beside == {"all", None}
+
+
+def test_a_ladder_whose_rungs_lose_no_less_is_left() -> None:
+    class Stubborn(Fragile):
+        def of(self, mixture: Mixture) -> Trial:
+            found = super().of(mixture)
+            return replace(found, score=FULL - 0.02) if "precision" in dict(mixture.choices) else found
+
+    rungs = [f"{number} of 9" for number in (5, 6, 7, 8)]
+    NOISE.update(dict.fromkeys(rungs, 1.0))
+    try:
+        trials = Stubborn(0.0)
+        search(trials, WithinDrop(FULL, 0.01))
+    finally:
+        for rung in rungs:
+            del NOISE[rung]
+    tried = {dict(mixture.choices).get("precision") for mixture in trials.tried} - {None}
+    assert tried == {"0 of 9", "1 of 9", "2 of 9", "4 of 9"}

@@ -13,16 +13,20 @@ from onnxprune.driver.layer_types import LayerTypes
 from onnxprune.driver.levers.base import Ground, Lever, Made, Mixture, Step
 from onnxprune.driver.levers.layers import Layer, layers_of, predicted, slower
 from onnxprune.driver.levers.rounding import rounding_noise
+from onnxprune.driver.proof import held
 from onnxprune.driver.quantize import EXCLUDED, Quantizer
 from onnxprune.errors import ModelError, TargetError
 from onnxprune.options.quantize import QuantRecipe
+from onnxprune.passes import Smooth
 from onnxprune.runtime.int8_operators import LINEAR, operators
 from onnxprune.runtime.session import first_line
+from onnxprune.verify.law import unchanged
 
 if TYPE_CHECKING:
     from onnxprune.driver.kernels import Apart
     from onnxprune.ir.model import Model
     from onnxprune.latency.node_times import NodeTime
+    from onnxprune.verify.verdicts import Check
 
 __all__ = ["Precision"]
 
@@ -36,6 +40,8 @@ _PART, _IN_FLOATS = 4, 1.1
 _BOTH = "without sparse kernels ONNX Runtime may put these layers into int8 itself, since their neighbours are"
 _RANGES = 128
 """Samples that ranges are measured on, about; evenly spread over all."""
+_BATCH = 8
+"""Samples at a time, of which every value that a product reads is in memory."""
 _FEW = 8
 """Samples that the ranges of a draft are measured on, about."""
 _OPEN = 2
@@ -56,6 +62,7 @@ class Precision(Lever):
     def __init__(self, ground: Ground) -> None:
         super().__init__(ground)
         self._quantizers: dict[Mixture, Quantizer] = {}
+        self._smoothed: dict[Mixture, tuple[Made, Check | None]] = {}
         recipe = ground.recipe
         self._expected: dict[str, float] = {}
         self._noise: dict[str, float] = {}
@@ -76,7 +83,7 @@ class Precision(Lever):
     def carry_out(self, made: Made, choice: str) -> Made:
         """Layers with sparse kernels stay in float32, too: the quantizer sees the dense ones that they stand for."""
         plain = apart(made.model)
-        dense = Made(made.mixture, plain.model)
+        dense, check = self._smooth(Made(made.mixture, plain.model), choice)
         why = self._why(plain, choice)
         quantized = self._quantizer(dense).written(self._globs(dense, why))
         result = plain.fused(quantized.model)
@@ -85,7 +92,8 @@ class Precision(Lever):
         if plain.chains:
             gap = gap_in_int8(result, plain.model, self._samples)
             notes.append(f"{_BOTH}; as the file says, outputs differ by {gap:.1e}")
-        return made.then(Step(self.name, choice, {"rounded": result}, None, kept, tuple(notes)))
+        smooth = {} if check is None else {"smooth": dense.model}
+        return made.then(Step(self.name, choice, {**smooth, "rounded": result}, check, kept, tuple(notes)))
 
     def draft(self, made: Made, choice: str) -> Made:
         """Rounded to the nearest, with ranges from a few samples."""
@@ -95,6 +103,20 @@ class Precision(Lever):
         with Quantizer(plain.model, self._recipe, few, self.ground.stages) as quantizer:
             quantized = quantizer.written(self._globs(dense, self._why(plain, choice)), refit=False)
         return made.then(Step(self.name, choice, {"rounded": plain.fused(quantized.model)}))
+
+    def _smooth(self, made: Made, choice: str) -> tuple[Made, Check | None]:
+        """Before products alone are rounded, what they read is made smooth, which is exact; with the proof."""
+        if not choice.startswith(_PRODUCTS):
+            return made, None
+        if made.mixture not in self._smoothed:
+            ground = self.ground
+            with ground.stages("smoothing", "making what products read smooth"):
+                model = Smooth().run(made.model, (batch.feeds for batch in self._samples.batches(_BATCH)))
+            check = None
+            if model is not made.model:
+                check = held(unchanged(model, made.model, seed=ground.recipe.seed, rounded=True), made.model, "smooth")
+            self._smoothed = {made.mixture: (Made(made.mixture.having(self.name, _PRODUCTS), model), check)}
+        return self._smoothed[made.mixture]
 
     def _why(self, plain: Apart, choice: str) -> dict[str, str]:
         """What stays in float32, with the reason."""
@@ -166,10 +188,10 @@ class Precision(Lever):
         graph = self.ground.original.graph
         if 2 * sum(node.op_type in {"MatMul", "Gemm"} for node in graph.node) < len(layers):
             return {}
-        between = dict.fromkeys(sorted({node.op_type for node in graph.node} & operators() - LINEAR), _BETWEEN)
+        between = dict.fromkeys(sorted({"Mul", *(node.op_type for node in graph.node)} & operators() - LINEAR), _BETWEEN)
         found = {_PRODUCTS: between} if between else {}
         count = 1
-        while between and count <= len(noisy) // _PART:
+        while between and count <= max(len(noisy) // _PART, 1):
             stay = {name: _LOSES for layer in noisy[:count] for name in layer.nodes}
             found[f"{_PRODUCTS}, {count} of {len(layers)} layers in float32"] = between | stay
             count *= 2

@@ -7,6 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from nets import parse
 from onnxprune.data.samples import open_samples
@@ -132,10 +133,31 @@ def test_products_of_matrices_may_be_alone_in_int8() -> None:
         a = MatMul (x, v) b = Relu (a) c = MatMul (b, w) d = Add (c, x) t = Tanh (d) y = Add (t, x)
     }"""
     lever = Precision(ground(proto=parse(text)))
-    choice = lever.choices()[-1]
-    assert choice == "int8, products alone"
+    choice, milder = lever.choices()[-2:]
+    assert (choice, milder) == ("int8, products alone", "int8, products alone, 1 of 2 layers in float32")
     (step,) = carried(lever, choice).steps
     kept = {node["op"]: node["why"] for node in step.kept}
     assert kept["Add"] == "lies between products"
     assert "MatMul" not in kept
+    assert [node["why"] for node in carried(lever, milder).steps[0].kept if node["op"] == "MatMul"] == ["loses most in int8"]
     assert not any("alone" in one for one in Precision(ground()).choices())
+
+
+def test_what_products_alone_read_is_made_smooth_and_proven() -> None:
+    """One channel behind the normalisation is 50 times as large as the others."""
+    text = """(float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y) <float[8] scale, float[8] shift, float[8,16] v, float[16,8] w> {
+        n = LayerNormalization (x, scale, shift) a = MatMul (n, v) b = Relu (a) c = MatMul (b, w) y = Add (c, n)
+    }"""
+    proto = parse(text)
+    for tensor in proto.graph.initializer:
+        if tensor.name == "scale":
+            sizes = np.array([1, 1, 1, 50, 1, 1, 1, 1], np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(sizes, "scale"))
+    lever = Precision(ground(proto=proto))
+    choice = "int8, products alone"
+    (step,) = carried(lever, choice).steps
+    assert list(step.models) == ["smooth", "rounded"]
+    assert step.check is not None
+    assert step.check.ok
+    (whole,) = carried(lever, "int8").steps
+    assert (list(whole.models), whole.check) == (["rounded"], None)
