@@ -116,6 +116,7 @@ PROTOBUF |= {
     "passes.sequences",
     "passes.normalize",
     "passes.prune_channels",
+    "passes.smooth",
 }
 """Modules that use onnx when they run; annotations may name its types anywhere."""
 
