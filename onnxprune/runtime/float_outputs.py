@@ -60,9 +60,10 @@ def _decoded(
             continue
         decoders = readers.get(behind[0].output[0], [])
         names = [one.output[0] for one in decoders if one.op_type == "DequantizeLinear"]
-        following = [reader for name in names for reader in readers.get(name, ())]
+        following = [(name, reader) for name in names for reader in readers.get(name, ())]
         simple = len(names) == len(decoders) and sum(name in outputs for name in names) <= 1
-        if simple and not any(_in_integers(reader, readers) for reader in following):
+        inner = any(name not in reader.input for name, reader in following)  # names in bodies stay
+        if simple and not inner and not any(_in_integers(reader, readers) for _, reader in following):
             yield from ((name, made) for name in names)
 
 

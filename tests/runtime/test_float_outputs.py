@@ -37,6 +37,10 @@ def floating(model: Model, *rectified: str) -> Model:
 
 PAIR = "aq = QuantizeLinear(a, t, u) ad = DequantizeLinear(aq, t, u) "
 
+CHOICE = """c = Constant<value = bool[1] {1}>()
+    y = If(c) <then_branch = g () => (float[N,4] p) { p = Softmax(ad) },
+               else_branch = h () => (float[N,4] q) { q = Sigmoid(ad) }>"""
+
 
 @pytest.mark.parametrize(
     ("nodes", "expected"),
@@ -64,6 +68,7 @@ def test_what_floats_alone_read_is_not_rounded(nodes: str, expected: list[str]) 
         f"a = MatMul(xd, wd) {PAIR} b = Add(ad, xd) bq = QuantizeLinear(b, t, u) y = DequantizeLinear(bq, t, u)",
         f"a = MatMul(x, wd) {PAIR} y = Softmax(ad)",  # it computes in floats
         f"a = Add(xd, xd) {PAIR} y = Softmax(ad)",
+        f"a = MatMul(xd, wd) {PAIR} {CHOICE}",  # a body reads it
     ],
 )
 def test_what_integers_read_is(nodes: str) -> None:
