@@ -12,7 +12,7 @@ from onnxprune.options.optimize import OptimizeRecipe
 
 @command(app)
 def optimize(recipe: OptimizeRecipe, gates: Gates, given: Writes) -> None:
-    """Make a model as fast as it can be within a drop of its score: by channels, int8 and zeros, as measured here."""
+    """Make a model as fast as it can be within a drop of its score: by blocks, channels, int8 and zeros, as measured here."""
     from onnxprune.cli import optimize_tables
     from onnxprune.cli.suggestions import Suggestions
     from onnxprune.driver.judgement import judge_optimized

@@ -165,7 +165,7 @@ def _climbed(trials: Trials, wish: Wish, start: Mixture, lever: Lever) -> list[T
             idle = idle + 1 if number >= _FIRST and wish.lost(trial) > _LESS * least else 0
             least = min(least, wish.lost(trial))
         late = number + 1 >= _FIRST
-        over = _saves(wish, trial) >= 1 or (isinstance(wish, Meets) and not wish.holds(trial))
+        over = isinstance(wish, Meets) and not wish.holds(trial)
         if late and (better or over or idle >= _IDLE):
             break
     kept = found if isinstance(wish, Meets) else list(filter(wish.holds, found))
