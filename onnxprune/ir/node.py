@@ -26,6 +26,7 @@ __all__ = [
     "every_graph",
     "every_node",
     "is_followed",
+    "is_sum_of_two",
     "origin",
     "set_attribute",
     "subgraphs",
@@ -84,6 +85,11 @@ def every_body(graph: GraphProto) -> Iterator[GraphProto]:
         for body in subgraphs(node):
             yield body
             yield from every_body(body)
+
+
+def is_sum_of_two(node: NodeProto) -> bool:
+    """Tell whether a node adds two values, as ``Add`` and some uses of ``Sum`` do."""
+    return node.op_type in {"Add", "Sum"} and len(node.input) == 2 and not domain_of(node)
 
 
 def origin(name: str, makers: Mapping[str, NodeProto], operators: Collection[str]) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.axes.factors import Indices, take
-from onnxprune.ir.node import captured, domain_of
+from onnxprune.ir.node import captured, domain_of, is_sum_of_two
 from onnxprune.ir.subgraph import needed
 from onnxprune.linear.layers import Reader, outer_consumers
 from onnxprune.linear.moments import ROWS, rows_wanted
@@ -146,7 +146,7 @@ class _Behind:
                     break
                 value, bounds, moved = after[0].output[0], limits, True
                 continue
-            if node.op_type != "Add" or position < 0 or bounds != UNBOUNDED:
+            if not is_sum_of_two(node) or position < 0 or bounds != UNBOUNDED:
                 break
             other = node.input[1 - position]
             broadcast = self._shapes.get(node.output[0]) != self._shapes.get(value)

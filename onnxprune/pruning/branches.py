@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxprune.ir.node import domain_of, values_read
+from onnxprune.ir.node import is_sum_of_two, values_read
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -27,7 +27,7 @@ class Branch:
     """A term of a sum, and what computes it.
 
     Attributes:
-        place: of the ``Add`` in the graph.
+        place: of the node that adds, in the graph.
         total: its output.
         rest: the other term, which has the shape of the sum.
         nodes: the places of the nodes that nothing but this term needs.
@@ -60,7 +60,7 @@ def find_branches(model: Model, shapes: Shapes, layers: Collection[int]) -> list
             readers.setdefault(name, set()).add(place)
     found = []
     for place, node in enumerate(nodes):
-        if node.op_type != "Add" or domain_of(node) or not shapes.shapes.get(node.output[0]):
+        if not is_sum_of_two(node) or not shapes.shapes.get(node.output[0]):
             continue
         for term, rest in (node.input, node.input[::-1]):
             fits = rest not in model.weights and shapes.shapes.get(rest) == shapes.shapes[node.output[0]]

@@ -32,6 +32,11 @@ def test_a_residual_block() -> None:
     assert told(RESIDUAL) == [("s", "r", [2, 3, 4])]
 
 
+def test_a_sum_of_two_values_is_one_however_it_is_spelled() -> None:
+    assert told(RESIDUAL.replace("Add(", "Sum(")) == [("s", "r", [2, 3, 4])]
+    assert not told(RESIDUAL.replace("Add(e, r)", "Sum(e, r, a)"))
+
+
 def test_each_term_with_a_layer_of_its_own_is_a_branch() -> None:
     text = "r = Relu(x) a = Conv(r, w1) c = Conv(r, w2) s = Add(a, c) y = Relu(s)"
     assert sorted(told(text)) == [("s", "a", [2]), ("s", "c", [1])]
