@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Shortened", "Shortener", "in_order"]
 
-_LEAST, _MOST = 64, 340
-"""Samples that what branches cost is measured on, about; a fourth of them judges."""
+_LEAST, _FEW, _MOST = 32, 64, 340
+"""Samples that what branches cost is measured on, about, a fourth of which judges: at least, if it is thorough, and at most."""
 _WORK = 5e11
-"""Multiply-accumulates that measuring may take, about: a model without a branch runs on all samples."""
+"""Multiply-accumulates that measuring may take, about; a thorough look runs models without branches on all samples."""
 _BYPASSED = "bypassed"
 """What the file is called in which sums are one of their terms."""
 
@@ -100,9 +100,9 @@ class Shortener:
     def ladder(self) -> list[tuple[Branch, float]]:
         """Branches in the order in which they go: what loses least for what it saves first; each with the share that remains."""
         branches, original = self.branches, self._analysis.float32
-        calibration, pairs = self._few()
+        calibration, thorough = self._few()
         with self._stages("sensitivity", "measuring what each branch costs"):
-            lost = BranchLosses(self._seed, pairs).run(original, branches, calibration, self._stages.tell)
+            lost = BranchLosses(self._seed, thorough).run(original, branches, calibration, self._stages.tell)
         saved = [self._saved(self._analysis, branch) for branch in branches]
         found, remains = [], 1.0
         for number in in_order(branches, saved, lost):
@@ -111,13 +111,14 @@ class Shortener:
         return found
 
     def _few(self) -> tuple[Calibration, bool]:
-        """As many samples as branches can be measured on, evenly spread over all; and whether that does for pairs, too."""
-        macs = max(self._analysis.costs.cost({}).macs, 1) * len(self.branches)
-        pairs = 2 * macs * _LEAST <= _WORK
-        wanted = min(max(_WORK / macs / (1 + pairs), _LEAST), _MOST)
+        """As many samples as branches can be measured on, evenly spread; and whether there is time for a thorough look."""
+        macs = max(self._analysis.costs.cost({}).macs, 1)
+        each = 2 * macs * len(self.branches)
+        thorough = each * _FEW <= _WORK
+        wanted = min(max(_WORK / (each if thorough else macs), _LEAST), _MOST)
         every = int((self._samples.count or 0) / wanted)
         some = held_out(self._samples, self._original.inputs, every)[1] if every > 1 else self._samples
-        return self._analysis.calibration(some), pairs
+        return self._analysis.calibration(some), thorough
 
     def build(self, count: int) -> Shortened:
         """The model without the first branches of the `ladder`.
