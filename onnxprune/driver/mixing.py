@@ -18,7 +18,8 @@ _FIRST = 2
 _MILD = 0.9
 """The share that a graded lever begins with where no rung of a ladder holds: such a network loses much by little."""
 _FEW = 2
-"""Rungs that a lever is searched on before the last one: what saves most, and none, if it is not that."""
+"""Rungs that a lever before the last one is searched on: the best, and none. Steps of a lever with a mildest choice are large:
+the best does, without which each step is tried, too."""
 _BEYOND = 2.0
 """A rung that is predicted to lose so many times what may be lost is not tried."""
 _LESS, _IDLE = 0.95, 2
@@ -36,8 +37,8 @@ def search(trials: Trials, wish: Wish) -> None:
     rung of which loses less and saves less; what is predicted to be fastest is tried first, until one is good enough and the next
     is no better.
     A graded lever is then searched with each rung that saves anything, and alone: for the most that may be lost, or by aiming at
-    what is asked for; those before the last one with the rung that saves most, and alone, and not at all where their mildest
-    choice loses too much. A rung that loses too much where it would catch up with the best is left, by the last of these levers.
+    what is asked for; those before the last one with the best rung and alone, and not at all where their mildest choice loses
+    too much. A rung that loses too much where it would catch up with the best is left, by the last of these levers.
     What the others found goes on from a milder choice, which leaves the next graded lever about half of what may be lost, or is
     to be saved: that one is searched on top of it, too.
 
@@ -63,7 +64,8 @@ def search(trials: Trials, wish: Wish) -> None:
             continue
         share, milder = lever.start if len(rungs) > 1 or not inexact else _MILD, list[Trial]()
         last, ordered = lever is graded[-1], sorted(useful, key=lambda rung: _saves(wish, rung))
-        for rung in _in_turn(trials, wish, ordered, start, lever, share if last else None):
+        turn = _in_turn(trials, wish, ordered, start, lever, share)
+        for rung in turn if last else turn[: _FEW if lever.mildest() is None else 1]:
             if last and rung.mixture != start and _is_behind(trials, wish, rung, lever):
                 continue
             share = _graded(trials, wish, rung, lever, share)
@@ -80,21 +82,18 @@ def _offers_nothing(trials: Trials, wish: Wish, start: Mixture, lever: GradedLev
     return found is None or not wish.holds(found)
 
 
-def _in_turn(
-    trials: Trials, wish: Wish, rungs: Sequence[Trial], start: Mixture, lever: GradedLever, share: float | None
-) -> list[Trial]:
+def _in_turn(trials: Trials, wish: Wish, rungs: Sequence[Trial], start: Mixture, lever: GradedLever, share: float) -> list[Trial]:
     """Rungs, those that save most first, in the order in which a graded lever goes on from them; time may end.
 
-    Of those that hardly differ the one comes first that is fastest with a ``share`` of the lever: widths that suit one may suit
-    the others worse. None of them, the lever alone, is the second. Without a share, as before the last lever, these two are all.
+    Of those that hardly differ the one comes first that is fastest with a share of the lever: widths that suit it may suit the
+    others worse. None of them, the lever alone, is the second.
     """
     near = [rung for rung in rungs if rung.mixture != start and _saves(wish, rung) <= _NEAR * _saves(wish, rungs[0])]
-    if share is not None and len(near) > 1 and isinstance(wish, WithinDrop):
+    if len(near) > 1 and isinstance(wish, WithinDrop):
         found = {rung.mixture: _graded_at(trials, rung, lever, share) for rung in near}
         near.sort(key=lambda rung: _latency(found[rung.mixture]))
     first, *others = [*near, *(rung for rung in rungs if rung not in near)]
-    turn = [first, *sorted(others, key=lambda rung: rung.mixture != start)]
-    return turn[:_FEW] if share is None else turn
+    return [first, *sorted(others, key=lambda rung: rung.mixture != start)]
 
 
 def _latency(trial: Trial | None) -> float:
