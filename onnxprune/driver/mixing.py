@@ -18,8 +18,8 @@ _FIRST = 2
 _MILD = 0.9
 """The share that a graded lever begins with where no rung of a ladder holds: such a network loses much by little."""
 _FEW = 2
-"""Rungs that a lever before the last one is searched on: the best, and none. Steps of a lever with a mildest choice are large:
-the best does, without which each step is tried, too."""
+"""Rungs that a lever before the last one is searched on for a drop: the best, and none. For a coarse lever the best does: each of
+its choices is tried without that, too."""
 _BEYOND = 2.0
 """A rung that is predicted to lose so many times what may be lost is not tried."""
 _LESS, _IDLE = 0.95, 2
@@ -37,10 +37,11 @@ def search(trials: Trials, wish: Wish) -> None:
     rung of which loses less and saves less; what is predicted to be fastest is tried first, until one is good enough and the next
     is no better.
     A graded lever is then searched with each rung that saves anything, and alone: for the most that may be lost, or by aiming at
-    what is asked for; those before the last one with the best rung and alone, and not at all where their mildest choice loses
-    too much. A rung that loses too much where it would catch up with the best is left, by the last of these levers.
-    What the others found goes on from a milder choice, which leaves the next graded lever about half of what may be lost, or is
-    to be saved: that one is searched on top of it, too.
+    what is asked for. For a drop those before the last one are searched with the best rung and alone, and coarse ones not at all
+    where their mildest choice loses too much; for a target coarse ones come last, since the most accurate is wanted. A rung that
+    loses too much where it would catch up with the best is left, by the last of these levers. What the others found goes on from
+    a milder choice, which leaves the next graded lever about half of what may be lost, or is to be saved: that one is searched on
+    top of it, too.
 
     Raises:
         TimeoutError: the time is over.
@@ -59,13 +60,15 @@ def search(trials: Trials, wish: Wish) -> None:
         rungs += _climbed(trials, wish, start, lever)
     useful = [rung for rung in rungs if rung.mixture == start or _saves(wish, rung) < _saves(wish, rungs[0])]
     graded = [lever for lever in offering if isinstance(lever, GradedLever)]
+    if isinstance(wish, Meets):
+        graded.sort(key=lambda lever: lever.coarse)
     for lever in graded:
         if _offers_nothing(trials, wish, start, lever):
             continue
         share, milder = lever.start if len(rungs) > 1 or not inexact else _MILD, list[Trial]()
         last, ordered = lever is graded[-1], sorted(useful, key=lambda rung: _saves(wish, rung))
         turn = _in_turn(trials, wish, ordered, start, lever, share)
-        for rung in turn if last else turn[: _FEW if lever.mildest() is None else 1]:
+        for rung in turn if last or isinstance(wish, Meets) else turn[: 1 if lever.coarse else _FEW]:
             if last and rung.mixture != start and _is_behind(trials, wish, rung, lever):
                 continue
             share = _graded(trials, wish, rung, lever, share)
@@ -75,10 +78,9 @@ def search(trials: Trials, wish: Wish) -> None:
 
 def _offers_nothing(trials: Trials, wish: Wish, start: Mixture, lever: GradedLever) -> bool:
     """Whether the mildest choice of a lever loses more than the drop by itself."""
-    mildest = lever.mildest() if isinstance(wish, WithinDrop) else None
-    if mildest is None:
+    if not (lever.coarse and isinstance(wish, WithinDrop)):
         return False
-    found = _tried(trials, start.having(lever.name, mildest))
+    found = _tried(trials, start.having(lever.name, lever.at(1.0, start)))
     return found is None or not wish.holds(found)
 
 

@@ -50,6 +50,15 @@ class Graded(Ladder, GradedLever):
         return f"{share:g}"
 
 
+class Coarse(Graded):
+    """The same with few choices, of which the mildest leaves nine tenths."""
+
+    coarse = True
+
+    def at(self, share: float, beside: Mixture) -> str:
+        return f"{min(share, 0.9):g}"
+
+
 class Imagined(Trials):
     """Trials of models whose latency is a product over levers, and whose loss is a sum."""
 
@@ -388,8 +397,7 @@ class WithDepth(WithZeros):
     def __init__(self, mildest: float, **settings: Any) -> None:
         super().__init__(**settings)
         first, channels, _, precision = self.levers
-        depth = Graded("zeros", "0.9")
-        depth.mildest = lambda: "0.9"  # type: ignore[method-assign]
+        depth = Coarse("zeros", "0.9")
         self.levers = (first, depth, channels, precision)
         self.weight = mildest / 0.1**2
 
@@ -429,3 +437,11 @@ def test_a_ladder_whose_rungs_lose_no_less_is_left() -> None:
             del NOISE[rung]
     tried = {dict(mixture.choices).get("precision") for mixture in trials.tried} - {None}
     assert tried == {"0 of 9", "1 of 9", "2 of 9", "4 of 9"}
+
+
+def test_for_a_target_coarse_levers_come_last() -> None:
+    trials = WithDepth(0.0002, int8=0.5, loss=0.004, most=8)
+    with pytest.raises(TimeoutError):
+        search(trials, Meets(Target("latency", 0.2)))
+    assert any("channels" in levers for levers in levers_of(trials))
+    assert not any("zeros" in levers for levers in levers_of(trials))

@@ -160,13 +160,11 @@ class GradedLever(Lever):
 
     Attributes:
         start: the share that a search begins with.
+        coarse: whether its choices are few: where the mildest loses too much, the lever has nothing to offer.
     """
 
     start: ClassVar[float] = 0.5
-
-    def mildest(self) -> str | None:
-        """The choice that removes least, where that is much; where it loses too much, the lever has nothing to offer."""
-        return None
+    coarse: ClassVar[bool] = False
 
     @abstractmethod
     def at(self, share: float, beside: Mixture) -> str:

@@ -27,6 +27,7 @@ class Depth(GradedLever):
 
     name: ClassVar[str] = "depth"
     start: ClassVar[float] = 0.8
+    coarse: ClassVar[bool] = True
 
     def __init__(self, ground: Ground) -> None:
         super().__init__(ground)
@@ -35,9 +36,6 @@ class Depth(GradedLever):
     def choices(self) -> Sequence[str]:
         found = self._shortener(Made(Mixture(), self.ground.original)).branches
         return (_spelled(1, len(found)),) if found else ()
-
-    def mildest(self) -> str:
-        return self.at(1.0, Mixture())
 
     def at(self, share: float, beside: Mixture) -> str:
         """As many branches as may go if this share remains, at least one."""

@@ -40,7 +40,6 @@ def test_a_share_is_a_number_of_branches_that_leave_as_much() -> None:
     # Of 0.8: 0.1 for the linear branch, 0.2 for the next one, 0.4 for the last.
     shares = {1.0: 1, 0.95: 1, 0.8: 1, 0.6: 2, 0.5: 2, 0.1: 3}
     assert {share: int(one.at(share, Mixture())[0]) for share in shares} == shares
-    assert one.mildest() == "1 of 3 branches out"
 
 
 def test_size_counts_bytes() -> None:
