@@ -28,6 +28,8 @@ _SECONDS = 0.7
 """Of a measurement, for each model."""
 _NOISE = 0.02
 """By how much, relatively, two measurements of one model's latency differ: one took 0.69 and 0.70 of the original's."""
+_CLEAR = 0.01
+"""By how much a model must be faster than the original: timed for longer, latencies err by less than in trials."""
 _HELD = 1 << 30
 """Bytes of models that are kept, 1 GiB; others are made again when they are needed."""
 
@@ -70,8 +72,8 @@ class WithinDrop:
         return lost_share(self.original, trial.score, self.drop)
 
     def improves(self, trial: Trial) -> bool:
-        """Whether a trial is faster than the original, by more than a clock errs."""
-        return trial.latency * (1 + _NOISE) < 1
+        """Whether a trial that was timed afresh is clearly faster than the original."""
+        return trial.latency * (1 + _CLEAR) < 1
 
     def rank(self, trial: Trial) -> tuple[float, ...]:
         """Sorts trials that hold, the best first."""

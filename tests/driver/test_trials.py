@@ -142,3 +142,10 @@ def test_a_draft_is_timed_on_top_of_what_is_built_and_is_not_kept(trials: Trials
     assert built == ["2", "3"]
     assert trials.draft(mixture, scaled) is None  # all from a lever on are drafts
     assert trials.draft(Mixture().having("again", "0"), again) is None
+
+
+def test_a_model_improves_where_it_is_clearly_faster() -> None:
+    wish = WithinDrop(0.9, 0.01)
+    times = [Trial(Mixture(), latency, 1.0, 0.9) for latency in (0.98, 0.995, 1.1)]
+    assert [wish.improves(trial) for trial in times] == [True, False, False]
+    assert all(Meets(Target("size", 0.5)).improves(trial) for trial in times)
