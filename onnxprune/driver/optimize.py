@@ -168,6 +168,8 @@ def _searched(trials: Trials, wish: Wish, recipe: OptimizeRecipe) -> Iterator[st
     yield from (note for lever in trials.levers for note in lever.notes)
     yield from _advice(trials, wish, recipe)
     count = trials.evaluation.count
+    if len(trials.evaluation.answers) == 1:
+        yield f"the original has one answer for all {count} samples that judge, which says little: give more kinds of them"
     if isinstance(wish, WithinDrop) and wish.drop * count < _FEW:
         yield f"{count} samples judge: each is {1 / max(count, 1):.2%} of a score like top1, and the drop {wish.drop:.2%}"
 

@@ -281,6 +281,7 @@ class Evaluation:
         original: the original's score.
         count: how many samples there are.
         notice: what makes that score doubtful; empty if nothing does.
+        answers: the classes that the original gives, where agreement with them is the metric.
     """
 
     def __init__(self, original: Model, samples: Samples, metric: str | QualityMetric = "auto") -> None:
@@ -299,6 +300,7 @@ class Evaluation:
         self._kept: list[Sequence[Any]] = []
         self._room = 0 if samples.fresh else spare(_PART, _KEPT)
         self.notice, self._chance = "", 0.0
+        self.answers: set[int] = set()
         self.original = self._run(original)
 
     def of(self, model: Model) -> QualityScore:
@@ -322,6 +324,8 @@ class Evaluation:
                 check_labels(outputs, batch.labels, self._samples.source, self.count)
             if model is self._model:
                 self._keep(number, outputs)
+                if self.metric == "agreement":
+                    self.answers.update(np.unique(_scores(outputs).argmax(-1)).tolist())
             mean.add(self._score(outputs, reference, batch.labels), batch.size)
             self.count += batch.size
         score = mean.value

@@ -307,3 +307,13 @@ def test_models_are_timed_at_the_sizes_of_the_samples() -> None:
     assert [one.output_bytes for one in timed.nodes(model) if one.op == "Conv"] == [4 * 6 * 50]
     (ratio,) = timed.ratios(model, [model], 0.0)
     assert ratio > 0
+
+
+@pytest.mark.parametrize(("bias", "told"), [(0.0, False), (1e3, True)])
+def test_one_answer_for_all_samples_is_told(bias: float, told: bool) -> None:
+    proto = net()
+    for tensor in proto.graph.initializer:
+        if tensor.name == "b4":
+            tensor.CopyFrom(numpy_helper.from_array(np.array([bias, *np.zeros(9)], np.float32), "b4"))
+    result = run(source=proto, max_drop="50%", metric="agreement")
+    assert any("one answer for all" in note for note in result.report.notes) == told
