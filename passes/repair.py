@@ -57,8 +57,9 @@ class Repair(Pass):
         counts = {factor: len(positions) for factor, positions in keep.items()}
         tasks = repair_tasks(pruned, original)
         if self.behind is not None:
-            dense = [task for task in tasks if not task.moved and task.reader.groups == 1]
-            tasks = [task for task in tasks if task.moved or task in dense[: self.behind]]
+            dense = [task.reader.weight for task in tasks if not task.moved and task.reader.groups == 1]
+            near = set(dense[: self.behind])
+            tasks = [task for task in tasks if task.moved or task.reader.weight in near]
         repaired = pruned.copy()
         done = []
         with StagedRun(original.model, feeds, keep={task.target for task in tasks}) as large, StagedRun(repaired, feeds) as small:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import NodeProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from onnxprune.ir.model import Model
 from onnxprune.ir.node import domain_of
@@ -67,19 +67,19 @@ class Smooth(Pass):
             return model
         smooth = model.copy()
         consumers, outputs = smooth.consumers(), {output.name for output in smooth.graph.output}
+        makers = {name: node for node in smooth.graph.node for name in node.output}
+        products = _by_data(smooth)
         after: dict[str, NodeProto] = {}
         for data, step in steps.items():
-            readers = [product.node for product in _by_data(smooth)[data]]
-            for product in groups[data]:
+            for product in products[data]:
                 weight = model.weights[product.weight]
                 shape = (-1, 1) if product.axis == 0 else (1, -1)
                 smooth.weights[weight.name] = weight.derived(weight.shape, partial(_times, factor=step.reshape(shape)))
-            alone = data not in outputs and len(consumers[data]) == len(readers)
-            maker = next((node for node in smooth.graph.node if data in node.output), None)
-            if not (alone and maker is not None and _divided(smooth, maker, step)):
+            alone = data not in outputs and len(consumers[data]) == len(products[data])
+            if not (alone and _divided(smooth, makers[data], step)):
                 after[data] = _division(smooth, data, step)
-                for node in readers:
-                    node.input[0] = after[data].output[0]
+                for product in products[data]:
+                    product.node.input[0] = after[data].output[0]
         nodes: list[NodeProto] = []
         for node in smooth.graph.node:
             nodes.append(node)
@@ -97,7 +97,7 @@ def _by_data(model: Model) -> dict[str, list[_Product]]:
         if weight is None or len(weight.shape) != 2 or len(consumers[weight.name]) > 1 or weight.name in model.overridable:
             continue
         turned = {attribute.name for attribute in node.attribute if attribute.name in {"transA", "transB"} and attribute.i}
-        if "transA" not in turned and weight.array().dtype == np.float32:
+        if "transA" not in turned and weight.dtype == TensorProto.FLOAT:
             found.setdefault(node.input[0], []).append(_Product(node, weight.name, 1 if turned else 0))
     return found
 

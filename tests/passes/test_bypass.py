@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import helper
 
 from onnxprune.driver.prune import analyze
 from onnxprune.linear.layers import linear_readers
@@ -24,3 +25,12 @@ def test_nodes_keep_their_places_and_the_branch_is_not_read() -> None:
     little, r, first = Session(bypassed, ["little", "r", "first"]).run({"x": X[:2]})
     np.testing.assert_array_equal(little, r)
     np.testing.assert_array_equal(r, np.maximum(first, 0))
+
+
+def test_sums_of_old_operator_sets_leave_no_attribute_behind() -> None:
+    analysis = analyze(residual())
+    layers = {reader.node.index for reader in linear_readers(analysis.model, analysis.coupling)}
+    branches = find_branches(analysis.model, analysis.shapes, layers)[:1]
+    model = analysis.model.copy()
+    model.graph.node[branches[0].place].attribute.append(helper.make_attribute("broadcast", 1))
+    assert not Bypass().run(model, branches).graph.node[branches[0].place].attribute
